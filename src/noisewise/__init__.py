@@ -1,0 +1,1 @@
+"""noisewise: measure the noise, then decide."""
