@@ -1,0 +1,342 @@
+"""The denoiser ``D(x, sigma) -> x0``, and what turns nets of every kind into one.
+
+Papers: Karras et al. 2022 (EDM) for the preconditioning; Salimans and Ho 2022 for v; Lipman et al.
+2023 and Liu et al. 2023 for the flow velocity.
+
+Everything in this package meets at one call, ``denoiser(x, sigma, condition) -> x0``, where
+``x = x0 + sigma * noise``, sigma has one value per image, and the best answer is E[x0 | x].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from noisewise.diffusion.noise import per_image
+
+Prediction = Literal["edm", "x0", "v", "eps"]
+
+
+class Denoiser(Protocol):
+    """Anything callable as ``denoiser(x, sigma, condition) -> x0``.
+
+    Args:
+        x: noised pictures, float [n, ...].
+        sigma: noise level of each, float [n].
+        condition: class of each, int64 [n], or None.
+    """
+
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None, /) -> Tensor:
+        """Return the denoised pictures, the shape and dtype of x."""
+        ...
+
+
+class Preconditioned(nn.Module):
+    """A net made a denoiser: ``D(x, sigma) = c_skip x + c_out net(c_in x, ln sigma)``.
+
+    The net always sees an input of unit variance, ``c_in = 1 / sqrt(sigma^2 + sigma_data^2)``. What
+    it predicts decides the other two:
+
+    * "edm": ``c_skip = sd^2 / (sigma^2 + sd^2)``, ``c_out = sigma sd / sqrt(sigma^2 + sd^2)``: a
+      target of unit variance at every sigma. With sd = 1 the net's output is -v.
+    * "x0": the picture itself; ``c_skip = 0``, ``c_out = 1``.
+    * "v": ``c_skip = 1 / (1 + sigma^2)``, ``c_out = -sigma / sqrt(1 + sigma^2)``.
+    * "eps": the noise; ``c_skip = 1``, ``c_out = -sigma``.
+
+    Args:
+        net: ``net(x, noise_level, condition) -> same shape as x``, noise_level = ln sigma, [n].
+        sigma_data: standard deviation of the pictures, in [-1, 1] units.
+        prediction: what the net's output means.
+
+    Raises:
+        ValueError: if sigma_data is not positive or prediction is unknown.
+
+    Source: Karras et al. 2022, equation 7 and table 1 (c_noise there is ln(sigma) / 4).
+
+    Example:
+        >>> class Zero(nn.Module):
+        ...     def forward(self, x, noise_level, condition=None):
+        ...         return torch.zeros_like(x)
+        >>> denoiser = Preconditioned(Zero(), sigma_data=0.5)
+        >>> denoiser(torch.ones(1, 1, 1, 1), torch.tensor([0.5])).item()  # c_skip
+        0.5
+    """
+
+    def __init__(self, net: nn.Module, sigma_data: float, prediction: Prediction = "edm") -> None:
+        """Wrap net; see the class."""
+        super().__init__()
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data is {sigma_data}; it must be positive")
+        if prediction not in get_args(Prediction):
+            raise ValueError(f"prediction {prediction!r} is not one of {get_args(Prediction)}")
+        self.net = net
+        self.sigma_data = float(sigma_data)
+        self.prediction: Prediction = prediction
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Denoise x, float [n, ...], at sigma [n]; returns the shape and dtype of x."""
+        c_in = torch.rsqrt(sigma.square() + self.sigma_data**2)
+        out = self.net(per_image(c_in, x) * x, sigma.log(), condition).to(x.dtype)
+        if self.prediction == "x0":
+            return out
+        c_skip, c_out = self.coefficients(sigma)
+        return torch.addcmul(per_image(c_skip, x) * x, per_image(c_out, x), out)
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Return c_skip and c_out at sigma, each the shape of sigma."""
+        if self.prediction == "edm":
+            sd, total = self.sigma_data, sigma.square() + self.sigma_data**2
+            return sd**2 / total, sigma * sd * total.rsqrt()
+        if self.prediction == "v":
+            total = 1 + sigma.square()
+            return 1 / total, -sigma * total.rsqrt()
+        if self.prediction == "eps":
+            return torch.ones_like(sigma), -sigma
+        return torch.zeros_like(sigma), torch.ones_like(sigma)
+
+
+# ---------------------------------------------------------------------------------------------
+# x0, eps, v and flow velocity are one thing. In all of these x = x0 + sigma * eps, not the
+# variance-preserving x_t; sigma is [n], the others [n, ...].
+
+
+def x0_from_eps(x: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
+    """Picture from noise: ``x0 = x - sigma eps``.
+
+    Example:
+        >>> x0_from_eps(torch.tensor([[5.0]]), torch.tensor([2.0]), torch.tensor([[1.0]]))
+        tensor([[3.]])
+    """
+    return x - per_image(sigma, x) * eps
+
+
+def eps_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+    """Noise from picture: ``eps = (x - x0) / sigma``.
+
+    Example:
+        >>> eps_from_x0(torch.tensor([[5.0]]), torch.tensor([2.0]), torch.tensor([[3.0]]))
+        tensor([[1.]])
+    """
+    return (x - x0) / per_image(sigma, x)
+
+
+def x0_from_v(x: Tensor, sigma: Tensor, v: Tensor) -> Tensor:
+    """Picture from v: ``x0 = x / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) v``.
+
+    v = alpha eps - s x0 with alpha = 1 / sqrt(1 + sigma^2), s = sigma alpha.
+
+    Source: Salimans and Ho 2022, section 4 (there in the variance-preserving form).
+
+    Example:
+        >>> x0_from_v(torch.tensor([[2.0]]), torch.tensor([1.0]), torch.tensor([[0.0]]))
+        tensor([[1.]])
+    """
+    sigma = per_image(sigma, x)
+    total = 1 + sigma.square()
+    return x / total - sigma * total.rsqrt() * v
+
+
+def v_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+    """Return v from the picture: ``v = (x / (1 + sigma^2) - x0) sqrt(1 + sigma^2) / sigma``.
+
+    Example:
+        >>> v_from_x0(torch.tensor([[2.0]]), torch.tensor([1.0]), torch.tensor([[1.0]]))
+        tensor([[0.]])
+    """
+    sigma = per_image(sigma, x)
+    total = 1 + sigma.square()
+    return (x / total - x0) * total.sqrt() / sigma
+
+
+def x0_from_flow(x: Tensor, sigma: Tensor, velocity: Tensor) -> Tensor:
+    """Picture from flow velocity: ``x0 = (x - sigma u) / (1 + sigma)``.
+
+    u = eps - x0 on the straight path x_s = (1 - s) x0 + s eps, where sigma = s / (1 - s).
+
+    Source: Lipman et al. 2023 (flow matching); Liu et al. 2023 (rectified flow).
+
+    Example:
+        >>> x0_from_flow(torch.tensor([[4.0]]), torch.tensor([1.0]), torch.tensor([[2.0]]))
+        tensor([[1.]])
+    """
+    sigma = per_image(sigma, x)
+    return (x - sigma * velocity) / (1 + sigma)
+
+
+def flow_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
+    """Flow velocity from picture: ``u = (x - (1 + sigma) x0) / sigma``.
+
+    Example:
+        >>> flow_from_x0(torch.tensor([[4.0]]), torch.tensor([1.0]), torch.tensor([[1.0]]))
+        tensor([[2.]])
+    """
+    sigma = per_image(sigma, x)
+    return (x - (1 + sigma) * x0) / sigma
+
+
+def eps_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
+    """Squared error of eps from that of x0, both [n]: ``|x0 - x0_hat|^2 / sigma^2``.
+
+    Example:
+        >>> eps_error(torch.tensor([8.0]), torch.tensor([2.0]))
+        tensor([2.])
+    """
+    return x0_error / sigma.square()
+
+
+def v_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
+    """Squared error of v from that of x0, both [n]: ``(1 + sigma^2) / sigma^2 |x0 - x0_hat|^2``.
+
+    Example:
+        >>> v_error(torch.tensor([8.0]), torch.tensor([2.0]))
+        tensor([10.])
+    """
+    return x0_error * (1 + sigma.square()) / sigma.square()
+
+
+def flow_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
+    """Squared error of u from that of x0, both [n]: ``((1 + sigma) / sigma)^2 |x0 - x0_hat|^2``.
+
+    Example:
+        >>> flow_error(torch.tensor([4.0]), torch.tensor([1.0]))
+        tensor([16.])
+    """
+    return x0_error * ((1 + sigma) / sigma).square()
+
+
+# ---------------------------------------------------------------------------------------------
+# Teachers from elsewhere
+
+
+class FromEDM(nn.Module):
+    """A denoiser around an EDM-style callable; see `from_edm`."""
+
+    def __init__(self, fn: Callable[..., Tensor], num_classes: int = 0) -> None:
+        """Wrap fn."""
+        super().__init__()
+        self.fn = fn
+        self.num_classes = num_classes
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Denoise x, float [n, ...], at sigma [n]; returns the shape and dtype of x."""
+        if condition is None:
+            return self.fn(x, sigma).to(x.dtype)
+        if self.num_classes == 0:
+            raise ValueError("labels were given to a denoiser without classes; set num_classes")
+        one_hot = nn.functional.one_hot(condition, self.num_classes).to(x.dtype)
+        return self.fn(x, sigma, one_hot).to(x.dtype)
+
+
+def from_edm(fn: Callable[..., Tensor], num_classes: int = 0) -> FromEDM:
+    """Wrap an EDM-style ``fn(x, sigma, class_labels) -> x0`` (one-hot labels) as a denoiser.
+
+    Args:
+        fn: the callable; a module's parameters become the wrapper's.
+        num_classes: width of the one-hot labels, 0 for none.
+
+    Returns:
+        A module that speaks ``denoiser(x, sigma, condition)`` with int64 labels.
+
+    Example:
+        >>> from_edm(lambda x, sigma: x / 2)(torch.ones(1, 1), torch.ones(1))
+        tensor([[0.5000]])
+    """
+    return FromEDM(fn, num_classes)
+
+
+class FromDiffusers(nn.Module):
+    """A denoiser around a diffusers-style net with discrete time steps; see `from_diffusers`.
+
+    Attributes:
+        sigma_min: lowest noise level that the net was trained on.
+        sigma_max: highest noise level that the net was trained on.
+    """
+
+    log_sigmas: Tensor
+
+    def __init__(
+        self,
+        unet: Callable[..., Any],
+        alphas_cumprod: Tensor,
+        prediction_type: Literal["epsilon", "sample", "v_prediction"],
+    ) -> None:
+        """Wrap unet."""
+        super().__init__()
+        known = ("epsilon", "sample", "v_prediction")
+        if prediction_type not in known:
+            raise ValueError(f"prediction_type {prediction_type!r} is not one of {known}")
+        table = alphas_cumprod.detach().double()
+        if table.ndim != 1 or not bool(
+            ((table > 0) & (table < 1)).all() & (table.diff() < 0).all()
+        ):
+            raise ValueError(
+                "alphas_cumprod must be one falling row of numbers inside (0, 1); "
+                "a schedule with zero terminal SNR needs its last step removed"
+            )
+        log_sigmas = 0.5 * ((1 - table) / table).log()
+        self.unet = unet
+        self.prediction_type = prediction_type
+        self.sigma_min, self.sigma_max = log_sigmas[[0, -1]].exp().tolist()
+        self.register_buffer("log_sigmas", log_sigmas.float(), persistent=False)
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Denoise x, float [n, ...], at sigma [n] in the net's range; the shape and dtype of x."""
+        x_t = x * per_image(torch.rsqrt(1 + sigma.square()), x)
+        t = self.timestep(sigma)
+        out = self.unet(x_t, t) if condition is None else self.unet(x_t, t, class_labels=condition)
+        out = out.sample.to(x.dtype)
+        if self.prediction_type == "sample":
+            return out
+        return (x0_from_eps if self.prediction_type == "epsilon" else x0_from_v)(x, sigma, out)
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """Return the (fractional) time step of sigma [n], interpolated in ln sigma.
+
+        Raises:
+            ValueError: if a sigma lies outside what the net was trained on.
+        """
+        low, high = sigma.aminmax()
+        if low < self.sigma_min * (1 - 1e-3) or high > self.sigma_max * (1 + 1e-3):
+            raise ValueError(
+                f"sigma in [{low:.4g}, {high:.4g}] lies outside what this net was trained on, "
+                f"[{self.sigma_min:.4g}, {self.sigma_max:.4g}]; choose noise levels inside"
+            )
+        levels = self.log_sigmas
+        log_sigma = sigma.to(levels.dtype).log().clamp(levels[0], levels[-1])
+        index = torch.searchsorted(levels, log_sigma).clamp(1, len(levels) - 1)
+        below, above = levels[index - 1], levels[index]
+        return index - 1 + (log_sigma - below) / (above - below)
+
+
+def from_diffusers(
+    unet: Callable[..., Any],
+    alphas_cumprod: Tensor,
+    prediction_type: Literal["epsilon", "sample", "v_prediction"] = "epsilon",
+) -> FromDiffusers:
+    """Wrap a diffusers-style ``unet(x_t, timestep, class_labels=...).sample`` as a denoiser.
+
+    The net sees its own variance-preserving x_t; sigma between two of its steps becomes a
+    fractional time step. diffusers itself is not imported.
+
+    Args:
+        unet: the net; a module's parameters become the wrapper's.
+        alphas_cumprod: the scheduler's table, alpha_t^2 for t = 0, 1, ..., falling, [num_steps].
+        prediction_type: the scheduler's setting: what the net's output means.
+
+    Returns:
+        A module that speaks ``denoiser(x, sigma, condition)``.
+
+    Raises:
+        ValueError: if the table or the prediction type is none.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> net = lambda x_t, timestep: SimpleNamespace(sample=torch.zeros_like(x_t))
+        >>> denoiser = from_diffusers(net, torch.tensor([0.9, 0.5, 0.1]), "epsilon")
+        >>> denoiser(torch.ones(1, 1), torch.ones(1))
+        tensor([[1.]])
+    """
+    return FromDiffusers(unet, alphas_cumprod, prediction_type)

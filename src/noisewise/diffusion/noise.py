@@ -1,0 +1,483 @@
+"""How much noise: sigma, log-SNR, schedules, the shift for an image size, and the training draws.
+
+Papers: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models"
+(EDM); Hoogeboom, Heek, Salimans 2023, "simple diffusion"; Zhou et al. 2024 (SiD) for the draw of
+the generator step.
+
+One convention everywhere: ``x = x0 + sigma * noise``. The variance-preserving form
+``x_t = alpha x0 + s eps`` (alpha^2 + s^2 = 1) is the same thing divided by alpha, with
+``sigma = s / alpha = exp(-logsnr / 2)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# ---------------------------------------------------------------------------------------------
+# sigma and log-SNR
+
+
+def per_image(values: Tensor, x: Tensor) -> Tensor:
+    """View one value per image so that it broadcasts over the pixels of x.
+
+    Args:
+        values: one number per image, shape [n].
+        x: the images, shape [n, ...].
+
+    Returns:
+        A view of values of shape [n, 1, ..., 1].
+
+    Example:
+        >>> per_image(torch.ones(2), torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 1, 1, 1])
+    """
+    return values.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def add_noise(x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """Noise pictures: ``x = x0 + sigma * noise``.
+
+    Args:
+        x0: clean pictures in [-1, 1], shape [n, ...].
+        sigma: noise level of each picture, shape [n].
+        noise: standard normal, the shape of x0.
+
+    Returns:
+        The noised pictures, the shape of x0.
+
+    Example:
+        >>> add_noise(torch.zeros(1, 2), torch.tensor([3.0]), torch.ones(1, 2))
+        tensor([[3., 3.]])
+    """
+    return torch.addcmul(x0, per_image(sigma, x0), noise)
+
+
+def logsnr_from_sigma(sigma: Tensor) -> Tensor:
+    """Return the log signal-to-noise ratio ``logsnr = -2 ln sigma`` (natural logarithm).
+
+    Args:
+        sigma: positive noise levels, any shape.
+
+    Returns:
+        The log-SNR, the shape of sigma.
+
+    Example:
+        >>> logsnr_from_sigma(torch.tensor([1.0]))
+        tensor([-0.])
+    """
+    return -2 * sigma.log()
+
+
+def sigma_from_logsnr(logsnr: Tensor) -> Tensor:
+    """Return the noise level ``sigma = exp(-logsnr / 2)``; inverse of `logsnr_from_sigma`.
+
+    Args:
+        logsnr: log signal-to-noise ratios, any shape.
+
+    Returns:
+        The noise levels, the shape of logsnr.
+
+    Example:
+        >>> sigma_from_logsnr(torch.tensor([0.0]))
+        tensor([1.])
+    """
+    return torch.exp(-0.5 * logsnr)
+
+
+# ---------------------------------------------------------------------------------------------
+# Schedules
+
+
+def cosine_logsnr(
+    t: Tensor | float,
+    size: int = 64,
+    reference: int = 64,
+    logsnr_min: float = -15.0,
+    logsnr_max: float = 15.0,
+) -> Tensor:
+    """Cosine schedule shifted to an image size: ``-2 ln tan(pi t / 2) + 2 ln(reference / size)``.
+
+    Averaging s x s pixels divides the noise variance by s^2, so a larger image needs more noise for
+    the same damage at its coarse scale. Images smaller than the reference are not shifted: that
+    would take noise away. The limits hold for the shifted schedule; they are met by moving the two
+    ends of t, each on its own, so that t = 1/2 stays at the shift exactly, and nothing is clamped.
+
+    Args:
+        t: time in [0, 1], 0 is clean; any shape.
+        size: side of the images, pixels.
+        reference: side at which the plain cosine schedule is right, pixels.
+        logsnr_min: log-SNR at t = 1.
+        logsnr_max: log-SNR at t = 0.
+
+    Returns:
+        The log-SNR at t, falling in t, the shape of t.
+
+    Raises:
+        ValueError: if the limits leave no room for the shifted schedule.
+
+    Source: Hoogeboom et al. 2023 (simple diffusion), "Adjusting noise schedules".
+
+    Example:
+        >>> cosine_logsnr(torch.tensor([0.0, 0.5, 1.0]), size=256)
+        tensor([ 15.0000,  -2.7726, -15.0000])
+    """
+    t = _as_float(t)
+    shift = min(0.0, 2 * math.log(reference / size))
+    if not logsnr_min < shift < logsnr_max:
+        raise ValueError(
+            f"the schedule for size {size} is centred at log-SNR {shift:.2f}, outside its limits "
+            f"[{logsnr_min}, {logsnr_max}]; widen the limits"
+        )
+    # tan(pi/2 - a) = 1 / tan(a): the noisy half is the clean half mirrored, so the angle is always
+    # measured from the nearer end of t, where float32 is fine.
+    clean = t < 0.5
+    clean_end = math.atan(math.exp((shift - logsnr_max) / 2))
+    noisy_end = math.atan(math.exp((logsnr_min - shift) / 2))
+    end = torch.where(clean, clean_end, noisy_end).to(t.dtype)
+    angle = end + 2 * torch.minimum(t, 1 - t) * (math.pi / 4 - end)
+    distance = -2 * torch.tan(angle).log()
+    return shift + torch.where(clean, distance, -distance)
+
+
+def interpolated_logsnr(
+    t: Tensor | float,
+    low: int,
+    high: int,
+    size: int,
+    logsnr_min: float = -15.0,
+    logsnr_max: float = 15.0,
+) -> Tensor:
+    """Interpolate two shifted schedules: ``t logsnr_low(t) + (1 - t) logsnr_high(t)``.
+
+    The schedule with the low reference has more noise and rules the noisy end (t = 1); the one with
+    the high reference rules the clean end, where details are made.
+
+    Args:
+        t: time in [0, 1], 0 is clean; any shape.
+        low: reference side of the schedule at the noisy end, pixels.
+        high: reference side of the schedule at the clean end, pixels.
+        size: side of the images, pixels.
+        logsnr_min: log-SNR at t = 1.
+        logsnr_max: log-SNR at t = 0.
+
+    Returns:
+        The log-SNR at t, the shape of t.
+
+    Raises:
+        ValueError: if low > high, or the limits leave no room.
+
+    Source: Hoogeboom et al. 2023 (simple diffusion), "Adjusting noise schedules".
+
+    Example:
+        >>> interpolated_logsnr(0.5, low=32, high=256, size=512)  # -ln 16 - ln 2
+        tensor(-3.4657)
+    """
+    if low > high:
+        raise ValueError(f"low reference {low} is above high reference {high}; swap them")
+    t = _as_float(t)
+    noisy = cosine_logsnr(t, size, low, logsnr_min, logsnr_max)
+    clean = cosine_logsnr(t, size, high, logsnr_min, logsnr_max)
+    return t * noisy + (1 - t) * clean
+
+
+def karras_sigmas(
+    num_steps: int,
+    sigma_min: float,
+    sigma_max: float,
+    rho: float = 7.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Noise levels of a sampler: equally spaced in ``sigma^(1/rho)``, from sigma_max to sigma_min.
+
+    Args:
+        num_steps: how many levels; 1 gives sigma_max alone (one call).
+        sigma_min: the last level, positive.
+        sigma_max: the first level.
+        rho: curvature; 7 puts most levels at low noise, 1 is linear.
+        dtype: of the result.
+
+    Returns:
+        num_steps descending levels. There is no zero at the end: samplers end with one denoise.
+
+    Raises:
+        ValueError: if num_steps < 1 or not 0 < sigma_min < sigma_max.
+
+    Source: Karras et al. 2022, equation 5.
+
+    Example:
+        >>> karras_sigmas(3, 0.5, 32.0, rho=1)
+        tensor([32.0000, 16.2500,  0.5000])
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
+    _check_range(sigma_min, sigma_max)
+    ramp = torch.linspace(1, 0, num_steps, dtype=torch.float64)
+    sigmas = _karras(ramp, sigma_min, sigma_max, rho)
+    sigmas[0] = sigma_max
+    if num_steps > 1:
+        sigmas[-1] = sigma_min
+    return sigmas.to(dtype)
+
+
+def _karras(t: Tensor, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """EDM equation 5, with t read from the small-sigma end: 0 is sigma_min, 1 is sigma_max."""
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return (low + t * (high - low)) ** rho
+
+
+def _as_float(t: Tensor | float) -> Tensor:
+    t = torch.as_tensor(t)
+    return t if t.is_floating_point() else t.to(torch.get_default_dtype())
+
+
+def _check_range(sigma_min: float, sigma_max: float) -> None:
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise ValueError(f"need 0 < sigma_min < sigma_max, not {sigma_min} and {sigma_max}")
+
+
+# ---------------------------------------------------------------------------------------------
+# The shift that a folder's own pictures ask for
+
+
+@dataclass(frozen=True)
+class MeasuredShift:
+    """Which share of the pictures' variance survives averaging; see `measured_shift`.
+
+    Attributes:
+        size: shorter side of the pictures, pixels.
+        reference: side to which the schedule is shifted, pixels.
+        scales: block sides s = 1, 2, 4, ..., pixels.
+        survival: v(s) / v(1) at each scale, in [0, 1].
+    """
+
+    size: int
+    reference: int
+    scales: tuple[int, ...]
+    survival: tuple[float, ...]
+
+    @property
+    def snr_gain(self) -> tuple[float, ...]:
+        """What averaging really does to the SNR: ``s^2 v(s) / v(1)``; flat blocks give s^2."""
+        return tuple(s * s * v for s, v in zip(self.scales, self.survival, strict=True))
+
+    @property
+    def log_shift(self) -> float:
+        """Shift of the log-SNR by the measured gain from size to reference: ``-ln(s^2 v(s)/v(1))``.
+
+        Between two scales the gain is interpolated on log axes. Never above 0 (no noise is taken
+        away) and 0 for pictures no larger than the reference.
+        """
+        s = self.size / self.reference
+        if s <= 1 or len(self.scales) < 2:
+            return 0.0
+        octave = min(int(math.log2(s)), len(self.scales) - 2)
+        low, high = (math.log(max(g, 1e-12)) for g in self.snr_gain[octave : octave + 2])
+        return min(0.0, -(low + (math.log2(s) - octave) * (high - low)))
+
+    @property
+    def formula_shift(self) -> float:
+        """What the formula says, with no measurement: ``2 ln(reference / size)``, at most 0."""
+        return min(0.0, 2 * math.log(self.reference / self.size))
+
+
+def measured_shift(images: Tensor, reference: int = 64) -> MeasuredShift:
+    """Measure v(s) / v(1), the variance that survives s x s averaging, for s = 1, 2, 4, ...
+
+    simple diffusion takes v(s) = v(1): every block flat, an SNR gain of s^2. Real pictures have
+    texture, so averaging also takes signal away and the right shift is smaller.
+
+    Args:
+        images: pictures, float [n, c, height, width], n >= 1, any scale.
+        reference: side at which the unshifted schedule is right, pixels.
+
+    Returns:
+        The curve, with `log_shift` and `formula_shift` derived from it. Variance is over images and
+        pixels, about each channel's mean, averaged over channels. Scales stop before one block.
+
+    Raises:
+        ValueError: if the shape is wrong, or all pixels are equal.
+
+    Example:
+        >>> flat = torch.randn(64, 1, 2, 2).repeat_interleave(4, 2).repeat_interleave(4, 3)
+        >>> [round(v, 4) for v in measured_shift(flat).survival]
+        [1.0, 1.0, 1.0]
+    """
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError("images must be a float tensor [n, channels, height, width]")
+    size = min(images.shape[-2:])
+    scales, variances = [1], [_variance(images)]
+    if not variances[0] > 0:
+        raise ValueError("all pixels have the same value; there is no signal to measure")
+    while size // (2 * scales[-1]) >= 2:
+        images = F.avg_pool2d(images, 2)  # averages of averages: exact for powers of two
+        scales.append(2 * scales[-1])
+        variances.append(_variance(images))
+    survival = tuple(v / variances[0] for v in variances)
+    return MeasuredShift(size, reference, tuple(scales), survival)
+
+
+def _variance(images: Tensor) -> float:
+    return images.var(dim=(0, 2, 3), correction=0).mean().item()
+
+
+# ---------------------------------------------------------------------------------------------
+# Training draws
+
+
+class Draw(Protocol):
+    """Where training noise levels come from: ``draw.sample(n, generator) -> sigma [n]``."""
+
+    def sample(
+        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Draw a noise level for each image."""
+        ...
+
+    def quantile(self, p: Tensor) -> Tensor:
+        """Return the noise levels below which shares p of the draws lie."""
+        ...
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """EDM's draw: ``ln sigma ~ N(mean, std^2)``.
+
+    Source: Karras et al. 2022, table 1 (mean -1.2, std 1.2 there).
+
+    Example:
+        >>> LogNormal(mean=0.0, std=1.0).quantile(torch.tensor([0.5]))
+        tensor([1.])
+    """
+
+    mean: float = -1.2
+    std: float = 1.2
+
+    def sample(
+        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Draw num_images noise levels, float32 [num_images], on device (or the generator's).
+
+        The numbers are drawn where the generator lives, so a seed means the same everywhere.
+        """
+        normal = _drawn(torch.randn, num_images, generator, device)
+        return torch.exp(self.mean + self.std * normal)
+
+    def quantile(self, p: Tensor) -> Tensor:
+        """Return sigma at shares p in (0, 1), the shape of p."""
+        return torch.exp(self.mean + self.std * torch.special.ndtri(p))
+
+
+@dataclass(frozen=True)
+class ShiftedCosine:
+    """Simple diffusion's draw: t uniform on [0, 1] in `cosine_logsnr` at an image size.
+
+    Example:
+        >>> ShiftedCosine(size=256).quantile(torch.tensor([0.5]))  # 256 / 64
+        tensor([4.])
+    """
+
+    size: int
+    reference: int = 64
+
+    def sample(
+        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Draw num_images noise levels, float32 [num_images], on device (or the generator's)."""
+        return self.quantile(_drawn(torch.rand, num_images, generator, device))
+
+    def quantile(self, p: Tensor) -> Tensor:
+        """Return sigma at shares p in [0, 1], the shape of p."""
+        return sigma_from_logsnr(cosine_logsnr(p, self.size, self.reference))
+
+
+@dataclass(frozen=True)
+class KarrasUniform:
+    """SiD's draw for the generator step: t uniform on [t_min, t_max] in Karras' variable.
+
+    t is read from the small-sigma end: ``sigma = (lo + t (hi - lo))^rho``, with lo and hi the
+    rho-th roots of sigma_min and sigma_max. t_max = 0.8 leaves out sigma above 24.4.
+
+    Source: Zhou et al. 2024 (SiD), with the grid of Karras et al. 2022, equation 5.
+
+    Raises:
+        ValueError: if the range of sigma or t is not one.
+
+    Example:
+        >>> KarrasUniform().quantile(torch.tensor([0.0, 1.0]))
+        tensor([2.0000e-03, 2.4408e+01])
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    t_min: float = 0.0
+    t_max: float = 0.8
+
+    def __post_init__(self) -> None:
+        """Check the two ranges."""
+        _check_range(self.sigma_min, self.sigma_max)
+        if not 0 <= self.t_min <= self.t_max <= 1:
+            raise ValueError(f"need 0 <= t_min <= t_max <= 1, not {self.t_min} and {self.t_max}")
+
+    def sample(
+        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Draw num_images noise levels, float32 [num_images], on device (or the generator's)."""
+        return self.quantile(_drawn(torch.rand, num_images, generator, device))
+
+    def quantile(self, p: Tensor) -> Tensor:
+        """Return sigma at shares p in [0, 1], the shape of p."""
+        t = self.t_min + p * (self.t_max - self.t_min)
+        return _karras(t, self.sigma_min, self.sigma_max, self.rho)
+
+
+def _drawn(
+    law: Callable[..., Tensor],
+    num_images: int,
+    generator: torch.Generator,
+    device: torch.device | str | None,
+) -> Tensor:
+    drawn = law(num_images, generator=generator, device=generator.device, dtype=torch.float32)
+    return drawn if device is None else drawn.to(device)
+
+
+_DRAWS = (LogNormal, ShiftedCosine, KarrasUniform)
+
+
+def draw_to_dict(draw: LogNormal | ShiftedCosine | KarrasUniform) -> dict[str, Any]:
+    """Write a draw as plain JSON values; inverse of `draw_from_dict`.
+
+    Example:
+        >>> draw_to_dict(LogNormal(-0.8, 1.4))
+        {'name': 'LogNormal', 'mean': -0.8, 'std': 1.4}
+    """
+    return {"name": type(draw).__name__, **asdict(draw)}
+
+
+def draw_from_dict(values: dict[str, Any]) -> LogNormal | ShiftedCosine | KarrasUniform:
+    """Read a draw back from what `draw_to_dict` wrote.
+
+    Raises:
+        ValueError: if the name or a field is unknown or missing.
+
+    Example:
+        >>> draw_from_dict({"name": "ShiftedCosine", "size": 128, "reference": 64})
+        ShiftedCosine(size=128, reference=64)
+    """
+    fields = dict(values)
+    name = fields.pop("name", None)
+    for kind in _DRAWS:
+        if kind.__name__ == name:
+            try:
+                return kind(**fields)
+            except TypeError as error:
+                raise ValueError(f"{name} cannot be read from the fields {fields}") from error
+    known = ", ".join(kind.__name__ for kind in _DRAWS)
+    raise ValueError(f"unknown noise draw {name!r}; use one of {known}")
