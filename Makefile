@@ -1,0 +1,56 @@
+# Everything runs in .venv, which is made on the first call and left alone on the next.
+#   make demo                        any torch that fits this machine
+#   make test TORCH=torch==2.13.0    this very torch
+#   make test PYTHON=python3.12      this very Python
+
+TORCH ?= torch
+PYTHON ?=
+export PYTHON
+BIN := .venv/bin
+
+# A torch that was asked for by name and is not the one installed makes the environment again.
+ifneq ($(TORCH),torch)
+ifneq ($(TORCH),$(shell cat .venv/.torch 2>/dev/null))
+$(shell rm -f .venv/.installed .venv/.installed-dev)
+endif
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint format hooks clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/.installed: pyproject.toml .ci/environment
+	@.ci/environment '$(TORCH)'
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml .ci/environment
+	@.ci/environment '$(TORCH)' '[dev]'
+	@touch .venv/.installed $@
+
+demo: .venv/.installed ## train, distil and judge a generator of garments in about five minutes: runs/demo
+	@$(BIN)/python -m noisewise.app.demo --out runs/demo
+
+test: lint ## all checks and the default tests
+	@$(BIN)/pytest
+
+test-slow: .venv/.installed-dev ## the tests that take more than a minute each
+	@$(BIN)/pytest -m slow --timeout 1800
+
+lint: .venv/.installed-dev ## format, style, types, floors; changes nothing
+	@echo 'ruff format' && $(BIN)/ruff format --check --quiet || { echo 'not formatted; mend it by: make format' >&2; exit 1; }
+	@echo 'ruff check' && $(BIN)/ruff check --quiet
+	@echo 'pyrefly' && $(BIN)/pyrefly check --summary none
+	@echo 'import-linter' && $(BIN)/lint-imports --no-logo
+
+format: .venv/.installed-dev ## put the code into its format and mend what can be mended
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+hooks: .venv/.installed-dev ## run lint before each commit and test before each push
+	@$(BIN)/pre-commit install --hook-type pre-commit --hook-type pre-push
+
+clean: ## take away the environment and every cache; runs/ stays
+	rm -rf .venv dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -exec rm -rf {} +
