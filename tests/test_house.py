@@ -1,0 +1,278 @@
+"""The house keeps its shape: four floors, short rooms, open doors, nothing pickled, and a README that is true."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "noisewise"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+CHECKED = SOURCES + sorted((ROOT / "tests").rglob("*.py"))
+MAX_LINES = 400
+
+# A new room is written in here and into the contract in pyproject.toml. `__init__` hands out names from
+# every floor, lazily; `__main__` is the front door.
+FLOORS = {
+    "quality": 0,
+    "lowrank": 0,
+    "scaling": 0,
+    "powers": 0,
+    "demo": 0,
+    "nets": 1,
+    "diffusion": 1,
+    "adapters": 1,
+    "train": 2,
+    "app": 3,
+    "__main__": 4,
+}
+PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+UNPICKLERS = {("torch", "load"), ("torch", "save"), ("np", "load"), ("numpy", "load")}
+DRAWERS = {"utils.py", "util.py", "helpers.py", "common.py", "misc.py"}
+
+needs_cli = pytest.mark.skipif(
+    not (PACKAGE / "app" / "cli.py").exists(), reason="the command line is not built yet"
+)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, anywhere in it, with the line; relative imports made absolute."""
+    package = ("noisewise", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*above, *([node.module] if node.module else [])))
+            yield node.lineno, module
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def public_definitions(path: Path) -> Iterator[tuple[str, ast.AST]]:
+    """Public classes, functions and methods of a file; what stands inside a function is its own affair."""
+
+    def walk(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.AST]]:
+        for node in body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                called = f"{prefix}{node.name}"
+                if not node.name.startswith("_") or node.name in {"__init__", "__call__"}:
+                    yield called, node
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    yield from walk(node.body, f"{called}.")
+
+    yield from walk(tree_of(path).body, "")
+
+
+# ------------------------------------------------------------------------------------ floors and rooms
+def test_every_room_has_a_floor() -> None:
+    rooms = {room_of(path) for path in SOURCES} - {"__init__"}
+    assert rooms <= set(FLOORS), f"give {rooms - set(FLOORS)} a floor, here and in pyproject.toml"
+
+
+def test_imports_go_down_only() -> None:
+    upward = []
+    for path in SOURCES:
+        here = room_of(path)
+        if here == "__init__":
+            continue
+        for line, module in imports_of(path):
+            parts = module.split(".")
+            if parts[0] != "noisewise" or len(parts) < 2 or parts[1] not in FLOORS:
+                continue
+            there = parts[1]
+            if there != here and FLOORS[there] >= FLOORS[here]:
+                upward.append(f"{name_of(path)}:{line} imports {there}")
+    assert not upward, upward
+
+
+def test_the_contract_names_the_same_floors() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    named = {
+        room.strip(" ()"): height
+        for height, layer in enumerate(reversed(layers))
+        for room in layer.split("|")
+    }
+    assert named == {room: floor for room, floor in FLOORS.items() if room != "__main__"}
+
+
+def test_no_drawer_for_odds_and_ends() -> None:
+    assert not [name_of(path) for path in CHECKED if path.name in DRAWERS]
+
+
+@pytest.mark.parametrize("path", CHECKED, ids=name_of)
+def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{lines} lines: split it where its subject changes"
+
+
+# ------------------------------------------------------------------------------------ what a file may do
+def test_nothing_is_pickled() -> None:
+    found = []
+    for path in SOURCES:
+        found += [
+            f"{name_of(path)}:{line} imports {module}"
+            for line, module in imports_of(path)
+            if module.split(".")[0] in PICKLES
+        ]
+        for node in ast.walk(tree_of(path)):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = node.func.value
+            if not isinstance(owner, ast.Name) or (owner.id, node.func.attr) not in UNPICKLERS:
+                continue
+            # numpy's load refuses pickles unless told otherwise; torch's has no such safe default.
+            told = any(word.arg in {"allow_pickle", None} for word in node.keywords)
+            if owner.id == "torch" or told:
+                found.append(f"{name_of(path)}:{node.lineno} calls {owner.id}.{node.func.attr}")
+    assert not found, found
+
+
+def test_only_app_prints() -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in SOURCES
+        if room_of(path) != "app"
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert not found, found
+
+
+def test_public_functions_name_every_argument() -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno} {called}(**{node.args.kwarg.arg})"
+        for path in SOURCES
+        for called, node in public_definitions(path)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.args.kwarg
+    ]
+    assert not found, found
+
+
+def test_what_is_public_is_described() -> None:
+    bare = [name_of(path) for path in SOURCES if not ast.get_docstring(tree_of(path))]
+    for path in SOURCES:
+        for called, node in public_definitions(path):
+            magic = called.rpartition(".")[2].startswith("__")
+            assert isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            if not magic and not ast.get_docstring(node):
+                bare.append(f"{name_of(path)}:{node.lineno} {called}")
+    assert not bare, bare
+
+
+# ------------------------------------------------------------------------------------ the front door
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    quiet = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=60)
+
+
+def ask(*arguments: str) -> tuple[int, str, bool]:
+    """Runs `python -m noisewise ARGUMENTS`: exit code, everything it printed, was torch imported."""
+    done = run_python(
+        "import runpy, sys\n"
+        f"sys.argv = ['noisewise', *{list(arguments)!r}]\n"
+        "code = 0\n"
+        "try:\n"
+        "    runpy.run_module('noisewise', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop:\n"
+        "    code = stop.code or 0\n"
+        "sys.stderr.write(f'\\nTORCH {\"torch\" in sys.modules}')\n"
+        "sys.exit(code)\n"
+    )
+    printed, _, torch_seen = done.stderr.rpartition("\nTORCH ")
+    assert torch_seen in {"True", "False"}, done.stderr
+    return done.returncode, done.stdout + printed, torch_seen == "True"
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    done = run_python("import sys, noisewise; dir(noisewise); assert 'torch' not in sys.modules")
+    assert done.returncode == 0, done.stderr
+
+
+@needs_cli
+def test_help_does_not_import_torch() -> None:
+    code, printed, imported_torch = ask("--help")
+    assert code == 0, printed
+    assert not imported_torch
+
+
+@needs_cli
+def test_an_unknown_command_is_bad_usage() -> None:
+    code, _, imported_torch = ask("no-such-command")
+    assert code == 2
+    assert not imported_torch
+
+
+# ------------------------------------------------------------------------------------ the README is true
+def shell_lines(page: str) -> list[str]:
+    """The commands in a page's shell blocks, without prompts, remarks and continuation marks."""
+    blocks = re.findall(r"```(?:sh|bash|console)\n(.*?)```", page, flags=re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ").strip() for line in lines if line.strip()]
+
+
+README_LINES = shell_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+COMMANDS = [line for line in README_LINES if line.startswith("noisewise ")]
+
+
+def test_the_readme_shows_commands() -> None:
+    assert {"inspect", "train", "distill", "sample"} <= {line.split()[1] for line in COMMANDS}
+
+
+@needs_cli
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_of_the_readme_exists_with_its_flags(line: str) -> None:
+    _, command, *words = shlex.split(line, comments=True)
+    code, printed, imported_torch = ask(command, "--help")
+    assert code == 0, printed
+    assert not imported_torch, f"noisewise {command} --help imports torch"
+    flags = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+    offered = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", printed))
+    assert set(flags) <= offered, f"noisewise {command} offers {sorted(offered)}"
+
+
+def test_the_make_targets_of_the_pages_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        lines = shell_lines((ROOT / page).read_text(encoding="utf-8"))
+        asked = {line.split()[1] for line in lines if line.startswith("make ")}
+        assert asked <= targets, f"{page}: {asked - targets}"
+
+
+def test_the_pages_point_at_files_that_exist() -> None:
+    missing = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#\s]+)", text):
+            beside = page.parent / target
+            if "://" not in target and not beside.exists():
+                missing.append(f"{name_of(page)}: {target}")
+    assert not missing, missing
