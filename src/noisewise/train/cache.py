@@ -1,0 +1,164 @@
+"""The uint8 cache: rows go to a temporary file, then one .npy and one .json are renamed into place.
+
+Rows are written with plain writes, not through a memory map: a full disk then raises OSError, where
+a map would kill the process. The .json is written last, so its presence means the pair is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+_VERSION = 1
+_BLOCK_ROWS = 1024
+
+
+def cache_key(parts: Iterable[object]) -> str:
+    """Return a name for a set of files under one transform, the same on every machine and run.
+
+    Args:
+        parts: strings and numbers, e.g. name, bytes and time of change of each file, then the size.
+
+    Example:
+        >>> cache_key(["a.png", 10, 5]) == cache_key(["a.png", 10, 6])
+        False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (_VERSION, *parts):
+        text = repr(part).encode("utf-8", "backslashreplace")
+        digest.update(len(text).to_bytes(8, "little") + text)
+    return digest.hexdigest()
+
+
+class Rows:
+    """Collects pictures one by one, on disk when there is a cache folder and in memory when not.
+
+    Use as a context manager: whatever happens, no temporary file stays behind.
+    """
+
+    def __init__(self, size: int, channels: int, folder: Path | None) -> None:
+        """Start an empty collection of uint8 [size, size, channels] pictures."""
+        self._shape = (size, size, channels)
+        self._folder = folder
+        self._count = 0
+        self._file: IO[bytes] = io.BytesIO()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=folder, prefix=".rows-")
+
+    def __enter__(self) -> Rows:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop the temporary rows."""
+        self._file.close()
+
+    def __len__(self) -> int:
+        """Return the number of pictures so far."""
+        return self._count
+
+    def append(self, pixels: np.ndarray) -> None:
+        """Add one uint8 picture [size, size, 1 or 3], changed to the channels of the rows."""
+        channels = self._shape[2]
+        if pixels.shape[2] > channels:
+            pixels = to_grey(pixels)
+        elif pixels.shape[2] < channels:
+            pixels = np.repeat(pixels, channels, axis=2)
+        assert pixels.shape == self._shape
+        assert pixels.dtype == np.uint8
+        self._file.write(pixels.tobytes())
+        self._count += 1
+
+    def finish(self, channels: int, key: str) -> np.ndarray:
+        """Return uint8 [n, size, size, channels]; with a cache folder, a read-only memory map."""
+        shape = (self._count, *self._shape[:2], channels)
+        if self._folder is None:
+            return self._in_memory(shape)
+        target = self._folder / f"{key}.npy"
+        with _replacing(target) as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in self._blocks(channels):
+                file.write(block.tobytes())
+        return np.load(target, mmap_mode="r", allow_pickle=False)
+
+    def _in_memory(self, shape: tuple[int, ...]) -> np.ndarray:
+        assert isinstance(self._file, io.BytesIO)
+        if shape[3] == self._shape[2]:
+            return np.frombuffer(self._file.getvalue(), np.uint8).reshape(shape)
+        result = np.empty(shape, np.uint8)
+        start = 0
+        for block in self._blocks(shape[3]):
+            result[start : start + len(block)] = block
+            start += len(block)
+        return result
+
+    def _blocks(self, channels: int) -> Iterable[np.ndarray]:
+        row_bytes = int(np.prod(self._shape))
+        self._file.seek(0)
+        while data := self._file.read(_BLOCK_ROWS * row_bytes):
+            block = np.frombuffer(data, np.uint8).reshape(-1, *self._shape)
+            yield block if channels == self._shape[2] else to_grey(block)
+
+
+def to_grey(pixels: np.ndarray) -> np.ndarray:
+    """Return luma, uint8 [..., 1] from [..., 3].
+
+    Source: ITU-R BT.601, section 2.5.1, the weights .299, .587, .114 (Pillow's too), rounded.
+    """
+    weights = np.array([299, 587, 114], dtype=np.int64)
+    return ((pixels.astype(np.int64) @ weights + 500) // 1000).astype(np.uint8)[..., None]
+
+
+def read_cached(folder: Path, key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """Return the memory map and its notes, or None when there is no whole pair under this key."""
+    try:
+        facts = json.loads((folder / f"{key}.json").read_text("utf-8"))
+        images = np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(facts, dict) or facts.get("shape") != list(images.shape):
+        return None
+    return (images, facts) if images.dtype == np.uint8 and images.ndim == 4 else None
+
+
+def write_facts(folder: Path, key: str, facts: dict[str, Any]) -> None:
+    """Write what belongs to the cached pictures; this commits the pair."""
+    with _replacing(folder / f"{key}.json") as file:
+        file.write(json.dumps(facts).encode("ascii"))
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[IO[bytes]]:
+    """Write under a temporary name, sync, rename over the target, sync the folder."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp allows only the owner; a cache may be shared
+        os.replace(name, target)
+        _sync_folder(target.parent)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows opens no folder as a file
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
