@@ -140,7 +140,7 @@ def cosine_logsnr(
     clean = t < 0.5
     clean_end = math.atan(math.exp((shift - logsnr_max) / 2))
     noisy_end = math.atan(math.exp((logsnr_min - shift) / 2))
-    end = torch.where(clean, clean_end, noisy_end).to(t.dtype)
+    end = torch.where(clean, torch.full_like(t, clean_end), torch.full_like(t, noisy_end))
     angle = end + 2 * torch.minimum(t, 1 - t) * (math.pi / 4 - end)
     distance = -2 * torch.tan(angle).log()
     return shift + torch.where(clean, distance, -distance)

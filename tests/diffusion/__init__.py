@@ -1,0 +1,1 @@
+"""Tests of noisewise.diffusion, held against exact solutions (oracle.py)."""
