@@ -1,0 +1,248 @@
+"""The verbs: train, distill, load, plan. What `noisewise.train(...)` and the command line call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from noisewise.train.card import model_card
+from noisewise.train.checkpoint import write_text
+from noisewise.train.config import DistillConfig, TrainConfig
+from noisewise.train.data import Pictures, load_pictures
+from noisewise.train.engine import Engine
+from noisewise.train.generator import Generator, Teacher
+from noisewise.train.loop import Loop, Record, TrainingFailed
+from noisewise.train.models import Build, build_denoiser, load_model, save_model
+from noisewise.train.plan import TeacherPlan, plan_teacher
+from noisewise.train.run import Run, remove_if_no_run
+from noisewise.train.student import StudentStage, student_pace
+from noisewise.train.teacher import TeacherStage, teacher_pace
+
+OnRecord = Callable[[Record], object]
+Stop = Callable[[], bool]
+OnFile = Callable[[int, int], None]
+Config = TypeVar("Config", TrainConfig, DistillConfig)
+
+
+def train(
+    path: str | Path,
+    out: str | Path | None = None,
+    budget: str | None = None,
+    *,
+    size: int | None = None,
+    classes: bool | None = None,
+    seed: int | None = None,
+    config: TrainConfig | None = None,
+    on_record: OnRecord | None = None,
+    on_file: OnFile | None = None,
+    stop: Stop | None = None,
+    build: Build | None = None,
+) -> Run:
+    """Train a teacher on a folder of pictures; the same call goes on where an earlier one stopped.
+
+    A finished run is left as it is, unless the budget is larger than before: then it goes on from
+    its last step, with the learning rate that the larger budget has there.
+
+    Args:
+        path: folder (subfolders may be classes), .zip, .npz or .npy of pictures.
+        out: folder of the run; None: runs/NAME, named after path.
+        budget: 90s, 30m, 2h or 200000images; None: the configuration's, 5m.
+        size: side of the pictures in pixels; None: as the pictures suggest.
+        classes: condition on the class subfolders.
+        seed: source of everything random.
+        config: everything else; the arguments above go before it.
+        on_record: is given every step's record.
+        on_file: is given (files read, files in all).
+        stop: asked before every step; true ends after saving, see `Run.finished`.
+        build: makes the net from its configuration; None: the package's own nets.
+
+    Returns:
+        The run; its teacher is `run.teacher()` when `run.finished("teacher")`.
+
+    Raises:
+        ValueError: if the pictures, the settings or the folder cannot be used.
+        TrainingFailed: if training broke down and could not be saved.
+    """
+    config = _with(config or TrainConfig(), budget=budget, size=size, classes=classes, seed=seed)
+    folder = Path("runs") / Path(path).resolve().stem if out is None else Path(out)
+    Run.check(folder)
+    engine = Engine.choose(config.device, config.precision, config.threads)
+    try:
+        pictures = load_pictures(path, config.size, config.channels, folder / "cache", on_file)
+        run_plan = plan_teacher(config, pictures, engine)
+        run = Run.create(folder, config, run_plan, pictures)
+    except ValueError:
+        remove_if_no_run(folder)
+        raise
+    with run.locked():
+        _train(run, pictures, run_plan, config, engine, on_record, stop, build)
+    return run
+
+
+def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
+    """Derive everything that training would use, with reasons, without training (--dry-run).
+
+    Raises:
+        ValueError: if the pictures or the settings cannot be used.
+
+    Example:
+        >>> from noisewise.demo import demo_path
+        >>> plan(demo_path()).derived()["sigma_data"].reason
+        'standard deviation of all training pixels in [-1, 1]'
+    """
+    config = config or TrainConfig()
+    engine = Engine.choose(config.device, config.precision, config.threads)
+    return plan_teacher(config, load_pictures(path, config.size, config.channels), engine)
+
+
+def distill(
+    run: Run | str | Path,
+    budget: str | None = None,
+    *,
+    lam: float | None = None,
+    seed: int | None = None,
+    config: DistillConfig | None = None,
+    on_record: OnRecord | None = None,
+    stop: Stop | None = None,
+    build: Build | None = None,
+) -> Generator:
+    """Distil a run's teacher into a generator of one call; only RUN/teacher is read, no pictures.
+
+    The same call goes on where an earlier one stopped, as for `train`. If the teacher has changed
+    since, distillation begins anew.
+
+    Args:
+        run: a run with a finished teacher.
+        budget: 90s, 30m, 2h or 200000images; None: the configuration's, 5m.
+        lam: lambda of the loss L2 - lambda L1.
+        seed: source of everything random.
+        config: everything else; the arguments above go before it.
+        on_record: is given every step's record.
+        stop: asked before every step; true ends after saving, see `Run.finished`.
+        build: makes the nets from their configuration; None: the package's own nets.
+
+    Returns:
+        The generator with the best weights by distance, so far if it was stopped.
+
+    Raises:
+        ValueError: if there is no finished teacher, or the settings cannot be used.
+        TrainingFailed: if training broke down; the best generator so far is kept in the run.
+    """
+    config = _with(config or DistillConfig(), budget=budget, lam=lam, seed=seed)
+    run = run if isinstance(run, Run) else Run.open(run)
+    teacher = run.teacher(build)
+    engine = Engine.choose(config.device, config.precision, config.threads)
+    with run.locked():
+        run.begin_distill(config)
+        stage = StudentStage(teacher, config, engine)
+        loop = Loop(stage, config.amount, student_pace(config.recipe))
+        run.resume(loop, "generator")
+        if _already_finished(loop, on_record):
+            return run.generator(build)
+        try:
+            finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop)
+        except TrainingFailed as error:
+            _save_generator(run, stage, loop, finished=False)
+            kept = f"the best generator so far is kept in {run.path / 'generator'}"
+            raise TrainingFailed(f"{error}; {kept}") from error
+        if finished:
+            _save_generator(run, stage, loop, finished=True)
+            return run.generator(build)
+        run.note("generator", loop, False, {})
+    return Generator(copy.deepcopy(stage.best()), stage.model_config())
+
+
+def load(
+    path: Run | str | Path,
+    which: Literal["auto", "generator", "teacher"] = "auto",
+    device: str = "cpu",
+    build: Build | None = None,
+) -> Generator | Teacher:
+    """Load a trained model from a run, or from a model's own folder.
+
+    Args:
+        path: a run, or a folder with config.json and model.safetensors.
+        which: "generator", "teacher", or "auto": the generator if there is one.
+        device: where to put it: auto, cpu, cuda or mps.
+        build: makes the net from its configuration; None: the package's own nets.
+
+    Returns:
+        A module in eval mode with ``.sample(num_images, seed, label, calls)``.
+
+    Raises:
+        ValueError: if there is no such model, or its files are damaged.
+    """
+    if which not in ("auto", "generator", "teacher"):
+        raise ValueError(f"{which!r} is no model; use generator, teacher or auto")
+    folder = path.path if isinstance(path, Run) else Path(path)
+    engine = Engine.choose(device)
+    if (folder / "config.json").exists():
+        model = load_model(folder, build)
+        if which not in ("auto", model.config.kind):
+            raise ValueError(f"{folder} holds a {model.config.kind}, not a {which}")
+        return engine.prepare(model)
+    run = Run.open(folder)
+    if which == "auto":
+        which = "generator" if (folder / "generator" / "config.json").exists() else "teacher"
+    model = run.generator(build) if which == "generator" else run.teacher(build)
+    return engine.prepare(model)
+
+
+def _train(
+    run: Run,
+    pictures: Pictures,
+    plan: TeacherPlan,
+    config: TrainConfig,
+    engine: Engine,
+    on_record: OnRecord | None,
+    stop: Stop | None,
+    build: Build | None,
+) -> None:
+    with engine.seeded(config.seed):
+        denoiser = build_denoiser(plan.net, plan.sigma_data, build=build)
+    stage = TeacherStage(pictures, denoiser, plan, config, engine)
+    loop = Loop(stage, config.amount, teacher_pace(config.recipe))
+    run.resume(loop, "teacher")
+    if _already_finished(loop, on_record):
+        if not run.finished("teacher"):  # stopped between the checkpoint and the model
+            _save_teacher(run, stage, loop)
+        return
+    if run.follow(loop, stage, config.checkpoint_seconds, on_record, stop):
+        _save_teacher(run, stage, loop)
+    else:
+        run.note("teacher", loop, run.finished("teacher"), {})
+
+
+def _save_teacher(run: Run, stage: TeacherStage, loop: Loop) -> None:
+    save_model(run.path / "teacher", stage.best(), stage.model_config())
+    run.note("teacher", loop, True, stage.stats)
+
+
+def _save_generator(run: Run, stage: StudentStage, loop: Loop, finished: bool) -> None:
+    folder, config = run.path / "generator", stage.model_config()
+    save_model(folder, stage.best(), config)
+    run.note("generator", loop, finished, stage.stats)
+    write_text(folder / "README.md", model_card(run.name, config, run.info))
+
+
+def _already_finished(loop: Loop, on_record: OnRecord | None) -> bool:
+    if loop.finished and on_record is not None:
+        at = loop.at
+        on_record(
+            Record(
+                loop.stage.name,
+                at.step,
+                at.images,
+                at.seconds,
+                event=f"already finished with this budget ({loop.budget}); a larger one goes on",
+            )
+        )
+    return loop.finished
+
+
+def _with(config: Config, **given: str | float | bool | None) -> Config:
+    changes = {name: value for name, value in given.items() if value is not None}
+    return replace(config, **changes) if changes else config

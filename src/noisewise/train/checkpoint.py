@@ -1,0 +1,163 @@
+"""Atomic files, and nested training state in one safetensors file: tensors, and the rest as JSON.
+
+A reader sees the old file or the new one, never half of one, whatever happens in between: written
+under another name, synced to disk, then renamed. Nothing is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+_STATE = "state"
+_TENSOR = "__tensor__"
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file so that `path` is at every moment the old file or the whole new one.
+
+    Args:
+        path: where the file shall be.
+        write: is called with a temporary path in the same folder.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, utf-8."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, values: Any) -> None:  # noqa: ANN401 (any JSON value)
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)
+    """Read a JSON file.
+
+    Raises:
+        ValueError: if it cannot be read, in one sentence.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
+
+
+def save_state(path: Path, state: Any) -> None:  # noqa: ANN401 (nested state)
+    """Save nested dicts, lists and tuples of tensors and JSON values in one safetensors file.
+
+    Raises:
+        TypeError: if a value is neither a tensor nor JSON.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _split(state, "", tensors)
+    _save(path, tensors, {_STATE: json.dumps(plain)})
+
+
+def load_state(path: Path) -> Any:  # noqa: ANN401 (nested state)
+    """Load what `save_state` wrote, on the CPU; tuples come back as lists.
+
+    Raises:
+        ValueError: if the file is missing or damaged.
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        return _join(json.loads(metadata[_STATE]), tensors)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from error
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Save named tensors as a safetensors file, atomically."""
+    _save(path, tensors, {"format": "pt"})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Load a safetensors file: its tensors, on the CPU, and its metadata.
+
+    Raises:
+        ValueError: if the file is missing or damaged, in one sentence.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({_first_line(error)}); train again or restore it from a copy"
+        ) from error
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    # safetensors refuses channels-last tensors and tensors that share memory.
+    plain = {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
+    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata))
+
+
+def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
+    """Replace every tensor by a note that names it."""
+    if isinstance(value, Tensor):
+        assert name not in tensors, name
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        return {
+            key: _split(item, f"{name}.{key}" if name else key, tensors)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_split(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}, neither a tensor nor a JSON value")
+
+
+def _join(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
+    """Put the tensors back."""
+    if isinstance(value, dict):
+        if set(value) == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        return {key: _join(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_join(item, tensors) for item in value]
+    return value
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last; systems whose folders cannot be opened do it by themselves."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

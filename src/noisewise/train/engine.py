@@ -1,0 +1,120 @@
+"""Devices, precision, memory layout and threads: the only file that knows them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how a net is computed.
+
+    Args:
+        device: where the nets live.
+        dtype: arithmetic inside the nets: float32, or bfloat16 by autocast over float32 weights.
+        check_every: steps between looks at the loss. Reading a number from a GPU waits for it, so
+            there it is more than 1; trouble is then seen a few steps late and rolled back.
+
+    Example:
+        >>> Engine.choose("cpu").describe()
+        'cpu, float32'
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    check_every: int = 1
+
+    @classmethod
+    def choose(
+        cls,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        threads: int | None = None,
+    ) -> Engine:
+        """Pick the device and precision of this machine.
+
+        Raises:
+            ValueError: if the device is not there, or several processes were launched.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("noisewise trains in one process; start it without torchrun")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        where = _device(device)
+        on_gpu = where.type == "cuda"
+        wide = precision == "float32" or (precision == "auto" and not _has_bfloat16(where))
+        return cls(where, torch.float32 if wide else torch.bfloat16, 10 if on_gpu else 1)
+
+    def prepare(self, module: Module) -> Module:
+        """Move a module to the device, convolutions' weights channels last (faster on CPU, GPU)."""
+        return channels_last(module.to(self.device))
+
+    def tensor(self, values: Tensor) -> Tensor:
+        """Move a tensor to the device; images become channels last."""
+        layout = torch.channels_last if values.ndim == 4 else torch.preserve_format
+        return values.to(self.device, memory_format=layout, non_blocking=True)
+
+    def autocast(self) -> torch.autocast:
+        """Context in which nets compute in this engine's precision."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Source of random numbers on the device."""
+        return torch.Generator(self.device).manual_seed(seed)
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Context in which torch's own source (dropout, initial weights) starts from seed.
+
+        The state outside is put back, so a step's dropout depends on its seed alone.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+
+    def synchronize(self) -> None:
+        """Wait for the device, for timings."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def describe(self) -> str:
+        """Device and precision in words."""
+        return f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def channels_last(module: Module) -> Module:
+    """Lay out the weights of convolutions channels last, in place."""
+    return module.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{name!r} is no device; use auto, cpu, cuda or mps") from None
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise ValueError(f"device {name} is not available on this machine; use cpu")
+    return device
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,0 +1,76 @@
+"""Model folders: config.json says what it is, model.safetensors holds the net's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from noisewise.diffusion import Preconditioned, Prediction
+from noisewise.train.checkpoint import load_tensors, read_json, save_tensors, write_json
+from noisewise.train.description import ModelConfig
+from noisewise.train.engine import channels_last
+from noisewise.train.generator import Generator, Teacher
+
+Build = Callable[[dict[str, Any]], nn.Module]
+
+
+def save_model(folder: Path, denoiser: Preconditioned, config: ModelConfig) -> None:
+    """Write a model folder; the weights first, so that a config never stands without weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / "model.safetensors", denoiser.net.state_dict())
+    write_json(folder / "config.json", config.to_dict())
+
+
+def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
+    """Load a model folder on the CPU, in eval mode.
+
+    Args:
+        folder: holds config.json and model.safetensors.
+        build: makes the net from its configuration; None: `noisewise.nets.derive.build`.
+
+    Raises:
+        ValueError: if a file is missing or damaged, or the two do not belong together.
+    """
+    config = ModelConfig.from_dict(read_json(folder / "config.json"), folder / "config.json")
+    weights, _ = load_tensors(folder / "model.safetensors")
+    denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
+    try:
+        denoiser.net.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / 'model.safetensors'} does not fit its config.json") from error
+    denoiser = channels_last(denoiser).eval().requires_grad_(False)
+    if config.kind == "teacher":
+        return Teacher(denoiser, config)
+    return Generator(denoiser, config, _teacher_beside(folder, build))
+
+
+def build_denoiser(
+    net: dict[str, Any],
+    sigma_data: float,
+    prediction: Prediction = "edm",
+    build: Build | None = None,
+) -> Preconditioned:
+    """Net from its configuration, preconditioned; fresh weights."""
+    if build is None:
+        from noisewise.nets.derive import build as build_net
+
+        build = build_net
+    return Preconditioned(build(net), sigma_data, prediction)
+
+
+def _teacher_beside(folder: Path, build: Build | None) -> Callable[[], Teacher] | None:
+    """Look for the teacher of a generator: inside its folder, or beside it in the run."""
+    for place in (folder / "teacher", folder.parent / "teacher"):
+        if (place / "config.json").exists():
+
+            def find(place: Path = place) -> Teacher:
+                found = load_model(place, build)
+                if not isinstance(found, Teacher):
+                    raise ValueError(f"{place} holds no teacher")
+                return found
+
+            return find
+    return None

@@ -1,0 +1,215 @@
+"""From pictures, machine and recipe to all that training needs, each value with its reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from noisewise.diffusion import EDMWeight, KarrasUniform, LogNormal, Weight, draw_to_dict
+from noisewise.train.recipes import StudentRecipe, TeacherRecipe
+
+if TYPE_CHECKING:
+    from noisewise.train.config import DistillConfig, TrainConfig
+    from noisewise.train.data import Pictures
+    from noisewise.train.engine import Engine
+
+
+@dataclass(frozen=True)
+class Reasoned:
+    """A derived value and why it is what it is."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """Everything that teacher training needs to know about these pictures on this machine.
+
+    `reasons` explains each derived value; `to_dict` is what run.json and --dry-run show.
+    """
+
+    size: int
+    channels: int
+    classes: tuple[str, ...]
+    net: dict[str, Any]
+    sigma_data: float
+    noise: LogNormal
+    batch: int
+    lr: float
+    adam_lr: float
+    flips: bool
+    reasons: dict[str, str]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes that the net is conditioned on; 0 for none."""
+        return len(self.classes)
+
+    @property
+    def weight(self) -> Weight:
+        """Weight of the denoising loss: EDM's, a loss of 1 at every noise level at the start."""
+        return EDMWeight(self.sigma_data)
+
+    def derived(self) -> dict[str, Reasoned]:
+        """Every derived value with its reason."""
+        values = {**asdict(self), "noise": draw_to_dict(self.noise)}
+        return {name: Reasoned(values[name], reason) for name, reason in self.reasons.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return `derived` as plain JSON values."""
+        return {name: asdict(derived) for name, derived in self.derived().items()}
+
+
+def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> TeacherPlan:
+    """Derive everything that the configuration leaves open from the pictures and the machine.
+
+    Raises:
+        ValueError: if there is nothing to learn from, or the net cannot take the size.
+    """
+    recipe, size, channels = config.recipe, pictures.size, pictures.channels
+    if len(pictures) < 2:
+        raise ValueError(
+            f"{pictures.source} holds {len(pictures)} pictures; training needs 2 at least"
+        )
+    classes, why_classes = _classes(config, pictures)
+    sigma_data = float(pictures.sigma_data())
+    if not sigma_data > 0:
+        raise ValueError(f"all pixels in {pictures.source} are equal; there is nothing to learn")
+    net, why_net = plan_net(config, size, channels, len(classes), engine)
+    noise, why_noise = _noise(recipe, sigma_data, size)
+    flips, why_flips = _flips(config, pictures)
+    lr, adam_lr, why_lr = _learning_rates(config)
+    return TeacherPlan(
+        size=size,
+        channels=channels,
+        classes=classes,
+        net=net,
+        sigma_data=sigma_data,
+        noise=noise,
+        batch=config.batch or recipe.batch,
+        lr=lr,
+        adam_lr=adam_lr,
+        flips=flips,
+        reasons={
+            "size": _why(config.size, "as the pictures are"),
+            "channels": _why(config.channels, "as the pictures are"),
+            "classes": why_classes,
+            "net": why_net,
+            "sigma_data": "standard deviation of all training pixels in [-1, 1]",
+            "noise": why_noise,
+            "batch": _why(config.batch, "best of 32, 64, 128 measured on 2 cores"),
+            "lr": why_lr,
+            "adam_lr": why_lr,
+            "flips": why_flips,
+        },
+    )
+
+
+def plan_net(
+    config: TrainConfig, size: int, channels: int, num_classes: int, engine: Engine
+) -> tuple[dict[str, Any], str]:
+    """Configuration of the net for `nets.derive.build`, and why.
+
+    Raises:
+        ValueError: if the size does not divide into patches.
+    """
+    patch = _patch(size)
+    if size % patch:
+        low = size - size % patch
+        raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + patch}")
+    widths, why = _widths(config, size, engine)
+    net: dict[str, Any] = {
+        "name": "unet" if config.net == "auto" else config.net,
+        "channels": channels,
+        "size": size,
+        "widths": widths,
+        "blocks": [1] * len(widths),
+        "patch": patch,
+        "attention": True,
+        "dropout": config.recipe.dropout,
+        "num_classes": num_classes,
+    }
+    return net, why
+
+
+def generator_noise(recipe: StudentRecipe) -> KarrasUniform:
+    """Noise levels of the generator's loss."""
+    return KarrasUniform(recipe.sigma_min, recipe.sigma_max, t_min=recipe.t_min, t_max=recipe.t_max)
+
+
+def student_values(config: DistillConfig, sigma_data: float) -> dict[str, Reasoned]:
+    """Values of a distillation with their reasons, for run.json and --dry-run."""
+    recipe = config.recipe
+    lam = recipe.lam if config.lam is None else config.lam
+    return {
+        "lam": Reasoned(lam, _why(config.lam, "Su 2024; best or level of 0.5, 1, 1.2 measured")),
+        "lr": Reasoned(
+            config.lr or recipe.lr, _why(config.lr, "best of 1e-4, 3e-4, 1e-3 measured")
+        ),
+        "batch": Reasoned(
+            config.batch or recipe.batch, _why(config.batch, "64 at least (SiD, small sets)")
+        ),
+        "sigma_init": Reasoned(
+            recipe.sigma_init_scale * sigma_data,
+            f"{recipe.sigma_init_scale:g} sigma_data, SiD's 2.5 for sigma_data 0.5",
+        ),
+    }
+
+
+def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], str]:
+    if not config.classes:
+        return (), "not asked for (--classes)"
+    if pictures.labels is None or len(pictures.classes) < 2:
+        raise ValueError(
+            f"{pictures.source} has no class subfolders or labels; train without --classes"
+        )
+    return tuple(pictures.classes), "class subfolders or labels of the data"
+
+
+def _widths(config: TrainConfig, size: int, engine: Engine) -> tuple[list[int], str]:
+    if config.widths:
+        return list(config.widths), "set by hand"
+    if size < 16:
+        return [32, 64], "pictures below 16 pixels need no third resolution"
+    if engine.device.type != "cpu":
+        return [64, 128, 256], "a GPU has time for a wide net"
+    seconds = config.amount.seconds
+    if seconds is not None and seconds < 150:
+        return [24, 48, 96], "the fastest U-Net, for CPU budgets below 150 s"
+    return [32, 64, 128], "the best U-Net for minutes of CPU, of seven nets measured"
+
+
+def _patch(size: int) -> int:
+    """Side of a patch: 1 below 16 pixels, 2 up to 64, then for about 32 x 32 patches."""
+    if size < 16:
+        return 1
+    return 2 if size <= 64 else 2 ** round(math.log2(size / 32))
+
+
+def _noise(recipe: TeacherRecipe, sigma_data: float, size: int) -> tuple[LogNormal, str]:
+    shift = max(0.0, math.log(size / 64))
+    mean = recipe.noise_mean + math.log(sigma_data) + shift
+    why = f"ln sigma around ln sigma_data {recipe.noise_mean:+g}"
+    if shift:
+        why += f", and ln({size} / 64) more: large pictures hide noise (Hoogeboom et al. 2023)"
+    return LogNormal(mean, recipe.noise_std), why
+
+
+def _flips(config: TrainConfig, pictures: Pictures) -> tuple[bool, str]:
+    if config.flips != "auto":
+        return config.flips == "on", "set by hand"
+    return pictures.suggest_flip()
+
+
+def _learning_rates(config: TrainConfig) -> tuple[float, float, str]:
+    recipe = config.recipe
+    main = recipe.lr if recipe.optimizer == "muon" else recipe.adamw_lr
+    lr = config.lr or main
+    why = _why(config.lr, f"best measured for {recipe.optimizer}")
+    return lr, recipe.adam_lr * lr / main, why
+
+
+def _why(given: object, reason: str) -> str:
+    return reason if given is None else "set by hand"

@@ -1,0 +1,147 @@
+"""The two recipes: every constant of training and distilling in one place.
+
+Where the constants come from: measured on two CPU cores on Fashion-MNIST at 28 and 32 pixels and on
+small colour sets (docs/results.md), unless a paper is named. What is derived from pictures and
+machine is in `plan`. This file imports nothing heavy: the command line reads it for its flags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """Constants of teacher training."""
+
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Muon for hidden matrices and convolutions with Adam for the rest, or AdamW for everything."""
+    lr: float = 0.015
+    """Learning rate of Muon."""
+    adam_lr: float = 0.0045
+    """Learning rate of Adam beside Muon."""
+    adamw_lr: float = 0.003
+    """Learning rate of AdamW, when it does everything."""
+    momentum: float = 0.95
+    """Of Muon."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Of Adam."""
+    weight_decay: float = 0.0
+    """Of the matrices."""
+    batch: int = 64
+    """Images a step."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    warmup: float = 0.02
+    """Share of the budget over which the learning rate rises."""
+    decay_from: float = 0.5
+    """Share of the budget after which the learning rate falls to 0."""
+    ema_shares: tuple[float, ...] = (0.05, 0.2)
+    """Look-backs of the weight averages, as shares of the images seen; the best one is kept."""
+    noise_mean: float = -0.4
+    """Mean of ln(sigma / sigma_data) in training."""
+    noise_std: float = 1.4
+    """Standard deviation of ln sigma in training."""
+    dropout: float = 0.0
+    """In the lowest resolution of the net."""
+    heldout_every: float = 0.05
+    """Share of the budget between held-out losses."""
+    distance_every: float = 0.2
+    """Share of the budget between distances and sample sheets."""
+    heldout_images: int = 256
+    """Held-out pictures, at most, for a held-out loss."""
+    distance_images: int = 256
+    """Generated pictures, at most, for a distance; 0: measure none."""
+    reference_images: int = 2000
+    """Real pictures, at most, for a distance."""
+    evaluation_share: float = 0.04
+    """Largest share of a time budget for evaluations."""
+    tries: int = 3
+    """How often training goes back to its last good state before it gives up."""
+    sigma_min: float = 0.3
+    """Where the sampler stops and denoises once."""
+    sigma_max: float = 40.0
+    """Where the sampler starts."""
+    num_steps: int = 5
+    """Heun steps: 2 num_steps - 1 network calls."""
+
+
+@dataclass(frozen=True)
+class StudentRecipe:
+    """Constants of distillation by score identities (Zhou et al. 2024, SiD)."""
+
+    lam: float = 1.0
+    """lambda of the loss L2 - lambda L1."""
+    weight: Literal["l1", "sigma", "none"] = "l1"
+    """Weight of an image in the generator's loss."""
+    grad_through: Literal["both", "none"] = "both"
+    """Whether gradients flow through teacher and fake score; none is DMD."""
+    lr: float = 3e-4
+    """Learning rate of the generator."""
+    fake_lr: float = 3e-4
+    """Learning rate of the fake score."""
+    betas: tuple[float, float] = (0.0, 0.999)
+    """Of Adam, for both."""
+    batch: int = 64
+    """Images a step."""
+    clip: float = 1.0
+    """Largest norm of each gradient."""
+    warmup: float = 0.1
+    """Share of the budget over which the learning rate rises."""
+    decay_from: float = 0.5
+    """Share of the budget after which the learning rate falls to 0."""
+    fake_steps: int = 1
+    """Steps of the fake score for each one of the generator."""
+    fake_warmup_steps: int = 0
+    """Steps at the start in which only the fake score learns."""
+    sigma_init_scale: float = 5.0
+    """Noise level of the generator's input, in units of sigma_data."""
+    sigma_min: float = 0.002
+    """Lowest noise level of the generator's loss."""
+    sigma_max: float = 80.0
+    """Noise level at t = 1 of the generator's loss."""
+    t_min: float = 0.0
+    """Lowest t of the generator's loss, in Karras' variable from the low-noise end."""
+    t_max: float = 0.8
+    """Highest t of the generator's loss."""
+    ema_shares: tuple[float, ...] = (0.05, 0.2, 0.5)
+    """Look-backs of the weight averages, as shares of the images seen; the best one is kept."""
+    distance_every: float = 0.2
+    """Share of the budget between distances to the teacher's own pictures."""
+    distance_images: int = 1000
+    """Pictures of teacher and of generator, at most, for a distance."""
+    evaluation_share: float = 0.06
+    """Largest share of a time budget for evaluations."""
+    two_call_sigmas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.45, 0.7)
+    """Noise levels tried for the second call; the one nearest to the teacher's pictures is kept."""
+    tries: int = 3
+    """How often training goes back to its last good state before it gives up."""
+    safe_lam: float = 0.5
+    """lambda after going back."""
+    max_pixel: float = 5.0
+    """Guard: largest |pixel| of a generated picture."""
+    spread: tuple[float, float] = (0.3, 3.0)
+    """Guard: range of the generated pictures' standard deviation, in units of sigma_data."""
+    fisher_jump: float = 10.0
+    """Guard: largest rise of |teacher - fake|^2 over its running mean."""
+    distance_jump: float = 2.0
+    """Guard: largest rise of the distance over the best one."""
+
+
+def lr_factor(progress: float, warmup: float, decay_from: float) -> float:
+    """Factor on the learning rate: up over `warmup`, constant, down to 0 from `decay_from` to 1.
+
+    Args:
+        progress: share of the budget used, from 0.
+        warmup: share of the budget at which the factor reaches 1.
+        decay_from: share of the budget at which it begins to fall.
+
+    Example:
+        >>> [round(lr_factor(p, 0.02, 0.5), 2) for p in (0.01, 0.3, 0.75, 1.0, 1.1)]
+        [0.5, 1.0, 0.5, 0.0, 0.0]
+    """
+    rising = progress / warmup if warmup > 0 else 1.0
+    falling = (1 - progress) / (1 - decay_from) if decay_from < 1 else 1.0
+    # A first step of exactly 0 would be a step for nothing.
+    return max(0.0, min(1.0, max(rising, 1e-3), falling))

@@ -1,0 +1,359 @@
+"""The first stage: a denoiser learns a set of pictures.
+
+Papers: Karras et al. 2022 (EDM) for the loss; Karras et al. 2024 (EDM2) for the weight averages.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noisewise.diffusion import Preconditioned, denoising_loss, draw_to_dict
+from noisewise.quality.distance import Reference
+from noisewise.train.description import ModelConfig, SamplerSettings
+from noisewise.train.ema import EMA
+from noisewise.train.engine import Engine
+from noisewise.train.generator import Teacher
+from noisewise.train.loop import Loop, Record
+from noisewise.train.muon import build_optimizers
+from noisewise.train.plan import TeacherPlan, plan_teacher
+from noisewise.train.recipes import TeacherRecipe
+from noisewise.train.stage import Judgement, Pace
+
+if TYPE_CHECKING:
+    from noisewise.train.config import TrainConfig
+    from noisewise.train.data import Pictures
+
+_SHEET = 64  # pictures on a sample sheet
+_CHUNK = 64  # pictures drawn at a time when time is short
+_ENOUGH_HELD_OUT = 256  # real pictures, for a distance against held-out ones alone
+
+
+def train(
+    pictures: Pictures,
+    denoiser: Preconditioned,
+    config: TrainConfig,
+    stop: Callable[[], bool] | None = None,
+) -> Iterator[Record]:
+    """Train a denoiser on pictures, in place, yielding a Record a step.
+
+    At the end the denoiser holds the best weight average; if stopped, the last step's weights.
+    Nothing is written; `Run.follow` does that, and saves.
+
+    Args:
+        pictures: what to learn.
+        denoiser: a net with preconditioning, any architecture.
+        config: budget, seed and recipe; its net and widths are not used.
+        stop: asked before every step.
+
+    Raises:
+        ValueError: if there is nothing to learn from.
+        TrainingFailed: if training broke down more often than the recipe's tries.
+
+    Source: Karras et al. 2022 (EDM), equation 2.
+    """
+    engine = Engine.choose(config.device, config.precision, config.threads)
+    plan = replace(plan_teacher(config, pictures, engine), sigma_data=denoiser.sigma_data)
+    stage = TeacherStage(pictures, denoiser, plan, config, engine)
+    loop = Loop(stage, config.amount, teacher_pace(config.recipe))
+    yield from loop.records(stop)
+    if loop.finished:
+        stage.keep_best(denoiser)
+
+
+def teacher_pace(recipe: TeacherRecipe) -> Pace:
+    """When things happen, as the recipe has it."""
+    return Pace(
+        recipe.warmup,
+        recipe.decay_from,
+        recipe.heldout_every,
+        recipe.distance_every,
+        recipe.evaluation_share,
+        recipe.tries,
+    )
+
+
+class BatchOrder:
+    """Which pictures the next batch holds: a new random order each time round.
+
+    A function of the seed and the images seen, so that a resume needs no memory.
+
+    Example:
+        >>> order = BatchOrder(np.arange(3), seed=0)
+        >>> sorted(order.batch(seen=0, count=3).tolist()), len(order.batch(seen=2, count=8))
+        ([0, 1, 2], 8)
+    """
+
+    def __init__(self, indices: np.ndarray, seed: int) -> None:
+        """Order the pictures with these indices."""
+        self._indices = indices
+        self._seed = seed
+        self._round = -1
+        self._order = indices
+
+    def batch(self, seen: int, count: int) -> np.ndarray:
+        """Indices of the next `count` pictures after `seen` ones, int64."""
+        parts = []
+        while count > 0:
+            turn, start = divmod(seen, len(self._indices))
+            part = self._shuffled(turn)[start : start + count]
+            parts.append(part)
+            seen, count = seen + len(part), count - len(part)
+        return np.concatenate(parts)
+
+    def _shuffled(self, turn: int) -> np.ndarray:
+        if turn != self._round:
+            self._order = np.random.default_rng((self._seed, turn)).permutation(self._indices)
+            self._round = turn
+        return self._order
+
+
+class TeacherStage:
+    """Teacher training as the loop drives it; see `Stage` for the methods.
+
+    Args:
+        pictures: what to learn.
+        denoiser: trained in place.
+        plan: everything derived from the pictures.
+        config: seed and recipe.
+        engine: where to compute.
+    """
+
+    name = "teacher"
+    measures: tuple[str, ...] = ("loss", "grad_norm")
+    finish_cost = 1.2
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        denoiser: Preconditioned,
+        plan: TeacherPlan,
+        config: TrainConfig,
+        engine: Engine,
+    ) -> None:
+        """Split the pictures, set up optimisers and averages."""
+        recipe = config.recipe
+        self.batch, self.lr, self.check_every = plan.batch, plan.lr, engine.check_every
+        self.plan, self.engine, self._recipe, self._seed = plan, engine, recipe, config.seed
+        self.preview: Tensor | None = None
+        self.stats: dict[str, Any] = {}
+        self._pictures = pictures
+        self._training, self._held_out = pictures.split(config.seed)
+        self._order = BatchOrder(self._training, config.seed)
+        self.denoiser = engine.prepare(denoiser).train()
+        self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
+        self._optimizers = build_optimizers(
+            self.denoiser.net,
+            recipe.optimizer,
+            plan.lr,
+            plan.adam_lr,
+            recipe.momentum,
+            recipe.betas,
+            recipe.weight_decay,
+        )
+        self._ema = EMA(self.denoiser, recipe.ema_shares)
+        self._draws = engine.generator(config.seed)
+        self._best = 0
+        self._losses: list[float] = []
+        self._against = ""
+        self._reference: Reference | None = None
+        self._held: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
+
+    def begin(self, seconds: float | None) -> Judgement:
+        """Prepare the held-out batch and the real pictures' features."""
+        self._held = self._held_batch()
+        if self._recipe.distance_images:
+            real, self._against = self._real()
+            self._reference = Reference(self._pictures.tensor(real))
+        return Judgement(
+            event=f"training on {len(self._training)} pictures, {len(self._held_out)} held out"
+        )
+
+    def step(self, step: int, images: int, factor: float) -> Tensor:
+        """One optimiser step on one batch."""
+        engine, n = self.engine, self.batch
+        chosen = self._order.batch(images, n)
+        x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
+        sigma = self.plan.noise.sample(n, self._draws, engine.device)
+        noise = self._normal(x0.shape)
+        with self._dropout(step), engine.autocast():
+            loss = denoising_loss(
+                self.denoiser, x0, sigma, noise, self.plan.weight, self._labels(chosen)
+            ).mean()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
+        self._optimizers.step(factor)
+        self._ema.update(n, images + n)
+        return torch.stack([loss.detach().float(), norm])
+
+    def trouble(self, measured: dict[str, float], progress: float) -> str | None:
+        """Nothing but non-finite values is trouble here."""
+        return None
+
+    @torch.no_grad()
+    def judge(self, full: bool, seconds: float | None) -> Judgement:
+        """Held-out loss of every average; the distance of the best one."""
+        self._losses = losses = self._heldout_losses()
+        self._best = min(range(len(losses)), key=losses.__getitem__)
+        distance = self._distance(seconds) if full and self._reference is not None else None
+        return Judgement(heldout_loss=losses[self._best], distance=distance)
+
+    def finish(self, seconds: float | None) -> Judgement:
+        """Keep the average with the lowest held-out loss."""
+        judgement = self.judge(True, seconds)
+        shares, losses = self._recipe.ema_shares, self._losses
+        self.stats |= {"ema_share": shares[self._best], "heldout_loss": judgement.heldout_loss}
+        if judgement.distance is not None:
+            self.stats |= {"distance": judgement.distance, "distance_against": self._against}
+        listed = ", ".join(f"{s:g}: {x:.4f}" for s, x in zip(shares, losses, strict=True))
+        event = f"kept the weight average over a share of {shares[self._best]:g}"
+        return replace(judgement, event=f"{event} (held-out losses {listed})")
+
+    def retreat(self) -> str:
+        """Nothing but the learning rate changes."""
+        return ""
+
+    def learned(self) -> dict[str, Any]:
+        """Weights, optimisers and averages."""
+        return {
+            "weights": self.denoiser.state_dict(),
+            "optimizers": self._optimizers.state_dict(),
+            "ema": self._ema.state_dict(),
+        }
+
+    def load_learned(self, state: dict[str, Any]) -> None:
+        """Restore what `learned` gave."""
+        self.denoiser.load_state_dict(state["weights"])
+        self._optimizers.load_state_dict(state["optimizers"])
+        self._optimizers.zero_grad()
+        self._ema.load_state_dict(state["ema"])
+
+    def rest(self) -> dict[str, Any]:
+        """Random state, best average, and what was measured."""
+        return {"draws": self._draws.get_state(), "best": self._best, "stats": self.stats}
+
+    def load_rest(self, state: dict[str, Any]) -> None:
+        """Restore what `rest` gave."""
+        self._draws.set_state(state["draws"])
+        self._best, self.stats = state["best"], state["stats"]
+
+    def keep_best(self, denoiser: Preconditioned) -> None:
+        """Write the chosen average into a denoiser of the same architecture."""
+        self._ema.copy_to(denoiser, self._best)
+
+    def best(self) -> Preconditioned:
+        """Return a denoiser with the chosen average, in eval mode; it is reused by later calls."""
+        self.keep_best(self._shadow)
+        return self._shadow
+
+    def model_config(self) -> ModelConfig:
+        """Return what teacher/config.json shall say."""
+        plan, recipe, pictures = self.plan, self._recipe, self._pictures
+        return ModelConfig(
+            kind="teacher",
+            net=plan.net,
+            sigma_data=plan.sigma_data,
+            size=plan.size,
+            channels=plan.channels,
+            noise=draw_to_dict(plan.noise),
+            classes=plan.classes,
+            label_histogram=pictures.label_histogram if plan.classes else (),
+            sampler=SamplerSettings(
+                sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
+            ),
+            stats={
+                "num_pictures": len(pictures),
+                "fingerprint": pictures.fingerprint,
+                **self.stats,
+            },
+        )
+
+    def _heldout_losses(self) -> list[float]:
+        assert self._held is not None
+        x0, sigma, noise, labels = self._held
+        losses = []
+        for index in range(len(self._recipe.ema_shares)):
+            self._ema.copy_to(self._shadow, index)
+            parts = []
+            for at in range(0, len(x0), _SHEET):
+                part = slice(at, at + _SHEET)
+                condition = None if labels is None else labels[part]
+                with torch.no_grad(), self.engine.autocast():
+                    loss = denoising_loss(
+                        self._shadow,
+                        x0[part],
+                        sigma[part],
+                        noise[part],
+                        self.plan.weight,
+                        condition,
+                    )
+                parts.append(loss.float())
+            losses.append(torch.cat(parts).mean().item())
+        return losses
+
+    def _distance(self, seconds: float | None) -> float:
+        """Distance of the best average's pictures to real ones: as many as the time allows."""
+        assert self._reference is not None
+        teacher = Teacher(self.best(), self.model_config())
+        start, parts, drawn = time.monotonic(), [], 0
+        while drawn < self._recipe.distance_images:
+            count = min(_CHUNK, self._recipe.distance_images - drawn)
+            with self.engine.autocast():
+                parts.append(teacher.draw(0, drawn, count).float().cpu())
+            drawn += count
+            if seconds is not None and time.monotonic() - start > seconds:
+                break
+        pictures = torch.cat(parts)
+        self.preview = pictures[:_SHEET]
+        return float(self._reference.distance(pictures).value)
+
+    def _held_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Held-out pictures with fixed noise, at even quantiles of the training draw."""
+        chosen = self._held_out[: self._recipe.heldout_images]
+        if not len(chosen):  # too few pictures to hold any out
+            chosen = self._training[: self._recipe.heldout_images]
+        n, generator = len(chosen), torch.Generator().manual_seed(0)
+        levels = (torch.randperm(n, generator=generator) + 0.5) / n
+        x0 = self._pictures.tensor(chosen)
+        noise = torch.randn(x0.shape, generator=generator)
+        tensor = self.engine.tensor
+        sigma = self.plan.noise.quantile(levels)
+        return tensor(x0), tensor(sigma), tensor(noise), self._labels(chosen)
+
+    def _real(self) -> tuple[np.ndarray, str]:
+        """Pictures that the distance is measured against: held-out ones where there are enough."""
+        most = self._recipe.reference_images
+        if len(self._held_out) >= _ENOUGH_HELD_OUT:
+            return self._held_out[:most], "held-out pictures"
+        return self._training[:most], "training pictures (too few are held out)"
+
+    def _labels(self, chosen: np.ndarray) -> Tensor | None:
+        if not self.plan.classes:
+            return None
+        assert self._pictures.labels is not None
+        return torch.from_numpy(self._pictures.labels[chosen].astype(np.int64)).to(
+            self.engine.device
+        )
+
+    def _flipped(self, x0: Tensor) -> Tensor:
+        if not self.plan.flips:
+            return x0
+        mirrored = torch.rand(len(x0), 1, 1, 1, generator=self._draws, device=x0.device) < 0.5
+        return torch.where(mirrored, x0.flip(3), x0)
+
+    def _normal(self, shape: torch.Size) -> Tensor:
+        noise = torch.randn(shape, generator=self._draws, device=self.engine.device)
+        return self.engine.tensor(noise)
+
+    def _dropout(self, step: int) -> AbstractContextManager[None]:
+        if not self._recipe.dropout:
+            return nullcontext()
+        return self.engine.seeded(self._seed * 1_000_003 + step)
