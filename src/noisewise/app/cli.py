@@ -1,0 +1,191 @@
+"""`noisewise COMMAND`: reads the flags, calls the command, says in a sentence what went wrong.
+
+Results go to stdout; progress, notes and errors to stderr. Exit codes: 0 done, 1 failed, 2 bad
+usage or bad input, 130 and 143 stopped by Ctrl-C or SIGTERM after saving. Nothing here imports
+torch: a help text must not wait for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from noisewise.app.options import Options
+
+Parsed = TypeVar("Parsed")
+
+_HELP = """\
+usage: noisewise COMMAND ...
+
+Measure the noise, then decide: a folder of pictures becomes a generator of one network call.
+
+  inspect   FOLDER            what is there, what will be skipped and why, the measured noise
+  train     FOLDER --out RUN  a diffusion model straight in pixels, within a budget of time
+  distill   RUN               its teacher into one network call; reads no picture
+  sample    RUN               draw pictures
+  evaluate  RUN               distance with interval and floor, copies, time a picture
+  report    RUN               one self-contained page about it all
+
+  noisewise COMMAND --help    the flags of a command
+  noisewise --version
+
+train and distill go on where they stopped when called again on the same run.
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after saving.
+"""
+
+_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the words after `noisewise`; by default those of the process.
+
+    Returns:
+        The exit code.
+
+    Example:
+        >>> main(["--version"])
+        noisewise 0.1.0
+        0
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0
+    if words[0] in ("--version", "-V"):
+        print(f"noisewise {version('noisewise')}")
+        return 0
+    if words[0] not in _NAMES:
+        return _complain(_unknown(words[0]), "noisewise")
+    return _run(words[0], words[1:])
+
+
+def _run(command: str, words: Sequence[str]) -> int:
+    """Parse and carry out one known command."""
+    where = f"noisewise {command}"
+    options = parsed(where, lambda: _parse(command, words))
+    if isinstance(options, int):
+        return options
+    return guarded(where, lambda: _carry_out(options, words))
+
+
+def _parse(command: str, words: Sequence[str]) -> Options:
+    from noisewise.app.options import parse
+
+    return parse(command, words)
+
+
+def _carry_out(options: Options, words: Sequence[str]) -> int:
+    from noisewise.app.commands import carry_out
+
+    return carry_out(options, words)
+
+
+def parsed(where: str, parse: Callable[[], Parsed]) -> Parsed | int:
+    """What `parse` reads, or the exit code when a help text or a complaint was all there was.
+
+    Args:
+        where: name of the command, before a complaint.
+        parse: reads the flags by tyro.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return parse()
+    except ValueError as error:
+        return _complain(str(error), where)
+    except SystemExit as error:
+        return 0 if error.code in (0, None) else _complain(sentence(said.getvalue()), where)
+
+
+def guarded(where: str, action: Callable[[], int]) -> int:
+    """Do something, and turn what went wrong into one sentence and an exit code.
+
+    Args:
+        where: name of the command, before a complaint.
+        action: returns its own exit code when all went well.
+    """
+    try:
+        return action()
+    except ValueError as error:
+        return _complain(str(error), where)
+    except BrokenPipeError:
+        # The reader went away (`| head`): nothing failed, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return _failed(error, where)
+
+
+def sentence(box: str) -> str:
+    r"""Turn tyro's boxed message into one sentence.
+
+    Example:
+        >>> sentence('╭─ Unrecognized ─╮\n│ Unrecognized options: --siz │\n╰────────╯')
+        'Unrecognized options: --siz.'
+        >>> sentence(' Value error \n ----------\n Error parsing Options: no time \n at all. ')
+        'no time at all.'
+    """
+    # Without UTF-8 there are no frames, only rules of hyphens; the title stands on the first line.
+    lines = [re.sub(r"^[│|] ?| ?[│|]$", "", line).strip() for line in box.splitlines()[1:]]
+    blocks = [b.strip() for b in re.split(r"^[╰+]?[─-]{8,}[╯+]?$", "\n".join(lines), flags=re.M)]
+    blocks = [block for block in blocks if block] or ["the flags cannot be read"]
+    text = " ".join(blocks[0].split())
+    text = re.sub(r"^Error parsing [A-Z]\w*: ", "", text)
+    text = re.sub(r"^Error parsing (\S+): ", r"\1: ", text)
+    text = re.sub(r"no type matching (\S+) could be instantiated from \['(.*?)'\].*", _wrong, text)
+    text = re.sub(r"^Missing from [\w ]+: (.*)$", _lacking, text)
+    hint = next((block for block in blocks if block.startswith("Perhaps you meant")), "")
+    near = re.search(r"--[\w-]+", hint)
+    if near:
+        text += f"; perhaps you meant {near[0]}"
+    return text.rstrip(". ") + "."
+
+
+def _wrong(match: re.Match[str]) -> str:
+    return f"{match[2]!r} is no {match[1].replace('{None}|', '')}"
+
+
+def _lacking(match: re.Match[str]) -> str:
+    names = re.findall(r"(?:--)?[\w-]+ [A-Z]+\b|\b[A-Z]{3,}\b", match[1])
+    verb = "are" if len(names) > 1 else "is"
+    return f"{' and '.join(names) or match[1]} {verb} missing"
+
+
+def _unknown(word: str) -> str:
+    near = difflib.get_close_matches(word, _NAMES, n=1)
+    meant = f"; perhaps you meant {near[0]}" if near else ""
+    return f"there is no command {word!r}{meant}. Commands: {', '.join(_NAMES)}."
+
+
+def _complain(text: str, where: str) -> int:
+    """One sentence on stderr, and the exit code of bad usage or input."""
+    print(f"{where}: {' '.join(text.split())}", file=sys.stderr)
+    return 2
+
+
+def _failed(error: Exception, where: str) -> int:
+    """Something that is not the user's fault: one sentence, and the trace only when asked for."""
+    if os.environ.get("NOISEWISE_TRACE"):
+        raise error
+    print(
+        f"{where}: failed with {type(error).__name__}: {error} (NOISEWISE_TRACE=1 shows where).",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

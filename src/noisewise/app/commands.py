@@ -1,0 +1,228 @@
+"""What each command does: calls the library, prints the result, returns the exit code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, assert_never
+
+from noisewise.app.options import (
+    DistillOptions,
+    EvaluateOptions,
+    InspectOptions,
+    Options,
+    ReportOptions,
+    SampleOptions,
+    TrainOptions,
+    plain,
+)
+from noisewise.app.progress import Progress, duration
+from noisewise.app.stopping import Stop
+from noisewise.train.config import Budget, DistillConfig, EvaluateConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from noisewise.train.run import Run, StageName
+
+
+def carry_out(options: Options, words: Sequence[str]) -> int:
+    """Do what one command asks for.
+
+    Args:
+        options: the command's flags.
+        words: the same as they were typed, for the line that goes on.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ValueError: one sentence about what the user can mend.
+    """
+    match options:
+        case InspectOptions():
+            return _inspect(options)
+        case TrainOptions():
+            return _train(options, words)
+        case DistillOptions():
+            return _distill(options, words)
+        case SampleOptions():
+            return _sample(options)
+        case EvaluateOptions():
+            return _evaluate(options)
+        case ReportOptions():
+            return _report(options)
+        case _:
+            assert_never(options)
+
+
+def _show(values: Mapping[str, Any], as_json: bool, text: str) -> None:
+    """Print a result on stdout: one JSON object, or lines for people."""
+    print(json.dumps(values, ensure_ascii=False) if as_json else text, flush=True)
+
+
+def _inspect(options: InspectOptions) -> int:
+    from noisewise.train.inspection import inspect
+
+    _check_png(options.out)
+    with Progress() as progress:
+        found = inspect(options.folder, options.size, progress.count)
+    values = found.to_dict()
+    text = found.text()
+    if options.out is not None:
+        from PIL import Image
+
+        path = Path(options.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(found.contact_sheet).save(path)
+        values["contact_sheet"] = str(path)
+        text += f"\nContact sheet: {path}"
+    _show(values, options.json, text)
+    return 0
+
+
+def _check_png(path: str | None) -> None:
+    """Refuse a sheet of another kind before anything is read."""
+    if path is not None and Path(path).suffix.lower() != ".png":
+        raise ValueError(f"--out {path}: a sheet is written as PNG; give it the ending .png")
+
+
+def _train(options: TrainOptions, words: Sequence[str]) -> int:
+    if options.out is None and not options.dry_run:
+        raise ValueError("say where the run shall live: --out RUN, for example --out runs/mine")
+    from noisewise.train.api import plan, train
+
+    config = plain(options, TrainConfig)
+    if options.dry_run:
+        derived = plan(options.folder, config).to_dict()
+        return _dry_run(derived, config.budget, options.json)
+    with Stop() as stop, _progress(config.amount) as progress:
+        run = train(
+            options.folder,
+            options.out,
+            config=config,
+            on_record=progress.update,
+            on_file=progress.count,
+            stop=stop,
+        )
+    return _trained(run, "teacher", stop, options.json, ["train", *words])
+
+
+def _distill(options: DistillOptions, words: Sequence[str]) -> int:
+    from noisewise.train.api import distill
+    from noisewise.train.plan import student_values
+    from noisewise.train.run import Run
+
+    config = plain(options, DistillConfig)
+    run = Run.open(options.run)
+    if options.dry_run:
+        values = student_values(config, run.teacher().config.sigma_data)
+        derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
+        return _dry_run(derived, config.budget, options.json)
+    with Stop() as stop, _progress(config.amount) as progress:
+        distill(run, config=config, on_record=progress.update, stop=stop)
+    return _trained(run, "generator", stop, options.json, ["distill", *words])
+
+
+def _progress(budget: Budget) -> Progress:
+    return Progress(seconds=budget.seconds, images=budget.images)
+
+
+def _dry_run(derived: Mapping[str, Mapping[str, Any]], budget: str, as_json: bool) -> int:
+    """Print what would be used and why."""
+    values = {"budget": budget, "derived": dict(derived)}
+    lines = [f"budget: {budget}"]
+    lines += [
+        f"{name}: {json.dumps(item['value'])}\n    {item['reason']}"
+        for name, item in derived.items()
+    ]
+    _show(values, as_json, "\n".join(lines))
+    return 0
+
+
+def _trained(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Sequence[str]) -> int:
+    """Say what a stage came to, and what comes next."""
+    if not run.finished(stage):
+        print(f"Saved. To go on: noisewise {shlex.join(words)}", file=sys.stderr)
+        # Nobody asked and it is not finished: the loop ended for a reason it has already told.
+        return stop.exit_code or 1
+    came_to = dict(run.info["stages"][stage])
+    values = {"run": str(run.path), "stage": stage, "model": str(run.path / stage), **came_to}
+    lines = [f"{stage}: {run.path / stage}", *_figures(came_to)]
+    if stage == "teacher":
+        lines.append(f"next: noisewise distill {run.path} --budget {came_to['budget']}")
+    else:
+        lines.append(f"next: noisewise sample {run.path} -n 64 --out {run.path}.png")
+    lines.append(f"also: noisewise report {run.path}")
+    _show(values, as_json, "\n".join(lines))
+    return 0
+
+
+def _figures(came_to: Mapping[str, Any]) -> list[str]:
+    """The numbers of a finished stage, each on its line."""
+    lines = [
+        f"{came_to['steps']:,} steps, {came_to['images']:,} images, "
+        f"{duration(came_to['seconds'])} of {came_to['budget']}"
+    ]
+    names = {
+        "heldout_loss": "held-out loss",
+        "distance": "distance",
+        "distance_two_calls": "distance, two calls",
+    }
+    for key, name in names.items():
+        if isinstance(came_to.get(key), float):
+            lines.append(f"{name} {came_to[key]:.4f}")
+    return lines
+
+
+def _sample(options: SampleOptions) -> int:
+    from noisewise.app.drawing import draw
+
+    values, text = draw(options)
+    _show(values, options.json, text)
+    return 0
+
+
+def _evaluate(options: EvaluateOptions) -> int:
+    from noisewise.train.evaluation import evaluate
+
+    with Progress() as progress:
+        progress.note(f"drawing and judging {options.num_images:,} pictures")
+        found = evaluate(options.run, config=plain(options, EvaluateConfig))
+    copies = "not tested: the training pictures are gone"
+    if found.copies is not None:
+        copies = (
+            f"{100 * found.copies['fraction']:.2f}% "
+            f"(95%: {100 * found.copies['low']:.2f} to {100 * found.copies['high']:.2f}%)"
+        )
+    rows = [
+        ("model", found.model),
+        ("pictures", f"{found.num_images:,} against {found.against}"),
+        (
+            "distance",
+            f"{found.distance:.4f} (95%: {found.distance_low:.4f} to {found.distance_high:.4f})",
+        ),
+        ("floor", f"{found.floor:.4f}, real pictures to real pictures"),
+        ("wasserstein", " ".join(f"{v:.4f}" for v in found.wasserstein) + ", coarse to fine"),
+        ("copies", copies),
+        ("speed", f"{1000 * found.seconds_per_image:.3g} ms a picture on {found.device}"),
+        ("calls", f"{found.network_calls} a picture"),
+    ]
+    _show(found.to_dict(), options.json, _aligned(rows))
+    return 0
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _report(options: ReportOptions) -> int:
+    from noisewise.app.report import report
+
+    with Progress() as progress:
+        tell: Callable[[str], None] = progress.note
+        path = report(options.run, options.out, num_images=options.num_images, tell=tell)
+    _show({"report": str(path), "bytes": path.stat().st_size}, options.json, f"report: {path}")
+    return 0

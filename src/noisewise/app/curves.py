@@ -1,0 +1,108 @@
+"""The curves of the report: losses, distance over time, nearest training pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from noisewise.app import plots
+from noisewise.app.facts import Copies, Facts
+
+
+def nearest_plot(copies: Copies) -> str:
+    """Distances to the nearest training picture, of generated and of held-out pictures."""
+    groups = [("generated", copies.distances), ("held-out, real", copies.held_out_distances)]
+    drawing = plots.histograms(
+        groups,
+        label_x="distance to the nearest training picture",
+        label_y="share of pictures",
+        title="Nearest training picture, generated and held-out",
+    )
+    note = (
+        "Generated pictures should lie about as far from the training pictures as unseen real ones "
+        "do: a heap further left would be memory, one further right pictures unlike any real one."
+    )
+    return f'<div class="plots">{figure(drawing, note)}</div>'
+
+
+def figure(drawing: str, caption: str) -> str:
+    """A drawing with its caption, in the box that the hover script expects."""
+    return (
+        f'<figure><div class="plot-box">{drawing}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def learning_curves(facts: Facts) -> str:
+    """Loss of each stage, and the distance over time; empty when nothing was logged."""
+    figures = []
+    for stage in dict.fromkeys(point.stage for point in facts.points):
+        drawing = _loss_curve(facts, stage)
+        if drawing:
+            figures.append(
+                figure(drawing, f"Loss of the stage '{stage}', in training and held out.")
+            )
+    drawing = _distance_curve(facts)
+    if drawing:
+        figures.append(
+            figure(
+                drawing,
+                "Distance while training: of the teacher to real pictures, of the generator to its "
+                "teacher's pictures (it sees no real ones). The dashed line is what real pictures "
+                "reach against other real ones. Fewer pictures than above, so noisier.",
+            )
+        )
+    return f'<div class="plots">{"".join(figures)}</div>' if figures else ""
+
+
+def _unit(points: Sequence[float]) -> tuple[str, float]:
+    """A unit of time that suits the longest of them: its name and its seconds."""
+    longest = max(points, default=0.0)
+    if longest > 3 * 3600:
+        return "hours", 3600.0
+    return ("minutes", 60.0) if longest > 180 else ("seconds", 1.0)
+
+
+def _loss_curve(facts: Facts, stage: str) -> str:
+    points = [point for point in facts.points if point.stage == stage]
+    unit, seconds = _unit([point.seconds for point in points])
+    lines = []
+    for name, style in (("training", "faint"), ("held-out", "line")):
+        pairs = [
+            (p.seconds / seconds, value)
+            for p in points
+            if (value := p.loss if name == "training" else p.heldout_loss) is not None
+        ]
+        if pairs:
+            pairs = pairs[:: max(1, len(pairs) // 400)]
+            x, y = zip(*pairs, strict=True)
+            lines.append(plots.Series(name, x, y, "faint" if style == "faint" else "line"))
+    positive = all(value > 0 for line in lines for value in line.y)
+    try:
+        return plots.curves(
+            lines, label_x=unit, label_y="loss", title=f"Loss, {stage}", log_y=positive
+        )
+    except ValueError:
+        return ""  # this stage logged no finite loss: there is no curve to draw
+
+
+def _distance_curve(facts: Facts) -> str:
+    measured = [point for point in facts.points if point.distance is not None]
+    unit, seconds = _unit([point.seconds for point in facts.points])
+    lines = []
+    for stage in dict.fromkeys(point.stage for point in measured):
+        here = [point for point in measured if point.stage == stage]
+        lines.append(
+            plots.Series(
+                stage, [p.seconds / seconds for p in here], [p.distance or 0.0 for p in here]
+            )
+        )
+    floor = None if facts.floor is None else ("floor", facts.floor)
+    positive = bool(measured) and all((p.distance or 0.0) > 0 for p in measured)
+    try:
+        return plots.curves(
+            lines[:4], label_x=f"{unit} of training", label_y="distance",
+            title="Distance while training", log_y=positive, floor=floor,
+        )  # fmt: skip
+    except ValueError:
+        return ""  # no distance was measured while training

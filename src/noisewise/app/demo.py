@@ -1,0 +1,208 @@
+"""`python -m noisewise.app.demo`: from packaged pictures to a generator of one call, and a report.
+
+It tells in plain words what is going on, takes up where it was interrupted, and says at once that
+it is finished when it is called again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import arg
+
+from noisewise.app.cli import guarded, parsed
+from noisewise.app.progress import Progress, duration
+from noisewise.app.stopping import Stop
+from noisewise.demo import demo_path
+from noisewise.train.config import Budget, DistillConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from noisewise.train.run import Run
+
+# Everything that the demo decides, in one place.
+TEACHER_SHARE = 0.55  # of the budget; the rest distils
+NUM_JUDGED = 1000  # pictures for each distance
+NUM_SAMPLES = 64  # pictures on the sheet
+SEED = 0
+SUMMARY = "demo.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """Train, distil and judge a generator of garments from packaged pictures."""
+
+    out: Annotated[str, arg(metavar="RUN")] = "runs/demo"
+    """Folder of the run."""
+    budget: str = "5m"
+    """Training time of both stages together: 90s, 5m, 1h, or 20000images."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo, or go on with it; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    where = "noisewise demo"
+    options = parsed(where, lambda: _parse(words))
+    if isinstance(options, int):
+        return options
+    return guarded(where, lambda: _demo(options))
+
+
+def _parse(words: Sequence[str]) -> DemoOptions:
+    return tyro.cli(DemoOptions, prog="python -m noisewise.app.demo", args=words)
+
+
+def budgets(text: str) -> tuple[str, str]:
+    """Split the budget between teacher and distillation.
+
+    Example:
+        >>> budgets("5m")
+        ('165s', '135s')
+        >>> budgets("20000images")
+        ('11000images', '9000images')
+    """
+    whole = Budget.parse(text)
+    if whole.seconds is not None:
+        teacher = TEACHER_SHARE * whole.seconds
+        return f"{teacher:g}s", f"{whole.seconds - teacher:g}s"
+    assert whole.images is not None
+    images = round(TEACHER_SHARE * whole.images)
+    return f"{images}images", f"{whole.images - images}images"
+
+
+def _demo(options: DemoOptions) -> int:
+    summary = Path(options.out) / SUMMARY
+    budget = str(Budget.parse(options.budget))
+    if summary.exists():
+        told = json.loads(summary.read_text(encoding="utf-8"))
+        if told["budget"] == budget:
+            _say("This demo is finished; nothing is to be done. Remove its folder to see it again.")
+            print(told["text"])
+            return 0
+    return _run(options, budget, summary)
+
+
+def _run(options: DemoOptions, budget: str, summary: Path) -> int:
+    """All stages in turn; each one that is finished already is passed over by the library."""
+    seconds: dict[str, float] = {}
+    teacher_budget, student_budget = budgets(options.budget)
+    with Stop() as stop:
+        start = time.perf_counter()
+        run = _train(options.out, teacher_budget, stop)
+        if not run.finished("teacher"):
+            return _stopped(options, stop)
+        seconds["teacher"] = time.perf_counter() - start
+        start = time.perf_counter()
+        _distill(run, student_budget, stop)
+        if not run.finished("generator"):
+            return _stopped(options, stop)
+        seconds["distillation"] = time.perf_counter() - start
+    start = time.perf_counter()
+    result = _judge(run)
+    seconds["judging and report"] = time.perf_counter() - start
+    text = _summary(run, seconds, result)
+    from noisewise.train.checkpoint import write_json
+
+    write_json(summary, {"budget": budget, "seconds": seconds, "text": text})
+    print(text)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _train(out: str, budget: str, stop: Stop) -> Run:
+    from noisewise.train.api import train
+
+    _say(
+        "1 of 3  A teacher learns to take noise off 6,000 pictures of garments, at every\n"
+        f"        level of noise ({_length(budget)}). Held-out loss and distance shall fall."
+    )
+    config = TrainConfig(budget=budget, seed=SEED)
+    with _progress(config.amount) as progress:
+        return train(
+            demo_path(),
+            out,
+            config=config,
+            on_record=progress.update,
+            on_file=progress.count,
+            stop=stop,
+        )
+
+
+def _distill(run: Run, budget: str, stop: Stop) -> None:
+    from noisewise.train.api import distill
+
+    _say(
+        "2 of 3  A generator learns from that teacher to draw a garment in one network call\n"
+        f"        ({_length(budget)}). It sees no picture. The distance shall fall."
+    )
+    config = DistillConfig(budget=budget, seed=SEED)
+    with _progress(config.amount) as progress:
+        distill(run, config=config, on_record=progress.update, stop=stop)
+
+
+def _length(budget: str) -> str:
+    amount = Budget.parse(budget)
+    return f"{amount.images:,} images" if amount.seconds is None else duration(amount.seconds)
+
+
+def _progress(amount: Budget) -> Progress:
+    return Progress(seconds=amount.seconds, images=amount.images)
+
+
+def _judge(run: Run) -> dict[str, Any]:
+    """Draw the sheet, measure, and write the report."""
+    from noisewise.app import drawing, report
+    from noisewise.app.options import SampleOptions
+
+    _say("3 of 3  Both draw pictures, which are measured against garments nobody has learned from.")
+    sheet = run.path / "samples" / "one-call.png"
+    drawing.draw(
+        SampleOptions(run=str(run.path), num_images=NUM_SAMPLES, seed=SEED, out=str(sheet), scale=4)
+    )
+    facts = report.gather(run, NUM_JUDGED, _say)
+    page = run.path / "report.html"
+    report.write(facts, page)
+    ways = [(w.name, w.distance, w.seconds_per_image, w.network_calls) for w in facts.ways]
+    return {"sheet": sheet, "report": page, "ways": ways, "floor": facts.floor}
+
+
+def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str:
+    lines = ["", f"report      {result['report']}"]
+    lines += [
+        f"pictures    {result['sheet']}",
+        f"teacher     {run.path / 'teacher'}",
+        f"generator   {run.path / 'generator'}",
+        "",
+    ]
+    lines += [f"{name:<20}{duration(value):>8}" for name, value in seconds.items()]
+    lines += ["", f"{'':<20}{'distance':>10}{'ms a picture':>14}{'calls':>7}"]
+    for name, distance, each, calls in result["ways"]:
+        shown = "-" if distance is None else f"{distance:.4f}"
+        lines.append(f"{name:<20}{shown:>10}{1000 * each:>14.3g}{calls:>7}")
+    if result["floor"] is not None:
+        lines.append(f"{'real to real':<20}{result['floor']:>10.4f}")
+    lines += [
+        "",
+        "Now your own pictures:",
+        "  noisewise train FOLDER --out runs/mine --budget 30m",
+    ]
+    return "\n".join(lines)
+
+
+def _stopped(options: DemoOptions, stop: Stop) -> int:
+    again = f"python -m noisewise.app.demo --out {options.out} --budget {options.budget}"
+    _say(f"Saved. To go on: {again}")
+    return stop.exit_code or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

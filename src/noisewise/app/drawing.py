@@ -1,0 +1,117 @@
+"""`noisewise sample`: pictures from a run onto one sheet or into a folder of single files."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from noisewise.app import plots
+from noisewise.app.options import SampleOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from noisewise.train.generator import Generator, Teacher
+
+_OUR_FILE = re.compile(r"\d{5,}\.png")
+
+
+def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
+    """Draw the pictures and write them.
+
+    Returns:
+        What was done, as JSON values and as lines for people.
+
+    Raises:
+        ValueError: if there is no such model, or the place for the pictures cannot be used.
+    """
+    from noisewise.train.api import load
+    from noisewise.train.generator import Teacher
+
+    out = _place(options)
+    which = "teacher" if options.teacher else "auto"
+    model = load(options.run, which, options.device)
+    calls = _calls(model, options)
+    start = time.perf_counter()
+    pictures = as_pixels(model.sample(options.num_images, options.seed, options.label, calls))
+    seconds = time.perf_counter() - start
+    _write(pictures, out, options.scale)
+    network_calls = calls or (model.sampler.calls if isinstance(model, Teacher) else 1)
+    values = {
+        "out": str(out),
+        "model": model.config.kind,
+        "num_images": len(pictures),
+        "seed": options.seed,
+        "label": options.label,
+        "network_calls": network_calls,
+        "seconds": round(seconds, 4),
+        "device": str(model.device),
+    }
+    word = "call" if network_calls == 1 else "calls"
+    text = (
+        f"{out}\n{len(pictures):,} pictures of the {model.config.kind}, {network_calls} network "
+        f"{word} each, {1000 * seconds / len(pictures):.3g} ms a picture"
+    )
+    return values, text
+
+
+def as_pixels(images: Tensor) -> np.ndarray:
+    """Float [n, c, h, w] in [-1, 1] as uint8 [n, h, w, c], the way pictures lie on disk.
+
+    Example:
+        >>> import torch
+        >>> as_pixels(torch.tensor([-1.0, 0.0, 1.0]).view(1, 1, 1, 3)).ravel().tolist()
+        [0, 128, 255]
+    """
+    pixels = images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().byte()
+    return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
+    """Network calls that the flags ask for; None: as many as the model takes by itself."""
+    from noisewise.train.generator import Teacher
+
+    if options.steps is None:
+        return options.calls
+    assert isinstance(model, Teacher), "--steps goes with --teacher"
+    return 2 * options.steps - 1 if model.sampler.name == "heun" else options.steps
+
+
+def _place(options: SampleOptions) -> Path:
+    """Where the pictures go; refuses, before anything is drawn, what would spoil other files."""
+    if options.out is None:
+        return Path(options.run) / "samples" / f"seed-{options.seed}.png"
+    out = Path(options.out)
+    if out.suffix.lower() == ".png":
+        if out.is_dir():
+            raise ValueError(f"--out {out} is a folder; name a file, or a folder without .png")
+        return out
+    if out.suffix:
+        raise ValueError(f"--out {out}: pictures are written as PNG; use .png, or name a folder")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a new folder, or a file ending in .png")
+    found = out.iterdir() if out.exists() else ()
+    others = sorted(p.name for p in found if not _OUR_FILE.fullmatch(p.name))
+    if others:
+        raise ValueError(f"--out {out} holds something else ({others[0]}); name a new folder")
+    return out
+
+
+def _write(pictures: np.ndarray, out: Path, scale: int) -> None:
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        plots.grid(pictures, scale=scale).save(out)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for i, picture in enumerate(pictures):
+        pixels = picture[..., 0] if picture.shape[-1] == 1 else picture
+        image = Image.fromarray(pixels)
+        if scale > 1:
+            size = (image.width * scale, image.height * scale)
+            image = image.resize(size, Image.Resampling.NEAREST)
+        image.save(out / f"{i:05d}.png")

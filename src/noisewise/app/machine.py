@@ -1,0 +1,51 @@
+"""What machine this is, in the words of a data sheet; standard library and torch's own report."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def describe_machine() -> tuple[tuple[str, str], ...]:
+    """Processor, cores, memory and accelerator of the machine that writes the page.
+
+    Example:
+        >>> [name for name, _ in describe_machine()][:2]
+        ['processor', 'cores']
+    """
+    import torch
+
+    rows = [("processor", _processor()), ("cores", f"{_cores()}")]
+    memory = _memory()
+    if memory is not None:
+        rows.append(("memory", f"{memory / 2**30:.1f} GiB"))
+    if torch.cuda.is_available():
+        rows.append(("accelerator", torch.cuda.get_device_name()))
+    rows.append(("torch threads", str(torch.get_num_threads())))
+    return tuple(rows)
+
+
+def _processor() -> str:
+    """The processor's own name where the system tells it, else its architecture."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux: the platform module is the next best
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _memory() -> int | None:
+    """Bytes of memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
