@@ -11,7 +11,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -139,7 +139,7 @@ def write_facts(folder: Path, key: str, facts: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[IO[bytes]]:
+def _replacing(target: Path) -> Generator[IO[bytes]]:
     """Write under a temporary name, sync, rename over the target, sync the folder."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
     try:

@@ -193,6 +193,9 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
         One value for s = 1, 2, 4, ... as far as s divides the size and two blocks are left; the
         variance is about the mean of each channel.
 
+    Raises:
+        ValueError: if all pixels are equal.
+
     Example:
         >>> noise = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 1), dtype=np.uint8)
         >>> {s: round(value, 2) for s, value in noise_curve(noise).items()}
@@ -212,6 +215,8 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
             side = size // s
             square[s] += np.square(level).sum(axis=(0, 1, 2), dtype=np.float64) / (n * side * side)
     variance = {s: float((square[s] - mean**2).sum()) for s in scales}
+    if variance[1] <= 0:
+        raise ValueError("all pixels are equal, so nothing can be measured: give other pictures.")
     return {s: max(value, 0.0) / variance[1] for s, value in variance.items()}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from noisewise.train.survey import (
 
 Progress = Callable[[int, int], None]
 """Called with the files done and the files in all, from the calling thread."""
+
+Squares = Generator[tuple[str, Square | Skipped]]
+"""Each file's name with its decoded picture, or with the reason why there is none."""
 
 MIN_PICTURES = 16
 _GREY_SHARE = 0.95
@@ -142,9 +146,10 @@ def _from_files(
     if cached := _from_cache(folder, key):
         return cached
     found = survey(source)
-    if not found.entries:
+    if all(item.reason in sources.HARMLESS for item in found.skipped) and not found.entries:
         what = explain_nothing(source, found.skipped)
         raise ValueError(f"{what}: give a folder with at least {MIN_PICTURES} pictures.")
+    _refuse_too_little(source.path, len(found.entries), list(found.skipped))
     notes: list[str] = []
     if size is None:
         size, why = choose_size(found.sizes, found.block)
@@ -203,7 +208,7 @@ def _from_arrays(
     )
 
 
-def _decoded(source: Source, found: Survey, size: int) -> Iterator[tuple[str, Square | Skipped]]:
+def _decoded(source: Source, found: Survey, size: int) -> Squares:
     def one(entry: Entry) -> Square | Skipped:
         try:
             with opened(source, entry) as file:
@@ -216,7 +221,7 @@ def _decoded(source: Source, found: Survey, size: int) -> Iterator[tuple[str, Sq
             yield entry.name, square
 
 
-def _array_squares(found: arrays.ArrayFile, size: int) -> Iterator[tuple[str, Square | Skipped]]:
+def _array_squares(found: arrays.ArrayFile, size: int) -> Squares:
     for index, pixels in enumerate(found.pictures()):
         done: set[str] = set()
         image = decode.on_white(_as_image(pixels), done)
@@ -241,14 +246,14 @@ def _as_image(pixels: np.ndarray) -> Image.Image:
 def _collect(
     path: Path,
     plan: _Plan,
-    squares: Iterable[tuple[str, Square | Skipped]],
+    squares: Squares,
     already_skipped: Iterable[Skipped],
     progress: Progress | None,
 ) -> tuple[np.ndarray, list[str], list[Skipped]]:
     names: list[str] = []
     skipped = list(already_skipped)
     num_grey = 0
-    with cache.Rows(plan.size, plan.channels or 3, plan.folder) as rows:
+    with closing(squares), cache.Rows(plan.size, plan.channels or 3, plan.folder) as rows:
         for count, (name, square) in enumerate(squares, start=1):
             if isinstance(square, Skipped):
                 skipped.append(square)

@@ -6,7 +6,7 @@ import os
 import statistics
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,11 +116,7 @@ def check_size(size: int) -> None:
     if size >= MIN_SIZE and size % SIZE_STEP == 0:
         return
     below = size // SIZE_STEP * SIZE_STEP
-    near = (
-        f"the nearest are {below} and {below + SIZE_STEP}"
-        if below >= MIN_SIZE
-        else "the nearest is 8"
-    )
+    near = f"nearest are {below} and {below + SIZE_STEP}" if below >= MIN_SIZE else "nearest is 8"
     raise ValueError(
         f"size {size} cannot be used: nets take multiples of {SIZE_STEP} from {MIN_SIZE}; {near}."
     )
@@ -141,7 +137,7 @@ def in_order(
 
 
 @contextmanager
-def quiet_pillow() -> Iterator[None]:
+def quiet_pillow() -> Generator[None]:
     """Silence Pillow's warnings: what they tell (large, damaged) is a skip reason here."""
     with warnings.catch_warnings():
         for kind in (UserWarning, Image.DecompressionBombWarning):
@@ -195,7 +191,7 @@ def _common_block(source: Source, entries: list[Entry]) -> int:
 
 
 @contextmanager
-def opened(source: Source, entry: Entry) -> Iterator[BinaryIO]:
+def opened(source: Source, entry: Entry) -> Generator[BinaryIO]:
     """Open an entry; what fails becomes an UnusableError with its reason."""
     try:
         file = source.open(entry)
