@@ -1,0 +1,205 @@
+"""Train somebody else's net for a given wall-clock, sample it, print one JSON object.
+
+Imported by the adapters beside it, which run in an environment of their own that holds no
+noisewise. The EMA is the power function's (Karras et al. 2024, Analyzing and Improving the
+Training Dynamics of Diffusion Models, eq. 3-4): its length is a share of the run, so it fits any
+budget. The peers' own decays (0.995 every 10 steps, 0.9999) are made for runs a hundred times
+longer and would return the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the benchmark asks of an adapter."""
+
+    data: Path
+    out: Path
+    seconds: float
+    lr: float
+    layout: str
+    seed: int
+    batch: int
+    num_images: int
+    steps: int
+    threads: int
+
+
+def read_task(description: str, layouts: tuple[str, ...]) -> Task:
+    """The command line that all adapters share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, required=True, help=".npz with `images`, uint8 NHWC")
+    parser.add_argument("--out", type=Path, required=True, help=".npz of samples to write")
+    parser.add_argument("--seconds", type=float, required=True, help="wall-clock of training")
+    parser.add_argument("--lr", type=float, required=True)
+    parser.add_argument("--layout", choices=layouts, default=layouts[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--num-images", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=50, help="network calls of their DDIM sampler")
+    parser.add_argument("--threads", type=int, default=2)
+    return Task(**vars(parser.parse_args()))
+
+
+def load_images(path: Path, pad_to: int) -> Tensor:
+    """Pictures as float32 NCHW in [-1, 1], padded with black to `pad_to` pixels."""
+    with np.load(path) as stored:
+        images = stored["images"]
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+    border = (pad_to - x.shape[-1]) // 2
+    return nn.functional.pad(x, (border,) * 4, value=-1.0) if border else x
+
+
+class PowerEMA:
+    """Average of the weights whose standard deviation is a share of the run so far."""
+
+    def __init__(self, model: nn.Module, share: float = 0.1) -> None:
+        """Start from the model's weights; gamma solves share^2 = (g+1) / ((g+2)^2 (g+3))."""
+        low, high = 0.0, 1e4
+        for _ in range(80):
+            middle = (low + high) / 2
+            width = math.sqrt((middle + 1) / ((middle + 2) ** 2 * (middle + 3)))
+            low, high = (middle, high) if width > share else (low, middle)
+        self.gamma = low
+        self.weights = [p.detach().clone() for p in model.parameters()]
+        self.step = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """After each optimiser step."""
+        self.step += 1
+        decay = (1 - 1 / self.step) ** (self.gamma + 1)
+        current = [p.detach() for p in model.parameters()]
+        torch._foreach_lerp_(self.weights, current, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self, model: nn.Module) -> None:
+        """Exchange the average and the model's weights; twice gives the start back."""
+        for mine, parameter in zip(self.weights, model.parameters(), strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(mine)
+            mine.copy_(kept)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the clock allowed."""
+
+    steps: int
+    seconds: float
+    last_loss: float
+    weights: str
+
+
+def train(
+    net: nn.Module,
+    images: Tensor,
+    task: Task,
+    loss_of: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    lr_at: Callable[[float], float],
+) -> Trained:
+    """Train until the clock runs out and leave the better of raw and averaged weights in the net.
+
+    Args:
+        net: whose parameters are trained.
+        images: float32 NCHW in [-1, 1]; the last 512 are held out for the choice of weights.
+        task: seconds, batch and seed.
+        loss_of: the peer's own loss of a batch, a scalar.
+        optimizer: the peer's own.
+        lr_at: factor on the learning rate at a share of the time in [0, 1].
+    """
+    held_out, images = images[-512:], images[:-512]
+    generator = torch.Generator().manual_seed(task.seed)
+    ema, steps, loss = PowerEMA(net), 0, torch.zeros(())
+    net.train()
+    start = time.perf_counter()
+    while (passed := time.perf_counter() - start) < task.seconds:
+        for group in optimizer.param_groups:
+            group["lr"] = task.lr * lr_at(passed / task.seconds)
+        chosen = torch.randint(len(images), (task.batch,), generator=generator)
+        loss = loss_of(images[chosen])
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.update(net)
+        steps += 1
+    seconds = time.perf_counter() - start
+    return Trained(steps, seconds, float(loss.detach()), _keep_better(net, ema, held_out, loss_of))
+
+
+@torch.no_grad()
+def _held_out_loss(net: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Tensor]) -> float:
+    net.eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same times and noise for both sets of weights
+        return float(torch.stack([loss_of(part) for part in images.split(64)]).mean())
+
+
+def _keep_better(
+    net: nn.Module, ema: PowerEMA, images: Tensor, loss_of: Callable[[Tensor], Tensor]
+) -> str:
+    raw = _held_out_loss(net, images, loss_of)
+    ema.swap(net)
+    if _held_out_loss(net, images, loss_of) <= raw:
+        return "ema"
+    ema.swap(net)
+    return "raw"
+
+
+def sample(task: Task, draw: Callable[[int], Tensor], crop_to: int) -> tuple[np.ndarray, float]:
+    """Draw all samples in batches of at most 125; uint8 NHWC at the pictures' size, and seconds.
+
+    Args:
+        task: number of images and seed.
+        draw: how many -> float NCHW in [-1, 1], with the peer's own sampler.
+        crop_to: side of the unpadded picture.
+    """
+    torch.manual_seed(task.seed + 1000)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        counts = [min(125, task.num_images - k) for k in range(0, task.num_images, 125)]
+        x = torch.cat([draw(count) for count in counts])
+    seconds = time.perf_counter() - start
+    border = (x.shape[-1] - crop_to) // 2
+    x = x[..., border : border + crop_to, border : border + crop_to]
+    pixels = x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().numpy(), seconds
+
+
+def finish(
+    task: Task, net: nn.Module, trained: Trained, pixels: np.ndarray, seconds: float, package: str
+) -> None:
+    """Write the samples and print the report as the last line of stdout."""
+    task.out.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(task.out, images=pixels)
+    report = {
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "train_steps": trained.steps,
+        "train_seconds": round(trained.seconds, 3),
+        "images_seen": trained.steps * task.batch,
+        "images_per_second": round(trained.steps * task.batch / trained.seconds, 2),
+        "last_loss": trained.last_loss,
+        "weights": trained.weights,
+        "calls": task.steps,
+        "ms_per_image": round(1000 * seconds / max(1, len(pixels)), 3),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "version": f"{package} {metadata.version(package)}",
+    }
+    print(json.dumps(report), flush=True)

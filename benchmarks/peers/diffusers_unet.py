@@ -1,0 +1,82 @@
+"""diffusers' UNet2DModel against the clock, with its DDPM training and DDIM sampler.
+
+Kept from its unconditional training example: epsilon prediction, 1,000 linear-beta times, AdamW
+(0.95, 0.999), weight decay 1e-6, eps 1e-8, cosine decay, clipping at 1. Its 500 warm-up steps
+would be the whole of a short run, so warm-up is 5 % and the decay fits the budget. Needs an
+environment without torchvision (a torchvision that does not match torch breaks the import).
+"""
+
+from __future__ import annotations
+
+import math
+
+import against_clock
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+
+# readme: the example's two layers a level and attention at the level before last, with its six
+# levels of 128-512 channels cut to three of 32-128 for two cores. small: one layer a level,
+# attention at the lowest.
+LAYOUTS = {
+    "readme": {
+        "layers_per_block": 2,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    },
+    "small": {
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+    },
+}
+SIZE = 28
+
+
+def cosine_with_warmup(share: float) -> float:
+    """Factor on the learning rate at a share of the time."""
+    if share < 0.05:
+        return max(share / 0.05, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.05) / 0.95)))
+
+
+def main() -> None:
+    """Train, sample, report."""
+    task = against_clock.read_task("diffusers' UNet2DModel against the clock", tuple(LAYOUTS))
+    torch.set_num_threads(task.threads)
+    torch.manual_seed(task.seed)
+    net = UNet2DModel(
+        sample_size=SIZE,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(32, 64, 128),
+        norm_num_groups=8,
+        **LAYOUTS[task.layout],
+    )
+    noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+    ddim = DDIMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+
+    def loss_of(images: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn_like(images)
+        times = torch.randint(1000, (len(images),))
+        predicted = net(noising.add_noise(images, noise, times), times, return_dict=False)[0]
+        return torch.nn.functional.mse_loss(predicted, noise)
+
+    def draw(count: int) -> torch.Tensor:
+        x = torch.randn(count, 1, SIZE, SIZE)
+        ddim.set_timesteps(task.steps)
+        for time in ddim.timesteps:
+            predicted = net(x, time, return_dict=False)[0]
+            x = ddim.step(predicted, time, x, return_dict=False)[0]
+        return x
+
+    images = against_clock.load_images(task.data, SIZE)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=task.lr, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
+    )
+    trained = against_clock.train(net, images, task, loss_of, optimizer, cosine_with_warmup)
+    pixels, seconds = against_clock.sample(task, draw, SIZE)
+    against_clock.finish(task, net, trained, pixels, seconds, "diffusers")
+
+
+if __name__ == "__main__":
+    main()
