@@ -106,6 +106,11 @@ class AffineGenerator(torch.nn.Module):
         """Generate from z, [n, d]."""
         return z @ self.matrix.T + self.shift
 
+    def gradients(self, loss: Tensor) -> Tensor:
+        """Gradient of a loss by A (row by row), then b, as one vector."""
+        by_matrix, by_shift = torch.autograd.grad(loss, [self.matrix, self.shift])
+        return torch.cat([by_matrix.flatten(), by_shift])
+
     def law(self, moving: bool = False) -> GaussianMixture:
         """Return the generator's own distribution; it moves with the parameters only if asked."""
         matrix, shift = self.matrix, self.shift
@@ -118,6 +123,17 @@ def cubature(dimension: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Points +-sqrt(d) e_i, [2d, d]: their plain mean is exact for any quadratic of N(0, I)."""
     axes = math.sqrt(dimension) * torch.eye(dimension, dtype=dtype)
     return torch.cat([axes, -axes])
+
+
+def same_level(sigma: float, n: int) -> Tensor:
+    """Give n images the same noise level, float64."""
+    return torch.full((n,), sigma, dtype=torch.float64)
+
+
+def affine_generator(scale: float = 0.6) -> AffineGenerator:
+    """Start somewhere beside the data, in the plane, float64."""
+    matrix = scale * torch.tensor([[0.9, -0.3], [0.5, 0.7]], dtype=torch.float64)
+    return AffineGenerator(matrix, torch.tensor([0.3, -0.4], dtype=torch.float64))
 
 
 def gaussian(seed: int = 0, dimension: int = 2, spread: float = 0.5) -> GaussianMixture:

@@ -225,7 +225,7 @@ def test_from_diffusers_refuses() -> None:
 
 
 def test_from_edm_turns_labels_into_one_hot() -> None:
-    seen = []
+    seen: list[Tensor | None] = []
 
     def fn(x: Tensor, sigma: Tensor, class_labels: Tensor | None = None) -> Tensor:
         seen.append(class_labels)
@@ -236,6 +236,7 @@ def test_from_edm_turns_labels_into_one_hot() -> None:
     denoiser = from_edm(fn, num_classes=3)
     torch.testing.assert_close(denoiser(x, sigma, label), mixture()(x, sigma, label))
     torch.testing.assert_close(denoiser(x, sigma), mixture()(x, sigma))
+    assert seen[0] is not None
     assert torch.equal(seen[0], torch.eye(3, dtype=torch.float64)[label])
     assert seen[1] is None
     with pytest.raises(ValueError, match="num_classes"):

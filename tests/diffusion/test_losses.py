@@ -119,7 +119,7 @@ def test_nothing_beats_the_exact_denoiser() -> None:
     sigma = torch.full((n,), 0.4, dtype=torch.float64)
 
     def error(denoiser: GaussianMixture, stretch: float) -> Tensor:
-        stretched = lambda x, s, c: denoiser(x, s, c) * stretch  # noqa: E731
+        stretched = lambda x, s, c=None: denoiser(x, s, c) * stretch  # noqa: E731
         return denoising_loss(stretched, x0, sigma, noise, EpsWeight()).mean()
 
     best = error(data, 1.0)
@@ -173,7 +173,7 @@ def test_multiscale_loss_is_the_weighted_multiscale_error() -> None:
     generator = torch.Generator().manual_seed(0)
     x0, noise = torch.randn(2, 4, 1, 64, 64, generator=generator)
     sigma = torch.tensor([0.1, 0.5, 1.0, 5.0])
-    shrink = lambda x, s, c: 0.3 * x  # noqa: E731
+    shrink = lambda x, s, c=None: 0.3 * x  # noqa: E731
     loss = denoising_loss(shrink, x0, sigma, noise, EpsWeight(), multiscale=True)
     eps_error = noise - (add_noise(x0, sigma, noise) * 0.7) / sigma.reshape(-1, 1, 1, 1)
     torch.testing.assert_close(loss, multiscale_error(eps_error), rtol=1e-4, atol=1e-6)

@@ -64,7 +64,7 @@ def test_states(name: str) -> None:
 def test_calls_are_counted_truly(name: str) -> None:
     calls = []
 
-    def counting(x: Tensor, sigma: Tensor, condition: Tensor | None) -> Tensor:
+    def counting(x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         assert sigma.shape == (4,)
         assert not torch.is_grad_enabled()
         calls.append(sigma)
@@ -186,7 +186,7 @@ def test_ddpm_on_one_picture_is_exactly_stationary() -> None:
     """Data of one point: x stays distributed as N(x0, sigma^2), however coarse the steps."""
     n, x0 = 100_000, torch.tensor([0.3, -0.2], dtype=torch.float64)
     states = ddpm(
-        lambda x, sigma, c: x0.expand_as(x),
+        lambda x, sigma, c=None: x0.expand_as(x),
         x0 / 4 + _noise(n),
         torch.tensor([4.0, 1.0, 0.3], dtype=torch.float64),
         generator=torch.Generator().manual_seed(1),

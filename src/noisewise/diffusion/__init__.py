@@ -1,7 +1,7 @@
 """Diffusion over one call, ``denoiser(x, sigma, condition) -> x0``; knows no file and no device.
 
-`noise` says how much noise, `denoiser` turns nets into denoisers, `losses` trains them, `samplers`
-draws with them, `distill` turns them into one call.
+`noise` says how much noise and `draws` which of it a training step gets; `denoiser` turns nets into
+denoisers; `losses` trains them, `samplers` draws with them, `distill` turns them into one call.
 """
 
 from noisewise.diffusion.denoiser import (
@@ -21,6 +21,14 @@ from noisewise.diffusion.denoiser import (
     x0_from_v,
 )
 from noisewise.diffusion.distill import ScoreIdentity, fake_score_loss, held, score_identity_loss
+from noisewise.diffusion.draws import (
+    Draw,
+    KarrasUniform,
+    LogNormal,
+    ShiftedCosine,
+    draw_from_dict,
+    draw_to_dict,
+)
 from noisewise.diffusion.losses import (
     EDMWeight,
     EpsWeight,
@@ -34,15 +42,9 @@ from noisewise.diffusion.losses import (
     multiscale_error,
 )
 from noisewise.diffusion.noise import (
-    Draw,
-    KarrasUniform,
-    LogNormal,
     MeasuredShift,
-    ShiftedCosine,
     add_noise,
     cosine_logsnr,
-    draw_from_dict,
-    draw_to_dict,
     interpolated_logsnr,
     karras_sigmas,
     logsnr_from_sigma,

@@ -1,8 +1,7 @@
-"""How much noise: sigma, log-SNR, schedules, the shift for an image size, and the training draws.
+"""How much noise: sigma, log-SNR, schedules, and the shift for an image size.
 
 Papers: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models"
-(EDM); Hoogeboom, Heek, Salimans 2023, "simple diffusion"; Zhou et al. 2024 (SiD) for the draw of
-the generator step.
+(EDM); Hoogeboom, Heek, Salimans 2023, "simple diffusion".
 
 One convention everywhere: ``x = x0 + sigma * noise``. The variance-preserving form
 ``x_t = alpha x0 + s eps`` (alpha^2 + s^2 = 1) is the same thing divided by alpha, with
@@ -12,9 +11,7 @@ One convention everywhere: ``x = x0 + sigma * noise``. The variance-preserving f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -217,17 +214,26 @@ def karras_sigmas(
     """
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
-    _check_range(sigma_min, sigma_max)
+    check_range(sigma_min, sigma_max)
     ramp = torch.linspace(1, 0, num_steps, dtype=torch.float64)
-    sigmas = _karras(ramp, sigma_min, sigma_max, rho)
+    sigmas = karras_ramp(ramp, sigma_min, sigma_max, rho)
     sigmas[0] = sigma_max
     if num_steps > 1:
         sigmas[-1] = sigma_min
     return sigmas.to(dtype)
 
 
-def _karras(t: Tensor, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
-    """EDM equation 5, with t read from the small-sigma end: 0 is sigma_min, 1 is sigma_max."""
+def karras_ramp(t: Tensor, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
+    """Return sigma at t in [0, 1], read from the small end: ``(lo + t (hi - lo))^rho``.
+
+    lo and hi are the rho-th roots of sigma_min and sigma_max, so t = 0 is sigma_min.
+
+    Source: Karras et al. 2022, equation 5, whose ramp runs the other way.
+
+    Example:
+        >>> karras_ramp(torch.tensor([0.0, 0.5]), 1.0, 9.0, rho=2.0)
+        tensor([1., 4.])
+    """
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return (low + t * (high - low)) ** rho
 
@@ -237,7 +243,12 @@ def _as_float(t: Tensor | float) -> Tensor:
     return t if t.is_floating_point() else t.to(torch.get_default_dtype())
 
 
-def _check_range(sigma_min: float, sigma_max: float) -> None:
+def check_range(sigma_min: float, sigma_max: float) -> None:
+    """Raise ValueError unless 0 < sigma_min < sigma_max.
+
+    Example:
+        >>> check_range(0.002, 80.0)
+    """
     if not 0 < sigma_min < sigma_max < math.inf:
         raise ValueError(f"need 0 < sigma_min < sigma_max, not {sigma_min} and {sigma_max}")
 
@@ -325,159 +336,3 @@ def measured_shift(images: Tensor, reference: int = 64) -> MeasuredShift:
 
 def _variance(images: Tensor) -> float:
     return images.var(dim=(0, 2, 3), correction=0).mean().item()
-
-
-# ---------------------------------------------------------------------------------------------
-# Training draws
-
-
-class Draw(Protocol):
-    """Where training noise levels come from: ``draw.sample(n, generator) -> sigma [n]``."""
-
-    def sample(
-        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
-    ) -> Tensor:
-        """Draw a noise level for each image."""
-        ...
-
-    def quantile(self, p: Tensor) -> Tensor:
-        """Return the noise levels below which shares p of the draws lie."""
-        ...
-
-
-@dataclass(frozen=True)
-class LogNormal:
-    """EDM's draw: ``ln sigma ~ N(mean, std^2)``.
-
-    Source: Karras et al. 2022, table 1 (mean -1.2, std 1.2 there).
-
-    Example:
-        >>> LogNormal(mean=0.0, std=1.0).quantile(torch.tensor([0.5]))
-        tensor([1.])
-    """
-
-    mean: float = -1.2
-    std: float = 1.2
-
-    def sample(
-        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
-    ) -> Tensor:
-        """Draw num_images noise levels, float32 [num_images], on device (or the generator's).
-
-        The numbers are drawn where the generator lives, so a seed means the same everywhere.
-        """
-        normal = _drawn(torch.randn, num_images, generator, device)
-        return torch.exp(self.mean + self.std * normal)
-
-    def quantile(self, p: Tensor) -> Tensor:
-        """Return sigma at shares p in (0, 1), the shape of p."""
-        return torch.exp(self.mean + self.std * torch.special.ndtri(p))
-
-
-@dataclass(frozen=True)
-class ShiftedCosine:
-    """Simple diffusion's draw: t uniform on [0, 1] in `cosine_logsnr` at an image size.
-
-    Example:
-        >>> ShiftedCosine(size=256).quantile(torch.tensor([0.5]))  # 256 / 64
-        tensor([4.])
-    """
-
-    size: int
-    reference: int = 64
-
-    def sample(
-        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
-    ) -> Tensor:
-        """Draw num_images noise levels, float32 [num_images], on device (or the generator's)."""
-        return self.quantile(_drawn(torch.rand, num_images, generator, device))
-
-    def quantile(self, p: Tensor) -> Tensor:
-        """Return sigma at shares p in [0, 1], the shape of p."""
-        return sigma_from_logsnr(cosine_logsnr(p, self.size, self.reference))
-
-
-@dataclass(frozen=True)
-class KarrasUniform:
-    """SiD's draw for the generator step: t uniform on [t_min, t_max] in Karras' variable.
-
-    t is read from the small-sigma end: ``sigma = (lo + t (hi - lo))^rho``, with lo and hi the
-    rho-th roots of sigma_min and sigma_max. t_max = 0.8 leaves out sigma above 24.4.
-
-    Source: Zhou et al. 2024 (SiD), with the grid of Karras et al. 2022, equation 5.
-
-    Raises:
-        ValueError: if the range of sigma or t is not one.
-
-    Example:
-        >>> KarrasUniform().quantile(torch.tensor([0.0, 1.0]))
-        tensor([2.0000e-03, 2.4408e+01])
-    """
-
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
-    t_min: float = 0.0
-    t_max: float = 0.8
-
-    def __post_init__(self) -> None:
-        """Check the two ranges."""
-        _check_range(self.sigma_min, self.sigma_max)
-        if not 0 <= self.t_min <= self.t_max <= 1:
-            raise ValueError(f"need 0 <= t_min <= t_max <= 1, not {self.t_min} and {self.t_max}")
-
-    def sample(
-        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
-    ) -> Tensor:
-        """Draw num_images noise levels, float32 [num_images], on device (or the generator's)."""
-        return self.quantile(_drawn(torch.rand, num_images, generator, device))
-
-    def quantile(self, p: Tensor) -> Tensor:
-        """Return sigma at shares p in [0, 1], the shape of p."""
-        t = self.t_min + p * (self.t_max - self.t_min)
-        return _karras(t, self.sigma_min, self.sigma_max, self.rho)
-
-
-def _drawn(
-    law: Callable[..., Tensor],
-    num_images: int,
-    generator: torch.Generator,
-    device: torch.device | str | None,
-) -> Tensor:
-    drawn = law(num_images, generator=generator, device=generator.device, dtype=torch.float32)
-    return drawn if device is None else drawn.to(device)
-
-
-_DRAWS = (LogNormal, ShiftedCosine, KarrasUniform)
-
-
-def draw_to_dict(draw: LogNormal | ShiftedCosine | KarrasUniform) -> dict[str, Any]:
-    """Write a draw as plain JSON values; inverse of `draw_from_dict`.
-
-    Example:
-        >>> draw_to_dict(LogNormal(-0.8, 1.4))
-        {'name': 'LogNormal', 'mean': -0.8, 'std': 1.4}
-    """
-    return {"name": type(draw).__name__, **asdict(draw)}
-
-
-def draw_from_dict(values: dict[str, Any]) -> LogNormal | ShiftedCosine | KarrasUniform:
-    """Read a draw back from what `draw_to_dict` wrote.
-
-    Raises:
-        ValueError: if the name or a field is unknown or missing.
-
-    Example:
-        >>> draw_from_dict({"name": "ShiftedCosine", "size": 128, "reference": 64})
-        ShiftedCosine(size=128, reference=64)
-    """
-    fields = dict(values)
-    name = fields.pop("name", None)
-    for kind in _DRAWS:
-        if kind.__name__ == name:
-            try:
-                return kind(**fields)
-            except TypeError as error:
-                raise ValueError(f"{name} cannot be read from the fields {fields}") from error
-    known = ", ".join(kind.__name__ for kind in _DRAWS)
-    raise ValueError(f"unknown noise draw {name!r}; use one of {known}")

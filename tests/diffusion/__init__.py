@@ -1,1 +1,0 @@
-"""Tests of noisewise.diffusion, held against exact solutions (oracle.py)."""
