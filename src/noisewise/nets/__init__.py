@@ -1,1 +1,8 @@
+"""Nets: modules that know pictures and a noise level, no schedule."""
 
+from noisewise.nets.derive import Derived, Timed, build, derive, fastest
+from noisewise.nets.unet import UNet
+from noisewise.nets.uvit import UViT
+from noisewise.nets.vit import ViT
+
+__all__ = ["Derived", "Timed", "UNet", "UViT", "ViT", "build", "derive", "fastest"]

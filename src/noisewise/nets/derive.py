@@ -1,0 +1,280 @@
+"""From size, channels, budget and machine to a net; from a net to the quickest way to compute it.
+
+Nothing here is taken on faith about a processor: bfloat16, channels-last memory and their like were
+each a gain on one machine and a loss on another, so `fastest` times them, in about two seconds.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from noisewise.nets.unet import UNet
+from noisewise.nets.uvit import UViT
+from noisewise.nets.vit import ViT
+
+Architecture = Literal["unet", "uvit", "vit"]
+
+_NETS: dict[str, type[nn.Module]] = {"unet": UNet, "uvit": UViT, "vit": ViT}
+_LADDER = ((24, 48, 96), (32, 64, 128), (48, 96, 192), (64, 128, 256))
+# Seconds of two CPU cores from which each rung of the ladder was ahead (docs/results.md).
+_RUNG_SECONDS = (0.0, 100.0, 1500.0, 7200.0)
+_TRANSFORMER = ((128, 6), (256, 8), (384, 12))
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A net's configuration for `build`, what its output means, and why it was chosen."""
+
+    net: dict[str, Any]
+    prediction: Literal["edm", "x0"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The quickest way to compute a net on this machine, and what was measured.
+
+    `images_per_second` holds one entry for each way tried: its name and images trained a second.
+    """
+
+    dtype: torch.dtype
+    channels_last: bool
+    images_per_second: tuple[tuple[str, float], ...]
+
+    @property
+    def reason(self) -> str:
+        """The measurement in words."""
+        ways = sorted(self.images_per_second, key=lambda way: -way[1])
+        listed = ", ".join(f"{name} {speed:.0f}" for name, speed in ways)
+        return f"measured, images trained a second: {listed}"
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """Build a net from its configuration, with fresh weights.
+
+    Args:
+        config: the `config` of a net: "name" and its arguments; lists stand for tuples.
+
+    Raises:
+        ValueError: if the name is unknown or the arguments do not fit.
+
+    Example:
+        >>> net = build({"name": "unet", "channels": 1, "size": 8, "widths": [8], "blocks": [1]})
+        >>> build(net.config).config == net.config
+        True
+    """
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    name = arguments.pop("name", None)
+    if name not in _NETS:
+        raise ValueError(f"net {name!r} is unknown; use one of {', '.join(_NETS)}")
+    try:
+        return _NETS[name](**arguments)
+    except TypeError as error:
+        raise ValueError(f"the arguments of net {name!r} do not fit: {error}") from None
+
+
+def derive(
+    size: int,
+    channels: int,
+    seconds: float | None,
+    device: str = "cpu",
+    architecture: Literal["auto", "unet", "uvit", "vit"] = "auto",
+    widths: tuple[int, ...] = (),
+    num_classes: int = 0,
+    dropout: float = 0.0,
+) -> Derived:
+    """Choose a net for pictures of `size` pixels and `seconds` of training.
+
+    Up to 64 pixels a U-Net on 2 x 2 blocks, wider for longer budgets; above, a U-ViT that
+    brings every size to about 16 x 16 tokens; the transformer when asked for.
+
+    Args:
+        size: side in pixels.
+        channels: 1 or 3.
+        seconds: budget of training; None: unknown, as for minutes.
+        device: "cpu" or the type of an accelerator.
+        architecture: "auto", or a choice.
+        widths: channels a resolution, finest first, to set them by hand.
+        num_classes: labels; 0: none.
+        dropout: in the lowest resolution.
+
+    Raises:
+        ValueError: if no such net takes the size.
+
+    Source: our measurements (docs/results.md); Hoogeboom et al. 2023 for the U-ViT.
+
+    Example:
+        >>> derive(28, 1, seconds=300.0).net["widths"]
+        [32, 64, 128]
+        >>> derive(256, 3, seconds=3600.0).net["name"]
+        'uvit'
+    """
+    common = {
+        "channels": channels,
+        "size": size,
+        "dropout": dropout,
+        "num_classes": num_classes,
+    }
+    rung = _rung(seconds, device)
+    name = architecture
+    if name == "auto":
+        name = "unet" if size <= 64 else "uvit"
+    if name == "unet":
+        return _unet(size, common, rung, widths, seconds, device)
+    if name == "uvit":
+        return _uvit(size, common, rung, widths)
+    width, depth = _TRANSFORMER[min(rung, len(_TRANSFORMER) - 1)]
+    patch = max(2, 2 ** round(math.log2(size / 8)))
+    _divides(size, patch)
+    pixels = channels * patch**2
+    net = {"name": "vit", "width": widths[0] if widths else width, "depth": depth, "patch": patch}
+    net |= {"bottleneck": 64 if pixels > width else 0, **common}
+    return Derived(net, "x0", f"asked for; {(size // patch) ** 2} patches, predicting x0 (JiT)")
+
+
+def _unet(
+    size: int,
+    common: dict[str, Any],
+    rung: int,
+    widths: tuple[int, ...],
+    seconds: float | None,
+    device: str,
+) -> Derived:
+    patch = 1 if size < 16 else 2 if size <= 64 else 2 ** round(math.log2(size / 32))
+    _divides(size, patch)
+    reason = "set by hand"
+    if not widths:
+        widths = _LADDER[rung]
+        span = "minutes" if seconds is None else f"{seconds:.0f} s"
+        reason = f"the width that was ahead after {span} of two cores"
+        if device != "cpu":
+            reason = "a GPU has time for a wide net"
+    # A resolution below 3 x 3 pixels has nothing left to convolve.
+    side, fits = size // patch, 1
+    while fits < len(widths) and math.ceil(side / 2**fits) >= 3:
+        fits += 1
+    widths = widths[:fits]
+    net = {"name": "unet", "widths": list(widths), "blocks": [1] * len(widths), "patch": patch}
+    net |= {"attention": True, **common}
+    return Derived(net, "edm", reason)
+
+
+def _uvit(size: int, common: dict[str, Any], rung: int, widths: tuple[int, ...]) -> Derived:
+    width, depth = _TRANSFORMER[min(rung, len(_TRANSFORMER) - 1)]
+    levels = widths or (32,)
+    # Patches so large that about 16 x 16 tokens (8 x 8 for small pictures) are left.
+    tokens = 16 if size > 64 else 8
+    patch = max(1, 2 ** round(math.log2(size / tokens / 2 ** len(levels))))
+    _divides(size, patch * 2 ** len(levels))
+    net = {"name": "uvit", "widths": list(levels), "width": width, "depth": depth, "patch": patch}
+    side = size // patch // 2 ** len(levels)
+    return Derived({**net, **common}, "edm", f"brings {size} pixels to {side} x {side} tokens")
+
+
+def _rung(seconds: float | None, device: str) -> int:
+    if device != "cpu":
+        return len(_LADDER) - 1
+    given = 300.0 if seconds is None else seconds
+    return sum(given >= least for least in _RUNG_SECONDS) - 1
+
+
+def _divides(size: int, step: int) -> None:
+    if size % step:
+        low = max(step, size - size % step)
+        raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + step}")
+
+
+def fastest(
+    net: nn.Module,
+    device: torch.device,
+    batch: int = 64,
+    seconds: float = 2.0,
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16),
+) -> Timed:
+    """Time forward and backward of a net in each precision and memory layout; keep the quickest.
+
+    The ways take turns, so that a drift of the machine treats them alike; each one's best counts.
+
+    Args:
+        net: has a `config` of "channels" and "size", and "num_classes"; it is copied, not changed.
+        device: where.
+        batch: images a step.
+        seconds: about how long to measure in all.
+        dtypes: precisions to try.
+
+    Returns:
+        The quickest way; float32 with channels last where nothing beats it by 5%.
+
+    Example:
+        >>> net = UNet(1, 8, (8,), (1,), patch=1)
+        >>> fastest(net, torch.device("cpu"), batch=2, seconds=0.01).channels_last in (True, False)
+        True
+    """
+    config: Any = net.config
+    ways = [(dtype, last) for dtype in dtypes for last in (True, False)]
+    best = dict.fromkeys(ways, math.inf)
+    steps = {way: _stepper(net, config, device, batch, way) for way in ways}
+    for step in steps.values():
+        step()  # the first one pays for buffers and kernels
+    start = time.perf_counter()
+    while True:
+        for way, step in steps.items():
+            before = time.perf_counter()
+            step()
+            best[way] = min(best[way], time.perf_counter() - before)
+        if time.perf_counter() - start > seconds:
+            break
+    plain = (torch.float32, True)
+    quickest = min(best, key=lambda way: best[way] * (0.95 if way == plain else 1.0))
+    names = tuple((_name(*way), batch / best[way]) for way in ways)
+    return Timed(quickest[0], quickest[1], names)
+
+
+def _name(dtype: torch.dtype, channels_last: bool) -> str:
+    return (
+        f"{str(dtype).removeprefix('torch.')} {'channels last' if channels_last else 'contiguous'}"
+    )
+
+
+class _Step:
+    """One forward and backward, timed from outside."""
+
+    def __init__(self, net: nn.Module, x: torch.Tensor, condition: torch.Tensor | None) -> None:
+        self.net, self.x, self.condition = net, x, condition
+        self.level = torch.zeros(len(x), device=x.device)
+
+    def __call__(self) -> None:
+        """Run it, and wait for the device."""
+        self.net(self.x, self.level, self.condition).float().square().mean().backward()
+        for parameter in self.net.parameters():
+            parameter.grad = None
+        if self.x.is_cuda:
+            torch.cuda.synchronize(self.x.device)
+
+
+def _stepper(
+    net: nn.Module,
+    config: dict[str, Any],
+    device: torch.device,
+    batch: int,
+    way: tuple[torch.dtype, bool],
+) -> _Step:
+    dtype, last = way
+    layout = torch.channels_last if last else torch.contiguous_format
+    copied = copy.deepcopy(net).to(device, dtype)
+    for parameter in copied.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    shape = (batch, config["channels"], config["size"], config["size"])
+    x = torch.zeros(shape, device=device).to(memory_format=layout)
+    condition = None
+    if config.get("num_classes"):
+        condition = torch.zeros(batch, dtype=torch.int64, device=device)
+    return _Step(copied.requires_grad_(True).train(), x, condition)

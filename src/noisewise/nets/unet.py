@@ -1,0 +1,150 @@
+"""A small convolutional U-Net on space-to-depth pictures: the net for two cores and small sizes.
+
+Papers: Ronneberger et al. 2015 (U-Net); Hoogeboom et al. 2023, 2024 (simple diffusion: no feature
+map at full resolution, few skips, attention at the lowest resolution).
+
+Blocks of `patch` x `patch` pixels become channels first, so that convolutions start at half the
+side or less. On two cores this net sees 2-3 times the pictures a second of a transformer, and at
+equal minutes it is ahead.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from noisewise.nets.layers import (
+    ChannelNorm,
+    NoiseEmbedding,
+    PixelAttention,
+    ResBlock,
+    upsampled,
+    zeroed,
+)
+
+
+class UNet(nn.Module):
+    """``net(x, noise_level, condition) -> same shape as x``.
+
+    Down: at each resolution `blocks` residual blocks, then a convolution of stride 2. Middle: one
+    block with attention. Up: nearest neighbour, a convolution, and as many blocks, which see the
+    features of the same resolution on the way down.
+
+    Args:
+        channels: of the pictures.
+        size: side of the pictures in pixels, a multiple of patch.
+        widths: channels at each resolution, finest first.
+        blocks: residual blocks at each resolution, on each way.
+        patch: side of the pixel blocks that become channels.
+        attention: let pixels of the lowest resolution attend to each other.
+        dropout: in the blocks of the lowest resolution.
+        num_classes: labels that condition may hold; 0: none.
+
+    Raises:
+        ValueError: if the sizes do not fit together.
+
+    Source: Hoogeboom et al. 2023, section 2.3, for where to spend; else our own measurements.
+
+    Example:
+        >>> net = UNet(channels=1, size=28, widths=(16, 32), blocks=(1, 1))
+        >>> net(torch.randn(2, 1, 28, 28), torch.zeros(2)).shape
+        torch.Size([2, 1, 28, 28])
+    """
+
+    adam_parameters = ("stem", "head", "embedding")
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        widths: tuple[int, ...] = (32, 64, 128),
+        blocks: tuple[int, ...] = (1, 1, 1),
+        patch: int = 2,
+        attention: bool = True,
+        dropout: float = 0.0,
+        num_classes: int = 0,
+    ) -> None:
+        """Make the layers; the net starts as zero."""
+        super().__init__()
+        _check(channels, size, widths, blocks, patch)
+        self.config: dict[str, Any] = {
+            "name": "unet",
+            "channels": channels,
+            "size": size,
+            "widths": list(widths),
+            "blocks": list(blocks),
+            "patch": patch,
+            "attention": attention,
+            "dropout": dropout,
+            "num_classes": num_classes,
+        }
+        self.patch, self.blocks = patch, blocks
+        vector = 4 * widths[0]
+        self.embedding = NoiseEmbedding(vector, num_classes)
+        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        self.shrink = nn.ModuleList()
+        self.up = nn.ModuleList()
+        self.grow = nn.ModuleList()
+        last = len(widths) - 1
+        before = widths[0]
+        for level, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+            dropped = dropout if level == last else 0.0
+            ins = [before] + [width] * (count - 1)
+            self.down.extend(ResBlock(i, width, vector, dropped) for i in ins)
+            if level < last:
+                self.shrink.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+            before = width
+        self.middle = ResBlock(before, before, vector, dropout)
+        self.attend = PixelAttention(before) if attention else nn.Identity()
+        for level in reversed(range(len(widths))):
+            width, count = widths[level], blocks[level]
+            dropped = dropout if level == last else 0.0
+            ins = [before + width] + [2 * width] * (count - 1)
+            self.up.extend(ResBlock(i, width, vector, dropped) for i in ins)
+            if level:
+                self.grow.append(nn.Conv2d(width, width, 3, padding=1))
+            before = width
+        self.norm = ChannelNorm(before)
+        self.head = zeroed(nn.Conv2d(before, channels * patch**2, 3, padding=1))
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Transform x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n]."""
+        vector = self.embedding(noise_level, condition)
+        h = F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.patch)
+        h = self.stem(h.contiguous(memory_format=torch.channels_last))
+        kept: list[Tensor] = []
+        down, up = iter(self.down), iter(self.up)
+        for level, count in enumerate(self.blocks):
+            for block in islice(down, count):
+                h = block(h, vector)
+                kept.append(h)
+            if level < len(self.shrink):
+                h = self.shrink[level](h)
+        h = self.attend(self.middle(h, vector))
+        for level, count in enumerate(reversed(self.blocks)):
+            for block in islice(up, count):
+                h = block(torch.cat([h, kept.pop()], 1), vector)
+            if level < len(self.grow):
+                h = self.grow[level](upsampled(h, kept[-1]))
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+
+
+def _check(
+    channels: int, size: int, widths: tuple[int, ...], blocks: tuple[int, ...], patch: int
+) -> None:
+    if channels < 1 or not widths or any(width < 1 for width in widths):
+        raise ValueError(f"{channels} channels with widths {widths} make no net")
+    if len(blocks) != len(widths) or any(count < 1 for count in blocks):
+        raise ValueError(f"blocks {blocks} must give at least one for each of the widths {widths}")
+    if size % patch:
+        low = size - size % patch
+        raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + patch}")
+    if size // patch < 2 ** (len(widths) - 1):
+        raise ValueError(
+            f"{size} pixels are too few for {len(widths)} resolutions; use fewer widths"
+        )

@@ -1,0 +1,123 @@
+"""Convolutions where there are many pixels, a transformer where there are few.
+
+Papers: Hoogeboom et al. 2023 (simple diffusion: the U-ViT grows at its lowest resolution only, with
+dropout only there); Hoogeboom et al. 2024 (simpler diffusion: one skip a resolution).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from noisewise.nets.layers import (
+    ChannelNorm,
+    NoiseEmbedding,
+    ResBlock,
+    TransformerBlock,
+    positions,
+    upsampled,
+    zeroed,
+)
+
+
+class UViT(nn.Module):
+    """``net(x, noise_level, condition) -> same shape as x``.
+
+    Skips join the convolutional part only: ``up(low_out - low_in) + high``, one a resolution.
+
+    Args:
+        channels: of the pictures.
+        size: side of the pictures in pixels; patch * 2^len(widths) must divide it.
+        widths: channels of the convolutional resolutions, finest first; the side halves after each.
+        width: length of a token at the lowest resolution, a multiple of 32.
+        depth: transformer blocks there.
+        patch: side of the pixel blocks that become channels first.
+        dropout: in the transformer blocks only.
+        num_classes: labels that condition may hold; 0: none.
+
+    Raises:
+        ValueError: if the sizes do not fit together.
+
+    Source: Hoogeboom et al. 2024, section 4 (residual U-ViT).
+
+    Example:
+        >>> net = UViT(channels=3, size=32, widths=(16,), width=64, depth=2)
+        >>> net(torch.randn(2, 3, 32, 32), torch.zeros(2)).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    adam_parameters = ("stem", "head", "embedding", "place")
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        widths: tuple[int, ...] = (32,),
+        width: int = 128,
+        depth: int = 4,
+        patch: int = 2,
+        dropout: float = 0.0,
+        num_classes: int = 0,
+    ) -> None:
+        """Make the layers; the net starts as zero."""
+        super().__init__()
+        step = patch * 2 ** len(widths)
+        if size % step:
+            low = max(step, size - size % step)
+            raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + step}")
+        if not widths or depth < 1:
+            raise ValueError(f"widths {widths} and a depth of {depth} make no net; use 1 or more")
+        self.config: dict[str, Any] = {
+            "name": "uvit",
+            "channels": channels,
+            "size": size,
+            "widths": list(widths),
+            "width": width,
+            "depth": depth,
+            "patch": patch,
+            "dropout": dropout,
+            "num_classes": num_classes,
+        }
+        self.patch, vector = patch, 2 * width
+        side = size // step
+        self.embedding = NoiseEmbedding(vector, num_classes)
+        self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        after = [*widths[1:], width]
+        self.down = nn.ModuleList(ResBlock(c, c, vector) for c in widths)
+        self.shrink = nn.ModuleList(
+            nn.Conv2d(c, d, 2, stride=2) for c, d in zip(widths, after, strict=True)
+        )
+        self.place = nn.Parameter(positions(side, side, width))
+        self.blocks = nn.ModuleList(TransformerBlock(width, vector, dropout) for _ in range(depth))
+        self.grow = nn.ModuleList(nn.Conv2d(d, c, 1) for c, d in zip(widths, after, strict=True))
+        self.up = nn.ModuleList(ResBlock(c, c, vector) for c in widths)
+        self.norm = ChannelNorm(widths[0])
+        self.head = zeroed(nn.Conv2d(widths[0], channels * patch**2, 3, padding=1))
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Transform x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n]."""
+        vector = self.embedding(noise_level, condition)
+        h = F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.patch)
+        h = self.stem(h.contiguous(memory_format=torch.channels_last))
+        high, low = [], []
+        for block, shrink in zip(self.down, self.shrink, strict=True):
+            h = block(h, vector)
+            high.append(h)
+            h = shrink(h)
+            low.append(h)
+        h = self._transform(h, vector)
+        for level in reversed(range(len(self.up))):
+            change = self.grow[level](h - low[level])
+            h = self.up[level](upsampled(change, high[level]) + high[level], vector)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+
+    def _transform(self, h: Tensor, vector: Tensor) -> Tensor:
+        n, c, rows, columns = h.shape
+        tokens = h.flatten(2).mT + self.place
+        for block in self.blocks:
+            tokens = block(tokens, vector)
+        out = tokens.mT.reshape(n, c, rows, columns)
+        return out.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,101 @@
+"""A transformer on patches of pixels that predicts the picture itself.
+
+Papers: Peebles and Xie 2023 (DiT); Li and He 2025 (JiT: on large patches only a net that predicts
+x0 works, and a narrow first layer does not hurt).
+
+Cost follows the number of patches, not of pixels: 64 patches of 4, 8 or 16 pixels cost the same.
+Wrap it with ``prediction="x0"``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from noisewise.nets.layers import NoiseEmbedding, TransformerBlock, positions, zeroed
+
+
+class ViT(nn.Module):
+    """``net(x, noise_level, condition) -> same shape as x``.
+
+    Args:
+        channels: of the pictures.
+        size: side of the pictures in pixels, a multiple of patch.
+        width: length of a token, a multiple of 32.
+        depth: transformer blocks.
+        patch: side of a patch in pixels.
+        bottleneck: length through which a patch is squeezed on its way in; 0: none.
+        dropout: in the blocks.
+        num_classes: labels that condition may hold; 0: none.
+
+    Raises:
+        ValueError: if the sizes do not fit together.
+
+    Source: Li and He 2025 (JiT).
+
+    Example:
+        >>> net = ViT(channels=3, size=32, width=64, depth=2, patch=4)
+        >>> net(torch.randn(2, 3, 32, 32), torch.zeros(2)).shape
+        torch.Size([2, 3, 32, 32])
+    """
+
+    adam_parameters = ("stem", "head", "embedding", "place")
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        width: int = 128,
+        depth: int = 6,
+        patch: int = 4,
+        bottleneck: int = 0,
+        dropout: float = 0.0,
+        num_classes: int = 0,
+    ) -> None:
+        """Make the layers; the net starts as zero."""
+        super().__init__()
+        if size % patch:
+            low = size - size % patch
+            raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + patch}")
+        if depth < 1:
+            raise ValueError(f"a depth of {depth} blocks is no net; use 1 or more")
+        self.config: dict[str, Any] = {
+            "name": "vit",
+            "channels": channels,
+            "size": size,
+            "width": width,
+            "depth": depth,
+            "patch": patch,
+            "bottleneck": bottleneck,
+            "dropout": dropout,
+            "num_classes": num_classes,
+        }
+        self.patch, side, pixels = patch, size // patch, channels * patch**2
+        self.embedding = NoiseEmbedding(2 * width, num_classes)
+        self.stem: nn.Module = nn.Linear(pixels, width)
+        if bottleneck:
+            narrow = nn.Linear(pixels, bottleneck, bias=False)
+            self.stem = nn.Sequential(narrow, nn.Linear(bottleneck, width))
+        self.place = nn.Parameter(positions(side, side, width))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, 2 * width, dropout) for _ in range(depth)
+        )
+        self.modulation = zeroed(nn.Linear(2 * width, 2 * width))
+        self.head = zeroed(nn.Linear(width, pixels))
+        self.width = width
+
+    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Transform x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n]."""
+        vector = self.embedding(noise_level, condition)
+        folded = F.pixel_unshuffle(x.to(self.head.weight.dtype), self.patch)
+        n, pixels, rows, columns = folded.shape
+        tokens = self.stem(folded.flatten(2).mT) + self.place
+        for block in self.blocks:
+            tokens = block(tokens, vector)
+        scale, shift = self.modulation(vector)[:, None].chunk(2, -1)
+        tokens = torch.addcmul(shift, F.layer_norm(tokens, (self.width,)), 1 + scale)
+        out = self.head(tokens).mT.reshape(n, pixels, rows, columns)
+        return F.pixel_shuffle(out, self.patch)

@@ -1,0 +1,159 @@
+"""Every net keeps the same laws: shape, start, dtype, rebuilding, what it must and must not mix."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from noisewise.nets import UNet, UViT, ViT, build, derive, fastest
+
+NETS = [
+    {"name": "unet", "channels": 1, "size": 28, "widths": [8, 16, 16], "blocks": [1, 2, 1]},
+    {"name": "unet", "channels": 3, "size": 8, "widths": [8], "blocks": [1], "patch": 1},
+    {"name": "unet", "channels": 3, "size": 36, "widths": [8, 8], "blocks": [1, 1], "patch": 4},
+    {"name": "uvit", "channels": 3, "size": 32, "widths": [8, 16], "width": 32, "depth": 1},
+    {"name": "vit", "channels": 1, "size": 16, "width": 32, "depth": 2, "patch": 4},
+    {"name": "vit", "channels": 3, "size": 16, "width": 32, "depth": 1, "bottleneck": 8},
+]
+ids = [f"{c['name']}-{c['size']}-{i}" for i, c in enumerate(NETS)]
+
+
+def awake(config: dict, seed: int = 0) -> nn.Module:
+    """Build a net whose zeroed layers hold something, so that every path is seen."""
+    net = build(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in net.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return net
+
+
+def pictures(config: dict, n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shape = (n, config["channels"], config["size"], config["size"])
+    return torch.randn(shape, generator=generator), torch.linspace(-3, 3, n)
+
+
+@pytest.mark.parametrize("config", NETS, ids=ids)
+def test_starts_at_zero_and_keeps_the_shape(config: dict) -> None:
+    x, level = pictures(config)
+    out = build(config)(x, level)
+    assert out.shape == x.shape
+    assert out.abs().max() == 0
+
+
+@pytest.mark.parametrize("config", NETS, ids=ids)
+def test_rebuilds_from_its_configuration(config: dict) -> None:
+    net = awake(config)
+    twin = build(net.config)
+    twin.load_state_dict(net.state_dict())
+    x, level = pictures(config)
+    torch.testing.assert_close(twin.eval()(x, level), net(x, level), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("config", NETS, ids=ids)
+def test_pictures_of_a_batch_do_not_mix(config: dict) -> None:
+    net = awake(config)
+    x, level = pictures(config)
+    alone = torch.cat([net(x[i : i + 1], level[i : i + 1]) for i in range(len(x))])
+    torch.testing.assert_close(net(x, level), alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", NETS, ids=ids)
+def test_every_parameter_and_every_pixel_matters(config: dict) -> None:
+    net = awake(config).train()
+    x, level = pictures(config)
+    x.requires_grad_()
+    net(x, level).square().sum().backward()
+    assert x.grad is not None
+    assert (x.grad != 0).all()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("config", NETS, ids=ids)
+def test_the_noise_level_matters(config: dict) -> None:
+    net = awake(config)
+    x, level = pictures(config)
+    assert (net(x, level) - net(x, level + 1)).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("config", NETS, ids=ids)
+def test_bfloat16_weights_compute_in_bfloat16_and_stay_near(config: dict) -> None:
+    net = awake(config)
+    x, level = pictures(config)
+    exact, rough = net(x, level), copy.deepcopy(net).bfloat16()(x, level)
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - exact).norm() < 0.05 * exact.norm()
+
+
+@pytest.mark.parametrize("config", NETS, ids=ids)
+def test_labels_choose_and_are_required(config: dict) -> None:
+    net = awake({**config, "num_classes": 2})
+    x, level = pictures(config)
+    zero, one = (net(x, level, torch.full((len(x),), label)) for label in (0, 1))
+    assert (zero - one).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="label"):
+        net(x, level)
+    with pytest.raises(ValueError, match="no classes"):
+        awake(config)(x, level, torch.zeros(len(x), dtype=torch.int64))
+
+
+def test_without_attention_the_unet_is_local_and_with_it_global() -> None:
+    config = {**NETS[0], "size": 64, "widths": [8], "blocks": [1]}
+    for attention in (False, True):
+        net = awake({**config, "attention": attention})
+        x, level = pictures(config, 1)
+        moved = x.clone()
+        moved[..., 0, 0] += 1
+        change = (net(moved, level) - net(x, level)).abs()[..., -2:, -2:].max().item()
+        assert (change > 0) == attention
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (lambda: UNet(1, 27), "cannot take 27 pixels; use 26 or 28"),
+        (lambda: UNet(1, 8, (8, 8, 8, 8), (1, 1, 1, 1)), "too few"),
+        (lambda: UNet(1, 28, (8, 8), (1,)), "blocks"),
+        (lambda: ViT(1, 30, patch=4), "use 28 or 32"),
+        (lambda: ViT(1, 32, width=40), "multiple of 32"),
+        (lambda: UViT(1, 30), "use 28 or 32"),
+        (lambda: build({"name": "resnet"}), "unknown"),
+        (lambda: build({"name": "unet", "depht": 3}), "do not fit"),
+    ],
+)
+def test_refusals(bad, says: str) -> None:  # noqa: ANN001 - a zero-argument call
+    with pytest.raises(ValueError, match=says):
+        bad()
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 28, 32, 48, 64, 96, 128, 256])
+@pytest.mark.parametrize("seconds", [30.0, 300.0, 3600.0])
+def test_derived_nets_take_every_size(size: int, seconds: float) -> None:
+    derived = derive(size, 3, seconds)
+    net = build(derived.net)
+    out = net(torch.zeros(1, 3, size, size), torch.zeros(1))
+    assert out.shape == (1, 3, size, size)
+    assert derived.reason
+
+
+def test_longer_budgets_get_no_smaller_nets() -> None:
+    sizes = [
+        sum(p.numel() for p in build(derive(32, 3, seconds).net).parameters())
+        for seconds in (10.0, 120.0, 3000.0, 36000.0)
+    ]
+    assert sizes == sorted(sizes)
+
+
+def test_timing_leaves_the_net_alone_and_reports_every_way() -> None:
+    net = awake(NETS[0])
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    timed = fastest(net, torch.device("cpu"), batch=2, seconds=0.02)
+    assert len(timed.images_per_second) == 4
+    assert all(speed > 0 for _, speed in timed.images_per_second)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+    assert "bfloat16" in timed.reason
