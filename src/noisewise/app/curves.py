@@ -8,6 +8,12 @@ from html import escape
 from noisewise.app import plots
 from noisewise.app.facts import Copies, Facts
 
+_LOSS_TEXT = "Loss in training and on held-out pictures; when only the first falls, it memorises."
+_GAP_TEXT = (
+    "How far the score of the generator's own pictures is from the teacher's. The loss itself is "
+    "not shown: it hovers about nothing whether the generator learns or not."
+)
+
 
 def nearest_plot(copies: Copies) -> str:
     """Distances to the nearest training picture, of generated and of held-out pictures."""
@@ -37,11 +43,10 @@ def learning_curves(facts: Facts) -> str:
     """Loss of each stage, and the distance over time; empty when nothing was logged."""
     figures = []
     for stage in dict.fromkeys(point.stage for point in facts.points):
-        drawing = _loss_curve(facts, stage)
+        gap = any(p.score_gap is not None for p in facts.points if p.stage == stage)
+        drawing = _gap_curve(facts, stage) if gap else _loss_curve(facts, stage)
         if drawing:
-            figures.append(
-                figure(drawing, f"Loss of the stage '{stage}', in training and held out.")
-            )
+            figures.append(figure(drawing, _GAP_TEXT if gap else _LOSS_TEXT))
     drawing = _distance_curve(facts)
     if drawing:
         figures.append(
@@ -84,6 +89,21 @@ def _loss_curve(facts: Facts, stage: str) -> str:
         )
     except ValueError:
         return ""  # this stage logged no finite loss: there is no curve to draw
+
+
+def _gap_curve(facts: Facts, stage: str) -> str:
+    points = [p for p in facts.points if p.stage == stage and p.score_gap is not None]
+    unit, seconds = _unit([point.seconds for point in points])
+    points = points[:: max(1, len(points) // 400)]
+    line = plots.Series(
+        "score gap", [p.seconds / seconds for p in points], [p.score_gap or 0.0 for p in points]
+    )
+    try:
+        return plots.curves(
+            [line], label_x=unit, label_y="score gap", title=f"Score gap, {stage}", log_y=True
+        )
+    except ValueError:
+        return ""  # no gap above nothing was logged
 
 
 def _distance_curve(facts: Facts) -> str:

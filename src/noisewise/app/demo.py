@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,8 @@ TEACHER_SHARE = 0.55  # of the budget; the rest distils
 NUM_JUDGED = 1000  # pictures for each distance
 NUM_SAMPLES = 64  # pictures on the sheet
 SEED = 0
+TEACHER = TrainConfig(seed=SEED)
+STUDENT = DistillConfig(seed=SEED)
 SUMMARY = "demo.json"
 
 
@@ -125,7 +127,7 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
         "1 of 3  A teacher learns to take noise off 6,000 pictures of garments, at every\n"
         f"        level of noise ({_length(budget)}). Held-out loss and distance shall fall."
     )
-    config = TrainConfig(budget=budget, seed=SEED)
+    config = replace(TEACHER, budget=budget)
     with _progress(config.amount) as progress:
         return train(
             demo_path(),
@@ -144,7 +146,7 @@ def _distill(run: Run, budget: str, stop: Stop) -> None:
         "2 of 3  A generator learns from that teacher to draw a garment in one network call\n"
         f"        ({_length(budget)}). It sees no picture. The distance shall fall."
     )
-    config = DistillConfig(budget=budget, seed=SEED)
+    config = replace(STUDENT, budget=budget)
     with _progress(config.amount) as progress:
         distill(run, config=config, on_record=progress.update, stop=stop)
 

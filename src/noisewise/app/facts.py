@@ -75,6 +75,7 @@ class Point:
     loss: float | None
     heldout_loss: float | None
     distance: float | None
+    score_gap: float | None = None
 
 
 @dataclass(frozen=True)

@@ -155,9 +155,11 @@ def _pictures(facts: Facts, share: float) -> str:
         )
     for way in facts.ways:
         figures.append(_sheet(way.pictures, _upper(way.name), _caption(way), share))
+    missing = "" if facts.ways else _missing("No model has been saved yet.")
+    if facts.real is None and facts.real_missing:
+        missing += _missing(facts.real_missing)
     if not figures:
-        return _section("Pictures", "", _missing("No model has been saved yet."))
-    missing = "" if facts.real is not None else _missing(facts.real_missing)
+        return _section("Pictures", "", missing)
     return _section(
         "Pictures",
         "Real ones beside generated ones. The generated ones are the first of their seed, none was "
@@ -181,9 +183,9 @@ def _upper(text: str) -> str:
 
 
 def _sheet(pictures: np.ndarray, title: str, caption: str, share: float) -> str:
-    shown = pictures[: _how_many(pictures, 64, share)]
-    columns = max(1, int(len(shown) ** 0.5))
-    shown = shown[: columns * (len(shown) // columns)]
+    columns = max(1, int(_how_many(pictures, 64, share) ** 0.5))
+    shown = pictures[: columns * columns]
+    columns = min(columns, len(shown))
     return (
         f"<figure><h3>{escape(title)}</h3>{_image(shown, columns, title)}"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
@@ -193,7 +195,7 @@ def _sheet(pictures: np.ndarray, title: str, caption: str, share: float) -> str:
 def _how_many(pictures: np.ndarray, most: int, share: float) -> int:
     """As many pictures as keep a sheet near 110,000 pixels: a page is no album."""
     _, height, width, _ = pictures.shape
-    return max(1, min(most, len(pictures), int(share * max(4, 110_000 // (height * width)))))
+    return max(1, min(most, int(share * max(4, 110_000 // (height * width)))))
 
 
 def _image(pictures: np.ndarray, columns: int, alt: str) -> str:

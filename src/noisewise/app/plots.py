@@ -26,6 +26,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # A curve is drawn with placeholder colours that no theme uses, then each one is swapped for the CSS
@@ -156,8 +157,10 @@ def curves(
     figure, axes = _axes(label_x, label_y)
     if log_x:
         axes.set_xscale("log")
+        _label_logarithm(axes.xaxis)
     if log_y:
         axes.set_yscale("log")
+        _label_logarithm(axes.yaxis)
     for colour, line in zip(_SERIES, kept, strict=False):
         _draw(axes, line, colour)
     if floor is not None and math.isfinite(floor[1]) and (floor[1] > 0 or not log_y):
@@ -247,6 +250,15 @@ def _axes(label_x: str, label_y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _label_logarithm(axis: Axis) -> None:
+    """Label a logarithm at 1, 2, 5, with plain numbers: short ranges have labels too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def _draw(axes: Axes, line: Series, colour: str) -> None:
     """Put one line, its band and its name on the axes."""
     if line.style == "points":
@@ -283,6 +295,7 @@ def _svg(figure: Figure, axes: Axes, lines: Sequence[Series], title: str) -> str
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     # Inline, the drawing's own style sheet would reach the whole page; its size is the page's.
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
     text = re.sub(r" font-family: [^;\"]*;", "", text)

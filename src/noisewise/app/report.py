@@ -139,6 +139,7 @@ def _points(records: list[Record]) -> tuple[Point, ...]:
             r.loss,
             r.heldout_loss,
             r.distance,
+            r.fisher,
         )
         for r in records
     )

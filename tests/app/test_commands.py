@@ -1,0 +1,180 @@
+"""Each command on a tiny real run: results on stdout, notes on stderr, codes as promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from noisewise.app import cli
+
+Settings = Callable[[str], list[str]]
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    """Run a command with --json and return its one object."""
+    assert cli.main([*words, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_inspect(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.png"
+    found = told(capsys, "inspect", str(folder), "--out", str(sheet))
+    assert found["num_pictures"] == 120
+    assert found["classes"] == {"round": 60, "rounder": 60}
+    assert sum(item["count"] for item in found["skipped"]) == 2
+    with Image.open(sheet) as image:
+        assert image.width > 100
+    assert cli.main(["inspect", str(folder)]) == 0
+    assert "120 usable pictures" in capsys.readouterr().out
+
+
+def test_dry_run_says_why_and_writes_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", str(folder), "--out", str(out), "--dry-run", "--lr", "0.01"]
+    derived = told(capsys, *words)["derived"]
+    assert derived["lr"] == {"value": 0.01, "reason": "set by hand"}
+    assert all(item["reason"] for item in derived.values())
+    assert not out.exists()
+    assert cli.main(words) == 0
+    assert "set by hand" in capsys.readouterr().out
+
+
+def test_train_leaves_a_run_and_says_what_is_next(
+    teacher_run: Path, folder: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(folder), "--out", str(teacher_run), "--budget", "2000images"]
+    before = (teacher_run / "teacher" / "model.safetensors").read_bytes()
+    values = told(capsys, "train", *words, *settings("train"))
+    assert values["stage"] == "teacher"
+    assert values["finished"]
+    assert values["images"] >= 2000
+    assert (teacher_run / "teacher" / "model.safetensors").read_bytes() == before
+    assert cli.main(["train", *words, *settings("train")]) == 0
+    out, err = capsys.readouterr()
+    assert f"next: noisewise distill {teacher_run}" in out
+    assert "already finished" in err
+
+
+def test_sample_a_sheet_a_folder_and_a_teacher(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet, single = tmp_path / "sheet.png", tmp_path / "single"
+    run = str(distilled_run)
+    values = told(capsys, "sample", run, "-n", "9", "--out", str(sheet), "--scale", "2")
+    assert (values["model"], values["network_calls"]) == ("generator", 1)
+    with Image.open(sheet) as image:
+        assert image.size == (2 * (3 * 16 + 2),) * 2
+        first = np.asarray(image.convert("RGB"))[:32:2, :32:2]
+    told(capsys, "sample", run, "-n", "3", "--out", str(single))
+    assert sorted(p.name for p in single.iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    with Image.open(single / "00000.png") as image:
+        assert np.array_equal(np.asarray(image), first)  # the same seed, however many are drawn
+    values = told(
+        capsys, "sample", run, "-n", "2", "--teacher", "--steps", "4", "--out", str(single)
+    )
+    assert (values["model"], values["network_calls"]) == ("teacher", 7)
+
+
+def test_sample_does_not_write_over_other_things(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("dear")
+    run = str(distilled_run)
+    assert cli.main(["sample", run, "--out", str(tmp_path)]) == 2
+    assert "holds something else (thesis.tex)" in capsys.readouterr().err
+    assert cli.main(["sample", run, "--out", str(tmp_path / "x.jpg")]) == 2
+    assert "PNG" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_evaluate_has_the_promised_keys(
+    distilled_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = told(capsys, "evaluate", str(distilled_run), "-n", "128")
+    promised = (
+        "model num_images distance distance_low distance_high floor wasserstein copies "
+        "seconds_per_image network_calls device"
+    )
+    assert set(promised.split()) <= set(values)
+    assert values["num_images"] == 128
+    assert {"fraction", "threshold"} <= set(values["copies"])
+    assert values["distance_low"] <= values["distance"] <= values["distance_high"]
+    assert cli.main(["evaluate", str(distilled_run), "-n", "128", "--teacher"]) == 0
+    out, err = capsys.readouterr()
+    assert "distance" in out
+    assert "judging" in err
+
+
+@pytest.mark.parametrize("command", ["distill", "sample", "evaluate", "report"])
+def test_without_a_run_there_is_one_sentence(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, str(tmp_path / "nothing")]) == 2
+    err = capsys.readouterr().err
+    assert "no run" in err
+    assert len([line for line in err.splitlines() if line.startswith("noisewise ")]) == 1
+
+
+def test_a_damaged_model_is_one_sentence(
+    teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "damaged"
+    shutil.copytree(teacher_run, run)
+    weights = run / "teacher" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert cli.main(["sample", str(run), "--out", str(tmp_path / "x.png")]) == 2
+    err = capsys.readouterr().err
+    assert "model.safetensors" in err
+    assert "Traceback" not in err
+
+
+def test_train_into_a_strangers_folder_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    assert cli.main(["train", str(folder), "--out", str(tmp_path)]) == 2
+    assert "something else" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_printed_line_goes_on(
+    number: signal.Signals, code: int, folder: Path, settings: Settings, tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped run"
+    words = [str(folder), "--out", str(out), "--budget", "10m", *settings("train")]
+    command = [sys.executable, "-m", "noisewise", "train", *words]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    log = out / "log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    printed, noted = process.communicate(timeout=60)
+    assert process.returncode == code, noted
+    assert printed == ""
+    assert (out / "checkpoints" / "teacher.safetensors").exists()
+    line = next(line for line in noted.splitlines() if line.startswith("Saved. To go on: "))
+    assert line.endswith(f"train {words[0]} --out '{out}' --budget 10m {' '.join(words[5:])}")
+    steps = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert steps > 0
