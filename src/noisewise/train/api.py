@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from torch import nn
+
 from noisewise.train.card import model_card
 from noisewise.train.checkpoint import write_text
 from noisewise.train.config import DistillConfig, TrainConfig
@@ -137,6 +139,8 @@ def distill(
     engine = Engine.choose(config.device, config.precision, config.threads)
     with run.locked():
         run.begin_distill(config)
+        batch = config.batch or config.recipe.batch
+        engine = _quickest(engine, config, teacher.denoiser, batch)
         stage = StudentStage(teacher, config, engine)
         loop = Loop(stage, config.amount, student_pace(config.recipe))
         run.resume(loop, "generator")
@@ -202,7 +206,8 @@ def _train(
     build: Build | None,
 ) -> None:
     with engine.seeded(config.seed):
-        denoiser = build_denoiser(plan.net, plan.sigma_data, build=build)
+        denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, build)
+    engine = _quickest(engine, config, denoiser, plan.batch)
     stage = TeacherStage(pictures, denoiser, plan, config, engine)
     loop = Loop(stage, config.amount, teacher_pace(config.recipe))
     run.resume(loop, "teacher")
@@ -214,6 +219,17 @@ def _train(
         _save_teacher(run, stage, loop)
     else:
         run.note("teacher", loop, run.finished("teacher"), {})
+
+
+def _quickest(
+    engine: Engine, config: TrainConfig | DistillConfig, denoiser: nn.Module, batch: int
+) -> Engine:
+    """Time the precisions, where none was asked for; a budget in images stays reproducible."""
+    if config.precision != "auto" or config.amount.seconds is None:
+        return engine
+    net = getattr(denoiser, "net", None)
+    timed = isinstance(net, nn.Module) and isinstance(getattr(net, "config", None), dict)
+    return engine.quickest(net, batch) if timed else engine
 
 
 def _save_teacher(run: Run, stage: TeacherStage, loop: Loop) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from noisewise.nets.derive import fastest
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -20,9 +22,10 @@ class Engine:
 
     Args:
         device: where the nets live.
-        dtype: arithmetic inside the nets: float32, or bfloat16 by autocast over float32 weights.
+        dtype: arithmetic inside the nets: float32, or bfloat16 beside float32 masters (see `Twin`).
         check_every: steps between looks at the loss. Reading a number from a GPU waits for it, so
             there it is more than 1; trouble is then seen a few steps late and rolled back.
+        why: how the precision was chosen.
 
     Example:
         >>> Engine.choose("cpu").describe()
@@ -32,6 +35,7 @@ class Engine:
     device: torch.device
     dtype: torch.dtype = torch.float32
     check_every: int = 1
+    why: str = ""
 
     @classmethod
     def choose(
@@ -63,9 +67,16 @@ class Engine:
         layout = torch.channels_last if values.ndim == 4 else torch.preserve_format
         return values.to(self.device, memory_format=layout, non_blocking=True)
 
-    def autocast(self) -> torch.autocast:
-        """Context in which nets compute in this engine's precision."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+    def quickest(self, net: nn.Module, batch: int, seconds: float = 2.0) -> Engine:
+        """Time a step of this net in float32 and bfloat16 here; return the engine that is quicker.
+
+        Args:
+            net: as `nets.derive.build` makes it.
+            batch: images a step.
+            seconds: about how long to measure.
+        """
+        timed = fastest(net, self.device, batch, seconds)
+        return replace(self, dtype=timed.dtype, why=timed.reason)
 
     def generator(self, seed: int) -> torch.Generator:
         """Source of random numbers on the device."""
@@ -89,7 +100,8 @@ class Engine:
 
     def describe(self) -> str:
         """Device and precision in words."""
-        return f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        named = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        return f"{named} ({self.why})" if self.why else named
 
 
 def channels_last(module: Module) -> Module:

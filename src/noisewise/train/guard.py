@@ -10,7 +10,7 @@ from noisewise.train.recipes import StudentRecipe
 
 _ARMED_AFTER = 0.05  # share of the budget after which the score gap is watched: it starts at 0
 _ARMED_STEPS = 50
-_SLOW, _FAST = 0.98, 0.8  # running means of the score gap
+_SLOW, _FAST = 0.98, 0.5  # running means of the score gap: what is ordinary, and what is now
 
 
 class Guard:
@@ -55,10 +55,11 @@ class Guard:
         if not state["lowest_spread"] <= spread <= recipe.spread[1]:
             return f"the generated pictures' spread is {spread:.2g} times that of the data"
         fisher, first = measured["fisher"], state["steps"] == 0
+        before = fisher if first else state["slow"]
         for name, keep in (("slow", _SLOW), ("fast", _FAST)):
             state[name] = fisher if first else keep * state[name] + (1 - keep) * fisher
         state["steps"] += 1
         armed = progress > _ARMED_AFTER and state["steps"] > _ARMED_STEPS
-        if armed and state["fast"] > recipe.fisher_jump * state["slow"]:
-            return f"the gap of the scores jumped to {state['fast']:.3g} from {state['slow']:.3g}"
+        if armed and state["fast"] > recipe.fisher_jump * before:
+            return f"the gap of the scores jumped to {state['fast']:.3g} from {before:.3g}"
         return None

@@ -41,10 +41,10 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
         denoiser.net.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"{folder / 'model.safetensors'} does not fit its config.json") from error
-    denoiser = channels_last(denoiser).eval().requires_grad_(False)
+    denoiser = channels_last(denoiser).requires_grad_(False)
     if config.kind == "teacher":
-        return Teacher(denoiser, config)
-    return Generator(denoiser, config, _teacher_beside(folder, build))
+        return Teacher(denoiser, config).eval()
+    return Generator(denoiser, config, _teacher_beside(folder, build)).eval()
 
 
 def build_denoiser(

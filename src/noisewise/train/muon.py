@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 # First layers, last layers, embeddings and modulation are no hidden matrices: their rows or columns
-# stand for pixels, frequencies, classes. A net may say so itself (`net.adam_parameters`, names).
+# stand for pixels, frequencies, classes. A net may say so itself (`net.adam_parameters`, prefixes).
 EDGES = ("inp", "out", "stem", "head", "patch", "unpatch")  # first component of a name
-EMBEDDINGS = ("emb", "cls", "class", "label", "pos", "modulat", "noise", "freq")  # any component
-MODULATION = ("e", "mod")
+EMBEDDINGS = ("emb", "cls", "class", "label", "pos", "noise", "freq")  # any component
+MODULATION = ("e", "mod", "modulation")  # any component, whatever a net says
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -119,12 +119,20 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """
     a, b, c = _COEFFICIENTS
     x = matrices.bfloat16() if matrices.is_cuda else matrices
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
+    # X_k is a polynomial of X X^T times X: iterate on the small square matrix, and multiply the
+    # long one once at the end (a quarter of the products for a 128 x 1152 convolution).
+    square = x.square().sum((-2, -1), keepdim=True) + 1e-14
+    gram = (x @ x.mT) / square
+    product: Tensor | None = None
     for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        step = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        step.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = step if product is None else step @ product
+        gram = step @ gram @ step
+    assert product is not None
+    x = (product @ x) * square.rsqrt()
     return (x.mT if tall else x).to(matrices.dtype)
 
 
@@ -249,18 +257,15 @@ def split_parameters(net: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
-        outside = name.startswith(tuple(own)) if own is not None else _is_outside(name)
+        edge = name.startswith(tuple(own)) if own is not None else _is_outside(name)
+        outside = edge or any(part in MODULATION for part in name.split("."))
         (rest if outside or parameter.ndim < 2 else hidden).append(parameter)
     return hidden, rest
 
 
 def _is_outside(name: str) -> bool:
     parts = name.split(".")
-    return (
-        parts[0].startswith(EDGES)
-        or any(part in MODULATION for part in parts)
-        or any(part.startswith(EMBEDDINGS) for part in parts)
-    )
+    return parts[0].startswith(EDGES) or any(part.startswith(EMBEDDINGS) for part in parts)
 
 
 def adam(

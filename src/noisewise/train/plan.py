@@ -6,7 +6,15 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from noisewise.diffusion import EDMWeight, KarrasUniform, LogNormal, Weight, draw_to_dict
+from noisewise.diffusion import (
+    EDMWeight,
+    KarrasUniform,
+    LogNormal,
+    Prediction,
+    Weight,
+    draw_to_dict,
+)
+from noisewise.nets.derive import derive
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 
 if TYPE_CHECKING:
@@ -34,6 +42,7 @@ class TeacherPlan:
     channels: int
     classes: tuple[str, ...]
     net: dict[str, Any]
+    prediction: Prediction
     sigma_data: float
     noise: LogNormal
     batch: int
@@ -77,7 +86,16 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     sigma_data = float(pictures.sigma_data())
     if not sigma_data > 0:
         raise ValueError(f"all pixels in {pictures.source} are equal; there is nothing to learn")
-    net, why_net = plan_net(config, size, channels, len(classes), engine)
+    derived = derive(
+        size,
+        channels,
+        config.amount.seconds,
+        engine.device.type,
+        config.net,
+        config.widths,
+        len(classes),
+        recipe.dropout,
+    )
     noise, why_noise = _noise(recipe, sigma_data, size)
     flips, why_flips = _flips(config, pictures)
     lr, adam_lr, why_lr = _learning_rates(config)
@@ -85,7 +103,8 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         size=size,
         channels=channels,
         classes=classes,
-        net=net,
+        net=derived.net,
+        prediction=derived.prediction,
         sigma_data=sigma_data,
         noise=noise,
         batch=config.batch or recipe.batch,
@@ -96,7 +115,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "size": _why(config.size, "as the pictures are"),
             "channels": _why(config.channels, "as the pictures are"),
             "classes": why_classes,
-            "net": why_net,
+            "net": derived.reason,
             "sigma_data": "standard deviation of all training pixels in [-1, 1]",
             "noise": why_noise,
             "batch": _why(config.batch, "best of 32, 64, 128 measured on 2 cores"),
@@ -105,33 +124,6 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "flips": why_flips,
         },
     )
-
-
-def plan_net(
-    config: TrainConfig, size: int, channels: int, num_classes: int, engine: Engine
-) -> tuple[dict[str, Any], str]:
-    """Configuration of the net for `nets.derive.build`, and why.
-
-    Raises:
-        ValueError: if the size does not divide into patches.
-    """
-    patch = _patch(size)
-    if size % patch:
-        low = size - size % patch
-        raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + patch}")
-    widths, why = _widths(config, size, engine)
-    net: dict[str, Any] = {
-        "name": "unet" if config.net == "auto" else config.net,
-        "channels": channels,
-        "size": size,
-        "widths": widths,
-        "blocks": [1] * len(widths),
-        "patch": patch,
-        "attention": True,
-        "dropout": config.recipe.dropout,
-        "num_classes": num_classes,
-    }
-    return net, why
 
 
 def generator_noise(recipe: StudentRecipe) -> KarrasUniform:
@@ -166,26 +158,6 @@ def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], 
             f"{pictures.source} has no class subfolders or labels; train without --classes"
         )
     return tuple(pictures.classes), "class subfolders or labels of the data"
-
-
-def _widths(config: TrainConfig, size: int, engine: Engine) -> tuple[list[int], str]:
-    if config.widths:
-        return list(config.widths), "set by hand"
-    if size < 16:
-        return [32, 64], "pictures below 16 pixels need no third resolution"
-    if engine.device.type != "cpu":
-        return [64, 128, 256], "a GPU has time for a wide net"
-    seconds = config.amount.seconds
-    if seconds is not None and seconds < 150:
-        return [24, 48, 96], "the fastest U-Net, for CPU budgets below 150 s"
-    return [32, 64, 128], "the best U-Net for minutes of CPU, of seven nets measured"
-
-
-def _patch(size: int) -> int:
-    """Side of a patch: 1 below 16 pixels, 2 up to 64, then for about 32 x 32 patches."""
-    if size < 16:
-        return 1
-    return 2 if size <= 64 else 2 ** round(math.log2(size / 32))
 
 
 def _noise(recipe: TeacherRecipe, sigma_data: float, size: int) -> tuple[LogNormal, str]:

@@ -19,7 +19,7 @@ class TeacherRecipe:
     """Muon for hidden matrices and convolutions with Adam for the rest, or AdamW for everything."""
     lr: float = 0.015
     """Learning rate of Muon."""
-    adam_lr: float = 0.0045
+    adam_lr: float = 0.015
     """Learning rate of Adam beside Muon."""
     adamw_lr: float = 0.003
     """Learning rate of AdamW, when it does everything."""
@@ -53,6 +53,8 @@ class TeacherRecipe:
     """Held-out pictures, at most, for a held-out loss."""
     distance_images: int = 256
     """Generated pictures, at most, for a distance; 0: measure none."""
+    sampler_images: int = 256
+    """Generated pictures for each distance in the choice of the sampler; 0: keep the next three."""
     reference_images: int = 2000
     """Real pictures, at most, for a distance."""
     evaluation_share: float = 0.04

@@ -159,7 +159,8 @@ class Run:
         return f"Run({str(self.path)!r}, finished={done})"
 
     def write(self) -> None:
-        """Write run.json."""
+        """Write run.json; what is in memory is then as it would be read."""
+        self.info = json.loads(json.dumps(self.info))
         write_json(self.path / "run.json", self.info)
 
     def finished(self, stage: StageName) -> bool:

@@ -35,6 +35,7 @@ from noisewise.train.muon import Optimizers, adam
 from noisewise.train.plan import generator_noise, student_values
 from noisewise.train.recipes import StudentRecipe
 from noisewise.train.stage import Judgement, Pace
+from noisewise.train.twin import Twin
 
 if TYPE_CHECKING:
     from noisewise.train.config import DistillConfig
@@ -114,6 +115,9 @@ class StudentStage:
         self._generator = copy.deepcopy(self._frozen).requires_grad_(True)
         self._fake = copy.deepcopy(self._frozen).requires_grad_(True)
         self._shadow = copy.deepcopy(self._frozen)
+        self._teacher.denoiser.to(engine.dtype)
+        self._twin = Twin(self._generator, engine.dtype)
+        self._fake_twin = Twin(self._fake, engine.dtype)
         fake_lr = recipe.fake_lr * self.lr / recipe.lr
         self._optimizers = Optimizers([adam(self._generator.parameters(), self.lr, recipe.betas)])
         self._fake_optimizers = Optimizers([adam(self._fake.parameters(), fake_lr, recipe.betas)])
@@ -154,8 +158,8 @@ class StudentStage:
         recipe, engine, n = self._recipe, self.engine, self.batch
         only_fake = step < recipe.fake_warmup_steps
         labels = self._labels()
-        with torch.set_grad_enabled(not only_fake), engine.autocast():
-            x_g = one_call(self._generator, self._normal(), self.sigma_init, labels)
+        with torch.set_grad_enabled(not only_fake):
+            x_g = one_call(self._twin.module, self._normal(), self.sigma_init, labels)
         fake_loss = torch.zeros((), device=engine.device)
         for _ in range(recipe.fake_steps):
             fake_loss = self._fake_step(x_g, labels, factor)
@@ -165,22 +169,23 @@ class StudentStage:
             nothing = torch.zeros_like(fake_loss)
             return torch.stack([nothing, nothing, fake_loss, nothing, *spread])
         sigma = self._noise.sample(n, self._draws, engine.device)
-        with engine.autocast():
-            identity = score_identity_loss(
-                self._frozen,
-                self._fake,
-                x_g,
-                sigma,
-                self._normal(),
-                labels,
-                lam=self.lam,
-                weight=recipe.weight,
-                grad_through=recipe.grad_through,
-                sigma_data=self._teacher.config.sigma_data,
-            )
+        identity = score_identity_loss(
+            self._frozen,
+            self._fake_twin.module,
+            x_g,
+            sigma,
+            self._normal(),
+            labels,
+            lam=self.lam,
+            weight=recipe.weight,
+            grad_through=recipe.grad_through,
+            sigma_data=self._teacher.config.sigma_data,
+        )
         identity.loss.backward()
+        self._twin.gather()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, recipe.clip)
         self._optimizers.step(factor)
+        self._twin.refresh()
         self._ema.update(n, images + n)
         return torch.stack(
             [identity.loss.detach(), norm, fake_loss, identity.fisher, *spread]
@@ -249,6 +254,8 @@ class StudentStage:
         """Restore what `learned` gave."""
         self._generator.load_state_dict(state["generator"])
         self._fake.load_state_dict(state["fake"])
+        self._twin.refresh()
+        self._fake_twin.refresh()
         for optimizers, name in (
             (self._optimizers, "optimizers"),
             (self._fake_optimizers, "fake_optimizers"),
@@ -302,13 +309,13 @@ class StudentStage:
 
     def _fake_step(self, x_g: Tensor, labels: Tensor | None, factor: float) -> Tensor:
         sigma = self._fake_noise.sample(self.batch, self._draws, self.engine.device)
-        with self.engine.autocast():
-            loss = fake_score_loss(
-                self._fake, x_g, sigma, self._normal(), self._weight, labels
-            ).mean()
+        fake = self._fake_twin
+        loss = fake_score_loss(fake.module, x_g, sigma, self._normal(), self._weight, labels).mean()
         loss.backward()
+        fake.gather()
         torch.nn.utils.clip_grad_norm_(self._fake_optimizers.parameters, self._recipe.clip)
         self._fake_optimizers.step(factor)
+        fake.refresh()
         return loss.detach()
 
     def _keep(self, value: float, high: float, share: float | None) -> None:
@@ -323,8 +330,7 @@ class StudentStage:
         start, parts, drawn = time.monotonic(), [], 0
         while drawn < wanted:
             count = min(_CHUNK, wanted - drawn)
-            with self.engine.autocast():
-                parts.append(self._teacher.draw(_SEED, drawn, count).float().cpu())
+            parts.append(self._teacher.draw(_SEED, drawn, count).float().cpu())
             drawn += count
             if not self._num_images and seconds is not None and time.monotonic() - start > seconds:
                 break
@@ -334,13 +340,12 @@ class StudentStage:
     @torch.no_grad()
     def _pictures(self, denoiser: Preconditioned, num_images: int) -> Tensor:
         """Pictures in one call, float [num_images, c, h, w] in [-1, 1] on the CPU."""
-        parts = []
+        parts, quick = [], Twin(denoiser, self.engine.dtype).module
         for start in range(0, num_images, _CHUNK):
             count = min(_CHUNK, num_images - start)
             z = self._teacher.noise(_SEED, start, count, stream=1)
             labels = self._teacher.labels(_SEED, start, count, None)
-            with self.engine.autocast():
-                drawn = one_call(denoiser, z, self.sigma_init, labels)
+            drawn = one_call(quick, z, self.sigma_init, labels)
             parts.append(drawn.float().clamp(-1, 1).cpu())
         return torch.cat(parts)
 
@@ -373,8 +378,7 @@ class StudentStage:
             part = pictures[start : start + _CHUNK].to(self.engine.device)
             noise = self._teacher.noise(_SEED, start, len(part), stream=3)
             labels = self._teacher.labels(_SEED, start, len(part), None)
-            with self.engine.autocast():
-                parts.append(second_call(self._frozen, part, sigma, noise, labels).float().cpu())
+            parts.append(second_call(self._frozen, part, sigma, noise, labels).float().cpu())
         return torch.cat(parts)
 
     def _labels(self) -> Tensor | None:

@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,13 +26,16 @@ from noisewise.train.loop import Loop, Record
 from noisewise.train.muon import build_optimizers
 from noisewise.train.plan import TeacherPlan, plan_teacher
 from noisewise.train.recipes import TeacherRecipe
+from noisewise.train.sampling import choose_sampler
 from noisewise.train.stage import Judgement, Pace
+from noisewise.train.twin import Twin
 
 if TYPE_CHECKING:
     from noisewise.train.config import TrainConfig
     from noisewise.train.data import Pictures
 
 _SHEET = 64  # pictures on a sample sheet
+_CHOICE = 10.0  # the choice of the sampler may take so many times longer than a distance
 _CHUNK = 64  # pictures drawn at a time when time is short
 _ENOUGH_HELD_OUT = 256  # real pictures, for a distance against held-out ones alone
 
@@ -61,7 +64,11 @@ def train(
     Source: Karras et al. 2022 (EDM), equation 2.
     """
     engine = Engine.choose(config.device, config.precision, config.threads)
-    plan = replace(plan_teacher(config, pictures, engine), sigma_data=denoiser.sigma_data)
+    plan = replace(
+        plan_teacher(config, pictures, engine),
+        sigma_data=denoiser.sigma_data,
+        prediction=denoiser.prediction,
+    )
     stage = TeacherStage(pictures, denoiser, plan, config, engine)
     loop = Loop(stage, config.amount, teacher_pace(config.recipe))
     yield from loop.records(stop)
@@ -129,7 +136,7 @@ class TeacherStage:
 
     name = "teacher"
     measures: tuple[str, ...] = ("loss", "grad_norm")
-    finish_cost = 1.2
+    finish_cost = 20.0  # a last distance, and the choice of the sampler
 
     def __init__(
         self,
@@ -149,7 +156,9 @@ class TeacherStage:
         self._training, self._held_out = pictures.split(config.seed)
         self._order = BatchOrder(self._training, config.seed)
         self.denoiser = engine.prepare(denoiser).train()
+        self._twin = Twin(self.denoiser, engine.dtype)
         self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
+        self._quick = Twin(self._shadow, engine.dtype)
         self._optimizers = build_optimizers(
             self.denoiser.net,
             recipe.optimizer,
@@ -164,6 +173,9 @@ class TeacherStage:
         self._best = 0
         self._losses: list[float] = []
         self._against = ""
+        self._sampler = SamplerSettings(
+            sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
+        )
         self._reference: Reference | None = None
         self._held: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
 
@@ -174,7 +186,8 @@ class TeacherStage:
             real, self._against = self._real()
             self._reference = Reference(self._pictures.tensor(real))
         return Judgement(
-            event=f"training on {len(self._training)} pictures, {len(self._held_out)} held out"
+            event=f"training on {len(self._training)} pictures, {len(self._held_out)} held out; "
+            f"on {self.engine.describe()}"
         )
 
     def step(self, step: int, images: int, factor: float) -> Tensor:
@@ -184,13 +197,15 @@ class TeacherStage:
         x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
         sigma = self.plan.noise.sample(n, self._draws, engine.device)
         noise = self._normal(x0.shape)
-        with self._dropout(step), engine.autocast():
+        with self._dropout(step):
             loss = denoising_loss(
-                self.denoiser, x0, sigma, noise, self.plan.weight, self._labels(chosen)
+                self._twin.module, x0, sigma, noise, self.plan.weight, self._labels(chosen)
             ).mean()
         loss.backward()
+        self._twin.gather()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
         self._optimizers.step(factor)
+        self._twin.refresh()
         self._ema.update(n, images + n)
         return torch.stack([loss.detach().float(), norm])
 
@@ -207,15 +222,35 @@ class TeacherStage:
         return Judgement(heldout_loss=losses[self._best], distance=distance)
 
     def finish(self, seconds: float | None) -> Judgement:
-        """Keep the average with the lowest held-out loss."""
+        """Keep the average with the lowest held-out loss, and choose its sampler."""
         judgement = self.judge(True, seconds)
         shares, losses = self._recipe.ema_shares, self._losses
         self.stats |= {"ema_share": shares[self._best], "heldout_loss": judgement.heldout_loss}
         if judgement.distance is not None:
             self.stats |= {"distance": judgement.distance, "distance_against": self._against}
+        why = self._choose_sampler(None if seconds is None else _CHOICE * seconds)
         listed = ", ".join(f"{s:g}: {x:.4f}" for s, x in zip(shares, losses, strict=True))
         event = f"kept the weight average over a share of {shares[self._best]:g}"
+        event += why
         return replace(judgement, event=f"{event} (held-out losses {listed})")
+
+    def _choose_sampler(self, seconds: float | None) -> str:
+        """Measure where to stop and in how many calls; returns the reason, for the log."""
+        if self._reference is None or not self._recipe.sampler_images:
+            return ""
+        self.best()
+        self._quick.refresh()
+        model = Teacher(self._quick.module, self.model_config())
+
+        def inputs(start: int, count: int) -> tuple[Tensor, Tensor | None]:
+            return model.noise(0, start, count), model.labels(0, start, count, None)
+
+        choice = choose_sampler(
+            model, self._reference, inputs, self._sampler, self._recipe.sampler_images, seconds
+        )
+        self._sampler = choice.settings
+        self.stats["sampler"] = choice.to_dict()
+        return f"; sampler {choice.settings.reason}"
 
     def retreat(self) -> str:
         """Nothing but the learning rate changes."""
@@ -232,18 +267,25 @@ class TeacherStage:
     def load_learned(self, state: dict[str, Any]) -> None:
         """Restore what `learned` gave."""
         self.denoiser.load_state_dict(state["weights"])
+        self._twin.refresh()
         self._optimizers.load_state_dict(state["optimizers"])
         self._optimizers.zero_grad()
         self._ema.load_state_dict(state["ema"])
 
     def rest(self) -> dict[str, Any]:
-        """Random state, best average, and what was measured."""
-        return {"draws": self._draws.get_state(), "best": self._best, "stats": self.stats}
+        """Random state, best average, sampler, and what was measured."""
+        return {
+            "draws": self._draws.get_state(),
+            "best": self._best,
+            "sampler": asdict(self._sampler),
+            "stats": self.stats,
+        }
 
     def load_rest(self, state: dict[str, Any]) -> None:
         """Restore what `rest` gave."""
         self._draws.set_state(state["draws"])
         self._best, self.stats = state["best"], state["stats"]
+        self._sampler = SamplerSettings(**state["sampler"])
 
     def keep_best(self, denoiser: Preconditioned) -> None:
         """Write the chosen average into a denoiser of the same architecture."""
@@ -256,19 +298,18 @@ class TeacherStage:
 
     def model_config(self) -> ModelConfig:
         """Return what teacher/config.json shall say."""
-        plan, recipe, pictures = self.plan, self._recipe, self._pictures
+        plan, pictures = self.plan, self._pictures
         return ModelConfig(
             kind="teacher",
             net=plan.net,
             sigma_data=plan.sigma_data,
+            prediction=plan.prediction,
             size=plan.size,
             channels=plan.channels,
             noise=draw_to_dict(plan.noise),
             classes=plan.classes,
             label_histogram=pictures.label_histogram if plan.classes else (),
-            sampler=SamplerSettings(
-                sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
-            ),
+            sampler=self._sampler,
             stats={
                 "num_pictures": len(pictures),
                 "fingerprint": pictures.fingerprint,
@@ -282,13 +323,14 @@ class TeacherStage:
         losses = []
         for index in range(len(self._recipe.ema_shares)):
             self._ema.copy_to(self._shadow, index)
+            self._quick.refresh()
             parts = []
             for at in range(0, len(x0), _SHEET):
                 part = slice(at, at + _SHEET)
                 condition = None if labels is None else labels[part]
-                with torch.no_grad(), self.engine.autocast():
+                with torch.no_grad():
                     loss = denoising_loss(
-                        self._shadow,
+                        self._quick.module,
                         x0[part],
                         sigma[part],
                         noise[part],
@@ -302,12 +344,13 @@ class TeacherStage:
     def _distance(self, seconds: float | None) -> float:
         """Distance of the best average's pictures to real ones: as many as the time allows."""
         assert self._reference is not None
-        teacher = Teacher(self.best(), self.model_config())
+        self.best()
+        self._quick.refresh()
+        teacher = Teacher(self._quick.module, self.model_config())
         start, parts, drawn = time.monotonic(), [], 0
         while drawn < self._recipe.distance_images:
             count = min(_CHUNK, self._recipe.distance_images - drawn)
-            with self.engine.autocast():
-                parts.append(teacher.draw(0, drawn, count).float().cpu())
+            parts.append(teacher.draw(0, drawn, count).float().cpu())
             drawn += count
             if seconds is not None and time.monotonic() - start > seconds:
                 break

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from noisewise.train.checkpoint import read_json
+from noisewise.train.config import TrainConfig
+from noisewise.train.engine import Engine
+from noisewise.train.log import Log
+from noisewise.train.loop import Record
+from noisewise.train.plan import plan_teacher
+from noisewise.train.recipes import TeacherRecipe
+from noisewise.train.run import Run
+from noisewise.train.sheet import save_sheet, sheet
+from tiny import tiny_pictures
+
+CONFIG = TrainConfig(budget="64images", recipe=TeacherRecipe(batch=16, distance_images=0))
+
+
+def create(path: Path, config: TrainConfig = CONFIG, seed: int = 0) -> Run:
+    pictures = tiny_pictures(seed=seed)
+    return Run.create(path, config, plan_teacher(config, pictures, Engine.choose("cpu")), pictures)
+
+
+def test_run_json_says_everything(tmp_path: Path) -> None:
+    run = create(tmp_path / "x")
+    info = read_json(tmp_path / "x" / "run.json")
+    assert info == run.info
+    assert info["seed"] == 0
+    assert info["train"]["recipe"]["batch"] == 16
+    assert info["derived"]["sigma_data"]["value"] > 0
+    assert all(derived["reason"] for derived in info["derived"].values())
+    assert {"noisewise", "torch", "python"} <= set(info["versions"])
+    assert info["data"]["num_training"] + info["data"]["num_held_out"] == 96
+    assert info["data"]["fingerprint"] == "blobs-96-8-0"
+
+
+def test_it_is_found_again_with_the_same_settings(tmp_path: Path) -> None:
+    create(tmp_path / "x")
+    created = Run.open(tmp_path / "x").info["created"]
+    again = create(tmp_path / "x", replace(CONFIG, budget="9999images", checkpoint_seconds=5.0))
+    assert again.info["created"] == created
+
+
+def test_other_settings_or_pictures_are_refused(tmp_path: Path) -> None:
+    create(tmp_path / "x")
+    before = (tmp_path / "x" / "run.json").read_bytes()
+    with pytest.raises(
+        ValueError, match=r"seed was 0 and is now 1; use the same settings, or name"
+    ):
+        create(tmp_path / "x", replace(CONFIG, seed=1))
+    with pytest.raises(ValueError, match=r"recipe\.lr was 0\.015 and is now 0\.1"):
+        create(tmp_path / "x", replace(CONFIG, recipe=replace(CONFIG.recipe, lr=0.1)))
+    with pytest.raises(ValueError, match="other pictures"):
+        create(tmp_path / "x", seed=5)
+    assert (tmp_path / "x" / "run.json").read_bytes() == before
+
+
+def test_a_place_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match=r"holds something else \(thesis\.tex\)"):
+        create(tmp_path)
+    with pytest.raises(ValueError, match="is a file"):
+        create(tmp_path / "thesis.tex")
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no run; train one first"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").write_text("{]")
+    with pytest.raises(ValueError, match="cannot be read"):
+        Run.open(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": 7}')
+    with pytest.raises(ValueError, match="another version"):
+        Run.open(tmp_path)
+
+
+def test_models_that_are_not_there_yet(tmp_path: Path) -> None:
+    run = create(tmp_path / "x")
+    with pytest.raises(
+        ValueError, match="no finished teacher yet; go on training: noisewise train"
+    ):
+        run.teacher()
+    with pytest.raises(ValueError, match="no generator yet; distil one: noisewise distill"):
+        run.generator()
+    assert not run.finished("teacher")
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
+    run = create(tmp_path / "x")
+    code = f"from noisewise.train.run import Run\nwith Run.open({str(run.path)!r}).locked(): pass"
+    with run.locked():
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+        assert b"another process is training" in other.stderr
+    with run.locked():
+        pass
+
+
+# ---------------------------------------------------------------------- the log
+def test_lines_between_are_averaged_and_what_is_rare_is_written(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl")
+    with log.writing("teacher", 0) as writer:
+        writer.write(Record("teacher", 0, 0, 0.0, event="begun"), 0.0)
+        for step in range(1, 101):
+            held_out = 0.5 if step == 42 else None
+            record = Record("teacher", step, step, 0.1, loss=float(step), heldout_loss=held_out)
+            writer.write(record, step / 10240)
+    records = log.read()
+    assert [r.step for r in records] == [0, 26, 42, 68, 94]
+    assert records[1].loss == pytest.approx(13.5)  # the mean of 1 ... 26
+    assert records[2].heldout_loss == 0.5
+
+
+def test_a_resume_drops_what_was_logged_after_the_checkpoint(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl")
+    with log.writing("teacher", 0) as writer:
+        for step in range(10):
+            writer.write(Record("teacher", step, step, 0.0, loss=1.0), step / 10)
+    with log.writing("generator", 0) as writer:
+        writer.write(Record("generator", 3, 3, 0.0, event="x"), 0.5)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"stage": "teacher", "st')  # cut short by a crash
+    with log.writing("teacher", 4) as writer:
+        writer.write(Record("teacher", 5, 5, 0.0, loss=2.0), 0.5)
+    found = [(r.stage, r.step) for r in log.read()]
+    assert found == [*(("teacher", s) for s in range(5)), ("generator", 3), ("teacher", 5)]
+    for line in (tmp_path / "log.jsonl").read_text().splitlines():
+        assert None not in json.loads(line).values()
+
+
+# ---------------------------------------------------------------------- sheets
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_sheet_shows_the_pictures_in_order(tmp_path: Path, channels: int) -> None:
+    images = torch.linspace(-1, 1, 10)[:, None, None, None].expand(10, channels, 4, 4)
+    save_sheet(tmp_path / "samples" / "a.png", images)
+    laid = np.asarray(Image.open(tmp_path / "samples" / "a.png"))
+    assert laid.shape[:2] == (8, 32)
+    assert np.array_equal(laid, sheet(images))
+    first_row = laid[0, ::4].reshape(8, -1)[:, 0]
+    assert first_row.tolist() == [0, 28, 57, 85, 113, 142, 170, 198]
+    assert (laid[4:, 8:] == 255).all()
