@@ -46,7 +46,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[s
             "widths": [8, 16],
             "batch": 32,
             "threads": 1,
-            "recipe": {"distance_images": 64, "num_steps": 3},
+            "recipe": {"distance_images": 64, "num_steps": 3, "sampler_images": 0},
         },
         "distill": {"batch": 32, "threads": 1, "recipe": {"distance_images": 128}},
     }

@@ -36,7 +36,7 @@ def test_the_demo_from_start_to_finish_and_again(
 ) -> None:
     """A very small demo leaves everything that was promised; the second call changes nothing."""
     monkeypatch.setattr(demo, "NUM_JUDGED", 64)
-    small = TeacherRecipe(distance_images=64, reference_images=256, num_steps=2)
+    small = TeacherRecipe(distance_images=64, reference_images=256, sampler_images=0, num_steps=2)
     monkeypatch.setattr(demo, "TEACHER", TrainConfig(widths=(8, 16), recipe=small))
     student = StudentRecipe(distance_images=128)
     monkeypatch.setattr(demo, "STUDENT", DistillConfig(recipe=student))

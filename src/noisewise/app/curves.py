@@ -20,7 +20,7 @@ def nearest_plot(copies: Copies) -> str:
     groups = [("generated", copies.distances), ("held-out, real", copies.held_out_distances)]
     drawing = plots.histograms(
         groups,
-        label_x="distance to the nearest training picture",
+        label_x="distance to the nearest training picture (root mean square)",
         label_y="share of pictures",
         title="Nearest training picture, generated and held-out",
     )

@@ -50,6 +50,7 @@ class Copies:
     threshold: float
     pictures: np.ndarray
     nearest: np.ndarray
+    shown_distances: tuple[float, ...]
     distances: tuple[float, ...]
     held_out_distances: tuple[float, ...]
 

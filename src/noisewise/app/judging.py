@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from noisewise.app.drawing import as_pixels
 from noisewise.app.facts import Copies, Way
@@ -148,24 +147,20 @@ def _copies(plan: _Plan, pictures: Pictures, trained: np.ndarray, held_out: np.n
     unseen = pictures.tensor(held_out[:_COPY_TESTED])
     flips = bool(pictures.suggest_flip()[0])
     found = copy_test(generated, training, unseen, flips=flips)
-    near = nearest(generated, training, k=2, flips=flips)
-    ratio = near.distance[:, 0] / near.distance[:, 1].clamp(min=1e-12)
-    order = torch.argsort(ratio)
-    first = order[:_PAIRS]
-    neighbours = np.asarray(pictures.images[trained[near.index[first, 0].cpu().numpy()]])
-    held_out_near = nearest(unseen, training, k=1, flips=flips).distance[:, 0]
+    first = found.closest(_PAIRS)
+    neighbours = np.asarray(pictures.images[trained[found.index[first].numpy()]])
+    unseen_near = nearest(unseen, training, k=1, flips=flips).distance[:, 0]
     return Copies(
         way=plan.name,
         num_images=len(generated),
-        fraction=float(found.fraction),
-        low=float(found.low),
-        high=float(found.high),
-        held_out_fraction=(
-            None if found.held_out_fraction is None else float(found.held_out_fraction)
-        ),
-        threshold=float(found.threshold),
+        fraction=found.fraction,
+        low=found.low,
+        high=found.high,
+        held_out_fraction=found.held_out_fraction,
+        threshold=found.threshold,
         pictures=as_pixels(generated[first]),
         nearest=neighbours,
-        distances=tuple(near.distance[order, 0].tolist()),
-        held_out_distances=tuple(held_out_near.tolist()),
+        shown_distances=tuple(found.distance[first].tolist()),
+        distances=tuple(found.distance.tolist()),
+        held_out_distances=tuple(unseen_near.tolist()),
     )

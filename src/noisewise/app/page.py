@@ -301,7 +301,7 @@ def _pairs(copies: Copies, share: float) -> str:
     blocks = []
     for start in range(0, count, columns):
         part = np.concatenate([made[start : start + columns], near[start : start + columns]])
-        figures = ", ".join(f"{d:.2f}" for d in copies.distances[start : start + columns])
+        figures = ", ".join(f"{d:.3f}" for d in copies.shown_distances[start : start + columns])
         columns_here = len(part) // 2
         blocks.append(
             f"<figure>{_image(part, columns_here, 'generated above, nearest training below')}"
