@@ -1,0 +1,79 @@
+"""The choice of the sampler against a mixture whose denoiser is exact, or spoilt where we say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from noisewise.train.description import SamplerSettings
+from noisewise.train.sampling import choose_sampler
+
+SPREAD = 0.5
+
+
+@dataclass(frozen=True)
+class Found:
+    value: float
+    low: float
+    high: float
+
+
+class Spread:
+    """Distance of the standard deviation to the data's: exact, with a narrow interval."""
+
+    def distance(self, images: Tensor) -> Found:
+        value = abs(images.std().item() - SPREAD)
+        return Found(value, value, value + 1e-3)
+
+
+def inputs(start: int, count: int) -> tuple[Tensor, None]:
+    generator = torch.Generator().manual_seed(start)
+    return torch.randn(count, 1, 8, 8, generator=generator), None
+
+
+def exact(x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+    """E[x0 | x] for pixels N(0, SPREAD^2)."""
+    share = SPREAD**2 / (SPREAD**2 + sigma**2)
+    return share.reshape(-1, 1, 1, 1) * x
+
+
+def spoilt(x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+    """As exact, but below 0.25 it doubles its answer: a net that knows nothing of low noise."""
+    wrong = torch.where(sigma < 0.25, 2.0, 1.0).reshape(-1, 1, 1, 1)
+    return exact(x, sigma) * wrong
+
+
+def test_a_net_that_is_bad_at_low_noise_is_stopped_above() -> None:
+    choice = choose_sampler(spoilt, Spread(), inputs, SamplerSettings(), num_images=128)
+    assert choice.settings.sigma_min in (0.3, 0.5)
+    found = dict(choice.by_stop)
+    assert found[0.03] > 10 * min(found[stop] for stop in (0.25, 0.35, 0.5))
+
+
+def test_an_exact_denoiser_is_followed_down() -> None:
+    # For Gaussian pixels D(x, sigma) has too little spread at every sigma above 0.
+    choice = choose_sampler(exact, Spread(), inputs, SamplerSettings(), num_images=128)
+    found = dict(choice.by_stop)
+    assert min(found, key=found.__getitem__) <= 0.08
+    assert found[1.0] > found[0.5] > found[0.25] > found[0.12]
+
+
+def test_all_that_was_tried_is_reported() -> None:
+    choice = choose_sampler(exact, Spread(), inputs, SamplerSettings(), num_images=64)
+    kept = next(d for n, s, d in choice.few if (n, s) == _key(choice.settings))
+    assert kept <= 1.1 * min(d for _, _, d in choice.few)
+    assert "measured on 64 pictures" in choice.settings.reason
+    assert len(choice.to_dict()["few"]) == 16
+
+
+@pytest.mark.parametrize("seconds", [1e-6, 60.0])
+def test_time_decides_how_many_pictures(seconds: float) -> None:
+    choice = choose_sampler(exact, Spread(), inputs, SamplerSettings(), 128, seconds)
+    assert choice.num_images == (64 if seconds < 1 else 128)
+
+
+def _key(settings: SamplerSettings) -> tuple[int, float]:
+    return settings.num_steps, settings.sigma_min
