@@ -14,10 +14,11 @@ from torch import Tensor
 from noisewise.train.config import Budget, TrainConfig
 from noisewise.train.engine import Engine
 from noisewise.train.loop import Loop, Record, TrainingFailed
+from noisewise.train.order import BatchOrder
 from noisewise.train.plan import plan_teacher
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.stage import Judgement, Pace
-from noisewise.train.teacher import BatchOrder, TeacherStage, teacher_pace, train
+from noisewise.train.teacher import TeacherStage, teacher_pace, train
 from tiny import tiny_denoiser, tiny_pictures
 
 QUICK = TeacherRecipe(batch=16, distance_images=0, heldout_every=0.25, distance_every=0.5)

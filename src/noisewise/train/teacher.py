@@ -24,6 +24,7 @@ from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher
 from noisewise.train.loop import Loop, Record
 from noisewise.train.muon import build_optimizers
+from noisewise.train.order import BatchOrder
 from noisewise.train.plan import TeacherPlan, plan_teacher
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.sampling import choose_sampler
@@ -86,41 +87,6 @@ def teacher_pace(recipe: TeacherRecipe) -> Pace:
         recipe.evaluation_share,
         recipe.tries,
     )
-
-
-class BatchOrder:
-    """Which pictures the next batch holds: a new random order each time round.
-
-    A function of the seed and the images seen, so that a resume needs no memory.
-
-    Example:
-        >>> order = BatchOrder(np.arange(3), seed=0)
-        >>> sorted(order.batch(seen=0, count=3).tolist()), len(order.batch(seen=2, count=8))
-        ([0, 1, 2], 8)
-    """
-
-    def __init__(self, indices: np.ndarray, seed: int) -> None:
-        """Order the pictures with these indices."""
-        self._indices = indices
-        self._seed = seed
-        self._round = -1
-        self._order = indices
-
-    def batch(self, seen: int, count: int) -> np.ndarray:
-        """Indices of the next `count` pictures after `seen` ones, int64."""
-        parts = []
-        while count > 0:
-            turn, start = divmod(seen, len(self._indices))
-            part = self._shuffled(turn)[start : start + count]
-            parts.append(part)
-            seen, count = seen + len(part), count - len(part)
-        return np.concatenate(parts)
-
-    def _shuffled(self, turn: int) -> np.ndarray:
-        if turn != self._round:
-            self._order = np.random.default_rng((self._seed, turn)).permutation(self._indices)
-            self._round = turn
-        return self._order
 
 
 class TeacherStage:
@@ -231,8 +197,7 @@ class TeacherStage:
         why = self._choose_sampler(None if seconds is None else _CHOICE * seconds)
         listed = ", ".join(f"{s:g}: {x:.4f}" for s, x in zip(shares, losses, strict=True))
         event = f"kept the weight average over a share of {shares[self._best]:g}"
-        event += why
-        return replace(judgement, event=f"{event} (held-out losses {listed})")
+        return replace(judgement, event=f"{event} (held-out losses {listed}){why}")
 
     def _choose_sampler(self, seconds: float | None) -> str:
         """Measure where to stop and in how many calls; returns the reason, for the log."""
