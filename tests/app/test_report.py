@@ -203,3 +203,8 @@ def test_a_browser_shows_it_without_errors_or_requests(page: Path, tmp_path: Pat
     # The browser's own errands may stand in the log; the page's may not.
     asked = re.findall(r'"url":"(https?://[^"]+)"', log.read_text())
     assert not [url for url in asked if page.name in url or "noisewise" in url]
+
+
+def test_a_clean_run_raises_no_alarm(distilled_run: Path) -> None:
+    """An interval that starts at nothing but rounding is no sign of copies."""
+    assert not [e for e in gather(Run.open(distilled_run), NUM_IMAGES).events if e.bad]

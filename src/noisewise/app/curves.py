@@ -93,6 +93,9 @@ def _loss_curve(facts: Facts, stage: str) -> str:
 
 def _gap_curve(facts: Facts, stage: str) -> str:
     points = [p for p in facts.points if p.stage == stage and p.score_gap is not None]
+    # It starts at nothing, because generator and fake score start equal: that is no news.
+    least = 1e-3 * max((p.score_gap or 0.0 for p in points), default=0.0)
+    points = [p for p in points if (p.score_gap or 0.0) >= least]
     unit, seconds = _unit([point.seconds for point in points])
     points = points[:: max(1, len(points) // 400)]
     line = plots.Series(

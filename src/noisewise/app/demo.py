@@ -31,7 +31,7 @@ TEACHER_SHARE = 0.55  # of the budget; the rest distils
 NUM_JUDGED = 1000  # pictures for each distance
 NUM_SAMPLES = 64  # pictures on the sheet
 SEED = 0
-TEACHER = TrainConfig(seed=SEED)
+TEACHER = TrainConfig(seed=SEED, classes=True)  # the packaged garments have ten names
 STUDENT = DistillConfig(seed=SEED)
 SUMMARY = "demo.json"
 

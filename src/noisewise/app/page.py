@@ -348,7 +348,7 @@ def _derived(facts: Facts) -> str:
     return _section(
         "What was decided, and why",
         "Each of these can be set by hand.",
-        _table(rows, ("value", "", "reason")),
+        _table(rows, ("what", "value", "reason")),
     )
 
 

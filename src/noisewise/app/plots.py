@@ -157,14 +157,15 @@ def curves(
     figure, axes = _axes(label_x, label_y)
     if log_x:
         axes.set_xscale("log")
-        _label_logarithm(axes.xaxis)
     if log_y:
         axes.set_yscale("log")
-        _label_logarithm(axes.yaxis)
     for colour, line in zip(_SERIES, kept, strict=False):
         _draw(axes, line, colour)
     if floor is not None and math.isfinite(floor[1]) and (floor[1] > 0 or not log_y):
         axes.axhline(floor[1], color=_INK, linewidth=1, linestyle=(0, (4, 3)), label=floor[0])
+    for axis, chosen in ((axes.xaxis, log_x), (axes.yaxis, log_y)):
+        if chosen:
+            _label_logarithm(axis)
     for x, name in marks:
         axes.axvline(x, color=_FAINT, linewidth=1)
         axes.annotate(
@@ -254,7 +255,9 @@ def _label_logarithm(axis: Axis) -> None:
     """Label a logarithm at 1, 2, 5, with plain numbers: short ranges have labels too."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    low, high = axis.get_view_interval()
+    short = high < 500 * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if short else (1.0,), numticks=9))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

@@ -27,6 +27,7 @@ from noisewise.train.sheet import COLUMNS
 _SHEET_NAME = re.compile(r"(teacher|generator)-(\d+)\.png")
 _STAGES: tuple[StageName, ...] = ("teacher", "generator")
 _TOO_MANY_SKIPPED = 0.05
+_FEW_COPIES = 0.005  # below it, a share says nothing about 500 pictures
 
 
 def report(
@@ -158,7 +159,7 @@ def _events(run: Run, records: list[Record], judged: Judged) -> tuple[Event, ...
             found.append(Event(stage, here[-1].seconds, text, True))
     seconds = records[-1].seconds if records else 0.0
     copies = judged.copies
-    if copies is not None and copies.low > (copies.held_out_fraction or 0.0):
+    if copies is not None and copies.low > max(copies.held_out_fraction or 0.0, _FEW_COPIES):
         text = (
             f"at least {100 * copies.low:.1f}% of the pictures copy a training picture; of real "
             f"held-out ones {100 * (copies.held_out_fraction or 0.0):.1f}% look like it"
