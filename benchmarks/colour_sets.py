@@ -17,8 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from noisewise.quality.copies import copy_test, nearest
-from noisewise.quality.distance import sliced_wasserstein
 from PIL import Image
 from torch import Tensor
 
@@ -27,6 +25,7 @@ import noisewise
 import ours
 import picture_sets
 import summaries
+from noisewise.quality import copy_test, nearest, sliced_wasserstein
 from noisewise.train.sheet import sheet
 
 NAME = "colour_sets"
@@ -93,6 +92,8 @@ def measure(
         "floor": held_out.distance(sides.training[:num_images]),
         "wasserstein": [float(level) for level in levels],
         "copies": float(copies.fraction),
+        "copies_low": float(copies.low),
+        "copies_high": float(copies.high),
         "copies_held_out": None if beside is None else float(beside),
         "copies_threshold": float(copies.threshold),
         "ms_per_image": [d.ms_per_image for d in drawn],
@@ -143,7 +144,8 @@ def listing(results: harness.Results, num_images: int) -> str:
         )  # fmt: skip
         groups.setdefault(key, []).append(cell)
     rows = []
-    for (name, minutes, share, who), cells in groups.items():
+    for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], WHO.index(k[3]))):
+        (name, minutes, share, who), cells = key, groups[key]
         first = cells[0]
         same = results.cells(
             {"set": name, "minutes": minutes, "share": share, "stage": "teacher"}
@@ -159,7 +161,7 @@ def listing(results: harness.Results, num_images: int) -> str:
                 None if who == "teacher" else summaries.ratio(
                     near, [cell.numbers("to_training") for cell in same]
                 ),
-                percent(first.number("copies")), percent(first.number("copies_held_out")),
+                copied(first), percent(first.number("copies_held_out")),
                 summaries.summarise([cell.numbers("ms_per_image") for cell in cells]),
                 first.values.get("grid"), len(cells),
             ]
@@ -170,6 +172,12 @@ def listing(results: harness.Results, num_images: int) -> str:
         "runs",
     ]  # fmt: skip
     return summaries.table(columns, rows)
+
+
+def copied(cell: harness.Cell) -> str:
+    """The share of copies with its interval."""
+    low, high = percent(cell.number("copies_low")), percent(cell.number("copies_high"))
+    return f"{percent(cell.number('copies'))} [{low}, {high}]"
 
 
 def percent(share: float | None) -> str | None:

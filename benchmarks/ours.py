@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from noisewise.quality.distance import Reference
 from torch import Tensor
 
 import harness
 import noisewise
+from noisewise.quality import Reference
 from noisewise.train.config import DistillConfig, TrainConfig
 from noisewise.train.generator import Generator, Teacher
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from noisewise.quality.distance import sliced_wasserstein
 from torch import Tensor
 
 import harness
@@ -27,6 +26,7 @@ import noisewise
 import ours
 import picture_sets
 import summaries
+from noisewise.quality import sliced_wasserstein
 
 NAME = "sampler_stop"
 STOPS = (0.002, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
@@ -133,9 +133,8 @@ def measure(subject: Subject, setting: dict[str, object]) -> harness.Values:
 # ------------------------------------------------------------------------------------------- tables
 
 
-def stops_table(results: harness.Results, name: str, num_images: int) -> str:
+def stops_table(results: harness.Results, match: harness.Setting) -> str:
     """Every last noise level of one set, and the chosen one, with ratios to the chosen one."""
-    match = {"set": name, "num_images": num_images}
     chosen = results.cells({**match, "stage": "chosen"})
     groups: dict[tuple[str, float], list[harness.Cell]] = {}
     for cell in results.cells({**match, "stage": "fixed"}):
@@ -171,18 +170,18 @@ def shown(cells: list[harness.Cell], value: str) -> str:
     return "-".join(f"{v:.3g}" for v in sorted({numbers[0], numbers[-1]})) if numbers else "-"
 
 
-def reasons(results: harness.Results, num_images: int) -> str:
-    """What noisewise said of each choice."""
-    cells = results.cells({"num_images": num_images, "stage": "chosen"})
-    lines = [f"- {cell.setting['set']}: {cell.values.get('reason')}" for cell in cells]
-    return "\n".join(["Why noisewise chose what it chose:", "", *lines])
+def reasons(results: harness.Results, match: harness.Setting) -> str:
+    """What noisewise said of its choice for one set."""
+    cells = results.cells({**match, "stage": "chosen"})
+    return "\n".join(f"Seed {cell.setting['seed']}: {cell.values.get('reason')}." for cell in cells)
 
 
-def speckle_table(results: harness.Results, num_images: int) -> str:
+def speckle_table(results: harness.Results, matches: list[harness.Setting]) -> str:
     """What a little white noise on real pictures costs with each witness."""
     rows = []
-    for cell in results.cells({"num_images": num_images, "stage": "speckle"}):
-        if cell.setting.get("seed") == 0:
+    for match in matches:
+        # the pictures do not depend on the run, so that the cells of one seed tell all
+        for cell in results.cells({**match, "seed": 0, "stage": "speckle"}):
             rows.append(
                 [
                     str(cell.setting["set"]), f"{cell.asked('amount'):g}",
@@ -235,11 +234,18 @@ def main() -> None:
     conditions = harness.environment(threads) | (bench.conditions() if bench else {})
     results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)
     work = harness.work_folder(arguments, NAME)
+
+    def match_of(name: str) -> dict[str, object]:
+        given = runs.get(name)
+        run = given.name if given else f"{arguments.minutes:g} minutes"
+        judging = bench.fingerprint if bench and name == "fashion" else None
+        return {"set": name, "run": run, "judge": judging}
+
     for which in [] if arguments.table_only else sets:
         for seed in arguments.seeds:
             given = runs.get(which.name)
-            own: dict[str, object] = {"set": which.name, "seed": seed}
-            own["run"] = given.name if given else f"{arguments.minutes:g} minutes"
+            own = {**match_of(which.name), "seed": seed}
+            judging = bench if which.name == "fashion" else None
             wanted = settings(own, arguments.num_images, arguments.quick)
             if results.complete(wanted):
                 harness.note(f"[kept] {which.name}, seed {seed}")
@@ -249,7 +255,6 @@ def main() -> None:
                 data = picture_sets.prepare(which, arguments.data, work.parent / "data")
                 chain = ours.Chain(data, folder, 60 * arguments.minutes, 1.0, seed, threads)
                 ours.run_chain(results, own, chain)
-            judging = bench if which.name == "fashion" else None
             subject = open_subject(which, arguments, judging, folder)
             for setting in wanted:
                 results.cell(setting, lambda u=subject, t=setting: measure(u, t))
@@ -257,10 +262,11 @@ def main() -> None:
         f"n = {arguments.num_images} pictures; reference: the 10,000 test pictures (fashion), else "
         "all pictures of the set. Median [95 % bootstrap interval].",
     ]
-    for which in sets:
-        parts += [which.title + ":", stops_table(results, which.name, arguments.num_images)]
-    parts += [reasons(results, arguments.num_images)]
-    parts += ["The witnesses themselves:", speckle_table(results, arguments.num_images)]
+    matches = [{**match_of(w.name), "num_images": arguments.num_images} for w in sets]
+    for which, match in zip(sets, matches, strict=True):
+        title = f"{which.title} ({match['run']}):"
+        parts += [title, stops_table(results, match), reasons(results, match)]
+    parts += ["The witnesses themselves:", speckle_table(results, list(matches))]
     harness.publish(results, "Where the sampler stops", parts)
 
 

@@ -200,6 +200,7 @@ def draw_curve(done: Finished, totals: Sequence[float], share: float, path: Path
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "speedrun"
     from matplotlib import pyplot
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     curves = {
         "teacher alone, its best sampler": (ALONE, None),
@@ -228,8 +229,10 @@ def draw_curve(done: Finished, totals: Sequence[float], share: float, path: Path
     if drawn >= 2:
         axes.set(xscale="log", yscale="log", xlabel="minutes in all", ylabel="Frechet distance")
         axes.set_xticks(list(totals), [f"{minutes:g}" for minutes in totals])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.minorticks_off()
-        axes.set_title(f"Fashion-MNIST, {done.threads} threads: distance to the test pictures")
+        axes.set_title(f"Fashion-MNIST, CPU threads: {done.threads}; distance to the test pictures")
         axes.legend()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None})
