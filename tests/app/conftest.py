@@ -46,9 +46,18 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[s
             "widths": [8, 16],
             "batch": 32,
             "threads": 1,
-            "recipe": {"distance_images": 64, "num_steps": 3, "sampler_images": 0},
+            "recipe": {
+                "distance_images": 64,
+                "num_steps": 3,
+                "sampler_images": 0,
+                "heldout_every": 0.2,
+            },
         },
-        "distill": {"batch": 32, "threads": 1, "recipe": {"distance_images": 128}},
+        "distill": {
+            "batch": 32,
+            "threads": 1,
+            "recipe": {"distance_images": 128, "two_call_sigmas": [0.3]},
+        },
     }
     for name, value in values.items():
         (place / f"{name}.json").write_text(json.dumps(value))
@@ -63,7 +72,7 @@ def teacher_run(
 ) -> Path:
     """A run with a teacher; look, do not touch."""
     out = tmp_path_factory.mktemp("runs") / "discs"
-    words = [str(folder), "--out", str(out), "--budget", "2000images", *settings("train")]
+    words = [str(folder), "--out", str(out), "--budget", "1000images", *settings("train")]
     assert cli.main(["train", *words]) == 0
     return out
 
@@ -79,5 +88,5 @@ def distilled_run(
 
     out = tmp_path_factory.mktemp("runs") / "distilled"
     shutil.copytree(teacher_run, out)
-    assert cli.main(["distill", str(out), "--budget", "640images", *settings("distill")]) == 0
+    assert cli.main(["distill", str(out), "--budget", "320images", *settings("distill")]) == 0
     return out
