@@ -73,9 +73,9 @@ class TeacherRecipe:
 class StudentRecipe:
     """Constants of distillation by score identities (Zhou et al. 2024, SiD)."""
 
-    lam: float = 1.0
+    lam: float = 1.2
     """lambda of the loss L2 - lambda L1."""
-    weight: Literal["l1", "sigma", "none"] = "l1"
+    weight: Literal["l1", "sigma", "none"] = "sigma"
     """Weight of an image in the generator's loss."""
     grad_through: Literal["both", "none"] = "both"
     """Whether gradients flow through teacher and fake score; none is DMD."""
@@ -103,9 +103,9 @@ class StudentRecipe:
     """Lowest noise level of the generator's loss."""
     sigma_max: float = 80.0
     """Noise level at t = 1 of the generator's loss."""
-    t_min: float = 0.0
+    t_min: float = 0.2
     """Lowest t of the generator's loss, in Karras' variable from the low-noise end."""
-    t_max: float = 0.8
+    t_max: float = 0.7
     """Highest t of the generator's loss."""
     ema_shares: tuple[float, ...] = (0.05, 0.2, 0.5)
     """Look-backs of the weight averages, as shares of the images seen; the best one is kept."""

@@ -119,10 +119,10 @@ def choose_sampler(
     fewest = min(steps for (steps, _), d in few.items() if d.value <= _NEAR * best.value)
     chosen = min((k for k in few if k[0] == fewest), key=lambda k: few[k].value)
     ideal = min(by_stop, key=lambda stop: by_stop[stop].value)
+    few_calls = f"{few[chosen].value:.4f} in {2 * fewest - 1} calls, stopped at sigma {chosen[1]:g}"
     reason = (
-        f"measured on {num_images} pictures against held-out ones: distance "
-        f"{few[chosen].value:.4f} in {2 * fewest - 1} calls, stopped at sigma {chosen[1]:g} (best of 16: "
-        f"{best.value:.4f}); in 31 calls {by_stop[ideal].value:.4f} at {ideal:g}, "
+        f"measured on {num_images} pictures against held-out ones: distance {few_calls} "
+        f"(best of 16: {best.value:.4f}); in 31 calls {by_stop[ideal].value:.4f} at {ideal:g}, "
         f"{by_stop[min(by_stop)].value:.4f} at {min(by_stop):g}"
     )
     return SamplerChoice(
