@@ -193,13 +193,14 @@ def comparison(match: Match) -> str:
                 int(cells[0].number("calls") or 0),
                 summaries.summarise(values_of(cells, "ms_per_image")), summaries.summarise(near),
                 None if same else summaries.ratio(near, values_of(base, "distance")),
-                summaries.summarise(values_of(cells, "offline")), len(cells),
+                summaries.summarise(values_of(cells, "offline")),
+                summaries.summarise(values_of(cells, "cores_used")), len(cells),
             ]
         )  # fmt: skip
     columns = [
         "minutes", "project", "layout", "lr", "M parameters", "pictures a second, training",
         "ours is x as fast", "calls", "ms a picture", "Frechet distance", "x our distance",
-        "offline distance", "runs",
+        "offline distance", "cores used", "runs",
     ]  # fmt: skip
     return summaries.table(columns, rows)
 

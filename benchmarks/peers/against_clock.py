@@ -101,6 +101,7 @@ class Trained:
 
     steps: int
     seconds: float
+    cores_used: float
     last_loss: float
     weights: str
 
@@ -127,7 +128,7 @@ def train(
     generator = torch.Generator().manual_seed(task.seed)
     ema, steps, loss = PowerEMA(net), 0, torch.zeros(())
     net.train()
-    start = time.perf_counter()
+    start, processor = time.perf_counter(), time.process_time()
     while (passed := time.perf_counter() - start) < task.seconds:
         for group in optimizer.param_groups:
             group["lr"] = task.lr * lr_at(passed / task.seconds)
@@ -140,7 +141,9 @@ def train(
         ema.update(net)
         steps += 1
     seconds = time.perf_counter() - start
-    return Trained(steps, seconds, float(loss.detach()), _keep_better(net, ema, held_out, loss_of))
+    cores = (time.process_time() - processor) / seconds
+    weights = _keep_better(net, ema, held_out, loss_of)
+    return Trained(steps, seconds, cores, float(loss.detach()), weights)
 
 
 @torch.no_grad()
@@ -192,6 +195,7 @@ def finish(
         "parameters": sum(p.numel() for p in net.parameters()),
         "train_steps": trained.steps,
         "train_seconds": round(trained.seconds, 3),
+        "cores_used": round(trained.cores_used, 2),
         "images_seen": trained.steps * task.batch,
         "images_per_second": round(trained.steps * task.batch / trained.seconds, 2),
         "last_loss": trained.last_loss,

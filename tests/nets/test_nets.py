@@ -47,7 +47,7 @@ def test_starts_at_zero_and_keeps_the_shape(config: dict) -> None:
 @pytest.mark.parametrize("config", NETS, ids=ids)
 def test_rebuilds_from_its_configuration(config: dict) -> None:
     net = awake(config)
-    twin = build(net.config)
+    twin = build(dict(net.config))  # pyrefly: ignore[bad-argument-type, no-matching-overload]
     twin.load_state_dict(net.state_dict())
     x, level = pictures(config)
     torch.testing.assert_close(twin.eval()(x, level), net(x, level), rtol=0, atol=0)

@@ -148,4 +148,4 @@ def test_an_answer_that_is_no_feature_matrix_is_refused() -> None:
     with pytest.raises(ValueError, match="one row of features a picture"):
         extract(images, lambda x: x)
     with pytest.raises(ValueError, match="not finite"):
-        extract(images / 0, lambda x: x.flatten(1))
+        extract(images * float("nan"), lambda x: x.flatten(1))

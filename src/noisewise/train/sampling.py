@@ -20,7 +20,7 @@ from noisewise.diffusion import Denoiser, heun, karras_sigmas
 from noisewise.train.description import SamplerSettings
 
 _STOPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03)
-_NEAR = 1.1  # of the lowest distance: what counts as equal, for fewer calls
+_NEAR = 0.1  # share of the lowest distance: what counts as equal, for fewer calls
 _FEW = tuple((steps, stop) for steps in (4, 5, 6, 8) for stop in (0.5, 0.3, 0.18, 0.08))
 _CALLS = 2 * 16 - 1 + sum(2 * steps - 1 for steps, _ in _FEW)  # of all that is tried, a picture
 _CHUNK = 64
@@ -116,7 +116,9 @@ def choose_sampler(
         few[steps, stop] = reference.distance(_walk(denoiser, inputs, sigmas, num_images)[stop])
     best = min(few.values(), key=lambda distance: distance.value)
     # All samplers start from the same noise, so that their order is surer than their intervals say.
-    fewest = min(steps for (steps, _), d in few.items() if d.value <= _NEAR * best.value)
+    # An unbiased distance may be negative: then only the interval says what is near.
+    near = best.value + _NEAR * max(best.value, best.high - best.value)
+    fewest = min(steps for (steps, _), d in few.items() if d.value <= near)
     chosen = min((k for k in few if k[0] == fewest), key=lambda k: few[k].value)
     ideal = min(by_stop, key=lambda stop: by_stop[stop].value)
     few_calls = f"{few[chosen].value:.4f} in {2 * fewest - 1} calls, stopped at sigma {chosen[1]:g}"
