@@ -235,8 +235,8 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 def correlation(
     measure: np.ndarray, judged: np.ndarray, near: bool
-) -> tuple[float, float, float, int]:
-    """Rank correlation of medians over seeds, with an interval over seeds and damages.
+) -> tuple[float, np.ndarray, int]:
+    """Rank correlation of medians over seeds, its resamples, and the number of damages.
 
     Args:
         measure: [damages, seeds].
@@ -246,17 +246,19 @@ def correlation(
     kept = np.median(judged, 1) <= (NEAR if near else np.inf)
     measure, judged = measure[kept], judged[kept]
     value = rank_correlation(np.median(measure, 1), np.median(judged, 1))
-    rng, drawn = np.random.default_rng(0), []
+    rng, drawn = np.random.default_rng(0), []  # the same resamples for each measure: pairs
     num_damages, num_seeds = measure.shape
     for _ in range(RESAMPLES):
         rows = rng.integers(num_damages, size=num_damages)
         seeds = rng.integers(num_seeds, size=num_seeds)
-        if len(set(rows)) < 3:
-            continue
         x, y = (np.median(table[rows][:, seeds], 1) for table in (measure, judged))
         drawn.append(rank_correlation(x, y))
+    return value, np.array(drawn), num_damages
+
+
+def _with_interval(value: float, drawn: np.ndarray) -> str:
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return value, float(low), float(high), num_damages
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 # ------------------------------------------------------------------------------------------- tables
@@ -293,15 +295,21 @@ class Findings:
 
 
 def correlation_table(found: Findings) -> str:
-    """Rank correlations with the judge."""
-    judged, rows = found.array("judge"), []
-    for measure in MEASURES:
-        row: list[object] = [TITLES[measure]]
-        for near in (False, True):
-            value, low, high, count = correlation(found.array(measure), judged, near)
-            row.append(f"{value:.3f} [{low:.3f}, {high:.3f}] of {count}")
-        rows.append(row)
-    return summaries.table(["measure", "all damages", f"judge's distance up to {NEAR:g}"], rows)
+    """Rank correlations with the judge, and how much ours is above the others."""
+    judged = found.array("judge")
+    titles = [TITLES[measure] for measure in MEASURES]
+    rows: list[list[object]] = [[t] for t in [*titles, *(f"ours minus: {t}" for t in titles[1:])]]
+    counts = []
+    for near in (False, True):
+        made = [correlation(found.array(measure), judged, near) for measure in MEASURES]
+        ours = made[0]
+        texts = [_with_interval(value, drawn) for value, drawn, _ in made]
+        texts += [_with_interval(ours[0] - value, ours[1] - drawn) for value, drawn, _ in made[1:]]
+        for row, text in zip(rows, texts, strict=True):
+            row.append(text)
+        counts.append(ours[2])
+    columns = ["measure", f"all {counts[0]} damages", f"{counts[1]} that it puts up to {NEAR:g}"]
+    return summaries.table(columns, rows)
 
 
 def order_table(found: Findings) -> str:
@@ -384,7 +392,8 @@ def publish(results: harness.Results, found: Findings, num_images: int) -> None:
         f"{num_images} damaged training pictures against test pictures (judge: 10,000; the others: "
         f"{NUM_REFERENCE:,}), {len(found.real)} seeds. Spearman's correlation of medians over "
         "seeds, 95 % bootstrap interval over damages and seeds. A floor is the 95th percentile of "
-        "what real pictures score."
+        "what real pictures score. The features' scaling was chosen among some 50 variants on one "
+        "draw of nearly these damages (0.74 to 0.95 there), so this is no held-out test."
     )
     parts = [about, correlation_table(found), order_table(found), damage_table(found)]
     harness.publish(results, title, parts)

@@ -45,8 +45,10 @@ class Distance:
 
     Attributes:
         value: unbiased squared MMD; 0 in expectation for pictures of the reference's law.
-        low: lower end of the 95 % interval (of the draw of both sets of pictures).
-        high: upper end of it. Near 0 the interval is wider than it need be.
+        low: lower end of the 95 % interval (of the draw of both sets of pictures, the reference's
+            scaling being given).
+        high: upper end of it. Measured with 60 and 90 pictures it covered always near 0, where it
+            is wider than it need be, and 95 and 87 times in 100 at 0.2 and 1.0.
         floor: 95th percentile of this distance between real and real pictures at these numbers; a
             value below it cannot be told from real.
         num_a: pictures judged.
