@@ -66,10 +66,6 @@ class Material:
         """Standard normal numbers, the pictures' shape if none is given."""
         return torch.randn(shape or self.images.shape, generator=self.generator)
 
-    def uniform(self) -> Tensor:
-        """Uniform numbers of the pictures' shape."""
-        return torch.rand(self.images.shape, generator=self.generator)
-
 
 # ------------------------------------------------------------------------------------------ damages
 
@@ -123,7 +119,8 @@ def mixed(m: Material, share: float) -> Tensor:
 
 def speckled(m: Material, share: float) -> Tensor:
     """A share of the pixels turned black or white."""
-    return torch.where(m.uniform() < share, m.normal().sign(), m.images)
+    hit = torch.rand(m.images.shape, generator=m.generator) < share
+    return torch.where(hit, m.normal().sign(), m.images)
 
 
 def board(m: Material, height: float) -> Tensor:
