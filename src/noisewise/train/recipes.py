@@ -103,7 +103,7 @@ class StudentRecipe:
     """Lowest noise level of the generator's loss."""
     sigma_max: float = 80.0
     """Noise level at t = 1 of the generator's loss."""
-    t_min: float = 0.2
+    t_min: float = 0.0
     """Lowest t of the generator's loss, in Karras' variable from the low-noise end."""
     t_max: float = 0.7
     """Highest t of the generator's loss."""
