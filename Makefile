@@ -41,7 +41,7 @@ test-slow: .venv/.installed-dev ## the tests that take more than a minute each
 lint: .venv/.installed-dev ## format, style, types, floors; changes nothing
 	@echo 'ruff format' && $(BIN)/ruff format --check --quiet || { echo 'not formatted; mend it by: make format' >&2; exit 1; }
 	@echo 'ruff check' && $(BIN)/ruff check --quiet
-	@echo 'pyrefly' && $(BIN)/pyrefly check --summary none
+	@echo 'pyrefly' && $(BIN)/pyrefly check --summary=none
 	@echo 'import-linter' && $(BIN)/lint-imports --no-logo
 
 format: .venv/.installed-dev ## put the code into its format and mend what can be mended
