@@ -23,7 +23,8 @@ Architecture = Literal["unet", "uvit", "vit"]
 
 _NETS: dict[str, type[nn.Module]] = {"unet": UNet, "uvit": UViT, "vit": ViT}
 _LADDER = ((24, 48, 96), (32, 64, 128), (48, 96, 192), (64, 128, 256))
-# Seconds of two CPU cores from which each rung of the ladder was ahead (docs/results.md).
+# Seconds of two CPU cores from which each rung is taken. The first two were ahead in single
+# prototype runs of 45 and 270 s; the others are a guess, not measured yet.
 _RUNG_SECONDS = (0.0, 100.0, 1500.0, 7200.0)
 _TRANSFORMER = ((128, 6), (256, 8), (384, 12))
 
@@ -108,7 +109,7 @@ def derive(
     Raises:
         ValueError: if no such net takes the size.
 
-    Source: our measurements (docs/results.md); Hoogeboom et al. 2023 for the U-ViT.
+    Source: prototype runs, single seeds; Hoogeboom et al. 2023 for the U-ViT.
 
     Example:
         >>> derive(28, 1, seconds=300.0).net["widths"]
@@ -153,7 +154,7 @@ def _unet(
     if not widths:
         widths = _LADDER[rung]
         span = "minutes" if seconds is None else f"{seconds:.0f} s"
-        reason = f"the width that was ahead after {span} of two cores"
+        reason = f"the width for {span} of two cores"
         if device != "cpu":
             reason = "a GPU has time for a wide net"
     # A resolution below 3 x 3 pixels has nothing left to convolve.

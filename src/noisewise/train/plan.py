@@ -118,7 +118,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "net": derived.reason,
             "sigma_data": "standard deviation of all training pixels in [-1, 1]",
             "noise": why_noise,
-            "batch": _why(config.batch, "best of 32, 64, 128 measured on 2 cores"),
+            "batch": _why(config.batch, "best of 32, 64, 128 in single prototype runs on 2 cores"),
             "lr": why_lr,
             "adam_lr": why_lr,
             "flips": why_flips,
@@ -136,9 +136,9 @@ def student_values(config: DistillConfig, sigma_data: float) -> dict[str, Reason
     recipe = config.recipe
     lam = recipe.lam if config.lam is None else config.lam
     return {
-        "lam": Reasoned(lam, _why(config.lam, "Su 2024; best or level of 0.5, 1, 1.2 measured")),
+        "lam": Reasoned(lam, _why(config.lam, "SiD's best; level with 1 in prototype runs, ahead of 0.5")),
         "lr": Reasoned(
-            config.lr or recipe.lr, _why(config.lr, "best of 1e-4, 3e-4, 1e-3 measured")
+            config.lr or recipe.lr, _why(config.lr, "best of 1e-4, 3e-4, 1e-3 in single prototype runs")
         ),
         "batch": Reasoned(
             config.batch or recipe.batch, _why(config.batch, "64 at least (SiD, small sets)")
@@ -179,7 +179,7 @@ def _learning_rates(config: TrainConfig) -> tuple[float, float, str]:
     recipe = config.recipe
     main = recipe.lr if recipe.optimizer == "muon" else recipe.adamw_lr
     lr = config.lr or main
-    why = _why(config.lr, f"best measured for {recipe.optimizer}")
+    why = _why(config.lr, f"best for {recipe.optimizer} in single prototype runs")
     return lr, recipe.adam_lr * lr / main, why
 
 

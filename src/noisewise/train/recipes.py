@@ -1,8 +1,9 @@
 """The two recipes: every constant of training and distilling in one place.
 
-Where the constants come from: measured on two CPU cores on Fashion-MNIST at 28 and 32 pixels and on
-small colour sets (docs/results.md), unless a paper is named. What is derived from pictures and
-machine is in `plan`. This file imports nothing heavy: the command line reads it for its flags.
+Where the constants come from: single prototype runs on two CPU cores, on Fashion-MNIST and on small
+colour sets, unless a paper is named; what has been measured by a program since is in
+docs/results.md. What is derived from pictures and machine is in `plan`. This file imports nothing
+heavy: the command line reads it for its flags.
 """
 
 from __future__ import annotations
