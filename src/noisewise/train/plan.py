@@ -136,9 +136,12 @@ def student_values(config: DistillConfig, sigma_data: float) -> dict[str, Reason
     recipe = config.recipe
     lam = recipe.lam if config.lam is None else config.lam
     return {
-        "lam": Reasoned(lam, _why(config.lam, "SiD's best; level with 1 in prototype runs, ahead of 0.5")),
+        "lam": Reasoned(
+            lam, _why(config.lam, "SiD's best; level with 1 in prototype runs, ahead of 0.5")
+        ),
         "lr": Reasoned(
-            config.lr or recipe.lr, _why(config.lr, "best of 1e-4, 3e-4, 1e-3 in single prototype runs")
+            config.lr or recipe.lr,
+            _why(config.lr, "best of 1e-4, 3e-4, 1e-3 in single prototype runs"),
         ),
         "batch": Reasoned(
             config.batch or recipe.batch, _why(config.batch, "64 at least (SiD, small sets)")
