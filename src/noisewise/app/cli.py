@@ -125,7 +125,7 @@ def guarded(where: str, action: Callable[[], int]) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    except Exception as error:
+    except Exception as error:  # a person gets a sentence; NOISEWISE_TRACE=1 the trace
         return _failed(error, where)
 
 

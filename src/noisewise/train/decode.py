@@ -83,7 +83,7 @@ def brightest(file: BinaryIO, name: str) -> float:
             return float(np.nanmax(np.asarray(image)))
     except UnusableError:
         raise
-    except Exception as error:
+    except Exception as error:  # as above: Pillow raises almost anything
         raise UnusableError(reason_of(error, name)) from error
 
 
@@ -99,7 +99,7 @@ def enlargement(file: BinaryIO, name: str) -> int:
             return block_factor(np.asarray(flat))
     except UnusableError:
         raise
-    except Exception as error:
+    except Exception as error:  # as above: Pillow raises almost anything
         raise UnusableError(reason_of(error, name)) from error
 
 
@@ -132,7 +132,7 @@ def decode(file: BinaryIO, name: str, size: int, full_scale: float = 65535.0) ->
             return _decode(image, size, full_scale)
     except UnusableError:
         raise
-    except Exception as error:
+    except Exception as error:  # as above: Pillow raises almost anything
         raise UnusableError(reason_of(error, name)) from error
 
 
