@@ -83,6 +83,7 @@ def judged(match: Match, pixels: np.ndarray) -> harness.Values:
     images = ours.to_images(pixels)
     return {
         "distance": match.bench.distance(images),
+        "severe": match.bench.severe(images),
         "offline": match.offline.distance(images),
         "entropy": match.bench.entropy(images),
     }
@@ -193,6 +194,7 @@ def comparison(match: Match) -> str:
                 int(cells[0].number("calls") or 0),
                 summaries.summarise(values_of(cells, "ms_per_image")), summaries.summarise(near),
                 None if same else summaries.ratio(near, values_of(base, "distance")),
+                summaries.summarise(values_of(cells, "severe")),
                 summaries.summarise(values_of(cells, "offline")),
                 summaries.summarise(values_of(cells, "cores_used")), len(cells),
             ]
@@ -200,7 +202,7 @@ def comparison(match: Match) -> str:
     columns = [
         "minutes", "project", "layout", "lr", "M parameters", "pictures a second, training",
         "ours is x as fast", "calls", "ms a picture", "Frechet distance", "x our distance",
-        "offline distance", "cores used", "runs",
+        "severe judge", "offline distance", "cores used", "runs",
     ]  # fmt: skip
     return summaries.table(columns, rows)
 

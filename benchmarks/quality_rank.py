@@ -32,11 +32,12 @@ NAME = "quality_rank"
 NEAR = 15.0  # judge's distance up to which a damage counts as near
 NUM_REFERENCE = 2000
 RESAMPLES = 2000
-MEASURES = ("ours", "wasserstein", "cells")
+MEASURES = ("ours", "wasserstein", "cells", "severe")
 TITLES = {
     "ours": "noisewise.quality.distance",
     "wasserstein": "sliced Wasserstein, mean of levels",
     "cells": "same kernel on means of 4x4 cells",
+    "severe": "the other judge",
 }
 Damage = Callable[["Material"], Tensor]
 
@@ -215,6 +216,7 @@ class Witnesses:
         levels = sliced_wasserstein(images, self.real)
         return {
             "judge": self.bench.distance(images),
+            "severe": self.bench.severe(images),
             "ours": ours.value,
             "low": ours.low,
             "high": ours.high,
@@ -329,17 +331,18 @@ def damage_table(found: Findings) -> str:
     floor = found.of_real("floor")
     rows: list[list[object]] = [
         [REAL, found.of_real("judge"), found.of_real("ours"), found.of_real("ours") / floor,
-         "", found.of_real("wasserstein"), found.of_real("cells")]
+         "", found.of_real("wasserstein"), found.of_real("cells"), found.of_real("severe")]
     ]  # fmt: skip
     for name in sorted(found.names, key=lambda name: found.median(name, "judge") or 0.0):
-        judged, ours, low, high, wasserstein, cells = (
+        judged, ours, low, high, wasserstein, cells, severe = (
             found.median(name, value)
-            for value in ("judge", "ours", "low", "high", "wasserstein", "cells")
+            for value in ("judge", "ours", "low", "high", "wasserstein", "cells", "severe")
         )
         ratio = None if ours is None else ours / floor
         interval = f"[{summaries.figure(low)}, {summaries.figure(high)}]"
-        rows.append([name, judged, ours, ratio, interval, wasserstein, cells])
+        rows.append([name, judged, ours, ratio, interval, wasserstein, cells, severe])
     columns = ["pictures", "judge", "ours", "in floors", "95 % interval", "Wasserstein", "cells"]
+    columns.append("other judge")
     return summaries.table(columns, rows)
 
 

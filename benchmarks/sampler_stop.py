@@ -58,6 +58,7 @@ class Subject:
         }
         if self.bench is not None:
             values["distance"] = [self.bench.distance(x) for x in drawn]
+            values["severe"] = [self.bench.severe(x) for x in drawn]
         return values
 
 

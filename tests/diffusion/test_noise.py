@@ -24,6 +24,7 @@ from noisewise.diffusion import (
     logsnr_from_sigma,
     measured_shift,
     sigma_from_logsnr,
+    stratified,
 )
 
 DRAWS = [
@@ -244,3 +245,20 @@ def test_unknown_draws_are_refused() -> None:
         draw_from_dict({"name": "LogNormal", "mu": 0.0})
     with pytest.raises(ValueError, match="t_min"):
         KarrasUniform(t_min=0.9)
+
+
+@pytest.mark.parametrize("draw", [LogNormal(-0.8, 1.4), KarrasUniform(), ShiftedCosine(128)])
+def test_stratified_levels_keep_the_law_and_vary_less(
+    draw: LogNormal | ShiftedCosine | KarrasUniform,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    spread = [stratified(draw, 64, generator).log() for _ in range(200)]
+    plain = [draw.sample(64, generator).log() for _ in range(200)]
+    levels = torch.cat(spread).exp()
+    for p in (0.05, 0.5, 0.95):
+        below = (levels < draw.quantile(torch.tensor(p))).double().mean()
+        assert abs(float(below) - p) < 0.01
+    means = [torch.stack([level.mean() for level in batches]) for batches in (spread, plain)]
+    # The mean of n stratified uniforms varies 1 / n^2 as much; the tails of a law take some back.
+    assert means[0].var() < 0.05 * means[1].var()
+    assert torch.stack(spread).isfinite().all()

@@ -110,16 +110,18 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
 
 
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:
-    from noisewise.train.api import distill
+    from noisewise.train.adopt import adopt
+    from noisewise.train.api import distill, load
     from noisewise.train.plan import student_values
     from noisewise.train.run import Run
 
     config = plain(options, DistillConfig)
-    run = Run.open(options.run)
     if options.dry_run:
-        values = student_values(config, run.teacher().config.sigma_data)
+        model = load(options.teacher or options.run, "teacher")
+        values = student_values(config, model.config.sigma_data)
         derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
         return _dry_run(derived, config.budget, options.json)
+    run = Run.open(options.run) if options.teacher is None else adopt(options.run, options.teacher)
     with Stop() as stop, _progress(config.amount) as progress:
         distill(run, config=config, on_record=progress.update, stop=stop)
     return _trained(run, "generator", stop, options.json, ["distill", *words])

@@ -82,7 +82,9 @@ class DistillOptions(DistillConfig):
     """Distil a run's teacher into a generator of one network call; no picture is read."""
 
     run: Positional[RunFolder]
-    """Folder of a run that has a teacher."""
+    """Folder of a run that has a teacher; with --teacher, of a new one."""
+    teacher: Annotated[str | None, arg(metavar="PATH")] = None
+    """Another run, or a teacher's folder, to begin with."""
     lam: OptionalFloat = None
     """lambda of the loss L2 - lambda L1; none: the recipe's; 0.5 is safest, beyond 1.5 diverges."""
     batch: OptionalInt = None

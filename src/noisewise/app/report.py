@@ -13,13 +13,13 @@ from PIL import Image
 
 from noisewise.app.facts import Derived, Event, Facts, Frame, Point
 from noisewise.app.judging import Judged, judge
-from noisewise.app.machine import describe_machine
 from noisewise.app.page import render
 from noisewise.app.progress import duration
 from noisewise.train.checkpoint import write_text
 from noisewise.train.config import DistillConfig, StudentRecipe
 from noisewise.train.description import ModelConfig
 from noisewise.train.loop import Record
+from noisewise.train.machine import describe_machine
 from noisewise.train.plan import student_values
 from noisewise.train.run import Run, StageName
 from noisewise.train.sheet import COLUMNS
@@ -270,6 +270,7 @@ def _plain(value: object) -> str:
 
 def _versions(info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     rows = [(f"trained with {name}", str(value)) for name, value in info["versions"].items()]
+    rows += [(f"trained on {name}", str(value)) for name, value in info.get("machine", {}).items()]
     return (("begun", str(info["created"])), ("seed", str(info["seed"])), *rows)
 
 
@@ -277,19 +278,20 @@ def _commands(run: Run) -> tuple[tuple[str, str], ...]:
     """What a reader may want to do next, ready to be typed."""
     path, source = shlex.quote(str(run.path)), shlex.quote(str(run.info["data"]["source"]))
     train, distill = run.info["train"], run.info.get("distill", {})
+    adopted = "teacher_from" in run.info  # its pictures are somebody else's
     rows = []
     if not run.finished("teacher"):
         rows.append(("Go on training", _train_line(source, path, train, train["budget"])))
         return tuple(rows)
     if not run.finished("generator"):
-        budget = distill.get("budget", train["budget"])
+        budget = distill.get("budget", train.get("budget", "5m"))
         rows.append(
             ("Distil it into one network call", f"noisewise distill {path} --budget {budget}")
         )
     rows += [
         ("More pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"),
         ("Measure again", f"noisewise evaluate {path} -n 2000"),
-        ("Train longer", _train_line(source, path, train, "30m")),
+        *([] if adopted else [("Train longer", _train_line(source, path, train, "30m"))]),
         ("Your own pictures", "noisewise train FOLDER --out runs/mine --budget 30m"),
         ("From Python", f'import noisewise\nnoisewise.load("{run.path}").sample(64, seed=0)'),
     ]

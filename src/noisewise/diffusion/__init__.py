@@ -28,6 +28,7 @@ from noisewise.diffusion.draws import (
     ShiftedCosine,
     draw_from_dict,
     draw_to_dict,
+    stratified,
 )
 from noisewise.diffusion.losses import (
     EDMWeight,
@@ -98,6 +99,7 @@ __all__ = [
     "sample",
     "score_identity_loss",
     "sigma_from_logsnr",
+    "stratified",
     "v_error",
     "v_from_x0",
     "x0_from_eps",

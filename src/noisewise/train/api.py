@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 from torch import nn
 
+from noisewise.train.adopt import adopt
 from noisewise.train.card import model_card
 from noisewise.train.checkpoint import write_text
 from noisewise.train.config import DistillConfig, TrainConfig
@@ -106,6 +107,7 @@ def distill(
     *,
     lam: float | None = None,
     seed: int | None = None,
+    teacher: str | Path | None = None,
     config: DistillConfig | None = None,
     on_record: OnRecord | None = None,
     stop: Stop | None = None,
@@ -121,6 +123,8 @@ def distill(
         budget: 90s, 30m, 2h or 200000images; None: the configuration's, 5m.
         lam: lambda of the loss L2 - lambda L1.
         seed: source of everything random.
+        teacher: another run, or a teacher's folder: `run` is then a new folder, and begins with a
+            copy of that teacher.
         config: everything else; the arguments above go before it.
         on_record: is given every step's record.
         stop: asked before every step; true ends after saving, see `Run.finished`.
@@ -134,14 +138,16 @@ def distill(
         TrainingFailed: if training broke down; the best generator so far is kept in the run.
     """
     config = _with(config or DistillConfig(), budget=budget, lam=lam, seed=seed)
+    if teacher is not None:
+        run = adopt(run.path if isinstance(run, Run) else run, teacher, build)
     run = run if isinstance(run, Run) else Run.open(run)
-    teacher = run.teacher(build)
+    model = run.teacher(build)
     engine = Engine.choose(config.device, config.precision, config.threads)
     with run.locked():
         run.begin_distill(config)
         batch = config.batch or config.recipe.batch
-        engine = _quickest(engine, config, teacher.denoiser, batch)
-        stage = StudentStage(teacher, config, engine)
+        engine = _quickest(engine, config, model.denoiser, batch)
+        stage = StudentStage(model, config, engine)
         loop = Loop(stage, config.amount, student_pace(config.recipe))
         run.resume(loop, "generator")
         if _already_finished(loop, on_record):

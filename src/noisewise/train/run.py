@@ -27,6 +27,7 @@ import torch
 from noisewise.train.checkpoint import load_state, read_json, save_state, write_json
 from noisewise.train.log import Log
 from noisewise.train.loop import Loop, Record
+from noisewise.train.machine import describe_machine
 from noisewise.train.sheet import save_sheet
 
 if TYPE_CHECKING:
@@ -117,10 +118,7 @@ class Run:
             "skipped": [asdict(item) for item in pictures.skipped],
         }
         info = {
-            "format": FORMAT,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": _versions(),
-            "seed": config.seed,
+            **begun(config.seed),
             "data": data,
             "train": asdict(config),
             "derived": plan.to_dict(),
@@ -384,10 +382,18 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _versions() -> dict[str, str]:
-    return {
+def begun(seed: int) -> dict[str, Any]:
+    """What run.json says of the moment a run begins."""
+    versions = {
         "noisewise": version("noisewise"),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "platform": platform.platform(),
+    }
+    return {
+        "format": FORMAT,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions,
+        "machine": dict(describe_machine()),
+        "seed": seed,
     }

@@ -23,6 +23,7 @@ from noisewise.diffusion import (
     draw_from_dict,
     fake_score_loss,
     score_identity_loss,
+    stratified,
 )
 from noisewise.quality.distance import Reference
 from noisewise.train.description import ModelConfig
@@ -168,7 +169,7 @@ class StudentStage:
         if only_fake:
             nothing = torch.zeros_like(fake_loss)
             return torch.stack([nothing, nothing, fake_loss, nothing, *spread])
-        sigma = self._noise.sample(n, self._draws, engine.device)
+        sigma = stratified(self._noise, n, self._draws, engine.device)
         identity = score_identity_loss(
             self._frozen,
             self._fake_twin.module,
@@ -308,7 +309,7 @@ class StudentStage:
         return denoiser
 
     def _fake_step(self, x_g: Tensor, labels: Tensor | None, factor: float) -> Tensor:
-        sigma = self._fake_noise.sample(self.batch, self._draws, self.engine.device)
+        sigma = stratified(self._fake_noise, self.batch, self._draws, self.engine.device)
         fake = self._fake_twin
         loss = fake_score_loss(fake.module, x_g, sigma, self._normal(), self._weight, labels).mean()
         loss.backward()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisewise.diffusion import Preconditioned, denoising_loss, draw_to_dict
+from noisewise.diffusion import Preconditioned, denoising_loss, draw_to_dict, stratified
 from noisewise.quality.distance import Reference
 from noisewise.train.description import ModelConfig, SamplerSettings
 from noisewise.train.ema import EMA
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _SHEET = 64  # pictures on a sample sheet
 _CHOICE = 10.0  # the choice of the sampler may take so many times longer than a distance
 _CHUNK = 64  # pictures drawn at a time when time is short
+_FEWEST = 32  # pictures for each sampler that is tried, with a budget in images
+_IMAGES_A_CHOICE = 200  # images trained on for each picture drawn: the choice stays a small part
 _ENOUGH_HELD_OUT = 256  # real pictures, for a distance against held-out ones alone
 
 
@@ -118,6 +120,7 @@ class TeacherStage:
         self.plan, self.engine, self._recipe, self._seed = plan, engine, recipe, config.seed
         self.preview: Tensor | None = None
         self.stats: dict[str, Any] = {}
+        self._images = config.amount.images or 0
         self._pictures = pictures
         self._training, self._held_out = pictures.split(config.seed)
         self._order = BatchOrder(self._training, config.seed)
@@ -161,7 +164,7 @@ class TeacherStage:
         engine, n = self.engine, self.batch
         chosen = self._order.batch(images, n)
         x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
-        sigma = self.plan.noise.sample(n, self._draws, engine.device)
+        sigma = stratified(self.plan.noise, n, self._draws, engine.device)
         noise = self._normal(x0.shape)
         with self._dropout(step):
             loss = denoising_loss(
@@ -210,9 +213,11 @@ class TeacherStage:
         def inputs(start: int, count: int) -> tuple[Tensor, Tensor | None]:
             return model.noise(0, start, count), model.labels(0, start, count, None)
 
-        choice = choose_sampler(
-            model, self._reference, inputs, self._sampler, self._recipe.sampler_images, seconds
-        )
+        # A budget in images knows no seconds: then the run's own length bounds the choice.
+        num_images = self._recipe.sampler_images
+        if seconds is None:
+            num_images = min(num_images, max(_FEWEST, self._images // _IMAGES_A_CHOICE))
+        choice = choose_sampler(model, self._reference, inputs, self._sampler, num_images, seconds)
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
         return f"; sampler {choice.settings.reason}"

@@ -1,0 +1,90 @@
+"""A run around a teacher that was trained elsewhere: another run's, or a teacher folder alone.
+
+Distillation reads nothing but the teacher, so a teacher that somebody sent is enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from noisewise.train.checkpoint import read_json
+from noisewise.train.generator import Teacher
+from noisewise.train.models import Build, load_model
+from noisewise.train.run import FORMAT, Run, begun
+
+_FILES = ("config.json", "model.safetensors")
+
+
+def adopt(path: str | Path, teacher: str | Path, build: Build | None = None) -> Run:
+    """Begin a run with a copy of a teacher; a run that has this very teacher is opened.
+
+    Args:
+        path: folder of the run, new or made by this call before.
+        teacher: a run with a finished teacher, or a folder with config.json and model.safetensors.
+        build: makes the net from its configuration; None: the package's own nets.
+
+    Raises:
+        ValueError: if there is no teacher, or path holds something else or another teacher.
+    """
+    path, folder = Path(path), _folder_of(Path(teacher))
+    model = load_model(folder, build)
+    if not isinstance(model, Teacher):
+        raise ValueError(f"{folder} holds a {model.config.kind}, not a teacher")
+    digest = _digest(folder)
+    if Run.check(path):
+        run = Run.open(path)
+        if not (path / "teacher" / _FILES[1]).exists() or run.teacher_digest() != digest:
+            raise ValueError(f"{path} has another teacher than {teacher}; name a new folder")
+        return run
+    (path / "teacher").mkdir(parents=True, exist_ok=True)
+    run = Run(path, {**begun(0), **_known(folder, model), "teacher_from": str(folder.resolve())})
+    # run.json comes first: a folder that a kill left half filled is then known for a run of ours.
+    run.write()
+    for name in _FILES:
+        temporary = path / "teacher" / f"{name}.tmp"
+        shutil.copyfile(folder / name, temporary)
+        temporary.replace(path / "teacher" / name)
+    return run
+
+
+def _folder_of(teacher: Path) -> Path:
+    if (teacher / _FILES[0]).exists():
+        return teacher
+    if not (teacher / "run.json").exists():
+        raise ValueError(f"{teacher} is neither a run nor a teacher's folder with {_FILES[0]}")
+    folder = Run.open(teacher).path / "teacher"
+    if not (folder / _FILES[0]).exists():
+        raise ValueError(f"{teacher} has no finished teacher yet")
+    return folder
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / _FILES[1]).read_bytes()).hexdigest()[:16]
+
+
+def _known(folder: Path, model: Teacher) -> dict[str, Any]:
+    """What is known of a teacher's training: all, where it lies in its run, else its own card."""
+    if (folder.parent / "run.json").exists():
+        info = read_json(folder.parent / "run.json")
+        if isinstance(info, dict) and info.get("format") == FORMAT:
+            kept = {name: info[name] for name in ("seed", "data", "train", "derived")}
+            return {**kept, "stages": {"teacher": info["stages"].get("teacher", {})}}
+    config, stats = model.config, model.config.stats
+    count = stats.get("num_pictures", 0)
+    data = {
+        "source": str(folder.resolve()),
+        "fingerprint": str(stats.get("fingerprint", "")),
+        "num_pictures": count,
+        "num_training": count,
+        "num_held_out": 0,
+        "size": config.size,
+        "channels": config.channels,
+        "classes": list(config.classes),
+        "notes": ["nothing but the teacher is known"],
+        "skipped": [],
+    }
+    stages = {"teacher": {"finished": True, "budget": "unknown"}}
+    return {"data": data, "train": {}, "derived": {}, "stages": stages}
