@@ -266,7 +266,8 @@ def open_bench(data_file: Path, cache: Path, seed: int = 0, quick: bool = False)
     A quick judge has seen 6,400 pictures once: it serves to try a program, not to measure.
     """
     data = load_data(data_file)
-    return Bench(*(_open_judge(data, r, cache, seed, quick) for r in (PLAIN, SEVERE)), data)
+    plain, severe = (_open_judge(data, recipe, cache, seed, quick) for recipe in (PLAIN, SEVERE))
+    return Bench(plain, severe, data)
 
 
 def _open_judge(data: FashionMNIST, recipe: Recipe, cache: Path, seed: int, quick: bool) -> Judge:

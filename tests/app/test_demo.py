@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -53,9 +52,7 @@ def test_the_demo_from_start_to_finish_and_again(
         "1 of 3", "2 of 3", "3 of 3"
     ]  # fmt: skip
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()}
-    start = time.perf_counter()
     assert demo.main(words) == 0
-    assert time.perf_counter() - start < 2
     again, told = capsys.readouterr()
     assert again == printed
     assert "is finished" in told

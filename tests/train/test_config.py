@@ -15,7 +15,7 @@ from noisewise.train.config import (
     TrainConfig,
     parse_duration,
 )
-from noisewise.train.recipes import lr_factor
+from noisewise.train.recipes import StudentRecipe, TeacherRecipe, lr_factor
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,16 @@ def test_the_learning_rate_rises_holds_and_falls_to_nothing() -> None:
 def test_configurations_do_not_import_torch() -> None:
     code = "import sys, noisewise.train.config, noisewise; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_unknown_words_are_refused_as_a_file_may_hold_them() -> None:
+    with pytest.raises(ValueError, match="precision 'bf16' is unknown; use one of auto, float32"):
+        TrainConfig(precision="bf16")  # pyrefly: ignore[bad-argument-type]
+    with pytest.raises(ValueError, match="net 'resnet'"):
+        TrainConfig(net="resnet")  # pyrefly: ignore[bad-argument-type]
+    with pytest.raises(ValueError, match="optimizer 'sgd'"):
+        TrainConfig(recipe=TeacherRecipe(optimizer="sgd"))  # pyrefly: ignore[bad-argument-type]
+    with pytest.raises(ValueError, match="weight 'l2'"):
+        DistillConfig(recipe=StudentRecipe(weight="l2"))  # pyrefly: ignore[bad-argument-type]
+    with pytest.raises(ValueError, match="precision 'fp16'"):
+        DistillConfig(precision="fp16")  # pyrefly: ignore[bad-argument-type]

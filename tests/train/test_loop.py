@@ -157,7 +157,7 @@ class Counting:
     def begin(self, seconds: float | None) -> Judgement:
         return Judgement(event="begun")
 
-    def step(self, step: int, images: int, factor: float) -> Tensor:
+    def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
         self.clock.now += 1.0
         self.value += 1
         self.factors.append(factor)

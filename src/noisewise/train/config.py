@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 
@@ -146,6 +146,10 @@ class TrainConfig:
         """Refuse what cannot be trained before any picture is read."""
         Budget.parse(self.budget)
         _check_common(self.seed, self.batch, self.lr, self.threads, self.checkpoint_seconds)
+        _check_choice("precision", self.precision, get_args(Precision))
+        _check_choice("flips", self.flips, ("auto", "on", "off"))
+        _check_choice("net", self.net, ("auto", "unet", "uvit", "vit"))
+        _check_choice("optimizer", self.recipe.optimizer, ("muon", "adamw"))
         if self.size is not None and self.size < 8:
             raise ValueError(f"a size of {self.size} pixels is too small; the smallest is 8")
         if self.channels not in (None, 1, 3):
@@ -188,6 +192,9 @@ class DistillConfig:
         """Refuse what cannot be trained."""
         Budget.parse(self.budget)
         _check_common(self.seed, self.batch, self.lr, self.threads, self.checkpoint_seconds)
+        _check_choice("precision", self.precision, get_args(Precision))
+        _check_choice("weight", self.recipe.weight, ("l1", "sigma", "none"))
+        _check_choice("grad_through", self.recipe.grad_through, ("both", "none"))
         if self.lam is not None and not 0 <= self.lam <= 1.5:
             raise ValueError(f"lambda {self.lam:g} diverges; use 0.5 to 1.2")
 
@@ -255,3 +262,9 @@ def _check_common(
         raise ValueError(f"{threads} threads cannot work; use 1 or more")
     if not checkpoint_seconds > 0:
         raise ValueError(f"checkpoint_seconds is {checkpoint_seconds:g}; it must be above 0")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a word from a file or a call that the type would have forbidden."""
+    if value not in choices:
+        raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(choices)}")

@@ -182,8 +182,9 @@ class Loop:
     def _step(self) -> Record:
         self._tick()
         at, pace = self.at, self._pace
-        factor = at.lr_scale * lr_factor(self.progress, pace.warmup, pace.decay_from)
-        self._unread.append(self.stage.step(at.step, at.images, factor))
+        progress = self.progress
+        factor = at.lr_scale * lr_factor(progress, pace.warmup, pace.decay_from)
+        self._unread.append(self.stage.step(at.step, at.images, factor, progress))
         at.step += 1
         at.images += self.stage.batch
         self._tick()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from noisewise.diffusion import (
@@ -11,6 +11,7 @@ from noisewise.diffusion import (
     KarrasUniform,
     LogNormal,
     Prediction,
+    ShiftedCosine,
     Weight,
     draw_to_dict,
 )
@@ -126,9 +127,22 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     )
 
 
-def generator_noise(recipe: StudentRecipe) -> KarrasUniform:
-    """Noise levels of the generator's loss."""
-    return KarrasUniform(recipe.sigma_min, recipe.sigma_max, t_min=recipe.t_min, t_max=recipe.t_max)
+def generator_noise(recipe: StudentRecipe, progress: float) -> KarrasUniform:
+    """Noise levels of the generator's loss at a share of the budget, 0 to 1."""
+    begin, end = recipe.t_falls
+    left = min(1.0, max(0.0, (end - progress) / (end - begin))) if end > begin else 0.0
+    return KarrasUniform(
+        recipe.sigma_min, recipe.sigma_max, t_min=recipe.t_min * left, t_max=recipe.t_max
+    )
+
+
+def fake_noise(
+    recipe: StudentRecipe, teachers: LogNormal | ShiftedCosine | KarrasUniform
+) -> LogNormal | ShiftedCosine | KarrasUniform:
+    """Noise levels of the fake score's loss: the teacher's own, shifted up where it is a normal."""
+    if not isinstance(teachers, LogNormal):
+        return teachers
+    return replace(teachers, mean=teachers.mean + recipe.fake_noise_shift)
 
 
 def student_values(config: DistillConfig, sigma_data: float) -> dict[str, Reasoned]:

@@ -94,6 +94,9 @@ class StudentRecipe:
     """Share of the budget over which the learning rate rises."""
     decay_from: float = 0.5
     """Share of the budget after which the learning rate falls to 0."""
+    fake_noise_shift: float = 0.8
+    """Added to ln sigma of the teacher's draw for the fake score: what is right on the whole (how
+    bright, how many of each kind) shows at high noise alone, and the fake score must keep up."""
     fake_steps: int = 1
     """Steps of the fake score for each one of the generator."""
     fake_warmup_steps: int = 0
@@ -104,8 +107,10 @@ class StudentRecipe:
     """Lowest noise level of the generator's loss."""
     sigma_max: float = 80.0
     """Noise level at t = 1 of the generator's loss."""
-    t_min: float = 0.0
-    """Lowest t of the generator's loss, in Karras' variable from the low-noise end."""
+    t_min: float = 0.3
+    """Lowest t of the generator's loss at the start, in Karras' variable from the low-noise end."""
+    t_falls: tuple[float, float] = (0.4, 0.8)
+    """Shares of the budget between which the lowest t falls to 0: shapes first, then detail."""
     t_max: float = 0.7
     """Highest t of the generator's loss."""
     ema_shares: tuple[float, ...] = (0.05, 0.2, 0.5)

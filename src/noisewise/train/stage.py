@@ -32,8 +32,11 @@ class Stage(Protocol):
         """Prepare (again after a resume), in about `seconds`; None: as long as it takes."""
         ...
 
-    def step(self, step: int, images: int, factor: float) -> Tensor:
-        """Step with `images` seen before and lr times factor; returns values of `measures`."""
+    def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
+        """Step with `images` seen before and lr times factor; returns values of `measures`.
+
+        progress is the share of the budget used.
+        """
         ...
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:

@@ -33,7 +33,7 @@ from noisewise.train.generator import Teacher, one_call, second_call
 from noisewise.train.guard import Guard
 from noisewise.train.loop import Loop, Record
 from noisewise.train.muon import Optimizers, adam
-from noisewise.train.plan import generator_noise, student_values
+from noisewise.train.plan import fake_noise, generator_noise, student_values
 from noisewise.train.recipes import StudentRecipe
 from noisewise.train.stage import Judgement, Pace
 from noisewise.train.twin import Twin
@@ -124,8 +124,7 @@ class StudentStage:
         self._fake_optimizers = Optimizers([adam(self._fake.parameters(), fake_lr, recipe.betas)])
         self._ema = EMA(self._generator, recipe.ema_shares)
         self._weight = EDMWeight(described.sigma_data)
-        self._fake_noise = draw_from_dict(described.noise)
-        self._noise = generator_noise(recipe)
+        self._fake_noise = fake_noise(recipe, draw_from_dict(described.noise))
         histogram = torch.tensor(described.label_histogram, dtype=torch.float32)
         self._labels_law = histogram.to(engine.device) if described.classes else None
         self._draws = engine.generator(config.seed)
@@ -154,7 +153,7 @@ class StudentStage:
         )
         return Judgement(distance=float(distance.value), event=event)
 
-    def step(self, step: int, images: int, factor: float) -> Tensor:
+    def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
         """One step of the fake score and one of the generator, on the same pictures."""
         recipe, engine, n = self._recipe, self.engine, self.batch
         only_fake = step < recipe.fake_warmup_steps
@@ -169,7 +168,8 @@ class StudentStage:
         if only_fake:
             nothing = torch.zeros_like(fake_loss)
             return torch.stack([nothing, nothing, fake_loss, nothing, *spread])
-        sigma = stratified(self._noise, n, self._draws, engine.device)
+        noise = generator_noise(recipe, progress)
+        sigma = stratified(noise, n, self._draws, engine.device)
         identity = score_identity_loss(
             self._frozen,
             self._fake_twin.module,

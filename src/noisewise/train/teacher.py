@@ -159,7 +159,7 @@ class TeacherStage:
             f"on {self.engine.describe()}"
         )
 
-    def step(self, step: int, images: int, factor: float) -> Tensor:
+    def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
         """One optimiser step on one batch."""
         engine, n = self.engine, self.batch
         chosen = self._order.batch(images, n)
