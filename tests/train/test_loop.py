@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from noisewise.diffusion import Preconditioned
 from noisewise.train.config import Budget, TrainConfig
 from noisewise.train.engine import Engine
 from noisewise.train.loop import Loop, Record, TrainingFailed
@@ -19,7 +20,7 @@ from noisewise.train.plan import plan_teacher
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.stage import Judgement, Pace
 from noisewise.train.teacher import TeacherStage, teacher_pace, train
-from tiny import tiny_denoiser, tiny_pictures
+from tiny import TinyNet, tiny_denoiser, tiny_pictures
 
 QUICK = TeacherRecipe(batch=16, distance_images=0, heldout_every=0.25, distance_every=0.5)
 ENGINE = Engine.choose("cpu")
@@ -98,6 +99,28 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
     losses = [r.loss for r in expected[1:-1]]
     assert [r.loss for r in before[1:-1]] + [r.loss for r in after[1:-1]] == losses
     assert after[-1].heldout_loss == expected[-1].heldout_loss
+
+
+def test_weights_from_before_the_set_was_learnt_by_heart_are_kept() -> None:
+    """Pure noise has nothing to learn but its pictures: the held-out loss falls, then rises."""
+    recipe = TeacherRecipe(
+        batch=8, adam_lr=0.02, lr=0.05, decay_from=1.0, heldout_every=0.05, distance_images=0
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1)).astype(np.uint8)
+    config = TrainConfig(budget="6000images", flips="off", recipe=recipe)
+    plan = replace(plan_teacher(config, tiny_pictures(), ENGINE), sigma_data=0.6)
+    pictures = replace(tiny_pictures(), images=noise, labels=None, classes=())
+    with ENGINE.seeded(0):
+        denoiser = Preconditioned(TinyNet(width=64), 0.6)
+    loop = Loop(TeacherStage(pictures, denoiser, plan, config, ENGINE), config.amount,
+                teacher_pace(recipe))  # fmt: skip
+    records = list(loop.records())
+    losses = [r.heldout_loss for r in records if r.heldout_loss is not None]
+    stage = loop.stage
+    assert isinstance(stage, TeacherStage)
+    assert stage.stats["kept_after_images"] < 6000
+    assert stage.stats["heldout_loss"] == min(losses) == records[-1].heldout_loss
+    assert losses[-2] > 1.01 * losses[-1], "the last average is worse than the kept one"
 
 
 def test_every_round_shows_every_picture_once_in_a_new_order() -> None:

@@ -6,6 +6,7 @@ Papers: Karras et al. 2022 (EDM) for the loss; Karras et al. 2024 (EDM2) for the
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -141,6 +142,9 @@ class TeacherStage:
         self._draws = engine.generator(config.seed)
         self._best = 0
         self._losses: list[float] = []
+        self._kept = [p.detach().clone() for p in self.denoiser.parameters()]
+        self._kept_as: dict[str, Any] = {"loss": math.inf, "share": None, "images": 0}
+        self._seen = 0
         self._against = ""
         self._sampler = SamplerSettings(
             sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
@@ -176,6 +180,7 @@ class TeacherStage:
         self._optimizers.step(factor)
         self._twin.refresh()
         self._ema.update(n, images + n)
+        self._seen = images + n
         return torch.stack([loss.detach().float(), norm])
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
@@ -184,23 +189,39 @@ class TeacherStage:
 
     @torch.no_grad()
     def judge(self, full: bool, seconds: float | None) -> Judgement:
-        """Held-out loss of every average; the distance of the best one."""
+        """Held-out loss of every average; the distance of the best one; the best ever is kept."""
         self._losses = losses = self._heldout_losses()
         self._best = min(range(len(losses)), key=losses.__getitem__)
+        # Where nothing is held out, the loss cannot tell learning from learning by heart.
+        if losses[self._best] < self._kept_as["loss"] or not len(self._held_out):
+            share = self._recipe.ema_shares[self._best]
+            self._kept_as = {"loss": losses[self._best], "share": share, "images": self._seen}
+            self._ema.copy_to(self._shadow, self._best)
+            torch._foreach_copy_(self._kept, list(self._shadow.parameters()))
         distance = self._distance(seconds) if full and self._reference is not None else None
         return Judgement(heldout_loss=losses[self._best], distance=distance)
 
     def finish(self, seconds: float | None) -> Judgement:
-        """Keep the average with the lowest held-out loss, and choose its sampler."""
+        """Keep the average with the lowest held-out loss ever, and choose its sampler."""
         judgement = self.judge(True, seconds)
-        shares, losses = self._recipe.ema_shares, self._losses
-        self.stats |= {"ema_share": shares[self._best], "heldout_loss": judgement.heldout_loss}
+        shares, losses, kept = self._recipe.ema_shares, self._losses, self._kept_as
+        self.stats |= {
+            "ema_share": kept["share"],
+            "heldout_loss": kept["loss"],
+            "kept_after_images": kept["images"],
+        }
         if judgement.distance is not None:
             self.stats |= {"distance": judgement.distance, "distance_against": self._against}
         why = self._choose_sampler(None if seconds is None else _CHOICE * seconds)
         listed = ", ".join(f"{s:g}: {x:.4f}" for s, x in zip(shares, losses, strict=True))
-        event = f"kept the weight average over a share of {shares[self._best]:g}"
-        return replace(judgement, event=f"{event} (held-out losses {listed}){why}")
+        event = f"kept the weight average over a share of {kept['share']:g}"
+        if kept["images"] < self._seen:
+            event += (
+                f" as it was after {kept['images']:,} of {self._seen:,} images, where the "
+                f"held-out loss was lowest, {kept['loss']:.4f}"
+            )
+        event += f" (held-out losses at the end {listed}){why}"
+        return replace(judgement, event=event, heldout_loss=kept["loss"])
 
     def _choose_sampler(self, seconds: float | None) -> str:
         """Measure where to stop and in how many calls; returns the reason, for the log."""
@@ -247,6 +268,9 @@ class TeacherStage:
         return {
             "draws": self._draws.get_state(),
             "best": self._best,
+            "kept": self._kept,
+            "kept_as": self._kept_as,
+            "seen": self._seen,
             "sampler": asdict(self._sampler),
             "stats": self.stats,
         }
@@ -255,14 +279,17 @@ class TeacherStage:
         """Restore what `rest` gave."""
         self._draws.set_state(state["draws"])
         self._best, self.stats = state["best"], state["stats"]
+        torch._foreach_copy_(self._kept, state["kept"])
+        self._kept_as, self._seen = state["kept_as"], state["seen"]
         self._sampler = SamplerSettings(**state["sampler"])
 
+    @torch.no_grad()
     def keep_best(self, denoiser: Preconditioned) -> None:
-        """Write the chosen average into a denoiser of the same architecture."""
-        self._ema.copy_to(denoiser, self._best)
+        """Write the best weights so far into a denoiser of the same architecture."""
+        torch._foreach_copy_(list(denoiser.parameters()), self._kept)
 
     def best(self) -> Preconditioned:
-        """Return a denoiser with the chosen average, in eval mode; it is reused by later calls."""
+        """Return a denoiser with the best weights, in eval mode; it is reused by later calls."""
         self.keep_best(self._shadow)
         return self._shadow
 
@@ -314,7 +341,7 @@ class TeacherStage:
     def _distance(self, seconds: float | None) -> float:
         """Distance of the best average's pictures to real ones: as many as the time allows."""
         assert self._reference is not None
-        self.best()
+        self._ema.copy_to(self._shadow, self._best)
         self._quick.refresh()
         teacher = Teacher(self._quick.module, self.model_config())
         start, parts, drawn = time.monotonic(), [], 0
