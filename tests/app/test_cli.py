@@ -19,7 +19,7 @@ from noisewise.train.config import DistillConfig, TeacherRecipe, TrainConfig
 FLAGS = {
     "inspect": "folder size out json",
     "train": "folder out budget size classes flips net lr seed device dry_run config json",
-    "distill": "run budget lam batch lr seed device dry_run config json",
+    "distill": "run teacher budget lam batch lr seed device dry_run config json",
     "sample": "run num_images seed label teacher calls steps device out scale json",
     "evaluate": "run against num_images seed teacher calls device json",
     "report": "run out num_images json",
