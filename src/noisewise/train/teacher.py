@@ -17,12 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisewise.diffusion import Preconditioned, denoising_loss, draw_to_dict, stratified
+from noisewise.diffusion import (
+    Denoiser,
+    Preconditioned,
+    denoising_loss,
+    draw_to_dict,
+    stratified,
+)
+from noisewise.nets.compiling import LONG_ENOUGH, compile_if_quicker
 from noisewise.quality.distance import Reference
 from noisewise.train.description import ModelConfig, SamplerSettings
 from noisewise.train.ema import EMA
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher
+from noisewise.train.heldout import HeldOut
 from noisewise.train.loop import Loop, Record
 from noisewise.train.muon import build_optimizers
 from noisewise.train.order import BatchOrder
@@ -127,6 +135,8 @@ class TeacherStage:
         self._order = BatchOrder(self._training, config.seed)
         self.denoiser = engine.prepare(denoiser).train()
         self._twin = Twin(self.denoiser, engine.dtype)
+        self._denoise: Denoiser = self._twin.module
+        self._seconds = config.amount.seconds or 0.0
         self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
         self._quick = Twin(self._shadow, engine.dtype)
         self._optimizers = build_optimizers(
@@ -150,7 +160,7 @@ class TeacherStage:
             sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
         )
         self._reference: Reference | None = None
-        self._held: tuple[Tensor, Tensor, Tensor, Tensor | None] | None = None
+        self._held: HeldOut | None = None
 
     def begin(self, seconds: float | None) -> Judgement:
         """Prepare the held-out batch and the real pictures' features."""
@@ -160,7 +170,7 @@ class TeacherStage:
             self._reference = Reference(self._pictures.tensor(real))
         return Judgement(
             event=f"training on {len(self._training)} pictures, {len(self._held_out)} held out; "
-            f"on {self.engine.describe()}"
+            f"on {self.engine.describe()}{self._compile()}"
         )
 
     def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
@@ -172,7 +182,7 @@ class TeacherStage:
         noise = self._normal(x0.shape)
         with self._dropout(step):
             loss = denoising_loss(
-                self._twin.module, x0, sigma, noise, self.plan.weight, self._labels(chosen)
+                self._denoise, x0, sigma, noise, self.plan.weight, self._labels(chosen)
             ).mean()
         loss.backward()
         self._twin.gather()
@@ -242,6 +252,15 @@ class TeacherStage:
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
         return f"; sampler {choice.settings.reason}"
+
+    def _compile(self) -> str:
+        """Compile the net where a long budget earns it back; returns what was measured."""
+        plain = self._twin.module
+        if self._seconds < LONG_ENOUGH or not isinstance(getattr(plain.net, "config", None), dict):
+            return ""
+        found = compile_if_quicker(plain.net, self.engine.device, self.batch)
+        self._denoise = Preconditioned(found.net, plain.sigma_data, plain.prediction)
+        return f"; {found.reason}"
 
     def retreat(self) -> str:
         """Nothing but the learning rate changes."""
@@ -316,26 +335,11 @@ class TeacherStage:
 
     def _heldout_losses(self) -> list[float]:
         assert self._held is not None
-        x0, sigma, noise, labels = self._held
         losses = []
         for index in range(len(self._recipe.ema_shares)):
             self._ema.copy_to(self._shadow, index)
             self._quick.refresh()
-            parts = []
-            for at in range(0, len(x0), _SHEET):
-                part = slice(at, at + _SHEET)
-                condition = None if labels is None else labels[part]
-                with torch.no_grad():
-                    loss = denoising_loss(
-                        self._quick.module,
-                        x0[part],
-                        sigma[part],
-                        noise[part],
-                        self.plan.weight,
-                        condition,
-                    )
-                parts.append(loss.float())
-            losses.append(torch.cat(parts).mean().item())
+            losses.append(self._held.loss(self._quick.module))
         return losses
 
     def _distance(self, seconds: float | None) -> float:
@@ -355,18 +359,12 @@ class TeacherStage:
         self.preview = pictures[:_SHEET]
         return float(self._reference.distance(pictures).value)
 
-    def _held_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Held-out pictures with fixed noise, at even quantiles of the training draw."""
+    def _held_batch(self) -> HeldOut:
         chosen = self._held_out[: self._recipe.heldout_images]
         if not len(chosen):  # too few pictures to hold any out
             chosen = self._training[: self._recipe.heldout_images]
-        n, generator = len(chosen), torch.Generator().manual_seed(0)
-        levels = (torch.randperm(n, generator=generator) + 0.5) / n
-        x0 = self._pictures.tensor(chosen)
-        noise = torch.randn(x0.shape, generator=generator)
-        tensor = self.engine.tensor
-        sigma = self.plan.noise.quantile(levels)
-        return tensor(x0), tensor(sigma), tensor(noise), self._labels(chosen)
+        x0, labels = self._pictures.tensor(chosen), self._labels(chosen)
+        return HeldOut(x0, labels, self.plan, self.engine)
 
     def _real(self) -> tuple[np.ndarray, str]:
         """Pictures that the distance is measured against: held-out ones where there are enough."""
