@@ -55,6 +55,8 @@ STUDENTS: dict[str, dict[str, object]] = {
     "lr 6e-4": {"lr": 6e-4, "fake_lr": 6e-4},
     "fake lr 6e-4": {"fake_lr": 6e-4},
     "beta2 0.99": {"betas": (0.0, 0.99)},
+    "betas 0.9, 0.99": {"betas": (0.9, 0.99)},
+    "betas 0.9, 0.99, lr 6e-4": {"betas": (0.9, 0.99), "lr": 6e-4, "fake_lr": 6e-4},
     "batch 32": {"batch": 32},
     "fake noise as the teacher's": {"fake_noise_shift": 0.0},
     "fake noise +1.4": {"fake_noise_shift": 1.4},
