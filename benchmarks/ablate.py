@@ -14,6 +14,7 @@ import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,8 +56,8 @@ STUDENTS: dict[str, dict[str, object]] = {
     "lr 6e-4": {"lr": 6e-4, "fake_lr": 6e-4},
     "fake lr 6e-4": {"fake_lr": 6e-4},
     "beta2 0.99": {"betas": (0.0, 0.99)},
-    "betas 0.9, 0.99": {"betas": (0.9, 0.99)},
-    "betas 0.9, 0.99, lr 6e-4": {"betas": (0.9, 0.99), "lr": 6e-4, "fake_lr": 6e-4},
+    "betas 0.9 and 0.99": {"betas": (0.9, 0.99)},
+    "betas 0.9 and 0.99 lr 6e-4": {"betas": (0.9, 0.99), "lr": 6e-4, "fake_lr": 6e-4},
     "batch 32": {"batch": 32},
     "fake noise as the teacher's": {"fake_noise_shift": 0.0},
     "fake noise +1.4": {"fake_noise_shift": 1.4},
@@ -83,21 +84,31 @@ class Bench:
     num_images: int
 
 
+def fixed(bench: Bench, seed: int, images: int) -> dict[str, Any]:
+    """What no variant changes, for both stages."""
+    return {
+        "budget": f"{images}images",
+        "seed": seed,
+        "device": "cpu",
+        "precision": "bfloat16",
+        "threads": bench.threads,
+    }
+
+
 def train(bench: Bench, name: str, seed: int, images: int, folder: Path) -> harness.Values:
     """A teacher with one constant changed."""
     changed = dict(TEACHERS[name])
     config = TrainConfig(
-        budget=f"{images}images",
-        seed=seed,
-        device="cpu",
-        precision="bfloat16",
-        threads=bench.threads,
+        **fixed(bench, seed, images),
         classes=bool(changed.pop("classes", False)),
         widths=changed.pop("widths", ()),  # pyrefly: ignore[bad-argument-type]
+        recipe=dataclasses.replace(
+            TeacherRecipe(sampler_images=0, distance_images=0),
+            **changed,  # pyrefly: ignore[bad-argument-type]
+        ),
     )
-    recipe = dataclasses.replace(TeacherRecipe(sampler_images=0, distance_images=0), **changed)  # pyrefly: ignore[bad-argument-type]
     shutil.rmtree(folder, ignore_errors=True)
-    run = noisewise.train(bench.data, out=folder, config=dataclasses.replace(config, recipe=recipe))
+    run = noisewise.train(bench.data, out=folder, config=config)
     teacher = ours.with_sampler(run.teacher(), *SAMPLER)
     pictures = teacher.sample(bench.num_images, seed=1)
     noted = run.info["stages"]["teacher"]
@@ -110,14 +121,7 @@ def distill(bench: Bench, name: str, seed: int, images: int, teacher: Path) -> h
     folder = bench.folder / "student"
     shutil.rmtree(folder, ignore_errors=True)
     recipe = dataclasses.replace(StudentRecipe(distance_images=512), **STUDENTS[name])  # pyrefly: ignore[bad-argument-type]
-    config = DistillConfig(
-        budget=f"{images}images",
-        seed=seed,
-        device="cpu",
-        precision="bfloat16",
-        threads=bench.threads,
-        recipe=recipe,
-    )
+    config = DistillConfig(**fixed(bench, seed, images), recipe=recipe)
     generator = noisewise.distill(folder, teacher=teacher, config=config)
     one = generator.sample(bench.num_images, seed=1)
     two = again(ours.teacher_of(folder), one)
@@ -204,10 +208,13 @@ def main() -> None:
     )
     images = 640 if arguments.quick else arguments.images or IMAGES[stage]
     match: dict[str, object] = {"images": images, "judge": judges.fingerprint}
-    if not arguments.table_only:
-        teacher = arguments.teacher or (folder / "teacher")
-        if stage == "student" and not ours.has_model(teacher, "teacher"):
+    teacher = arguments.teacher or folder / "teacher"
+    if stage == "student":
+        if not ours.has_model(teacher, "teacher"):
             train(bench, "recipe", 0, 640 if arguments.quick else 3 * IMAGES["teacher"], teacher)
+        # Cells of two teachers never meet in a table.
+        match["teacher"] = noisewise.Run.open(teacher).teacher_digest()
+    if not arguments.table_only:
         for name in names or (["recipe"] if arguments.quick else VARIANTS[stage]):
             for seed in [0] if arguments.quick else arguments.seeds:
                 results.cell(
@@ -222,6 +229,7 @@ def main() -> None:
         f"{images:,} pictures seen, bfloat16, {bench.num_images:,} drawn; the range over seeds. "
         f"Teachers are drawn with {2 * SAMPLER[0] - 1} calls that stop at {SAMPLER[1]}; the second "
         f"call has noise {SECOND_SIGMA}. Judges {judges.fingerprint}."
+        + (f" Distilled from {match['teacher']}." if "teacher" in match else "")
     )
     harness.publish(results, f"Ablations: {stage}", [about, listing(results, match, stage)])
 
