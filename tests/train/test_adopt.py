@@ -12,6 +12,7 @@ import pytest
 from noisewise.app import cli
 from noisewise.app.report import report
 from noisewise.train import api
+from noisewise.train.adopt import adopt
 from noisewise.train.config import DistillConfig, TrainConfig
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 from noisewise.train.run import Run
@@ -68,6 +69,18 @@ def test_what_is_no_teacher_is_refused(source: Run, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x00\x01")
     with pytest.raises(ValueError, match="has another teacher"):
         api.distill(own, teacher=other, config=DISTIL)
+
+
+def test_a_copy_that_a_kill_cut_short_is_made_whole(source: Run, tmp_path: Path) -> None:
+    whole = adopt(tmp_path / "whole", source.path)
+    cut = tmp_path / "cut"
+    shutil.copytree(whole.path, cut)
+    (cut / "teacher" / "config.json").unlink()
+    again = adopt(cut, source.path)
+    assert again.teacher_digest() == source.teacher_digest()
+    assert again.teacher().config == source.teacher().config
+    shutil.rmtree(cut / "teacher")
+    assert adopt(cut, source.path).teacher_digest() == source.teacher_digest()
 
 
 def test_dry_run_writes_nothing(source: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from noisewise.diffusion import Preconditioned
+from noisewise.quality.distance import Reference
 from noisewise.train.config import Budget, TrainConfig
 from noisewise.train.engine import Engine
+from noisewise.train.generator import Teacher
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.order import BatchOrder
 from noisewise.train.plan import plan_teacher
@@ -104,7 +106,13 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(
 def test_weights_from_before_the_set_was_learnt_by_heart_are_kept() -> None:
     """Pure noise has nothing to learn but its pictures: the held-out loss falls, then rises."""
     recipe = TeacherRecipe(
-        batch=8, adam_lr=0.02, lr=0.05, decay_from=1.0, heldout_every=0.05, distance_images=0
+        batch=8,
+        adam_lr=0.02,
+        lr=0.05,
+        decay_from=1.0,
+        heldout_every=0.05,
+        distance_images=64,
+        sampler_images=0,
     )
     noise = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1)).astype(np.uint8)
     config = TrainConfig(budget="6000images", flips="off", recipe=recipe)
@@ -121,6 +129,11 @@ def test_weights_from_before_the_set_was_learnt_by_heart_are_kept() -> None:
     assert stage.stats["kept_after_images"] < 6000
     assert stage.stats["heldout_loss"] == min(losses) == records[-1].heldout_loss
     assert losses[-2] > 1.01 * losses[-1], "the last average is worse than the kept one"
+    drawn = Teacher(stage.best(), stage.model_config()).draw(0, 0, 64)
+    assert stage.preview is not None
+    torch.testing.assert_close(stage.preview, drawn)  # the last sheet and the distance are its own
+    distance = Reference(pictures.tensor(stage._real()[0])).distance(drawn).value
+    assert records[-1].distance == stage.stats["distance"] == pytest.approx(distance)
 
 
 def test_every_round_shows_every_picture_once_in_a_new_order() -> None:

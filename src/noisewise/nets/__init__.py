@@ -1,6 +1,7 @@
 """Nets: modules that know pictures and a noise level, no schedule."""
 
-from noisewise.nets.derive import Derived, Timed, build, derive, fastest
+from noisewise.nets.derive import Derived, build, derive
+from noisewise.nets.timing import Timed, fastest
 from noisewise.nets.unet import UNet
 from noisewise.nets.uvit import UViT
 from noisewise.nets.vit import ViT

@@ -1,18 +1,11 @@
-"""From size, channels, budget and machine to a net; from a net to the quickest way to compute it.
-
-Nothing here is taken on faith about a processor: bfloat16, channels-last memory and their like were
-each a gain on one machine and a loss on another, so `fastest` times them, in about two seconds.
-"""
+"""From size, channels, budget and device to a net."""
 
 from __future__ import annotations
 
-import copy
 import math
-import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from noisewise.nets.unet import UNet
@@ -36,25 +29,6 @@ class Derived:
     net: dict[str, Any]
     prediction: Literal["edm", "x0"]
     reason: str
-
-
-@dataclass(frozen=True)
-class Timed:
-    """The quickest way to compute a net on this machine, and what was measured.
-
-    `images_per_second` holds one entry for each way tried: its name and images trained a second.
-    """
-
-    dtype: torch.dtype
-    channels_last: bool
-    images_per_second: tuple[tuple[str, float], ...]
-
-    @property
-    def reason(self) -> str:
-        """The measurement in words."""
-        ways = sorted(self.images_per_second, key=lambda way: -way[1])
-        listed = ", ".join(f"{name} {speed:.0f}" for name, speed in ways)
-        return f"measured, images trained a second: {listed}"
 
 
 def build(config: dict[str, Any]) -> nn.Module:
@@ -190,92 +164,3 @@ def _divides(size: int, step: int) -> None:
     if size % step:
         low = max(step, size - size % step)
         raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + step}")
-
-
-def fastest(
-    net: nn.Module,
-    device: torch.device,
-    batch: int = 64,
-    seconds: float = 2.0,
-    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16),
-) -> Timed:
-    """Time forward and backward of a net in each precision and memory layout; keep the quickest.
-
-    The ways take turns, so that a drift of the machine treats them alike; each one's best counts.
-
-    Args:
-        net: has a `config` of "channels" and "size", and "num_classes"; it is copied, not changed.
-        device: where.
-        batch: images a step.
-        seconds: about how long to measure in all.
-        dtypes: precisions to try.
-
-    Returns:
-        The quickest way; float32 with channels last where nothing beats it by 5%.
-
-    Example:
-        >>> net = UNet(1, 8, (8,), (1,), patch=1)
-        >>> fastest(net, torch.device("cpu"), batch=2, seconds=0.01).channels_last in (True, False)
-        True
-    """
-    config: Any = net.config
-    ways = [(dtype, last) for dtype in dtypes for last in (True, False)]
-    best = dict.fromkeys(ways, math.inf)
-    steps = {way: _stepper(net, config, device, batch, way) for way in ways}
-    for step in steps.values():
-        step()  # the first one pays for buffers and kernels
-    start = time.perf_counter()
-    while True:
-        for way, step in steps.items():
-            before = time.perf_counter()
-            step()
-            best[way] = min(best[way], time.perf_counter() - before)
-        if time.perf_counter() - start > seconds:
-            break
-    plain = (torch.float32, True)
-    quickest = min(best, key=lambda way: best[way] * (0.95 if way == plain else 1.0))
-    names = tuple((_name(*way), batch / best[way]) for way in ways)
-    return Timed(quickest[0], quickest[1], names)
-
-
-def _name(dtype: torch.dtype, channels_last: bool) -> str:
-    return (
-        f"{str(dtype).removeprefix('torch.')} {'channels last' if channels_last else 'contiguous'}"
-    )
-
-
-class _Step:
-    """One forward and backward, timed from outside."""
-
-    def __init__(self, net: nn.Module, x: torch.Tensor, condition: torch.Tensor | None) -> None:
-        self.net, self.x, self.condition = net, x, condition
-        self.level = torch.zeros(len(x), device=x.device)
-
-    def __call__(self) -> None:
-        """Run it, and wait for the device."""
-        self.net(self.x, self.level, self.condition).float().square().mean().backward()
-        for parameter in self.net.parameters():
-            parameter.grad = None
-        if self.x.is_cuda:
-            torch.cuda.synchronize(self.x.device)
-
-
-def _stepper(
-    net: nn.Module,
-    config: dict[str, Any],
-    device: torch.device,
-    batch: int,
-    way: tuple[torch.dtype, bool],
-) -> _Step:
-    dtype, last = way
-    layout = torch.channels_last if last else torch.contiguous_format
-    copied = copy.deepcopy(net).to(device, dtype)
-    for parameter in copied.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=layout)
-    shape = (batch, config["channels"], config["size"], config["size"])
-    x = torch.zeros(shape, device=device).to(memory_format=layout)
-    condition = None
-    if config.get("num_classes"):
-        condition = torch.zeros(batch, dtype=torch.int64, device=device)
-    return _Step(copied.requires_grad_(True).train(), x, condition)

@@ -5,12 +5,12 @@ Distillation reads nothing but the teacher, so a teacher that somebody sent is e
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from noisewise.train.checkpoint import read_json
+from noisewise.train.checkpoint import file_digest, read_json, write_atomic
 from noisewise.train.generator import Teacher
 from noisewise.train.models import Build, load_model
 from noisewise.train.run import FORMAT, Run, begun
@@ -33,21 +33,29 @@ def adopt(path: str | Path, teacher: str | Path, build: Build | None = None) -> 
     model = load_model(folder, build)
     if not isinstance(model, Teacher):
         raise ValueError(f"{folder} holds a {model.config.kind}, not a teacher")
-    digest = _digest(folder)
+    digest = file_digest(folder / _FILES[1])
     if Run.check(path):
         run = Run.open(path)
-        if not (path / "teacher" / _FILES[1]).exists() or run.teacher_digest() != digest:
+        there = file_digest(path / "teacher" / _FILES[1]) if _complete(path) else None
+        if (there or run.info.get("teacher_digest")) != digest:
             raise ValueError(f"{path} has another teacher than {teacher}; name a new folder")
-        return run
-    (path / "teacher").mkdir(parents=True, exist_ok=True)
-    run = Run(path, {**begun(0), **_known(folder, model), "teacher_from": str(folder.resolve())})
-    # run.json comes first: a folder that a kill left half filled is then known for a run of ours.
-    run.write()
-    for name in _FILES:
-        temporary = path / "teacher" / f"{name}.tmp"
-        shutil.copyfile(folder / name, temporary)
-        temporary.replace(path / "teacher" / name)
+    else:
+        known = {**_known(folder, model), "teacher_digest": digest}
+        run = Run(path, {**begun(0), **known, "teacher_from": str(folder.resolve())})
+        # run.json comes first: what a kill leaves half copied is then known for a run of ours, and
+        # the same call goes on.
+        path.mkdir(parents=True, exist_ok=True)
+        run.write()
+    if not _complete(path):
+        (path / "teacher").mkdir(exist_ok=True)
+        for name in reversed(_FILES):  # a teacher is there when its config.json is
+            write_atomic(path / "teacher" / name, partial(shutil.copyfile, folder / name))
     return run
+
+
+def _complete(path: Path) -> bool:
+    """Whether a run has a whole teacher."""
+    return all((path / "teacher" / name).exists() for name in _FILES)
 
 
 def _folder_of(teacher: Path) -> Path:
@@ -59,10 +67,6 @@ def _folder_of(teacher: Path) -> Path:
     if not (folder / _FILES[0]).exists():
         raise ValueError(f"{teacher} has no finished teacher yet")
     return folder
-
-
-def _digest(folder: Path) -> str:
-    return hashlib.sha256((folder / _FILES[1]).read_bytes()).hexdigest()[:16]
 
 
 def _known(folder: Path, model: Teacher) -> dict[str, Any]:

@@ -6,6 +6,7 @@ under another name, synced to disk, then renamed. Nothing is a pickle.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -37,6 +38,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def file_digest(path: Path) -> str:
+    """Sixteen hexadecimal digits that tell a file's content from every other."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from noisewise.nets.derive import fastest
+from noisewise.nets.timing import fastest
 
 Module = TypeVar("Module", bound=nn.Module)
 

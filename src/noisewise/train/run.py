@@ -9,7 +9,6 @@ samples/      sheets of the same seeds over time
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from noisewise.train.checkpoint import load_state, read_json, save_state, write_json
+from noisewise.train.checkpoint import file_digest, load_state, read_json, save_state, write_json
 from noisewise.train.log import Log
 from noisewise.train.loop import Loop, Record
 from noisewise.train.machine import describe_machine
@@ -231,8 +230,7 @@ class Run:
 
     def teacher_digest(self) -> str:
         """Digest of the teacher's weights: which teacher a generator was distilled from."""
-        content = (self.path / "teacher" / "model.safetensors").read_bytes()
-        return hashlib.sha256(content).hexdigest()[:16]
+        return file_digest(self.path / "teacher" / "model.safetensors")
 
     def checkpoint(self, stage: StageName) -> Path:
         """Where a stage's checkpoint lies."""

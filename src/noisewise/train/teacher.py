@@ -24,7 +24,7 @@ from noisewise.diffusion import (
     draw_to_dict,
     stratified,
 )
-from noisewise.nets.compiling import LONG_ENOUGH, compile_if_quicker
+from noisewise.nets.timing import LONG_ENOUGH, compile_if_quicker
 from noisewise.quality.distance import Reference
 from noisewise.train.description import ModelConfig, SamplerSettings
 from noisewise.train.ema import EMA
@@ -129,14 +129,13 @@ class TeacherStage:
         self.plan, self.engine, self._recipe, self._seed = plan, engine, recipe, config.seed
         self.preview: Tensor | None = None
         self.stats: dict[str, Any] = {}
-        self._images = config.amount.images or 0
+        self._budget = config.amount
         self._pictures = pictures
         self._training, self._held_out = pictures.split(config.seed)
         self._order = BatchOrder(self._training, config.seed)
         self.denoiser = engine.prepare(denoiser).train()
         self._twin = Twin(self.denoiser, engine.dtype)
         self._denoise: Denoiser = self._twin.module
-        self._seconds = config.amount.seconds or 0.0
         self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
         self._quick = Twin(self._shadow, engine.dtype)
         self._optimizers = build_optimizers(
@@ -150,7 +149,6 @@ class TeacherStage:
         )
         self._ema = EMA(self.denoiser, recipe.ema_shares)
         self._draws = engine.generator(config.seed)
-        self._best = 0
         self._losses: list[float] = []
         self._kept = [p.detach().clone() for p in self.denoiser.parameters()]
         self._kept_as: dict[str, Any] = {"loss": math.inf, "share": None, "images": 0}
@@ -201,27 +199,29 @@ class TeacherStage:
     def judge(self, full: bool, seconds: float | None) -> Judgement:
         """Held-out loss of every average; the distance of the best one; the best ever is kept."""
         self._losses = losses = self._heldout_losses()
-        self._best = min(range(len(losses)), key=losses.__getitem__)
+        best = min(range(len(losses)), key=losses.__getitem__)
+        self._ema.copy_to(self._shadow, best)
         # Where nothing is held out, the loss cannot tell learning from learning by heart.
-        if losses[self._best] < self._kept_as["loss"] or not len(self._held_out):
-            share = self._recipe.ema_shares[self._best]
-            self._kept_as = {"loss": losses[self._best], "share": share, "images": self._seen}
-            self._ema.copy_to(self._shadow, self._best)
+        if losses[best] < self._kept_as["loss"] or not len(self._held_out):
+            share = self._recipe.ema_shares[best]
+            self._kept_as = {"loss": losses[best], "share": share, "images": self._seen}
             torch._foreach_copy_(self._kept, list(self._shadow.parameters()))
         distance = self._distance(seconds) if full and self._reference is not None else None
-        return Judgement(heldout_loss=losses[self._best], distance=distance)
+        return Judgement(heldout_loss=losses[best], distance=distance)
 
     def finish(self, seconds: float | None) -> Judgement:
-        """Keep the average with the lowest held-out loss ever, and choose its sampler."""
-        judgement = self.judge(True, seconds)
+        """Keep the average with the lowest held-out loss ever, measure it, choose its sampler."""
+        self.judge(False, seconds)
         shares, losses, kept = self._recipe.ema_shares, self._losses, self._kept_as
         self.stats |= {
             "ema_share": kept["share"],
             "heldout_loss": kept["loss"],
             "kept_after_images": kept["images"],
         }
-        if judgement.distance is not None:
-            self.stats |= {"distance": judgement.distance, "distance_against": self._against}
+        self.best()
+        distance = self._distance(seconds) if self._reference is not None else None
+        if distance is not None:
+            self.stats |= {"distance": distance, "distance_against": self._against}
         why = self._choose_sampler(None if seconds is None else _CHOICE * seconds)
         listed = ", ".join(f"{s:g}: {x:.4f}" for s, x in zip(shares, losses, strict=True))
         event = f"kept the weight average over a share of {kept['share']:g}"
@@ -231,7 +231,7 @@ class TeacherStage:
                 f"held-out loss was lowest, {kept['loss']:.4f}"
             )
         event += f" (held-out losses at the end {listed}){why}"
-        return replace(judgement, event=event, heldout_loss=kept["loss"])
+        return Judgement(heldout_loss=kept["loss"], distance=distance, event=event)
 
     def _choose_sampler(self, seconds: float | None) -> str:
         """Measure where to stop and in how many calls; returns the reason, for the log."""
@@ -247,7 +247,9 @@ class TeacherStage:
         # A budget in images knows no seconds: then the run's own length bounds the choice.
         num_images = self._recipe.sampler_images
         if seconds is None:
-            num_images = min(num_images, max(_FEWEST, self._images // _IMAGES_A_CHOICE))
+            num_images = min(
+                num_images, max(_FEWEST, (self._budget.images or 0) // _IMAGES_A_CHOICE)
+            )
         choice = choose_sampler(model, self._reference, inputs, self._sampler, num_images, seconds)
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
@@ -256,7 +258,9 @@ class TeacherStage:
     def _compile(self) -> str:
         """Compile the net where a long budget earns it back; returns what was measured."""
         plain = self._twin.module
-        if self._seconds < LONG_ENOUGH or not isinstance(getattr(plain.net, "config", None), dict):
+        if (self._budget.seconds or 0) < LONG_ENOUGH or not isinstance(
+            getattr(plain.net, "config", None), dict
+        ):
             return ""
         found = compile_if_quicker(plain.net, self.engine.device, self.batch)
         self._denoise = Preconditioned(found.net, plain.sigma_data, plain.prediction)
@@ -286,7 +290,6 @@ class TeacherStage:
         """Random state, best average, sampler, and what was measured."""
         return {
             "draws": self._draws.get_state(),
-            "best": self._best,
             "kept": self._kept,
             "kept_as": self._kept_as,
             "seen": self._seen,
@@ -297,7 +300,7 @@ class TeacherStage:
     def load_rest(self, state: dict[str, Any]) -> None:
         """Restore what `rest` gave."""
         self._draws.set_state(state["draws"])
-        self._best, self.stats = state["best"], state["stats"]
+        self.stats = state["stats"]
         torch._foreach_copy_(self._kept, state["kept"])
         self._kept_as, self._seen = state["kept_as"], state["seen"]
         self._sampler = SamplerSettings(**state["sampler"])
@@ -343,9 +346,8 @@ class TeacherStage:
         return losses
 
     def _distance(self, seconds: float | None) -> float:
-        """Distance of the best average's pictures to real ones: as many as the time allows."""
+        """Distance of the shadow's pictures to real ones: as many as the time allows."""
         assert self._reference is not None
-        self._ema.copy_to(self._shadow, self._best)
         self._quick.refresh()
         teacher = Teacher(self._quick.module, self.model_config())
         start, parts, drawn = time.monotonic(), [], 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from noisewise.nets.compiling import compile_if_quicker
+from noisewise.nets.timing import compile_if_quicker
 from noisewise.nets.unet import UNet
 
 
