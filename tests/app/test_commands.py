@@ -178,3 +178,27 @@ def test_a_signal_saves_and_the_printed_line_goes_on(
     assert line.endswith(f"train {words[0]} --out '{out}' --budget 10m {' '.join(words[5:])}")
     steps = json.loads(log.read_text().splitlines()[-1])["step"]
     assert steps > 0
+
+
+def test_a_disk_that_takes_no_more_is_told_in_a_sentence_and_nothing_is_lost(
+    folder: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """A limit on file sizes stands for the full disk: the same refusal by the system."""
+    out = tmp_path / "run"
+    words = ["train", str(folder), "--out", str(out), "--budget", "600images", *settings("train")]
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)); "
+        "from noisewise.app import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *words], capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("noisewise train: there is no room for ")
+    assert "make room and give the same command again" in said
+    assert "Traceback" not in done.stderr
+    assert not list(out.rglob("*.tmp"))
+    assert cli.main(words) == 0
+    assert (out / "teacher" / "model.safetensors").exists()

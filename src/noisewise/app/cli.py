@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import io
 import os
 import re
@@ -41,6 +42,8 @@ train and distill go on where they stopped when called again on the same run.
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after saving.
 """
 
+# The system takes no more bytes: full disk, quota, file size limit, read-only disk.
+_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report")
 
 
@@ -125,8 +128,19 @@ def guarded(where: str, action: Callable[[], int]) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        return _complain(_no_room(error), where) if error.errno in _ROOM else _failed(error, where)
     except Exception as error:  # a person gets a sentence; NOISEWISE_TRACE=1 the trace
         return _failed(error, where)
+
+
+def _no_room(error: OSError) -> str:
+    """What to do when the system takes no more bytes; a run keeps what it saved before."""
+    place = f" for {error.filename}" if error.filename else ""
+    return (
+        f"there is no room{place} ({error.strerror}); make room and give the same command again: "
+        "what was saved before is kept"
+    )
 
 
 def sentence(box: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,21 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Args:
         path: where the file shall be.
         write: is called with a temporary path in the same folder.
+
+    Raises:
+        OSError: if it cannot be written; the old file is then still there.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
+        try:
+            write(temporary)
+        except safetensors.SafetensorError as error:
+            # It hides the system's own number in its text, as in "(os error 28)".
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            code = int(number[1])
+            raise OSError(code, os.strerror(code), str(path)) from error
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

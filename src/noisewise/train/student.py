@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _SHEET = 64  # pictures on a sample sheet
 _CHUNK = 64  # pictures drawn at a time
 _FEWEST = 128  # pictures for a distance, whatever the time
+_IMAGES_A_PICTURE = 12  # images trained on for each picture of a distance, at least
 _SEED = 0  # of the pictures that are measured
 
 
@@ -110,6 +111,7 @@ class StudentStage:
         self.sigma_init: float = values["sigma_init"]
         self.lam: float = values["lam"]
         self.engine, self._recipe, self._seed = engine, recipe, config.seed
+        self._budget = config.amount
         self.preview: Tensor | None = None
         self.stats: dict[str, Any] = {}
         self._teacher = engine.prepare(copy.deepcopy(teacher)).eval().requires_grad_(False)
@@ -328,6 +330,8 @@ class StudentStage:
     def _teachers_pictures(self, seconds: float | None) -> Tensor:
         """Pictures of the teacher's own sampler, as many as time allows; as many after a resume."""
         wanted = self._num_images or self._recipe.distance_images
+        if self._budget.images is not None:  # then no seconds bound it: the run's own length does
+            wanted = min(wanted, max(_FEWEST, self._budget.images // _IMAGES_A_PICTURE))
         start, parts, drawn = time.monotonic(), [], 0
         while drawn < wanted:
             count = min(_CHUNK, wanted - drawn)
