@@ -197,7 +197,7 @@ def main() -> None:
     bench = Bench(
         judges,
         ours.Offline(judges.data.test_images[: 500 if arguments.quick else 10_000]),
-        labelled(judges.data, folder / "fashion_train_labelled.npz"),
+        judge.training_file(judges.data, folder.parent / "data", classes=True),
         folder,
         threads,
         64 if arguments.quick else 2000,
@@ -232,19 +232,6 @@ def main() -> None:
         + (f" Distilled from {match['teacher']}." if "teacher" in match else "")
     )
     harness.publish(results, f"Ablations: {stage}", [about, listing(results, match, stage)])
-
-
-def labelled(data: judge.FashionMNIST, path: Path) -> Path:
-    """The training pictures with their labels as the .npz that every variant reads."""
-    if not path.is_file():
-        import numpy as np
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp.npz")
-        pixels = ours.to_pixels(data.train_images)
-        np.savez(temporary, images=pixels, labels=data.train_labels.numpy())
-        temporary.replace(path)
-    return path
 
 
 if __name__ == "__main__":

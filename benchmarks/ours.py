@@ -26,12 +26,15 @@ from noisewise.train.generator import Generator, Teacher
 LONG_STEPS, LONG_STOP = 18, 0.002  # EDM's own sampler, 35 calls
 
 
-def prepare(path: Path, images: np.ndarray) -> Path:
-    """Write uint8 pictures [n, h, w, c] as the .npz that everybody trains on, once."""
+def prepare(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> Path:
+    """Write uint8 pictures [n, h, w, c], and labels, as the .npz that everybody trains on, once."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, images=images)
+        if labels is None:
+            np.savez(temporary, images=images)
+        else:
+            np.savez(temporary, images=images, labels=labels)
         temporary.replace(path)
     return path
 
@@ -81,10 +84,14 @@ def _stage(folder: Path, name: str, clock: Clock) -> harness.Values:
     }
 
 
-def train(data: Path, folder: Path, seconds: float, seed: int, threads: int) -> harness.Values:
+def train(
+    data: Path, folder: Path, seconds: float, seed: int, threads: int, classes: bool = False
+) -> harness.Values:
     """Train a teacher for a wall-clock, everything else derived by noisewise."""
     shutil.rmtree(folder, ignore_errors=True)
-    config = TrainConfig(budget=f"{seconds:g}s", seed=seed, threads=threads, device="cpu")
+    config = TrainConfig(
+        budget=f"{seconds:g}s", seed=seed, threads=threads, device="cpu", classes=classes
+    )
     clock = Clock.start()
     run = noisewise.train(data, out=folder, config=config)
     noted = _stage(folder, "teacher", clock)
@@ -113,7 +120,10 @@ def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Va
 
 @dataclass(frozen=True)
 class Chain:
-    """A total of seconds, and the share of it that the teacher gets; at 1 there is no student."""
+    """A total of seconds, and the share of it that the teacher gets; at 1 there is no student.
+
+    With classes, both learn the labels of the data and are drawn as often with each as the data.
+    """
 
     data: Path
     folder: Path
@@ -121,6 +131,7 @@ class Chain:
     share: float
     seed: int
     threads: int
+    classes: bool = False
 
 
 def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> None:
@@ -139,7 +150,8 @@ def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> N
         results.forget(own)
         length = chain.seconds * chain.share
         found = results.run(
-            train_cell, lambda: train(chain.data, chain.folder, length, seed, threads)
+            train_cell,
+            lambda: train(chain.data, chain.folder, length, seed, threads, chain.classes),
         )
     distill_cell = {**own, "stage": "distill"}
     done = results.find(distill_cell) is not None and has_model(chain.folder, "generator")

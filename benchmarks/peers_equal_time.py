@@ -263,12 +263,11 @@ def main() -> None:
     conditions = harness.environment(threads) | bench.conditions()
     quick = arguments.quick
     folder = harness.work_folder(arguments, NAME)
-    pixels = ours.to_pixels(bench.data.train_images)
     match = Match(
         bench=bench,
         offline=ours.Offline(bench.data.test_images[: 500 if quick else 10_000]),
         results=harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo),
-        data=ours.prepare(folder.parent / "data" / "fashion_train.npz", pixels),
+        data=judge.training_file(bench.data, folder.parent / "data", classes=False),
         folder=folder,
         python=python,
         threads=threads,

@@ -8,7 +8,7 @@ small number of calls, with the best of a few last noise levels, picked by the j
 favours the teacher. These rows have one sample seed. Speed-ups are quoted against the fewest
 teacher calls of equal distance.
 
-    python benchmarks/speedrun.py --data FOLDER --minutes 5 --seeds 0,1,2
+    python benchmarks/speedrun.py --data FOLDER --minutes 5 --seeds 0,1,2 [--classes]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from speedrun_tables import ALONE
 NAME = "speedrun"
 LADDER = (3, 5, 9, 13)
 STOPS = (0.15, 0.3, 0.6)  # last noise levels tried for each number of calls, beside the chosen one
-FIGURE = harness.ROOT / "docs" / "images" / "speedrun.svg"
+FIGURES = harness.ROOT / "docs" / "images"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Grid:
     data: Path
     folder: Path
     threads: int
+    classes: bool
     num_images: int
     sample_seeds: tuple[int, ...]
     ladder: tuple[int, ...]
@@ -112,7 +113,7 @@ def measure_run(grid: Grid, minutes: float, share: float, seed: int) -> None:
     ours.run_chain(
         grid.results,
         own,
-        ours.Chain(grid.data, folder, 60 * minutes, share, seed, grid.threads),
+        ours.Chain(grid.data, folder, 60 * minutes, share, seed, grid.threads, grid.classes),
     )
     for who, setting in wanted.items():
         grid.results.cell(setting, lambda w=who: measure_drawer(grid, folder, w))
@@ -155,8 +156,11 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=integers, default=[0, 1, 2], help="training seeds")
     parser.add_argument("--share", type=float, default=0.5, help="of the total for the teacher")
     parser.add_argument("--arms", choices=("both", "chain", "teacher"), default="both")
+    parser.add_argument(
+        "--classes", action="store_true", help="learn the ten names; results of their own"
+    )
     parser.add_argument("--num-images", type=int, default=2000, help="pictures a distance")
-    parser.add_argument("--figure", type=Path, default=FIGURE, help="SVG of the curve")
+    parser.add_argument("--figure", type=Path, default=None, help="SVG of the curve")
     return parser.parse_args()
 
 
@@ -165,11 +169,10 @@ def open_grid(arguments: argparse.Namespace) -> Grid:
     threads = harness.use_threads(arguments.threads)
     bench = judge.bench_from(arguments)
     conditions = harness.environment(threads) | bench.conditions()
-    results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)
-    folder = harness.work_folder(arguments, NAME)
-    data = ours.prepare(
-        folder.parent / "data" / "fashion_train.npz", ours.to_pixels(bench.data.train_images)
-    )
+    name = f"{NAME}_classes" if arguments.classes else NAME
+    results = harness.Results(harness.results_file(arguments, name), conditions, arguments.redo)
+    folder = harness.work_folder(arguments, name)
+    data = judge.training_file(bench.data, folder.parent / "data", arguments.classes)
     quick = arguments.quick
     return Grid(
         bench=bench,
@@ -178,6 +181,7 @@ def open_grid(arguments: argparse.Namespace) -> Grid:
         data=data,
         folder=folder,
         threads=threads,
+        classes=arguments.classes,
         num_images=64 if quick else arguments.num_images,
         sample_seeds=(0,) if quick else (0, 1, 2),
         ladder=(3, 5) if quick else LADDER,
@@ -204,12 +208,13 @@ def main() -> None:
     )
     found = done.totals()
     shares = [arguments.share, ALONE]
-    figure = arguments.figure if not arguments.quick else grid.folder / "speedrun.svg"
+    place = grid.folder if arguments.quick else FIGURES
+    figure = arguments.figure or place / f"{grid.folder.name}.svg"
     if tables.draw_curve(done, found, arguments.share, figure):
         harness.note(f"curve: {figure}")
     harness.publish(
         grid.results,
-        "Minutes to a distance (Fashion-MNIST, 28 px)",
+        f"Minutes to a distance (Fashion-MNIST, 28 px{', with its ten names' * grid.classes})",
         [
             f"n = {grid.num_images} pictures, sample seeds {list(grid.sample_seeds)}, against the "
             f"10,000 test pictures; judges {grid.bench.fingerprint}. "
