@@ -334,16 +334,13 @@ def damage_table(found: Findings) -> str:
          "", found.of_real("wasserstein"), found.of_real("cells"), found.of_real("severe")]
     ]  # fmt: skip
     for name in sorted(found.names, key=lambda name: found.median(name, "judge") or 0.0):
-        judged, ours, low, high, wasserstein, cells, severe = (
-            found.median(name, value)
-            for value in ("judge", "ours", "low", "high", "wasserstein", "cells", "severe")
-        )
+        values = ("judge", "ours", "low", "high", "wasserstein", "cells", "severe")
+        judged, ours, low, high, *others = (found.median(name, value) for value in values)
         ratio = None if ours is None else ours / floor
         interval = f"[{summaries.figure(low)}, {summaries.figure(high)}]"
-        rows.append([name, judged, ours, ratio, interval, wasserstein, cells, severe])
-    columns = ["pictures", "judge", "ours", "in floors", "95 % interval", "Wasserstein", "cells"]
-    columns.append("other judge")
-    return summaries.table(columns, rows)
+        rows.append([name, judged, ours, ratio, interval, *others])
+    columns = "pictures,judge,ours,in floors,95 % interval,Wasserstein,cells,other judge"
+    return summaries.table(columns.split(","), rows)
 
 
 def main() -> None:

@@ -108,6 +108,7 @@ def _members(path: Path) -> dict[str, Member]:
                         found[key] = _header(file, key)
             return found
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        # NotImplementedError is zipfile's word for a compression or a zip version it cannot read.
         raise ValueError(
             f"{_shown(path)} cannot be read as a NumPy file ({error}): "
             "write it again with numpy.savez(path, images=array)."

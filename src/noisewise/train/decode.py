@@ -257,6 +257,7 @@ def reason_of(error: Exception, name: str) -> str:
         return sources.TOO_LARGE
     if "truncated" in text or isinstance(error, EOFError):
         return sources.TRUNCATED
+    # Pillow has no type of its own for a format that it knows and cannot read: only these words.
     if isinstance(error, NotImplementedError) or "not available" in text or "unsupported" in text:
         return sources.UNSUPPORTED
     if isinstance(error, RuntimeError) and "password" in text:

@@ -98,6 +98,7 @@ def open_source(path: Path) -> Generator[Source]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        # NotImplementedError is zipfile's word for a zip over several disks, and the like.
         raise ValueError(
             f"{printable(str(path))} is not a zip that can be read ({error}): "
             "download it again, or give the unpacked folder."
