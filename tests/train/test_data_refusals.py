@@ -1,7 +1,7 @@
 """Whatever cannot become a training set is refused in one sentence that says what to do.
 
-Most tests here check through `refused`: three checks each, of the sentence, that it is one line, and
-that a cache folder changes nothing.
+Most tests here check through `refused`: three checks each, of the sentence, that it is one line,
+and that a cache folder changes nothing.
 """
 
 from __future__ import annotations
