@@ -8,10 +8,11 @@ with each other.
 And only within one judge. Two classifiers that differ by 1 % in accuracy and agree on noise differ
 by 2 to 5 times on generated pictures: the second one, with batch norms, is the severe one. So
 both stand in every result. Where a goal is a number, the first one reads it: trained for the 92 %
-that the goals name, it gives a prototype's recipe the prototype's figures. Judges are trained once
-from a seed and kept as safetensors; the fingerprint stands in every result.
+that the goals name, it gives a prototype's recipe the prototype's figures. Another processor trains
+another judge from the same seed, so that these two lie in judges/ beside this file, rounded to half
+precision, and the fingerprint stands in every result.
 
-    python benchmarks/judge.py --data FOLDER      trains them where needed and prints their scales
+    python benchmarks/judge.py --data FOLDER      prints their scales; trains one that is not there
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import summaries
 
 DATA = "fashion_mnist_zalando.npz"
 SIZE = 28
+HOME = Path(__file__).with_name("judges")
 
 
 @dataclass(frozen=True)
@@ -268,30 +270,35 @@ def _fingerprint(judge: Judge) -> str:
     return digest.hexdigest()[:12]
 
 
-def open_bench(data_file: Path, cache: Path, seed: int = 0, quick: bool = False) -> Bench:
-    """The bench with its judges read from the cache folder, or trained and written there.
+def open_bench(data_file: Path, home: Path, seed: int = 0, quick: bool = False) -> Bench:
+    """The bench with its judges read from a folder, or trained and written there.
 
     A quick judge has seen 6,400 pictures once: it serves to try a program, not to measure.
     """
     data = load_data(data_file)
-    plain, severe = (_open_judge(data, recipe, cache, seed, quick) for recipe in (PLAIN, SEVERE))
+    plain, severe = (_open_judge(data, recipe, home, seed, quick) for recipe in (PLAIN, SEVERE))
     return Bench(plain, severe, data)
 
 
-def _open_judge(data: FashionMNIST, recipe: Recipe, cache: Path, seed: int, quick: bool) -> Judge:
-    path = cache / f"judge-{recipe.name}-seed{seed}{'-quick' if quick else ''}.safetensors"
-    judge = Judge(recipe)
-    if path.is_file():
-        judge.load_state_dict(load_file(path))
-    else:
+def _open_judge(data: FashionMNIST, recipe: Recipe, home: Path, seed: int, quick: bool) -> Judge:
+    path = home / f"{recipe.name}{f'-seed{seed}' * bool(seed)}{'-quick' * quick}.safetensors"
+    if not path.is_file():
         harness.note(f"judge: training it once, then kept as {path}")
         seen, epochs = (_first(data, 6400), 1) if quick else (data, None)
-        judge = train_judge(seen, recipe, seed, epochs)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        save_file({k: v.contiguous() for k, v in judge.state_dict().items()}, temporary)
-        temporary.replace(path)
+        _keep(train_judge(seen, recipe, seed, epochs), path)
+    judge = Judge(recipe)
+    judge.load_state_dict(load_file(path))
     return _channels_last(judge.eval())
+
+
+def _keep(judge: Judge, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    found = judge.state_dict().items()
+    save_file(
+        {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in found}, temporary
+    )
+    temporary.replace(path)
 
 
 def _first(data: FashionMNIST, count: int) -> FashionMNIST:
@@ -301,13 +308,13 @@ def _first(data: FashionMNIST, count: int) -> FashionMNIST:
 
 def bench_from(arguments: argparse.Namespace) -> Bench:
     """The bench that a program's options ask for."""
-    cache = Path(arguments.cache or harness.SCRATCH / "cache")
-    return open_bench(harness.data_file(arguments.data, DATA), cache, quick=arguments.quick)
+    home = arguments.judges or (harness.SCRATCH / "quick" if arguments.quick else HOME)
+    return open_bench(harness.data_file(arguments.data, DATA), home, quick=arguments.quick)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The option that programs with a judge add to their own."""
-    parser.add_argument("--cache", type=Path, default=None, help="folder that keeps the judges")
+    parser.add_argument("--judges", type=Path, default=None, help="folder of other judges")
 
 
 # ------------------------------------------------------------------------------- the judge's own sc
