@@ -69,7 +69,7 @@ def chosen(text: str) -> list[PictureSet]:
 
 
 def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
-    """Write the set's pictures, without labels, as the .npz that noisewise trains on.
+    """Write the set's pictures, and its categories as labels, as the .npz that noisewise trains on.
 
     Raises:
         harness.UsageError: where the data are not there.
@@ -80,4 +80,8 @@ def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
         return target
     with np.load(source) as loaded:
         stored = {name: loaded[name] for name in loaded.files}
-    return ours.prepare(target, stored["images"][which.choose(stored)])
+    chosen = which.choose(stored)
+    labels = None
+    if "categories" in stored:  # numbered anew: a part of the set may have a part of the categories
+        labels = np.unique(stored["labels"][chosen], return_inverse=True)[1].astype(np.int64)
+    return ours.prepare(target, stored["images"][chosen], labels)
