@@ -17,6 +17,7 @@ from noisewise.train.config import DistillConfig, TrainConfig
 from noisewise.train.data import Pictures, load_pictures
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Generator, Teacher
+from noisewise.train.kinds import sorted_into_kinds
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.models import Build, build_denoiser, load_model, save_model
 from noisewise.train.plan import TeacherPlan, plan_teacher
@@ -75,6 +76,7 @@ def train(
     engine = Engine.choose(config.device, config.precision, config.threads)
     try:
         pictures = load_pictures(path, config.size, config.channels, folder / "cache", on_file)
+        pictures = sorted_into_kinds(pictures, _as_begun(config, folder))
         run_plan = plan_teacher(config, pictures, engine)
         run = Run.create(folder, config, run_plan, pictures)
     except ValueError:
@@ -98,7 +100,8 @@ def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
     """
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
-    return plan_teacher(config, load_pictures(path, config.size, config.channels), engine)
+    pictures = sorted_into_kinds(load_pictures(path, config.size, config.channels), config)
+    return plan_teacher(config, pictures, engine)
 
 
 def distill(
@@ -199,6 +202,14 @@ def load(
         which = "generator" if (folder / "generator" / "config.json").exists() else "teacher"
     model = run.generator(build) if which == "generator" else run.teacher(build)
     return engine.prepare(model)
+
+
+def _as_begun(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Runs that were begun before there were kinds go on without them."""
+    begun = Run.open(folder).info.get("train") if (folder / "run.json").exists() else None
+    if isinstance(begun, dict) and "kinds" not in begun and config.kinds is None:
+        return replace(config, kinds=0)
+    return config
 
 
 def _train(

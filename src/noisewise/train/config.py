@@ -114,6 +114,9 @@ class TrainConfig:
     """1 grey, 3 colour; None: as the pictures are."""
     classes: bool = False
     """Condition on the class subfolders (or labels), so that samples can be asked by class."""
+    kinds: int | None = None
+    """Without classes, sort the pictures into so many kinds by likeness and condition on these;
+    None: by how many pictures there are; 0: do not."""
     flips: Literal["auto", "on", "off"] = "auto"
     """Mirror half of the pictures left to right; auto: where the set looks mirrored already."""
     net: Literal["auto", "unet", "uvit", "vit"] = "auto"
@@ -154,6 +157,8 @@ class TrainConfig:
             raise ValueError(f"a size of {self.size} pixels is too small; the smallest is 8")
         if self.channels not in (None, 1, 3):
             raise ValueError(f"{self.channels} channels cannot be had; use 1 (grey) or 3 (colour)")
+        if self.kinds is not None and self.kinds < 0:
+            raise ValueError(f"{self.kinds} kinds cannot be had; use 0 for none, or 2 and more")
         if any(width < 1 for width in self.widths):
             raise ValueError(f"widths {self.widths} must be positive numbers of channels")
 

@@ -40,6 +40,8 @@ class Pictures:
         fingerprint: hexadecimal digest of pixels, labels and class names, the same anywhere.
         source: the path that was read.
         notes: what was decided or changed while reading, in plain words.
+        kinds: why labels and classes are kinds found by likeness (see `kinds`); "" where they are
+            the source's own.
     """
 
     images: np.ndarray
@@ -50,6 +52,7 @@ class Pictures:
     fingerprint: str
     source: str
     notes: tuple[str, ...]
+    kinds: str = ""
 
     def __len__(self) -> int:
         """Return the number of pictures."""

@@ -16,6 +16,7 @@ from noisewise.diffusion import (
     draw_to_dict,
 )
 from noisewise.nets.derive import derive
+from noisewise.train.kinds import num_kinds
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 
 if TYPE_CHECKING:
@@ -74,6 +75,11 @@ class TeacherPlan:
 
 def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> TeacherPlan:
     """Derive everything that the configuration leaves open from the pictures and the machine.
+
+    Args:
+        config: what the user set.
+        pictures: sorted into kinds already, where the configuration asks for kinds.
+        engine: where to compute.
 
     Raises:
         ValueError: if there is nothing to learn from, or the net cannot take the size.
@@ -169,7 +175,9 @@ def student_values(config: DistillConfig, sigma_data: float) -> dict[str, Reason
 
 def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], str]:
     if not config.classes:
-        return (), "not asked for (--classes)"
+        if pictures.kinds:
+            return tuple(pictures.classes), f"kinds of pictures by likeness: {pictures.kinds}"
+        return (), f"not asked for (--classes); {num_kinds(config, len(pictures))[1]}"
     if pictures.labels is None or len(pictures.classes) < 2:
         raise ValueError(
             f"{pictures.source} has no class subfolders or labels; train without --classes"
