@@ -85,12 +85,23 @@ def _stage(folder: Path, name: str, clock: Clock) -> harness.Values:
 
 
 def train(
-    data: Path, folder: Path, seconds: float, seed: int, threads: int, classes: bool = False
+    data: Path,
+    folder: Path,
+    seconds: float,
+    seed: int,
+    threads: int,
+    classes: bool = False,
+    kinds: int | None = None,
 ) -> harness.Values:
     """Train a teacher for a wall-clock, everything else derived by noisewise."""
     shutil.rmtree(folder, ignore_errors=True)
     config = TrainConfig(
-        budget=f"{seconds:g}s", seed=seed, threads=threads, device="cpu", classes=classes
+        budget=f"{seconds:g}s",
+        seed=seed,
+        threads=threads,
+        device="cpu",
+        classes=classes,
+        kinds=kinds,
     )
     clock = Clock.start()
     run = noisewise.train(data, out=folder, config=config)
@@ -122,7 +133,8 @@ def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Va
 class Chain:
     """A total of seconds, and the share of it that the teacher gets; at 1 there is no student.
 
-    With classes, both learn the labels of the data and are drawn as often with each as the data.
+    With classes, both learn the labels of the data and are drawn as often with each as the data;
+    without, kinds found by likeness are learnt like classes, unless their number is set to 0.
     """
 
     data: Path
@@ -132,6 +144,7 @@ class Chain:
     seed: int
     threads: int
     classes: bool = False
+    kinds: int | None = None
 
 
 def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> None:
@@ -151,7 +164,9 @@ def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> N
         length = chain.seconds * chain.share
         found = results.run(
             train_cell,
-            lambda: train(chain.data, chain.folder, length, seed, threads, chain.classes),
+            lambda: train(
+                chain.data, chain.folder, length, seed, threads, chain.classes, chain.kinds
+            ),
         )
     distill_cell = {**own, "stage": "distill"}
     done = results.find(distill_cell) is not None and has_model(chain.folder, "generator")

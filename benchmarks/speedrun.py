@@ -8,7 +8,10 @@ small number of calls, with the best of a few last noise levels, picked by the j
 favours the teacher. These rows have one sample seed. Speed-ups are quoted against the fewest
 teacher calls of equal distance.
 
-    python benchmarks/speedrun.py --data FOLDER --minutes 5 --seeds 0,1,2 [--classes]
+    python benchmarks/speedrun.py --data FOLDER --minutes 5 --seeds 0,1,2 [--condition names]
+
+The nets are told of what kind a picture is, found by likeness (noisewise's default), of which of
+the ten names it is, or nothing; results of their own for each.
 """
 
 from __future__ import annotations
@@ -30,6 +33,11 @@ from speedrun_tables import ALONE
 NAME = "speedrun"
 LADDER = (3, 5, 9, 13)
 STOPS = (0.15, 0.3, 0.6)  # last noise levels tried for each number of calls, beside the chosen one
+TITLES = {
+    "kinds": "with kinds found by likeness",
+    "names": "with its ten names",
+    "nothing": "told nothing",
+}
 FIGURES = harness.ROOT / "docs" / "images"
 
 
@@ -43,7 +51,7 @@ class Grid:
     data: Path
     folder: Path
     threads: int
-    classes: bool
+    condition: str
     num_images: int
     sample_seeds: tuple[int, ...]
     ladder: tuple[int, ...]
@@ -113,7 +121,16 @@ def measure_run(grid: Grid, minutes: float, share: float, seed: int) -> None:
     ours.run_chain(
         grid.results,
         own,
-        ours.Chain(grid.data, folder, 60 * minutes, share, seed, grid.threads, grid.classes),
+        ours.Chain(
+            grid.data,
+            folder,
+            60 * minutes,
+            share,
+            seed,
+            grid.threads,
+            classes=grid.condition == "names",
+            kinds=0 if grid.condition == "nothing" else None,
+        ),
     )
     for who, setting in wanted.items():
         grid.results.cell(setting, lambda w=who: measure_drawer(grid, folder, w))
@@ -157,7 +174,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.5, help="of the total for the teacher")
     parser.add_argument("--arms", choices=("both", "chain", "teacher"), default="both")
     parser.add_argument(
-        "--classes", action="store_true", help="learn the ten names; results of their own"
+        "--condition", choices=tuple(TITLES), default="kinds", help="what the nets are told"
     )
     parser.add_argument("--num-images", type=int, default=2000, help="pictures a distance")
     parser.add_argument("--figure", type=Path, default=None, help="SVG of the curve")
@@ -169,10 +186,11 @@ def open_grid(arguments: argparse.Namespace) -> Grid:
     threads = harness.use_threads(arguments.threads)
     bench = judge.bench_from(arguments)
     conditions = harness.environment(threads) | bench.conditions()
-    name = f"{NAME}_classes" if arguments.classes else NAME
+    condition = arguments.condition
+    name = NAME if condition == "kinds" else f"{NAME}_{condition}"
     results = harness.Results(harness.results_file(arguments, name), conditions, arguments.redo)
     folder = harness.work_folder(arguments, name)
-    data = judge.training_file(bench.data, folder.parent / "data", arguments.classes)
+    data = judge.training_file(bench.data, folder.parent / "data", condition == "names")
     quick = arguments.quick
     return Grid(
         bench=bench,
@@ -181,7 +199,7 @@ def open_grid(arguments: argparse.Namespace) -> Grid:
         data=data,
         folder=folder,
         threads=threads,
-        classes=arguments.classes,
+        condition=condition,
         num_images=64 if quick else arguments.num_images,
         sample_seeds=(0,) if quick else (0, 1, 2),
         ladder=(3, 5) if quick else LADDER,
@@ -214,7 +232,7 @@ def main() -> None:
         harness.note(f"curve: {figure}")
     harness.publish(
         grid.results,
-        f"Minutes to a distance (Fashion-MNIST, 28 px{', with its ten names' * grid.classes})",
+        f"Minutes to a distance (Fashion-MNIST, 28 px, {TITLES[grid.condition]})",
         [
             f"n = {grid.num_images} pictures, sample seeds {list(grid.sample_seeds)}, against the "
             f"10,000 test pictures; judges {grid.bench.fingerprint}. "
