@@ -67,7 +67,9 @@ def _inspect(options: InspectOptions) -> int:
 
     _check_png(options.out)
     with Progress() as progress:
-        found = inspect(options.folder, options.size, progress.count)
+        found = inspect(
+            options.folder, options.size, progress.count, options.crop, options.background
+        )
     values = found.to_dict()
     text = found.text()
     if options.out is not None:

@@ -74,7 +74,15 @@ def train(
     Run.check(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
     try:
-        pictures = load_pictures(path, config.size, config.channels, folder / "cache", on_file)
+        pictures = load_pictures(
+            path,
+            config.size,
+            config.channels,
+            folder / "cache",
+            on_file,
+            config.crop,
+            config.background,
+        )
         run_plan = plan_teacher(config, pictures, engine)
         run = Run.create(folder, config, run_plan, pictures)
     except ValueError:
@@ -98,7 +106,10 @@ def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
     """
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
-    return plan_teacher(config, load_pictures(path, config.size, config.channels), engine)
+    pictures = load_pictures(
+        path, config.size, config.channels, crop=config.crop, background=config.background
+    )
+    return plan_teacher(config, pictures, engine)
 
 
 def distill(

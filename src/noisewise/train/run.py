@@ -203,8 +203,14 @@ class Run:
         data = self.info["data"]
         if not Path(data["source"]).exists():
             raise ValueError(f"the training pictures are gone from {data['source']}")
+        asked = self.info["train"]
         pictures = load_pictures(
-            data["source"], data["size"], data["channels"], self.path / "cache"
+            data["source"],
+            data["size"],
+            data["channels"],
+            self.path / "cache",
+            crop=asked.get("crop", "centre"),
+            background=asked.get("background", "white"),
         )
         if pictures.fingerprint != data["fingerprint"]:
             raise ValueError(f"the pictures in {data['source']} have changed since training")
