@@ -1,4 +1,4 @@
-"""Damaged pictures: none crashes or hangs (there is a time limit), each is used or has its reason."""
+"""Damaged pictures: none crashes or hangs, each is used or named with its reason."""
 
 from __future__ import annotations
 

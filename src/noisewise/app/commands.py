@@ -100,14 +100,23 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
         derived = plan(options.folder, config).to_dict()
         return _dry_run(derived, config.budget, options.json)
     with Stop() as stop, _progress(config.amount) as progress:
-        run = train(
-            options.folder,
-            options.out,
-            config=config,
-            on_record=progress.update,
-            on_file=progress.count,
-            stop=stop,
-        )
+
+        def count(done: int, total: int) -> None:
+            if stop():  # nothing is lost: the cache is only ever whole
+                raise KeyboardInterrupt
+            progress.count(done, total)
+
+        try:
+            run = train(
+                options.folder,
+                options.out,
+                config=config,
+                on_record=progress.update,
+                on_file=count,
+                stop=stop,
+            )
+        except KeyboardInterrupt:
+            return stop.exit_code or 130
     return _trained(run, "teacher", stop, options.json, ["train", *words])
 
 

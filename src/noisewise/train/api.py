@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from noisewise.train.config import DistillConfig, TrainConfig
 from noisewise.train.data import Pictures, load_pictures
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Generator, Teacher
+from noisewise.train.lock import locked, remove_if_no_run
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.models import Build, build_denoiser, load_model, save_model
 from noisewise.train.plan import TeacherPlan, plan_teacher
-from noisewise.train.run import Run, remove_if_no_run
+from noisewise.train.run import Run
 from noisewise.train.student import StudentStage, student_pace
 from noisewise.train.teacher import TeacherStage, teacher_pace
 
@@ -73,22 +75,24 @@ def train(
     folder = Path("runs") / Path(path).resolve().stem if out is None else Path(out)
     Run.check(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
-    try:
-        pictures = load_pictures(
-            path,
-            config.size,
-            config.channels,
-            folder / "cache",
-            on_file,
-            config.crop,
-            config.background,
-        )
-        run_plan = plan_teacher(config, pictures, engine)
-        run = Run.create(folder, config, run_plan, pictures)
-    except ValueError:
-        remove_if_no_run(folder)
-        raise
-    with run.locked():
+    began = time.monotonic()
+    with locked(folder):
+        try:
+            pictures = load_pictures(
+                path,
+                config.size,
+                config.channels,
+                folder / "cache",
+                on_file,
+                config.crop,
+                config.background,
+            )
+            run_plan = plan_teacher(config, pictures, engine)
+            run = Run.create(folder, config, run_plan, pictures)
+        except ValueError:
+            remove_if_no_run(folder)
+            raise
+        on_record = _first_batch(run, began, on_record)
         _train(run, pictures, run_plan, config, engine, on_record, stop, build)
     return run
 
@@ -160,11 +164,13 @@ def distill(
         engine = _quickest(engine, config, model.denoiser, batch)
         stage = StudentStage(model, config, engine)
         loop = Loop(stage, config.amount, student_pace(config.recipe))
-        run.resume(loop, "generator")
+        resumed = run.resume(loop, "generator")
         if _already_finished(loop, on_record):
+            if not run.stands(stage, loop):  # ended between the checkpoint and the model
+                _save_generator(run, stage, loop, finished=True)
             return run.generator(build)
         try:
-            finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop)
+            finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
         except TrainingFailed as error:
             _save_generator(run, stage, loop, finished=False)
             kept = f"the best generator so far is kept in {run.path / 'generator'}"
@@ -227,12 +233,12 @@ def _train(
     engine = _quickest(engine, config, denoiser, plan.batch)
     stage = TeacherStage(pictures, denoiser, plan, config, engine)
     loop = Loop(stage, config.amount, teacher_pace(config.recipe))
-    run.resume(loop, "teacher")
+    resumed = run.resume(loop, "teacher")
     if _already_finished(loop, on_record):
-        if not run.finished("teacher"):  # stopped between the checkpoint and the model
+        if not run.stands(stage, loop):  # ended between the checkpoint and the model
             _save_teacher(run, stage, loop)
         return
-    if run.follow(loop, stage, config.checkpoint_seconds, on_record, stop):
+    if run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed):
         _save_teacher(run, stage, loop)
     else:
         run.note("teacher", loop, run.finished("teacher"), {})
@@ -259,6 +265,21 @@ def _save_generator(run: Run, stage: StudentStage, loop: Loop, finished: bool) -
     save_model(folder, stage.best(), config)
     run.note("generator", loop, finished, stage.stats)
     write_text(folder / "README.md", model_card(run.name, config, run.info))
+
+
+def _first_batch(run: Run, began: float, on_record: OnRecord | None) -> OnRecord:
+    """Note how long the first batch took to come, reading included; then pass the records on."""
+    waiting = "seconds_to_first_batch" not in run.info["data"]
+
+    def tell(record: Record) -> None:
+        nonlocal waiting
+        if waiting and record.loss is not None:
+            waiting = False
+            run.info["data"]["seconds_to_first_batch"] = round(time.monotonic() - began, 1)
+        if on_record is not None:
+            on_record(record)
+
+    return tell
 
 
 def _already_finished(loop: Loop, on_record: OnRecord | None) -> bool:

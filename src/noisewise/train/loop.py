@@ -30,6 +30,7 @@ from noisewise.train.stage import Judgement, Pace, Stage
 if TYPE_CHECKING:
     from noisewise.train.config import Budget
 
+STOPPED = "stopped on request"  # how the event of such an end begins
 _LARGEST_RESERVE = 0.3  # of a time budget, for the judgement at the end
 
 
@@ -87,6 +88,7 @@ class Counters:
     costs: dict[str, float] = field(default_factory=lambda: {"heldout": 0.0, "distance": 0.0})
     finished: bool = False
     budget: str = ""
+    good_step: int = 0  # where the state was taken that training goes back to
 
 
 class Loop:
@@ -151,28 +153,40 @@ class Loop:
         self._zero = self._clock() - self.at.seconds
         resumed = self.at.step > 0
         judgement = self.stage.begin(self._allowance(begin=True))
-        self._good = copy.deepcopy(self.stage.learned())
+        if not self._good:
+            self._remember_as_good()
         event = f"resumed at step {self.at.step}" if resumed else judgement.event
         yield self._record(event=event, distance=None if resumed else judgement.distance)
         while self.progress < 1:
             if stop is not None and stop():
                 trouble = self._read()[1]
                 wrong = f"; {self._retreat(trouble)}" if trouble else ""
-                yield self._record(event=f"stopped on request{wrong}")
+                yield self._record(event=f"{STOPPED}{wrong}")
                 return
             yield self._step()
         yield self._finish()
+
+    @property
+    def good(self) -> dict[str, Any]:
+        """What the stage had learned when it was last judged sound: where training goes back to."""
+        return self._good
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resume needs: tensors and JSON values."""
         rest, learned = self.stage.rest(), self.stage.learned()
         return {"counters": dict(vars(self.at)), "learned": learned, "rest": rest}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; a larger budget makes a finished run go on."""
+    def load_state_dict(self, state: dict[str, Any], good: dict[str, Any] | None = None) -> None:
+        """Continue where `state_dict` was taken; a larger budget makes a finished run go on.
+
+        Args:
+            state: from `state_dict`.
+            good: `good` at that time; None goes back to this state itself, if it has to.
+        """
         self.stage.load_learned(state["learned"])
         self.stage.load_rest(state["rest"])
         self.at = Counters(**state["counters"])
+        self._good = good or {}
         if self.at.budget != str(self.budget):
             self.at.budget = str(self.budget)
             self.at.finished = self.at.finished and self.progress >= 1
@@ -233,8 +247,12 @@ class Loop:
         kind = "distance" if full else "heldout"
         judgement = self._judge(kind) if self._affordable(kind) else None
         if judgement is None or not judgement.trouble:
-            self._good = copy.deepcopy(self.stage.learned())
+            self._remember_as_good()
         return judgement
+
+    def _remember_as_good(self) -> None:
+        self._good = copy.deepcopy(self.stage.learned())
+        self.at.good_step = self.at.step
 
     def _judge(self, kind: str) -> Judgement:
         start = self._clock()

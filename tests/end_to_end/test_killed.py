@@ -1,0 +1,46 @@
+"""Killed for real at random instants, inside saves too: the same command ends as if never killed.
+
+`make torture` does the same fifty times a stage.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from killing import Workshop, leftovers, traces
+
+BUDGETS = {"train": "640images", "distill": "320images"}
+STAGES = {"train": "teacher", "distill": "generator"}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Pictures, and a run that was never killed."""
+    shop = Workshop.make(tmp_path_factory.mktemp("killing"))
+    for verb, budget in BUDGETS.items():
+        shop.finish(verb, shop.root / "whole", budget)
+    return shop
+
+
+@pytest.mark.parametrize("verb", ["train", "distill"])
+def test_three_kills_change_nothing(verb: str, shop: Workshop, tmp_path: Path) -> None:
+    run, stage = tmp_path / "run", STAGES[verb]
+    if verb == "distill":
+        shutil.copytree(shop.root / "whole", run)
+        for old in [*(run / "checkpoints").glob("*generator*"), run / "generator"]:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        for sheet in (run / "samples").glob("generator-*"):
+            sheet.unlink()
+    instants = np.random.default_rng(0).uniform(0, 0.5, 3)
+    killed = [shop.kill(verb, run, BUDGETS[verb], instant) for instant in instants]
+    assert killed[0]
+    shop.finish(verb, run, BUDGETS[verb])
+    expected, found = traces(shop.root / "whole", stage), traces(run, stage)
+    assert found["log"] == expected["log"]
+    assert found["weights"] == expected["weights"]
+    assert found["sheets"] == expected["sheets"]
+    assert leftovers(run) == []
