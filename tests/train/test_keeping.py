@@ -1,4 +1,4 @@
-"""The last two checkpoints, the state to go back to, the best model; and what damage does to them."""
+"""The last two checkpoints, the state to go back to, the best model; and what damage does."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -75,8 +76,10 @@ def train(
     folder = Path("runs") / Path(path).resolve().stem if out is None else Path(out)
     Run.check(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
-    began = time.monotonic()
-    with locked(folder):
+    ranks, began = engine.ranks, time.monotonic()
+    with ranks.watched(), locked(folder) if ranks.leads else nullcontext():
+        if not ranks.leads:
+            ranks.wait()  # the first process reads and writes; the others then find the cache
         try:
             pictures = load_pictures(
                 path,
@@ -88,13 +91,19 @@ def train(
                 config.background,
             )
             run_plan = plan_teacher(config, pictures, engine)
-            run = Run.create(folder, config, run_plan, pictures)
+            if ranks.leads:
+                Run.create(folder, config, run_plan, pictures)
         except ValueError:
-            remove_if_no_run(folder)
+            if ranks.leads:
+                remove_if_no_run(folder)
             raise
+        if ranks.leads:
+            ranks.wait()
+        run = Run.open(folder)
         on_record = _first_batch(run, began, on_record)
         _train(run, pictures, run_plan, config, engine, on_record, stop, build)
-    return run
+        ranks.wait()
+    return run if ranks.leads else Run.open(folder)
 
 
 def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
@@ -153,33 +162,58 @@ def distill(
         TrainingFailed: if training broke down; the best generator so far is kept in the run.
     """
     config = _with(config or DistillConfig(), budget=budget, lam=lam, seed=seed)
-    if teacher is not None:
-        run = adopt(run.path if isinstance(run, Run) else run, teacher, build)
-    run = run if isinstance(run, Run) else Run.open(run)
-    model = run.teacher(build)
     engine = Engine.choose(config.device, config.precision, config.threads)
-    with run.locked():
-        run.begin_distill(config)
-        batch = config.batch or config.recipe.batch
-        engine = _quickest(engine, config, model.denoiser, batch)
-        stage = StudentStage(model, config, engine)
-        loop = Loop(stage, config.amount, student_pace(config.recipe))
-        resumed = run.resume(loop, "generator")
-        if _already_finished(loop, on_record):
-            if not run.stands(stage, loop):  # ended between the checkpoint and the model
-                _save_generator(run, stage, loop, finished=True)
-            return run.generator(build)
-        try:
-            finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
-        except TrainingFailed as error:
-            _save_generator(run, stage, loop, finished=False)
-            kept = f"the best generator so far is kept in {run.path / 'generator'}"
-            raise TrainingFailed(f"{error}; {kept}") from error
-        if finished:
+    ranks = engine.ranks
+    with ranks.watched():
+        if teacher is not None and ranks.leads:
+            run = adopt(run.path if isinstance(run, Run) else run, teacher, build)
+        if not ranks.leads:
+            ranks.wait()
+        run = run if isinstance(run, Run) and ranks.leads else Run.open(_path_of(run))
+        model = run.teacher(build)
+        with run.locked() if ranks.leads else nullcontext():
+            if ranks.leads:
+                run.begin_distill(config)
+                ranks.wait()
+            generator = _distill(run, model, config, engine, on_record, stop, build)
+            ranks.wait()
+    return generator
+
+
+def _path_of(run: Run | str | Path) -> Path:
+    return run.path if isinstance(run, Run) else Path(run)
+
+
+def _distill(
+    run: Run,
+    model: Teacher,
+    config: DistillConfig,
+    engine: Engine,
+    on_record: OnRecord | None,
+    stop: Stop | None,
+    build: Build | None,
+) -> Generator:
+    batch = config.batch or config.recipe.batch
+    engine = _quickest(engine, config, model.denoiser, batch)
+    stage = StudentStage(model, config, engine)
+    loop = Loop(stage, config.amount, student_pace(config.recipe), ranks=engine.ranks)
+    resumed = run.resume(loop, "generator")
+    if _already_finished(loop, on_record):
+        if not run.stands(stage, loop):  # ended between the checkpoint and the model
             _save_generator(run, stage, loop, finished=True)
-            return run.generator(build)
+        return run.generator(build)
+    try:
+        finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
+    except TrainingFailed as error:
+        _save_generator(run, stage, loop, finished=False)
+        kept = f"the best generator so far is kept in {run.path / 'generator'}"
+        raise TrainingFailed(f"{error}; {kept}") from error
+    if finished and loop.ranks.leads:
+        _save_generator(run, stage, loop, finished=True)
+        return run.generator(build)
+    if not finished:
         run.note("generator", loop, False, {})
-    return Generator(copy.deepcopy(stage.best()), stage.model_config())
+    return Generator(copy.deepcopy(stage.best()), stage.model_config(), lambda: run.teacher(build))
 
 
 def load(
@@ -232,7 +266,7 @@ def _train(
         denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, build)
     engine = _quickest(engine, config, denoiser, plan.batch)
     stage = TeacherStage(pictures, denoiser, plan, config, engine)
-    loop = Loop(stage, config.amount, teacher_pace(config.recipe))
+    loop = Loop(stage, config.amount, teacher_pace(config.recipe), ranks=engine.ranks)
     resumed = run.resume(loop, "teacher")
     if _already_finished(loop, on_record):
         if not run.stands(stage, loop):  # ended between the checkpoint and the model
@@ -256,11 +290,15 @@ def _quickest(
 
 
 def _save_teacher(run: Run, stage: TeacherStage, loop: Loop) -> None:
+    if not loop.ranks.leads:
+        return
     save_model(run.path / "teacher", stage.best(), stage.model_config())
     run.note("teacher", loop, True, stage.stats)
 
 
 def _save_generator(run: Run, stage: StudentStage, loop: Loop, finished: bool) -> None:
+    if not loop.ranks.leads:
+        return
     folder, config = run.path / "generator", stage.model_config()
     save_model(folder, stage.best(), config)
     run.note("generator", loop, finished, stage.stats)

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from noisewise.train.ranks import Ranks
 from noisewise.train.recipes import lr_factor
 from noisewise.train.stage import Judgement, Pace, Stage
 
@@ -98,7 +98,8 @@ class Loop:
         stage: what is trained.
         budget: how much.
         pace: when things happen.
-        clock: seconds that only go up.
+        clock: seconds that only go up; None: the machine's.
+        ranks: the processes that run this loop together; None: this one alone.
     """
 
     def __init__(
@@ -106,7 +107,8 @@ class Loop:
         stage: Stage,
         budget: Budget,
         pace: Pace,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         """Nothing runs yet."""
         self.stage = stage
@@ -117,8 +119,9 @@ class Loop:
             budget=str(budget),
         )
         self._pace = pace
-        self._clock = clock
-        self._zero = clock()
+        self.ranks = ranks or Ranks()
+        self._clock = clock or self.ranks.clock
+        self._zero = self._clock()
         self._good: dict[str, Any] = {}
         self._unread: list[Tensor] = []
 
@@ -152,13 +155,13 @@ class Loop:
             return
         self._zero = self._clock() - self.at.seconds
         resumed = self.at.step > 0
-        judgement = self.stage.begin(self._allowance(begin=True))
+        judgement = self._agreed(self.stage.begin(self._allowance(begin=True)))
         if not self._good:
             self._remember_as_good()
         event = f"resumed at step {self.at.step}" if resumed else judgement.event
         yield self._record(event=event, distance=None if resumed else judgement.distance)
         while self.progress < 1:
-            if stop is not None and stop():
+            if stop is not None and self.ranks.any(stop()):
                 trouble = self._read()[1]
                 wrong = f"; {self._retreat(trouble)}" if trouble else ""
                 yield self._record(event=f"{STOPPED}{wrong}")
@@ -256,11 +259,15 @@ class Loop:
 
     def _judge(self, kind: str) -> Judgement:
         start = self._clock()
-        judgement = self.stage.judge(kind == "distance", self._allowance())
+        judgement = self._agreed(self.stage.judge(kind == "distance", self._allowance()))
         cost = self._clock() - start
         self.at.costs[kind] = cost
         self.at.judging += cost
         return judgement
+
+    def _agreed(self, judgement: Judgement) -> Judgement:
+        """The first process's judgement: what follows from it must be the same on all."""
+        return Judgement(**self.ranks.agree(asdict(judgement)))
 
     def _affordable(self, kind: str) -> bool:
         if self.budget.seconds is None:
@@ -298,7 +305,7 @@ class Loop:
 
     def _finish(self) -> Record:
         allowance = self._allowance()
-        judgement = self.stage.finish(allowance)
+        judgement = self._agreed(self.stage.finish(allowance))
         self.at.finished = True
         self._tick()
         return self._record(

@@ -275,6 +275,10 @@ class Run:
         """
         name: StageName = loop.stage.name  # pyrefly: ignore[bad-assignment]
         keeper, saved = self.checkpoints(name), time.monotonic()
+        if not loop.ranks.leads:  # the first process writes
+            for _ in loop.records(stop):
+                pass
+            return loop.finished
         log = Log(self.path / "log.jsonl")
         position = None if resumed is None else resumed.position
         timed = loop.budget.seconds is not None
@@ -303,6 +307,8 @@ class Run:
 
     def note(self, stage: StageName, loop: Loop, finished: bool, stats: dict[str, Any]) -> None:
         """Write into run.json what a stage came to."""
+        if not loop.ranks.leads:
+            return
         before = self.info["stages"].get(stage, {})
         self.info["stages"][stage] = {
             **before,

@@ -8,9 +8,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,10 +30,9 @@ from noisewise.train.ema import EMA
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher
 from noisewise.train.heldout import HeldOut
-from noisewise.train.loop import Loop, Record
 from noisewise.train.muon import build_optimizers
 from noisewise.train.order import BatchOrder
-from noisewise.train.plan import TeacherPlan, plan_teacher
+from noisewise.train.plan import TeacherPlan
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.sampling import choose_sampler
 from noisewise.train.stage import Judgement, Pace
@@ -50,42 +48,6 @@ _CHUNK = 64  # pictures drawn at a time when time is short
 _FEWEST = 32  # pictures for each sampler that is tried, with a budget in images
 _IMAGES_A_CHOICE = 200  # images trained on for each picture drawn: the choice stays a small part
 _ENOUGH_HELD_OUT = 256  # real pictures, for a distance against held-out ones alone
-
-
-def train(
-    pictures: Pictures,
-    denoiser: Preconditioned,
-    config: TrainConfig,
-    stop: Callable[[], bool] | None = None,
-) -> Iterator[Record]:
-    """Train a denoiser on pictures, in place, yielding a Record a step.
-
-    At the end the denoiser holds the best weight average; if stopped, the last step's weights.
-    Nothing is written; `Run.follow` does that, and saves.
-
-    Args:
-        pictures: what to learn.
-        denoiser: a net with preconditioning, any architecture.
-        config: budget, seed and recipe; its net and widths are not used.
-        stop: asked before every step.
-
-    Raises:
-        ValueError: if there is nothing to learn from.
-        TrainingFailed: if training broke down more often than the recipe's tries.
-
-    Source: Karras et al. 2022 (EDM), equation 2.
-    """
-    engine = Engine.choose(config.device, config.precision, config.threads)
-    plan = replace(
-        plan_teacher(config, pictures, engine),
-        sigma_data=denoiser.sigma_data,
-        prediction=denoiser.prediction,
-    )
-    stage = TeacherStage(pictures, denoiser, plan, config, engine)
-    loop = Loop(stage, config.amount, teacher_pace(config.recipe))
-    yield from loop.records(stop)
-    if loop.finished:
-        stage.keep_best(denoiser)
 
 
 def teacher_pace(recipe: TeacherRecipe) -> Pace:
@@ -135,7 +97,8 @@ class TeacherStage:
         self._order = BatchOrder(self._training, config.seed)
         self.denoiser = engine.prepare(denoiser).train()
         self._twin = Twin(self.denoiser, engine.dtype)
-        self._denoise: Denoiser = self._twin.module
+        self._denoise: Denoiser = engine.ranks.parallel(self._twin.module)
+        self._part = engine.ranks.part(plan.batch)
         self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
         self._quick = Twin(self._shadow, engine.dtype)
         self._optimizers = build_optimizers(
@@ -173,23 +136,23 @@ class TeacherStage:
 
     def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
         """One optimiser step on one batch."""
-        engine, n = self.engine, self.batch
-        chosen = self._order.batch(images, n)
+        engine, n, part = self.engine, self.batch, self._part
+        chosen = self._order.batch(images, n)[part]
         x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
-        sigma = stratified(self.plan.noise, n, self._draws, engine.device)
-        noise = self._normal(x0.shape)
+        sigma = stratified(self.plan.noise, n, self._draws, engine.device)[part]
+        noise = self._normal((n, *x0.shape[1:]))[part]
         with self._dropout(step):
             loss = denoising_loss(
                 self._denoise, x0, sigma, noise, self.plan.weight, self._labels(chosen)
             ).mean()
-        loss.backward()
+        (loss * engine.ranks.scale(n)).backward()
         self._twin.gather()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
         self._optimizers.step(factor)
         self._twin.refresh()
         self._ema.update(n, images + n)
         self._seen = images + n
-        return torch.stack([loss.detach().float(), norm])
+        return torch.stack([engine.ranks.mean(loss.detach().float(), n), norm])
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
         """Nothing but non-finite values is trouble here."""
@@ -263,7 +226,8 @@ class TeacherStage:
         ):
             return ""
         found = compile_if_quicker(plain.net, self.engine.device, self.batch)
-        self._denoise = Preconditioned(found.net, plain.sigma_data, plain.prediction)
+        quick = Preconditioned(found.net, plain.sigma_data, plain.prediction)
+        self._denoise = self.engine.ranks.parallel(quick)
         return f"; {found.reason}"
 
     def retreat(self) -> str:
@@ -386,14 +350,16 @@ class TeacherStage:
     def _flipped(self, x0: Tensor) -> Tensor:
         if not self.plan.flips:
             return x0
-        mirrored = torch.rand(len(x0), 1, 1, 1, generator=self._draws, device=x0.device) < 0.5
+        shape = (self.batch, 1, 1, 1)
+        mirrored = torch.rand(shape, generator=self._draws, device=x0.device)[self._part] < 0.5
         return torch.where(mirrored, x0.flip(3), x0)
 
-    def _normal(self, shape: torch.Size) -> Tensor:
+    def _normal(self, shape: tuple[int, ...]) -> Tensor:
         noise = torch.randn(shape, generator=self._draws, device=self.engine.device)
         return self.engine.tensor(noise)
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
         if not self._recipe.dropout:
             return nullcontext()
-        return self.engine.seeded(self._seed * 1_000_003 + step)
+        ranks = self.engine.ranks
+        return self.engine.seeded(self._seed * 1_000_003 + step * ranks.world + ranks.rank)
