@@ -75,12 +75,16 @@ class Workshop:
         log, before = run / "log.jsonl", 0
         if log.exists():
             before = log.stat().st_size
-        process = self.start(verb, run, budget)
-        while process.poll() is None and not (log.exists() and log.stat().st_size != before):
-            time.sleep(0.002)
-        time.sleep(after_begun)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        with self.start(verb, run, budget) as process:
+            try:
+                while process.poll() is None and not (
+                    log.exists() and log.stat().st_size != before
+                ):
+                    time.sleep(0.002)
+                time.sleep(after_begun)
+            finally:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
         return process.returncode == -signal.SIGKILL
 
 

@@ -88,6 +88,32 @@ def test_two_processes_train_and_distil_what_one_does(shop: Workshop) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_net_in_parts_learns_what_a_whole_one_does(shop: Workshop, optimizer: str) -> None:
+    """FSDP2; its run goes on with one process, and the other way round."""
+    values = json.loads((shop.root / "train.json").read_text())
+    values["recipe"]["optimizer"] = optimizer
+    whole, parts = shop.root / f"whole-{optimizer}", shop.root / f"parts-{optimizer}"
+    commands = {}
+    for path, shard in ((whole, False), (parts, True)):
+        config = shop.root / f"{path.name}.json"
+        config.write_text(json.dumps({**values, "shard": shard}))
+        commands[path] = shop.command("train", path, "450images")
+        commands[path][commands[path].index("--config") + 1] = str(config)
+    finish(launch(1, commands[whole]))
+    finish(launch(2, commands[parts]))
+    assert losses(parts, "teacher") == pytest.approx(losses(whole, "teacher"), rel=1e-3)
+    torch.testing.assert_close(
+        weights(parts, "teacher"), weights(whole, "teacher"), rtol=0, atol=5e-3
+    )
+    shop_config = commands[whole][commands[whole].index("--config") + 1]
+    onwards = shop.command("train", parts, "600images")
+    onwards[onwards.index("--config") + 1] = shop_config
+    finish(launch(1, onwards))
+    assert len(losses(parts, "teacher")) > 30
+
+
+@pytest.mark.slow
 def test_in_bfloat16_too(shop: Workshop) -> None:
     values = json.loads((shop.root / "train.json").read_text())
     config = shop.root / "bfloat16.json"

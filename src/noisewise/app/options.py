@@ -81,6 +81,7 @@ class TrainOptions(TrainConfig):
     precision: Suppress[Precision] = "auto"
     threads: Suppress[int | None] = None
     checkpoint_seconds: Suppress[float] = 60.0
+    shard: Suppress[bool] = False
     recipe: Suppress[TeacherRecipe] = field(default_factory=TeacherRecipe)
 
 

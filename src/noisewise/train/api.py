@@ -77,6 +77,8 @@ def train(
     Run.check(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
     ranks, began = engine.ranks, time.monotonic()
+    if config.shard and ranks.world == 1:
+        raise ValueError("shard parts a net among processes; start several with torchrun")
     with ranks.watched(), locked(folder) if ranks.leads else nullcontext():
         if not ranks.leads:
             ranks.wait()  # the first process reads and writes; the others then find the cache
@@ -208,9 +210,10 @@ def _distill(
         _save_generator(run, stage, loop, finished=False)
         kept = f"the best generator so far is kept in {run.path / 'generator'}"
         raise TrainingFailed(f"{error}; {kept}") from error
-    if finished and loop.ranks.leads:
+    if finished:
         _save_generator(run, stage, loop, finished=True)
-        return run.generator(build)
+        if loop.ranks.leads:
+            return run.generator(build)
     if not finished:
         run.note("generator", loop, False, {})
     return Generator(copy.deepcopy(stage.best()), stage.model_config(), lambda: run.teacher(build))
@@ -282,7 +285,8 @@ def _quickest(
     engine: Engine, config: TrainConfig | DistillConfig, denoiser: nn.Module, batch: int
 ) -> Engine:
     """Time the precisions, where none was asked for; a budget in images stays reproducible."""
-    if config.precision != "auto" or config.amount.seconds is None:
+    sharded = isinstance(config, TrainConfig) and config.shard
+    if config.precision != "auto" or config.amount.seconds is None or sharded:
         return engine
     net = getattr(denoiser, "net", None)
     timed = isinstance(net, nn.Module) and isinstance(getattr(net, "config", None), dict)
@@ -290,19 +294,16 @@ def _quickest(
 
 
 def _save_teacher(run: Run, stage: TeacherStage, loop: Loop) -> None:
-    if not loop.ranks.leads:
-        return
-    save_model(run.path / "teacher", stage.best(), stage.model_config())
+    save_model(run.path / "teacher", stage.best(), stage.model_config(), loop.ranks.leads)
     run.note("teacher", loop, True, stage.stats)
 
 
 def _save_generator(run: Run, stage: StudentStage, loop: Loop, finished: bool) -> None:
-    if not loop.ranks.leads:
-        return
     folder, config = run.path / "generator", stage.model_config()
-    save_model(folder, stage.best(), config)
+    save_model(folder, stage.best(), config, loop.ranks.leads)
     run.note("generator", loop, finished, stage.stats)
-    write_text(folder / "README.md", model_card(run.name, config, run.info))
+    if loop.ranks.leads:
+        write_text(folder / "README.md", model_card(run.name, config, run.info))
 
 
 def _first_batch(run: Run, began: float, on_record: OnRecord | None) -> OnRecord:

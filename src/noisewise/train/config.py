@@ -139,6 +139,8 @@ class TrainConfig:
     """CPU threads; None: as torch decides."""
     checkpoint_seconds: float = 60.0
     """Time between checkpoints."""
+    shard: bool = False
+    """Part the net among several processes (FSDP2), for nets that outgrow one device."""
     recipe: TeacherRecipe = field(default_factory=TeacherRecipe)
     """The constants of the recipe."""
 

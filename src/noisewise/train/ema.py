@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from noisewise.train.sharding import like
+
 
 class EMA:
     """Power-function averages of a module's parameters, one for each share.
@@ -68,7 +70,8 @@ class EMA:
     def load_state_dict(self, state: dict[str, list[list[Tensor]]]) -> None:
         """Take over averages written by `state_dict`, keeping this module's memory layout."""
         for average, saved in zip(self.averages, state["averages"], strict=True):
-            torch._foreach_copy_(average, saved)
+            parts = [like(value, own) for value, own in zip(saved, average, strict=True)]
+            torch._foreach_copy_(average, parts)
 
 
 def decay(share: float, batch: int, images: int) -> float:

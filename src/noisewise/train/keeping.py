@@ -22,6 +22,7 @@ from noisewise.train.description import ModelConfig
 from noisewise.train.log import Position
 from noisewise.train.loop import Loop
 from noisewise.train.models import save_model
+from noisewise.train.sharding import whole
 
 _KEPT = 2
 SUFFIX = ".safetensors"
@@ -69,15 +70,23 @@ class Checkpoints:
         return [*found, *([old] if old.exists() else [])]
 
     def save(self, loop: Loop, position: Position, stage: Showing) -> None:
-        """Save the loop's state as the newest checkpoint, then drop what is no longer needed."""
-        self.folder.mkdir(exist_ok=True)
+        """Save the loop's state as the newest checkpoint, then drop what is no longer needed.
+
+        All processes that run the loop together call it; the first one writes.
+        """
+        ranks = loop.ranks
         good = self._good(loop.at.good_step)
-        if not good.exists():
-            save_state(good, {"learned": loop.good})
+        if ranks.agree(not good.exists()):
+            learned = whole(loop.good)
+            if ranks.leads:
+                self.folder.mkdir(exist_ok=True)
+                save_state(good, {"learned": learned})
         self._show(loop, stage)
-        path = self.folder / f"{self.stage}-{loop.at.step:07d}{SUFFIX}"
-        save_state(path, {**loop.state_dict(), "log": position.to_dict()})
-        self._prune(loop.at.good_step)
+        state = whole(loop.state_dict())
+        if ranks.leads:
+            path = self.folder / f"{self.stage}-{loop.at.step:07d}{SUFFIX}"
+            save_state(path, {**state, "log": position.to_dict()})
+            self._prune(loop.at.good_step)
 
     def load(self, loop: Loop) -> Resumed | None:
         """Bring a loop to the newest checkpoint that is whole; None when there is none at all.
@@ -133,9 +142,9 @@ class Checkpoints:
         """Write the best model so far where it has changed."""
         rest = loop.stage.rest()
         kept, best = rest.get("kept_as") or {}, rest.get("best")
-        mark = json.dumps([kept, best])
-        if (best or kept.get("images")) and mark != self._shown:
-            save_model(self._best, stage.best(), stage.model_config())
+        mark, known = json.dumps([kept, best]), bool(best or kept.get("images"))
+        if loop.ranks.agree(known and mark != self._shown):
+            save_model(self._best, stage.best(), stage.model_config(), loop.ranks.leads)
             self._shown = mark
 
     def _good(self, step: int) -> Path:

@@ -21,14 +21,27 @@ from noisewise.train.checkpoint import (
 from noisewise.train.description import ModelConfig
 from noisewise.train.engine import channels_last
 from noisewise.train.generator import Generator, Teacher
+from noisewise.train.sharding import whole
 
 Build = Callable[[dict[str, Any]], nn.Module]
 
 
-def save_model(folder: Path, denoiser: Preconditioned, config: ModelConfig) -> None:
-    """Write a model folder; the weights first, so that a config never stands without weights."""
+def save_model(
+    folder: Path, denoiser: Preconditioned, config: ModelConfig, writes: bool = True
+) -> None:
+    """Write a model folder; the weights first, so that a config never stands without weights.
+
+    Args:
+        folder: the folder.
+        denoiser: its net is written; of a net in parts every process calls this.
+        config: what it is.
+        writes: whether this process is the one that writes.
+    """
+    tensors = whole(denoiser.net.state_dict())
+    if not writes:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    weights = save_tensors(folder / "model.safetensors", denoiser.net.state_dict())
+    weights = save_tensors(folder / "model.safetensors", tensors)
     write_sealed(folder / "config.json", {**config.to_dict(), "weights": weights})
     sync_folder(folder.parent)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from noisewise.train.checkpoint import file_digest, write_sealed
 from noisewise.train.keeping import Checkpoints, Resumed
 from noisewise.train.lock import BEFORE_A_RUN, locked
-from noisewise.train.log import Log
+from noisewise.train.log import Log, Position
 from noisewise.train.loop import STOPPED, Loop, Record
 from noisewise.train.runfile import begun, must_match, read_info
 from noisewise.train.sheet import save_sheet
@@ -275,9 +275,12 @@ class Run:
         """
         name: StageName = loop.stage.name  # pyrefly: ignore[bad-assignment]
         keeper, saved = self.checkpoints(name), time.monotonic()
-        if not loop.ranks.leads:  # the first process writes
+        ranks = loop.ranks
+        if not ranks.leads:  # the first process writes
             for _ in loop.records(stop):
-                pass
+                if loop.settled and ranks.agree(None):
+                    keeper.save(loop, Position(), stage)
+            keeper.save(loop, Position(), stage)
             return loop.finished
         log = Log(self.path / "log.jsonl")
         position = None if resumed is None else resumed.position
@@ -297,7 +300,8 @@ class Run:
                 if record.distance is not None and stage.preview is not None:
                     sheet = self.path / "samples" / f"{name}-{record.step:07d}.png"
                     save_sheet(sheet, stage.preview)
-                if loop.settled and time.monotonic() - saved > checkpoint_seconds:
+                late = time.monotonic() - saved > checkpoint_seconds
+                if loop.settled and ranks.agree(late):
                     lines.sync()
                     keeper.save(loop, lines.position, stage)
                     saved = time.monotonic()

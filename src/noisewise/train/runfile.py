@@ -22,7 +22,7 @@ _KNOWN = (
     *("format", "created", "versions", "machine", "seed", "data", "train", "derived", "stages"),
     *("distill", "teacher_digest", "teacher_from"),
 )
-_MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds")
+_MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
 
 
 def read_info(path: Path) -> dict[str, Any]:

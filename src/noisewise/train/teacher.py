@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ from noisewise.train.order import BatchOrder
 from noisewise.train.plan import TeacherPlan
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.sampling import choose_sampler
+from noisewise.train.sharding import like, shard, whole
 from noisewise.train.stage import Judgement, Pace
 from noisewise.train.twin import Twin
 
@@ -95,12 +95,19 @@ class TeacherStage:
         self._pictures = pictures
         self._training, self._held_out = pictures.split(config.seed)
         self._order = BatchOrder(self._training, config.seed)
-        self.denoiser = engine.prepare(denoiser).train()
-        self._twin = Twin(self.denoiser, engine.dtype)
-        self._denoise: Denoiser = engine.ranks.parallel(self._twin.module)
+        self._sharded = config.shard
+        self.denoiser = (denoiser if config.shard else engine.prepare(denoiser)).train()
         self._part = engine.ranks.part(plan.batch)
         self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
-        self._quick = Twin(self._shadow, engine.dtype)
+        if config.shard:
+            shard(self.denoiser.net, engine.device, engine.dtype)
+            shard(self._shadow.net, engine.device, engine.dtype)
+        # A sharded net changes precision by itself, and averages its gradients by itself.
+        dtype = torch.float32 if config.shard else engine.dtype
+        self._twin, self._quick = Twin(self.denoiser, dtype), Twin(self._shadow, dtype)
+        self._denoise: Denoiser = self._twin.module
+        if not config.shard:
+            self._denoise = engine.ranks.parallel(self._twin.module)
         self._optimizers = build_optimizers(
             self.denoiser.net,
             recipe.optimizer,
@@ -152,7 +159,7 @@ class TeacherStage:
         self._twin.refresh()
         self._ema.update(n, images + n)
         self._seen = images + n
-        return torch.stack([engine.ranks.mean(loss.detach().float(), n), norm])
+        return torch.stack([engine.ranks.mean(loss.detach().float(), n), whole(norm)])
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
         """Nothing but non-finite values is trouble here."""
@@ -213,7 +220,10 @@ class TeacherStage:
             num_images = min(
                 num_images, max(_FEWEST, (self._budget.images or 0) // _IMAGES_A_CHOICE)
             )
-        choice = choose_sampler(model, self._reference, inputs, self._sampler, num_images, seconds)
+        clock = self.engine.ranks.clock
+        choice = choose_sampler(
+            model, self._reference, inputs, self._sampler, num_images, seconds, clock
+        )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
         return f"; sampler {choice.settings.reason}"
@@ -221,8 +231,10 @@ class TeacherStage:
     def _compile(self) -> str:
         """Compile the net where a long budget earns it back; returns what was measured."""
         plain = self._twin.module
-        if (self._budget.seconds or 0) < LONG_ENOUGH or not isinstance(
-            getattr(plain.net, "config", None), dict
+        if (
+            self._sharded
+            or (self._budget.seconds or 0) < LONG_ENOUGH
+            or not isinstance(getattr(plain.net, "config", None), dict)
         ):
             return ""
         found = compile_if_quicker(plain.net, self.engine.device, self.batch)
@@ -244,7 +256,11 @@ class TeacherStage:
 
     def load_learned(self, state: dict[str, Any]) -> None:
         """Restore what `learned` gave."""
-        self.denoiser.load_state_dict(state["weights"])
+        own = self.denoiser.state_dict()
+        weights = {
+            name: like(value, own.get(name, value)) for name, value in state["weights"].items()
+        }
+        self.denoiser.load_state_dict(weights)
         self._twin.refresh()
         self._optimizers.load_state_dict(state["optimizers"])
         self._optimizers.zero_grad()
@@ -265,7 +281,8 @@ class TeacherStage:
         """Restore what `rest` gave."""
         self._draws.set_state(state["draws"])
         self.stats = state["stats"]
-        torch._foreach_copy_(self._kept, state["kept"])
+        kept = [like(value, own) for value, own in zip(state["kept"], self._kept, strict=True)]
+        torch._foreach_copy_(self._kept, kept)
         self._kept_as, self._seen = state["kept_as"], state["seen"]
         self._sampler = SamplerSettings(**state["sampler"])
 
@@ -314,12 +331,13 @@ class TeacherStage:
         assert self._reference is not None
         self._quick.refresh()
         teacher = Teacher(self._quick.module, self.model_config())
-        start, parts, drawn = time.monotonic(), [], 0
+        clock = self.engine.ranks.clock
+        start, parts, drawn = clock(), [], 0
         while drawn < self._recipe.distance_images:
             count = min(_CHUNK, self._recipe.distance_images - drawn)
             parts.append(teacher.draw(0, drawn, count).float().cpu())
             drawn += count
-            if seconds is not None and time.monotonic() - start > seconds:
+            if seconds is not None and clock() - start > seconds:
                 break
         pictures = torch.cat(parts)
         self.preview = pictures[:_SHEET]

@@ -1,0 +1,66 @@
+"""Nets that outgrow one device: weights, gradients, optimiser and averages in parts, one a process.
+
+torch's FSDP2 (`fully_shard`) does the work: a block's weights are brought together for the moment in
+which the block computes. Files always hold whole tensors, so that any number of processes goes on.
+Paper: Zhao et al. 2023, "PyTorch FSDP: experiences on scaling fully sharded data parallel".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from noisewise.nets.layers import ResBlock, TransformerBlock
+
+
+def shard(net: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Part a net among the processes, in place: each block by itself, then what is left.
+
+    Args:
+        net: whole, with equal weights on every process; it may still lie on the CPU.
+        device: where the parts go.
+        dtype: arithmetic inside the net; gradients are added up in float32.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32
+    )
+    for module in net.modules():
+        if isinstance(module, ResBlock | TransformerBlock):
+            fully_shard(module, mesh=mesh, mp_policy=policy)
+    fully_shard(net, mesh=mesh, mp_policy=policy)
+
+
+def whole(value: Any) -> Any:  # noqa: ANN401 (nested state)
+    """Bring parted tensors in nested dicts and lists together; every process has to call it.
+
+    Example:
+        >>> whole({"a": [torch.ones(2), 3]})
+        {'a': [tensor([1., 1.]), 3]}
+    """
+    if isinstance(value, DTensor):
+        return value.full_tensor()
+    if isinstance(value, dict):
+        return {name: whole(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [whole(item) for item in value]
+    return value
+
+
+def like(value: Tensor, model: Tensor) -> Tensor:
+    """Part a whole tensor as another of its shape is; one that is parted, or is not to be, stays.
+
+    Example:
+        >>> like(torch.ones(2), torch.zeros(2))
+        tensor([1., 1.])
+    """
+    if isinstance(model, DTensor) and not isinstance(value, DTensor):
+        value = value.to(model.device, model.dtype).contiguous()
+        return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)
+    return value
