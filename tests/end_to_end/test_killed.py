@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +46,23 @@ def test_three_kills_change_nothing(verb: str, shop: Workshop, tmp_path: Path) -
     assert found["weights"] == expected["weights"]
     assert found["sheets"] == expected["sheets"]
     assert leftovers(run) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_at_once_and_costs_nothing_saved(
+    number: signal.Signals, shop: Workshop, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    with shop.start("train", run, "1000000images") as process:
+        while not (run / "checkpoints").is_dir():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGSTOP)  # so that no step ends between the two
+        process.send_signal(number)
+        process.send_signal(number)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+        process.send_signal(number)
+        process.wait(timeout=60)
+    assert process.returncode == 128 + number
+    shop.finish("train", run, "2000images")

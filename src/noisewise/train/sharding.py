@@ -1,7 +1,7 @@
 """Nets that outgrow one device: weights, gradients, optimiser and averages in parts, one a process.
 
-torch's FSDP2 (`fully_shard`) does the work: a block's weights are brought together for the moment in
-which the block computes. Files always hold whole tensors, so that any number of processes goes on.
+torch's FSDP2 (`fully_shard`) does the work: a block's weights are brought together for the moment
+in which it computes. Files always hold whole tensors, so that any number of processes goes on.
 Paper: Zhao et al. 2023, "PyTorch FSDP: experiences on scaling fully sharded data parallel".
 """
 
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from noisewise.nets.layers import ResBlock, TransformerBlock
 
@@ -44,7 +43,7 @@ def whole(value: Any) -> Any:  # noqa: ANN401 (nested state)
         >>> whole({"a": [torch.ones(2), 3]})
         {'a': [tensor([1., 1.]), 3]}
     """
-    if isinstance(value, DTensor):
+    if _is_parted(value):
         return value.full_tensor()
     if isinstance(value, dict):
         return {name: whole(item) for name, item in value.items()}
@@ -60,7 +59,15 @@ def like(value: Tensor, model: Tensor) -> Tensor:
         >>> like(torch.ones(2), torch.zeros(2))
         tensor([1., 1.])
     """
-    if isinstance(model, DTensor) and not isinstance(value, DTensor):
+    if _is_parted(model) and not _is_parted(value):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(model, DTensor)
         value = value.to(model.device, model.dtype).contiguous()
         return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)
     return value
+
+
+def _is_parted(value: object) -> bool:
+    """Whether this is a DTensor; to import its class takes a second that one process can save."""
+    return isinstance(value, Tensor) and hasattr(value, "full_tensor")

@@ -28,6 +28,7 @@ from noisewise.train.description import ModelConfig, SamplerSettings
 from noisewise.train.ema import EMA
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher
+from noisewise.train.guard import LossGuard
 from noisewise.train.heldout import HeldOut
 from noisewise.train.muon import build_optimizers
 from noisewise.train.order import BatchOrder
@@ -119,6 +120,7 @@ class TeacherStage:
         )
         self._ema = EMA(self.denoiser, recipe.ema_shares)
         self._draws = engine.generator(config.seed)
+        self._guard = LossGuard()
         self._losses: list[float] = []
         self._kept = [p.detach().clone() for p in self.denoiser.parameters()]
         self._kept_as: dict[str, Any] = {"loss": math.inf, "share": None, "images": 0}
@@ -162,8 +164,8 @@ class TeacherStage:
         return torch.stack([engine.ranks.mean(loss.detach().float(), n), whole(norm)])
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
-        """Nothing but non-finite values is trouble here."""
-        return None
+        """Say that the loss runs off, or None."""
+        return self._guard.trouble(measured["loss"])
 
     @torch.no_grad()
     def judge(self, full: bool, seconds: float | None) -> Judgement:
@@ -244,6 +246,7 @@ class TeacherStage:
 
     def retreat(self) -> str:
         """Nothing but the learning rate changes."""
+        self._guard.forget()
         return ""
 
     def learned(self) -> dict[str, Any]:
@@ -275,11 +278,13 @@ class TeacherStage:
             "seen": self._seen,
             "sampler": asdict(self._sampler),
             "stats": self.stats,
+            "guard": self._guard.state,
         }
 
     def load_rest(self, state: dict[str, Any]) -> None:
         """Restore what `rest` gave."""
         self._draws.set_state(state["draws"])
+        self._guard.state = state.get("guard", self._guard.state)  # older versions had none
         self.stats = state["stats"]
         kept = [like(value, own) for value, own in zip(state["kept"], self._kept, strict=True)]
         torch._foreach_copy_(self._kept, kept)
