@@ -58,7 +58,8 @@ def test_two_checkpoints_the_good_state_and_the_best_model_are_kept(
         "best-teacher",
         "teacher-0000014.safetensors",
         "teacher-0000015.safetensors",
-        "teacher-good-0000012.safetensors",
+        "teacher-good-0000012.safetensors",  # of step 14's checkpoint
+        "teacher-good-0000015.safetensors",  # of step 15's
     ]
     best = load_model(run.path / "checkpoints" / "best-teacher", build)
     assert isinstance(best, Teacher)

@@ -191,6 +191,8 @@ def _data_card(run: Run, judged: Judged) -> tuple[tuple[str, str], ...]:
         ("classes", _listed(data["classes"]) or "none"),
         ("fingerprint", str(data["fingerprint"])[:16]),
     ]
+    if "seconds_to_first_batch" in data:
+        rows.append(("first batch after", f"{data['seconds_to_first_batch']} s, with reading"))
     if judged.noise_curve:
         curve = ", ".join(f"s={s} {value:.2f}" for s, value in judged.noise_curve.items())
         rows.append(("variance left by averaging s x s", curve))

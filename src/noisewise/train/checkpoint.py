@@ -124,7 +124,9 @@ def save_state(path: Path, state: Any) -> None:  # noqa: ANN401 (nested state)
     """
     tensors: dict[str, Tensor] = {}
     plain = _split(state, "", tensors)
-    _save(path, tensors, {_STATE: json.dumps(plain)})
+    tensors = _plain(tensors)
+    text = json.dumps({_DIGEST: digest_of(tensors, json.dumps(plain)), _STATE: plain})
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, {_STATE: text}))
 
 
 def load_state(path: Path) -> Any:  # noqa: ANN401 (nested state)
@@ -135,14 +137,25 @@ def load_state(path: Path) -> Any:  # noqa: ANN401 (nested state)
     """
     tensors, metadata = load_tensors(path)
     try:
-        return _join(json.loads(metadata[_STATE]), tensors)
-    except (KeyError, ValueError, RecursionError) as error:
+        plain = json.loads(metadata[_STATE])
+        if _STATE in plain or _DIGEST in plain:  # else it is of a version that knew no digests
+            given, plain = plain[_DIGEST], plain[_STATE]
+            if given != digest_of(tensors, json.dumps(plain)):
+                raise ValueError("its content is not what was written")
+        return _join(plain, tensors)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from error
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Save named tensors as a safetensors file, atomically; returns the digest of the content."""
-    return _save(path, tensors, {_FORMAT: "pt"})
+    """Save named tensors as a safetensors file, atomically; returns `digest_of` them.
+
+    The same tensors give the same bytes. (safetensors shuffles what stands in its header beside
+    them, so only one word may stand there.)
+    """
+    tensors = _plain(tensors)
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, {_FORMAT: "pt"}))
+    return digest_of(tensors)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -159,23 +172,17 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is missing") from None
     except Exception as error:  # a damaged header makes torch and safetensors raise almost anything
         raise _damaged(path, _first_line(error)) from error
-    given = metadata.pop(_DIGEST, None)
-    if set(metadata) - {_STATE, _FORMAT}:
-        raise _damaged(path, "its header holds unknown words")
-    if given is not None and given != digest_of(tensors, metadata):
-        raise _damaged(path, "its content is not what was written")
     return tensors, metadata
 
 
-def digest_of(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    """Digest of names, types, shapes and bytes of tensors and of the words beside them.
+def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:
+    """Digest of names, types, shapes and bytes of tensors, and of a text beside them.
 
     Example:
-        >>> len(digest_of({"a": torch.ones(2)}, {}))
+        >>> len(digest_of({"a": torch.ones(2)}))
         32
     """
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps(sorted(metadata.items())).encode())
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -193,15 +200,12 @@ def _seal_of(values: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
-    # safetensors refuses channels-last tensors and tensors that share memory.
-    plain = {
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU: safetensors refuses channels-last tensors and ones that share memory."""
+    return {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in tensors.items()
     }
-    digest = digest_of(plain, metadata)
-    write_atomic(path, lambda temporary: save_file(plain, temporary, {**metadata, _DIGEST: digest}))
-    return digest
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401

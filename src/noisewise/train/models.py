@@ -57,11 +57,11 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
         ValueError: if a file is missing or damaged, or the two do not belong together.
     """
     config, expected = read_config(folder)
-    weights, words = load_tensors(folder / "model.safetensors")
-    if expected is not None and expected != digest_of(weights, words):
+    weights, _ = load_tensors(folder / "model.safetensors")
+    if expected is not None and expected != digest_of(weights):
         raise ValueError(
-            f"{folder / 'model.safetensors'} does not belong to its config.json: a save was "
-            "interrupted between the two; give the command that trained it again"
+            f"{folder / 'model.safetensors'} is damaged, or does not belong to its config.json: "
+            "give the command that trained it again, or restore both from a copy"
         )
     try:
         denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
