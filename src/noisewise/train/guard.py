@@ -13,14 +13,14 @@ from noisewise.train.recipes import StudentRecipe
 _ARMED_AFTER = 0.05  # share of the budget after which the score gap is watched: it starts at 0
 _ARMED_STEPS = 50
 _SLOW, _FAST = 0.98, 0.5  # running means: what is ordinary, and what is now
-_LOSS_JUMP = 10.0
+_LOSS_JUMP, _EARLY_JUMP = 10.0, 100.0  # the mean of few steps is uncertain itself
 
 
 class LossGuard:
     """Watches a teacher's loss: one that is trained too fast climbs long before it is infinite.
 
     The loss of EDM's weight is 1 at the start and falls; a mean of the last steps of ten times what
-    is ordinary is a net that runs off, not a hard batch.
+    is ordinary (a hundred times in the first 50 steps) is a net that runs off, not a hard batch.
 
     Example:
         >>> guard = LossGuard()
@@ -41,7 +41,8 @@ class LossGuard:
         """Take in the loss of a step; say if it runs off, or None."""
         before, state = self.state["slow"], self.state
         _follow(state, loss)
-        if state["steps"] > _ARMED_STEPS and state["fast"] > _LOSS_JUMP * before:
+        jump = _LOSS_JUMP if state["steps"] > _ARMED_STEPS else _EARLY_JUMP
+        if state["steps"] > 1 and state["fast"] > jump * before:
             return f"the loss jumped to {state['fast']:.3g} from {before:.3g}"
         return None
 

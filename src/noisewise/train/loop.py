@@ -124,6 +124,7 @@ class Loop:
         self._zero = self._clock()
         self._good: dict[str, Any] = {}
         self._unread: list[Tensor] = []
+        self._resumed = False
 
     @property
     def progress(self) -> float:
@@ -154,7 +155,7 @@ class Loop:
         if self.finished:
             return
         self._zero = self._clock() - self.at.seconds
-        resumed = self.at.step > 0
+        resumed = self._resumed
         judgement = self._agreed(self.stage.begin(self._allowance(begin=True)))
         if not self._good:
             self._remember_as_good()
@@ -190,6 +191,7 @@ class Loop:
         self.stage.load_rest(state["rest"])
         self.at = Counters(**state["counters"])
         self._good = good or {}
+        self._resumed = True
         if self.at.budget != str(self.budget):
             self.at.budget = str(self.budget)
             self.at.finished = self.at.finished and self.progress >= 1
