@@ -7,6 +7,7 @@ Paper: Zhao et al. 2023, "PyTorch FSDP: experiences on scaling fully sharded dat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,7 +34,8 @@ def shard(net: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     for module in net.modules():
         if isinstance(module, ResBlock | TransformerBlock):
             fully_shard(module, mesh=mesh, mp_policy=policy)
-    fully_shard(net, mesh=mesh, mp_policy=policy)
+    # By default what is left stays whole after a pass without gradients, and could not be averaged.
+    fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
 def whole(value: Any) -> Any:  # noqa: ANN401 (nested state)
@@ -66,6 +68,23 @@ def like(value: Tensor, model: Tensor) -> Tensor:
         value = value.to(model.device, model.dtype).contiguous()
         return distribute_tensor(value, model.device_mesh, model.placements, src_data_rank=None)
     return value
+
+
+@torch.no_grad()
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy tensors over others, each parted as its target is.
+
+    Example:
+        >>> target = [torch.zeros(2)]
+        >>> copy_all(target, [torch.ones(2)])
+        >>> target
+        [tensor([1., 1.])]
+    """
+    if not any(_is_parted(target) for target in targets):
+        torch._foreach_copy_(list(targets), list(sources))
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(like(source, target))
 
 
 def _is_parted(value: object) -> bool:

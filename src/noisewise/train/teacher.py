@@ -35,7 +35,7 @@ from noisewise.train.order import BatchOrder
 from noisewise.train.plan import TeacherPlan
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.sampling import choose_sampler
-from noisewise.train.sharding import like, shard, whole
+from noisewise.train.sharding import copy_all, like, shard, whole
 from noisewise.train.stage import Judgement, Pace
 from noisewise.train.twin import Twin
 
@@ -177,7 +177,7 @@ class TeacherStage:
         if losses[best] < self._kept_as["loss"] or not len(self._held_out):
             share = self._recipe.ema_shares[best]
             self._kept_as = {"loss": losses[best], "share": share, "images": self._seen}
-            torch._foreach_copy_(self._kept, list(self._shadow.parameters()))
+            copy_all(self._kept, list(self._shadow.parameters()))
         distance = self._distance(seconds) if full and self._reference is not None else None
         return Judgement(heldout_loss=losses[best], distance=distance)
 
@@ -286,15 +286,14 @@ class TeacherStage:
         self._draws.set_state(state["draws"])
         self._guard.state = state.get("guard", self._guard.state)  # older versions had none
         self.stats = state["stats"]
-        kept = [like(value, own) for value, own in zip(state["kept"], self._kept, strict=True)]
-        torch._foreach_copy_(self._kept, kept)
+        copy_all(self._kept, state["kept"])
         self._kept_as, self._seen = state["kept_as"], state["seen"]
         self._sampler = SamplerSettings(**state["sampler"])
 
     @torch.no_grad()
     def keep_best(self, denoiser: Preconditioned) -> None:
         """Write the best weights so far into a denoiser of the same architecture."""
-        torch._foreach_copy_(list(denoiser.parameters()), self._kept)
+        copy_all(list(denoiser.parameters()), self._kept)
 
     def best(self) -> Preconditioned:
         """Return a denoiser with the best weights, in eval mode; it is reused by later calls."""
