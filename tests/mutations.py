@@ -17,7 +17,7 @@ _HEADER = 64  # bytes at the start in which header edits fall
 
 def originals(seed: int) -> list[tuple[str, bytes]]:
     """Real files, (ending, bytes), of every format and of several modes."""
-    found = []
+    found: list[tuple[str, bytes]] = []
     for number, kind in enumerate(FORMATS):
         for mode in ("RGB", "L", "P"):
             if kind in ("JPEG", "WEBP") and mode == "P":

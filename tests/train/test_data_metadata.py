@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from noisewise.train.data import load_pictures
 from picture_files import write_pictures
 
 
-def csv_of(rows: list[tuple[object, ...]], head: str = "file_name,label") -> str:
+def csv_of(rows: Sequence[tuple[object, ...]], head: str = "file_name,label") -> str:
     return "\n".join([head, *(",".join(map(str, row)) for row in rows)]) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_a_poisoned_batch_is_gone_back_from_and_told(
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_rate_that_explodes_stops_after_the_stated_tries(
-    data: Path, tmp_path: Path, optimizer: str
+    data: Path, tmp_path: Path, optimizer: Literal["muon", "adamw"]
 ) -> None:
     wild = replace(CONFIG, lr=300.0, recipe=replace(RECIPE, optimizer=optimizer, clip=1e9))
     with pytest.raises(TrainingFailed, match=r"broke down 4 times.*lower the learning rate"):

@@ -187,7 +187,8 @@ def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            content = tensor.reshape(-1).view(torch.uint8).numpy()
+            digest.update(content)  # pyrefly: ignore[bad-argument-type] (an array is a buffer)
     return digest.hexdigest()
 
 
