@@ -16,7 +16,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format hooks clean
+.PHONY: help demo test test-slow torture lint format hooks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ test: lint ## all checks and the default tests
 
 test-slow: .venv/.installed-dev ## the tests that take more than a minute each
 	@$(BIN)/pytest -m slow --timeout 1800
+
+torture: .venv/.installed-dev ## kill, fill, damage and divide runs many times: some half an hour; goes on when called again
+	@$(BIN)/python tests/torture.py --out runs/torture
 
 lint: .venv/.installed-dev ## format, style, types, floors; changes nothing
 	@echo 'ruff format' && $(BIN)/ruff format --check --quiet || { echo 'not formatted; mend it by: make format' >&2; exit 1; }

@@ -17,7 +17,7 @@ from noisewise.train.config import DistillConfig, TeacherRecipe, TrainConfig
 
 # A new flag is a decision: it belongs here, in the docs and in the changelog.
 FLAGS = {
-    "inspect": "folder size out json",
+    "inspect": "folder size crop background out json",
     "train": "folder out budget size classes flips net lr seed device dry_run config json",
     "distill": "run teacher budget lam batch lr seed device dry_run config json",
     "sample": "run num_images seed label teacher calls steps device out scale json",

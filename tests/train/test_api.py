@@ -81,7 +81,8 @@ def test_from_pictures_to_a_generator_without_the_pictures(data: Path, tmp_path:
     assert files >= {
         *("run.json", "log.jsonl", "teacher/config.json", "teacher/model.safetensors"),
         *("generator/config.json", "generator/model.safetensors", "generator/README.md"),
-        *("checkpoints/teacher.safetensors", "checkpoints/generator.safetensors"),
+        *("checkpoints/teacher-0000030.safetensors", "checkpoints/generator-0000020.safetensors"),
+        *("checkpoints/best-teacher/config.json", "checkpoints/best-generator/config.json"),
     }
     assert any(f.startswith("samples/teacher-") for f in files)
     assert any(f.startswith("samples/generator-") for f in files)
@@ -220,7 +221,8 @@ def test_distill_before_train_and_models_that_are_none(data: Path, tmp_path: Pat
 
 def test_a_damaged_checkpoint_is_one_sentence(data: Path, tmp_path: Path) -> None:
     run = train(data, tmp_path / "run", stop=stop_after(3))
-    run.checkpoint("teacher").write_bytes(b"nonsense")
+    (path,) = run.checkpoints("teacher").paths()
+    path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match="damaged"):
         train(data, tmp_path / "run")
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from noisewise.train import decode, sources
-from noisewise.train.decode import Square, UnusableError
+from noisewise.train import decode, framing, sources
+from noisewise.train.decode import UnusableError
+from noisewise.train.framing import Frame, Square
 from noisewise.train.survey import quiet_pillow
 from picture_files import colour
 
@@ -26,13 +27,13 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 def decoded(data: bytes, size: int = 32, name: str = "x.png", full_scale: float = 65535) -> Square:
     """Decode from memory."""
-    return decode.decode(io.BytesIO(data), name, size, full_scale)
+    return decode.decode(io.BytesIO(data), name, Frame(size), full_scale)
 
 
 def refusal(data: bytes, name: str = "x.png") -> str:
     """Return the reason for which a file is refused."""
     with quiet_pillow(), pytest.raises(UnusableError) as caught:
-        decode.decode(io.BytesIO(data), name, 32)
+        decode.decode(io.BytesIO(data), name, Frame(32))
     return caught.value.reason
 
 
@@ -82,7 +83,7 @@ def test_hidden_colours_under_transparency_become_white() -> None:
     square = decoded(encoded(Image.fromarray(pixels), "PNG"))
     assert (square.pixels[:16] == [200, 0, 0]).all()
     assert (square.pixels[16:] == 255).all()
-    assert decode.ALPHA in square.done
+    assert framing.ALPHA in square.done
 
 
 def test_half_transparent_grey_stays_grey() -> None:
@@ -108,12 +109,12 @@ def test_exif_rotation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # ... which stands for the top
     square = decoded(encoded(image, "JPEG", exif=exif, quality=95), name="x.jpg")
-    assert decode.ROTATED in square.done
+    assert framing.ROTATED in square.done
     # 32 x 64 upright: the middle square is all black, as rows 16 to 48 are
     assert square.pixels.max() < 30
     exif[0x0112] = 1
     plain = decoded(encoded(image, "JPEG", exif=exif), name="x.jpg")
-    assert decode.ROTATED not in plain.done
+    assert framing.ROTATED not in plain.done
 
 
 def test_exif_rotation_is_a_quarter_clockwise() -> None:
@@ -139,7 +140,7 @@ def test_profiles_are_converted_and_broken_ones_ignored() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     same = decoded(encoded(image, "PNG", icc_profile=srgb))
     assert (same.pixels == [90, 120, 200]).all()
-    assert decode.PROFILE not in same.done
+    assert framing.PROFILE not in same.done
 
 
 @pytest.mark.parametrize("keep", [0.5, 0.9])
@@ -187,7 +188,7 @@ def test_first_frame_of_animations(kind: str) -> None:
     frames = [Image.new("RGB", (32, 32), c) for c in ("red", "blue", "lime")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
     square = decoded(data, name=f"x.{kind.lower()}")
-    assert decode.ANIMATED in square.done
+    assert framing.ANIMATED in square.done
     assert (square.pixels == [255, 0, 0]).all()
 
 
@@ -200,7 +201,7 @@ def test_huge_aspect_keeps_the_middle() -> None:
     image = Image.new("RGB", (4000, 40), "black")
     image.paste("white", (1960, 0, 2040, 40))
     square = decoded(encoded(image, "PNG"))
-    assert decode.CROPPED in square.done
+    assert framing.CROPPED in square.done
     assert (square.pixels == 255).all()
 
 

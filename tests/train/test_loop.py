@@ -20,8 +20,9 @@ from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.order import BatchOrder
 from noisewise.train.plan import plan_teacher
 from noisewise.train.recipes import TeacherRecipe
+from noisewise.train.records import train
 from noisewise.train.stage import Judgement, Pace
-from noisewise.train.teacher import TeacherStage, teacher_pace, train
+from noisewise.train.teacher import TeacherStage, teacher_pace
 from tiny import TinyNet, tiny_denoiser, tiny_pictures
 
 QUICK = TeacherRecipe(batch=16, distance_images=0, heldout_every=0.25, distance_every=0.5)

@@ -34,6 +34,7 @@ def create(path: Path, config: TrainConfig = CONFIG, seed: int = 0) -> Run:
 def test_run_json_says_everything(tmp_path: Path) -> None:
     run = create(tmp_path / "x")
     info = read_json(tmp_path / "x" / "run.json")
+    assert len(info.pop("seal")) == 16
     assert info == run.info
     assert info["seed"] == 0
     assert info["train"]["recipe"]["batch"] == 16
@@ -101,7 +102,7 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
     code = f"from noisewise.train.run import Run\nwith Run.open({str(run.path)!r}).locked(): pass"
     with run.locked():
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-        assert b"another process is training" in other.stderr
+        assert f"another process (number {os.getpid()}) is training".encode() in other.stderr
     with run.locked():
         pass
 

@@ -42,8 +42,9 @@ train and distill go on where they stopped when called again on the same run.
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after saving.
 """
 
-# The system takes no more bytes: full disk, quota, file size limit, read-only disk.
-_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# The system takes no more bytes: full disk, quota, file size limit; or none there at all.
+_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 _NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report")
 
 
@@ -129,13 +130,21 @@ def guarded(where: str, action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        return _complain(_no_room(error), where) if error.errno in _ROOM else _failed(error, where)
+        if error.errno in (*_ROOM, *_CLOSED):
+            return _complain(_not_written(error), where)
+        return _failed(error, where)
     except Exception as error:  # a person gets a sentence; NOISEWISE_TRACE=1 the trace
         return _failed(error, where)
 
 
-def _no_room(error: OSError) -> str:
+def _not_written(error: OSError) -> str:
     """What to do when the system takes no more bytes; a run keeps what it saved before."""
+    if error.errno in _CLOSED:
+        place = error.filename or "the folder"
+        return (
+            f"{place} cannot be read or written ({error.strerror}); change its permissions or name "
+            "another folder: what was saved before is kept"
+        )
     place = f" for {error.filename}" if error.filename else ""
     return (
         f"there is no room{place} ({error.strerror}); make room and give the same command again: "

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
 from noisewise.app.options import (
     DistillOptions,
@@ -40,6 +42,10 @@ def carry_out(options: Options, words: Sequence[str]) -> int:
     Raises:
         ValueError: one sentence about what the user can mend.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not isinstance(
+        options, TrainOptions | DistillOptions
+    ):
+        raise ValueError("only train and distill run in several processes; start this one alone")
     match options:
         case InspectOptions():
             return _inspect(options)
@@ -58,7 +64,9 @@ def carry_out(options: Options, words: Sequence[str]) -> int:
 
 
 def _show(values: Mapping[str, Any], as_json: bool, text: str) -> None:
-    """Print a result on stdout: one JSON object, or lines for people."""
+    """Print a result on stdout: one JSON object, or lines for people; of several processes once."""
+    if not _leads():
+        return
     print(json.dumps(values, ensure_ascii=False) if as_json else text, flush=True)
 
 
@@ -67,7 +75,9 @@ def _inspect(options: InspectOptions) -> int:
 
     _check_png(options.out)
     with Progress() as progress:
-        found = inspect(options.folder, options.size, progress.count)
+        found = inspect(
+            options.folder, options.size, progress.count, options.crop, options.background
+        )
     values = found.to_dict()
     text = found.text()
     if options.out is not None:
@@ -97,20 +107,28 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
     if options.dry_run:
         derived = plan(options.folder, config).to_dict()
         return _dry_run(derived, config.budget, options.json)
-    with Stop() as stop, _progress(config.amount) as progress:
-        run = train(
-            options.folder,
-            options.out,
-            config=config,
-            on_record=progress.update,
-            on_file=progress.count,
-            stop=stop,
-        )
+    with Stop(_stream()) as stop, _progress(config.amount) as progress:
+
+        def count(done: int, total: int) -> None:
+            if stop():  # nothing is lost: the cache is only ever whole
+                raise KeyboardInterrupt
+            progress.count(done, total)
+
+        try:
+            run = train(
+                options.folder,
+                options.out,
+                config=config,
+                on_record=progress.update,
+                on_file=count,
+                stop=stop,
+            )
+        except KeyboardInterrupt:
+            return stop.exit_code or 130
     return _trained(run, "teacher", stop, options.json, ["train", *words])
 
 
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:
-    from noisewise.train.adopt import adopt
     from noisewise.train.api import distill, load
     from noisewise.train.plan import student_values
     from noisewise.train.run import Run
@@ -121,14 +139,30 @@ def _distill(options: DistillOptions, words: Sequence[str]) -> int:
         values = student_values(config, model.config.sigma_data)
         derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
         return _dry_run(derived, config.budget, options.json)
-    run = Run.open(options.run) if options.teacher is None else adopt(options.run, options.teacher)
-    with Stop() as stop, _progress(config.amount) as progress:
-        distill(run, config=config, on_record=progress.update, stop=stop)
+    with Stop(_stream()) as stop, _progress(config.amount) as progress:
+        distill(
+            options.run,
+            teacher=options.teacher,
+            config=config,
+            on_record=progress.update,
+            stop=stop,
+        )
+    run = Run.open(options.run)
     return _trained(run, "generator", stop, options.json, ["distill", *words])
 
 
+def _leads() -> bool:
+    """Whether this is the process that speaks, of those that a launcher started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _progress(budget: Budget) -> Progress:
-    return Progress(seconds=budget.seconds, images=budget.images)
+    return Progress(_stream(), seconds=budget.seconds, images=budget.images)
+
+
+def _stream() -> TextIO | None:
+    """Where notes go: to stderr, or nowhere."""
+    return None if _leads() else io.StringIO()
 
 
 def _dry_run(derived: Mapping[str, Mapping[str, Any]], budget: str, as_json: bool) -> int:
@@ -146,7 +180,8 @@ def _dry_run(derived: Mapping[str, Mapping[str, Any]], budget: str, as_json: boo
 def _trained(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Sequence[str]) -> int:
     """Say what a stage came to, and what comes next."""
     if not run.finished(stage):
-        print(f"Saved. To go on: noisewise {shlex.join(words)}", file=sys.stderr)
+        if _leads():
+            print(f"Saved. To go on: noisewise {shlex.join(words)}", file=sys.stderr)
         # Nobody asked and it is not finished: the loop ended for a reason it has already told.
         return stop.exit_code or 1
     came_to = dict(run.info["stages"][stage])

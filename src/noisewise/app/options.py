@@ -17,6 +17,7 @@ import tyro
 from tyro.conf import Positional, Suppress, arg
 
 from noisewise.train.config import (
+    Crop,
     DistillConfig,
     EvaluateConfig,
     Precision,
@@ -44,6 +45,10 @@ class InspectOptions:
     """Folder (subfolders may be classes), .zip, .npz or .npy."""
     size: OptionalInt = None
     """Side in pixels that training would use; none: as the pictures suggest."""
+    crop: Crop = "centre"
+    """Of pictures that are not square: centre, random, or pad (all of it, on the background)."""
+    background: str = "white"
+    """Under transparency and around padded pictures: a name or #rrggbb."""
     out: File = None
     """Write a contact sheet here, a PNG."""
     json: bool = False
@@ -70,10 +75,13 @@ class TrainOptions(TrainConfig):
     """Print one JSON object."""
     batch: Suppress[int | None] = None
     channels: Suppress[int | None] = None
+    crop: Suppress[Crop] = "centre"
+    background: Suppress[str] = "white"
     widths: Suppress[tuple[int, ...]] = ()
     precision: Suppress[Precision] = "auto"
     threads: Suppress[int | None] = None
     checkpoint_seconds: Suppress[float] = 60.0
+    shard: Suppress[bool] = False
     recipe: Suppress[TeacherRecipe] = field(default_factory=TeacherRecipe)
 
 

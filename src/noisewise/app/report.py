@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from noisewise.train.config import DistillConfig, StudentRecipe
 from noisewise.train.description import ModelConfig
 from noisewise.train.loop import Record
 from noisewise.train.machine import describe_machine
+from noisewise.train.models import read_config
 from noisewise.train.plan import student_values
 from noisewise.train.run import Run, StageName
 from noisewise.train.sheet import COLUMNS
@@ -191,6 +191,8 @@ def _data_card(run: Run, judged: Judged) -> tuple[tuple[str, str], ...]:
         ("classes", _listed(data["classes"]) or "none"),
         ("fingerprint", str(data["fingerprint"])[:16]),
     ]
+    if "seconds_to_first_batch" in data:
+        rows.append(("first batch after", f"{data['seconds_to_first_batch']} s, with reading"))
     if judged.noise_curve:
         curve = ", ".join(f"s={s} {value:.2f}" for s, value in judged.noise_curve.items())
         rows.append(("variance left by averaging s x s", curve))
@@ -242,10 +244,9 @@ def _derived(run: Run) -> tuple[Derived, ...]:
 
 
 def _model_config(run: Run, stage: StageName) -> ModelConfig | None:
-    path = run.path / stage / "config.json"
-    if not path.exists():
+    if not (run.path / stage / "config.json").exists():
         return None
-    return ModelConfig.from_dict(json.loads(path.read_text(encoding="utf-8")), path)
+    return read_config(run.path / stage)[0]
 
 
 def _distill_config(values: Mapping[str, Any]) -> DistillConfig:

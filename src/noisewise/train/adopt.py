@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from noisewise.train.checkpoint import file_digest, read_json, write_atomic
+from noisewise.train.checkpoint import file_digest, write_atomic
 from noisewise.train.generator import Teacher
 from noisewise.train.models import Build, load_model
-from noisewise.train.run import FORMAT, Run, begun
+from noisewise.train.run import Run
+from noisewise.train.runfile import begun, read_info
 
 _FILES = ("config.json", "model.safetensors")
 
@@ -72,10 +73,9 @@ def _folder_of(teacher: Path) -> Path:
 def _known(folder: Path, model: Teacher) -> dict[str, Any]:
     """What is known of a teacher's training: all, where it lies in its run, else its own card."""
     if (folder.parent / "run.json").exists():
-        info = read_json(folder.parent / "run.json")
-        if isinstance(info, dict) and info.get("format") == FORMAT:
-            kept = {name: info[name] for name in ("seed", "data", "train", "derived")}
-            return {**kept, "stages": {"teacher": info["stages"].get("teacher", {})}}
+        info = read_info(folder.parent)
+        kept = {name: info[name] for name in ("seed", "data", "train", "derived")}
+        return {**kept, "stages": {"teacher": info["stages"].get("teacher", {})}}
     config, stats = model.config, model.config.stats
     count = stats.get("num_pictures", 0)
     data = {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -18,10 +20,11 @@ from noisewise.train.data import Pictures, load_pictures
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Generator, Teacher
 from noisewise.train.kinds import sorted_into_kinds
+from noisewise.train.lock import locked, remove_if_no_run
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.models import Build, build_denoiser, load_model, save_model
 from noisewise.train.plan import TeacherPlan, plan_teacher
-from noisewise.train.run import Run, remove_if_no_run
+from noisewise.train.run import Run
 from noisewise.train.student import StudentStage, student_pace
 from noisewise.train.teacher import TeacherStage, teacher_pace
 
@@ -74,17 +77,37 @@ def train(
     folder = Path("runs") / Path(path).resolve().stem if out is None else Path(out)
     Run.check(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
-    try:
-        pictures = load_pictures(path, config.size, config.channels, folder / "cache", on_file)
-        pictures = sorted_into_kinds(pictures, _as_begun(config, folder))
-        run_plan = plan_teacher(config, pictures, engine)
-        run = Run.create(folder, config, run_plan, pictures)
-    except ValueError:
-        remove_if_no_run(folder)
-        raise
-    with run.locked():
+    ranks, began = engine.ranks, time.monotonic()
+    if config.shard and ranks.world == 1:
+        raise ValueError("shard parts a net among processes; start several with torchrun")
+    with ranks.watched(), locked(folder) if ranks.leads else nullcontext():
+        if not ranks.leads:
+            ranks.wait()  # the first process reads and writes; the others then find the cache
+        try:
+            pictures = load_pictures(
+                path,
+                config.size,
+                config.channels,
+                folder / "cache",
+                on_file,
+                config.crop,
+                config.background,
+            )
+            pictures = sorted_into_kinds(pictures, _as_begun(config, folder))
+            run_plan = plan_teacher(config, pictures, engine)
+            if ranks.leads:
+                Run.create(folder, config, run_plan, pictures)
+        except ValueError:
+            if ranks.leads:
+                remove_if_no_run(folder)
+            raise
+        if ranks.leads:
+            ranks.wait()
+        run = Run.open(folder)
+        on_record = _first_batch(run, began, on_record)
         _train(run, pictures, run_plan, config, engine, on_record, stop, build)
-    return run
+        ranks.wait()
+    return run if ranks.leads else Run.open(folder)
 
 
 def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
@@ -100,7 +123,10 @@ def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
     """
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
-    pictures = sorted_into_kinds(load_pictures(path, config.size, config.channels), config)
+    pictures = load_pictures(
+        path, config.size, config.channels, crop=config.crop, background=config.background
+    )
+    pictures = sorted_into_kinds(pictures, config)
     return plan_teacher(config, pictures, engine)
 
 
@@ -141,31 +167,59 @@ def distill(
         TrainingFailed: if training broke down; the best generator so far is kept in the run.
     """
     config = _with(config or DistillConfig(), budget=budget, lam=lam, seed=seed)
-    if teacher is not None:
-        run = adopt(run.path if isinstance(run, Run) else run, teacher, build)
-    run = run if isinstance(run, Run) else Run.open(run)
-    model = run.teacher(build)
     engine = Engine.choose(config.device, config.precision, config.threads)
-    with run.locked():
-        run.begin_distill(config)
-        batch = config.batch or config.recipe.batch
-        engine = _quickest(engine, config, model.denoiser, batch)
-        stage = StudentStage(model, config, engine)
-        loop = Loop(stage, config.amount, student_pace(config.recipe))
-        run.resume(loop, "generator")
-        if _already_finished(loop, on_record):
-            return run.generator(build)
-        try:
-            finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop)
-        except TrainingFailed as error:
-            _save_generator(run, stage, loop, finished=False)
-            kept = f"the best generator so far is kept in {run.path / 'generator'}"
-            raise TrainingFailed(f"{error}; {kept}") from error
-        if finished:
+    ranks = engine.ranks
+    with ranks.watched():
+        if teacher is not None and ranks.leads:
+            run = adopt(run.path if isinstance(run, Run) else run, teacher, build)
+        if not ranks.leads:
+            ranks.wait()
+        run = run if isinstance(run, Run) and ranks.leads else Run.open(_path_of(run))
+        model = run.teacher(build)
+        with run.locked() if ranks.leads else nullcontext():
+            if ranks.leads:
+                run.begin_distill(config)
+                ranks.wait()
+            generator = _distill(run, model, config, engine, on_record, stop, build)
+            ranks.wait()
+    return generator
+
+
+def _path_of(run: Run | str | Path) -> Path:
+    return run.path if isinstance(run, Run) else Path(run)
+
+
+def _distill(
+    run: Run,
+    model: Teacher,
+    config: DistillConfig,
+    engine: Engine,
+    on_record: OnRecord | None,
+    stop: Stop | None,
+    build: Build | None,
+) -> Generator:
+    batch = config.batch or config.recipe.batch
+    engine = _quickest(engine, config, model.denoiser, batch)
+    stage = StudentStage(model, config, engine)
+    loop = Loop(stage, config.amount, student_pace(config.recipe), ranks=engine.ranks)
+    resumed = run.resume(loop, "generator")
+    if _already_finished(loop, on_record):
+        if not run.stands(stage, loop):  # ended between the checkpoint and the model
             _save_generator(run, stage, loop, finished=True)
+        return run.generator(build)
+    try:
+        finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
+    except TrainingFailed as error:
+        _save_generator(run, stage, loop, finished=False)
+        kept = f"the best generator so far is kept in {run.path / 'generator'}"
+        raise TrainingFailed(f"{error}; {kept}") from error
+    if finished:
+        _save_generator(run, stage, loop, finished=True)
+        if loop.ranks.leads:
             return run.generator(build)
+    if not finished:
         run.note("generator", loop, False, {})
-    return Generator(copy.deepcopy(stage.best()), stage.model_config())
+    return Generator(copy.deepcopy(stage.best()), stage.model_config(), lambda: run.teacher(build))
 
 
 def load(
@@ -226,13 +280,13 @@ def _train(
         denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, build)
     engine = _quickest(engine, config, denoiser, plan.batch)
     stage = TeacherStage(pictures, denoiser, plan, config, engine)
-    loop = Loop(stage, config.amount, teacher_pace(config.recipe))
-    run.resume(loop, "teacher")
+    loop = Loop(stage, config.amount, teacher_pace(config.recipe), ranks=engine.ranks)
+    resumed = run.resume(loop, "teacher")
     if _already_finished(loop, on_record):
-        if not run.finished("teacher"):  # stopped between the checkpoint and the model
+        if not run.stands(stage, loop):  # ended between the checkpoint and the model
             _save_teacher(run, stage, loop)
         return
-    if run.follow(loop, stage, config.checkpoint_seconds, on_record, stop):
+    if run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed):
         _save_teacher(run, stage, loop)
     else:
         run.note("teacher", loop, run.finished("teacher"), {})
@@ -242,7 +296,8 @@ def _quickest(
     engine: Engine, config: TrainConfig | DistillConfig, denoiser: nn.Module, batch: int
 ) -> Engine:
     """Time the precisions, where none was asked for; a budget in images stays reproducible."""
-    if config.precision != "auto" or config.amount.seconds is None:
+    sharded = isinstance(config, TrainConfig) and config.shard
+    if config.precision != "auto" or config.amount.seconds is None or sharded:
         return engine
     net = getattr(denoiser, "net", None)
     timed = isinstance(net, nn.Module) and isinstance(getattr(net, "config", None), dict)
@@ -250,15 +305,31 @@ def _quickest(
 
 
 def _save_teacher(run: Run, stage: TeacherStage, loop: Loop) -> None:
-    save_model(run.path / "teacher", stage.best(), stage.model_config())
+    save_model(run.path / "teacher", stage.best(), stage.model_config(), loop.ranks.leads)
     run.note("teacher", loop, True, stage.stats)
 
 
 def _save_generator(run: Run, stage: StudentStage, loop: Loop, finished: bool) -> None:
     folder, config = run.path / "generator", stage.model_config()
-    save_model(folder, stage.best(), config)
+    save_model(folder, stage.best(), config, loop.ranks.leads)
     run.note("generator", loop, finished, stage.stats)
-    write_text(folder / "README.md", model_card(run.name, config, run.info))
+    if loop.ranks.leads:
+        write_text(folder / "README.md", model_card(run.name, config, run.info))
+
+
+def _first_batch(run: Run, began: float, on_record: OnRecord | None) -> OnRecord:
+    """Note how long the first batch took to come, reading included; then pass the records on."""
+    waiting = "seconds_to_first_batch" not in run.info["data"]
+
+    def tell(record: Record) -> None:
+        nonlocal waiting
+        if waiting and record.loss is not None:
+            waiting = False
+            run.info["data"]["seconds_to_first_batch"] = round(time.monotonic() - began, 1)
+        if on_record is not None:
+            on_record(record)
+
+    return tell
 
 
 def _already_finished(loop: Loop, on_record: OnRecord | None) -> bool:

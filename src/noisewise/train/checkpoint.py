@@ -1,7 +1,8 @@
 """Atomic files, and nested training state in one safetensors file: tensors, and the rest as JSON.
 
 A reader sees the old file or the new one, never half of one, whatever happens in between: written
-under another name, synced to disk, then renamed. Nothing is a pickle.
+under another name, synced to disk, then renamed. Nothing is a pickle. Each file carries a digest of
+its own content, so that one that was changed since is refused and not believed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-_STATE = "state"
+_STATE, _DIGEST, _FORMAT = "state", "digest", "format"
+_SEAL = "seal"
 _TENSOR = "__tensor__"
 
 
@@ -49,7 +51,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def file_digest(path: Path) -> str:
@@ -75,8 +77,43 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON object with a last line "seal", the digest of all others."""
+    write_json(path, {**values, _SEAL: _seal_of(values)})
+
+
+def read_sealed(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """Read what `write_sealed` wrote, without the seal.
+
+    A file without a seal is taken as it is: it is older, or somebody took the seal off on purpose.
+
+    Args:
+        path: the file.
+        known: names that may stand in it; others are signs of damage.
+
+    Raises:
+        ValueError: if it cannot be read or is not what was written, in one sentence.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object; restore it from a copy")
+    seal = values.pop(_SEAL, None)
+    strange = sorted(set(values) - set(known))
+    if strange:
+        raise ValueError(
+            f"{path} is damaged or of another version: {strange[0][:40]!r} is unknown; restore it "
+            "from a copy"
+        )
+    if seal is not None and seal != _seal_of(values):
+        raise ValueError(
+            f"{path} is not what noisewise wrote; restore it from a copy, or take the line "
+            f'"{_SEAL}" out of it if you changed it on purpose'
+        )
+    return values
 
 
 def save_state(path: Path, state: Any) -> None:  # noqa: ANN401 (nested state)
@@ -87,7 +124,9 @@ def save_state(path: Path, state: Any) -> None:  # noqa: ANN401 (nested state)
     """
     tensors: dict[str, Tensor] = {}
     plain = _split(state, "", tensors)
-    _save(path, tensors, {_STATE: json.dumps(plain)})
+    tensors = _plain(tensors)
+    text = json.dumps({_DIGEST: digest_of(tensors, json.dumps(plain)), _STATE: plain})
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, {_STATE: text}))
 
 
 def load_state(path: Path) -> Any:  # noqa: ANN401 (nested state)
@@ -98,14 +137,25 @@ def load_state(path: Path) -> Any:  # noqa: ANN401 (nested state)
     """
     tensors, metadata = load_tensors(path)
     try:
-        return _join(json.loads(metadata[_STATE]), tensors)
-    except (KeyError, ValueError) as error:
+        plain = json.loads(metadata[_STATE])
+        if _STATE in plain or _DIGEST in plain:  # else it is of a version that knew no digests
+            given, plain = plain[_DIGEST], plain[_STATE]
+            if given != digest_of(tensors, json.dumps(plain)):
+                raise ValueError("its content is not what was written")
+        return _join(plain, tensors)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from error
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Save named tensors as a safetensors file, atomically."""
-    _save(path, tensors, {"format": "pt"})
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
+    """Save named tensors as a safetensors file, atomically; returns `digest_of` them.
+
+    The same tensors give the same bytes. (safetensors shuffles what stands in its header beside
+    them, so only one word may stand there.)
+    """
+    tensors = _plain(tensors)
+    write_atomic(path, lambda temporary: save_file(tensors, temporary, {_FORMAT: "pt"}))
+    return digest_of(tensors)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -116,22 +166,47 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = dict(file.metadata() or {})
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({_first_line(error)}); train again or restore it from a copy"
-        ) from error
+    except Exception as error:  # a damaged header makes torch and safetensors raise almost anything
+        raise _damaged(path, _first_line(error)) from error
+    return tensors, metadata
 
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    # safetensors refuses channels-last tensors and tensors that share memory.
-    plain = {
+def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:
+    """Digest of names, types, shapes and bytes of tensors, and of a text beside them.
+
+    Example:
+        >>> len(digest_of({"a": torch.ones(2)}))
+        32
+    """
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            content = tensor.reshape(-1).view(torch.uint8).numpy()
+            digest.update(content)  # pyrefly: ignore[bad-argument-type] (an array is a buffer)
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path} is damaged ({why}); train again or restore it from a copy")
+
+
+def _seal_of(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU: safetensors refuses channels-last tensors and ones that share memory."""
+    return {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in tensors.items()
     }
-    write_atomic(path, lambda temporary: save_file(plain, temporary, metadata))
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
@@ -163,7 +238,7 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
     return value
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename last; systems whose folders cannot be opened do it by themselves."""
     try:
         handle = os.open(folder, os.O_RDONLY)

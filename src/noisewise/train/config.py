@@ -14,6 +14,7 @@ from typing import Literal, Self, get_args
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Crop = Literal["centre", "random", "pad"]
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+")
@@ -112,6 +113,10 @@ class TrainConfig:
     """Side of the square pictures in pixels; None: as the pictures suggest."""
     channels: int | None = None
     """1 grey, 3 colour; None: as the pictures are."""
+    crop: Crop = "centre"
+    """Of pictures that are not square: centre, random, or pad (all of it, on the background)."""
+    background: str = "white"
+    """Under transparency and around padded pictures: a name or #rrggbb."""
     classes: bool = False
     """Condition on the class subfolders (or labels), so that samples can be asked by class."""
     kinds: int | None = None
@@ -137,6 +142,8 @@ class TrainConfig:
     """CPU threads; None: as torch decides."""
     checkpoint_seconds: float = 60.0
     """Time between checkpoints."""
+    shard: bool = False
+    """Part the net among several processes (FSDP2), for nets that outgrow one device."""
     recipe: TeacherRecipe = field(default_factory=TeacherRecipe)
     """The constants of the recipe."""
 
@@ -151,6 +158,7 @@ class TrainConfig:
         _check_common(self.seed, self.batch, self.lr, self.threads, self.checkpoint_seconds)
         _check_choice("precision", self.precision, get_args(Precision))
         _check_choice("flips", self.flips, ("auto", "on", "off"))
+        _check_choice("crop", self.crop, get_args(Crop))
         _check_choice("net", self.net, ("auto", "unet", "uvit", "vit"))
         _check_choice("optimizer", self.recipe.optimizer, ("muon", "adamw"))
         if self.size is not None and self.size < 8:

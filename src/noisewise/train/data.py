@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from noisewise.train import mirror
-from noisewise.train.reading import Gathered, Progress, digests, gather
+from noisewise.train.cache import in_blocks, let_go
+from noisewise.train.collecting import Gathered, Progress, digests
+from noisewise.train.config import Crop
+from noisewise.train.reading import gather
 from noisewise.train.sources import Skipped
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pictures", "Progress", "Skipped", "load_pictures"]
 
-_BLOCK = 4096
+_LARGE = 2**28  # bytes of a memory map whose pages are given back as soon as they were read
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +122,8 @@ class Pictures:
         import torch  # here, so that `noisewise inspect` starts without it
 
         chosen = self.images[np.asarray(indices, dtype=np.int64)]
+        if self.images.nbytes > _LARGE:
+            let_go(self.images)
         pixels = torch.from_numpy(np.ascontiguousarray(chosen.transpose(0, 3, 1, 2)))
         return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
@@ -128,10 +133,10 @@ class Pictures:
         Source: Karras et al. 2022 (EDM), section 5; measured here, where the paper sets 0.5.
         """
         total = squares = 0.0
-        for start in range(0, len(self), _BLOCK):
-            block = self.images[start : start + _BLOCK].astype(np.float64)
-            total += block.sum()
-            squares += np.square(block).sum()
+        for block in in_blocks(self.images):
+            values = block.astype(np.float64)
+            total += values.sum()
+            squares += np.square(values).sum()
         mean = total / self.images.size
         return float(np.sqrt(max(squares / self.images.size - mean**2, 0.0)) / 127.5)
 
@@ -146,11 +151,14 @@ def load_pictures(
     channels: int | None = None,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
+    crop: Crop = "centre",
+    background: str = "white",
 ) -> Pictures:
     """Read pictures from a folder (subfolders may be classes), a .zip, a .npz or a .npy file.
 
-    Every picture is turned upright, laid on white, cropped to its middle square and resized once
-    with antialiasing. Files that cannot be used are left out and counted by reason.
+    Every picture is turned upright, laid on the background, made square and resized once with
+    antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` where there is one. Files that
+    cannot be used are left out and counted by reason.
 
     Args:
         path: the folder or file.
@@ -158,7 +166,11 @@ def load_pictures(
         channels: 1 or 3; None takes 1 when the pictures are grey, 3 otherwise.
         cache_dir: folder for the uint8 cache, reused while name, length and time of change of every
             file stay the same; None keeps the pictures in memory. Safe to delete.
-        progress: called with (files done, files in all).
+        progress: called with (files done, files in all), once round for the headers of the files
+            and once for their pixels.
+        crop: what becomes of pictures that are not square: "centre", "random" (drawn once from
+            each file's name) or "pad" (all of it, on the background).
+        background: under transparency and around padded pictures, a name or #rrggbb.
 
     Raises:
         ValueError: if the path cannot be used, too little is left, or the size is not possible;
@@ -170,7 +182,7 @@ def load_pictures(
         >>> len(pictures), pictures.size, pictures.channels, pictures.classes[:2]
         (6000, 28, 1, ('t-shirt', 'trouser'))
     """
-    return as_pictures(gather(path, size, channels, cache_dir, progress), path)
+    return as_pictures(gather(path, size, channels, cache_dir, progress, crop, background), path)
 
 
 def as_pictures(found: Gathered, path: str | Path) -> Pictures:

@@ -1,4 +1,4 @@
-"""One picture from bytes to a uint8 square: upright, on white, resized once with antialiasing.
+"""One picture from bytes to a uint8 square: upright, on a plain background, resized once.
 
 What goes wrong silently elsewhere is handled by name here: EXIF rotation, 16-bit grey (Pillow's
 own conversion clips it to white), colours hidden under transparency, palettes, CMYK, profiles other
@@ -18,13 +18,23 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from noisewise.train import sources
+from noisewise.train.framing import (
+    ANIMATED,
+    DEEP,
+    MIN_SIDE,
+    PROFILE,
+    ROTATED,
+    Frame,
+    Square,
+    as_square,
+    block_factor,
+    fit,
+    on_ground,
+)
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are left out: Pillow's own limit against decompression bombs."""
 
-MIN_SIDE = 4
-_GREY_TOLERANCE = 8
-_FEW_COLOURS = 64
 # Formats that are read from bytes alone; EPS and PDF would start another program, TGA has no mark.
 _FORMATS = (
     *("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "DIB", "TIFF"),
@@ -32,9 +42,6 @@ _FORMATS = (
 )
 LOSSY = frozenset({"JPEG", "MPO"})
 _NOT_PICTURES = frozenset({".svg", ".svgz", ".eps", ".pdf", ".psd", ".heic", ".heif", ".exr"})
-
-ALPHA, ROTATED, ANIMATED, DEEP = "alpha", "rotated", "animated", "deep"
-CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
 
 
 class UnusableError(Exception):
@@ -54,15 +61,6 @@ class Header:
     height: int
     mode: str
     format: str
-
-
-@dataclass(frozen=True)
-class Square:
-    """A decoded picture: uint8 [size, size, 1 or 3], whether it is grey, what was done to it."""
-
-    pixels: np.ndarray
-    grey: bool
-    done: frozenset[str]
 
 
 def read_header(file: BinaryIO, name: str) -> Header:
@@ -92,7 +90,7 @@ def enlargement(file: BinaryIO, name: str) -> int:
     try:
         with _open(file, name) as image:
             image.load()
-            flat = on_white(image, set()) if image.mode[0] not in "IF" else image
+            flat = on_ground(image, Frame(MIN_SIDE), set()) if image.mode[0] not in "IF" else image
             colours = flat.getcolors(256) if flat.mode in ("L", "RGB") else None
             if colours is None or len(colours) == 1:
                 return 0 if colours else 1
@@ -115,13 +113,13 @@ def declared_range(largest: float) -> float:
     return next((2.0**k - 1 for k in (8, 10, 12, 14, 16) if largest <= 2**k - 1), largest)
 
 
-def decode(file: BinaryIO, name: str, size: int, full_scale: float = 65535.0) -> Square:
+def decode(file: BinaryIO, name: str, frame: Frame, full_scale: float = 65535.0) -> Square:
     """Decode one picture to a uint8 square.
 
     Args:
         file: the picture's bytes.
-        name: its name, for the reason when it is no picture.
-        size: side of the square in pixels.
+        name: its name, for the reason when it is no picture, and for the place of a random crop.
+        frame: size, crop and background.
         full_scale: value that means white in pictures with more than 8 bits.
 
     Raises:
@@ -129,95 +127,31 @@ def decode(file: BinaryIO, name: str, size: int, full_scale: float = 65535.0) ->
     """
     try:
         with _open(file, name) as image:
-            return _decode(image, size, full_scale)
+            return _decode(image, name, frame, full_scale)
     except UnusableError:
         raise
     except Exception as error:  # as above: Pillow raises almost anything
         raise UnusableError(reason_of(error, name)) from error
 
 
-def block_factor(pixels: np.ndarray) -> int:
-    """Return the largest k for which a picture is made of constant k x k blocks.
-
-    Args:
-        pixels: [height, width, ...]; a picture of one colour gives 1.
-
-    Example:
-        >>> art = np.kron(np.arange(4).reshape(2, 2), np.ones((3, 3)))
-        >>> block_factor(art)
-        3
-    """
-    height, width = pixels.shape[:2]
-    flat = pixels.reshape(height, width, -1)
-    rows = np.flatnonzero((flat[1:] != flat[:-1]).any(axis=(1, 2))) + 1
-    columns = np.flatnonzero((flat[:, 1:] != flat[:, :-1]).any(axis=(0, 2))) + 1
-    if not rows.size and not columns.size:
-        return 1
-    return int(np.gcd.reduce(np.concatenate([rows, columns, [height, width]])))
-
-
-def fit(image: Image.Image, size: int, done: set[str], lossless: bool = True) -> Image.Image:
-    """Crop the middle square and resize it once to size x size.
-
-    Enlarged pixel art is first taken back to its own pixels, exactly. Whole-number enlargement of
-    a picture with few colours repeats pixels; everything else is resized by Lanczos in Pillow,
-    whose filter is antialiased. `done` gains the names of what was done.
-    """
-    if lossless and min(image.size) != size and image.mode in ("L", "RGB"):
-        image = _undo_enlargement(image, done)
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    if width != height:
-        done.add(CROPPED)
-    box = (left, top, left + side, top + side)
-    if side == size:
-        return image.crop(box) if width != height else image
-    if side < size:
-        done.add(ENLARGED)
-        if size % side == 0 and image.getcolors(_FEW_COLOURS):
-            return image.resize((size, size), Image.Resampling.NEAREST, box)
-    return image.resize((size, size), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
-
-
-def as_square(image: Image.Image, done: set[str]) -> Square:
-    """Turn a fitted L or RGB picture into a Square."""
-    pixels = np.asarray(image)
-    if image.mode == "L":
-        return Square(pixels[:, :, None], True, frozenset(done))
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
-    return Square(pixels, bool(spread.max() <= _GREY_TOLERANCE), frozenset(done))
-
-
-def on_white(image: Image.Image, done: set[str]) -> Image.Image:
-    """Lay a picture with transparency on white; others come back as L, RGB or CMYK."""
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        lowest = rgba.getchannel("A").getextrema()[0]
-        if isinstance(lowest, (int, float)) and lowest < 255:
-            done.add(ALPHA)
-            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return rgba.convert("L" if image.mode in ("L", "LA", "La", "1") else "RGB")
-    if image.mode in ("L", "RGB", "CMYK"):
-        return image
-    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
-
-
-def _decode(image: Image.Image, size: int, full_scale: float) -> Square:
+def _decode(image: Image.Image, name: str, frame: Frame, full_scale: float) -> Square:
     lossless = image.format not in LOSSY
     done: set[str] = set()
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         done.add(ANIMATED)
     if not lossless:
-        image.draft(None, (3 * size, 3 * size))
+        image.draft(None, (3 * frame.size, 3 * frame.size))
     image.load()
     profile = image.info.get("icc_profile")
     upright = _upright(image, done)
     if upright.mode[0] in "IF":
         upright = _to_eight_bits(upright, full_scale, done)
-    flat = on_white(upright, done)
-    fitted = fit(flat, size, done, lossless)
-    return as_square(_to_srgb(fitted, profile, done), done)
+    flat = on_ground(upright, frame, done)
+    if (
+        frame.crop == "pad"
+    ):  # the background is a colour of the screen, not of the picture's profile
+        return as_square(fit(_to_srgb(flat, profile, done), name, frame, done, lossless), done)
+    return as_square(_to_srgb(fit(flat, name, frame, done, lossless), profile, done), done)
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
@@ -285,17 +219,6 @@ def _to_eight_bits(image: Image.Image, full_scale: float, done: set[str]) -> Ima
     done.add(DEEP)
     scaled = np.rint(np.clip(values / full_scale, 0.0, 1.0) * 255.0)
     return Image.fromarray(scaled.astype(np.uint8))
-
-
-def _undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
-    if image.getcolors(256) is None:
-        return image
-    pixels = np.asarray(image)
-    factor = block_factor(pixels)
-    if factor == 1 or min(image.size) // factor < MIN_SIDE:
-        return image
-    done.add(BLOCKS)
-    return Image.fromarray(np.ascontiguousarray(pixels[::factor, ::factor]))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, done: set[str]) -> Image.Image:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from noisewise.diffusion import Prediction
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class ModelConfig:
         Raises:
             ValueError: if it is of another format or a value is missing.
         """
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
+        if not isinstance(values, dict) or values.get("format") not in READABLE:
             raise ValueError(f"{where} is no model of this version of noisewise (format {FORMAT})")
         known = {f.name for f in fields(cls)}
         given = {name: value for name, value in values.items() if name in known}

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from noisewise.train.sharding import copy_all
+
 
 class EMA:
     """Power-function averages of a module's parameters, one for each share.
@@ -58,7 +60,7 @@ class EMA:
     @torch.no_grad()
     def copy_to(self, module: nn.Module, index: int) -> None:
         """Write average number `index` into a module of the same architecture."""
-        torch._foreach_copy_(list(module.parameters()), self.averages[index])
+        copy_all(list(module.parameters()), self.averages[index])
 
     def state_dict(self) -> dict[str, list[list[Tensor]]]:
         """Return the averages (not copies)."""
@@ -68,7 +70,7 @@ class EMA:
     def load_state_dict(self, state: dict[str, list[list[Tensor]]]) -> None:
         """Take over averages written by `state_dict`, keeping this module's memory layout."""
         for average, saved in zip(self.averages, state["averages"], strict=True):
-            torch._foreach_copy_(average, saved)
+            copy_all(average, saved)
 
 
 def decay(share: float, batch: int, images: int) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from noisewise.nets.timing import fastest
+from noisewise.train.ranks import Ranks
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -26,6 +27,7 @@ class Engine:
         check_every: steps between looks at the loss. Reading a number from a GPU waits for it, so
             there it is more than 1; trouble is then seen a few steps late and rolled back.
         why: how the precision was chosen.
+        ranks: the processes that train together.
 
     Example:
         >>> Engine.choose("cpu").describe()
@@ -36,6 +38,7 @@ class Engine:
     dtype: torch.dtype = torch.float32
     check_every: int = 1
     why: str = ""
+    ranks: Ranks = field(default_factory=Ranks)
 
     @classmethod
     def choose(
@@ -47,16 +50,16 @@ class Engine:
         """Pick the device and precision of this machine.
 
         Raises:
-            ValueError: if the device is not there, or several processes were launched.
+            ValueError: if the device is not there, or a launcher's environment is incomplete.
         """
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError("noisewise trains in one process; start it without torchrun")
         if threads is not None:
             torch.set_num_threads(threads)
         where = _device(device)
+        ranks = Ranks.join(where)
         on_gpu = where.type == "cuda"
         wide = precision == "float32" or (precision == "auto" and not _has_bfloat16(where))
-        return cls(where, torch.float32 if wide else torch.bfloat16, 10 if on_gpu else 1)
+        dtype = torch.float32 if wide else torch.bfloat16
+        return cls(where, dtype, 10 if on_gpu else 1, ranks=ranks)
 
     def prepare(self, module: Module) -> Module:
         """Move a module to the device, convolutions' weights channels last (faster on CPU, GPU)."""
@@ -75,8 +78,9 @@ class Engine:
             batch: images a step.
             seconds: about how long to measure.
         """
-        timed = fastest(net, self.device, batch, seconds)
-        return replace(self, dtype=timed.dtype, why=timed.reason)
+        timed = fastest(net, self.device, len(range(batch)[self.ranks.part(batch)]), seconds)
+        name, why = self.ranks.agree([str(timed.dtype).removeprefix("torch."), timed.reason])
+        return replace(self, dtype=getattr(torch, name), why=why)
 
     def generator(self, seed: int) -> torch.Generator:
         """Source of random numbers on the device."""
@@ -101,7 +105,8 @@ class Engine:
     def describe(self) -> str:
         """Device and precision in words."""
         named = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
-        return f"{named} ({self.why})" if self.why else named
+        named = f"{named} ({self.why})" if self.why else named
+        return f"{named}, {self.ranks.world} processes" if self.ranks.world > 1 else named
 
 
 def channels_last(module: Module) -> Module:
@@ -112,7 +117,8 @@ def channels_last(module: Module) -> Module:
 def _device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            local = os.environ.get("LOCAL_RANK")
+            return torch.device("cuda" if local is None else f"cuda:{local}")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

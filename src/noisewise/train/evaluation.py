@@ -137,7 +137,14 @@ def _real(
     held_out: np.ndarray,
 ) -> tuple[Tensor, str]:
     if config.against is not None:
-        pictures = load_pictures(config.against, model.size, model.channels)
+        asked = run.info["train"]
+        pictures = load_pictures(
+            config.against,
+            model.size,
+            model.channels,
+            crop=asked.get("crop", "centre"),
+            background=asked.get("background", "white"),
+        )
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
         return pictures.tensor(chosen), f"{len(chosen)} pictures of {config.against}"
     if training is None:

@@ -1,4 +1,6 @@
-"""Guards of distillation: numbers that say that a generator runs off, when its loss does not.
+"""Guards: numbers that say that training runs off before anything is infinite.
+
+Of a generator its loss says nothing; of a teacher it does.
 
 Measured on small runs: where distillation exploded or collapsed, the loss looked as always, while
 pixels, their spread or the gap between the two scores left their range within a few steps.
@@ -10,7 +12,39 @@ from noisewise.train.recipes import StudentRecipe
 
 _ARMED_AFTER = 0.05  # share of the budget after which the score gap is watched: it starts at 0
 _ARMED_STEPS = 50
-_SLOW, _FAST = 0.98, 0.5  # running means of the score gap: what is ordinary, and what is now
+_SLOW, _FAST = 0.98, 0.5  # running means: what is ordinary, and what is now
+_LOSS_JUMP, _EARLY_JUMP = 10.0, 100.0  # the mean of few steps is uncertain itself
+
+
+class LossGuard:
+    """Watches a teacher's loss: one that is trained too fast climbs long before it is infinite.
+
+    The loss of EDM's weight is 1 at the start and falls; a mean of the last steps of ten times what
+    is ordinary (a hundred times in the first 50 steps) is a net that runs off, not a hard batch.
+
+    Example:
+        >>> guard = LossGuard()
+        >>> [guard.trouble(loss) for loss in 100 * [0.5]] == 100 * [None]
+        True
+        >>> guard.trouble(60.0)
+        'the loss jumped to 30.2 from 0.5'
+    """
+
+    def __init__(self) -> None:
+        self.state: dict[str, float] = {"slow": 0.0, "fast": 0.0, "steps": 0}
+
+    def forget(self) -> None:
+        """Learn anew what is ordinary."""
+        self.state = {"slow": 0.0, "fast": 0.0, "steps": 0}
+
+    def trouble(self, loss: float) -> str | None:
+        """Take in the loss of a step; say if it runs off, or None."""
+        before, state = self.state["slow"], self.state
+        _follow(state, loss)
+        jump = _LOSS_JUMP if state["steps"] > _ARMED_STEPS else _EARLY_JUMP
+        if state["steps"] > 1 and state["fast"] > jump * before:
+            return f"the loss jumped to {state['fast']:.3g} from {before:.3g}"
+        return None
 
 
 class Guard:
@@ -54,12 +88,17 @@ class Guard:
         spread = measured["_std"] / self._sigma_data
         if not state["lowest_spread"] <= spread <= recipe.spread[1]:
             return f"the generated pictures' spread is {spread:.2g} times that of the data"
-        fisher, first = measured["fisher"], state["steps"] == 0
-        before = fisher if first else state["slow"]
-        for name, keep in (("slow", _SLOW), ("fast", _FAST)):
-            state[name] = fisher if first else keep * state[name] + (1 - keep) * fisher
-        state["steps"] += 1
+        before = state["slow"] if state["steps"] else measured["fisher"]
+        _follow(state, measured["fisher"])
         armed = progress > _ARMED_AFTER and state["steps"] > _ARMED_STEPS
         if armed and state["fast"] > recipe.fisher_jump * before:
             return f"the gap of the scores jumped to {state['fast']:.3g} from {before:.3g}"
         return None
+
+
+def _follow(state: dict[str, float], value: float) -> None:
+    """Take a value into both running means."""
+    first = state["steps"] == 0
+    for name, keep in (("slow", _SLOW), ("fast", _FAST)):
+        state[name] = value if first else keep * state[name] + (1 - keep) * value
+    state["steps"] += 1

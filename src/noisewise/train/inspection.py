@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from noisewise.train.cache import in_blocks
+from noisewise.train.collecting import Progress, Seen, digests
+from noisewise.train.config import Crop
 from noisewise.train.data import Pictures, as_pictures
-from noisewise.train.reading import Progress, Seen, digests, gather
+from noisewise.train.likeness import near_duplicates
+from noisewise.train.reading import gather
 from noisewise.train.sources import HARMLESS, printable
 
 _FIRST = 3
 _MOST = 6
-_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Inspection:
         classes: number of pictures of each class; empty without classes.
         num_duplicates: pictures that are exact copies of an earlier one (after resizing).
         duplicate_names: the first pairs of equal pictures, by name or index.
+        num_near: pictures that nearly equal an earlier one, exact copies left out (see `likeness`).
+        near_names: the first pairs of those.
         noise_curve: v(s) / v(1) for s = 1, 2, 4, ...
         sigma_data: standard deviation of the pixels on the scale [-1, 1].
         flip, flip_reason: whether mirrored pictures pass for members of the set.
@@ -67,6 +72,8 @@ class Inspection:
     classes: dict[str, int]
     num_duplicates: int
     duplicate_names: tuple[tuple[str, str], ...]
+    num_near: int
+    near_names: tuple[tuple[str, str], ...]
     noise_curve: dict[int, float]
     sigma_data: float
     flip: bool
@@ -85,7 +92,8 @@ class Inspection:
             {"reason": left.reason, "count": left.count, "first_names": list(left.first_names)}
             for left in self.skipped
         ]
-        result["duplicate_names"] = [list(pair) for pair in self.duplicate_names]
+        for name in ("duplicate_names", "near_names"):
+            result[name] = [list(pair) for pair in result[name]]
         result["noise_curve"] = {str(s): value for s, value in self.noise_curve.items()}
         result["notes"] = list(self.notes)
         return result
@@ -100,6 +108,7 @@ class Inspection:
             f"  formats   {_listed(self.found_formats)}",
             f"  classes   {_listed(self.classes) if self.classes else 'none'}",
             f"  copies    {self._copies()}",
+            f"  near      {self._near()}",
             f"  noise     share of variance left by averaging s x s: {self._curve()}",
             f"  spread    sigma_data {self.sigma_data:.3f}",
         ]
@@ -127,15 +136,25 @@ class Inspection:
     def _copies(self) -> str:
         if not self.num_duplicates:
             return "none are exact"
-        pairs = ", ".join(f"{printable(a)} = {printable(b)}" for a, b in self.duplicate_names)
+        pairs = _paired(self.duplicate_names, "=")
         return f"{self.num_duplicates} are exact copies of another picture: {pairs}"
+
+    def _near(self) -> str:
+        if not self.num_near:
+            return "none is nearly the same as another"
+        pairs = _paired(self.near_names, "~")
+        return f"{self.num_near} are nearly the same as another picture: {pairs}"
 
     def _curve(self) -> str:
         return ", ".join(f"s={s} {value:.2f}" for s, value in self.noise_curve.items())
 
 
 def inspect(
-    path: str | Path, size: int | None = None, progress: Progress | None = None
+    path: str | Path,
+    size: int | None = None,
+    progress: Progress | None = None,
+    crop: Crop = "centre",
+    background: str = "white",
 ) -> Inspection:
     """Decode everything in a folder, zip, npz or npy file and report; writes nothing.
 
@@ -143,6 +162,8 @@ def inspect(
         path: the folder or file.
         size: side in pixels, as training would get it; None for the pictures' own.
         progress: called with (files done, files in all).
+        crop: as for `load_pictures`.
+        background: as for `load_pictures`.
 
     Raises:
         ValueError: as `load_pictures`.
@@ -153,12 +174,13 @@ def inspect(
         >>> found.num_pictures, found.num_held_out, found.flip
         (6000, 300, False)
     """
-    found = gather(path, size, progress=progress)
+    found = gather(path, size, progress=progress, crop=crop, background=background)
     assert found.seen is not None, "nothing is cached here"
     pictures = as_pictures(found, path)
     training, held_out = pictures.split(seed=0)
     flip, flip_reason = pictures.suggest_flip()
     num_duplicates, pairs = _duplicates(pictures)
+    near = near_duplicates(pictures.images)
     return Inspection(
         source=pictures.source,
         kind=found.kind,
@@ -171,6 +193,8 @@ def inspect(
         classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),
         num_duplicates=num_duplicates,
         duplicate_names=pairs,
+        num_near=len(near),
+        near_names=tuple(_named(pictures, *pair) for pair in near[:_FIRST]),
         noise_curve=noise_curve(pictures.images),
         sigma_data=pictures.sigma_data(),
         flip=flip,
@@ -205,8 +229,8 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
     scales = [s for s in (2**k for k in range(size.bit_length())) if size % s == 0 and s < size]
     mean = np.zeros(channels)
     square = {s: np.zeros(channels) for s in scales}
-    for start in range(0, n, _BLOCK):
-        level = images[start : start + _BLOCK].astype(np.float32)
+    for block in in_blocks(images):
+        level = block.astype(np.float32)
         mean += level.sum(axis=(0, 1, 2), dtype=np.float64) / (n * size * size)
         for s in scales:
             if s > 1:
@@ -276,9 +300,17 @@ def _duplicates(pictures: Pictures) -> tuple[int, tuple[tuple[str, str], ...]]:
             continue
         count += 1
         if len(pairs) < _FIRST:
-            names = pictures.names
-            pairs.append((names[earlier], names[index]) if names else (f"#{earlier}", f"#{index}"))
+            pairs.append(_named(pictures, earlier, index))
     return count, tuple(pairs)
+
+
+def _named(pictures: Pictures, a: int, b: int) -> tuple[str, str]:
+    names = pictures.names
+    return (names[a], names[b]) if names else (f"#{a}", f"#{b}")
+
+
+def _paired(names: tuple[tuple[str, str], ...], sign: str) -> str:
+    return ", ".join(f"{printable(a)} {sign} {printable(b)}" for a, b in names)
 
 
 def _listed(counts: dict[str, int]) -> str:

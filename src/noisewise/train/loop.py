@@ -16,20 +16,21 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from noisewise.train.ranks import Ranks
 from noisewise.train.recipes import lr_factor
 from noisewise.train.stage import Judgement, Pace, Stage
 
 if TYPE_CHECKING:
     from noisewise.train.config import Budget
 
+STOPPED = "stopped on request"  # how the event of such an end begins
 _LARGEST_RESERVE = 0.3  # of a time budget, for the judgement at the end
 
 
@@ -87,6 +88,7 @@ class Counters:
     costs: dict[str, float] = field(default_factory=lambda: {"heldout": 0.0, "distance": 0.0})
     finished: bool = False
     budget: str = ""
+    good_step: int = 0  # where the state was taken that training goes back to
 
 
 class Loop:
@@ -96,7 +98,8 @@ class Loop:
         stage: what is trained.
         budget: how much.
         pace: when things happen.
-        clock: seconds that only go up.
+        clock: seconds that only go up; None: the machine's.
+        ranks: the processes that run this loop together; None: this one alone.
     """
 
     def __init__(
@@ -104,7 +107,8 @@ class Loop:
         stage: Stage,
         budget: Budget,
         pace: Pace,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         """Nothing runs yet."""
         self.stage = stage
@@ -115,10 +119,12 @@ class Loop:
             budget=str(budget),
         )
         self._pace = pace
-        self._clock = clock
-        self._zero = clock()
+        self.ranks = ranks or Ranks()
+        self._clock = clock or self.ranks.clock
+        self._zero = self._clock()
         self._good: dict[str, Any] = {}
         self._unread: list[Tensor] = []
+        self._resumed = False
 
     @property
     def progress(self) -> float:
@@ -149,30 +155,43 @@ class Loop:
         if self.finished:
             return
         self._zero = self._clock() - self.at.seconds
-        resumed = self.at.step > 0
-        judgement = self.stage.begin(self._allowance(begin=True))
-        self._good = copy.deepcopy(self.stage.learned())
+        resumed = self._resumed
+        judgement = self._agreed(self.stage.begin(self._allowance(begin=True)))
+        if not self._good:
+            self._remember_as_good()
         event = f"resumed at step {self.at.step}" if resumed else judgement.event
         yield self._record(event=event, distance=None if resumed else judgement.distance)
         while self.progress < 1:
-            if stop is not None and stop():
+            if stop is not None and self.ranks.any(stop()):
                 trouble = self._read()[1]
                 wrong = f"; {self._retreat(trouble)}" if trouble else ""
-                yield self._record(event=f"stopped on request{wrong}")
+                yield self._record(event=f"{STOPPED}{wrong}")
                 return
             yield self._step()
         yield self._finish()
+
+    @property
+    def good(self) -> dict[str, Any]:
+        """What the stage had learned when it was last judged sound: where training goes back to."""
+        return self._good
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resume needs: tensors and JSON values."""
         rest, learned = self.stage.rest(), self.stage.learned()
         return {"counters": dict(vars(self.at)), "learned": learned, "rest": rest}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; a larger budget makes a finished run go on."""
+    def load_state_dict(self, state: dict[str, Any], good: dict[str, Any] | None = None) -> None:
+        """Continue where `state_dict` was taken; a larger budget makes a finished run go on.
+
+        Args:
+            state: from `state_dict`.
+            good: `good` at that time; None goes back to this state itself, if it has to.
+        """
         self.stage.load_learned(state["learned"])
         self.stage.load_rest(state["rest"])
         self.at = Counters(**state["counters"])
+        self._good = good or {}
+        self._resumed = True
         if self.at.budget != str(self.budget):
             self.at.budget = str(self.budget)
             self.at.finished = self.at.finished and self.progress >= 1
@@ -233,16 +252,24 @@ class Loop:
         kind = "distance" if full else "heldout"
         judgement = self._judge(kind) if self._affordable(kind) else None
         if judgement is None or not judgement.trouble:
-            self._good = copy.deepcopy(self.stage.learned())
+            self._remember_as_good()
         return judgement
+
+    def _remember_as_good(self) -> None:
+        self._good = copy.deepcopy(self.stage.learned())
+        self.at.good_step = self.at.step
 
     def _judge(self, kind: str) -> Judgement:
         start = self._clock()
-        judgement = self.stage.judge(kind == "distance", self._allowance())
+        judgement = self._agreed(self.stage.judge(kind == "distance", self._allowance()))
         cost = self._clock() - start
         self.at.costs[kind] = cost
         self.at.judging += cost
         return judgement
+
+    def _agreed(self, judgement: Judgement) -> Judgement:
+        """The first process's judgement: what follows from it must be the same on all."""
+        return Judgement(**self.ranks.agree(asdict(judgement)))
 
     def _affordable(self, kind: str) -> bool:
         if self.budget.seconds is None:
@@ -280,7 +307,7 @@ class Loop:
 
     def _finish(self) -> Record:
         allowance = self._allowance()
-        judgement = self.stage.finish(allowance)
+        judgement = self._agreed(self.stage.finish(allowance))
         self.at.finished = True
         self._tick()
         return self._record(

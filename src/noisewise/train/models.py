@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from noisewise.diffusion import Preconditioned, Prediction
-from noisewise.train.checkpoint import load_tensors, read_json, save_tensors, write_json
+from noisewise.train.checkpoint import (
+    digest_of,
+    load_tensors,
+    read_sealed,
+    save_tensors,
+    sync_folder,
+    write_sealed,
+)
 from noisewise.train.description import ModelConfig
 from noisewise.train.engine import channels_last
 from noisewise.train.generator import Generator, Teacher
+from noisewise.train.sharding import whole
 
 Build = Callable[[dict[str, Any]], nn.Module]
 
 
-def save_model(folder: Path, denoiser: Preconditioned, config: ModelConfig) -> None:
-    """Write a model folder; the weights first, so that a config never stands without weights."""
+def save_model(
+    folder: Path, denoiser: Preconditioned, config: ModelConfig, writes: bool = True
+) -> None:
+    """Write a model folder; the weights first, so that a config never stands without weights.
+
+    Args:
+        folder: the folder.
+        denoiser: its net is written; of a net in parts every process calls this.
+        config: what it is.
+        writes: whether this process is the one that writes.
+    """
+    tensors = whole(denoiser.net.state_dict())
+    if not writes:
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / "model.safetensors", denoiser.net.state_dict())
-    write_json(folder / "config.json", config.to_dict())
+    weights = save_tensors(folder / "model.safetensors", tensors)
+    write_sealed(folder / "config.json", {**config.to_dict(), "weights": weights})
+    sync_folder(folder.parent)
 
 
 def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
@@ -34,17 +56,33 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
     Raises:
         ValueError: if a file is missing or damaged, or the two do not belong together.
     """
-    config = ModelConfig.from_dict(read_json(folder / "config.json"), folder / "config.json")
+    config, expected = read_config(folder)
     weights, _ = load_tensors(folder / "model.safetensors")
-    denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
+    if expected is not None and expected != digest_of(weights):
+        raise ValueError(
+            f"{folder / 'model.safetensors'} is damaged, or does not belong to its config.json: "
+            "give the command that trained it again, or restore both from a copy"
+        )
     try:
+        denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
         denoiser.net.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / 'model.safetensors'} does not fit its config.json") from error
     denoiser = channels_last(denoiser).requires_grad_(False)
     if config.kind == "teacher":
         return Teacher(denoiser, config).eval()
     return Generator(denoiser, config, _teacher_beside(folder, build)).eval()
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, str | None]:
+    """Read a model's description, and the digest of the weights that belong to it if it says.
+
+    Raises:
+        ValueError: if it is missing, damaged or of another version.
+    """
+    path = folder / "config.json"
+    values = read_sealed(path, {"format", "weights", *(f.name for f in fields(ModelConfig))})
+    return ModelConfig.from_dict(values, path), values.get("weights")
 
 
 def build_denoiser(

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from noisewise.train.sharding import like, whole
+
 # First layers, last layers, embeddings and modulation are no hidden matrices: their rows or columns
 # stand for pixels, frequencies, classes. A net may say so itself (`net.adam_parameters`, prefixes).
 EDGES = ("inp", "out", "stem", "head", "patch", "unpatch")  # first component of a name
@@ -85,12 +87,13 @@ class Muon(torch.optim.Optimizer):
         for parameter, gradient in zip(params, ahead, strict=True):
             by_shape[parameter.shape].append((parameter, gradient))
         for alike in by_shape.values():  # one batched iteration for all matrices of a shape
-            stacked = torch.stack([gradient.reshape(len(gradient), -1) for _, gradient in alike])
+            gathered = [whole(gradient) for _, gradient in alike]  # a part has no singular values
+            stacked = torch.stack([gradient.reshape(len(gradient), -1) for gradient in gathered])
             directions = orthogonalise(stacked, group["steps"])
             rows, columns = stacked.shape[-2:]
             step = -group["lr"] * max(1, rows / columns) ** 0.5
             for (parameter, _), direction in zip(alike, directions, strict=True):
-                parameter.add_(direction.view(parameter.shape), alpha=step)
+                parameter.add_(like(direction.view(parameter.shape), parameter), alpha=step)
 
     def _momentum(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -291,4 +294,4 @@ def _in_layout(value: Any, parameter: Tensor) -> Any:  # noqa: ANN401 (any optim
         return value
     if value.shape != parameter.shape:
         return value.clone()
-    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(like(value, parameter))

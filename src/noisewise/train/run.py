@@ -10,23 +10,19 @@ samples/      sheets of the same seeds over time
 from __future__ import annotations
 
 import json
-import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
-from noisewise.train.checkpoint import file_digest, load_state, read_json, save_state, write_json
-from noisewise.train.log import Log
-from noisewise.train.loop import Loop, Record
-from noisewise.train.machine import describe_machine
+from noisewise.train.checkpoint import file_digest, write_sealed
+from noisewise.train.keeping import Checkpoints, Resumed
+from noisewise.train.lock import BEFORE_A_RUN, locked
+from noisewise.train.log import Log, Position
+from noisewise.train.loop import STOPPED, Loop, Record
+from noisewise.train.runfile import begun, must_match, read_info
 from noisewise.train.sheet import save_sheet
 
 if TYPE_CHECKING:
@@ -39,10 +35,6 @@ if TYPE_CHECKING:
     from noisewise.train.teacher import TeacherStage
 
 StageName = Literal["teacher", "generator"]
-
-FORMAT = 1
-_OURS = ("run.json", "cache", ".lock")  # what may lie in a folder before run.json does
-_MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds")
 
 
 class Run:
@@ -78,7 +70,7 @@ class Run:
         if (path / "run.json").exists():
             return True
         there = path.iterdir() if path.exists() else ()
-        others = sorted(p.name for p in there if p.name not in _OURS)
+        others = sorted(p.name for p in there if p.name not in BEFORE_A_RUN)
         if others:
             raise ValueError(
                 f"{path} holds something else ({others[0]}); name a new folder with --out"
@@ -97,10 +89,12 @@ class Run:
         path = Path(path)
         if cls.check(path):
             run = cls.open(path)
-            run._must_match("train", asdict(config))
+            must_match(run.info["train"], config, path, "name a new folder with --out")
             if run.info["data"]["fingerprint"] != pictures.fingerprint:
+                before = run.info["data"]["num_pictures"]
                 raise ValueError(
-                    f"{path} was trained on other pictures; name a new folder with --out"
+                    f"{path} was trained on other pictures ({before}; now {len(pictures)} are "
+                    f"found in {pictures.source}): undo the change, or name a new folder with --out"
                 )
             return run
         training, held_out = pictures.split(config.seed)
@@ -140,10 +134,7 @@ class Run:
             raise ValueError(
                 f"{path} is no run; train one first: noisewise train FOLDER --out {path}"
             )
-        info = read_json(path / "run.json")
-        if not isinstance(info, dict) or info.get("format") != FORMAT:
-            raise ValueError(f"{path} is a run of another version of noisewise")
-        return cls(path, info)
+        return cls(path, read_info(path))
 
     @property
     def name(self) -> str:
@@ -158,11 +149,17 @@ class Run:
     def write(self) -> None:
         """Write run.json; what is in memory is then as it would be read."""
         self.info = json.loads(json.dumps(self.info))
-        write_json(self.path / "run.json", self.info)
+        write_sealed(self.path / "run.json", self.info)
 
     def finished(self, stage: StageName) -> bool:
         """Whether a stage has ended and its model is there."""
         return bool(self.info["stages"].get(stage, {}).get("finished"))
+
+    def stands(self, stage: TeacherStage | StudentStage, loop: Loop) -> bool:
+        """Whether the finished model that lies there is the one that this loop ended with."""
+        noted = self.info["stages"].get(stage.name, {})
+        there = (self.path / stage.name / "config.json").exists()
+        return there and bool(noted.get("finished")) and noted.get("steps") == loop.at.step
 
     def records(self) -> list[Record]:
         """The logged steps, all stages."""
@@ -203,8 +200,14 @@ class Run:
         data = self.info["data"]
         if not Path(data["source"]).exists():
             raise ValueError(f"the training pictures are gone from {data['source']}")
+        asked = self.info["train"]
         pictures = load_pictures(
-            data["source"], data["size"], data["channels"], self.path / "cache"
+            data["source"],
+            data["size"],
+            data["channels"],
+            self.path / "cache",
+            crop=asked.get("crop", "centre"),
+            background=asked.get("background", "white"),
         )
         if pictures.fingerprint != data["fingerprint"]:
             raise ValueError(f"the pictures in {data['source']} have changed since training")
@@ -219,11 +222,12 @@ class Run:
         digest = self.teacher_digest()
         before = self.info.get("distill")
         if before is not None and self.info["stages"].get("generator", {}).get("teacher") != digest:
-            self.checkpoint("generator").unlink(missing_ok=True)
+            self.checkpoints("generator").clear()
             self.info["stages"].pop("generator", None)
             before = None
-        if before is not None and self.checkpoint("generator").exists():
-            self._must_match("distill", asdict(config))
+        if before is not None and self.checkpoints("generator").paths():
+            old = f"{self.path / 'generator'} and {self.path / 'checkpoints'}/generator*"
+            must_match(before, config, self.path, f"remove {old}")
         self.info["distill"] = asdict(config)
         self.info["stages"].setdefault("generator", {"finished": False})["teacher"] = digest
         self.write()
@@ -232,25 +236,17 @@ class Run:
         """Digest of the teacher's weights: which teacher a generator was distilled from."""
         return file_digest(self.path / "teacher" / "model.safetensors")
 
-    def checkpoint(self, stage: StageName) -> Path:
-        """Where a stage's checkpoint lies."""
-        return self.path / "checkpoints" / f"{stage}.safetensors"
+    def checkpoints(self, stage: StageName) -> Checkpoints:
+        """The checkpoints of a stage."""
+        return Checkpoints(self.path / "checkpoints", stage)
 
-    def resume(self, loop: Loop, stage: StageName) -> bool:
-        """Load a stage's checkpoint into its loop, if there is one; drops what was logged after it.
+    def resume(self, loop: Loop, stage: StageName) -> Resumed | None:
+        """Bring a loop to its newest checkpoint that is whole, if there is any.
 
         Raises:
-            ValueError: if the checkpoint is damaged or of another net.
+            ValueError: if there are checkpoints and none can be used.
         """
-        path = self.checkpoint(stage)
-        if not path.exists():
-            return False
-        state = load_state(path)
-        try:
-            loop.load_state_dict(state)
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            raise ValueError(f"{path} does not fit this run; remove it to start anew") from error
-        return True
+        return self.checkpoints(stage).load(loop)
 
     def follow(
         self,
@@ -259,8 +255,17 @@ class Run:
         checkpoint_seconds: float,
         on_record: Callable[[Record], object] | None = None,
         stop: Callable[[], bool] | None = None,
+        resumed: Resumed | None = None,
     ) -> bool:
         """Run a loop to its end, or until asked to stop: writes log, sheets and checkpoints.
+
+        Args:
+            loop: fresh, or as `resume` left it.
+            stage: what the loop drives.
+            checkpoint_seconds: time between checkpoints.
+            on_record: is given every record.
+            stop: asked before every step.
+            resumed: what `resume` returned.
 
         Returns:
             Whether the stage has finished.
@@ -269,24 +274,45 @@ class Run:
             TrainingFailed: if training broke down too often.
         """
         name: StageName = loop.stage.name  # pyrefly: ignore[bad-assignment]
-        (self.path / "checkpoints").mkdir(exist_ok=True)
-        saved = time.monotonic()
-        with Log(self.path / "log.jsonl").writing(name, loop.at.step) as log:
-            for record in loop.records(stop):
-                log.write(record, loop.progress)
+        keeper, saved = self.checkpoints(name), time.monotonic()
+        ranks = loop.ranks
+        if not ranks.leads:  # the first process writes
+            for _ in loop.records(stop):
+                if loop.settled and ranks.agree(None):
+                    keeper.save(loop, Position(), stage)
+            keeper.save(loop, Position(), stage)
+            return loop.finished
+        log = Log(self.path / "log.jsonl")
+        position = None if resumed is None else resumed.position
+        timed = loop.budget.seconds is not None
+        with log.writing(name, loop.at.step, position, timed) as lines:
+            for number, record in enumerate(loop.records(stop)):
+                paused = (record.event or "").startswith(STOPPED)
+                if number == 0 and resumed is not None:
+                    record = replace(record, event=_joined(record.event, resumed.note))
+                    paused = True
+                if paused:  # such a line must leave the averages between lines as they are
+                    lines.note(record)
+                else:
+                    lines.write(record, loop.progress)
                 if on_record is not None:
                     on_record(record)
                 if record.distance is not None and stage.preview is not None:
                     sheet = self.path / "samples" / f"{name}-{record.step:07d}.png"
                     save_sheet(sheet, stage.preview)
-                if loop.settled and time.monotonic() - saved > checkpoint_seconds:
-                    save_state(self.checkpoint(name), loop.state_dict())
+                late = time.monotonic() - saved > checkpoint_seconds
+                if loop.settled and ranks.agree(late):
+                    lines.sync()
+                    keeper.save(loop, lines.position, stage)
                     saved = time.monotonic()
-        save_state(self.checkpoint(name), loop.state_dict())
+            lines.sync()
+            keeper.save(loop, lines.position, stage)
         return loop.finished
 
     def note(self, stage: StageName, loop: Loop, finished: bool, stats: dict[str, Any]) -> None:
         """Write into run.json what a stage came to."""
+        if not loop.ranks.leads:
+            return
         before = self.info["stages"].get(stage, {})
         self.info["stages"][stage] = {
             **before,
@@ -306,7 +332,7 @@ class Run:
         Raises:
             ValueError: if one does already.
         """
-        with _lock(self.path):
+        with locked(self.path):
             yield
 
     def _model(self, stage: StageName, build: Build | None) -> Teacher | Generator:
@@ -329,69 +355,6 @@ class Run:
             f"noisewise train {source} --out {self.path}"
         )
 
-    def _must_match(self, key: str, config: dict[str, Any]) -> None:
-        """Refuse to go on with other settings than the run was begun with."""
-        before = _flat(self.info[key])
-        now = _flat(json.loads(json.dumps(config)))
-        changed = [
-            f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name) and name not in _MAY_CHANGE
-        ]
-        if changed:
-            way = (
-                "or name a new folder with --out"
-                if key == "train"
-                else f"or remove {self.path / 'generator'} and {self.checkpoint('generator')}"
-            )
-            raise ValueError(f"{self.path}: {changed[0]}; use the same settings, {way}")
 
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows; there the folder is not guarded
-        yield
-        return
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(
-                f"another process is training in {path}; wait for it or stop it"
-            ) from None
-        yield
-
-
-def remove_if_no_run(path: Path) -> None:
-    """Remove a folder of ours in which no run came about: it holds a cache at most."""
-    if path.is_dir() and all(p.name in ("cache", ".lock") for p in path.iterdir()):
-        shutil.rmtree(path)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
-
-
-def begun(seed: int) -> dict[str, Any]:
-    """What run.json says of the moment a run begins."""
-    versions = {
-        "noisewise": version("noisewise"),
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-    return {
-        "format": FORMAT,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": versions,
-        "machine": dict(describe_machine()),
-        "seed": seed,
-    }
+def _joined(event: str | None, note: str) -> str | None:
+    return "; ".join(part for part in (event, note) if part) or None

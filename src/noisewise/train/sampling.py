@@ -86,6 +86,7 @@ def choose_sampler(
     settings: SamplerSettings,
     num_images: int = 256,
     seconds: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> SamplerChoice:
     """Choose sigma_min and num_steps by the distance of the sampler's pictures to real ones.
 
@@ -101,12 +102,13 @@ def choose_sampler(
         settings: sigma_max and rho; returned with the chosen values and the reason.
         num_images: pictures for each distance, at most.
         seconds: about how long it may take; fewer pictures then, 64 at least.
+        clock: seconds that only go up; of several processes, the same on all.
 
     Source: our own measurements; no paper is known to us that measures it for each net.
     """
-    start = time.monotonic()
+    start = clock()
     if seconds is not None:
-        num_images = _affordable(denoiser, inputs, num_images, seconds)
+        num_images = _affordable(denoiser, inputs, num_images, seconds, clock)
     levels = torch.tensor(_stops(settings.sigma_max), dtype=torch.float32)
     walks = _walk(denoiser, inputs, levels, num_images)
     by_stop = {stop: reference.distance(walks[stop]) for stop in _STOPS}
@@ -132,19 +134,25 @@ def choose_sampler(
         tuple((stop, float(d.value)) for stop, d in by_stop.items()),
         tuple((steps, stop, float(d.value)) for (steps, stop), d in few.items()),
         num_images,
-        time.monotonic() - start,
+        clock() - start,
     )
 
 
 @torch.no_grad()
-def _affordable(denoiser: Denoiser, inputs: Inputs, num_images: int, seconds: float) -> int:
+def _affordable(
+    denoiser: Denoiser,
+    inputs: Inputs,
+    num_images: int,
+    seconds: float,
+    clock: Callable[[], float],
+) -> int:
     """Pictures that all samplers can draw in this time, from the time of one call."""
     noise, labels = inputs(0, _CHUNK)
     sigma = noise.new_ones(len(noise))
     denoiser(noise, sigma, labels)
-    start = time.monotonic()
+    start = clock()
     denoiser(noise, sigma, labels)
-    one = (time.monotonic() - start) / len(noise)
+    one = (clock() - start) / len(noise)
     return min(num_images, max(_CHUNK, int(seconds / (one * _CALLS))))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ from noisewise.train.ema import EMA
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher, one_call, second_call
 from noisewise.train.guard import Guard
-from noisewise.train.loop import Loop, Record
 from noisewise.train.muon import Optimizers, adam
 from noisewise.train.plan import fake_noise, generator_noise, student_values
 from noisewise.train.recipes import StudentRecipe
@@ -46,32 +44,6 @@ _CHUNK = 64  # pictures drawn at a time
 _FEWEST = 128  # pictures for a distance, whatever the time
 _IMAGES_A_PICTURE = 12  # images trained on for each picture of a distance, at least
 _SEED = 0  # of the pictures that are measured
-
-
-def distill(
-    teacher: Teacher, config: DistillConfig, stop: Callable[[], bool] | None = None
-) -> Iterator[Record]:
-    """Distil a teacher into one network call, in place: a Record a step.
-
-    At the end the teacher's denoiser holds the generator's weights, to be called at sigma_init; use
-    `StudentStage` and `Loop`, or `noisewise.distill`, to keep both. Only the teacher is read.
-
-    Args:
-        teacher: a trained teacher, as `load_model` gives it.
-        config: budget, seed and recipe.
-        stop: asked before every step.
-
-    Raises:
-        TrainingFailed: if training broke down more often than the recipe's tries.
-
-    Source: Zhou et al. 2024 (SiD), algorithm 1.
-    """
-    engine = Engine.choose(config.device, config.precision, config.threads)
-    stage = StudentStage(teacher, config, engine)
-    loop = Loop(stage, config.amount, student_pace(config.recipe))
-    yield from loop.records(stop)
-    if loop.finished:
-        teacher.denoiser.load_state_dict(stage.best().state_dict())
 
 
 def student_pace(recipe: StudentRecipe) -> Pace:
@@ -121,6 +93,9 @@ class StudentStage:
         self._teacher.denoiser.to(engine.dtype)
         self._twin = Twin(self._generator, engine.dtype)
         self._fake_twin = Twin(self._fake, engine.dtype)
+        self._call = engine.ranks.parallel(self._twin.module)
+        self._fake_call = engine.ranks.parallel(self._fake_twin.module)
+        self._part = engine.ranks.part(self.batch)
         fake_lr = recipe.fake_lr * self.lr / recipe.lr
         self._optimizers = Optimizers([adam(self._generator.parameters(), self.lr, recipe.betas)])
         self._fake_optimizers = Optimizers([adam(self._fake.parameters(), fake_lr, recipe.betas)])
@@ -161,17 +136,17 @@ class StudentStage:
         only_fake = step < recipe.fake_warmup_steps
         labels = self._labels()
         with torch.set_grad_enabled(not only_fake):
-            x_g = one_call(self._twin.module, self._normal(), self.sigma_init, labels)
+            x_g = one_call(self._call, self._normal(), self.sigma_init, labels)
         fake_loss = torch.zeros((), device=engine.device)
         for _ in range(recipe.fake_steps):
             fake_loss = self._fake_step(x_g, labels, factor)
         seen = x_g.detach().float()
-        spread = [seen.abs().amax(), seen.std()]
+        spread = [engine.ranks.largest(seen.abs().amax()), self._std(seen)]
         if only_fake:
             nothing = torch.zeros_like(fake_loss)
             return torch.stack([nothing, nothing, fake_loss, nothing, *spread])
         noise = generator_noise(recipe, progress)
-        sigma = stratified(noise, n, self._draws, engine.device)
+        sigma = stratified(noise, n, self._draws, engine.device)[self._part]
         identity = score_identity_loss(
             self._frozen,
             self._fake_twin.module,
@@ -184,15 +159,14 @@ class StudentStage:
             grad_through=recipe.grad_through,
             sigma_data=self._teacher.config.sigma_data,
         )
-        identity.loss.backward()
+        (identity.loss * engine.ranks.scale(n)).backward()
         self._twin.gather()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, recipe.clip)
         self._optimizers.step(factor)
         self._twin.refresh()
         self._ema.update(n, images + n)
-        return torch.stack(
-            [identity.loss.detach(), norm, fake_loss, identity.fisher, *spread]
-        ).float()
+        loss, fisher = (engine.ranks.mean(x, n) for x in (identity.loss.detach(), identity.fisher))
+        return torch.stack([loss, norm, fake_loss, fisher, *spread]).float()
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
         """Pixels, spread and score gap must stay in their ranges."""
@@ -311,15 +285,27 @@ class StudentStage:
         return denoiser
 
     def _fake_step(self, x_g: Tensor, labels: Tensor | None, factor: float) -> Tensor:
-        sigma = stratified(self._fake_noise, self.batch, self._draws, self.engine.device)
-        fake = self._fake_twin
-        loss = fake_score_loss(fake.module, x_g, sigma, self._normal(), self._weight, labels).mean()
-        loss.backward()
+        engine, n, fake = self.engine, self.batch, self._fake_twin
+        sigma = stratified(self._fake_noise, n, self._draws, engine.device)[self._part]
+        loss = fake_score_loss(
+            self._fake_call, x_g, sigma, self._normal(), self._weight, labels
+        ).mean()
+        (loss * engine.ranks.scale(n)).backward()
         fake.gather()
         torch.nn.utils.clip_grad_norm_(self._fake_optimizers.parameters, self._recipe.clip)
         self._fake_optimizers.step(factor)
         fake.refresh()
-        return loss.detach()
+        return engine.ranks.mean(loss.detach(), n)
+
+    def _std(self, seen: Tensor) -> Tensor:
+        """Standard deviation of all pixels of the batch."""
+        ranks, n = self.engine.ranks, self.batch
+        if ranks.world == 1:
+            return seen.std()
+        mean = ranks.mean(seen.mean(), n)
+        square = ranks.mean((seen - mean).square().mean(), n)
+        pixels = n * seen[0].numel()
+        return (square * pixels / (pixels - 1)).sqrt()
 
     def _keep(self, value: float, high: float, share: float | None) -> None:
         """Remember weights as the best so far: an average's, or those of the start."""
@@ -389,10 +375,11 @@ class StudentStage:
     def _labels(self) -> Tensor | None:
         if self._labels_law is None:
             return None
-        return torch.multinomial(self._labels_law, self.batch, True, generator=self._draws)
+        drawn = torch.multinomial(self._labels_law, self.batch, True, generator=self._draws)
+        return drawn[self._part]
 
     def _normal(self) -> Tensor:
         described = self._teacher.config
         shape = (self.batch, described.channels, described.size, described.size)
         noise = torch.randn(shape, generator=self._draws, device=self.engine.device)
-        return self.engine.tensor(noise)
+        return self.engine.tensor(noise[self._part])

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from noisewise.train import decode
+from noisewise.train.config import Crop
 from noisewise.train.decode import Header, UnusableError
 from noisewise.train.sources import Entry, Skipped, Source, printable
 
@@ -47,12 +48,23 @@ class Survey:
     block: int
 
 
-def survey(source: Source) -> Survey:
-    """Read every header, the brightest value of deep pictures, and the block of pixel art."""
+def survey(
+    source: Source, entries: tuple[Entry, ...], progress: Callable[[int, int], None] | None = None
+) -> Survey:
+    """Read every header, the brightest value of deep pictures, and the block of pixel art.
+
+    Args:
+        source: the folder or zip.
+        entries: those of its files that may be pictures.
+        progress: called with (files looked at, files in all).
+    """
     kept: list[tuple[Entry, Header]] = []
     skipped = list(source.skipped)
     with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
-        for entry, found in in_order(pool, lambda e: _header(source, e), source.entries):
+        looked_at = in_order(pool, lambda e: _header(source, e), entries)
+        for count, (entry, found) in enumerate(looked_at, start=1):
+            if progress is not None:
+                progress(count, len(entries))
             if isinstance(found, Skipped):
                 skipped.append(found)
             else:
@@ -74,7 +86,9 @@ def survey(source: Source) -> Survey:
     )
 
 
-def choose_size(sizes: Counter[tuple[int, int]], block: int = 1) -> tuple[int, str]:
+def choose_size(
+    sizes: Counter[tuple[int, int]], block: int = 1, crop: Crop = "centre"
+) -> tuple[int, str]:
     """Choose the side of the square from the pictures' own sizes, and say why.
 
     The shared short side when there is one, the median otherwise; rounded down to a multiple of 4,
@@ -83,17 +97,19 @@ def choose_size(sizes: Counter[tuple[int, int]], block: int = 1) -> tuple[int, s
     Args:
         sizes: how many pictures have each (width, height).
         block: pixel art stored enlarged counts by its own pixels.
+        crop: with "pad" the long side counts instead.
 
     Example:
         >>> choose_size(Counter({(28, 28): 100}))
         (28, 'size 28: the pictures are 28 pixels')
     """
-    sides = sorted(min(size) // block for size in sizes.elements())
+    measure, which = (max, "long") if crop == "pad" else (min, "short")
+    sides = sorted(measure(size) // block for size in sizes.elements())
     shared = sides[0] == sides[-1]
     side = int(statistics.median(sides))
     size = min(max(side // SIZE_STEP * SIZE_STEP, MIN_SIZE), DEFAULT_MAX_SIZE)
     measured = (
-        f"the pictures are {side} pixels" if shared else f"the median short side is {side} pixels"
+        f"the pictures are {side} pixels" if shared else f"the median {which} side is {side} pixels"
     )
     if block > 1:
         measured += f" of art stored {block} times enlarged"

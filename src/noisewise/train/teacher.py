@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,13 +28,14 @@ from noisewise.train.description import ModelConfig, SamplerSettings
 from noisewise.train.ema import EMA
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher
+from noisewise.train.guard import LossGuard
 from noisewise.train.heldout import HeldOut
-from noisewise.train.loop import Loop, Record
 from noisewise.train.muon import build_optimizers
 from noisewise.train.order import BatchOrder
-from noisewise.train.plan import TeacherPlan, plan_teacher
+from noisewise.train.plan import TeacherPlan
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.sampling import choose_sampler
+from noisewise.train.sharding import copy_all, like, shard, whole
 from noisewise.train.stage import Judgement, Pace
 from noisewise.train.twin import Twin
 
@@ -50,42 +49,6 @@ _CHUNK = 64  # pictures drawn at a time when time is short
 _FEWEST = 32  # pictures for each sampler that is tried, with a budget in images
 _IMAGES_A_CHOICE = 200  # images trained on for each picture drawn: the choice stays a small part
 _ENOUGH_HELD_OUT = 256  # real pictures, for a distance against held-out ones alone
-
-
-def train(
-    pictures: Pictures,
-    denoiser: Preconditioned,
-    config: TrainConfig,
-    stop: Callable[[], bool] | None = None,
-) -> Iterator[Record]:
-    """Train a denoiser on pictures, in place, yielding a Record a step.
-
-    At the end the denoiser holds the best weight average; if stopped, the last step's weights.
-    Nothing is written; `Run.follow` does that, and saves.
-
-    Args:
-        pictures: what to learn.
-        denoiser: a net with preconditioning, any architecture.
-        config: budget, seed and recipe; its net and widths are not used.
-        stop: asked before every step.
-
-    Raises:
-        ValueError: if there is nothing to learn from.
-        TrainingFailed: if training broke down more often than the recipe's tries.
-
-    Source: Karras et al. 2022 (EDM), equation 2.
-    """
-    engine = Engine.choose(config.device, config.precision, config.threads)
-    plan = replace(
-        plan_teacher(config, pictures, engine),
-        sigma_data=denoiser.sigma_data,
-        prediction=denoiser.prediction,
-    )
-    stage = TeacherStage(pictures, denoiser, plan, config, engine)
-    loop = Loop(stage, config.amount, teacher_pace(config.recipe))
-    yield from loop.records(stop)
-    if loop.finished:
-        stage.keep_best(denoiser)
 
 
 def teacher_pace(recipe: TeacherRecipe) -> Pace:
@@ -133,11 +96,19 @@ class TeacherStage:
         self._pictures = pictures
         self._training, self._held_out = pictures.split(config.seed)
         self._order = BatchOrder(self._training, config.seed)
-        self.denoiser = engine.prepare(denoiser).train()
-        self._twin = Twin(self.denoiser, engine.dtype)
-        self._denoise: Denoiser = self._twin.module
+        self._sharded = config.shard
+        self.denoiser = (denoiser if config.shard else engine.prepare(denoiser)).train()
+        self._part = engine.ranks.part(plan.batch)
         self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
-        self._quick = Twin(self._shadow, engine.dtype)
+        if config.shard:
+            shard(self.denoiser.net, engine.device, engine.dtype)
+            shard(self._shadow.net, engine.device, engine.dtype)
+        # A sharded net changes precision by itself, and averages its gradients by itself.
+        dtype = torch.float32 if config.shard else engine.dtype
+        self._twin, self._quick = Twin(self.denoiser, dtype), Twin(self._shadow, dtype)
+        self._denoise: Denoiser = self._twin.module
+        if not config.shard:
+            self._denoise = engine.ranks.parallel(self._twin.module)
         self._optimizers = build_optimizers(
             self.denoiser.net,
             recipe.optimizer,
@@ -149,6 +120,7 @@ class TeacherStage:
         )
         self._ema = EMA(self.denoiser, recipe.ema_shares)
         self._draws = engine.generator(config.seed)
+        self._guard = LossGuard()
         self._losses: list[float] = []
         self._kept = [p.detach().clone() for p in self.denoiser.parameters()]
         self._kept_as: dict[str, Any] = {"loss": math.inf, "share": None, "images": 0}
@@ -173,27 +145,27 @@ class TeacherStage:
 
     def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
         """One optimiser step on one batch."""
-        engine, n = self.engine, self.batch
-        chosen = self._order.batch(images, n)
+        engine, n, part = self.engine, self.batch, self._part
+        chosen = self._order.batch(images, n)[part]
         x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
-        sigma = stratified(self.plan.noise, n, self._draws, engine.device)
-        noise = self._normal(x0.shape)
+        sigma = stratified(self.plan.noise, n, self._draws, engine.device)[part]
+        noise = self._normal((n, *x0.shape[1:]))[part]
         with self._dropout(step):
             loss = denoising_loss(
                 self._denoise, x0, sigma, noise, self.plan.weight, self._labels(chosen)
             ).mean()
-        loss.backward()
+        (loss * engine.ranks.scale(n)).backward()
         self._twin.gather()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
         self._optimizers.step(factor)
         self._twin.refresh()
         self._ema.update(n, images + n)
         self._seen = images + n
-        return torch.stack([loss.detach().float(), norm])
+        return torch.stack([engine.ranks.mean(loss.detach().float(), n), whole(norm)])
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
-        """Nothing but non-finite values is trouble here."""
-        return None
+        """Say that the loss runs off, or None."""
+        return self._guard.trouble(measured["loss"])
 
     @torch.no_grad()
     def judge(self, full: bool, seconds: float | None) -> Judgement:
@@ -205,7 +177,7 @@ class TeacherStage:
         if losses[best] < self._kept_as["loss"] or not len(self._held_out):
             share = self._recipe.ema_shares[best]
             self._kept_as = {"loss": losses[best], "share": share, "images": self._seen}
-            torch._foreach_copy_(self._kept, list(self._shadow.parameters()))
+            copy_all(self._kept, list(self._shadow.parameters()))
         distance = self._distance(seconds) if full and self._reference is not None else None
         return Judgement(heldout_loss=losses[best], distance=distance)
 
@@ -250,7 +222,10 @@ class TeacherStage:
             num_images = min(
                 num_images, max(_FEWEST, (self._budget.images or 0) // _IMAGES_A_CHOICE)
             )
-        choice = choose_sampler(model, self._reference, inputs, self._sampler, num_images, seconds)
+        clock = self.engine.ranks.clock
+        choice = choose_sampler(
+            model, self._reference, inputs, self._sampler, num_images, seconds, clock
+        )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
         return f"; sampler {choice.settings.reason}"
@@ -258,16 +233,20 @@ class TeacherStage:
     def _compile(self) -> str:
         """Compile the net where a long budget earns it back; returns what was measured."""
         plain = self._twin.module
-        if (self._budget.seconds or 0) < LONG_ENOUGH or not isinstance(
-            getattr(plain.net, "config", None), dict
+        if (
+            self._sharded
+            or (self._budget.seconds or 0) < LONG_ENOUGH
+            or not isinstance(getattr(plain.net, "config", None), dict)
         ):
             return ""
         found = compile_if_quicker(plain.net, self.engine.device, self.batch)
-        self._denoise = Preconditioned(found.net, plain.sigma_data, plain.prediction)
+        quick = Preconditioned(found.net, plain.sigma_data, plain.prediction)
+        self._denoise = self.engine.ranks.parallel(quick)
         return f"; {found.reason}"
 
     def retreat(self) -> str:
         """Nothing but the learning rate changes."""
+        self._guard.forget()
         return ""
 
     def learned(self) -> dict[str, Any]:
@@ -280,7 +259,11 @@ class TeacherStage:
 
     def load_learned(self, state: dict[str, Any]) -> None:
         """Restore what `learned` gave."""
-        self.denoiser.load_state_dict(state["weights"])
+        own = self.denoiser.state_dict()
+        weights = {
+            name: like(value, own.get(name, value)) for name, value in state["weights"].items()
+        }
+        self.denoiser.load_state_dict(weights)
         self._twin.refresh()
         self._optimizers.load_state_dict(state["optimizers"])
         self._optimizers.zero_grad()
@@ -295,20 +278,22 @@ class TeacherStage:
             "seen": self._seen,
             "sampler": asdict(self._sampler),
             "stats": self.stats,
+            "guard": self._guard.state,
         }
 
     def load_rest(self, state: dict[str, Any]) -> None:
         """Restore what `rest` gave."""
         self._draws.set_state(state["draws"])
+        self._guard.state = state.get("guard", self._guard.state)  # older versions had none
         self.stats = state["stats"]
-        torch._foreach_copy_(self._kept, state["kept"])
+        copy_all(self._kept, state["kept"])
         self._kept_as, self._seen = state["kept_as"], state["seen"]
         self._sampler = SamplerSettings(**state["sampler"])
 
     @torch.no_grad()
     def keep_best(self, denoiser: Preconditioned) -> None:
         """Write the best weights so far into a denoiser of the same architecture."""
-        torch._foreach_copy_(list(denoiser.parameters()), self._kept)
+        copy_all(list(denoiser.parameters()), self._kept)
 
     def best(self) -> Preconditioned:
         """Return a denoiser with the best weights, in eval mode; it is reused by later calls."""
@@ -350,12 +335,13 @@ class TeacherStage:
         assert self._reference is not None
         self._quick.refresh()
         teacher = Teacher(self._quick.module, self.model_config())
-        start, parts, drawn = time.monotonic(), [], 0
+        clock = self.engine.ranks.clock
+        start, parts, drawn = clock(), [], 0
         while drawn < self._recipe.distance_images:
             count = min(_CHUNK, self._recipe.distance_images - drawn)
             parts.append(teacher.draw(0, drawn, count).float().cpu())
             drawn += count
-            if seconds is not None and time.monotonic() - start > seconds:
+            if seconds is not None and clock() - start > seconds:
                 break
         pictures = torch.cat(parts)
         self.preview = pictures[:_SHEET]
@@ -386,14 +372,16 @@ class TeacherStage:
     def _flipped(self, x0: Tensor) -> Tensor:
         if not self.plan.flips:
             return x0
-        mirrored = torch.rand(len(x0), 1, 1, 1, generator=self._draws, device=x0.device) < 0.5
+        shape = (self.batch, 1, 1, 1)
+        mirrored = torch.rand(shape, generator=self._draws, device=x0.device)[self._part] < 0.5
         return torch.where(mirrored, x0.flip(3), x0)
 
-    def _normal(self, shape: torch.Size) -> Tensor:
+    def _normal(self, shape: tuple[int, ...]) -> Tensor:
         noise = torch.randn(shape, generator=self._draws, device=self.engine.device)
         return self.engine.tensor(noise)
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
         if not self._recipe.dropout:
             return nullcontext()
-        return self.engine.seeded(self._seed * 1_000_003 + step)
+        ranks = self.engine.ranks
+        return self.engine.seeded(self._seed * 1_000_003 + step * ranks.world + ranks.rank)

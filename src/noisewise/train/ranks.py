@@ -1,0 +1,168 @@
+"""Several processes that train one net: torchrun or `accelerate launch` starts them.
+
+    torchrun --nproc-per-node 2 -m noisewise train FOLDER --out RUN
+
+Each process (a rank) computes its part of every batch; torch.distributed adds the gradients up. All
+that is random is drawn for the whole batch on every rank and cut afterwards, so that the result is
+that of one process, up to the order of additions, with any number of ranks; and a run that was
+begun with two goes on with one. The first rank reads, writes and decides; the others follow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+_LOST = r"connection (closed|reset|refused)|peer|socket|timed out|gloo|nccl|broken pipe"
+_PATIENCE = timedelta(hours=12)  # a rank that died is noticed at once; this is for slow disks
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together; alone by default.
+
+    Args:
+        rank: number of this process, from 0.
+        world: number of all.
+        device: where tensors that are sent must lie.
+
+    Example:
+        >>> alone = Ranks()
+        >>> alone.leads, alone.part(10), alone.any(False), alone.agree({"a": 1})
+        (True, slice(0, 10, None), False, {'a': 1})
+        >>> Ranks(1, 2).part(5), Ranks(0, 2).part(5)
+        (slice(3, 5, None), slice(0, 3, None))
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device | str = "cpu"
+
+    @classmethod
+    def join(cls, device: torch.device) -> Ranks:
+        """Join the processes that a launcher started; alone when none did.
+
+        Raises:
+            ValueError: if the launcher's environment is incomplete.
+        """
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world == 1:
+            return cls()
+        if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+            raise ValueError(
+                f"WORLD_SIZE is {world} but RANK or MASTER_ADDR is not set; start it with torchrun "
+                "or accelerate launch, or unset WORLD_SIZE"
+            )
+        if not dist.is_initialized():
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, timeout=_PATIENCE)
+        return cls(dist.get_rank(), dist.get_world_size(), device)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that reads, writes and decides."""
+        return self.rank == 0
+
+    def part(self, n: int) -> slice:
+        """Which of n things are this process's; the first processes take one more if need be."""
+        each, more = divmod(n, self.world)
+        start = self.rank * each + min(self.rank, more)
+        return slice(start, start + each + (self.rank < more))
+
+    def scale(self, n: int) -> float:
+        """Factor on the mean over this process's part, whose mean over all is the batch's mean."""
+        part = self.part(n)
+        return (part.stop - part.start) * self.world / n
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """Wrap a module whose gradients all processes shall average."""
+        if self.world == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(
+            module, broadcast_buffers=False, gradient_as_bucket_view=False
+        )
+
+    def mean(self, values: Tensor, n: int) -> Tensor:
+        """Mean over a batch of n from each process's mean over its part; the same everywhere."""
+        if self.world == 1:
+            return values
+        total = values.float() * (self.scale(n) / self.world)
+        dist.all_reduce(total)
+        return total
+
+    def largest(self, value: Tensor) -> Tensor:
+        """Largest of each process's values."""
+        if self.world > 1:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so; a signal may reach them at different steps."""
+        if self.world == 1:
+            return flag
+        return bool(self.largest(torch.tensor(float(flag), device=self.device)).item())
+
+    def clock(self) -> float:
+        """Seconds that only go up; those of the first process, so that all see the same."""
+        now = time.monotonic()
+        if self.world == 1:
+            return now
+        sent = torch.tensor(now, dtype=torch.float64, device=self.device)
+        dist.broadcast(sent, 0)
+        return float(sent.item())
+
+    def agree(self, value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+        """The first process's value, on all; JSON values."""
+        if self.world == 1:
+            return value
+        text = json.dumps(value).encode() if self.leads else b""
+        size = torch.tensor(len(text), device=self.device)
+        dist.broadcast(size, 0)
+        sent = torch.zeros(int(size), dtype=torch.uint8, device=self.device)
+        if self.leads:
+            sent.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        dist.broadcast(sent, 0)
+        return json.loads(bytes(sent.cpu().tolist()))
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.world > 1:
+            self.agree(None)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Say in a sentence that another process died, where torch tells of closed sockets.
+
+        Raises:
+            LostRankError: in place of what torch raises then.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world == 1 or not re.search(_LOST, str(error), re.IGNORECASE):
+                raise
+            raise LostRankError(
+                f"another of the {self.world} processes ended, so this one ends too; nothing that "
+                "was saved is lost: the same command goes on, with any number of processes"
+            ) from error
+
+
+class LostRankError(RuntimeError):
+    """Another process that trained with this one is gone."""
+
+
+def leave() -> None:
+    """Part from the other processes, at the end of this one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

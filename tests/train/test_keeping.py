@@ -1,0 +1,200 @@
+"""The last two checkpoints, the state to go back to, the best model; and what damage does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from noisewise.train import api, teacher
+from noisewise.train.config import DistillConfig, TrainConfig
+from noisewise.train.generator import Teacher
+from noisewise.train.loop import Record
+from noisewise.train.models import load_model
+from noisewise.train.recipes import StudentRecipe, TeacherRecipe
+from noisewise.train.run import Run
+from tiny import blobs, build
+
+RECIPE = TeacherRecipe(
+    batch=16, distance_images=0, heldout_every=0.2, distance_every=0.5, sampler_images=0
+)
+TEACH = TrainConfig(budget="480images", recipe=RECIPE, checkpoint_seconds=1e-9)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "blobs.npz"
+    np.savez(path, images=blobs(128, 8), labels=np.arange(128) % 2)
+    return path
+
+
+def train(data: Path, out: Path, steps: int | None = None, **more: Callable) -> Run:  # pyrefly: ignore
+    """Train to the end, or stop after some steps."""
+    counter = itertools.count()
+    stop = None if steps is None else lambda: next(counter) >= steps
+    return api.train(data, out, config=TEACH, build=build, stop=stop, **more)  # pyrefly: ignore
+
+
+def names(run: Run) -> list[str]:
+    return sorted(p.name for p in (run.path / "checkpoints").iterdir())
+
+
+def weights(run: Run) -> bytes:
+    return (run.path / "teacher" / "model.safetensors").read_bytes()
+
+
+def test_two_checkpoints_the_good_state_and_the_best_model_are_kept(
+    data: Path, tmp_path: Path
+) -> None:
+    run = train(data, tmp_path / "run", 15)
+    assert names(run) == [
+        "best-teacher",
+        "teacher-0000014.safetensors",
+        "teacher-0000015.safetensors",
+        "teacher-good-0000012.safetensors",  # of step 14's checkpoint
+        "teacher-good-0000015.safetensors",  # of step 15's
+    ]
+    best = load_model(run.path / "checkpoints" / "best-teacher", build)
+    assert isinstance(best, Teacher)
+    assert torch.isfinite(best.sample(2)).all()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
+    data: Path, tmp_path: Path, damage: str
+) -> None:
+    run = train(data, tmp_path / "run", 15)
+    path = run.path / "checkpoints" / "teacher-0000015.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(
+        {
+            "cut": bytes(content[:-1000]),
+            "flipped": bytes(content),
+            "empty": b"",
+            "text": b"{}",
+        }[damage]
+    )
+    seen: list[Record] = []
+    train(data, run.path, on_record=seen.append)
+    event = seen[0].event or ""
+    assert event.startswith("resumed at step 14; ")
+    assert "teacher-0000015.safetensors is damaged" in event
+    assert "went on from the checkpoint before it, teacher-0000014.safetensors" in event
+    assert any(r.event == event for r in Run.open(run.path).records())
+    whole = train(data, tmp_path / "whole")
+    assert weights(run) == weights(whole)
+    assert "teacher-0000015.safetensors.damaged" in names(run)
+
+
+def test_when_none_is_whole_there_is_one_sentence(data: Path, tmp_path: Path) -> None:
+    run = train(data, tmp_path / "run", 15)
+    for path in run.checkpoints("teacher").paths():
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"is damaged .*, and there is no other") as caught:
+        train(data, run.path)
+    assert "\n" not in str(caught.value)
+    train(data, run.path)
+    assert weights(run) == weights(train(data, tmp_path / "whole"))
+
+
+def test_a_roll_back_after_a_resume_goes_to_the_same_state(data: Path, tmp_path: Path) -> None:
+    """The state to go back to outlives the process; without it a resume would change the result."""
+    results = []
+    for name, stops in (("whole", []), ("stopped", [13, 3])):
+        for steps in stops:
+            train(data, tmp_path / name, steps)
+        if name == "stopped":
+            without = tmp_path / "without"
+            shutil.copytree(tmp_path / name, without)
+            for good in (without / "checkpoints").glob("teacher-good*"):
+                good.unlink()
+        results.append(_with_a_bad_batch(data, tmp_path / name))
+    assert results[0] == results[1]
+    assert _with_a_bad_batch(data, tmp_path / "without") != results[0]
+
+
+def _with_a_bad_batch(data: Path, out: Path) -> bytes:
+    """Finish training; the batch of step 18 is not finite."""
+    normal = teacher.TeacherStage.step
+
+    def step(
+        self: teacher.TeacherStage, step: int, images: int, factor: float, progress: float
+    ) -> torch.Tensor:
+        measured = normal(self, step, images, factor, progress)
+        if step == 18:
+            with torch.no_grad():
+                next(self.denoiser.parameters()).fill_(float("nan"))
+            return measured * float("nan")
+        return measured
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher.TeacherStage, "step", step)
+        run = train(data, out)
+    events = [r.event for r in run.records() if r.event]
+    assert sum("went back to the last good state" in event for event in events) == 1
+    return weights(run)
+
+
+def test_a_model_whose_save_was_cut_between_two_files_is_refused_and_mended(
+    data: Path, tmp_path: Path
+) -> None:
+    run = train(data, tmp_path / "run")
+    path = run.path / "teacher" / "model.safetensors"
+    longer = replace(TEACH, budget="640images")
+    other = api.train(data, tmp_path / "other", config=longer, build=build)
+    shutil.copy(other.path / "teacher" / "model.safetensors", path)
+    with pytest.raises(ValueError, match=r"does not belong to its config\.json"):
+        run.teacher(build)
+
+
+@pytest.mark.parametrize("stage", ["teacher", "generator"])
+def test_a_kill_between_the_last_checkpoint_and_the_model_is_mended(
+    data: Path, tmp_path: Path, stage: str
+) -> None:
+    """The model folder and run.json's word of it are missing; the same command writes them."""
+    distil = DistillConfig(budget="160images", recipe=StudentRecipe(batch=16, distance_images=32))
+    run = train(data, tmp_path / "run")
+    api.distill(run, config=distil, build=build)
+    folder = run.path / stage
+    before = (folder / "model.safetensors").read_bytes()
+    for how in ("no model", "older model"):
+        info = Run.open(run.path)
+        if how == "no model":
+            shutil.rmtree(folder)
+            del info.info["stages"][stage]["finished"]
+        else:
+            info.info["stages"][stage]["steps"] -= 1
+        info.write()
+        if stage == "teacher":
+            train(data, run.path)
+        else:
+            api.distill(run.path, config=distil, build=build)
+        assert (folder / "model.safetensors").read_bytes() == before
+        assert Run.open(run.path).finished("teacher" if stage == "teacher" else "generator")
+
+
+def test_the_log_after_a_resume_is_that_of_a_whole_run(data: Path, tmp_path: Path) -> None:
+    for name, stops in (("whole", ()), ("stopped", (3, 8, 1))):
+        for steps in stops:
+            train(data, tmp_path / name, steps)
+        train(data, tmp_path / name)
+    logs = []
+    for name in ("whole", "stopped"):
+        lines = [
+            json.loads(line)
+            for line in (tmp_path / name / "log.jsonl").read_text().split("\n")
+            if line
+        ]
+        logs.append([
+            {k: v for k, v in line.items() if k != "seconds"} for line in lines
+            if not line.get("event", "").startswith(("resumed", "stopped"))
+        ])  # fmt: skip
+    assert logs[0] == logs[1]
