@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from noisewise.train import api
-from noisewise.train.config import TrainConfig
+from noisewise.train.config import TrainConfig, num_kinds
 from noisewise.train.data import Pictures
 from noisewise.train.engine import Engine
-from noisewise.train.kinds import find_centres, nearest_centre, num_kinds, sorted_into_kinds
+from noisewise.train.kinds import find_centres, nearest_centre, sorted_into_kinds
 from noisewise.train.plan import plan_teacher
 from noisewise.train.recipes import TeacherRecipe
 from tiny import blobs, build, tiny_pictures

@@ -16,6 +16,8 @@ from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 Precision = Literal["auto", "float32", "bfloat16"]
 Crop = Literal["centre", "random", "pad"]
 
+_PICTURES_A_KIND = 200  # at least, on average
+_MOST_KINDS = 32
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+")
 _IMAGES = re.compile(r"(\d+(?:\.\d+)?)(k|M)?images")
@@ -169,6 +171,34 @@ class TrainConfig:
             raise ValueError(f"{self.kinds} kinds cannot be had; use 0 for none, or 2 and more")
         if any(width < 1 for width in self.widths):
             raise ValueError(f"widths {self.widths} must be positive numbers of channels")
+
+
+def num_kinds(config: TrainConfig, num_images: int) -> tuple[int, str]:
+    """How many kinds a set is sorted into, with the reason; 0 where it is not sorted.
+
+    Args:
+        config: its `kinds` where it is set by hand; nothing is sorted where classes are asked for.
+        num_images: pictures in the set.
+
+    Raises:
+        ValueError: if there are fewer pictures than kinds.
+
+    Example:
+        >>> num_kinds(TrainConfig(), 6000)
+        (30, 'one for each 200 pictures, at most 32')
+    """
+    if config.classes:
+        return 0, "the classes are learnt"
+    if config.kinds is not None:
+        if config.kinds > num_images:
+            raise ValueError(
+                f"{num_images} pictures cannot be sorted into {config.kinds} kinds; ask for fewer"
+            )
+        return (config.kinds, "set by hand") if config.kinds > 1 else (0, "no kinds, by hand")
+    found = min(_MOST_KINDS, num_images // _PICTURES_A_KIND)
+    if found < 2:
+        return 0, f"not sorted into kinds, which takes {2 * _PICTURES_A_KIND} pictures"
+    return found, f"one for each {_PICTURES_A_KIND} pictures, at most {_MOST_KINDS}"
 
 
 @dataclass(frozen=True)

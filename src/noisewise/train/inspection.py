@@ -17,7 +17,7 @@ import numpy as np
 
 from noisewise.train.cache import in_blocks
 from noisewise.train.collecting import Progress, Seen, digests
-from noisewise.train.config import Crop
+from noisewise.train.config import Crop, TrainConfig, num_kinds
 from noisewise.train.data import Pictures, as_pictures
 from noisewise.train.likeness import near_duplicates
 from noisewise.train.reading import gather
@@ -130,7 +130,11 @@ class Inspection:
             self.flip_reason,
         ]
         if self.classes:
-            steps.append(f"be able to learn {len(self.classes)} classes")
+            steps.append(f"be able to learn {len(self.classes)} classes (--classes)")
+        kinds, why = num_kinds(TrainConfig(), self.num_training + self.num_held_out)
+        if kinds:
+            without = "without --classes, " if self.classes else ""
+            steps.append(f"{without}sort them into {kinds} kinds by likeness ({why})")
         return steps
 
     def _copies(self) -> str:

@@ -18,45 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from noisewise.train.config import TrainConfig, num_kinds
+
 if TYPE_CHECKING:
-    from noisewise.train.config import TrainConfig
     from noisewise.train.data import Pictures
 
 CELLS = 8  # a picture is compared as means of 8 x 8 cells
-PICTURES_A_KIND = 200  # at least, on average
-MOST = 32
 _ROUNDS = 30  # of Lloyd's algorithm, at most
 _SAMPLE = 20_000  # pictures that the centres are found from
 _CHUNK = 4096  # pictures at a time
-
-
-def num_kinds(config: TrainConfig, num_images: int) -> tuple[int, str]:
-    """How many kinds a set is sorted into, with the reason; 0 where it is not sorted.
-
-    Args:
-        config: its `kinds` where it is set by hand; nothing is sorted where classes are asked for.
-        num_images: pictures in the set.
-
-    Raises:
-        ValueError: if there are fewer pictures than kinds.
-
-    Example:
-        >>> from noisewise.train.config import TrainConfig
-        >>> num_kinds(TrainConfig(), 6000)
-        (30, 'one for each 200 pictures, at most 32')
-    """
-    if config.classes:
-        return 0, "the classes are learnt"
-    if config.kinds is not None:
-        if config.kinds > num_images:
-            raise ValueError(
-                f"{num_images} pictures cannot be sorted into {config.kinds} kinds; ask for fewer"
-            )
-        return (config.kinds, "set by hand") if config.kinds > 1 else (0, "no kinds, by hand")
-    found = min(MOST, num_images // PICTURES_A_KIND)
-    if found < 2:
-        return 0, f"not sorted into kinds, which takes {2 * PICTURES_A_KIND} pictures"
-    return found, f"one for each {PICTURES_A_KIND} pictures, at most {MOST}"
 
 
 def sorted_into_kinds(pictures: Pictures, config: TrainConfig) -> Pictures:

@@ -16,7 +16,7 @@ from noisewise.diffusion import (
     draw_to_dict,
 )
 from noisewise.nets.derive import derive
-from noisewise.train.kinds import num_kinds
+from noisewise.train.config import num_kinds
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 
 if TYPE_CHECKING:
