@@ -1,0 +1,11 @@
+"""Which of two powers is larger, exactly, however large they are.
+
+Standard library only; python-flint is used for very long numbers where it is installed.
+"""
+
+from __future__ import annotations
+
+from noisewise.powers.comparison import Comparison, compare
+from noisewise.powers.parser import Expression, PowersSyntaxError, parse
+
+__all__ = ["Comparison", "Expression", "PowersSyntaxError", "compare", "parse"]

@@ -127,7 +127,7 @@ def add(x: Tall, y: Tall, bits: int) -> Tall:
         return tall(x.t.plus(y.t, bits))
     if y.level and not x.level:
         x, y = y, x
-    if y.level == 0 and y.t.sign not in (-1, 1):
+    if y.level == 0 and (y.t.sign not in (-1, 1) or _negligible(y.t, x, bits)):
         return _nudged(x, y.t, bits)
     if x.sign < 0:
         return opposite(add(opposite(x), opposite(y), bits))
@@ -181,9 +181,19 @@ def _overlapping(x: Tall, y: Tall, bits: int) -> Tall:
     return add(either, tall(Interval(0, 1, 0)), bits)
 
 
+def _negligible(c: Interval, x: Tall, bits: int) -> bool:
+    """Whether adding c to exp^level(t) changes t by less than 2^-2 bits."""
+    return min(_floor(x.t), _TINY * bits) > _size(c) + 2 * bits
+
+
+def _size(c: Interval) -> int:
+    """|c| < 2^size."""
+    return max(abs(c.lo), abs(c.hi)).bit_length() + c.exp
+
+
 def _nudged(x: Tall, c: Interval, bits: int) -> Tall:
     """x + c for a small c of any sign: |x| = exp^level(t), and t moves within a bound."""
-    size = max(abs(c.lo), abs(c.hi)).bit_length() + c.exp  # |c| < 2^size
+    size = _size(c)
     # exp^level(t) >= e^t >= 2^k
     k = min(_floor(x.t), _TINY * bits)
     if k < max(1, size + 2):

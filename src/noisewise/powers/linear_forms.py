@@ -5,6 +5,7 @@
    n^(n+1) against (n+1)^n needs 64 bits at any n.
 2. The sum is enclosed at 64, 128, 256, ... bits.
 3. While that leaves the sign open, arithmetic decides whether the sum is 0 (coprime.py).
+   A sum that is not 0, of powers of some million digits, is worked out.
 4. If it is not, it is at least exp(-C log a log c log^2 b) in size for two logarithms (Laurent,
    Mignotte and Nesterenko 1995), and bounded away from 0 for any number of them (Baker 1966), so
    that step 2 ends.
@@ -21,6 +22,8 @@ from noisewise.powers.logarithms import log_ratio
 
 FIRST_BITS = 64
 _LOOK_FOR_TIE_BITS = 128  # most sums are decided before anybody asks whether they are 0
+_WORK_OUT_BITS = 512  # precision beyond which numbers of moderate size are rather worked out
+_WORKED_OUT = 8_000_000  # bits of both sides together that are of moderate size
 _CLOSE_BITS = 12  # bases that agree in so many leading bits are close
 
 
@@ -63,6 +66,8 @@ def decide(terms: Sequence[Term]) -> Decision:
             if tie:
                 return Decision(0, 0, Interval(0, 0, 0), root)
             known_to_differ = True
+        if bits >= _WORK_OUT_BITS and _size(terms) <= _WORKED_OUT:
+            return _worked_out(terms)
         bits *= 2
 
 
@@ -77,6 +82,22 @@ def enclose(terms: Sequence[Term], bits: int) -> Interval:
     for exponent, p, q in terms:
         total = total.plus(whole(exponent, bits).times(log_ratio(p, q, bits), bits), bits)
     return total
+
+
+def _size(terms: Sequence[Term]) -> int:
+    """Bits of all powers together, about."""
+    return sum(abs(e) * max(p.bit_length(), q.bit_length()) for e, p, q in terms)
+
+
+def _worked_out(terms: Sequence[Term]) -> Decision:
+    """The sign from the whole numbers themselves."""
+    left = right = 1
+    for exponent, p, q in terms:
+        above, below = (p, q) if exponent > 0 else (q, p)
+        left *= above ** abs(exponent)
+        right *= below ** abs(exponent)
+    sign = (left > right) - (left < right)
+    return Decision(sign, 0, log_ratio(left, right, FIRST_BITS))
 
 
 def _close_together(terms: list[Term]) -> list[Term]:

@@ -221,7 +221,9 @@ class _Reader:
                 part = self.raised(part.value, exponent, position)
             elif found := self.take("!"):
                 if self.take("!"):
-                    raise self.wrong(found[1], "!! can be read in two ways; write (5!)! with brackets")
+                    raise self.wrong(
+                        found[1], "!! can be read in two ways; write (5!)! with brackets"
+                    )
                 part = _Part(self.factorial(part.value, found[1]))
             elif self.take("%"):
                 part = _Part(times(part.value, rational(1, 100)))

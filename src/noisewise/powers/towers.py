@@ -2,10 +2,11 @@
 
     a^X against c^Y:   log X + log log a   against   log Y + log log c,   and so on downwards.
 
-Three ways take turns: intervals of rising precision in `levels`; a normal form over coprime bases,
-where a^X = c^Y holds if and only if a = g^i, c = g^j and i X = j Y, which is a question of one level
-less; and writing exponents out where they have up to a million digits. Not every question about
-towers is decided by these: then the answer is None, and why.
+Four ways take turns: exponents that are multiples of each other are taken together, which leaves
+exact linear forms in logarithms; intervals of rising precision in `levels`; a normal form over
+coprime bases, where a^X = c^Y holds if and only if a = g^i, c = g^j and i X = j Y, a question of one
+level less; and writing exponents out where they have up to a million digits. Not every question
+about towers is decided by these: then the answer is None.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from noisewise.powers import levels
 from noisewise.powers.coprime import coprime_base, valuations
 from noisewise.powers.intervals import Interval, Unresolved, quotient
 from noisewise.powers.levels import Tall
-from noisewise.powers.linear_forms import Decision, Term, decide
+from noisewise.powers.linear_forms import Decision, Term, decide, enclose
 from noisewise.powers.logarithms import log as log_interval
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.values import (
@@ -25,13 +26,13 @@ from noisewise.powers.values import (
     ONE,
     WRITTEN_BITS,
     Factor,
-    Product,
     Rational,
     Value,
     as_product,
     inverse,
     negative,
     plus,
+    rational,
     settled,
     times,
     written,
@@ -45,15 +46,16 @@ class TowerDecision(NamedTuple):
     """A sign or None, and how it was found."""
 
     sign: int | None
-    way: str  # "levels", "normal form", "written out", "open"
+    way: str  # "plain", "shared exponent", "levels", "normal form", "open"
     bits: int = 0
-    plain: Decision | None = None  # where exponents could be written out
+    plain: Decision | None = None  # where all exponents are ordinary numbers
+    scale: int = 1  # the plain decision's value is this many times ln(x / y)
 
 
-def plain_terms(factors: Sequence[Factor]) -> list[Term] | None:
-    """Terms of a product without towers, the exponents brought to whole numbers.
+def plain_terms(factors: Sequence[Factor]) -> tuple[list[Term], int] | None:
+    """(terms, scale) of a product without towers: sum E log n = (sum of the terms) / scale.
 
-    All exponents are multiplied by their common denominator: the sign stays.
+    Exponents are multiplied by their common denominator, the scale, to become whole.
     """
     scale = 1
     for factor in factors:
@@ -61,11 +63,12 @@ def plain_terms(factors: Sequence[Factor]) -> list[Term] | None:
             return None
         if scale % factor.exponent.q:
             scale *= factor.exponent.q
-    return [
+    terms = [
         Term(f.exponent.p * (scale // f.exponent.q), f.base, 1)
         for f in factors
         if isinstance(f.exponent, Rational)
     ]
+    return terms, scale
 
 
 def compare_products(x: Value, y: Value) -> TowerDecision:
@@ -76,59 +79,106 @@ def compare_products(x: Value, y: Value) -> TowerDecision:
         >>> compare_products(parse("10^10^10^10").value, parse("10^10^10^11").value).sign
         -1
     """
+    if x == y:
+        return TowerDecision(0, "normal form")
     factors = (*as_product(x).factors, *as_product(inverse(y)).factors)
-    terms = plain_terms(factors)
-    if terms is not None:
-        found = decide(terms)
-        return TowerDecision(found.sign, "written out", found.bits, found)
-    sign = _by_levels(factors, PRECISIONS[0])
+    plain = plain_terms(factors)
+    if plain is not None:
+        return _plain(plain)
+    groups = shared_exponents(factors)
+    signs = {group.sign for group in groups}
+    if len(signs) < 2:
+        return TowerDecision(signs.pop() if signs else 0, "shared exponent")
+    sign = _by_levels(groups, PRECISIONS[0])
     if sign is not None:
         return TowerDecision(sign, "levels", PRECISIONS[0])
     sums = normal_form(factors)
-    if sums is not None:
-        found = _by_normal_form(sums)
-        if found is not None:
-            return found
-    return _by_rising_precision(factors, sums)
+    sign = None if sums is None else _by_normal_form(sums)
+    if sign is not None:
+        return TowerDecision(sign, "normal form")
+    return _by_rising_precision(factors, groups)
 
 
-def _by_rising_precision(factors: Sequence[Factor], sums: Sums | None) -> TowerDecision:
+def _by_rising_precision(factors: Sequence[Factor], groups: Sequence[Group]) -> TowerDecision:
     for bits in PRECISIONS[1:]:
-        sign = _by_levels(factors, bits)
-        if sign is None and sums is not None:
-            flat = [Factor(q, _scaled(c, e)) for q, terms in sums for c, e in terms]
-            sign = _by_levels(flat, bits)
+        sign = _by_levels(groups, bits)
         if sign is not None:
             return TowerDecision(sign, "levels", bits)
     out = [Factor(f.base, written(f.exponent, WRITTEN_BITS) or f.exponent) for f in factors]
-    terms = plain_terms(out)
-    if terms is not None:
-        found = decide(terms)
-        return TowerDecision(found.sign, "written out", found.bits, found)
-    return TowerDecision(None, "open", PRECISIONS[-1])
+    plain = plain_terms(out)
+    return TowerDecision(None, "open", PRECISIONS[-1]) if plain is None else _plain(plain)
+
+
+def _plain(plain: tuple[list[Term], int]) -> TowerDecision:
+    terms, scale = plain
+    found = decide(terms)
+    return TowerDecision(found.sign, "plain", found.bits, found, scale)
+
+
+# ------------------------------------------------------------------------------- shared exponents
+
+
+class Group(NamedTuple):
+    """tower * sum of c log n over its terms, which is not 0."""
+
+    tower: Value
+    terms: list[Term]
+    sign: int
+
+
+def shared_exponents(factors: Sequence[Factor]) -> list[Group]:
+    """sum E log n, with exponents that are rational multiples of each other taken together.
+
+    Each group's sum of logarithms has an exact sign; those that are 0 are left out.
+
+    Example:
+        >>> from noisewise.powers.parser import parse
+        >>> x = parse("10^10^10^10 * 9^-10^10^10")
+        >>> [group.sign for group in shared_exponents(as_product(x.value).factors)]
+        [1]
+    """
+    heads: list[tuple[Value, list[Factor]]] = []
+    for factor in factors:
+        for head, members in heads:
+            ratio = constant_ratio(factor.exponent, head)
+            if ratio is not None:
+                members.append(Factor(factor.base, ratio))
+                break
+        else:
+            heads.append((factor.exponent, [Factor(factor.base, ONE)]))
+    groups = []
+    for head, members in heads:
+        plain = plain_terms(members)
+        assert plain is not None
+        terms, scale = plain
+        sign = decide(terms).sign * head.sign
+        if sign:
+            # The sign goes into the group; the common denominator of the terms into its tower.
+            tower = head if head.sign > 0 else negative(head)
+            groups.append(Group(times(tower, Rational(1, scale)), terms, sign))
+    return groups
 
 
 # ------------------------------------------------------------------------------------- intervals
 
 
-def _by_levels(factors: Sequence[Factor], bits: int) -> int | None:
-    """The sign of sum E log n: all positive terms against all negative ones."""
-    above = [f for f in factors if f.exponent.sign > 0]
-    below = [f for f in factors if f.exponent.sign < 0]
-    if not above or not below:
-        return bool(above) - bool(below)
+def _by_levels(groups: Sequence[Group], bits: int) -> int | None:
+    """The sign of the sum of all groups: the positive ones against the negative ones."""
     try:
-        x = levels.log_of_sum([_log_of_term(f, bits) for f in above], bits)
-        y = levels.log_of_sum([_log_of_term(f, bits) for f in below], bits)
+        above = [_log_of_group(group, bits) for group in groups if group.sign > 0]
+        below = [_log_of_group(group, bits) for group in groups if group.sign < 0]
+        return levels.compare(levels.log_of_sum(above, bits), levels.log_of_sum(below, bits), bits)
     except Unresolved:
         return None
-    return levels.compare(x, y, bits)
 
 
-def _log_of_term(factor: Factor, bits: int) -> Tall:
-    """log(|E| log n)."""
-    log_log = levels.tall(log_interval(log_ratio(factor.base, 1, bits), bits))
-    return levels.add(log_of(factor.exponent, bits), log_log, bits)
+def _log_of_group(group: Group, bits: int) -> Tall:
+    """log |tower * sum of c log n|."""
+    value = enclose(group.terms, bits)
+    if value.sign is None:
+        raise Unresolved  # it is not 0: more bits will tell
+    value = value if value.sign > 0 else value.negated()
+    return levels.add(log_of(group.tower, bits), levels.tall(log_interval(value, bits)), bits)
 
 
 def log_of(value: Value, bits: int) -> Tall:
@@ -147,10 +197,12 @@ def log_of(value: Value, bits: int) -> Tall:
 
 def _term(factor: Factor, bits: int) -> Tall:
     """E log n."""
+    log_n = log_ratio(factor.base, 1, bits)
     if isinstance(factor.exponent, Rational):
         exponent = quotient(factor.exponent.p, factor.exponent.q, bits)
-        return levels.tall(exponent.times(log_ratio(factor.base, 1, bits), bits))
-    size = levels.exp(_log_of_term(factor, bits), bits)
+        return levels.tall(exponent.times(log_n, bits))
+    log_log = levels.tall(log_interval(log_n, bits))
+    size = levels.exp(levels.add(log_of(factor.exponent, bits), log_log, bits), bits)
     return size if factor.exponent.sign > 0 else levels.opposite(size)
 
 
@@ -200,9 +252,7 @@ def _gathered(terms: Sequence[tuple[Rational, Value]]) -> list[tuple[Rational, V
 
 
 def _product(x: Rational, y: Rational) -> Rational:
-    found = times(x, y)
-    assert isinstance(found, Rational)
-    return found
+    return rational(x.p * y.p, x.q * y.q)
 
 
 def constant_ratio(x: Value, y: Value) -> Rational | None:
@@ -227,25 +277,17 @@ def constant_ratio(x: Value, y: Value) -> Rational | None:
     return written(settled(a.sign * b.sign, tuple(factors)), EAGER_BITS)
 
 
-def _by_normal_form(sums: Sums) -> TowerDecision | None:
-    """A decision where the sums agree in sign, or are ordinary numbers all of them."""
-    flat = [Factor(q, c) for q, terms in sums for c, tower in terms if tower == ONE]
-    if len(flat) == sum(len(terms) for _, terms in sums):
-        terms = plain_terms(flat)
-        assert terms is not None
-        found = decide(terms)
-        return TowerDecision(found.sign, "normal form", found.bits, found)
+def _by_normal_form(sums: Sums) -> int | None:
+    """A sign where the sums agree in theirs."""
     signs = {_sign_of_sum(terms) for _, terms in sums}
-    if len(signs) == 1 and None not in signs:
-        return TowerDecision(signs.pop(), "normal form")
-    if signs <= {0, 1} or signs <= {0, -1}:
-        return TowerDecision(sum(s for s in signs if s), "normal form")
-    return None
+    if None in signs or len(signs - {0}) > 1:
+        return None
+    return sum(s for s in signs if s)
 
 
 def _sign_of_sum(terms: Sequence[tuple[Rational, Value]]) -> int | None:
     """The sign of a sum of coefficient * tower; None where it stays open."""
-    values = [_scaled(c, tower) for c, tower in terms]
+    values = [times(c, tower) for c, tower in terms]
     signs = {value.sign for value in values}
     if len(signs) == 1:
         return signs.pop()
@@ -265,10 +307,3 @@ def _sign_of_sum(terms: Sequence[tuple[Rational, Value]]) -> int | None:
         if found is not None:
             return found
     return None
-
-
-def _scaled(coefficient: Rational, tower: Value) -> Value:
-    return times(coefficient, tower)
-
-
-_ = Product

@@ -1,0 +1,173 @@
+"""Numbers of any size as short text, with digits that are proved where digits are shown."""
+
+from __future__ import annotations
+
+import math
+
+from noisewise.powers.intervals import Interval, whole
+from noisewise.powers.linear_forms import Term, decide, enclose
+from noisewise.powers.logarithms import exp, log_ratio
+from noisewise.powers.values import Rational, Value
+
+SHOWN_DIGITS = 60  # numbers of more digits are abbreviated
+_TEXT = 60  # characters of an expression that are shown
+
+
+def shorten(text: str) -> str:
+    """An expression in at most some 60 characters.
+
+    Example:
+        >>> shorten("1" * 1000)
+        '111111111111111111111111...111111111111 (1000 characters)'
+    """
+    clean = " ".join(text.split())
+    if len(clean) <= _TEXT:
+        return clean
+    return f"{clean[:24]}...{clean[-12:]} ({len(clean)} characters)"
+
+
+def show_whole(n: int) -> str:
+    """A whole number: all digits, or the leading ones and how many there are.
+
+    Example:
+        >>> show_whole(-12)
+        '-12'
+        >>> show_whole(7**1000)
+        '1.25325664e845'
+    """
+    if n.bit_length() < 3.32 * SHOWN_DIGITS:
+        return str(n)
+    mantissa, power = scientific(whole(n, 128))
+    return f"{mantissa:.9g}e{power}"
+
+
+def show_rational(value: Rational) -> str:
+    """A fraction, or a whole number.
+
+    Example:
+        >>> show_rational(Rational(1, 3))
+        '1/3'
+    """
+    if value.q == 1:
+        return show_whole(value.p)
+    return f"{show_whole(value.p)}/{show_whole(value.q)}"
+
+
+def show_value(value: Value) -> str:
+    """A value as a product of powers.
+
+    Example:
+        >>> from noisewise.powers.parser import parse
+        >>> show_value(parse("(2/3)^10^10^10").value)
+        '2^10^10000000000 * 3^(-10^10000000000)'
+    """
+    if isinstance(value, Rational):
+        return show_rational(value)
+    parts = []
+    for factor in value.factors:
+        exponent = show_value(factor.exponent)
+        bare = exponent.replace("^", "").replace("e", "").replace(".", "").isdigit()
+        parts.append(f"{show_whole(factor.base)}^{exponent if bare else f'({exponent})'}")
+    return ("-" if value.sign < 0 else "") + " * ".join(parts)
+
+
+def digits_of(terms: list[Term], wanted: int = 9) -> tuple[int, str]:
+    """Digits before the point of x = prod (p/q)^E, and its leading digits "d.ddd", cut off.
+
+    Both are proved: the number of digits by an exact comparison with a power of ten, the leading
+    digits by an interval. For x < 1 the number of digits is 0 or negative: x < 10^digits.
+
+    Args:
+        terms: ordinary terms of log x.
+        wanted: leading digits.
+
+    Example:
+        >>> digits_of([Term(10, 11, 1)])
+        (11, '2.59374246')
+    """
+    value = enclose(terms, 64)
+    size = max(0, value.exp + max(value.lo.bit_length(), value.hi.bit_length()))
+    bits = 64 + 4 * wanted + size
+    common = ""
+    while True:
+        ten = log_ratio(10, 1, bits)
+        log10 = enclose(terms, bits).over(ten, bits)
+        power = log10.lo << log10.exp if log10.exp >= 0 else log10.lo >> -log10.exp
+        if decide([*terms, Term(-(power + 1), 10, 1)]).sign >= 0:
+            power += 1
+        elif decide([*terms, Term(-power, 10, 1)]).sign < 0:
+            power -= 1
+        tail = enclose([*terms, Term(-power, 10, 1)], bits)
+        common = _common_digits(exp(tail, bits), wanted)
+        if common or bits > 4 * (64 + 4 * wanted + size):
+            return power + 1, common or "1"
+        bits *= 2
+
+
+def _common_digits(mantissa: Interval, wanted: int) -> str:
+    """The leading digits in which both ends of an interval within [1, 10) agree."""
+    scale = 10 ** (wanted - 1)
+    low, high = (int(end * scale) for end in mantissa.ends())
+    low = max(low, scale)
+    if low != high:
+        # Exactly a whole number of units: the interval reaches down just below it.
+        if high - low == 1 and mantissa.ends()[1] * scale - high < 1e-6 and high >= scale:
+            low = high
+        else:
+            return ""
+    digits = str(low)
+    return digits[0] + ("." + digits[1:].rstrip("0") if digits[1:].rstrip("0") else "")
+
+
+def scientific(x: Interval) -> tuple[float, int]:
+    """About x, as mantissa and power of ten; for showing only.
+
+    Example:
+        >>> scientific(Interval(5, 5, 0))
+        (5.0, 0)
+    """
+    m = x.lo if abs(x.lo) > abs(x.hi) else x.hi
+    if m == 0:
+        return 0.0, 0
+    bits = 64 + abs(x.exp).bit_length()
+    log10 = log_ratio(abs(m), 1, bits, x.exp).over(log_ratio(10, 1, bits), bits)
+    power = log10.lo << log10.exp if log10.exp >= 0 else log10.lo >> -log10.exp
+    rest = log10.plus(Interval(-power, -power, 0), 64)
+    mantissa = 10.0 ** (rest.lo * 2.0 ** min(0, rest.exp))
+    shown = float(f"{mantissa:.12g}")
+    if shown >= 10:
+        shown, power = shown / 10, power + 1
+    return math.copysign(shown, m), power
+
+
+def show_interval(x: Interval, digits: int = 6) -> str:
+    """About x, in a few digits.
+
+    Example:
+        >>> show_interval(Interval(3, 3, -1))
+        '1.5'
+    """
+    mantissa, power = scientific(x)
+    if -5 <= power < 15:
+        return f"{mantissa * 10.0**power:.{digits}g}"
+    return f"{mantissa:.{digits}g}e{power}"
+
+
+def show_times(log_ratio_interval: Interval) -> str:
+    """About e^x for x > 0: how many times one number is the other.
+
+    Example:
+        >>> show_times(log_ratio(3, 2, 64))
+        '1.5'
+        >>> show_times(log_ratio(10**50 + 1, 10**50, 64))
+        '1 + 1e-50'
+        >>> show_times(Interval(1, 1, 40))
+        '10^477511826979'
+    """
+    mantissa, power = scientific(log_ratio_interval)
+    if power < -6:
+        return f"1 + {show_interval(log_ratio_interval)}"
+    if power < 2:
+        return f"{math.exp(mantissa * 10.0**power):.6g}"
+    tens = log_ratio_interval.over(log_ratio(10, 1, 64), 64)
+    return f"10^{show_interval(tens, 12)}" if power < 12 else f"10^({show_interval(tens)})"
