@@ -66,8 +66,8 @@ def compare(
 ) -> Comparison:
     """Compare a^b with c^d, or two expressions, exactly.
 
-    ``sign = sgn(a^b - c^d)``. It is exact for all rational a, b, c, d whose powers are real, and the
-    search ends always: order is decided by interval logarithms of rising precision, equality by
+    ``sign = sgn(a^b - c^d)``. It is exact for all rational a, b, c, d whose powers are real, and
+    it always ends: order is decided by interval logarithms of rising precision, equality by
     arithmetic. Towers (exponents too large to be written out) may stay undecided. 0^0 is 1.
 
     Args:

@@ -44,7 +44,7 @@ class Interval(NamedTuple):
 
     def plus(self, other: Interval, bits: int) -> Interval:
         """Every x + y."""
-        # Below this exponent nothing changes the bits that are kept; what lies below is rounded out.
+        # What lies below this exponent does not change the bits that are kept: rounded outward.
         floor = max(_top(self), _top(other)) - bits - 2
         exp = max(min(self.exp, other.exp), floor)
         (a, b), (c, d) = _at(self, exp), _at(other, exp)
@@ -104,7 +104,7 @@ def whole(n: int, bits: int) -> Interval:
 
 
 def quotient(p: int, q: int, bits: int) -> Interval:
-    """p / q for q > 0, within 2^(3 - bits) of itself.
+    """The quotient p / q for q > 0, within 2^(3 - bits) of itself.
 
     Example:
         >>> low, high = quotient(1, 3, 64).ends()
@@ -122,7 +122,7 @@ def hull(a: Interval, b: Interval, bits: int) -> Interval:
 
 
 def below(a: Interval, b: Interval) -> bool | None:
-    """Whether a < b: True and False where that is certain, else None (also where they may touch)."""
+    """Whether a < b, where that is certain; else None, also where the two may touch."""
     difference = b.plus(a.negated(), max(_width(a), _width(b)) + 4).sign
     return None if difference in (0, None) else difference > 0
 

@@ -18,7 +18,7 @@ _TINY = 64  # times the bits: 2^-that is as good as 0
 
 
 class Tall(NamedTuple):
-    """sign * exp^level(t), the exponential taken `level` times; for level 0, t with its own sign."""
+    """sign * exp^level(t), exp taken `level` times; for level 0, t with its own sign."""
 
     sign: int
     level: int
@@ -41,7 +41,7 @@ def opposite(x: Tall) -> Tall:
 
 
 def log(x: Tall, bits: int) -> Tall:
-    """log x, for x > 0.
+    """The logarithm of x > 0.
 
     Raises:
         Unresolved: if x may be 0 or less.
@@ -118,7 +118,7 @@ def _against_interval(x: Tall, t: Interval, bits: int) -> int | None:
 
 
 def add(x: Tall, y: Tall, bits: int) -> Tall:
-    """x + y.
+    """The sum x + y.
 
     Raises:
         Unresolved: if the two nearly cancel.
@@ -192,7 +192,7 @@ def _size(c: Interval) -> int:
 
 
 def _nudged(x: Tall, c: Interval, bits: int) -> Tall:
-    """x + c for a small c of any sign: |x| = exp^level(t), and t moves within a bound."""
+    """The sum x + c for a small c of any sign: |x| = exp^level(t), and t moves within a bound."""
     size = _size(c)
     # exp^level(t) >= e^t >= 2^k
     k = min(_floor(x.t), _TINY * bits)

@@ -84,7 +84,7 @@ def exp(x: Interval, bits: int) -> Interval:
 
 
 def _log_near_1(p: int, q: int, bits: int) -> Interval:
-    """log(p / q) for 5/8 < p / q < 8/5, p != q, within 2^(2 - bits) of itself."""
+    """The logarithm for 5/8 < p / q < 8/5, p != q, within 2^(2 - bits) of itself."""
     z = quotient(p - q, p + q, bits + 4)
     # |z| < 2^-small; the roots take as many further bits of it away.
     small = -(z.exp + max(z.lo.bit_length(), z.hi.bit_length()))
@@ -124,7 +124,7 @@ def _atanh_series(z: Interval, w: int) -> Interval:
 
 @lru_cache(maxsize=16)
 def _log_2(w: int) -> Interval:
-    """log 2 = 18 atanh(1/26) - 2 atanh(1/4801) + 8 atanh(1/8749), scaled by 2^w."""
+    """The number log 2 = 18 atanh(1/26) - 2 atanh(1/4801) + 8 atanh(1/8749), scaled by 2^w."""
     low = high = 0
     for factor, n in ((18, 26), (-2, 4801), (8, 8749)):
         total, terms = _atanh_of_inverse(n, w)
@@ -165,7 +165,7 @@ def _exp_of_end(mantissa: int, exponent: int, bits: int) -> Interval:
     rest = x.plus(log_2.times(whole(-k, w), w + 4), w + 4)
     r, r_upper = rest.fixed(w)
     # k is the quotient rounded down, up to the errors: r / 2^w lies between -1/8 and 7/8 at the
-    # worst. Terms r^i / i!, each rounded down, are off by less than e' <= (e + 1) / i + 1 < 4 units.
+    # worst. Terms r^i / i!, each rounded down, are off by e' <= (e + 1) / i + 1 < 4 units.
     total, term, i = 1 << w, 1 << w, 0
     while term and term != -1:
         i += 1

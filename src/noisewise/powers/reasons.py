@@ -19,7 +19,7 @@ from noisewise.powers.values import (
     negative,
     rational,
 )
-from noisewise.powers.wording import SHOWN_DIGITS, show_interval, show_rational, shorten
+from noisewise.powers.wording import SHOWN_DIGITS, shorten, show_interval, show_rational
 
 
 class Finding(NamedTuple):
@@ -217,7 +217,7 @@ def _form(powers: tuple[Power | None, Power | None]) -> str:
 
 
 def _tie(powers: tuple[Power | None, Power | None]) -> str | None:
-    """a = g^i, c = g^j: b / d = j / i in lowest terms."""
+    """With a = g^i, c = g^j: b / d = j / i in lowest terms."""
     left, right = powers
     assert left
     assert right

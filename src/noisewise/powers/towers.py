@@ -4,8 +4,8 @@
 
 Four ways take turns: exponents that are multiples of each other are taken together, which leaves
 exact linear forms in logarithms; intervals of rising precision in `levels`; a normal form over
-coprime bases, where a^X = c^Y holds if and only if a = g^i, c = g^j and i X = j Y, a question of one
-level less; and writing exponents out where they have up to a million digits. Not every question
+coprime bases, where a^X = c^Y holds if and only if a = g^i, c = g^j and i X = j Y, a question of
+one level less; and writing exponents out where they have up to a million digits. Not every question
 about towers is decided by these: then the answer is None.
 """
 
@@ -127,7 +127,7 @@ class Group(NamedTuple):
 
 
 def shared_exponents(factors: Sequence[Factor]) -> list[Group]:
-    """sum E log n, with exponents that are rational multiples of each other taken together.
+    """The sum of E log n, with exponents that are rational multiples of each other taken together.
 
     Each group's sum of logarithms has an exact sign; those that are 0 are left out.
 
@@ -173,7 +173,7 @@ def _by_levels(groups: Sequence[Group], bits: int) -> int | None:
 
 
 def _log_of_group(group: Group, bits: int) -> Tall:
-    """log |tower * sum of c log n|."""
+    """The logarithm of |tower * sum of c log n|."""
     value = enclose(group.terms, bits)
     if value.sign is None:
         raise Unresolved  # it is not 0: more bits will tell
@@ -182,7 +182,7 @@ def _log_of_group(group: Group, bits: int) -> Tall:
 
 
 def log_of(value: Value, bits: int) -> Tall:
-    """log |value|, for a value other than 0.
+    """The logarithm of |value|, for a value other than 0.
 
     Raises:
         Unresolved: where terms of opposite signs nearly cancel.
@@ -256,7 +256,7 @@ def _product(x: Rational, y: Rational) -> Rational:
 
 
 def constant_ratio(x: Value, y: Value) -> Rational | None:
-    """x / y where the two are seen to be a rational multiple of each other.
+    """The quotient x / y where the two are seen to be a rational multiple of each other.
 
     Example:
         >>> from noisewise.powers.parser import parse

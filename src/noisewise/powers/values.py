@@ -66,7 +66,7 @@ ZERO, ONE = Rational(0), Rational(1)
 
 
 def rational(p: int, q: int = 1) -> Rational:
-    """p / q, the sign in p; reduced unless it is large.
+    """The fraction p / q, the sign in p; reduced unless it is large.
 
     Example:
         >>> rational(6, -4)
@@ -97,7 +97,7 @@ def as_product(value: Value) -> Product:
 
 
 def times(x: Value, y: Value) -> Value:
-    """x * y."""
+    """The product x * y."""
     if isinstance(x, Rational) and isinstance(y, Rational) and x.bits + y.bits <= WRITTEN_BITS:
         return rational(x.p * y.p, x.q * y.q)
     if ZERO in (x, y):
@@ -122,7 +122,7 @@ def negative(x: Value) -> Value:
 
 
 def plus(x: Rational, y: Rational) -> Rational:
-    """x + y."""
+    """The sum x + y."""
     if x.q == y.q:
         return rational(x.p + y.p, x.q)
     return rational(x.p * y.q + y.p * x.q, x.q * y.q)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-from noisewise.powers.intervals import Interval, whole
+from noisewise.powers.intervals import Interval, quotient, whole
 from noisewise.powers.linear_forms import Term, decide, enclose
 from noisewise.powers.logarithms import exp, log_ratio
 from noisewise.powers.values import Rational, Value
 
 SHOWN_DIGITS = 60  # numbers of more digits are abbreviated
+_FRACTION_BITS = 60  # longer fractions are shown as decimals
 _TEXT = 60  # characters of an expression that are shown
 
 
@@ -42,7 +43,7 @@ def show_whole(n: int) -> str:
 
 
 def show_rational(value: Rational) -> str:
-    """A fraction, or a whole number.
+    """A fraction, or a whole number; in leading digits where it is long.
 
     Example:
         >>> show_rational(Rational(1, 3))
@@ -50,7 +51,9 @@ def show_rational(value: Rational) -> str:
     """
     if value.q == 1:
         return show_whole(value.p)
-    return f"{show_whole(value.p)}/{show_whole(value.q)}"
+    if value.bits > _FRACTION_BITS:
+        return show_interval(quotient(value.p, value.q, 128), 9)
+    return f"{value.p}/{value.q}"
 
 
 def show_value(value: Value) -> str:
@@ -71,14 +74,15 @@ def show_value(value: Value) -> str:
     return ("-" if value.sign < 0 else "") + " * ".join(parts)
 
 
-def digits_of(terms: list[Term], wanted: int = 9) -> tuple[int, str]:
-    """Digits before the point of x = prod (p/q)^E, and its leading digits "d.ddd", cut off.
+def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, str]:
+    """Digits before the point of x, and its leading digits "d.ddd", cut off; x^scale = prod (p/q)^E.
 
     Both are proved: the number of digits by an exact comparison with a power of ten, the leading
     digits by an interval. For x < 1 the number of digits is 0 or negative: x < 10^digits.
 
     Args:
-        terms: ordinary terms of log x.
+        terms: ordinary terms of scale * log x.
+        scale: 1 unless x is a root.
         wanted: leading digits.
 
     Example:
@@ -91,14 +95,14 @@ def digits_of(terms: list[Term], wanted: int = 9) -> tuple[int, str]:
     common = ""
     while True:
         ten = log_ratio(10, 1, bits)
-        log10 = enclose(terms, bits).over(ten, bits)
+        log10 = enclose(terms, bits).over(ten.times(whole(scale, bits), bits), bits)
         power = log10.lo << log10.exp if log10.exp >= 0 else log10.lo >> -log10.exp
-        if decide([*terms, Term(-(power + 1), 10, 1)]).sign >= 0:
+        if decide([*terms, Term(-(power + 1) * scale, 10, 1)]).sign >= 0:
             power += 1
-        elif decide([*terms, Term(-power, 10, 1)]).sign < 0:
+        elif decide([*terms, Term(-power * scale, 10, 1)]).sign < 0:
             power -= 1
-        tail = enclose([*terms, Term(-power, 10, 1)], bits)
-        common = _common_digits(exp(tail, bits), wanted)
+        tail = enclose([*terms, Term(-power * scale, 10, 1)], bits)
+        common = _common_digits(exp(tail.over(whole(scale, bits), bits), bits), wanted)
         if common or bits > 4 * (64 + 4 * wanted + size):
             return power + 1, common or "1"
         bits *= 2
