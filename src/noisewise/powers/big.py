@@ -125,7 +125,7 @@ def exact_root(n: int, k: int) -> int | None:
         k: 1 or more.
 
     Example:
-        >>> exact_root(27**1000, 3) == 9**1000
+        >>> exact_root(27**1000, 3) == 3**1000
         True
         >>> exact_root(28, 3) is None
         True

@@ -6,18 +6,14 @@ import operator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Literal, NoReturn, SupportsIndex
+from typing import NoReturn, SupportsIndex
 
 from noisewise.powers.parser import Expression, parse
-from noisewise.powers.reasons import Finding, find
+from noisewise.powers.reasons import Finding, Method, find
 from noisewise.powers.values import Rational, power, rational
 from noisewise.powers.wording import shorten, show_rational, show_times
 
 Operand = SupportsIndex | Fraction | Decimal | str
-Method = Literal[
-    "computed", "sign", "against 1", "same base", "same exponent", "monotony", "common root",
-    "coprime base", "logarithms", "shared exponent", "levels", "normal form", "undecided",
-]  # fmt: skip
 _SYMBOLS = {-1: "<", 0: "=", 1: ">", None: "?"}
 
 

@@ -4,8 +4,8 @@ Let f(x) = (x + m) ln x - x ln(x + m) for x > 0, m > 0; with u = m / x,
 
     f'(x) = (1 + u) - 1 / (1 + u) - ln(1 + u) > 0,
 
-as it is 0 at u = 0 and has the derivative 1 + 1/(1+u)^2 - 1/(1+u) > 0 in u. So f rises, and has one
-root, between 1, where it is -ln(1 + m), and e, where it is positive since ln x / x is largest there.
+as it is 0 at u = 0 and has the derivative 1 + 1/(1+u)^2 - 1/(1+u) > 0 in u. So f rises, and has
+one root, between 1, where it is -ln(1 + m), and e, where it is positive: ln x / x is largest there.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from noisewise.powers.parser import Expression
 from noisewise.powers.patterns import pattern
 from noisewise.powers.proofs import proof
 from noisewise.powers.towers import plain_terms
-from noisewise.powers.values import Rational, as_product, is_whole, written
-from noisewise.powers.wording import SHOWN_DIGITS, digits_of, shorten, show_rational
+from noisewise.powers.values import Rational, as_product, is_whole
+from noisewise.powers.wording import digits_of, in_full, shorten, show_rational
 
 Level = Literal["compute", "pattern", "proof"]
 LEVELS: tuple[Level, ...] = ("compute", "pattern", "proof")
@@ -129,10 +129,10 @@ def describe(side: Expression) -> str:
         >>> describe(parse("11^10"))
         '11^10 = 25937424601 (11 digits)'
         >>> describe(parse("7^100000"))
-        '7^100000 has 84510 digits and begins with 1.50425557'
+        '7^100000 has 84510 digits and begins with 6.36797611'
     """
     text = shorten(side.text)
-    short = written(side.value, int(3.32 * SHOWN_DIGITS))
+    short = in_full(side.value)
     if short is not None:
         shown = show_rational(short)
         length = len(shown.lstrip("-"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cmp_to_key
+from itertools import pairwise
 
 from noisewise.powers.comparison import Comparison, Operand, compare_expressions, read
 from noisewise.powers.parser import Expression
@@ -42,13 +43,13 @@ def order(operands: Iterable[Operand]) -> Chain:
 
     Example:
         >>> print(order(["70!", "10^100", "2^333", "10^101/10"]))
-        2^333 < 10^100 = 10^101/10 < 70!
+        10^100 = 10^101/10 < 70! < 2^333
     """
     read_ones = [read(operand) for operand in operands]
     if not read_ones:
         raise ValueError("there is nothing to put in order; give at least one number")
     ordered = sorted(read_ones, key=cmp_to_key(_certain))
-    neighbours = zip(ordered, ordered[1:], strict=False)
+    neighbours = pairwise(ordered)
     return Chain(tuple(ordered), tuple(compare_expressions(x, y) for x, y in neighbours))
 
 

@@ -116,7 +116,7 @@ def exchange_table(left: Expression, right: Expression) -> list[str]:
         f"{show_interval(worth, 10)} factors {show_rational(c)};"
     )
     lines.append(
-        f"{show_rational(b)} of them are worth about {show_interval(total, 12)}, against "
+        f"{show_rational(b)} of them are worth about {show_interval(total, 10)}, against "
         f"{show_rational(d)} on the right."
     )
     return lines

@@ -8,9 +8,9 @@ from noisewise.powers.comparison import Comparison
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.parser import Expression
 from noisewise.powers.patterns import Swapped, swapped
-from noisewise.powers.values import Rational, written
+from noisewise.powers.values import Rational
 from noisewise.powers.witness import find_witness
-from noisewise.powers.wording import SHOWN_DIGITS, shorten, show_rational
+from noisewise.powers.wording import in_full, shorten, show_rational
 
 _E_LOW, _E_HIGH = Fraction(2718281828, 10**9), Fraction(2718281829, 10**9)
 _MAX_DECIMALS = 40  # of logarithms in a proof for people
@@ -31,7 +31,7 @@ def proof(left: Expression, right: Expression, found: Comparison) -> list[str]:
         lines.append("Coprime numbers have no prime in common, so equal exponents are needed, too.")
     numbers = _four(left, right)
     if numbers is not None and found.sign and found.method in ("logarithms", "computed"):
-        if all(written(side.value, int(3.32 * SHOWN_DIGITS)) for side in (left, right)):
+        if all(in_full(side.value) for side in (left, right)):
             return lines  # all digits are there
         lines += _by_witness(numbers, found) or _by_decimals(numbers, found)
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from noisewise.powers.big import exact_root
 from noisewise.powers.intervals import Interval
@@ -21,12 +21,17 @@ from noisewise.powers.values import (
 )
 from noisewise.powers.wording import SHOWN_DIGITS, shorten, show_interval, show_rational
 
+Method = Literal[
+    "computed", "sign", "against 1", "same base", "same exponent", "monotony", "common root",
+    "coprime base", "logarithms", "shared exponent", "levels", "normal form", "undecided",
+]  # fmt: skip
+
 
 class Finding(NamedTuple):
     """A sign with its reason, before it is put into words for the outside."""
 
     sign: int | None
-    method: str
+    method: Method
     reason: str
     bits: int = 0
     ln_ratio: Interval | None = None
@@ -251,16 +256,19 @@ def _of_tower(decision: TowerDecision, left: Expression, right: Expression) -> F
             "are not seen to be equal, and their exponents have more than a million digits."
         )
         return Finding(None, "undecided", reason, bits)
+    method: Method = "normal form"
     if decision.way == "shared exponent":
+        method = "shared exponent"
         reason = (
             "the exponents are multiples of one another; without the common one the left side is "
             f"the {_more(sign)}."
         )
     elif decision.way == "levels":
+        method = "levels"
         reason = (
             f"taking logarithms on both sides, again and again, the left stays {_more(sign)} "
             f"(intervals of {bits} bits)."
         )
     else:
         reason = f"over common roots the left exponents are {_more(sign)}, level by level."
-    return Finding(sign, decision.way, reason, bits)
+    return Finding(sign, method, reason, bits)

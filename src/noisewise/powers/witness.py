@@ -1,8 +1,8 @@
 """Short proofs of a^b > c^d that anybody can check with small whole numbers.
 
 If a^j > c^k and k / j >= d / b, then a^b = (a^j)^(b/j) > (c^k)^(b/j) >= c^d. As a^b > c^d means
-log a / log c > d / b, such j and k exist: the simplest fraction k / j from d / b up to log a / log c
-(walking the Stern-Brocot tree) makes the shortest of these proofs.
+log a / log c > d / b, such j and k exist: the simplest fraction k / j from d / b up to
+log a / log c (walking down the Stern-Brocot tree) makes the shortest of these proofs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def find_witness(a: Fraction, b: Fraction, c: Fraction, d: Fraction, bits: int) 
 
     Example:
         >>> find_witness(Fraction(2), Fraction(1000000), Fraction(3), Fraction(630000), 64)
-        Witness(j=65, k=41)
+        Witness(j=46, k=29)
     """
     log_a = log_ratio(a.numerator, a.denominator, bits + 64)
     log_c = log_ratio(c.numerator, c.denominator, bits + 64)

@@ -56,6 +56,17 @@ def show_rational(value: Rational) -> str:
     return f"{value.p}/{value.q}"
 
 
+def in_full(value: Value) -> Rational | None:
+    """The value where it is a fraction whose digits can all be shown, else None.
+
+    Example:
+        >>> in_full(Rational(7)), in_full(Rational(7**1000))
+        (Rational(p=7, q=1), None)
+    """
+    fits = isinstance(value, Rational) and value.bits < 3.32 * SHOWN_DIGITS
+    return value if fits and isinstance(value, Rational) else None
+
+
 def show_value(value: Value) -> str:
     """A value as a product of powers.
 
@@ -75,10 +86,10 @@ def show_value(value: Value) -> str:
 
 
 def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, str]:
-    """Digits before the point of x, and its leading digits "d.ddd", cut off; x^scale = prod (p/q)^E.
+    """Digits before the point of x and its leading digits "d.ddd", for x^scale = prod (p/q)^E.
 
-    Both are proved: the number of digits by an exact comparison with a power of ten, the leading
-    digits by an interval. For x < 1 the number of digits is 0 or negative: x < 10^digits.
+    The leading digits are cut off, not rounded. Both are proved: the number of digits by an exact
+    comparison with a power of ten, the leading digits by an interval. For x < 1 the number of digits is 0 or negative: x < 10^digits.
 
     Args:
         terms: ordinary terms of scale * log x.
@@ -152,7 +163,7 @@ def show_interval(x: Interval, digits: int = 6) -> str:
         '1.5'
     """
     mantissa, power = scientific(x)
-    if -5 <= power < 15:
+    if -5 <= power < digits:
         return f"{mantissa * 10.0**power:.{digits}g}"
     return f"{mantissa:.{digits}g}e{power}"
 
@@ -166,12 +177,13 @@ def show_times(log_ratio_interval: Interval) -> str:
         >>> show_times(log_ratio(10**50 + 1, 10**50, 64))
         '1 + 1e-50'
         >>> show_times(Interval(1, 1, 40))
-        '10^477511826979'
+        '10^(4.77512e11)'
     """
     mantissa, power = scientific(log_ratio_interval)
     if power < -6:
         return f"1 + {show_interval(log_ratio_interval)}"
-    if power < 2:
+    if power < 1:
         return f"{math.exp(mantissa * 10.0**power):.6g}"
     tens = log_ratio_interval.over(log_ratio(10, 1, 64), 64)
-    return f"10^{show_interval(tens, 12)}" if power < 12 else f"10^({show_interval(tens)})"
+    shown = show_interval(tens)
+    return f"10^({shown})" if "e" in shown else f"10^{shown}"
