@@ -29,10 +29,10 @@ def carry_out_powers(options: PowersOptions) -> int:
         values: dict[str, Any] = {"order": [e.text for e in chain.expressions], "steps": steps}
         _show(values, str(chain), options.json)
     elif options.explain:
-        found = explain(*texts)
+        found = explain(texts[0], texts[1])
         _show({**_values(found.comparison), **_steps(found)}, str(found), options.json)
     else:
-        comparison = compare(*texts)
+        comparison = compare(texts[0], texts[1])
         _show(_values(comparison), str(comparison), options.json)
     return 0
 

@@ -89,7 +89,8 @@ def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, 
     """Digits before the point of x and its leading digits "d.ddd", for x^scale = prod (p/q)^E.
 
     The leading digits are cut off, not rounded. Both are proved: the number of digits by an exact
-    comparison with a power of ten, the leading digits by an interval. For x < 1 the number of digits is 0 or negative: x < 10^digits.
+    comparison with a power of ten, the leading digits by an interval. For x < 1 the number is 0 or
+    negative: x < 10^digits.
 
     Args:
         terms: ordinary terms of scale * log x.
@@ -103,7 +104,6 @@ def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, 
     value = enclose(terms, 64)
     size = max(0, value.exp + max(value.lo.bit_length(), value.hi.bit_length()))
     bits = 64 + 4 * wanted + size
-    common = ""
     while True:
         ten = log_ratio(10, 1, bits)
         log10 = enclose(terms, bits).over(ten.times(whole(scale, bits), bits), bits)
@@ -112,26 +112,18 @@ def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, 
             power += 1
         elif decide([*terms, Term(-power * scale, 10, 1)]).sign < 0:
             power -= 1
-        tail = enclose([*terms, Term(-power * scale, 10, 1)], bits)
-        common = _common_digits(exp(tail.over(whole(scale, bits), bits), bits), wanted)
-        if common or bits > 4 * (64 + 4 * wanted + size):
-            return power + 1, common or "1"
+        # x / 10^(power - wanted + 1) has `wanted` digits before the point.
+        shifted = [*terms, Term((wanted - 1 - power) * scale, 10, 1)]
+        units = exp(enclose(shifted, bits).over(whole(scale, bits), bits), bits)
+        low, high = (int(end) for end in units.ends())
+        if high == low + 1:
+            # The interval reaches across a whole number: on which side of it is x?
+            low += decide([*shifted, Term(-scale, high, 1)]).sign >= 0
+        if high <= low + 1:
+            digits = str(low)
+            rest = digits[1:].rstrip("0")
+            return power + 1, f"{digits[0]}.{rest}" if rest else digits[0]
         bits *= 2
-
-
-def _common_digits(mantissa: Interval, wanted: int) -> str:
-    """The leading digits in which both ends of an interval within [1, 10) agree."""
-    scale = 10 ** (wanted - 1)
-    low, high = (int(end * scale) for end in mantissa.ends())
-    low = max(low, scale)
-    if low != high:
-        # Exactly a whole number of units: the interval reaches down just below it.
-        if high - low == 1 and mantissa.ends()[1] * scale - high < 1e-6 and high >= scale:
-            low = high
-        else:
-            return ""
-    digits = str(low)
-    return digits[0] + ("." + digits[1:].rstrip("0") if digits[1:].rstrip("0") else "")
 
 
 def scientific(x: Interval) -> tuple[float, int]:
