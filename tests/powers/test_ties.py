@@ -67,12 +67,14 @@ def test_near_ties_from_continued_fractions() -> None:
     """2^p against 3^q: convergents lie below and above the limit by turns."""
     found = convergents(300)
     assert len(str(found[-1][1])) >= 300
+    fooled = 0
     for k, (p, q) in enumerate(found):
         decision = decide([Term(p, 2, 1), Term(-q, 3, 1)])
         assert decision.sign == (-1 if k % 2 == 0 else 1)
         assert decision.bits <= max(128, 5 * q.bit_length())
-    p, q = found[-1]
-    assert p * math.log(2) == q * math.log(3), "floats see a tie"
+        by_floats = p * math.log(2) - q * math.log(3)
+        fooled += (by_floats > 0) - (by_floats < 0) != decision.sign
+    assert fooled > len(found) / 4, "float logarithms must fail here"
 
 
 def test_near_ties_of_fractions() -> None:
@@ -83,9 +85,7 @@ def test_near_ties_of_fractions() -> None:
 
 def test_a_root_and_its_decimals() -> None:
     """2^(1/3) against 150 of its digits, cut off and one unit more."""
-    digits = str(math.isqrt(1))  # a whole number to begin with
     units = round_down_cube_root(2 * 10**450)
-    assert digits == "1"
     assert compare(2, Fraction(1, 3), Fraction(units, 10**150), 1).sign == 1
     assert compare(2, Fraction(1, 3), Fraction(units + 1, 10**150), 1).sign == -1
 

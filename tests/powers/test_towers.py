@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisewise.powers import compare, levels, parse
+from noisewise.powers import compare, levels, order, parse
 from noisewise.powers.intervals import Interval, Unresolved
 from noisewise.powers.levels import Tall, tall
 from noisewise.powers.towers import compare_products, constant_ratio, normal_form
@@ -89,25 +90,28 @@ def test_signs_and_parity_of_towers() -> None:
         parse("(-2)^2^-10^10^10")
 
 
-def test_undecided_is_said_with_its_reason() -> None:
-    """Close towers that share no root: nobody knows a way, and no sign is made up."""
+def test_what_is_common_is_taken_away_before_anything_is_compared() -> None:
     p = 10**40
-    found = compare(f"2^3^(10^{p})", f"2^(3^(10^{p}) * (1 + 1/10^2000))")
-    assert found.sign == -1  # a rational multiple is seen
-    hard = compare("2^(2^10^4000) * 3^(3^10^4000)", "3^(3^10^4000) * 5")
-    assert hard.sign == 1  # what is common is taken away before anything is compared
-    x, y = "10^10^10", "10^(10^10)"
-    assert compare(f"(2^{x} * 3^{x})^2^{x}", f"6^(2^{y} * {y})").sign == 0
-
-
-def test_undecided_towers() -> None:
-    """The exponents agree in far more digits than the intervals have."""
+    assert compare(f"2^3^(10^{p})", f"2^(3^(10^{p}) * (1 + 1/10^2000))").sign == -1
+    assert compare("2^(2^10^4000) * 3^(3^10^4000)", "3^(3^10^4000) * 5").sign == 1
     x, y = "3^(7^(10^5000))", "5^(11^(10^5000))"
-    found = compare(f"2^({x} * 1.5)", f"3^({x})")
-    assert found.sign == -1
-    assert compare(x, y).sign == -1
-    tied = compare(f"2^({x}) * 5^({y})", f"5^({y}) * 2^({x}) * 7^(1/10^2000)")
-    assert tied.sign == -1
+    assert compare(f"2^({x}) * 5^({y})", f"5^({y}) * 2^({x}) * 7^(1/10^2000)").sign == -1
+
+
+def test_undecided_is_said_with_its_reason_and_no_sign_is_made_up() -> None:
+    """The square roots of 2 and 3 as exponents, against their sum to 2000 decimals."""
+    scale = 10**2100
+    roots = math.isqrt(2 * scale**2) + math.isqrt(3 * scale**2)
+    left = "2^(2^(1/2)) * 2^(3^(1/2))"
+    near = compare(left, f"2^({roots // 10**2000}/{scale // 10**2000})")
+    assert near.sign == 1
+    found = compare(left, f"2^({roots // 10**100}/{scale // 10**100})")
+    assert found.sign is None
+    assert found.symbol == "?"
+    assert "undecided" in found.reason
+    assert found.ln_ratio is None
+    with pytest.raises(ValueError, match="no order was found"):
+        order([left, f"2^({roots // 10**100}/{scale // 10**100})"])
 
 
 def test_constant_ratios() -> None:
@@ -115,13 +119,13 @@ def test_constant_ratios() -> None:
     assert constant_ratio(x, y) == Rational(2)
     assert constant_ratio(x, parse("3^10^20").value) is None
     sums = normal_form((*as_product(x).factors, *as_product(x).factors))
-    assert sums == [(2, [(Rational(4 * 10**20), Rational(1))])]
+    assert sums == [(4, [(Rational(2 * 10**20), Rational(1))])]
 
 
 LEVEL_ONE = st.fractions(min_value=4200, max_value=9000, max_denominator=50)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=15)
 @given(LEVEL_ONE, LEVEL_ONE, st.sampled_from([1, -1]))
 def test_sums_of_exponentials_against_mpmath(a: object, b: object, sign: int) -> None:
     """e^a + e^b and e^a - e^b, kept as exponentials because they are too large."""
@@ -129,7 +133,7 @@ def test_sums_of_exponentials_against_mpmath(a: object, b: object, sign: int) ->
     x, y = (levels.exp(tall(_interval(v)), bits) for v in (a, b))
     assert x.level == y.level == 1
     y = y if sign > 0 else levels.opposite(y)
-    with mpmath.workprec(20000):
+    with mpmath.workprec(14000):
         truth = mpmath.exp(_mpf(a)) + sign * mpmath.exp(_mpf(b))
         if truth == 0:
             with pytest.raises(Unresolved):
