@@ -38,7 +38,7 @@ def test_reading_more_digits_than_python_allows() -> None:
     with pytest.raises(ValueError, match="4300"):
         int(digits)
     assert read_digits(digits) == expected
-    assert _read_by_halves(digits, {400: 10**400}) == expected  # also where flint would read
+    assert _read_by_halves(digits, {400: 5**400}) == expected  # also where flint would read
 
 
 @settings(deadline=None)

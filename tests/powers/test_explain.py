@@ -66,7 +66,7 @@ def test_the_family_over_fractions() -> None:
     assert lines("proof", "5/2", "7/2", "7/2", "5/2")  # e lies between: another way
 
 
-FACTORS = st.fractions(min_value=Fraction(11, 10), max_value=30, max_denominator=9)
+FACTORS = st.fractions(min_value=Fraction(10, 9), max_value=30, max_denominator=9)
 COUNTS = st.integers(1, 400)
 
 

@@ -45,27 +45,29 @@ def read_digits(digits: str) -> int:
     module = flint()
     if module is not None and len(digits) > _CHUNK:
         return int(module.fmpz(digits))
-    powers = {_CHUNK: 10**_CHUNK}
-    return _read_by_halves(digits, powers)
+    return _read_by_halves(digits, {_CHUNK: 5**_CHUNK})
 
 
 def _read_by_halves(digits: str, powers: dict[int, int]) -> int:
-    """Split at _CHUNK * 2^k digits from the right, so that few powers of ten are needed."""
+    """Split at _CHUNK * 2^k digits from the right, so that few powers of five are needed.
+
+    A power of ten is one of five, shifted: a third of the multiplication is saved.
+    """
     if len(digits) <= _CHUNK:
         return int(digits)
     low = _CHUNK
     while 2 * low < len(digits):
         low *= 2
     if low not in powers:
-        powers[low] = _power_of_ten(low, powers)
+        powers[low] = _power_of_five(low, powers)
     high = _read_by_halves(digits[:-low], powers)
-    return high * powers[low] + _read_by_halves(digits[-low:], powers)
+    return (high * powers[low] << low) + _read_by_halves(digits[-low:], powers)
 
 
-def _power_of_ten(exponent: int, powers: dict[int, int]) -> int:
+def _power_of_five(exponent: int, powers: dict[int, int]) -> int:
     half = exponent // 2
     if half not in powers:
-        powers[half] = _power_of_ten(half, powers)
+        powers[half] = _power_of_five(half, powers)
     return powers[half] ** 2
 
 
@@ -80,6 +82,19 @@ def gcd(a: int, b: int) -> int:
     if module is not None and min(a.bit_length(), b.bit_length()) > _FLINT_BITS:
         return int(module.fmpz(a).gcd(module.fmpz(b)))
     return math.gcd(a, b)
+
+
+def power(n: int, k: int) -> int:
+    """The whole number n^k, by flint where it is there and the result is large.
+
+    Example:
+        >>> power(3, 4)
+        81
+    """
+    module = flint()
+    if module is not None and n.bit_length() * k > _FLINT_BITS:
+        return int(module.fmpz(n) ** k)
+    return n**k
 
 
 def remove(n: int, q: int) -> tuple[int, int]:
@@ -135,6 +150,10 @@ def exact_root(n: int, k: int) -> int | None:
     twos, odd = remove(n, 2)
     if k > n.bit_length() or twos % k:
         return None  # 2^k > n, or 2 divides n a number of times that k does not divide
+    module = flint()
+    if module is not None and n.bit_length() > _FLINT_BITS:
+        root = module.fmpz(n).root(k)
+        return int(root) if root**k == n else None
     bits = -(-odd.bit_length() // k)  # a root g of odd has g < 2^bits
     for candidate in _roots_mod(odd, k, bits):
         if candidate.bit_length() <= bits and candidate**k == odd:

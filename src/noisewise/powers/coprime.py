@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from noisewise.powers.big import exact_root, gcd, remove
+from noisewise.powers.big import exact_root, gcd, power, remove
 
 # A product whose residue differs from 1 is not 1: most inequalities are proved by these alone.
 _PRIMES = (2**61 - 1, 2**89 - 1, 2**107 - 1)
@@ -136,6 +136,6 @@ def common_root(a: int, b: int, c: int, d: int) -> tuple[int, int, int] | None:
     if i > a.bit_length() or j > c.bit_length():
         return None
     g = exact_root(a, i) if i >= j else exact_root(c, j)
-    if g is None or g**i != a or g**j != c:
+    if g is None or (power(g, j) != c if i >= j else power(g, i) != a):
         return None
     return g, i, j

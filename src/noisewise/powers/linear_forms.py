@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from noisewise.powers.big import power
 from noisewise.powers.coprime import common_root, exponent_sums, residues_differ
 from noisewise.powers.intervals import Interval, whole
 from noisewise.powers.logarithms import log_ratio
@@ -94,8 +95,8 @@ def _worked_out(terms: Sequence[Term]) -> Decision:
     left = right = 1
     for exponent, p, q in terms:
         above, below = (p, q) if exponent > 0 else (q, p)
-        left *= above ** abs(exponent)
-        right *= below ** abs(exponent)
+        left *= power(above, abs(exponent))
+        right *= power(below, abs(exponent))
     sign = (left > right) - (left < right)
     return Decision(sign, 0, log_ratio(left, right, FIRST_BITS))
 

@@ -190,7 +190,7 @@ def _of_plain(
     decision: TowerDecision, plain: Decision, powers: tuple[Power | None, Power | None]
 ) -> Finding:
     if plain.sign == 0:
-        tie = _tie(powers) if powers[0] and powers[1] else None
+        tie = _tie(powers, plain.root) if powers[0] and powers[1] else None
         zero = Interval(0, 0, 0)
         if tie:
             return Finding(0, "common root", tie, ln_ratio=zero)
@@ -221,7 +221,9 @@ def _form(powers: tuple[Power | None, Power | None]) -> str:
     return "ln(left / right)"
 
 
-def _tie(powers: tuple[Power | None, Power | None]) -> str | None:
+def _tie(
+    powers: tuple[Power | None, Power | None], known: tuple[int, int, int] | None
+) -> str | None:
     """With a = g^i, c = g^j: b / d = j / i in lowest terms."""
     left, right = powers
     assert left
@@ -231,10 +233,13 @@ def _tie(powers: tuple[Power | None, Power | None]) -> str | None:
         c, d = Rational(c.q, c.p), Rational(-d.p, d.q)
     fraction = rational(b.p * d.q, b.q * d.p)
     i, j = fraction.q, fraction.p
-    roots = [exact_root(n, i) for n in (a.p, a.q)]
-    if None in roots or i > 64 * a.bits:
-        return None
-    root = Rational(roots[0] or 1, roots[1] or 1)
+    if known and a.q == 1 and known[1] == i:
+        root = Rational(known[0])
+    else:
+        p, q = exact_root(a.p, i), exact_root(a.q, i)
+        if p is None or q is None:
+            return None
+        root = Rational(p, q)
     whole = rational(b.p * i, b.q)
     g = show_rational(root)
     g = f"({g})" if root.q != 1 else g
