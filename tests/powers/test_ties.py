@@ -50,7 +50,7 @@ def test_ties_of_integers_fractions_and_roots(left: str) -> None:
 
 
 def convergents(digits: int) -> list[tuple[int, int]]:
-    """Fractions p / q near log 3 / log 2 with |p log 2 - q log 3| < 1 / q, up to q of so many digits."""
+    """Fractions p / q with |p log 2 - q log 3| < 1 / q, up to q of so many digits."""
     with mpmath.workdps(2 * digits + 50):
         x = mpmath.log(3) / mpmath.log(2)
         p, q, p0, q0 = 1, 0, 0, 1
