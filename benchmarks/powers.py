@@ -12,6 +12,7 @@ python-flint is installed; plain noisewise uses the standard library alone.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -72,10 +73,10 @@ def peer_versions(python: str) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def ask(name: str, tool: str, arguments: object) -> harness.Values:
+def ask(name: str, tool: str, arguments: argparse.Namespace) -> harness.Values:
     """One question to one tool: the outcome, and the seconds of each repetition."""
-    limit, memory = arguments.limit, arguments.memory  # type: ignore[attr-defined]
-    python = sys.executable if tool == "noisewise" else arguments.peer_python  # type: ignore
+    limit, memory = arguments.limit, arguments.memory
+    python = sys.executable if tool == "noisewise" else arguments.peer_python
     environment = {**os.environ, "PYTHONPATH": str(harness.ROOT / "src")}
     command = [python, str(TOOL_FILE), tool.removesuffix(" with flint"), name]
 
@@ -164,7 +165,8 @@ def shown(cell: harness.Cell) -> str:
     outcome = str(cell.values["outcome"])
     if outcome != "right":
         return outcome
-    return figure(summarise([[1000 * s for s in seconds(cell)]]).median)  # type: ignore[union-attr]
+    summary = summarise([[1000 * s for s in seconds(cell)]])
+    return figure(summary.median if summary else None)
 
 
 if __name__ == "__main__":

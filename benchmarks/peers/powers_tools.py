@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -22,9 +23,9 @@ MAX_REPEATS, MAX_SECONDS = 15, 1.0
 Sign = int | None
 
 
-def of(difference: object) -> Sign:
-    """The sign of something that compares with 0."""
-    return (difference > 0) - (difference < 0)  # type: ignore[operator]
+def of(difference: int) -> Sign:
+    """-1, 0 or 1."""
+    return (difference > 0) - (difference < 0)
 
 
 def noisewise(case: Case) -> Sign:
@@ -64,9 +65,9 @@ def sympy(case: Case) -> Sign:
     """Unevaluated powers, compared by sympy."""
     import sympy as sp
 
-    values = []
+    values: list[Any] = []
     for numbers in (case.left, case.right):
-        value = sp.Integer(numbers[-1])
+        value: Any = sp.Integer(numbers[-1])
         for base in reversed(numbers[:-1]):
             value = sp.Pow(base, value, evaluate=False)
         values.append(value)
@@ -89,8 +90,9 @@ def mpmath(case: Case) -> Sign:
 
 def mpmath_iv(case: Case) -> Sign:
     """Intervals of 50 digits, over logarithms."""
-    from mpmath import iv
+    from mpmath import iv as intervals
 
+    iv: Any = intervals
     iv.dps = 50
     x, y = (
         _tower(numbers[1:], iv.mpf) * iv.log(iv.mpf(numbers[0]))
@@ -116,7 +118,7 @@ def flint(case: Case) -> Sign:
     return None
 
 
-def _tower(numbers: tuple[int, ...], kind: Callable) -> object:
+def _tower(numbers: tuple[int, ...], kind: Callable[[Any], Any]) -> Any:  # noqa: ANN401 (each tool's own numbers)
     value = kind(numbers[-1])
     for base in reversed(numbers[:-1]):
         value = kind(base) ** value
