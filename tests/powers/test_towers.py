@@ -167,3 +167,15 @@ def test_levels_are_compared_across_heights() -> None:
     assert levels.compare(Tall(-1, 3, three), Tall(-1, 3, four), 64) == 1
     assert levels.compare(Tall(1, 2, three), Tall(1, 2, three), 64) is None
     assert levels.compare(Tall(1, 1, Interval(-1, 1, 0)), tall(Interval(1, 1, 0)), 64) is None
+
+
+def test_questions_do_not_double_with_every_level() -> None:
+    """6 and 12 have two coprime parts: asked naively, sixty levels would be 2^60 questions."""
+    six, twelve = "^".join(["6"] * 60), "^".join(["12"] * 60)
+    assert compare(six, twelve).sign == -1
+    assert compare(f"6^{six}", f"12^{six}").sign == -1
+    assert compare(f"(6*{six})^{six}", f"(12*{six})^{six}").sign == -1
+    nested = "(2^3^10^10^10 * 6^10^10^10)"
+    for _ in range(12):
+        nested = f"(6^{nested} * 12^{nested})" if len(nested) < 3000 else nested
+    assert compare(nested, f"{nested} * 2").sign == -1

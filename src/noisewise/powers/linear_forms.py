@@ -54,7 +54,8 @@ def decide(terms: Sequence[Term]) -> Decision:
         >>> decide([Term(1000000, 27, 1), Term(-1500000, 9, 1)]).root
         (3, 3, 2)
     """
-    written = _close_together([term for term in terms if term.exponent and term.p != term.q])
+    terms = _merged(terms)
+    written = _close_together(terms)
     if not written:
         return Decision(0, 0, Interval(0, 0, 0))
     bits, known_to_differ = FIRST_BITS, False
@@ -83,6 +84,14 @@ def enclose(terms: Sequence[Term], bits: int) -> Interval:
     for exponent, p, q in terms:
         total = total.plus(whole(exponent, bits).times(log_ratio(p, q, bits), bits), bits)
     return total
+
+
+def _merged(terms: Sequence[Term]) -> list[Term]:
+    """Terms of one base taken together; what is 0 left out."""
+    exponents: dict[tuple[int, int], int] = {}
+    for exponent, p, q in terms:
+        exponents[p, q] = exponents.get((p, q), 0) + exponent
+    return [Term(e, p, q) for (p, q), e in exponents.items() if e and p != q]
 
 
 def _size(terms: Sequence[Term]) -> int:

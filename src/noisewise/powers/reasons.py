@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from noisewise.powers.big import exact_root
-from noisewise.powers.intervals import Interval
-from noisewise.powers.linear_forms import Decision, enclose
+from noisewise.powers.intervals import Interval, whole
+from noisewise.powers.linear_forms import Decision, decide
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.parser import Expression
 from noisewise.powers.towers import PRECISIONS, TowerDecision, compare_products, plain_terms
@@ -122,8 +122,7 @@ def _ratio(x: Value, y: Value, sign: int | None) -> Interval | None:
         return None
     if sign == 0:
         return Interval(0, 0, 0)
-    value = enclose(plain[0], 64)
-    return value.over(Interval(plain[1], plain[1], 0), 64)
+    return decide(plain[0]).value.over(whole(plain[1], 64), 64)
 
 
 # --------------------------------------------------------------------------------- plain reasons
@@ -199,8 +198,7 @@ def _of_plain(
             "have the same exponents."
         )
         return Finding(0, "coprime base", reason, ln_ratio=zero)
-    scale = Interval(decision.scale, decision.scale, 0)
-    ratio = plain.value.over(scale, 64)
+    ratio = plain.value.over(whole(decision.scale, 64), 64)
     if plain.bits == 0:
         reason = f"worked out to the last digit, the left is {_more(plain.sign)}."
         return Finding(plain.sign, "computed", reason, 0, ratio)

@@ -12,7 +12,7 @@ about towers is decided by these: then the answer is None.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from noisewise.powers import levels
 from noisewise.powers.coprime import coprime_base, valuations
@@ -71,29 +71,44 @@ def plain_terms(factors: Sequence[Factor]) -> tuple[list[Term], int] | None:
     return terms, scale
 
 
-def compare_products(x: Value, y: Value) -> TowerDecision:
+# Answers about pairs of values that came up before: without it, questions double with every level.
+Memo = dict[tuple[str, Value, Value], Any]
+
+
+def compare_products(x: Value, y: Value, memo: Memo | None = None) -> TowerDecision:
     """The sign of log x - log y for positive values.
+
+    Args:
+        x: a value above 0.
+        y: a value above 0.
+        memo: answers to questions inside this one; for the recursion.
 
     Example:
         >>> from noisewise.powers.parser import parse
         >>> compare_products(parse("10^10^10^10").value, parse("10^10^10^11").value).sign
         -1
     """
-    if x == y:
-        return TowerDecision(0, "normal form")
+    memo = {} if memo is None else memo
+    key = ("compare", x, y)
+    if key not in memo:
+        memo[key] = TowerDecision(0, "normal form") if x == y else _compared(x, y, memo)
+    return memo[key]
+
+
+def _compared(x: Value, y: Value, memo: Memo) -> TowerDecision:
     factors = (*as_product(x).factors, *as_product(inverse(y)).factors)
     plain = plain_terms(factors)
     if plain is not None:
         return _plain(plain)
-    groups = shared_exponents(factors)
+    groups = shared_exponents(factors, memo)
     signs = {group.sign for group in groups}
     if len(signs) < 2:
         return TowerDecision(signs.pop() if signs else 0, "shared exponent")
     sign = _by_levels(groups, PRECISIONS[0])
     if sign is not None:
         return TowerDecision(sign, "levels", PRECISIONS[0])
-    sums = normal_form(factors)
-    sign = None if sums is None else _by_normal_form(sums)
+    sums = normal_form(factors, memo)
+    sign = None if sums is None else _by_normal_form(sums, memo)
     if sign is not None:
         return TowerDecision(sign, "normal form")
     return _by_rising_precision(factors, groups)
@@ -126,7 +141,7 @@ class Group(NamedTuple):
     sign: int
 
 
-def shared_exponents(factors: Sequence[Factor]) -> list[Group]:
+def shared_exponents(factors: Sequence[Factor], memo: Memo | None = None) -> list[Group]:
     """The sum of E log n, with exponents that are rational multiples of each other taken together.
 
     Each group's sum of logarithms has an exact sign; those that are 0 are left out.
@@ -137,10 +152,11 @@ def shared_exponents(factors: Sequence[Factor]) -> list[Group]:
         >>> [group.sign for group in shared_exponents(as_product(x.value).factors)]
         [1]
     """
+    memo = {} if memo is None else memo
     heads: list[tuple[Value, list[Factor]]] = []
     for factor in factors:
         for head, members in heads:
-            ratio = constant_ratio(factor.exponent, head)
+            ratio = constant_ratio(factor.exponent, head, memo)
             if ratio is not None:
                 members.append(Factor(factor.base, ratio))
                 break
@@ -211,51 +227,57 @@ def _term(factor: Factor, bits: int) -> Tall:
 Sums = list[tuple[int, list[tuple[Rational, Value]]]]  # (q, terms (coefficient, tower or ONE))
 
 
-def normal_form(factors: Sequence[Factor]) -> Sums | None:
+def normal_form(factors: Sequence[Factor], memo: Memo | None = None) -> Sums | None:
     """A product over the coprime base of its bases: q^(sum of coefficient * tower), zeros left out.
 
     Towers of rational ratio are gathered in one. No sum left means that the product is 1. None
     where the bases are too large for it.
     """
+    memo = {} if memo is None else memo
     if sum(f.base.bit_length() for f in factors) > _MAX_COPRIME_BITS:
         return None
     base = coprime_base(f.base for f in factors)
     rows = [valuations(f.base, base) for f in factors]
+    places, heads = _heads([f.exponent for f in factors], memo)
     sums = []
     for j, q in enumerate(base):
-        terms = [
-            (Rational(row[j]), factor.exponent)
-            for row, factor in zip(rows, factors, strict=True)
-            if row[j]
-        ]
-        gathered = _gathered(terms)
+        totals = [Rational(0)] * len(heads)
+        for row, (head, ratio) in zip(rows, places, strict=True):
+            totals[head] = plus(totals[head], _product(Rational(row[j]), ratio))
+        gathered = [(c, tower) for c, tower in zip(totals, heads, strict=True) if c.p]
         if gathered:
             sums.append((q, gathered))
     return sums
 
 
-def _gathered(terms: Sequence[tuple[Rational, Value]]) -> list[tuple[Rational, Value]]:
-    """A sum of coefficient * tower with towers of rational ratio put together."""
-    groups: list[tuple[Rational, Value]] = []
-    for given, exponent in terms:
-        coefficient, tower = given, exponent
-        if isinstance(tower, Rational):
-            coefficient, tower = _product(coefficient, tower), ONE
-        for k, (have, head) in enumerate(groups):
-            ratio = constant_ratio(tower, head)
+def _heads(
+    exponents: Sequence[Value], memo: Memo
+) -> tuple[list[tuple[int, Rational]], list[Value]]:
+    """Each exponent as (place of a head, its ratio to that head), and the heads."""
+    places: list[tuple[int, Rational]] = []
+    heads: list[Value] = []
+    for given in exponents:
+        ratio: Rational | None = None
+        tower = ONE if isinstance(given, Rational) else given
+        for k, head in enumerate(heads):
+            ratio = constant_ratio(tower, head, memo)
             if ratio is not None:
-                groups[k] = (plus(have, _product(coefficient, ratio)), head)
+                places.append((k, ratio))
                 break
         else:
-            groups.append((coefficient, tower))
-    return [(c, tower) for c, tower in groups if c.p]
+            places.append((len(heads), ONE))
+            heads.append(tower)
+        if isinstance(given, Rational):
+            place, ratio = places[-1]
+            places[-1] = (place, _product(ratio, given))
+    return places, heads
 
 
 def _product(x: Rational, y: Rational) -> Rational:
     return rational(x.p * y.p, x.q * y.q)
 
 
-def constant_ratio(x: Value, y: Value) -> Rational | None:
+def constant_ratio(x: Value, y: Value, memo: Memo | None = None) -> Rational | None:
     """The quotient x / y where the two are seen to be a rational multiple of each other.
 
     Example:
@@ -265,8 +287,16 @@ def constant_ratio(x: Value, y: Value) -> Rational | None:
     """
     if isinstance(x, Rational) and isinstance(y, Rational):
         return _product(x, Rational(y.q, y.p) if y.p > 0 else Rational(-y.q, -y.p))
+    memo = {} if memo is None else memo
+    key = ("ratio", x, y)
+    if key not in memo:
+        memo[key] = _ratio(x, y, memo)
+    return memo[key]
+
+
+def _ratio(x: Value, y: Value, memo: Memo) -> Rational | None:
     a, b = as_product(x), as_product(inverse(y))
-    sums = normal_form((*a.factors, *b.factors))
+    sums = normal_form((*a.factors, *b.factors), memo)
     if sums is None:
         return None
     factors = []
@@ -277,15 +307,15 @@ def constant_ratio(x: Value, y: Value) -> Rational | None:
     return written(settled(a.sign * b.sign, tuple(factors)), EAGER_BITS)
 
 
-def _by_normal_form(sums: Sums) -> int | None:
+def _by_normal_form(sums: Sums, memo: Memo) -> int | None:
     """A sign where the sums agree in theirs."""
-    signs = {_sign_of_sum(terms) for _, terms in sums}
+    signs = {_sign_of_sum(terms, memo) for _, terms in sums}
     if None in signs or len(signs - {0}) > 1:
         return None
     return sum(s for s in signs if s)
 
 
-def _sign_of_sum(terms: Sequence[tuple[Rational, Value]]) -> int | None:
+def _sign_of_sum(terms: Sequence[tuple[Rational, Value]], memo: Memo) -> int | None:
     """The sign of a sum of coefficient * tower; None where it stays open."""
     values = [times(c, tower) for c, tower in terms]
     signs = {value.sign for value in values}
@@ -294,7 +324,7 @@ def _sign_of_sum(terms: Sequence[tuple[Rational, Value]]) -> int | None:
     if len(values) == 2:
         # x - y is a question of one level less, and has an exact answer more often.
         x, y = values if values[0].sign > 0 else reversed(values)
-        return compare_products(x, negative(y)).sign
+        return compare_products(x, negative(y), memo).sign
     for bits in PRECISIONS[:2]:
         try:
             above = [log_of(v, bits) for v in values if v.sign > 0]
