@@ -178,16 +178,21 @@ def _odd_root_mod(odd: int, k: int, width: int) -> int:
     """The one g with g^k = odd (mod 2^width), for odd k."""
     if k == 1:
         return odd % (1 << width)
-    # y -> y (1 + (1 - odd y^k) / k) doubles the correct bits of y = odd^(-1/k); y = 1 has one bit.
-    y, have = 1, 1
-    while have < width:
-        have = min(2 * have, width)
-        mask = (1 << have) - 1
-        rest = (1 - (odd & mask) * _power_mod(y, k, mask)) & mask
-        y = y * (1 + (rest * pow(k, -1, 1 << have) & mask)) & mask
-    # g = odd y^(k-1), since odd y^k = 1 gives (odd y^(k-1))^k = odd (odd y^k)^(k-1).
-    mask = (1 << width) - 1
-    return (odd & mask) * _power_mod(y, k - 1, mask) & mask
+    # y -> y + y (1 - odd y^k) / k doubles the correct bits of y = odd^(-1/k); y = 1 has one bit.
+    # The difference begins where the correct bits end, so that only its upper half is multiplied.
+    y, have, half = 1, 1, width // 2 + 1
+    while have < half:
+        wider = min(2 * have, half)
+        mask, low = (1 << wider) - 1, (1 << (wider - have)) - 1
+        rest = ((1 - (odd & mask) * _power_mod(y, k, mask)) & mask) >> have
+        y += ((y & low) * (rest * pow(k, -1, low + 1) & low) & low) << have
+        have = wider
+    # The last step is made on g = odd y^(k-1) = 1 / y itself: g -> g + (odd - g^k) y^(k-1) / k.
+    mask, full, low = (1 << half) - 1, (1 << width) - 1, (1 << (width - half)) - 1
+    g = (odd & mask) * _power_mod(y, k - 1, mask) & mask
+    rest = ((odd - _power_mod(g, k, full)) & full) >> half
+    step = (rest * _power_mod(y & low, k - 1, low) & low) * pow(k, -1, low + 1) & low
+    return g + (step << half)
 
 
 def _power_mod(y: int, k: int, mask: int) -> int:

@@ -136,6 +136,11 @@ def scientific(x: Interval) -> tuple[float, int]:
     m = x.lo if abs(x.lo) > abs(x.hi) else x.hi
     if m == 0:
         return 0.0, 0
+    size = x.exp + m.bit_length()
+    if abs(size) < 1000:
+        cut = max(0, m.bit_length() - 60)
+        shown = f"{math.ldexp(m >> cut, x.exp + cut):.11e}"
+        return float(shown.partition("e")[0]), int(shown.partition("e")[2])
     bits = 64 + abs(x.exp).bit_length()
     log10 = log_ratio(abs(m), 1, bits, x.exp).over(log_ratio(10, 1, bits), bits)
     power = log10.lo << log10.exp if log10.exp >= 0 else log10.lo >> -log10.exp
