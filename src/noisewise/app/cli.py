@@ -34,6 +34,7 @@ Measure the noise, then decide: a folder of pictures becomes a generator of one 
   sample    RUN               draw pictures
   evaluate  RUN               distance with interval and floor, copies, time a picture
   report    RUN               one self-contained page about it all
+  powers    POWER POWER       which is larger, exactly: "10^11" "11^10"
 
   noisewise COMMAND --help    the flags of a command
   noisewise --version
@@ -45,7 +46,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after savi
 # The system takes no more bytes: full disk, quota, file size limit; or none there at all.
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report")
+_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report", "powers")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,10 +78,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, words: Sequence[str]) -> int:
     """Parse and carry out one known command."""
     where = f"noisewise {command}"
+    if command == "powers":
+        return _run_powers(where, words)
     options = parsed(where, lambda: _parse(command, words))
     if isinstance(options, int):
         return options
     return guarded(where, lambda: _carry_out(options, words))
+
+
+def _run_powers(where: str, words: Sequence[str]) -> int:
+    """The one command that needs neither pictures nor a run."""
+    from noisewise.app.powers_options import parse_powers
+
+    options = parsed(where, lambda: parse_powers(words))
+    if isinstance(options, int):
+        return options
+    from noisewise.app.powers_command import carry_out_powers
+
+    return guarded(where, lambda: carry_out_powers(options))
 
 
 def _parse(command: str, words: Sequence[str]) -> Options:

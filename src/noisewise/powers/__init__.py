@@ -1,0 +1,26 @@
+"""Which of two powers is larger, exactly, however large they are.
+
+Standard library only; python-flint is used for very long numbers where it is installed.
+"""
+
+from __future__ import annotations
+
+from noisewise.powers.comparison import Comparison, compare
+from noisewise.powers.crossing import crossing
+from noisewise.powers.explanation import Explanation, Step, explain
+from noisewise.powers.ordering import Chain, order
+from noisewise.powers.parser import Expression, PowersSyntaxError, parse
+
+__all__ = [
+    "Chain",
+    "Comparison",
+    "Explanation",
+    "Expression",
+    "PowersSyntaxError",
+    "Step",
+    "compare",
+    "crossing",
+    "explain",
+    "order",
+    "parse",
+]

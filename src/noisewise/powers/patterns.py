@@ -1,0 +1,161 @@
+"""Level two of an explanation: a table in which the answer is seen."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import NamedTuple
+
+from noisewise.powers.comparison import Comparison
+from noisewise.powers.crossing import crossing
+from noisewise.powers.intervals import Interval
+from noisewise.powers.linear_forms import Term, decide
+from noisewise.powers.logarithms import log_ratio
+from noisewise.powers.parser import Expression
+from noisewise.powers.reasons import order
+from noisewise.powers.values import Product, Rational, Value
+from noisewise.powers.wording import shorten, show_interval, show_rational, show_value, show_whole
+
+_ROWS = 8
+_SYMBOLS = {-1: "<", 0: "=", 1: ">"}
+_MAX_TABLE_BITS = 3000  # of the bases in a table
+
+
+class Swapped(NamedTuple):
+    """n^(n+m) against (n+m)^n, m > 0; `mirrored` where the larger base stands on the left."""
+
+    n: Rational
+    m: Rational
+    mirrored: bool
+
+
+def swapped(left: Expression, right: Expression) -> Swapped | None:
+    """The family x^y against y^x, with the smaller of the two as n.
+
+    Example:
+        >>> from noisewise.powers.parser import parse
+        >>> swapped(parse("11^10"), parse("10^11")).mirrored
+        True
+    """
+    a, b, c, d = left.base, left.exponent, right.base, right.exponent
+    if not all(isinstance(v, Rational) for v in (a, b, c, d)):
+        return None
+    assert isinstance(a, Rational)
+    assert isinstance(b, Rational)
+    if a != d or b != c or a == b or a.sign < 0 or b.sign < 0:
+        return None
+    mirrored = order(a, b) > 0
+    n, larger = (b, a) if mirrored else (a, b)
+    m = Rational(larger.p - n.p) if n.q == larger.q == 1 else _difference(larger, n)
+    return Swapped(n, m, mirrored)
+
+
+def _difference(x: Rational, y: Rational) -> Rational:
+    found = Fraction(x.p, x.q) - Fraction(y.p, y.q)
+    return Rational(found.numerator, found.denominator)
+
+
+def pattern(left: Expression, right: Expression, found: Comparison) -> list[str]:
+    """Lines of a table; none where there is no pattern to see, or no need of one."""
+    family = swapped(left, right)
+    if family and family.m.q == 1 and family.m.p <= 10**6:
+        return family_table(family)
+    if isinstance(left.value, Product) and isinstance(right.value, Product):
+        if not (left.value.is_plain and right.value.is_plain):
+            return ladder(left, right)
+    if found.method in ("logarithms", "common root", "computed"):
+        return exchange_table(left, right)
+    return []
+
+
+def family_table(family: Swapped) -> list[str]:
+    """n^(n+m) against (n+m)^n over small n, and where the sides cross."""
+    m = family.m.p
+    rows = [("n", f"n^(n+{m})", "", f"(n+{m})^n")]
+    for n in range(_ROWS):
+        x, y = n ** (n + m), (n + m) ** n
+        rows.append((str(n), show_whole(x), _SYMBOLS[(x > y) - (x < y)], show_whole(y)))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = ["  ".join(t.rjust(w) for t, w in zip(row, widths, strict=True)) for row in rows]
+    dots = "" if m == 2 else "..."
+    return [
+        *lines,
+        f"Over the real numbers the sides cross once, at n = {crossing(12, m=m)}{dots};",
+        f"from n = 3 on n^(n+{m}) stays the larger side.",
+    ]
+
+
+def exchange_table(left: Expression, right: Expression) -> list[str]:
+    """How many factors c a factor a is worth, for a^b against c^d with a, c > 1."""
+    a, b, c, d = left.base, left.exponent, right.base, right.exponent
+    if not (
+        isinstance(a, Rational)
+        and isinstance(b, Rational)
+        and isinstance(c, Rational)
+        and isinstance(d, Rational)
+    ):
+        return []
+    one = Rational(1)
+    if one in (b, d):
+        return []
+    if order(a, one) <= 0 or order(c, one) <= 0 or b.sign <= 0 or d.sign <= 0:
+        return []
+    if max(a.bits, c.bits) > _MAX_TABLE_BITS:
+        return []
+    shown_a, shown_c = _base(a), _base(c)
+    lines = []
+    for j in range(1, _ROWS - 1):
+        k = _steps(a, c, j)
+        middle = f"{shown_a}^{j}"
+        tie = decide([Term(j, a.p, a.q), Term(-k, c.p, c.q)]).sign == 0
+        between = f"{shown_c}^{k} <= {middle} < {shown_c}^{k + 1}"
+        lines.append(f"{middle} = {shown_c}^{k}" if tie else between)
+    worth = log_ratio(a.p, a.q, 64).over(log_ratio(c.p, c.q, 64), 64)
+    total = Interval(b.p, b.p, 0).over(Interval(b.q, b.q, 0), 128).times(worth, 64)
+    lines.append(
+        f"A factor {show_rational(a)} is worth ln {shown_a} / ln {shown_c} = "
+        f"{show_interval(worth, 10)} factors {show_rational(c)};"
+    )
+    lines.append(
+        f"{show_rational(b)} of them are worth about {show_interval(total, 10)}, against "
+        f"{show_rational(d)} on the right."
+    )
+    return lines
+
+
+def _steps(a: Rational, c: Rational, j: int) -> int:
+    """The largest k with c^k <= a^j, exactly."""
+    ratio = log_ratio(a.p, a.q, 64).over(log_ratio(c.p, c.q, 64), 64)
+    k = int(j * ratio.ends()[0])
+    while decide([Term(j, a.p, a.q), Term(-(k + 1), c.p, c.q)]).sign >= 0:
+        k += 1
+    return k
+
+
+def _base(x: Rational) -> str:
+    shown = show_rational(x)
+    return shown if shown.isdigit() else f"({shown})"
+
+
+def ladder(left: Expression, right: Expression) -> list[str]:
+    """Logarithms on both sides, one step below the other."""
+    lines = [f"{shorten(left.text)}  against  {shorten(right.text)}"]
+    x, y = left.value, right.value
+    for depth in range(1, 5):
+        if not (_single(x) and _single(y)):
+            break
+        assert isinstance(x, Product)
+        assert isinstance(y, Product)
+        (m, e), (n, f) = ((v.factors[0].base, v.factors[0].exponent) for v in (x, y))
+        about = "about " if depth > 1 else ""  # what a logarithm of the first factor adds
+        sides = (
+            f"{about}({shorten(show_value(v))}) ln {show_whole(base)}"
+            for v, base in ((e, m), (f, n))
+        )
+        lines.append(f"{'log ' * depth}of both: {'  against  '.join(sides)}")
+        x, y = e, f
+    lines.append("Logarithms keep the order, and every step is a smaller question.")
+    return lines
+
+
+def _single(value: Value) -> bool:
+    return isinstance(value, Product) and value.sign > 0 and len(value.factors) == 1

@@ -1,0 +1,248 @@
+"""The numbers that can be compared: rationals, and products of powers too large to write out.
+
+A value is a `Rational`, or a `Product`: a sign and factors n^E with whole n >= 2, where an exponent
+is a rational or a product again. So 10^10^100 is the product of one factor, 10 with the exponent
+10^100. What fits into `EAGER_BITS` is worked out at once; everything else keeps its form.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from noisewise.powers.big import exact_root, gcd
+
+EAGER_BITS = 1 << 16  # numbers of up to some 20,000 digits are worked out as they are met
+WRITTEN_BITS = 4_000_000  # up to 1.2 million digits where a sum or a last resort asks for it
+_REDUCED_BITS = 20_000  # larger fractions are left unreduced: a gcd would cost more than it saves
+
+
+@dataclass(frozen=True, slots=True)
+class Rational:
+    """p / q with q >= 1, in lowest terms unless it is large."""
+
+    p: int
+    q: int = 1
+
+    @property
+    def sign(self) -> int:
+        """-1, 0 or 1."""
+        return (self.p > 0) - (self.p < 0)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a whole number."""
+        return self.q == 1 or self.p % self.q == 0
+
+    @property
+    def bits(self) -> int:
+        """Bits of the longer of the two."""
+        return max(self.p.bit_length(), self.q.bit_length())
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """base^exponent: a whole base of 2 or more; an exponent that is not 0."""
+
+    base: int
+    exponent: Rational | Product
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """sign times the product of the factors; sign is -1 or 1."""
+
+    sign: int
+    factors: tuple[Factor, ...]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every exponent is an ordinary number."""
+        return all(isinstance(f.exponent, Rational) for f in self.factors)
+
+
+Value = Rational | Product
+ZERO, ONE = Rational(0), Rational(1)
+
+
+def rational(p: int, q: int = 1) -> Rational:
+    """The fraction p / q, the sign in p; reduced unless it is large.
+
+    Example:
+        >>> rational(6, -4)
+        Rational(p=-3, q=2)
+    """
+    if q < 0:
+        p, q = -p, -q
+    if q > 1 and max(p.bit_length(), q.bit_length()) <= _REDUCED_BITS:
+        common = gcd(p, q)
+        p, q = p // common, q // common
+    elif q > 1 and p % q == 0:
+        p, q = p // q, 1
+    return Rational(p, q)
+
+
+def as_product(value: Value) -> Product:
+    """A value other than 0 as a product.
+
+    Example:
+        >>> as_product(Rational(-3, 2)).factors
+        (Factor(base=3, exponent=Rational(p=1, q=1)), Factor(base=2, exponent=Rational(p=-1, q=1)))
+    """
+    if isinstance(value, Product):
+        return value
+    assert value.p
+    factors = [Factor(abs(value.p), ONE), Factor(value.q, Rational(-1))]
+    return Product(value.sign, tuple(f for f in factors if f.base > 1))
+
+
+def times(x: Value, y: Value) -> Value:
+    """The product x * y."""
+    if isinstance(x, Rational) and isinstance(y, Rational) and x.bits + y.bits <= WRITTEN_BITS:
+        return rational(x.p * y.p, x.q * y.q)
+    if ZERO in (x, y):
+        return ZERO
+    a, b = as_product(x), as_product(y)
+    return settled(a.sign * b.sign, (*a.factors, *b.factors))
+
+
+def inverse(x: Value) -> Value:
+    """1 / x, for x other than 0."""
+    if isinstance(x, Rational):
+        assert x.p
+        return Rational(x.q, x.p) if x.p > 0 else Rational(-x.q, -x.p)
+    return Product(x.sign, tuple(Factor(f.base, negative(f.exponent)) for f in x.factors))
+
+
+def negative(x: Value) -> Value:
+    """-x."""
+    if isinstance(x, Rational):
+        return Rational(-x.p, x.q)
+    return Product(-x.sign, x.factors)
+
+
+def plus(x: Rational, y: Rational) -> Rational:
+    """The sum x + y."""
+    if x.q == y.q:
+        return rational(x.p + y.p, x.q)
+    return rational(x.p * y.q + y.p * x.q, x.q * y.q)
+
+
+def settled(sign: int, factors: tuple[Factor, ...]) -> Value:
+    """A product with equal bases merged, and worked out where that is small."""
+    merged: dict[int, Rational] = {}
+    towers = []
+    for factor in factors:
+        if isinstance(factor.exponent, Rational):
+            old = merged.get(factor.base, ZERO)
+            merged[factor.base] = plus(old, factor.exponent)
+        else:
+            towers.append(factor)
+    plain = [Factor(n, e) for n, e in merged.items() if e.p and n > 1]
+    product = Product(sign, (*plain, *towers))
+    return written(product, EAGER_BITS) or product
+
+
+def written(value: Value, limit: int) -> Rational | None:
+    """The value as one fraction of at most `limit` bits, None where it is larger or no fraction.
+
+    Example:
+        >>> written(Product(1, (Factor(2, Rational(10)),)), 100)
+        Rational(p=1024, q=1)
+    """
+    if isinstance(value, Rational):
+        return value
+    above = below = 0
+    for factor in value.factors:
+        exponent = written(factor.exponent, limit) if _may_be_short(factor, limit) else None
+        if exponent is None or not exponent.is_whole:
+            return None
+        size = abs(exponent.p // exponent.q) * factor.base.bit_length()
+        above, below = (above + size, below) if exponent.p > 0 else (above, below + size)
+        if above + below > limit:
+            return None
+    p, q = value.sign, 1
+    for factor in value.factors:
+        exponent = written(factor.exponent, limit)
+        assert exponent is not None
+        power = factor.base ** abs(exponent.p // exponent.q)
+        p, q = (p * power, q) if exponent.p > 0 else (p, q * power)
+    return rational(p, q)
+
+
+def _may_be_short(factor: Factor, limit: int) -> bool:
+    """No exponent of more bits than the limit has belongs to a short power."""
+    if isinstance(factor.exponent, Rational):
+        return True
+    return written(factor.exponent, limit.bit_length() + 8) is not None
+
+
+def power(base: Value, exponent: Value) -> Value:
+    """base^exponent; 0^0 is 1, as in Python and as combinatorics counts.
+
+    Raises:
+        ValueError: for 0 to a negative power, and for a negative base with an exponent that is not
+            a whole number.
+    """
+    if exponent == ZERO:
+        return ONE
+    sign = exponent.sign
+    if base == ZERO:
+        if sign < 0:
+            raise ValueError("0 to a negative power divides by zero")
+        return ZERO
+    if base == ONE:
+        return ONE
+    result_sign = 1
+    if base.sign < 0:
+        result_sign = -1 if is_odd(exponent) else 1
+        base = negative(base)
+    if isinstance(base, Rational) and isinstance(exponent, Rational):
+        root = _root(base, exponent)
+        if root is not None:
+            base, exponent = root
+    factors = tuple(Factor(f.base, _scaled(f.exponent, exponent)) for f in as_product(base).factors)
+    return settled(result_sign, factors)
+
+
+def _scaled(exponent: Value, by: Value) -> Value:
+    if exponent == ONE:
+        return by
+    return negative(by) if exponent == Rational(-1) else times(exponent, by)
+
+
+def _root(base: Rational, exponent: Rational) -> tuple[Rational, Rational] | None:
+    """(root, p) for base^(p / k) where the k-th root of the base is rational: 8^(2/3) = 2^2."""
+    k = exponent.q
+    if k == 1 or k > base.bits or base.bits > EAGER_BITS or math.gcd(exponent.p, k) > 1:
+        return None
+    p, q = exact_root(base.p, k), exact_root(base.q, k)
+    return None if p is None or q is None else (Rational(p, q), Rational(exponent.p))
+
+
+def is_odd(exponent: Value) -> bool:
+    """Whether the exponent of a negative base is odd.
+
+    Raises:
+        ValueError: if it is no whole number, or cannot be seen to be one.
+    """
+    if isinstance(exponent, Rational):
+        if not exponent.is_whole:
+            raise ValueError(
+                "a negative base needs a whole exponent; for an odd root write -(8^(1/3)) "
+                "instead of (-8)^(1/3)"
+            )
+        return exponent.p // exponent.q % 2 == 1
+    if not is_whole(exponent):
+        raise ValueError(
+            "a negative base needs a whole exponent, and this one is not seen to be whole; "
+            "write the base without its sign"
+        )
+    return all(factor.base % 2 for factor in exponent.factors)
+
+
+def is_whole(value: Value) -> bool:
+    """Whether a value is certainly a whole number: all of its exponents are whole and positive."""
+    if isinstance(value, Rational):
+        return value.is_whole
+    return all(f.exponent.sign > 0 and is_whole(f.exponent) for f in value.factors)

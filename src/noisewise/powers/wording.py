@@ -1,0 +1,186 @@
+"""Numbers of any size as short text, with digits that are proved where digits are shown."""
+
+from __future__ import annotations
+
+import math
+
+from noisewise.powers.intervals import Interval, quotient, whole
+from noisewise.powers.linear_forms import Term, decide, enclose
+from noisewise.powers.logarithms import exp, log_ratio
+from noisewise.powers.values import Rational, Value
+
+SHOWN_DIGITS = 60  # numbers of more digits are abbreviated
+_FRACTION_BITS = 60  # longer fractions are shown as decimals
+_TEXT = 60  # characters of an expression that are shown
+
+
+def shorten(text: str) -> str:
+    """An expression in at most some 60 characters.
+
+    Example:
+        >>> shorten("1" * 1000)
+        '111111111111111111111111...111111111111 (1000 characters)'
+    """
+    clean = " ".join(text.split())
+    if len(clean) <= _TEXT:
+        return clean
+    return f"{clean[:24]}...{clean[-12:]} ({len(clean)} characters)"
+
+
+def show_whole(n: int) -> str:
+    """A whole number: all digits, or the leading ones and how many there are.
+
+    Example:
+        >>> show_whole(-12)
+        '-12'
+        >>> show_whole(7**1000)
+        '1.25325664e845'
+    """
+    if n.bit_length() < 3.32 * SHOWN_DIGITS:
+        return str(n)
+    mantissa, power = scientific(whole(n, 128))
+    return f"{mantissa:.9g}e{power}"
+
+
+def show_rational(value: Rational) -> str:
+    """A fraction, or a whole number; in leading digits where it is long.
+
+    Example:
+        >>> show_rational(Rational(1, 3))
+        '1/3'
+    """
+    if value.q == 1:
+        return show_whole(value.p)
+    if value.bits > _FRACTION_BITS:
+        return show_interval(quotient(value.p, value.q, 128), 9)
+    return f"{value.p}/{value.q}"
+
+
+def in_full(value: Value) -> Rational | None:
+    """The value where it is a fraction whose digits can all be shown, else None.
+
+    Example:
+        >>> in_full(Rational(7)), in_full(Rational(7**1000))
+        (Rational(p=7, q=1), None)
+    """
+    fits = isinstance(value, Rational) and value.bits < 3.32 * SHOWN_DIGITS
+    return value if fits and isinstance(value, Rational) else None
+
+
+def show_value(value: Value) -> str:
+    """A value as a product of powers.
+
+    Example:
+        >>> from noisewise.powers.parser import parse
+        >>> show_value(parse("(2/3)^10^10^10").value)
+        '2^10^10000000000 * 3^(-10^10000000000)'
+    """
+    if isinstance(value, Rational):
+        return show_rational(value)
+    parts = []
+    for factor in value.factors:
+        exponent = show_value(factor.exponent)
+        bare = exponent.replace("^", "").replace("e", "").replace(".", "").isdigit()
+        parts.append(f"{show_whole(factor.base)}^{exponent if bare else f'({exponent})'}")
+    return ("-" if value.sign < 0 else "") + " * ".join(parts)
+
+
+def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, str]:
+    """Digits before the point of x and its leading digits "d.ddd", for x^scale = prod (p/q)^E.
+
+    The leading digits are cut off, not rounded. Both are proved: the number of digits by an exact
+    comparison with a power of ten, the leading digits by an interval. For x < 1 the number is 0 or
+    negative: x < 10^digits.
+
+    Args:
+        terms: ordinary terms of scale * log x.
+        scale: 1 unless x is a root.
+        wanted: leading digits.
+
+    Example:
+        >>> digits_of([Term(10, 11, 1)])
+        (11, '2.59374246')
+    """
+    value = enclose(terms, 64)
+    size = max(0, value.exp + max(value.lo.bit_length(), value.hi.bit_length()))
+    bits = 64 + 4 * wanted + size
+    while True:
+        ten = log_ratio(10, 1, bits)
+        log10 = enclose(terms, bits).over(ten.times(whole(scale, bits), bits), bits)
+        power = log10.lo << log10.exp if log10.exp >= 0 else log10.lo >> -log10.exp
+        if decide([*terms, Term(-(power + 1) * scale, 10, 1)]).sign >= 0:
+            power += 1
+        elif decide([*terms, Term(-power * scale, 10, 1)]).sign < 0:
+            power -= 1
+        # x / 10^(power - wanted + 1) has `wanted` digits before the point.
+        shifted = [*terms, Term((wanted - 1 - power) * scale, 10, 1)]
+        units = exp(enclose(shifted, bits).over(whole(scale, bits), bits), bits)
+        low, high = (int(end) for end in units.ends())
+        if high == low + 1:
+            # The interval reaches across a whole number: on which side of it is x?
+            low += decide([*shifted, Term(-scale, high, 1)]).sign >= 0
+        if high <= low + 1:
+            digits = str(low)
+            rest = digits[1:].rstrip("0")
+            return power + 1, f"{digits[0]}.{rest}" if rest else digits[0]
+        bits *= 2
+
+
+def scientific(x: Interval) -> tuple[float, int]:
+    """About x, as mantissa and power of ten; for showing only.
+
+    Example:
+        >>> scientific(Interval(5, 5, 0))
+        (5.0, 0)
+    """
+    m = x.lo if abs(x.lo) > abs(x.hi) else x.hi
+    if m == 0:
+        return 0.0, 0
+    size = x.exp + m.bit_length()
+    if abs(size) < 1000:
+        cut = max(0, m.bit_length() - 60)
+        shown = f"{math.ldexp(m >> cut, x.exp + cut):.11e}"
+        return float(shown.partition("e")[0]), int(shown.partition("e")[2])
+    bits = 64 + abs(x.exp).bit_length()
+    log10 = log_ratio(abs(m), 1, bits, x.exp).over(log_ratio(10, 1, bits), bits)
+    power = log10.lo << log10.exp if log10.exp >= 0 else log10.lo >> -log10.exp
+    rest = log10.plus(Interval(-power, -power, 0), 64)
+    mantissa = 10.0 ** (rest.lo * 2.0 ** min(0, rest.exp))
+    shown = float(f"{mantissa:.12g}")
+    if shown >= 10:
+        shown, power = shown / 10, power + 1
+    return math.copysign(shown, m), power
+
+
+def show_interval(x: Interval, digits: int = 6) -> str:
+    """About x, in a few digits.
+
+    Example:
+        >>> show_interval(Interval(3, 3, -1))
+        '1.5'
+    """
+    mantissa, power = scientific(x)
+    if -5 <= power < digits:
+        return f"{mantissa * 10.0**power:.{digits}g}"
+    return f"{mantissa:.{digits}g}e{power}"
+
+
+def show_times(log_ratio_interval: Interval) -> str:
+    """About e^x for x > 0: how many times one number is the other.
+
+    Example:
+        >>> show_times(log_ratio(3, 2, 64))
+        '1.5'
+        >>> show_times(log_ratio(10**50 + 1, 10**50, 64))
+        '1 + 1e-50'
+        >>> show_times(Interval(1, 1, 40))
+        '10^(4.77512e11)'
+    """
+    mantissa, power = scientific(log_ratio_interval)
+    if power < -6:
+        return f"1 + {show_interval(log_ratio_interval)}"
+    if power < 1:
+        return f"{math.exp(mantissa * 10.0**power):.6g}"
+    tens = log_ratio_interval.over(log_ratio(10, 1, 64), 64)
+    shown = show_interval(tens)
+    return f"10^({shown})" if "e" in shown else f"10^{shown}"

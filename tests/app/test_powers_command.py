@@ -1,0 +1,108 @@
+"""`noisewise powers`: answers, JSON, one sentence for every mistake, and no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from noisewise.app import cli
+
+
+def ask(*words: str) -> int:
+    return cli.main(["powers", *words])
+
+
+def test_one_line_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("10^11", "11^10") == 0
+    assert capsys.readouterr().out == "10^11 > 11^10: worked out, 100000000000 > 25937424601.\n"
+
+
+def test_json_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("27^1000000", "9^1500000", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sign"] == 0
+    assert found["relation"] == "="
+    assert found["method"] == "common root"
+    assert found["ln_ratio"] == [0.0, 0.0]
+    assert set(found) == {
+        "left", "right", "sign", "relation", "reason", "method", "bits", "times", "ln_ratio",
+    }  # fmt: skip
+
+
+def test_explanation_as_text_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("10^11", "11^10", "--explain") == 0
+    text = capsys.readouterr().out
+    for title in ("Compute it", "See the pattern", "Prove it"):
+        assert title in text
+    assert ask("--json", "10^11", "11^10", "--explain") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [step["level"] for step in found["explanation"]] == ["compute", "pattern", "proof"]
+    assert found["explanation"][2]["lines"][-1] in text
+
+
+def test_several_are_put_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("70!", "10^100", "2^333") == 0
+    assert capsys.readouterr().out == "10^100 < 70! < 2^333\n"
+    assert ask("70!", "10^100", "2^333", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["order"] == ["10^100", "70!", "2^333"]
+    assert [step["sign"] for step in found["steps"]] == [-1, -1]
+
+
+def test_negative_numbers_are_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("-2^3", "-(1/2)^3") == 0
+    assert capsys.readouterr().out.startswith("-2^3 < -(1/2)^3")
+
+
+def test_a_power_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command line holds some 100,000 characters; a number may have more."""
+    (tmp_path / "n.txt").write_text("7" * 200_000 + "\n")
+    assert ask(f"@{tmp_path / 'n.txt'}", "10^200000") == 0
+    out = capsys.readouterr().out
+    assert "<" in out
+    assert len(out) < 400
+    assert ask("@/nowhere/n.txt", "3") == 2
+    assert "/nowhere/n.txt cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["2^3"], "give two"),
+        ([], "give two"),
+        (["2^", "3"], "position 3"),
+        (["2^x", "3"], "'x' is a name"),
+        (["2", "3", "4", "--explain"], "--explain is about two powers"),
+        (["2", "3", "--jsn"], "perhaps you meant --json"),
+        (["10^10^10 + 1", "3"], "written out"),
+        (["0^-1", "3"], "divides by zero"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_code_2(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+    assert err.count("\n") == 1
+    assert err.startswith("noisewise powers: ")
+
+
+def test_neither_help_nor_an_answer_needs_torch_or_numpy() -> None:
+    program = (
+        "import sys; from noisewise.app.cli import main; code = main(sys.argv[1:]); "
+        "sys.exit(99 if {'torch', 'numpy'} & set(sys.modules) else code)"
+    )
+    for words in (["powers", "--help"], ["powers", "10^11", "11^10"]):
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_front_page_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    assert "powers" in capsys.readouterr().out

@@ -1,0 +1,173 @@
+"""Explanations: what they show is true, and is what the question asks for."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noisewise.powers import compare, crossing, explain, parse
+from noisewise.powers.crossing import excess
+from noisewise.powers.witness import find_witness, simplest_between
+
+mpmath = pytest.importorskip("mpmath")
+
+
+def lines(level: str, *operands: object) -> str:
+    found = explain(*operands, levels=[level])  # type: ignore[arg-type, list-item]
+    return "\n".join(line for step in found.steps for line in step.lines)
+
+
+def test_three_levels_of_the_exam_question() -> None:
+    found = explain("10^11", "11^10")
+    assert [step.level for step in found.steps] == ["compute", "pattern", "proof"]
+    assert found.comparison.sign == 1
+    text = str(found)
+    assert "10^11 = 100000000000 (12 digits)" in text
+    assert "11^10 = 25937424601 (11 digits)" in text
+    assert re.search(r"2 +8 +< +9", text)
+    assert re.search(r"3 +81 +> +64", text)
+    assert "2.293166287411..." in text
+    assert "(1 + 1/10)^10 < e < 3 < 10" in text
+
+
+def test_every_row_of_the_family_table_is_true() -> None:
+    for m in (1, 2, 3, 5, 11):
+        rows = re.findall(r"^ *(\d) +(\d+) +([<=>]) +(\d+)$", lines("pattern", m + 4, 4, 4, m + 4),
+                          flags=re.M)  # fmt: skip
+        assert len(rows) == 8
+        for n, x, symbol, y in rows:
+            k = int(n)
+            assert (int(x), int(y)) == (k ** (k + m), (k + m) ** k)
+            assert symbol == "<=>"[(int(x) > int(y)) - (int(x) < int(y)) + 1]
+
+
+@pytest.mark.parametrize("n", range(8))
+@pytest.mark.parametrize("m", [1, 2, 3, 7])
+def test_proofs_of_the_family_say_what_is_true(n: int, m: int) -> None:
+    """Also with the sides exchanged."""
+    sign = compare(n, n + m, n + m, n).sign
+    assert sign == (n ** (n + m) > (n + m) ** n) - (n ** (n + m) < (n + m) ** n)
+    text = lines("proof", n, n + m, n + m, n)
+    assert text
+    if n >= 3:
+        assert f"{n}^{n + m} > {n + m}^{n}" in text or f"ln {n} / {n} > ln {n + m}" in text
+    assert str(explain(n + m, n, n, n + m)).startswith(f"{n + m}^{n} ")
+
+
+def test_the_family_over_fractions() -> None:
+    assert "falls" in lines("proof", "7/2", "9/2", "9/2", "7/2")
+    assert "rises" in lines("proof", "3/2", "5/2", "5/2", "3/2")
+    assert compare("3/2", "5/2", "5/2", "3/2").sign == -1
+    assert lines("proof", "5/2", "7/2", "7/2", "5/2")  # e lies between: another way
+
+
+FACTORS = st.fractions(min_value=Fraction(10, 9), max_value=30, max_denominator=9)
+COUNTS = st.integers(1, 400)
+
+
+@settings(deadline=None)
+@given(FACTORS, COUNTS, FACTORS, COUNTS)
+def test_witnesses_prove_what_they_claim(a: Fraction, b: int, c: Fraction, d: int) -> None:
+    if a**b < c**d:
+        a, b, c, d = c, d, a, b
+    found = find_witness(a, Fraction(b), c, Fraction(d), 64)
+    if a**b == c**d:
+        assert found is None
+    elif found:
+        assert a**found.j > c**found.k
+        assert Fraction(found.k, found.j) >= Fraction(d, b)
+        assert found.j <= b  # no longer than the statement itself
+
+
+@settings(deadline=None)
+@given(
+    st.fractions(min_value=Fraction(1, 99), max_value=99, max_denominator=99),
+    st.fractions(min_value=0, max_value=1, max_denominator=99),
+)
+def test_the_simplest_fraction(low: Fraction, width: Fraction) -> None:
+    found = simplest_between(low, low + width)
+    assert low <= found <= low + width
+    for q in range(1, found.denominator):
+        assert -(-low * q // 1) > (low + width) * q
+
+
+def test_a_short_proof_of_a_long_comparison() -> None:
+    text = lines("proof", "2^1000000", "3^630000")
+    assert "2^46 > 3^29" in text
+    assert 2**46 == 70368744177664 > 3**29 == 68630377364883
+    assert Fraction(29, 46) > Fraction(630000, 1000000)
+
+
+def test_explanations_of_other_kinds() -> None:
+    assert "both are 3^3000000" in lines("proof", "27^1000000", "9^1500000")
+    assert "27^2 = 9^3" in lines("pattern", "27^1000000", "9^1500000")
+    assert "1431364 digits" in lines("compute", "27^1000000", "9^1500000")
+    assert "too tall" in lines("compute", "10^10^10^10^10", "9^10^10^10^10")
+    assert "log log of both" in lines("pattern", "3^3^3^3^3", "2^2^2^2^2^2")
+    assert "10^" in lines("compute", "5^-100000", "4^-100000")
+    assert "times the left one in size" in lines("compute", "(-2)^100001", "(-3)^100001")
+    assert "0^5 = 0" in lines("compute", "0^5", "5^0")
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30))
+def test_every_small_question_has_an_explanation(a: int, b: int, c: int, d: int) -> None:
+    found = explain(a, b, c, d)
+    assert found.comparison.sign == (a**b > c**d) - (a**b < c**d)
+    assert {step.level for step in found.steps} >= {"compute", "proof"}
+
+
+def test_bad_levels_and_three_operands_are_refused() -> None:
+    with pytest.raises(ValueError, match="no level 'prove'"):
+        explain("2^3", "3^2", levels=["prove"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="two texts, or four numbers"):
+        explain(2, 3, 4)
+
+
+def test_crossing_against_mpmath() -> None:
+    with mpmath.workdps(330):
+        truth = mpmath.findroot(lambda x: (x + 1) * mpmath.log(x) - x * mpmath.log(x + 1), 2.3)
+        assert crossing(300) == mpmath.nstr(truth, 330)[:302]
+    assert crossing(30).startswith("2.29316628741186103150802829125")
+
+
+@pytest.mark.parametrize("m", [1, 3, 10, "1/2", "1/1000", 10**6])
+def test_crossing_lies_between_its_last_digit_and_the_next(m: int | str) -> None:
+    found, step = Fraction(crossing(25, m=m)), Fraction(m)
+    assert excess(found, step) <= 0 < excess(found + Fraction(1, 10**25), step)
+    assert 1 < found < Fraction(2719, 1000)
+
+
+def test_crossing_at_two_is_exact() -> None:
+    """2^4 = 4^2."""
+    assert crossing(10, m=2) == "2.0000000000"
+    assert crossing(0) == "2"
+    assert excess(Fraction(2), Fraction(2)) == 0
+
+
+def test_more_digits_begin_with_the_same() -> None:
+    long = crossing(1200)
+    assert long.startswith(crossing(40))
+    with localcontext() as context:
+        context.prec = 60
+        x = Decimal(long[:60])
+        difference = (x + 1) * x.ln() - x * (x + 1).ln()
+        assert abs(difference) < Decimal(10) ** -55
+
+
+@pytest.mark.parametrize(
+    ("digits", "m", "says"),
+    [(-1, 1, "decimals"), (10**6, 1, "decimals"), (5, 0, "out of reach"), (5, 0.5, "float")],
+)
+def test_crossing_refuses(digits: int, m: object, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        crossing(digits, m=m)  # type: ignore[arg-type]
+
+
+def test_expressions_may_be_explained_again() -> None:
+    assert explain(parse("2^5"), "5^2").comparison.sign == 1  # type: ignore[arg-type]
