@@ -208,6 +208,32 @@ class Operator(Matrix):
         return result.detach().to(self.dtype)
 
 
+class Adjoint(Matrix):
+    """A^H of a matrix without entries; see `adjoint`."""
+
+    def __init__(self, of: Matrix) -> None:
+        """Never raises."""
+        super().__init__((*of.batch, of.n, of.m), of.dtype, of.device, of.notes)
+        self.of = of
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """A^H x."""
+        return self.of.rmatmat(x)
+
+    def rmatmat(self, y: Tensor) -> Tensor:
+        """A y."""
+        return self.of.matmat(y)
+
+    def frobenius(self) -> Tensor | None:
+        """|A|_F."""
+        return self.of.frobenius()
+
+
+def adjoint(a: Matrix) -> Matrix:
+    """Return A^H."""
+    return Dense(a.tensor.mH, a.notes) if isinstance(a, Dense) else Adjoint(a)
+
+
 class Chain(Matrix):
     """A product of matrices that is never formed; see `product`."""
 

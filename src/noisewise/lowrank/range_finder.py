@@ -130,7 +130,7 @@ class Found:
     is_exact: bool
 
 
-class _Blocks:
+class Blocks:
     """Q and W as they grow, for a matrix known by its products."""
 
     def __init__(self, matrix: Matrix, generator: torch.Generator) -> None:
@@ -168,7 +168,7 @@ class _Blocks:
         self.q, self.w = torch.cat([self.q, q], -1), torch.cat([self.w, w], -1)
 
 
-class _DenseBlocks(_Blocks):
+class _DenseBlocks(Blocks):
     """The same where the residual can be held: its norm is then exact at every size."""
 
     def __init__(self, matrix: Matrix, generator: torch.Generator) -> None:
@@ -196,6 +196,11 @@ class _DenseBlocks(_Blocks):
         super().append(q, w)
 
 
+def growing(matrix: Matrix, generator: torch.Generator) -> Blocks:
+    """Return an empty basis: one that holds the residual, where there are entries to hold."""
+    return (Blocks if matrix.entries is None else _DenseBlocks)(matrix, generator)
+
+
 def blocks(
     matrix: Matrix,
     tol: float,
@@ -221,7 +226,7 @@ def blocks(
         power: steps of the power iteration of each block.
         generator: of everything random.
     """
-    state = (_Blocks if matrix.entries is None else _DenseBlocks)(matrix, generator)
+    state = growing(matrix, generator)
     look = 0
     while True:
         size = state.q.shape[-1]
