@@ -15,7 +15,7 @@ from torch import Tensor
 
 from noisewise.lowrank.certificate import Error, Residual, certificate, check_probability
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.operators import Dense, Matrix, Operator, adjoint
+from noisewise.lowrank.operators import Dense, Matrix, Operator, adjoint, frobenius_norm
 from noisewise.lowrank.pivoting import coefficients, pivots
 from noisewise.lowrank.range_finder import known_scale
 from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
@@ -155,6 +155,7 @@ def cur(
             bound=None,
             probability=failure_probability,
             generator=generator,
+            project=core == "projection",
         )
         k = found.index.shape[-1]
         extra = oversample if oversample is not None else (k // 2 if core == "cross" else 0)
@@ -212,11 +213,16 @@ def _projected(
     generator: torch.Generator,
 ) -> CUR:
     """Core C^+ A R^+: A projected on the columns and on the rows."""
-    columns, rows = a.columns(found.index), a.rows(index)
+    columns, rows = found.columns, a.rows(index)
     p = torch.linalg.qr(rows.mH).Q
     middle = found.w.mH @ p
     right = middle @ p.mH
-    error = error_of(a, found.q, right, middle, None, probability, generator)
+    if found.left_over is not None:
+        # |A - Q M P^H|^2 = |A - Q W^H|^2 + |W^H - M P^H|^2, and the second is known.
+        lost = frobenius_norm(found.w.mH - right)
+        both = torch.hypot(found.left_over[0], lost), torch.hypot(found.left_over[1], lost)
+        found = replace(found, left_over=both)
+    error = error_of(a, found.q, right, middle, found, probability, generator)
     # U = T^-1 (Q^H A P) S^-H with C = Q T, R^H = P S.
     half = fitted(found.q.mH @ columns, middle)
     core = fitted(p.mH @ rows.mH, half.mH).mH
@@ -231,14 +237,14 @@ def _cross(
     generator: torch.Generator,
 ) -> CUR:
     """Core A[I, J]^+, evaluated as Q (Q[I]^+ R)."""
-    columns, rows = a.columns(found.index), a.rows(index)
+    columns, rows = found.columns, a.rows(index)
     where = index[..., :, None].expand(*index.shape, found.q.shape[-1])
     crossing = found.q.gather(-2, where)
     right = coefficients(crossing, rows)
     eye = torch.eye(index.shape[-1], dtype=a.dtype, device=a.device)
     inner = coefficients(crossing, eye.expand(*a.batch, *eye.shape))
     core = fitted(found.q.mH @ columns, inner)
-    scale = known_scale(a, found.w, "frobenius")
+    scale = known_scale(a, rows, "frobenius")
     residual = Residual(a, found.q, right)
     zero = torch.zeros_like(scale)
     error = certificate(residual, "frobenius", probability, generator, scale, zero)

@@ -266,7 +266,7 @@ def seen(known: Tensor, kept: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tenso
         dtype: that they were computed in.
     """
     eps = torch.finfo(dtype).eps
-    share = torch.linalg.vector_norm(kept.double(), dim=-1) / known.clamp_min(TINY)
+    share = torch.linalg.vector_norm(kept.abs().double(), dim=-1) / known.clamp_min(TINY)
     left = 1 - share.square()
     if not bool(((left > _SEEN * eps) | (known == 0)).all()):
         return None

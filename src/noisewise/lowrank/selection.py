@@ -36,19 +36,23 @@ class Selected:
 
     Attributes:
         index: int64 [*batch, k].
+        columns: A[:, index], [*batch, m, k].
         q: orthonormal, spanning A[:, index], [*batch, m, k].
         w: A^H q, [*batch, n, k].
         left_over: estimate and bound of |A - q w^H|_F, where the search has measured it.
         is_exact: whether these are the error itself.
         probability: that the bound fails.
+        scale: |A|_F, or the lower bound of it that the search went by.
     """
 
     index: Tensor
+    columns: Tensor
     q: Tensor
     w: Tensor
     left_over: tuple[Tensor, Tensor] | None = None
     is_exact: bool = True
     probability: float = 0.0
+    scale: Tensor | None = None
 
 
 def check_wish(a: Matrix, rank: int | None, tol: float | None) -> None:
@@ -76,8 +80,12 @@ def select(
     bound: float | None,
     probability: float | None,
     generator: torch.Generator,
+    project: bool = True,
 ) -> Selected:
-    """Return columns by number or by tolerance; see `noisewise.lowrank.interpolative`."""
+    """Return columns by number or by tolerance; see `noisewise.lowrank.interpolative`.
+
+    Without `project`, w is left empty: A is then multiplied by the sketch alone.
+    """
     if min(a.m, a.n) == 0 or a.batch.numel() == 0 or (tol is not None and tol >= 1):
         return _spanned(a, torch.zeros(*a.batch, 0, dtype=torch.int64, device=a.device))
     if tol is not None:
@@ -88,7 +96,7 @@ def select(
     index = pivots(sketch, rank)
     if bound is not None:
         index = with_small_coefficients(sketch, index, bound)
-    return _spanned(a, index)
+    return _spanned(a, index, project)
 
 
 def left_sketch(residual: Residual, size: int, generator: torch.Generator) -> Tensor:
@@ -103,10 +111,11 @@ def _nothing(a: Matrix) -> tuple[Tensor, Tensor]:
     return torch.zeros(*a.batch, a.m, 0, **like), torch.zeros(*a.batch, 0, a.n, **like)
 
 
-def _spanned(a: Matrix, index: Tensor) -> Selected:
-    q = torch.linalg.qr(a.columns(index)).Q if index.shape[-1] else _nothing(a)[0]
-    w = a.rmatmat(q) if index.shape[-1] else _nothing(a)[1].mH
-    return Selected(index, q, w)
+def _spanned(a: Matrix, index: Tensor, project: bool = True) -> Selected:
+    columns = a.columns(index) if index.shape[-1] else _nothing(a)[0]
+    q = torch.linalg.qr(columns).Q if index.shape[-1] else columns
+    w = a.rmatmat(q) if index.shape[-1] and project else _nothing(a)[1].mH
+    return Selected(index, columns, q, w)
 
 
 def _until(
@@ -122,6 +131,7 @@ def _until(
     most = min(a.m, a.n) if rank is None else rank
     state = growing(a, generator)
     index = torch.zeros(*a.batch, 0, dtype=torch.int64, device=a.device)
+    columns = _nothing(a)[0]
     allowed = torch.ones(*a.batch, a.n, dtype=torch.bool, device=a.device)
     looks = probability or LOOKS
     look = 0
@@ -142,9 +152,10 @@ def _until(
         chosen = pivots(sketch, step, allowed)
         if bound is not None:
             chosen = with_small_coefficients(sketch, chosen, bound)
-        q = against(a.columns(chosen), state.q, generator)
+        block = a.columns(chosen)
+        q = against(block, state.q, generator)
         state.append(q, a.rmatmat(q))
-        index = torch.cat([index, chosen], -1)
+        index, columns = torch.cat([index, chosen], -1), torch.cat([columns, block], -1)
         allowed = allowed.scatter(-1, chosen, False)
     # |A - Q_k W_k^H|^2 = |A - Q W^H|^2 + what the dropped columns kept.
     kept = torch.linalg.vector_norm(state.w, dim=-2).double()
@@ -156,11 +167,13 @@ def _until(
     k = smallest_rank(uppers + slack[..., None], limit)
     return Selected(
         index[..., :k],
+        columns[..., :k],
         state.q[..., :k],
         state.w[..., :k],
         (torch.hypot(estimate, dropped[..., k]), uppers[..., k] + slack),
         is_exact,
         0.0 if is_exact else looks,
+        scale,
     )
 
 
@@ -186,6 +199,8 @@ def error_of(
     """
     known = a.frobenius()
     scale = known_scale(a, kept.flatten(len(a.batch))[..., None], "frobenius")
+    if selected is not None and selected.scale is not None:
+        scale = selected.scale
     lower = torch.zeros_like(scale)
     if known is not None:
         free = seen(known, kept.flatten(len(a.batch)), a.dtype)

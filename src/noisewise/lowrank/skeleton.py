@@ -135,7 +135,7 @@ def interpolative(
             probability=failure_probability,
             generator=generator,
         )
-        chosen = frozen.columns(found.index)
+        chosen = found.columns
         z = fitted(found.q.mH @ chosen, found.w.mH)
         kept = torch.linalg.vector_norm(found.w, dim=-2)
         error = error_of(frozen, chosen, z, kept, found, failure_probability, generator)
