@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from spectra import error_of, seeded, values, with_values
 from torch import Tensor
 
 from noisewise import lowrank
+from spectra import error_of, seeded, values, with_values
 
 DOUBLES = [torch.float64, torch.complex128]
 
@@ -140,7 +140,7 @@ def test_a_cutoff_among_real_values_counts_what_it_cuts() -> None:
 
 
 def test_a_singular_value_at_the_cutoff_has_no_derivative() -> None:
-    """s / s_1 = 0.3 against a cutoff of 0.25: a change of a fifth makes the inverse jump."""
+    """With s / s_1 = 0.3 against a cutoff of 0.25: a change of a fifth makes the inverse jump."""
     a = small(7, 6, torch.float64)
     x = lowrank.pinv(a, rtol=0.25)
     assert float(x.margin) < 2

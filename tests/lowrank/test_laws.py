@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spectra import DECAYS, error_of, seeded, values, with_values
 from torch import Tensor
 
 from noisewise import lowrank
 from noisewise.lowrank import LowRank
+from spectra import DECAYS, error_of, seeded, values, with_values
 
 Method = Callable[[object, int, torch.Generator], LowRank]
 

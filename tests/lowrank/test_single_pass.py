@@ -6,15 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from spectra import error_of, seeded, values, with_values
 from torch import Tensor
 
 from noisewise import lowrank
+from spectra import error_of, seeded, values, with_values
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128, torch.bfloat16])
 def test_rows_are_seen_once_and_the_bound_holds(dtype: torch.dtype) -> None:
-    a = with_values(300, 120, values("1/i", 120), torch.complex128 if dtype.is_complex else torch.float64)
+    a = with_values(
+        300, 120, values("1/i", 120), torch.complex128 if dtype.is_complex else torch.float64
+    )
     a = a.to(dtype)
     wide = torch.complex128 if dtype.is_complex else torch.float64
 

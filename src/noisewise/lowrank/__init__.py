@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from noisewise.lowrank.certificate import Error, certify, chi_square_quantile
+from noisewise.lowrank.certificate import Error, certify
+from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.cur import CUR, cur
 from noisewise.lowrank.factors import LowRank, from_state
 from noisewise.lowrank.operators import Matrix

@@ -102,10 +102,11 @@ def cur(
 
     * "projection": ``U = C^+ A R^+``, the best there is for these columns and rows; its error obeys
       ``|A - C U R|_F^2 <= |A - C C^+ A|_F^2 + |A - A R^+ R|_F^2``;
-    * "cross": ``U = A[I, J]^+``, which reads nothing of A but C, R and the certificate's probes, with
-      more rows than columns so that it is not at the mercy of one bad row.
+    * "cross": ``U = A[I, J]^+``, which reads nothing of A but C, R and the certificate's probes,
+      with more rows than columns so that it is not at the mercy of one bad row.
 
-    By tolerance, columns are chosen for tol / sqrt(2), and rows added until the whole is within tol.
+    By tolerance, columns are chosen for tol / sqrt(2), and rows added until the whole is within
+    tol.
 
     Args:
         matrix: A [*batch, m, n], anything that `svd` takes.

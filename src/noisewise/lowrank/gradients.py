@@ -61,11 +61,11 @@ class _Factors(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # pyrefly: ignore[bad-override] (once_differentiable hides the names)
         ctx: Any,  # noqa: ANN401 (torch's own type)
-        *grads: Tensor,
+        *grad_outputs: Any,  # noqa: ANN401
     ) -> tuple[Tensor | None, ...]:
-        grad_u, grad_s, grad_vh = grads
+        grad_u, grad_s, grad_vh = grad_outputs
         a, u, s, vh = ctx.saved_tensors
         v = vh.mH
         grad_v = grad_vh.mH
@@ -85,12 +85,12 @@ class _Truncation(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # pyrefly: ignore[bad-override] (once_differentiable hides the names)
         ctx: Any,  # noqa: ANN401 (torch's own type)
-        *grads: Tensor,
+        *grad_outputs: Any,  # noqa: ANN401
     ) -> tuple[Tensor | None, ...]:
         a, u, s, vh = ctx.saved_tensors
-        return truncation_adjoint(a, u, s, vh, grads[0]), None, None, None
+        return truncation_adjoint(a, u, s, vh, grad_outputs[0]), None, None, None
 
 
 def truncation_adjoint(a: Tensor, u: Tensor, s: Tensor, vh: Tensor, grad: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+
 @dataclass(frozen=True)
 class Inverted:
     """X = left right, and what is known of A; see `PseudoInverse`."""
@@ -78,7 +79,8 @@ def _full(
 def _by_cholesky(a: Tensor) -> Inverted | None:
     """Gram matrix, Cholesky, and one step of refinement; None where the condition is too high.
 
-    The error of the plain inverse is cond^2 eps; the step (2 - X A) X squares it, and adds cond eps.
+    The error of the plain inverse is cond^2 eps; the step (2 - X A) X squares it, and adds cond
+    eps.
     """
     tall = a if a.shape[-2] >= a.shape[-1] else a.mH
     factor, info = torch.linalg.cholesky_ex(tall.mH @ tall)
@@ -147,7 +149,9 @@ def _by_svd(a: Tensor, rtol: float | None) -> Inverted:
     notes = ()
     if ranks.numel() and float(gap.min()) < 1e3:
         near = float(gap.min())
-        notes = (f"the rank is a near decision: the next singular value is only {near:.2g} smaller",)
+        notes = (
+            f"the rank is a near decision: the next singular value is only {near:.2g} smaller",
+        )
     values = torch.where(kept, s, 0.0)[..., :most]
     kept_parts = u[..., :most], values, vh[..., :most, :], torch.minimum(up, down)
     return Inverted(

@@ -62,7 +62,7 @@ def coefficients(chosen: Tensor, others: Tensor) -> Tensor:
 
 
 def solve_upper(r: Tensor, right_side: Tensor) -> Tensor:
-    """R^-1 B, without what belongs to directions that R hardly has: those stay out of the answer."""
+    """R^-1 B, without the directions that R hardly has: those stay out of the answer."""
     diagonal = r.diagonal(dim1=-2, dim2=-1)
     if diagonal.shape[-1] == 0:
         return right_side

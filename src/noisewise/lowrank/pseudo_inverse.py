@@ -196,7 +196,13 @@ def pinv(
         product = a @ x @ a - a
         size, lost = read.frobenius(), frobenius_norm(product)
         error = Error(
-            "frobenius", "exact", lost, lost + rounding(read, size), 0.0, size, torch.zeros_like(lost)
+            "frobenius",
+            "exact",
+            lost,
+            lost + rounding(read, size),
+            0.0,
+            size,
+            torch.zeros_like(lost),
         )
     value = None
     if a.requires_grad and found.route == "limit":  # smooth, and made of smooth steps
@@ -301,8 +307,8 @@ class Step:
         epsilon: relative to s_1^2.
         inverse: (A^H A + epsilon s_1^2)^-1 A^H.
         change: |X_e - A^+|_F / |A^+|_F, measured.
-        predicted: the same by the formula, sqrt(sum (e / (s (s^2 + e)))^2) over the kept values: what
-            the measured one should be until rounding takes over.
+        predicted: the same by the formula, sqrt(sum (e / (s (s^2 + e)))^2) over the kept values:
+            what the measured one should be until rounding takes over.
     """
 
     epsilon: float
@@ -370,9 +376,9 @@ class _Inverse(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
+    def backward(  # pyrefly: ignore[bad-override] (once_differentiable hides the names)
         ctx: Any,  # noqa: ANN401 (torch's own type)
-        *grads: Tensor,
+        *grad_outputs: Any,  # noqa: ANN401
     ) -> tuple[Tensor | None, ...]:
         a, x, u, s, vh, margin = ctx.saved_tensors
         if bool((margin < NEAR).any()):
@@ -380,7 +386,7 @@ class _Inverse(torch.autograd.Function):
                 "The pseudo-inverse has no derivative here: a singular value lies within a factor "
                 f"{NEAR:g} of the cutoff, where the rank jumps. Choose rtol inside a gap."
             )
-        grad = grads[0]
+        grad = grad_outputs[0]
         kept = (u * s[..., None, :].to(u.dtype)) @ vh if s.shape[-1] else a
         xh, gh = x.mH, grad.mH
         inner = gh @ x @ xh

@@ -1,8 +1,8 @@
 """CR: a product X Y from a few columns of X and the rows of Y that belong to them.
 
-Drineas, Kannan and Mahoney 2006 (independent draws, their lemma 4 and theorem 1); Duffield, Lund and
-Thorup 2007 (priority sampling: no term twice, unbiased, variance at most that of one term less);
-arXiv 2501.17836 (priority sampling of matrix products).
+Drineas, Kannan and Mahoney 2006 (independent draws, their lemma 4 and theorem 1); Duffield, Lund
+and Thorup 2007 (priority sampling: no term twice, unbiased, variance at most that of one term
+less); arXiv 2501.17836 (priority sampling of matrix products).
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.certificate import PROBES, Error, Kind, Residual, check_probability, probed
-from noisewise.lowrank.certificate import certificate, rounding, sketched
+from noisewise.lowrank.certificate import (
+    PROBES,
+    Error,
+    Kind,
+    Residual,
+    certificate,
+    check_probability,
+    rounding,
+)
 from noisewise.lowrank.factors import LowRank
 from noisewise.lowrank.operators import Dense, Matrix, frobenius_norm
 from noisewise.lowrank.reading import as_matrix, new_generator, product
@@ -32,7 +39,8 @@ class SampledProduct(LowRank):
         weights: of each sample, [*batch, samples].
         expected: root of the expected square of the error [*batch]: by the closed form for
             independent draws (without the -|XY|^2, which would cost the product: it errs upwards),
-            by its unbiased estimate for priority sampling; the bound for "top", which has no chance.
+            by its unbiased estimate for priority sampling; the bound for "top", which has no
+            chance.
         bound: sum of |X_i| |Y_i| over the dropped i for "top", which always holds; of the others
             (1 + sqrt(8 ln 1/d)) / sqrt(c) |X|_F |Y|_F for independent draws, infinite for priority.
     """
@@ -70,8 +78,8 @@ def sampled_matmul(
       ``E |err|_F^2 = (W^2 - |X Y|_F^2) / c``.
     * "priority": the c largest w_i / u_i, u_i uniform, weight max(1, tau / w_i) with tau the next
       one. Unbiased, no term twice, ``E |err|_F^2 <= W^2 / (c - 1)``, and exact with c = n.
-    * "top": the c largest w_i, weight 1. Biased, ``|err|_F <= sum of the dropped w_i``; the smallest
-      error by far on most data, and the worst where the dropped terms point the same way.
+    * "top": the c largest w_i, weight 1. Biased, ``|err|_F <= sum of the dropped w_i``; the
+      smallest error by far on most data, and the worst where the dropped terms point the same way.
 
     The error is certified by fresh probes, which see what really happened.
 
@@ -159,9 +167,9 @@ def _columns(a: Tensor, index: Tensor) -> Tensor:
 
 
 def _uniform(like: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    drawn = torch.rand(
-        shape, dtype=torch.float64, device=generator.device, generator=generator
-    ).to(like.device)
+    drawn = torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator).to(
+        like.device
+    )
     return 1 - drawn  # in (0, 1]
 
 
@@ -195,9 +203,7 @@ def _priority(
     return index, weights, square
 
 
-def _top(
-    sizes: Tensor, samples: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def _top(sizes: Tensor, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """The largest terms; nothing is drawn."""
     del generator
     chosen, index = sizes.topk(samples, dim=-1)

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.certificate import PROBES, Residual, certificate, rounding, sketched
-from noisewise.lowrank.certificate import Error
+from noisewise.lowrank.certificate import PROBES, Error, Residual, certificate, rounding, sketched
 from noisewise.lowrank.operators import Matrix, dtype_name, gaussian
 from noisewise.lowrank.pivoting import pivots, with_small_coefficients
 from noisewise.lowrank.range_finder import (
@@ -214,13 +213,13 @@ def error_of(
             probability = 0.0  # asked with entries at hand only
         elif probability or selected.is_exact:
             kind = "exact" if selected.is_exact else "probes"
-            return Error(
-                "frobenius", kind, estimate, upper, selected.probability, scale, lower
-            )
+            return Error("frobenius", kind, estimate, upper, selected.probability, scale, lower)
     return certificate(residual, "frobenius", probability, generator, scale, lower)
 
 
-def judged(a: Matrix, error: Error, tol: float | None, rank: int | None) -> tuple[bool, tuple[str, ...]]:
+def judged(
+    a: Matrix, error: Error, tol: float | None, rank: int | None
+) -> tuple[bool, tuple[str, ...]]:
     """Whether a tolerance was met, and what to say if not."""
     if tol is None:
         return True, ()

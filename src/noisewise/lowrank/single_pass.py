@@ -17,9 +17,9 @@ from noisewise.lowrank.certificate import (
     PROBES,
     Error,
     check_probability,
-    chi_square_quantile,
     rounding,
 )
+from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.operators import Dense, frobenius_norm, gaussian
 from noisewise.lowrank.reading import as_matrix, new_generator
 from noisewise.lowrank.singular import SVD, make, of_projection, smallest_rank, tails
@@ -52,18 +52,18 @@ def single_pass(
 ) -> SVD:
     """Return a truncated SVD of a matrix whose rows are seen once, block after block.
 
-    ``A ~ Y (Psi Y)^+ (Psi A)`` with Y = A Omega: l and 1.5 l random directions, then truncated to the
-    rank. Memory is 3 l (m + n) numbers. It errs 2 to 10 times as much as `svd` does, in the spectral
-    norm more, and says so: its error is bounded by probes that went through the same pass. Use it
-    only where a second look at A is impossible.
+    ``A ~ Y (Psi Y)^+ (Psi A)`` with Y = A Omega: l and 1.5 l random directions, then truncated to
+    the rank. Memory is 3 l (m + n) numbers. It errs 2 to 10 times as much as `svd` does, in the
+    spectral norm more, and says so: its error is bounded by probes that went through the same pass.
+    Use it only where a second look at A is impossible.
 
     Args:
         rows: blocks [rows, n] of one matrix from top to bottom, all of one width and dtype.
         rank: of the result, at most.
         tol: cut the rank further where the error (its estimate) stays within tol |A|_F.
         generator: of all random numbers; a fixed seed without one.
-        failure_probability: of `error.upper`; None for an estimate alone. 0 is not possible: an exact
-            error needs A again.
+        failure_probability: of `error.upper`; None for an estimate alone. 0 is not possible: an
+            exact error needs A again.
         sketch: l; 2 rank + 10 by default.
 
     Raises:
@@ -100,8 +100,8 @@ def single_pass(
         small = min(state.rows, state.omega.shape[0])
         if rank > small:
             raise ValueError(
-                f"rank is {rank}, but a matrix {state.rows} x {state.omega.shape[0]} has ranks from "
-                f"0 to {small}."
+                f"rank is {rank}, but a matrix {state.rows} x {state.omega.shape[0]} has ranks "
+                f"from 0 to {small}."
             )
         return _finished(state, rank, tol, failure_probability)
 

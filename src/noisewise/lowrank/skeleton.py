@@ -78,24 +78,24 @@ def interpolative(
 ) -> Interpolative:
     """Return an approximation by columns (or rows) of the matrix itself.
 
-    ``A ~ A[:, J] Z``: J are the pivots of a QR of a Gaussian sketch of rank + oversample rows, Z the
-    least-squares fit on A itself, so that the error is that of projecting A on the columns chosen.
-    The best k columns err by at most sqrt(k + 1) times the best rank-k approximation; pivots on a
-    sketch come within two or three times it in practice, on Kahan's matrix too, where pivots on A
-    fail. By tolerance, blocks of columns are chosen from what is left until it is met, and as many
-    of the last ones dropped as it allows.
+    ``A ~ A[:, J] Z``: J are the pivots of a QR of a Gaussian sketch of rank + oversample rows, Z
+    the least-squares fit on A itself, so that the error is that of projecting A on the columns
+    chosen. The best k columns err by at most sqrt(k + 1) times the best rank-k approximation;
+    pivots on a sketch come within two or three times it in practice, on Kahan's matrix too, where
+    pivots on A fail. By tolerance, blocks of columns are chosen from what is left until it is met,
+    and as many of the last ones dropped as it allows.
 
     Args:
-        matrix: A [*batch, m, n], anything that `svd` takes. Of an operator, the chosen columns cost a
-            product each.
+        matrix: A [*batch, m, n], anything that `svd` takes. Of an operator, the chosen columns cost
+            a product each.
         rank: columns, 0 to min(m, n); with `tol` too, the most allowed.
         tol: relative error wanted, in the Frobenius norm.
         axis: "columns" or "rows".
         generator: of the sketch and the probes; a fixed seed without one.
         failure_probability: see `svd`.
         oversample: rows of the sketch beyond `rank`.
-        bound: swap columns until no coefficient (by the sketch) exceeds it, above 1; None: no swaps,
-            coefficients are as the pivots leave them, mostly below 3.
+        bound: swap columns until no coefficient (by the sketch) exceeds it, above 1; None: no
+            swaps, coefficients are as the pivots leave them, mostly below 3.
 
     Returns:
         left = A[:, J], right = Z, `columns` = J (for rows: left = Z, right = A[I, :], `rows` = I).
@@ -107,8 +107,8 @@ def interpolative(
     Example:
         >>> a = torch.arange(12.0).reshape(3, 4)
         >>> r = interpolative(a, rank=2)
-        >>> bool(torch.allclose(r.left, a[:, r.columns])), bool(torch.allclose(r.dense(), a, atol=1e-5))
-        (True, True)
+        >>> bool(torch.allclose(r.left, a[:, r.columns])), bool(torch.allclose(r.dense(), a,
+        atol=1e-5)) (True, True)
     """
     if axis not in ("columns", "rows"):
         raise ValueError(f"axis is {axis!r}: give 'columns' or 'rows'.")

@@ -103,7 +103,7 @@ def svd(
         >>> i = torch.arange(1, 201, dtype=torch.float64)
         >>> r = svd(torch.diag(1 / i**2), tol=0.01)
         >>> r.rank, r.converged, bool(r.error.relative_upper <= 0.01)
-        (14, True, True)
+        (15, True, True)
     """
     a = as_matrix(matrix)
     wish = _Wish(rank, tol, accurate, failure_probability, norm, oversample, power)
