@@ -34,6 +34,7 @@ Measure the noise, then decide: a folder of pictures becomes a generator of one 
   sample    RUN               draw pictures
   evaluate  RUN               distance with interval and floor, copies, time a picture
   report    RUN               one self-contained page about it all
+  lowrank   FILE --tol 0.1    small factors of a matrix or of each weight, and how wrong they are
 
   noisewise COMMAND --help    the flags of a command
   noisewise --version
@@ -44,7 +45,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after savi
 
 # The system takes no more bytes: full disk, quota, file size limit, read-only disk.
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report")
+_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report", "lowrank")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,10 +77,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, words: Sequence[str]) -> int:
     """Parse and carry out one known command."""
     where = f"noisewise {command}"
+    if command == "lowrank":
+        return _run_lowrank(where, words)
     options = parsed(where, lambda: _parse(command, words))
     if isinstance(options, int):
         return options
     return guarded(where, lambda: _carry_out(options, words))
+
+
+def _run_lowrank(where: str, words: Sequence[str]) -> int:
+    """A command that knows matrices only: neither pictures nor a run."""
+    from noisewise.app.lowrank_options import parse_lowrank
+
+    options = parsed(where, lambda: parse_lowrank(words))
+    if isinstance(options, int):
+        return options
+    from noisewise.app.lowrank_command import carry_out_lowrank
+
+    return guarded(where, lambda: carry_out_lowrank(options))
 
 
 def _parse(command: str, words: Sequence[str]) -> Options:

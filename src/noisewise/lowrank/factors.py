@@ -209,8 +209,11 @@ class LowRank:
             second.bias = nn.Parameter(bias.detach().clone())
         return nn.Sequential(first, second)
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def state(self, name: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return tensors and metadata, as `safetensors.torch.save_file` takes them.
+
+        Args:
+            name: of the value, where several go into one file.
 
         Example:
             >>> from noisewise import lowrank
@@ -232,8 +235,9 @@ class LowRank:
             "converged": self.converged,
             "notes": list(self.notes),
         }
-        plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        return plain, {"noisewise.lowrank": json.dumps(described)}
+        start = f"{name}." if name else ""
+        plain = {start + key: tensor.detach().contiguous() for key, tensor in tensors.items()}
+        return plain, {_KEY + name: json.dumps(described)}
 
     def __repr__(self) -> str:
         size = "x".join(str(length) for length in self.shape[-2:])
@@ -244,6 +248,7 @@ class LowRank:
 
 
 _WEAKNESS: tuple[Kind, ...] = ("exact", "bound", "probes", "estimate")
+_KEY = "noisewise.lowrank:"  # and the name, in the metadata of a file
 _MEASURED = ("estimate", "upper", "scale", "optimal_lower")
 
 
@@ -265,19 +270,23 @@ class Kept(LowRank):
         return self.index_rows
 
 
-def from_state(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LowRank:
+def from_state(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str = ""
+) -> LowRank:
     """Return the value that `state` described.
 
     Args:
         tensors: as `safetensors.torch.load_file` gives them.
         metadata: as `safetensors.safe_open(...).metadata()` gives it.
+        name: that `state` was called with.
 
     Raises:
         ValueError: where the two do not describe a low-rank value.
     """
     try:
-        described = json.loads(metadata["noisewise.lowrank"])
-        measured = {name: tensors[f"error.{name}"] for name in _MEASURED}
+        described = json.loads(metadata[_KEY + name])
+        start = f"{name}." if name else ""
+        measured = {key: tensors[f"{start}error.{key}"] for key in _MEASURED}
         error = Error(
             norm=described["norm"],
             kind=described["kind"],
@@ -285,13 +294,13 @@ def from_state(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Lo
             **measured,
         )
         return Kept(
-            tensors["left"],
-            tensors["right"],
+            tensors[start + "left"],
+            tensors[start + "right"],
             error,
             bool(described["converged"]),
             tuple(described["notes"]),
-            tensors.get("columns"),
-            tensors.get("rows"),
+            tensors.get(start + "columns"),
+            tensors.get(start + "rows"),
         )
     except (KeyError, TypeError, json.JSONDecodeError) as problem:
         raise ValueError(
