@@ -24,27 +24,29 @@ def pivots(sketch: Tensor, count: int, allowed: Tensor | None = None) -> Tensor:
     Returns:
         int64 [*batch, k], in the order of choice; all different.
     """
-    y = sketch.clone()
-    left = y.abs().square().sum(-2)
-    # Columns that may be taken, and columns with nothing left, stay above those that may not.
-    free = torch.ones_like(left, dtype=torch.bool) if allowed is None else allowed.clone()
-    start = left
-    eps = torch.finfo(left.dtype).eps
-    index = torch.empty(*left.shape[:-1], count, dtype=torch.int64, device=y.device)
-    forbidden = torch.full_like(left, -2.0).where(~free, torch.zeros_like(left))
+    real = sketch.real.dtype
+    start = sketch.abs().square().sum(-2)
+    nothing = 4 * torch.finfo(real).eps * start  # what rounding leaves of a column that is spanned
+    left = start if allowed is None else start.masked_fill(~allowed, -torch.inf)
+    shape = sketch.shape[:-1]
+    index = torch.empty(*shape[:-1], count, dtype=torch.int64, device=sketch.device)
+    basis = sketch.new_zeros(*shape, count)
     for step in range(count):
-        # What rounding left of a column that is spanned already is nothing.
-        worth = torch.where(left > 4 * eps * start, left, -1.0).where(forbidden == 0, forbidden)
+        # Columns with nothing left come after all others, and before those that may not be taken.
+        worth = torch.where(left > nothing, left, left.clamp(max=-1.0))
         chosen = worth.argmax(-1, keepdim=True)
         index[..., step : step + 1] = chosen
-        forbidden = forbidden.scatter(-1, chosen, -2.0)
-        where = chosen[..., None, :].expand(*y.shape[:-1], 1)
-        column = y.gather(-1, where)
+        column = sketch.gather(-1, chosen[..., None, :].expand(*shape, 1))
+        taken = basis[..., :step]
+        for _ in range(2):
+            column = column - taken @ (taken.mH @ column)
         size = torch.linalg.vector_norm(column, dim=-2, keepdim=True)
-        column = column / size.clamp_min(torch.finfo(left.dtype).tiny)
-        row = column.mH @ y
-        y = torch.baddbmm(y, column, row, alpha=-1) if y.dim() == 3 else y - column @ row
-        left = left - row[..., 0, :].abs().square()
+        column = column / size.clamp_min(torch.finfo(real).tiny)
+        basis[..., step : step + 1] = column
+        row = (column.mH @ sketch)[..., 0, :]
+        left = (left - (row.square() if row.dtype == real else row.abs().square())).scatter_(
+            -1, chosen, -torch.inf
+        )
     return index
 
 
