@@ -1,0 +1,263 @@
+"""Low-rank factorisations: error against the best, time against peers, and the certificate.
+
+A cell is one matrix, dtype and rank: all ways take turns, seed by seed, so that a drift of the
+machine's speed hits all alike. F/opt is the error in the Frobenius norm over the best possible.
+
+    python benchmarks/lowrank.py                       all of it, some ten minutes
+    python benchmarks/lowrank.py --weights FILE        with the largest weights of a checkpoint
+
+Peers scikit-learn and skerch are compared where they are installed.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import harness
+from lowrank_peers import SINGULAR, SKELETON, Way
+from noisewise import lowrank
+from noisewise.lowrank.certificate import Residual, probed
+from noisewise.lowrank.operators import Dense
+from summaries import figure, ratio, table
+
+RANKS = (10, 20, 50, 100)
+SEEDS = 5
+PACKAGES = ("noisewise", "torch", "numpy", "scipy", "scikit-learn", "skerch")
+
+
+def _spectrum(name: str, count: int) -> Tensor:
+    i = torch.arange(1, count + 1, dtype=torch.float64)
+    return {
+        "i^-2": i**-2.0,
+        "i^-1": i**-1.0,
+        "i^-1/2": i**-0.5,
+        "10^(-i/10)": 10 ** (-0.1 * i),
+        "step at 50": torch.where(i <= 50, 1.0, 0.01).double(),
+    }[name]
+
+
+def matrix(name: str, m: int, n: int, weights: str | None) -> Tensor:
+    """A matrix in double precision by its name."""
+    generator = torch.Generator().manual_seed(0)
+    if name == "kernel":  # Gaussian kernel of points on a winding curve
+        t = torch.linspace(0, 1, m, dtype=torch.float64)[:, None]
+        waves = torch.arange(1, 17, dtype=torch.float64)
+        points = torch.cat([torch.sin(7 * waves * t) / waves, torch.cos(5 * waves * t) / waves], 1)
+        return torch.exp(-torch.cdist(points, points[:n]).square() / 0.5)
+    if name == "Kahan":
+        c = 0.285
+        powers = (1 - c * c) ** (0.5 * torch.arange(96, dtype=torch.float64))
+        return powers[:, None] * (torch.eye(96) - c * torch.ones(96, 96).triu(1)).double()
+    if name.startswith("weight "):
+        assert weights is not None
+        return load_file(weights)[name.removeprefix("weight ")].flatten(1).double()
+    u, v = (
+        torch.linalg.qr(torch.randn(size, n, dtype=torch.float64, generator=generator)).Q
+        for size in (m, n)
+    )
+    return (u * _spectrum(name, n)) @ v.mT
+
+
+def spectral_norm(e: Tensor) -> float:
+    """By 30 steps of block iteration; a little too small at worst."""
+    q = torch.randn(e.shape[1], 6, dtype=e.dtype, generator=torch.Generator().manual_seed(9))
+    for _ in range(30):
+        q = torch.linalg.qr(e.mT @ (e @ q)).Q
+    return float(torch.linalg.matrix_norm(e @ q, 2))
+
+
+def compared(a: Tensor, dtype: torch.dtype, k: int, ways: Mapping[str, Way]) -> harness.Values:
+    """Milliseconds and errors of each way, one number a seed."""
+    s = torch.linalg.svdvals(a)
+    best, best_two = float(s[k:].norm()), float(s[k])
+    given = a.to(dtype)
+    values: dict[str, dict[str, list[float]]] = {
+        name: {"ms": [], "F": [], "two": []} for name in ways
+    }
+    for way in ways.values():
+        way(given, k, 0)  # warm
+    for seed in range(1, SEEDS + 1):
+        for name, way in ways.items():
+            if name.startswith("LAPACK") and seed > 2:
+                continue  # no seed changes it
+            start = time.perf_counter()
+            left, right = way(given, k, seed)
+            values[name]["ms"].append(1000 * (time.perf_counter() - start))
+            e = a - left.double() @ right.double()
+            values[name]["F"].append(float(e.norm()) / best)
+            if seed == 1:
+                values[name]["two"].append(spectral_norm(e) / best_two)
+    return {"ways": values, "best": best, "scale": float(a.norm())}
+
+
+def certified(a: Tensor, k: int) -> harness.Values:
+    """What the certificate costs and how sharp it is."""
+    spent: dict[str, list[float]] = {"svd": [], "probes": [], "exact": []}
+    sharp: list[float] = []
+    for seed in range(SEEDS):
+        g = torch.Generator().manual_seed(seed)
+        start = time.perf_counter()
+        r = lowrank.svd(a, k, generator=g)
+        middle = time.perf_counter()
+        found = lowrank.certify(a, r.left, r.right, generator=g)
+        end = time.perf_counter()
+        lowrank.certify(a, r.left, r.right, failure_probability=0)
+        spent["svd"].append(1000 * (middle - start))
+        spent["probes"].append(1000 * (end - middle))
+        spent["exact"].append(1000 * (time.perf_counter() - end))
+        sharp.append(float(found.upper) / float((a - r.dense()).norm()))
+    return {"ms": spent, "upper over true": sharp}
+
+
+def failures(d: float, s: int, draws: int) -> harness.Values:
+    """How often the bound fails on the worst case, a residual of rank one."""
+    generator = torch.Generator().manual_seed(1)
+    e = torch.zeros(draws, 2, 2, dtype=torch.float64)
+    e[:, 0, 0] = 1
+    residual = Residual(Dense(e), e[..., :0], e[..., :0, :])
+    g = e @ torch.randn(draws, 2, s, dtype=torch.float64, generator=generator)
+    upper = probed(residual, g, "frobenius", d * draws)[1]
+    return {"failed": float((upper < 1).double().mean()), "draws": draws}
+
+
+def main() -> None:
+    """Run what is missing and print the tables."""
+    parser = harness.parser(__doc__ or "")
+    parser.add_argument("--weights", default=None, help="a .safetensors checkpoint")
+    arguments = parser.parse_args()
+    threads = harness.use_threads(arguments.threads or 1)
+    path = harness.results_file(arguments, "lowrank")
+    results = harness.Results(path, harness.environment(threads, PACKAGES), arguments.redo)
+    if not arguments.table_only:
+        _run(results, arguments.quick, arguments.weights)
+    harness.publish(results, "Low-rank factorisations", _tables(results))
+
+
+def _run(results: harness.Results, quick: bool, weights: str | None) -> None:
+    m, n = (300, 200) if quick else (1500, 1000)
+    names = ["i^-2", "i^-1", "i^-1/2", "10^(-i/10)", "step at 50", "kernel"]
+    grid = [(name, "float64", k) for name in names for k in RANKS]
+    grid += [(name, "float32", 50) for name in names]
+    if weights:
+        large = sorted(load_file(weights).items(), key=lambda item: -item[1].numel())[:2]
+        grid += [(f"weight {name}", "float32", 10) for name, _ in large]
+    for name, dtype, k in grid[: 2 if quick else None]:
+        for part, ways in (("singular", SINGULAR), ("skeleton", SKELETON)):
+            if part == "skeleton" and dtype == "float32":
+                continue  # scipy's takes float64 only
+            setting = {"part": part, "matrix": name, "dtype": dtype, "k": k}
+            results.cell(
+                setting,
+                lambda name=name, dtype=dtype, k=k, ways=ways: compared(
+                    matrix(name, m, n, weights), getattr(torch, dtype), k, ways
+                ),
+            )
+    results.cell(
+        {"part": "skeleton", "matrix": "Kahan", "dtype": "float64", "k": 95},
+        lambda: compared(matrix("Kahan", 96, 96, None), torch.float64, 95, SKELETON),
+    )
+    for d, s in ((0.05, 5), (0.01, 10), (1e-3, 20)):
+        results.cell(
+            {"part": "failures", "d": d, "s": s}, lambda d=d, s=s: failures(d, s, 10_000)
+        )
+    for name in ("i^-1", "10^(-i/10)"):
+        size = 400 if quick else 2000
+        results.cell(
+            {"part": "certificate", "matrix": name, "k": 50},
+            lambda name=name, size=size: certified(matrix(name, size, size, None), 50),
+        )
+
+
+def _ways(cell: harness.Cell) -> Mapping[str, Mapping[str, Sequence[float]]]:
+    ways = cell.values["ways"]
+    assert isinstance(ways, dict)
+    return ways
+
+
+def _tables(results: harness.Results) -> list[str]:
+    return [
+        "### Singular vectors: F/opt [2/opt], and the time over torch.svd_lowrank's",
+        *_compared(results, "singular", "torch.svd_lowrank, q = k + 10"),
+        "### Real columns and rows: F/opt [2/opt], and the time over scipy interp_decomp's",
+        *_compared(results, "skeleton", "scipy interp_decomp"),
+        "### The certificate",
+        _certificate(results),
+        _failures(results),
+    ]
+
+
+def _compared(results: harness.Results, part: str, base: str) -> list[str]:
+    """A table of errors and one of times for each dtype."""
+    made = []
+    for dtype in ("float64", "float32"):
+        cells = [c for c in results.cells({"part": part, "dtype": dtype})]
+        if not cells:
+            continue
+        names = list(dict.fromkeys(name for cell in cells for name in _ways(cell)))
+        head = [f"{c.setting['matrix']}, {c.setting['k']}" for c in cells]
+        errors = [[name, *(_error(_ways(cell).get(name)) for cell in cells)] for name in names]
+        times = []
+        for name in names:
+            line: list[object] = [name]
+            for cell in cells:
+                ways = _ways(cell)
+                mine, theirs = ways.get(name), ways.get(base)
+                found = ratio([mine["ms"]], [theirs["ms"]]) if mine and theirs else None
+                line.append(str(found) if found else "-")
+            times.append(line)
+        made += [table([f"{dtype}: error", *head], errors)]
+        made += [table([f"{dtype}: time over {base}", *head], times)]
+    return made
+
+
+def _error(values: Mapping[str, Sequence[float]] | None) -> str:
+    if not values:
+        return "-"
+    two = values["two"][0] if values["two"] else math.nan
+    middle = statistics.median(values["F"])
+    shown = f"{middle:.4f}" if middle < 10 else figure(middle)
+    return f"{shown} [{figure(two)}]"
+
+
+def _certificate(results: harness.Results) -> str:
+    rows = []
+    for cell in results.cells({"part": "certificate"}):
+        ms, sharp = cell.values["ms"], cell.values["upper over true"]
+        assert isinstance(ms, dict)
+        assert isinstance(sharp, list)
+        rows.append(
+            (
+                f"{cell.setting['matrix']}, 2000 x 2000, k = {cell.setting['k']}",
+                str(ratio([ms["probes"]], [ms["svd"]])),
+                str(ratio([ms["exact"]], [ms["svd"]])),
+                statistics.median(sharp),
+            )
+        )
+    head = ["", "20 probes over svd", "exact residual over svd", "upper / true, d = 1e-6"]
+    return table(head, rows)
+
+
+def _failures(results: harness.Results) -> str:
+    rows = []
+    for cell in results.cells({"part": "failures"}):
+        d, draws = cell.asked("d"), cell.number("draws") or 1.0
+        rows.append(
+            (
+                f"{int(cell.asked('s'))} probes, rank-one residual",
+                f"{d:g}",
+                f"{cell.number('failed'):.4f}",
+                f"{d + 3 * math.sqrt(d * (1 - d) / draws):.4f}",
+            )
+        )
+    return table(["10,000 draws", "stated", "failed", "stated + 3 sigma"], rows)
+
+
+if __name__ == "__main__":
+    harness.run_program(main)

@@ -1,0 +1,64 @@
+"""The spectra of many matrices in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+MOST_NAMED = 10  # lines with a name of their own; more are drawn, but not told apart
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of a matrix relative to the first, and the rank that was chosen."""
+
+    name: str
+    values: Sequence[float]
+    rank: int
+
+
+def draw(spectra: Sequence[Spectrum], path: str, title: str) -> None:
+    """Draw s_i / s_1 over i on logarithmic axes, with a dot where each was cut.
+
+    Args:
+        spectra: at least one, with positive first values.
+        path: .svg or .png.
+        title: over the picture.
+
+    Raises:
+        ValueError: where nothing can be drawn.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [s for s in spectra if any(value > 0 for value in s.values)]
+    if not shown:
+        raise ValueError("there is no singular value to draw: every matrix is zero or empty")
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    many = len(shown) > MOST_NAMED
+    for i, spectrum in enumerate(shown):
+        y = [value if value > 0 else float("nan") for value in spectrum.values]
+        colour = f"C{i % 10}"
+        axes.plot(
+            range(1, len(y) + 1),
+            y,
+            color=colour,
+            linewidth=0.8 if many else 1.4,
+            alpha=0.6 if many else 1.0,
+            label=spectrum.name,
+        )
+        if 0 < spectrum.rank <= len(y):
+            axes.plot([spectrum.rank], [y[spectrum.rank - 1]], "o", color=colour, markersize=4)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("i")
+    axes.set_ylabel("singular value, relative to the first")
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.grid(alpha=0.25, linewidth=0.5)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if not many:
+        axes.legend(fontsize=8, frameon=False, loc="lower left")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

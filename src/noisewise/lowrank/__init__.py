@@ -1,0 +1,55 @@
+"""Low-rank algebra with a certificate: how small, and how wrong, with what probability."""
+
+from __future__ import annotations
+
+from noisewise.lowrank.certificate import Error, certify
+from noisewise.lowrank.chi_square import chi_square_quantile
+from noisewise.lowrank.cur import CUR, cur
+from noisewise.lowrank.factors import LowRank, from_state
+from noisewise.lowrank.operators import Matrix
+from noisewise.lowrank.pseudo_inverse import (
+    LeastSquares,
+    Penrose,
+    PseudoInverse,
+    limit_path,
+    lstsq,
+    penrose,
+    pinv,
+)
+from noisewise.lowrank.reading import as_matrix, operator, outputs, product
+from noisewise.lowrank.sampled import SampledProduct, expected_error, sampled_matmul
+from noisewise.lowrank.single_pass import single_pass
+from noisewise.lowrank.singular import SVD, rank_for
+from noisewise.lowrank.skeleton import Interpolative, interpolative
+from noisewise.lowrank.svd import svd
+
+__all__ = [
+    "CUR",
+    "SVD",
+    "Error",
+    "Interpolative",
+    "LeastSquares",
+    "LowRank",
+    "Matrix",
+    "Penrose",
+    "PseudoInverse",
+    "SampledProduct",
+    "as_matrix",
+    "certify",
+    "chi_square_quantile",
+    "cur",
+    "expected_error",
+    "from_state",
+    "interpolative",
+    "limit_path",
+    "lstsq",
+    "operator",
+    "outputs",
+    "penrose",
+    "pinv",
+    "product",
+    "rank_for",
+    "sampled_matmul",
+    "single_pass",
+    "svd",
+]

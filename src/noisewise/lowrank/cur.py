@@ -1,0 +1,274 @@
+"""A ~ C U R by real columns and rows, with a core that is never inverted.
+
+Sorensen and Embree 2016 (rows from the columns' own factor); Park and Nakatsukasa 2024 (arXiv
+2405.06375), who oversample one side and evaluate the core stably.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from noisewise.lowrank.certificate import Error, Residual, certificate, check_probability
+from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.operators import Dense, Matrix, Operator, adjoint, frobenius_norm
+from noisewise.lowrank.pivoting import coefficients, pivots
+from noisewise.lowrank.range_finder import known_scale
+from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
+from noisewise.lowrank.selection import Selected, check_wish, error_of, judged, select
+from noisewise.lowrank.skeleton import fitted
+
+Core = Literal["projection", "cross"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CUR(LowRank):
+    """A ~ C U R with C = A[:, J] and R = A[I, :]; left and right are evaluated without U.
+
+    Attributes:
+        C: the columns, [*batch, m, k].
+        core: U, [*batch, k, number of rows]: large where C or R is ill-conditioned; products and
+            `dense` do not use it.
+        R: the rows.
+        column_index: J, int64 [*batch, k].
+        row_index: I.
+    """
+
+    C: Tensor
+    core: Tensor
+    R: Tensor
+    column_index: Tensor
+    row_index: Tensor
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """C, core, R."""
+        return self.C, self.core, self.R
+
+    @property
+    def columns(self) -> Tensor:
+        """J."""
+        return self.column_index
+
+    @property
+    def rows(self) -> Tensor:
+        """I."""
+        return self.row_index
+
+    @property
+    def mT(self) -> CUR:
+        """The transpose: columns and rows change places."""
+        parts = self.right, self.left, self.R, self.core, self.C
+        return self._swapped(*(part.mT for part in parts))
+
+    @property
+    def mH(self) -> CUR:
+        """The conjugate transpose."""
+        parts = self.right, self.left, self.R, self.core, self.C
+        return self._swapped(*(part.mH for part in parts))
+
+    def _swapped(self, left: Tensor, right: Tensor, c: Tensor, core: Tensor, r: Tensor) -> CUR:
+        return replace(
+            self,
+            left=left,
+            right=right,
+            C=c,
+            core=core,
+            R=r,
+            column_index=self.row_index,
+            row_index=self.column_index,
+        )
+
+
+def cur(
+    matrix: object,
+    rank: int | None = None,
+    *,
+    tol: float | None = None,
+    core: Core = "projection",
+    oversample: int | None = None,
+    generator: torch.Generator | None = None,
+    failure_probability: float | None = 1e-6,
+) -> CUR:
+    """Return an approximation by columns and rows of the matrix itself.
+
+    ``A ~ C U R``, C = A[:, J] as `interpolative` chooses them, and the rows I as pivots of the
+    orthonormal factor of C: rows chosen on their own make the cross core ten times as wrong. The
+    core is
+
+    * "projection": ``U = C^+ A R^+``, the best there is for these columns and rows; its error obeys
+      ``|A - C U R|_F^2 <= |A - C C^+ A|_F^2 + |A - A R^+ R|_F^2``;
+    * "cross": ``U = A[I, J]^+``, which reads nothing of A but C, R and the certificate's probes,
+      with more rows than columns so that it is not at the mercy of one bad row.
+
+    By tolerance, columns are chosen for tol / sqrt(2), and rows added until the whole is within
+    tol.
+
+    Args:
+        matrix: A [*batch, m, n], anything that `svd` takes.
+        rank: columns, 0 to min(m, n); with `tol` too, the most allowed.
+        tol: relative error wanted, in the Frobenius norm; for the projection core.
+        core: see above.
+        oversample: rows beyond the columns; by default half as many for a cross, none else.
+        generator: of the sketch and the probes; a fixed seed without one.
+        failure_probability: see `svd`.
+
+    Returns:
+        `columns` J, `rows` I, factors C, core, R; dense() and products are evaluated as
+        ``Q (Q[I]^+ R)`` and ``Q (Q^H A P) P^H`` with C = Q T, R^H = P S, never by the core itself.
+        No gradient flows: the value is detached.
+
+    Raises:
+        ValueError: as `svd`; for a tolerance with the cross core, whose error no choice of rows
+            bounds beforehand.
+
+    Example:
+        >>> i = torch.arange(1.0, 31.0)
+        >>> a = 1 / (i[:, None] + i)
+        >>> r = cur(a, rank=5)
+        >>> bool(torch.equal(r.C, a[:, r.columns])), float(r.error.relative_upper) < 1e-3
+        (True, True)
+    """
+    if core not in ("projection", "cross"):
+        raise ValueError(f"core is {core!r}: give 'projection' or 'cross'.")
+    if core == "cross" and tol is not None:
+        raise ValueError("A cross core takes a rank: with a tolerance use core='projection'.")
+    if oversample is not None and oversample < 0:
+        raise ValueError("oversample must be 0 or more.")
+    check_probability(failure_probability)
+    a = as_matrix(matrix)
+    if isinstance(a, Dense) and a.tensor.requires_grad:
+        a = Dense(a.tensor.detach(), a.notes)
+    check_wish(a, rank, tol)
+    generator = new_generator(generator)
+    with torch.no_grad():
+        if isinstance(a, Operator):
+            check_adjoint(a, generator)
+        found = select(
+            a,
+            rank,
+            None if tol is None else tol / math.sqrt(2),
+            oversample=10,
+            bound=None,
+            probability=failure_probability,
+            generator=generator,
+            project=core == "projection",
+        )
+        k = found.index.shape[-1]
+        extra = oversample if oversample is not None else (k // 2 if core == "cross" else 0)
+        index = rows_of(found.q, min(k + extra, a.m))
+        if core == "cross":
+            return _cross(a, found, index, failure_probability, generator)
+        result = _projected(a, found, index, failure_probability, generator)
+        if tol is None:
+            return result
+        met, notes = judged(a, result.error, tol, rank)
+        if not met and rank is None:
+            index = _more_rows(a, tol, failure_probability, generator)
+            result = _projected(a, found, index, failure_probability, generator)
+            met, notes = judged(a, result.error, tol, rank)
+        return replace(result, converged=met, notes=(*result.notes, *notes))
+
+
+def rows_of(q: Tensor, count: int) -> Tensor:
+    """Return rows on which orthonormal columns stay well-conditioned: pivots, in several sweeps.
+
+    Args:
+        q: [*batch, m, k].
+        count: rows, up to m; beyond k, further sweeps choose among those that are left.
+    """
+    free = torch.ones(q.shape[:-1], dtype=torch.bool, device=q.device)
+    index = torch.zeros(*q.shape[:-2], 0, dtype=torch.int64, device=q.device)
+    while index.shape[-1] < count:
+        step = min(max(q.shape[-1], 1), count - index.shape[-1])
+        chosen = pivots(q.mH, step, free) if q.shape[-1] else free.int().argmax(-1, keepdim=True)
+        free = free.scatter(-1, chosen, False)
+        index = torch.cat([index, chosen], -1)
+    return index
+
+
+def _more_rows(
+    a: Matrix, tol: float, probability: float | None, generator: torch.Generator
+) -> Tensor:
+    """Rows that alone keep A to tol / sqrt(2): with such columns the whole is within tol."""
+    return select(
+        adjoint(a),
+        None,
+        tol / math.sqrt(2),
+        oversample=10,
+        bound=None,
+        probability=probability,
+        generator=generator,
+    ).index
+
+
+def _projected(
+    a: Matrix,
+    found: Selected,
+    index: Tensor,
+    probability: float | None,
+    generator: torch.Generator,
+) -> CUR:
+    """Core C^+ A R^+: A projected on the columns and on the rows."""
+    columns, rows = found.columns, a.rows(index)
+    p = torch.linalg.qr(rows.mH).Q
+    middle = found.w.mH @ p
+    right = middle @ p.mH
+    if found.left_over is not None:
+        # |A - Q M P^H|^2 = |A - Q W^H|^2 + |W^H - M P^H|^2, and the second is known.
+        lost = frobenius_norm(found.w.mH - right)
+        both = torch.hypot(found.left_over[0], lost), torch.hypot(found.left_over[1], lost)
+        found = replace(found, left_over=both)
+    error = error_of(a, found.q, right, middle, found, probability, generator)
+    # U = T^-1 (Q^H A P) S^-H with C = Q T, R^H = P S.
+    half = fitted(found.q.mH @ columns, middle)
+    core = fitted(p.mH @ rows.mH, half.mH).mH
+    return _value(a, found, index, (columns, core, rows), right, error)
+
+
+def _cross(
+    a: Matrix,
+    found: Selected,
+    index: Tensor,
+    probability: float | None,
+    generator: torch.Generator,
+) -> CUR:
+    """Core A[I, J]^+, evaluated as Q (Q[I]^+ R)."""
+    columns, rows = found.columns, a.rows(index)
+    where = index[..., :, None].expand(*index.shape, found.q.shape[-1])
+    crossing = found.q.gather(-2, where)
+    right = coefficients(crossing, rows)
+    eye = torch.eye(index.shape[-1], dtype=a.dtype, device=a.device)
+    inner = coefficients(crossing, eye.expand(*a.batch, *eye.shape))
+    core = fitted(found.q.mH @ columns, inner)
+    scale = known_scale(a, rows, "frobenius")
+    residual = Residual(a, found.q, right)
+    zero = torch.zeros_like(scale)
+    error = certificate(residual, "frobenius", probability, generator, scale, zero)
+    return _value(a, found, index, (columns, core, rows), right, error)
+
+
+def _value(
+    a: Matrix,
+    found: Selected,
+    index: Tensor,
+    parts: tuple[Tensor, Tensor, Tensor],
+    right: Tensor,
+    error: Error,
+) -> CUR:
+    columns, core, rows = parts
+    return CUR(
+        left=found.q,
+        right=right,
+        error=error,
+        notes=a.notes,
+        C=columns,
+        core=core,
+        R=rows,
+        column_index=found.index,
+        row_index=index,
+    )

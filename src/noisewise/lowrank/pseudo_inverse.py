@@ -1,0 +1,397 @@
+"""Pseudo-inverse and least squares, which say how near the decision about the rank was.
+
+Moore 1920, Penrose 1955 (the four conditions); Golub and Pereyra 1973 (the derivative at constant
+rank); Wedin 1973 (why it jumps elsewhere); Golub and Van Loan, sections 5.3 to 5.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from noisewise.lowrank.certificate import Error, rounding
+from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.gradients import truncation_adjoint
+from noisewise.lowrank.operators import Dense, frobenius_norm
+from noisewise.lowrank.reading import as_matrix
+
+Route = Literal["auto", "svd", "qr", "cholesky", "limit"]
+_TAKEN = Literal["svd", "qr", "cholesky", "limit"]
+
+NEAR = 2.0  # a singular value within this factor of the cutoff makes the rank a matter of chance
+
+
+@dataclass(frozen=True)
+class Penrose:
+    """The four conditions that make X the pseudo-inverse of A, as relative residuals [*batch].
+
+    Attributes:
+        axa: |A X A - A|_F / |A|_F.
+        xax: |X A X - X|_F / |X|_F.
+        ax: |(A X)^H - A X|_F / |A X|_F.
+        xa: |(X A)^H - X A|_F / |X A|_F.
+    """
+
+    axa: Tensor
+    xax: Tensor
+    ax: Tensor
+    xa: Tensor
+
+    @property
+    def worst(self) -> Tensor:
+        """The largest of the four."""
+        return torch.stack([self.axa, self.xax, self.ax, self.xa]).amax(0)
+
+    def __str__(self) -> str:
+        shown = {
+            "|AXA-A|": self.axa,
+            "|XAX-X|": self.xax,
+            "|(AX)*-AX|": self.ax,
+            "|(XA)*-XA|": self.xa,
+        }
+        return ", ".join(f"{name} {_most(value):.1e}" for name, value in shown.items())
+
+
+def penrose(a: Tensor, x: Tensor) -> Penrose:
+    """Return how well X meets the four conditions for being the pseudo-inverse of A.
+
+    Args:
+        a: [*batch, m, n].
+        x: [*batch, n, m].
+
+    Example:
+        >>> a = torch.diag(torch.tensor([2.0, 4.0]))
+        >>> bool(penrose(a, torch.diag(torch.tensor([0.5, 0.25]))).worst == 0)
+        True
+        >>> bool(penrose(a, torch.diag(torch.tensor([0.5, 0.0]))).axa > 0.8)
+        True
+    """
+    a, x = a.detach(), x.detach()
+    ax, xa = a @ x, x @ a
+    return Penrose(
+        _relative(ax @ a - a, a),
+        _relative(xa @ x - x, x),
+        _relative(ax.mH - ax, ax),
+        _relative(xa.mH - xa, xa),
+    )
+
+
+def _relative(residual: Tensor, to: Tensor) -> Tensor:
+    size = frobenius_norm(residual)
+    return torch.where(size == 0, 0.0, size / frobenius_norm(to))
+
+
+def _most(value: Tensor) -> float:
+    return float(value.max()) if value.numel() else 0.0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PseudoInverse(LowRank):
+    """A^+ ~ left @ right, [*batch, n, m]; `error` is |A X A - A|_F, exact.
+
+    Attributes:
+        matrix: A, without gradient.
+        ranks: numerical rank of each of the batch, int64 [*batch].
+        gap: s_r / s_(r+1) [*batch]: how clear the decision about the rank was. Infinite at full
+            rank, and where what was cut off is exactly zero.
+        margin: the smallest factor between a singular value and the cutoff [*batch]; infinite where
+            no singular value was compared (Cholesky, QR and limit).
+        condition: s_1 / s_r, or an upper bound of it by the norms of R and its inverse.
+        route: how it was computed, and why that one, in `notes`.
+        value: the dense pseudo-inverse, with its gradient where one flows.
+    """
+
+    matrix: Tensor
+    ranks: Tensor
+    gap: Tensor
+    margin: Tensor
+    condition: Tensor
+    route: _TAKEN
+    value: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """Numerical rank, the largest of the batch."""
+        return int(self.ranks.max()) if self.ranks.numel() else 0
+
+    def dense(self) -> Tensor:
+        """The pseudo-inverse itself, [*batch, n, m]."""
+        return super().dense() if self.value is None else self.value
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """A^+ x."""
+        return super().matmat(x) if self.value is None else self.value @ x
+
+    def penrose(self) -> Penrose:
+        """How well it meets the four Penrose conditions."""
+        return penrose(self.matrix, self.dense())
+
+    def __repr__(self) -> str:
+        size = "x".join(str(length) for length in self.shape[-2:])
+        parts = [f"PseudoInverse {size}, rank {self.rank} by {self.route}"]
+        gap = float(self.gap.min()) if self.gap.numel() else math.inf
+        parts += [f"gap behind it {gap:.2g}"] if math.isfinite(gap) else []
+        parts += [f"||AXA-A||_F <= {_most(self.error.relative_upper):.1e} ||A||_F"]
+        return "; ".join([*parts, *self.notes])
+
+
+def pinv(
+    matrix: Tensor | LowRank,
+    *,
+    rtol: float | None = None,
+    route: Route = "auto",
+    epsilon: float | None = None,
+) -> PseudoInverse:
+    """Return the pseudo-inverse with its numerical rank and the gap behind it.
+
+    Routes: "svd", ``V_r S_r^-1 U_r^H`` with r the number of singular values above rtol s_1; "qr"
+    and "cholesky", for full rank only; "limit", ``(A^H A + e)^-1 A^H`` for a small e, whose error
+    is at most ``e / (s_r (s_r^2 + e))`` in the spectral norm; "auto", the quickest of the first
+    three that is safe, by the condition of the triangular factor R: Cholesky up to 0.2 eps^-1/3,
+    QR up to 0.01 / (max(m, n) eps), the SVD beyond.
+
+    Args:
+        matrix: A [*batch, m, n], dense, any dtype; or a LowRank.
+        rtol: values up to rtol s_1 count as zero; max(m, n) eps by default.
+        route: see above.
+        epsilon: e of the limit, relative to s_1^2; sqrt(eps) by default.
+
+    Returns:
+        A value that multiplies like A^+. Gradients flow to A at constant rank.
+
+    Raises:
+        ValueError: for NaN or Inf, a route that needs full rank where it is not there, or nonsense
+            arguments. The backward pass refuses a singular value within a factor 2 of the cutoff:
+            there the pseudo-inverse jumps and has no derivative.
+
+    Source: Penrose 1955; Golub and Pereyra 1973, equation 4.12.
+
+    Example:
+        >>> a = torch.tensor([[1.0, 0.0], [0.0, 1e-9], [0.0, 0.0]])
+        >>> x = pinv(a)
+        >>> x.rank, x.dense().shape, bool(x.penrose().worst < 1e-6)
+        (1, torch.Size([2, 3]), True)
+    """
+    from noisewise.lowrank.inversion import inverted
+
+    if rtol is not None and not 0 <= rtol < 1:
+        raise ValueError(f"rtol is {rtol}: give a number from 0 up to 1.")
+    if epsilon is not None and (route != "limit" or not epsilon > 0):
+        raise ValueError("epsilon is the limit's, and positive: give route='limit' with it.")
+    if route not in ("auto", "svd", "qr", "cholesky", "limit"):
+        raise ValueError(f"route is {route!r}: give 'auto', 'svd', 'qr', 'cholesky' or 'limit'.")
+    read = as_matrix(matrix.dense() if isinstance(matrix, LowRank) else matrix)
+    if not isinstance(read, Dense):
+        raise ValueError("A pseudo-inverse needs the entries: give a dense matrix or a LowRank.")
+    a = read.tensor
+    with torch.no_grad():
+        found = inverted(a.detach(), rtol, route, epsilon)
+        x = found.left @ found.right
+        product = a @ x @ a - a
+        size, lost = read.frobenius(), frobenius_norm(product)
+        error = Error(
+            "frobenius",
+            "exact",
+            lost,
+            lost + rounding(read, size),
+            0.0,
+            size,
+            torch.zeros_like(lost),
+        )
+    value = None
+    if a.requires_grad and found.route == "limit":  # smooth, and made of smooth steps
+        smooth = inverted(a, rtol, route, epsilon)
+        value = smooth.left @ smooth.right
+    elif a.requires_grad:
+        value = _Inverse.apply(a, x, *found.for_gradient)
+    return PseudoInverse(
+        left=found.left,
+        right=found.right,
+        error=error,
+        notes=(*read.notes, *found.notes),
+        matrix=a.detach(),
+        ranks=found.ranks,
+        gap=found.gap,
+        margin=found.margin,
+        condition=found.condition,
+        route=found.route,
+        value=value,
+    )
+
+
+@dataclass(frozen=True)
+class LeastSquares:
+    """The X of minimum norm among those that minimise |A X - B|_F.
+
+    Attributes:
+        x: [*batch, n, c], or [*batch, n] for a vector B.
+        residual: |A x - b| of each column, float64.
+        inverse: what was used, with `rank`, `gap`, `route` and the Penrose report.
+    """
+
+    x: Tensor
+    residual: Tensor
+    inverse: PseudoInverse
+
+    @property
+    def rank(self) -> int:
+        """Numerical rank of A."""
+        return self.inverse.rank
+
+    @property
+    def gap(self) -> Tensor:
+        """s_r / s_(r+1), see `PseudoInverse`."""
+        return self.inverse.gap
+
+    @property
+    def route(self) -> str:
+        """How A was inverted."""
+        return self.inverse.route
+
+    @property
+    def error(self) -> Error:
+        """|A A^+ A - A|_F, exact."""
+        return self.inverse.error
+
+
+def lstsq(
+    matrix: Tensor | LowRank,
+    right_side: Tensor,
+    *,
+    rtol: float | None = None,
+    route: Route = "auto",
+) -> LeastSquares:
+    """Return the solution of minimum norm of A X = B in the sense of least squares.
+
+    Args:
+        matrix: A [*batch, m, n], dense, or a LowRank.
+        right_side: B [*batch, m, c], or a vector [m].
+        rtol: see `pinv`.
+        route: see `pinv`.
+
+    Raises:
+        ValueError: where the rows do not agree, for NaN or Inf, and as `pinv`.
+
+    Example:
+        >>> a = torch.tensor([[1.0, 1.0]])
+        >>> lstsq(a, torch.tensor([2.0])).x
+        tensor([1., 1.])
+    """
+    vector = right_side.dim() == 1
+    b = right_side[:, None] if vector else right_side
+    rows = matrix.shape[-2]
+    if b.shape[-2] != rows:
+        raise ValueError(f"A has {rows} rows and B {b.shape[-2]}: they must agree.")
+    if not bool(torch.isfinite(b).all()):
+        raise ValueError("The right-hand side holds NaN or Inf: mend it first.")
+    inverse = pinv(matrix, rtol=rtol, route=route)
+    b = b.to(inverse.dtype)
+    x = inverse.matmat(b)
+    residual = torch.linalg.vector_norm((inverse.matrix @ x - b).detach(), dim=-2).double()
+    if vector:
+        return LeastSquares(x[..., 0], residual[..., 0], inverse)
+    return LeastSquares(x, residual, inverse)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One point of the path to the pseudo-inverse.
+
+    Attributes:
+        epsilon: relative to s_1^2.
+        inverse: (A^H A + epsilon s_1^2)^-1 A^H.
+        change: |X_e - A^+|_F / |A^+|_F, measured.
+        predicted: the same by the formula, sqrt(sum (e / (s (s^2 + e)))^2) over the kept values:
+            what the measured one should be until rounding takes over.
+    """
+
+    epsilon: float
+    inverse: PseudoInverse
+    change: Tensor
+    predicted: Tensor
+
+
+def limit_path(matrix: Tensor, epsilons: Iterable[float], rtol: float | None = None) -> list[Step]:
+    """Return the regularised inverses as epsilon falls, and how far from the pseudo-inverse.
+
+    ``A^+ = lim_(e -> 0+) (A^H A + e)^-1 A^H``; the way there is ``1/s - s/(s^2 + e)`` in each
+    direction. For a matrix that is not of full rank the error falls and then rises again, as
+    rounding in the missing directions is blown up by 1/e: the least is about sqrt(eps).
+
+    Args:
+        matrix: A [*batch, m, n].
+        epsilons: relative to s_1^2, positive.
+        rtol: of the pseudo-inverse that it is compared with.
+
+    Raises:
+        ValueError: as `pinv`.
+
+    Example:
+        >>> steps = limit_path(torch.eye(2, dtype=torch.float64), [0.1, 0.01])
+        >>> [round(float(step.change), 4) for step in steps]
+        [0.0909, 0.0099]
+    """
+    exact = pinv(matrix.detach(), rtol=rtol, route="svd")
+    a = exact.matrix
+    s = torch.linalg.svdvals(a).double()
+    kept = torch.arange(s.shape[-1], device=s.device) < exact.ranks[..., None]
+    size = frobenius_norm(exact.dense())
+    steps = []
+    for epsilon in epsilons:
+        inverse = pinv(a, route="limit", epsilon=epsilon)
+        e = epsilon * s[..., :1].square()
+        missing = torch.where(kept, e / (s * (s.square() + e)), 0.0)
+        steps.append(
+            Step(
+                epsilon,
+                inverse,
+                frobenius_norm(inverse.dense() - exact.dense()) / size,
+                torch.linalg.vector_norm(missing, dim=-1) / size,
+            )
+        )
+    return steps
+
+
+class _Inverse(torch.autograd.Function):
+    """dX = -X dA X + X X^H dA^H (1 - A X) + (1 - X A) dA^H X^H X."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        a: Tensor,
+        x: Tensor,
+        u: Tensor,
+        s: Tensor,
+        vh: Tensor,
+        margin: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(a, x, u, s, vh, margin)
+        return x.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyrefly: ignore[bad-override] (once_differentiable hides the names)
+        ctx: Any,  # noqa: ANN401 (torch's own type)
+        *grad_outputs: Any,  # noqa: ANN401
+    ) -> tuple[Tensor | None, ...]:
+        a, x, u, s, vh, margin = ctx.saved_tensors
+        if bool((margin < NEAR).any()):
+            raise ValueError(
+                "The pseudo-inverse has no derivative here: a singular value lies within a factor "
+                f"{NEAR:g} of the cutoff, where the rank jumps. Choose rtol inside a gap."
+            )
+        grad = grad_outputs[0]
+        kept = (u * s[..., None, :].to(u.dtype)) @ vh if s.shape[-1] else a
+        xh, gh = x.mH, grad.mH
+        inner = gh @ x @ xh
+        outer = xh @ x @ gh
+        result = inner - kept @ (x @ inner) + outer - (outer @ x) @ kept - xh @ grad @ xh
+        if s.shape[-1]:  # what was cut off moves the kept subspaces too
+            result = truncation_adjoint(a, u, s, vh, result)
+        return result, None, None, None, None, None

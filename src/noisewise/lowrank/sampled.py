@@ -1,0 +1,264 @@
+"""CR: a product X Y from a few columns of X and the rows of Y that belong to them.
+
+Drineas, Kannan and Mahoney 2006 (independent draws, their lemma 4 and theorem 1); Duffield, Lund
+and Thorup 2007 (priority sampling: no term twice, unbiased, variance at most that of one term
+less); arXiv 2501.17836 (priority sampling of matrix products).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from noisewise.lowrank.certificate import (
+    PROBES,
+    Error,
+    Kind,
+    Residual,
+    certificate,
+    check_probability,
+    rounding,
+)
+from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.operators import Dense, Matrix, frobenius_norm
+from noisewise.lowrank.reading import as_matrix, new_generator, product
+
+Method = Literal["priority", "independent", "top"]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SampledProduct(LowRank):
+    """X Y ~ sum over the sampled i of weight_i X[:, i] Y[i, :].
+
+    Attributes:
+        index: i of each sample, int64 [*batch, samples]; independent draws may repeat.
+        weights: of each sample, [*batch, samples].
+        expected: root of the expected square of the error [*batch]: by the closed form for
+            independent draws (without the -|XY|^2, which would cost the product: it errs upwards),
+            by its unbiased estimate for priority sampling; the bound for "top", which has no
+            chance.
+        bound: sum of |X_i| |Y_i| over the dropped i for "top", which always holds; of the others
+            (1 + sqrt(8 ln 1/d)) / sqrt(c) |X|_F |Y|_F for independent draws, infinite for priority.
+    """
+
+    index: Tensor
+    weights: Tensor
+    expected: Tensor
+    bound: Tensor
+
+    @property
+    def columns(self) -> Tensor:
+        """Which columns of X were taken."""
+        return self.index
+
+    @property
+    def rows(self) -> Tensor:
+        """Which rows of Y were taken: the same."""
+        return self.index
+
+
+def sampled_matmul(
+    x: Tensor,
+    y: Tensor,
+    samples: int,
+    *,
+    method: Method = "priority",
+    generator: torch.Generator | None = None,
+    failure_probability: float | None = 1e-6,
+) -> SampledProduct:
+    """Return X Y approximated by some of its rank-one terms.
+
+    With w_i = |X_i| |Y_i|, the norms of column i of X and row i of Y, W their sum and c samples:
+
+    * "independent": i drawn with p_i = w_i / W, weight 1 / (c p_i). Unbiased,
+      ``E |err|_F^2 = (W^2 - |X Y|_F^2) / c``.
+    * "priority": the c largest w_i / u_i, u_i uniform, weight max(1, tau / w_i) with tau the next
+      one. Unbiased, no term twice, ``E |err|_F^2 <= W^2 / (c - 1)``, and exact with c = n.
+    * "top": the c largest w_i, weight 1. Biased, ``|err|_F <= sum of the dropped w_i``; the
+      smallest error by far on most data, and the worst where the dropped terms point the same way.
+
+    The error is certified by fresh probes, which see what really happened.
+
+    Args:
+        x: [*batch, m, n].
+        y: [*batch, n, p].
+        samples: c, from 1 to n; independent draws may be more.
+        method: see above.
+        generator: of the draws and the probes; a fixed seed without one.
+        failure_probability: see `svd`.
+
+    Returns:
+        left [*batch, m, c] and right [*batch, c, p], weights in the left one. Gradients flow to x
+        and y with index and weights held.
+
+    Raises:
+        ValueError: where the shapes do not multiply, for NaN or Inf, or for a number of samples
+            that cannot be.
+
+    Example:
+        >>> x, y = torch.eye(4), torch.diag(torch.tensor([4.0, 3.0, 0.2, 0.1]))
+        >>> r = sampled_matmul(x, y, 2, method="top")
+        >>> r.columns.tolist(), round(float(r.bound), 4)
+        ([0, 1], 0.3)
+    """
+    a, b = as_matrix(x), as_matrix(y)
+    if not isinstance(a, Dense) or not isinstance(b, Dense):
+        raise ValueError("A sampled product needs two dense matrices: it reads their columns.")
+    if a.n != b.m or a.batch != b.batch:
+        raise ValueError(f"A product of {list(a.shape)} and {list(b.shape)} is not defined.")
+    if method not in ("priority", "independent", "top"):
+        raise ValueError(f"method is {method!r}: give 'priority', 'independent' or 'top'.")
+    if samples < 1 or (method != "independent" and samples > a.n):
+        raise ValueError(
+            f"samples is {samples}, but the product has {a.n} terms: give 1 to that many."
+        )
+    check_probability(failure_probability)
+    generator = new_generator(generator)
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    with torch.no_grad():
+        sizes = _column_norms(a.tensor) * _column_norms(b.tensor.mT)
+        index, weights, square = _DRAWS[method](sizes, samples, generator)
+        bound = _bound(method, sizes, index, a, b, samples, failure_probability)
+    left = _columns(a.tensor.to(dtype), index) * weights[..., None, :].to(dtype)
+    right = _columns(b.tensor.to(dtype).mT, index).mT
+    with torch.no_grad():
+        exact_parts = product(a.tensor.detach().to(dtype), b.tensor.detach().to(dtype))
+        error = _certified(exact_parts, left, right, method, bound, failure_probability, generator)
+        expected = bound if method == "top" else square.clamp_min(0.0).sqrt()
+    notes = tuple(dict.fromkeys(a.notes + b.notes))
+    return SampledProduct(
+        left=left,
+        right=right,
+        error=error,
+        notes=notes,
+        index=index,
+        weights=weights,
+        expected=expected,
+        bound=bound,
+    )
+
+
+def expected_error(x: Tensor, y: Tensor, samples: int) -> Tensor:
+    """Return sqrt(E |err|_F^2) of independent draws, exactly; it costs as much as the product.
+
+    ``((sum_i |X_i| |Y_i|)^2 - |X Y|_F^2) / c``, Drineas et al. 2006, lemma 4.
+
+    Args:
+        x: [*batch, m, n].
+        y: [*batch, n, p].
+        samples: c.
+    """
+    sizes = _column_norms(x) * _column_norms(y.mT)
+    square = sizes.sum(-1).square() - frobenius_norm(x @ y).square()
+    return (square.clamp_min(0.0) / samples).sqrt()
+
+
+def _column_norms(a: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(a.detach(), dim=-2).double()
+
+
+def _columns(a: Tensor, index: Tensor) -> Tensor:
+    where = index[..., None, :].expand(*a.shape[:-1], index.shape[-1])
+    return a.gather(-1, where)
+
+
+def _uniform(like: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    drawn = torch.rand(shape, dtype=torch.float64, device=generator.device, generator=generator).to(
+        like.device
+    )
+    return 1 - drawn  # in (0, 1]
+
+
+def _independent(
+    sizes: Tensor, samples: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws with replacement by the cumulated sizes, and W^2 / c."""
+    total = sizes.sum(-1, keepdim=True)
+    steps = sizes.cumsum(-1)
+    where = _uniform(sizes, (*sizes.shape[:-1], samples), generator) * steps[..., -1:]
+    index = torch.searchsorted(steps, where).clamp_max(sizes.shape[-1] - 1)
+    chosen = sizes.gather(-1, index)
+    weights = torch.where(chosen > 0, total / (samples * chosen), 0.0)
+    return index, weights, total[..., 0].square() / samples
+
+
+def _priority(
+    sizes: Tensor, samples: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest w / u, and the sum of tau max(0, tau - w): the variance's unbiased estimate."""
+    priority = sizes / _uniform(sizes, tuple(sizes.shape), generator)
+    wanted = min(samples + 1, sizes.shape[-1])
+    top, index = priority.topk(wanted, dim=-1)
+    if wanted > samples:
+        threshold, index = top[..., -1:], index[..., :-1]
+    else:
+        threshold = torch.zeros_like(top[..., :1])
+    chosen = sizes.gather(-1, index)
+    weights = torch.where(chosen > 0, torch.maximum(chosen, threshold) / chosen, 1.0)
+    square = (threshold * (threshold - chosen).clamp_min(0.0)).sum(-1)
+    return index, weights, square
+
+
+def _top(sizes: Tensor, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest terms; nothing is drawn."""
+    del generator
+    chosen, index = sizes.topk(samples, dim=-1)
+    return index, torch.ones_like(chosen), torch.zeros_like(sizes.sum(-1))
+
+
+_DRAWS = {"independent": _independent, "priority": _priority, "top": _top}
+
+
+def _bound(
+    method: Method,
+    sizes: Tensor,
+    index: Tensor,
+    a: Dense,
+    b: Dense,
+    samples: int,
+    probability: float | None,
+) -> Tensor:
+    """What is known before the result is looked at."""
+    if method == "top":
+        # Summed over the dropped, not total less kept: differences would be rounding.
+        return sizes.scatter(-1, index, 0.0).sum(-1)
+    if method == "priority" or not probability:
+        return torch.full_like(sizes.sum(-1), math.inf)
+    share = probability / max(1, a.batch.numel())
+    factor = (1 + math.sqrt(8 * math.log(1 / share))) / math.sqrt(samples)
+    return factor * a.frobenius() * b.frobenius()
+
+
+def _certified(
+    exact: Matrix,
+    left: Tensor,
+    right: Tensor,
+    method: Method,
+    bound: Tensor,
+    probability: float | None,
+    generator: torch.Generator,
+) -> Error:
+    """Probes on X Y - L R; for "top" the bound that never fails where it is the smaller one."""
+    scale = frobenius_norm(left) * 0
+    residual = Residual(exact, left.detach(), right.detach())
+    known = exact.frobenius()
+    if known is None:
+        g = exact.matmat(exact.gaussian(PROBES, generator))
+        scale = frobenius_norm(g) / math.sqrt(PROBES)
+    else:
+        scale = known
+    error = certificate(
+        residual, "frobenius", probability, generator, scale, torch.zeros_like(scale)
+    )
+    if method == "top" and error.kind in ("probes", "estimate"):
+        proved = bound + rounding(exact, scale)
+        if bool((proved <= error.upper).all()):
+            kind: Kind = "bound"
+            return Error(
+                "frobenius", kind, error.estimate, proved, 0.0, scale, torch.zeros_like(scale)
+            )
+    return error

@@ -1,0 +1,83 @@
+"""One pass over the rows: worse than two, and honest about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from noisewise import lowrank
+from spectra import error_of, seeded, values, with_values
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex128, torch.bfloat16])
+def test_rows_are_seen_once_and_the_bound_holds(dtype: torch.dtype) -> None:
+    a = with_values(
+        300, 120, values("1/i", 120), torch.complex128 if dtype.is_complex else torch.float64
+    )
+    a = a.to(dtype)
+    wide = torch.complex128 if dtype.is_complex else torch.float64
+
+    def once() -> Iterator[Tensor]:
+        yield from a.split(37)
+
+    r = lowrank.single_pass(once(), 15)
+    truth = float(error_of(a.to(wide), r.dense()))
+    best = float(torch.linalg.svdvals(a.to(wide))[15:].norm())
+    assert best <= truth * (1 + 1e-5) <= 3 * best
+    assert r.error.kind == "probes"
+    assert truth <= float(r.error.upper) <= 6 * truth
+    assert float(r.error.scale) == pytest.approx(float(a.to(wide).norm()), rel=1e-4)
+
+
+def test_two_looks_are_better_than_one() -> None:
+    a = with_values(300, 120, values("i^-1/2", 120))
+    one, two = lowrank.single_pass(a.split(50), 15), lowrank.svd(a, 15)
+    assert float(error_of(a, one.dense())) > float(error_of(a, two.dense()))
+
+
+def test_a_low_rank_stream_is_found_exactly_and_cut_by_tolerance() -> None:
+    a = with_values(200, 90, torch.linspace(2, 1, 6))
+    r = lowrank.single_pass(a.split(30), 6)
+    assert float(error_of(a, r.dense())) < 1e-9
+    cut = lowrank.single_pass(a.split(30), 20, tol=1e-6)
+    assert cut.rank == 6
+    assert cut.converged
+    short = lowrank.single_pass(a.split(30), 3, tol=1e-6)
+    assert not short.converged
+    assert "not certified" in str(short)
+
+
+def test_the_split_changes_nothing_but_the_draws() -> None:
+    a = with_values(64, 40, torch.linspace(2, 1, 5))
+    products = [lowrank.single_pass(a.split(n), 5, generator=seeded()).dense() for n in (1, 7, 64)]
+    for product in products:
+        assert torch.allclose(product, a, atol=1e-9)
+
+
+def test_an_estimate_without_a_bound() -> None:
+    a = with_values(100, 60, values("1/i", 60))
+    r = lowrank.single_pass(a.split(20), 5, failure_probability=None)
+    assert r.error.kind == "estimate"
+    assert float(r.error.estimate) == pytest.approx(float(error_of(a, r.dense())), rel=0.4)
+
+
+def test_what_cannot_be_streamed_is_refused() -> None:
+    a = torch.ones(10, 6)
+    wrong: list[tuple[list, dict, str]] = [
+        ([], {"rank": 1}, "no rows"),
+        ([a, a[:, :5]], {"rank": 1}, "all must agree"),
+        ([a, a.double()], {"rank": 1}, "all must agree"),
+        ([a[None]], {"rank": 1}, "two-dimensional"),
+        ([a], {"rank": 7}, "ranks from 0 to 6"),
+        ([a], {"rank": -1}, "0 <= rank"),
+        ([a], {"rank": 3, "sketch": 2}, "0 <= rank <= sketch"),
+        ([a], {"rank": 1, "failure_probability": 0}, "rows again"),
+        ([a], {"rank": 1, "tol": 0.0}, "positive"),
+        ([a / 0], {"rank": 1}, "NaN or Inf"),
+    ]
+    for blocks, arguments, words in wrong:
+        with pytest.raises(ValueError, match=words):
+            lowrank.single_pass(blocks, **arguments)
