@@ -21,6 +21,7 @@ class Flat:
         model: its trainable parameters, in `named_parameters` order; shared ones count once.
         seed: of dropout and other randomness inside the model; every call of the loss sees the
             same draws, so that a difference of two losses is one of weights alone.
+        trained: parameters that an optimiser holds; None: all that are trainable.
 
     Raises:
         ValueError: for a model without trainable parameters.
@@ -30,9 +31,14 @@ class Flat:
         9
     """
 
-    def __init__(self, model: nn.Module, seed: int = 0) -> None:
+    def __init__(
+        self, model: nn.Module, seed: int = 0, trained: Sequence[Tensor] | None = None
+    ) -> None:
         """Read the parameters' names and shapes."""
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        if trained is not None:
+            held = {id(parameter) for parameter in trained}
+            named = [(n, p) for n, p in named if id(p) in held]
         if not named:
             raise ValueError(
                 "The model has no trainable parameter: there is no gradient to measure."
