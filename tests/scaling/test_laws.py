@@ -134,7 +134,7 @@ def test_large_epsilon_is_sgd_with_tr_sigma_h_and_no_half_pi() -> None:
     drift = float(g @ hessian @ g)
     sgd = SGD(float(g @ g) / drift, noise / drift)
     for batch in BATCHES:
-        assert law.lr(batch) / epsilon == pytest.approx(sgd.lr(batch), rel=1e-3)
+        assert law.lr(batch) / epsilon == pytest.approx(sgd.lr(batch), rel=1e-6)
     wrong = SGD(sgd.lr_max, sgd.b_noise * math.pi / 2)
     assert abs(law.lr(1) / epsilon / wrong.lr(1) - 1) > 0.3
 
@@ -150,11 +150,11 @@ def test_the_surge_appears_and_epsilon_takes_it_away() -> None:
         falls = law.mean_field().surges
         assert falls == (end[epsilon] < 0.95), (epsilon, end)
     assert end[0.0] < 0.5
-    assert end[0.0] < 1.02 * end[0.003] < 0.8 * end[0.03]
+    assert end[0.0] < 1.02 * end[0.003] < 0.9 * end[0.03]
     assert end[0.3] > 0.99
     flat = GaussianSoftSign(g, sigma, hessian_of("diagonal"))
     rates = [flat.lr(2.0**k) for k in range(26)]
-    assert all(b > a * (1 - 1e-9) for a, b in pairwise(rates))
+    assert all(b > a * (1 - 1e-6) for a, b in pairwise(rates))
     assert flat.mean_field().batch_peak == math.inf
 
 
@@ -162,7 +162,7 @@ def test_the_gain_never_surges() -> None:
     g, sigma = signal(False)
     law = GaussianSoftSign(0 * g + 0.03, sigma, hessian_of("aligned"))
     gains = [law.gain(2.0**k) for k in range(26)]
-    assert all(b > a * (1 - 1e-9) for a, b in pairwise(gains))
+    assert all(b > a * (1 - 1e-6) for a, b in pairwise(gains))
 
 
 def test_the_mean_field_is_good_for_like_coordinates_and_bad_for_unlike_ones() -> None:

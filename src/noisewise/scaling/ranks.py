@@ -46,9 +46,7 @@ class RankSums:
                 "gradient is not seen: call watch() first, or measure with calibrate()."
             ) from error
 
-    def _hook(
-        self, state: object, bucket: torch.distributed.GradBucket
-    ) -> torch.futures.Future[Tensor]:
+    def _hook(self, state, bucket):  # noqa: ANN001, ANN202 (torch refuses annotations as text)
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
         future = allreduce_hook(self._group, bucket)

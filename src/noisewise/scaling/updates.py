@@ -163,7 +163,8 @@ class Updater:
         twins = [p for group in self._twin.param_groups for p in group["params"]]
         self._parameters = [twins[place[id(p)]] for p in flat.parameters]
         self._silence_other(twins)
-        self._state = copy.deepcopy(self._twin.state)
+        # Keys stay the twin's own parameters: a deep copy of the dictionary would copy them too.
+        self._state = {p: copy.deepcopy(state) for p, state in self._twin.state.items()}
         self._groups = [
             next(g for g in self._twin.param_groups if any(q is p for q in g["params"]))
             for p in self._parameters

@@ -124,15 +124,15 @@ class Monitor:
         ]
         for parameter in self._parameters:
             self._handles.append(parameter.register_hook(self._gradient_hook(parameter)))
-            if self._ranks is None:
-                self._handles.append(
-                    parameter.register_post_accumulate_grad_hook(self._after_accumulation)
-                )
+            self._handles.append(
+                parameter.register_post_accumulate_grad_hook(self._after_accumulation)
+            )
 
     def _clear(self) -> None:
         """Forget the step under way."""
         self._sizes: list[float] = []
         self._norms: list[dict[Tensor, Tensor]] = []  # |w_i g_i|^2 of each micro-batch's tensors
+        self._passing: dict[Tensor, Tensor] = {}  # seen, not yet added to .grad
         self._sums: dict[Tensor, Tensor] = {}  # |G|^2 of each tensor, the last is the whole
         self._pending: float | None = None
         self._forward_seen = True
@@ -160,16 +160,20 @@ class Monitor:
         def seen(gradient: Tensor) -> None:
             if not self._active:
                 return
-            if self._forward_seen or not self._norms or parameter in self._norms[-1]:
-                self._norms.append({})
-                self._sizes.append(self._announced or self._size or self._pending or math.nan)
-                self._forward_seen, self._announced = False, None
-            self._norms[-1][parameter] = _square(gradient)
+            self._passing[parameter] = _square(gradient)
 
         return seen
 
     def _after_accumulation(self, parameter: Tensor) -> None:
-        if self._active and parameter.grad is not None:
+        """It went into `.grad`: not so for torch.autograd.grad, whose gradients do not count."""
+        if not self._active or parameter not in self._passing:
+            return
+        if self._forward_seen or not self._norms or parameter in self._norms[-1]:
+            self._norms.append({})
+            self._sizes.append(self._announced or self._size or self._pending or math.nan)
+            self._forward_seen, self._announced = False, None
+        self._norms[-1][parameter] = self._passing.pop(parameter)
+        if self._ranks is None and parameter.grad is not None:
             self._sums[parameter] = _square(parameter.grad)
 
     def backward(self, losses: Tensor, parts: int = 2) -> None:
@@ -373,4 +377,4 @@ def _grouped(
         return {p: i for i, (_, p) in enumerate(held)}, [named[p] for _, p in held]
     if len(groups) == 1:
         return {p: 0 for _, p in held}, ["all"]
-    return dict((p, i) for i, p in held), [f"group {i}" for i in range(len(groups))]
+    return {p: i for i, p in held}, [f"group {i}" for i in range(len(groups))]
