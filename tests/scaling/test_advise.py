@@ -109,9 +109,7 @@ def test_for_as_many_steps_the_exact_optimum_lies_in_the_band() -> None:
             swept = best_lr(batch, steps) / best_lr(1.0, steps)
             facts = OptimizerFacts("SGD", "sgd", best_lr(1.0, steps))
             late = Estimate(scale * 50, scale * 40, scale * 60, scale * 5, 50)
-            found = advise(
-                measured(facts, b_noise=late), batch=batch, batch0=1.0, hold="steps"
-            )
+            found = advise(measured(facts, b_noise=late), batch=batch, batch0=1.0, hold="steps")
             assert found.low <= swept * facts.lr <= found.high
             assert 1 < swept < batch**0.6
 

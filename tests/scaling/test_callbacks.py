@@ -1,4 +1,4 @@
-"""The real transformers, Lightning and accelerate, real short trainings; skipped where not there."""
+"""The real transformers, Lightning and accelerate, real short trainings; skipped elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A watched loop: hooks see what a hand calculation sees, whatever the loop does to the gradient."""
+"""A watched loop: hooks see what a hand calculation sees, whatever the loop does to it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def by_hand(model: nn.Module, step: Tensor) -> tuple[float, float]:
     """|g|^2 and tr Sigma of one step from its micro-batch gradients."""
     rows = torch.stack(
         [
-            torch.cat([g.flatten() for g in torch.autograd.grad(loss(model, x), model.parameters())])
+            torch.cat(
+                [g.flatten() for g in torch.autograd.grad(loss(model, x), model.parameters())]
+            )
             for x in step
         ]
     )
@@ -99,6 +101,35 @@ def test_a_gradient_scaler_is_divided_out_and_infinite_steps_are_left_out() -> N
     assert monitor.num_skipped == 1
     assert torch.allclose(torch.tensor(found), torch.tensor(expected))
     assert monitor.measurement().clipped_share == 0.0
+
+
+def test_a_step_left_out_by_the_scaler_is_forgotten_and_a_closure_is_followed() -> None:
+    model = net()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.01)
+    monitor = watch(model, sgd, every=1)
+    expected = []
+    for i, step in enumerate(data(6, 4, 8)):
+        if i == 2:  # no step is taken, the gradients are dropped
+            for x in step:
+                (loss(model, x) / 4).backward()
+            sgd.zero_grad()
+            continue
+        expected.append(by_hand(model, step))
+        for x in step[:3]:
+            (loss(model, x) / 4).backward()
+
+        def closure(x: Tensor = step[3]) -> float:
+            value = loss(model, x) / 4
+            value.backward()
+            return float(value.detach())
+
+        sgd.step(closure)
+        sgd.zero_grad()
+    records = [(r[0][0], r[1][0], r[2]) for r in monitor.noise.state_dict()["records"]]
+    assert len(records) == 5
+    for (g2, trace, num), truth in zip(records, expected, strict=True):
+        assert num == 4
+        assert (g2, trace) == pytest.approx(truth)
 
 
 def test_unequal_micro_batches_by_their_share() -> None:

@@ -82,8 +82,9 @@ def trainer_callback(
             self.begin(kwargs["model"], kwargs["optimizer"])
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
-            if kwargs.get("logs") is not None:
-                kwargs["logs"].update(self.numbers())
+            for log in (kwargs.get("logs"), *state.log_history[-1:]):
+                if log is not None:
+                    log.update(self.numbers())
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
             self.finish()

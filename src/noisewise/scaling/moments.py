@@ -56,7 +56,8 @@ def soft_sign_moments(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         b: softening over deviation, >= 0, of a shape that broadcasts; eps sqrt(B) / sigma.
 
     Returns:
-        Two tensors of the joint shape, error below 2e-6, absolute and relative, for |a|, b up to 1e8.
+        Two tensors of the joint shape, error below 2e-6, absolute and
+        relative, for |a|, b up to 1e8.
 
     Raises:
         ValueError: for a negative b.

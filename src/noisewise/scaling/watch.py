@@ -120,7 +120,7 @@ class Monitor:
         self._clear()
         self._handles = [
             model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
-            optimizer.register_step_pre_hook(lambda *_: self._before_step()),
+            optimizer.register_step_post_hook(lambda *_: self._after_step()),
         ]
         for parameter in self._parameters:
             self._handles.append(parameter.register_hook(self._gradient_hook(parameter)))
@@ -160,6 +160,9 @@ class Monitor:
         def seen(gradient: Tensor) -> None:
             if not self._active:
                 return
+            if parameter.grad is None and any(parameter in norms for norms in self._norms):
+                # Set to None although seen in this step: a gradient scaler left a step out.
+                self._norms, self._sizes, self._sums = [], [], {}
             self._passing[parameter] = _square(gradient)
 
         return seen
@@ -202,8 +205,12 @@ class Monitor:
             self.micro_batch(len(piece))
             (piece.sum() / len(losses)).backward(retain_graph=i + 1 < parts)
 
-    def _before_step(self) -> None:
-        """The optimiser is about to step: take the measured step in, or start the next."""
+    def _after_step(self) -> None:
+        """The optimiser has stepped: take the measured step in, and see whether the next is one.
+
+        Not before it, for a closure (Lightning's way) does its backward pass within the step; the
+        norms were taken at the weights before it all the same.
+        """
         if self._active:
             self._record()
             self._clear()
@@ -240,7 +247,7 @@ class Monitor:
         self._note_clipping(float(means.sum()))
 
     def _note_clipping(self, mean_square: float) -> None:
-        """Compare with what the optimiser is about to see."""
+        """Compare with what the optimiser saw."""
         final = [_square(p.grad) for p in self._parameters if p.grad is not None]
         self._seen += 1
         if final and float(torch.stack(final).sum()) < 0.998 * mean_square:
