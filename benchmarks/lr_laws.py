@@ -221,7 +221,7 @@ def _gns(model: nn.Module, data: Data) -> float | None:
 def _finder(
     model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, batch: int, quick: bool
 ) -> float | None:
-    """The peer's suggestion: the steepest fall in its range test (skipping 10 and 5, as it does)."""
+    """The peer's suggestion: the steepest fall in its range test, without its ends."""
     try:
         from torch_lr_finder import LRFinder
     except ImportError:

@@ -1,4 +1,4 @@
-"""Two real nets on real data for `lr_laws.py`: an MLP on garments, a transformer on Python's manual.
+"""Two real nets on real data for `lr_laws.py`: an MLP on garments, a transformer on a manual.
 
 Checkpoints are trained by the optimiser that is measured, then its state is settled at frozen
 weights, so that Adam's second moment is the stationary one of its batch.

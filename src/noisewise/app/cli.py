@@ -34,6 +34,8 @@ Measure the noise, then decide: a folder of pictures becomes a generator of one 
   sample    RUN               draw pictures
   evaluate  RUN               distance with interval and floor, copies, time a picture
   report    RUN               one self-contained page about it all
+  lr        advise | curves   the learning rate for another batch size, from the gradient's noise
+            | watch
 
   noisewise COMMAND --help    the flags of a command
   noisewise --version
@@ -44,7 +46,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after savi
 
 # The system takes no more bytes: full disk, quota, file size limit, read-only disk.
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report")
+_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report", "lr")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,7 +72,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if words[0] not in _NAMES:
         return _complain(_unknown(words[0]), "noisewise")
+    if words[0] == "lr":
+        return _lr(words[1:])
     return _run(words[0], words[1:])
+
+
+def _lr(words: Sequence[str]) -> int:
+    """`noisewise lr` and the name of one of its three parts."""
+    from noisewise.app.lr_options import HELP, LR_COMMANDS
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    command = f"lr {words[0]}"
+    if command not in LR_COMMANDS:
+        return _complain(f"there is no {words[0]!r}; use advise, curves or watch", "noisewise lr")
+    return _run(command, words[1:])
 
 
 def _run(command: str, words: Sequence[str]) -> int:
