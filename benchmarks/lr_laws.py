@@ -100,12 +100,14 @@ def _at(data: Data, where: Mapping[str, object]) -> tuple[nn.Module, torch.optim
 
 
 def parabola(log_lr: np.ndarray, values: np.ndarray) -> float:
-    """Foot of a parabola through the lowest point and two neighbours a side; nan: at the edge."""
+    """Foot of a parabola through the lowest point and its two neighbours; nan: at the edge.
+
+    Wider ones are wrong: a loss that is quadratic in lr is skewed in log lr, by 20 % over 3 octaves.
+    """
     i = int(np.argmin(values))
-    low, high = max(0, i - 2), min(len(values), i + 3)
-    if i in (0, len(values) - 1) or high - low < 3:
+    if i in (0, len(values) - 1):
         return math.nan
-    curve, slope, _ = np.polyfit(log_lr[low:high] - log_lr[i], values[low:high], 2)
+    curve, slope, _ = np.polyfit(log_lr[i - 1 : i + 2] - log_lr[i], values[i - 1 : i + 2], 2)
     foot = -slope / (2 * curve) if curve > 0 else math.nan
     step = log_lr[1] - log_lr[0]
     return float(math.exp(log_lr[i] + np.clip(foot, -step, step)))
@@ -165,7 +167,7 @@ def _swept(
     law = found.preconditioned()
     assert law is not None
     centre = law.lr(batch)
-    rates = centre * 2.0 ** np.arange(-3, 3.01, 0.75 if not quick else 1.5)
+    rates = centre * 2.0 ** np.arange(-2.25, 1.88, 0.375 if not quick else 1.5)
     most = 48 if isinstance(model, nn.Sequential) else 24
     draws = 2 if quick else int(min(most, max(8, 4096 // batch)))
     rows = []
