@@ -29,6 +29,7 @@ import harness
 import lr_nets
 from lr_nets import BATCH, Data, loss
 from noisewise.scaling import Measurement, calibrate, watch
+from noisewise.scaling.curvature import Route, quadratic_form
 from noisewise.scaling.flat import Flat, gradient
 from noisewise.scaling.laws import SGD
 from noisewise.scaling.rules import factors
@@ -102,7 +103,7 @@ def _at(data: Data, where: Mapping[str, object]) -> tuple[nn.Module, torch.optim
 def parabola(log_lr: np.ndarray, values: np.ndarray) -> float:
     """Foot of a parabola through the lowest point and its two neighbours; nan: at the edge.
 
-    Wider ones are wrong: a loss that is quadratic in lr is skewed in log lr, by 20 % over 3 octaves.
+    Wider ones are wrong: a quadratic loss is skewed in log lr, by 20 % over 3 octaves.
     """
     i = int(np.argmin(values))
     if i in (0, len(values) - 1):
@@ -310,7 +311,25 @@ def _cost(data: Data, net: str, quick: bool) -> harness.Values:
             for _ in range(10):
                 run()
             ways[name].append((time.perf_counter() - start) / 10)
-    return dict(ways)
+    return {**ways, **_routes(data, net, quick)}
+
+
+def _routes(data: Data, net: str, quick: bool) -> dict[str, list[float]]:
+    """Seconds of a gradient and of v'Hv by each of the three routes, batch 64, in turns."""
+    flat = Flat(lr_nets.build(net, data, 0))
+    batch = data.draw(BATCH, torch.Generator().manual_seed(0))
+    v = torch.randn(flat.num_parameters, generator=torch.Generator().manual_seed(1))
+    routes: tuple[Route, ...] = ("double_backward", "central_difference", "three_losses")
+    taken: dict[str, list[float]] = {"gradient": [], **{name: [] for name in routes}}
+    for _ in range(3 if quick else 60):
+        start = time.perf_counter()
+        gradient(flat, loss, batch)
+        taken["gradient"].append(time.perf_counter() - start)
+        for route in routes:
+            start = time.perf_counter()
+            quadratic_form(flat, loss, batch, v, route)
+            taken[route].append(time.perf_counter() - start)
+    return taken
 
 
 def _loop(data: Data, net: str, name: str):  # noqa: ANN202 (a closure)

@@ -171,6 +171,17 @@ def cost_table(results: harness.Results) -> str:
             taken = cell.numbers(name)
             spent = summarise([[1000 * t for t in taken]])
             rows.append((cell.setting["net"], name, str(spent), str(ratio([taken], [plain]))))
-    return table(["watching: net", "measured", "ms a step", "times plain"], rows) + (
-        f"\n\nFour micro-batches of 16 a step; laws are measured at batch {BATCH}."
+    routes = []
+    for cell in results.cells({"part": "cost"}):
+        base = cell.numbers("gradient")
+        for name in ("gradient", "double_backward", "central_difference", "three_losses"):
+            taken = [1000 * t for t in cell.numbers(name)]
+            if taken and base:
+                times = ratio([[t / 1000 for t in taken]], [base])
+                routes.append((cell.setting["net"], name, str(summarise([taken])), str(times)))
+    curvature = table(["v'Hv: net", "route", "ms", "times a gradient"], routes)
+    return (
+        f"{curvature}\n\n"
+        + table(["watching: net", "measured", "ms a step", "times plain"], rows)
+        + (f"\n\nFour micro-batches of 16 a step; laws are measured at batch {BATCH}.")
     )
