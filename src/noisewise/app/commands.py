@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
+from noisewise.app.lr_options import LrAdviseOptions, LrCurvesOptions, LrWatchOptions
 from noisewise.app.options import (
     DistillOptions,
     EvaluateOptions,
@@ -59,6 +60,10 @@ def carry_out(options: Options, words: Sequence[str]) -> int:
             return _evaluate(options)
         case ReportOptions():
             return _report(options)
+        case LrAdviseOptions() | LrCurvesOptions() | LrWatchOptions():
+            from noisewise.app.lr_commands import carry_out_lr
+
+            return carry_out_lr(options)
         case _:
             assert_never(options)
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.conf import Positional, Suppress, arg
 
+from noisewise.app.lr_options import LR_COMMANDS, LrOptions
 from noisewise.train.config import (
     Crop,
     DistillConfig,
@@ -181,7 +182,13 @@ class ReportOptions:
 
 
 Options = (
-    InspectOptions | TrainOptions | DistillOptions | SampleOptions | EvaluateOptions | ReportOptions
+    InspectOptions
+    | TrainOptions
+    | DistillOptions
+    | SampleOptions
+    | EvaluateOptions
+    | ReportOptions
+    | LrOptions
 )
 
 COMMANDS: dict[str, type[Options]] = {
@@ -191,6 +198,7 @@ COMMANDS: dict[str, type[Options]] = {
     "sample": SampleOptions,
     "evaluate": EvaluateOptions,
     "report": ReportOptions,
+    **LR_COMMANDS,
 }
 
 

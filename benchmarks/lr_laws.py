@@ -1,0 +1,358 @@
+"""Which law says the best learning rate at another batch size: ours, the textbook's, two peers'.
+
+One step: from a checkpoint the optimiser's update of batch B is followed for many learning rates on
+held-out data; the foot of a parabola in log lr, with a bootstrap over draws, is the observed
+optimum. Every law is measured at batch 64 only, from `calibrate`. Many steps: a budget of examples
+is trained on at each batch and learning rate, over seeds; laws are compared by their ratios, after
+the best common factor ("factor error": exp of the root mean square of what is left).
+
+Peers: gns-pytorch 0.1.5 (noise scale, put into the same law), torch-lr-finder 0.2.2 (its suggestion
+at each batch). Where they are not installed their columns are dashes.
+
+    python benchmarks/lr_laws.py --data FOLDER
+    python benchmarks/lr_laws.py --data FOLDER --parts one,many,cost --nets mlp,transformer
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+import harness
+import lr_nets
+from lr_nets import BATCH, Data, loss
+from noisewise.scaling import Measurement, calibrate, watch
+from noisewise.scaling.curvature import Route, quadratic_form
+from noisewise.scaling.flat import Flat, gradient
+from noisewise.scaling.laws import SGD
+from noisewise.scaling.rules import factors
+from noisewise.scaling.updates import Updater
+
+KINDS = {"sgd": 0.1, "adam": 1e-8, "adam large": 3e-2}  # epsilon; SGD has none
+LR = {  # of the checkpoints' training
+    ("mlp", "sgd"): 0.1, ("mlp", "adam"): 1e-3, ("mlp", "adam large"): 5e-3,
+    ("transformer", "sgd"): 0.5, ("transformer", "adam"): 2e-3,
+    ("transformer", "adam large"): 2e-2,
+}  # fmt: skip
+BATCHES = (8, 32, 128, 512, 2048, 4096)
+CHECKPOINTS = (100, 400, 1600)
+
+
+def main() -> None:
+    """Run the cells that are missing and print the tables."""
+    parser = harness.parser(__doc__ or "")
+    parser.add_argument("--parts", default="one,many,cost", help="one, many, cost")
+    parser.add_argument("--nets", default="mlp,transformer", help="mlp, transformer")
+    parser.add_argument("--checkpoints", type=harness.numbers(int), default=list(CHECKPOINTS))
+    parser.add_argument("--seeds", type=int, default=8, help="of the many-step sweeps")
+    parser.add_argument("--examples", type=int, default=16384, help="budget of a many-step run")
+    arguments = parser.parse_args()
+    threads = harness.use_threads(arguments.threads)
+    packages = ("noisewise", "torch", "numpy", "gns-pytorch", "torch-lr-finder")
+    conditions = harness.environment(threads, packages)
+    results = harness.Results(
+        harness.results_file(arguments, "lr_laws"), conditions, arguments.redo
+    )
+    if not arguments.table_only:
+        _run(arguments, results)
+    harness.publish(results, "Learning rate against batch size", _tables(results))
+
+
+def _run(arguments: argparse.Namespace, results: harness.Results) -> None:
+    quick, parts = arguments.quick, arguments.parts.split(",")
+    points = [20] if quick else arguments.checkpoints
+    for net in arguments.nets.split(","):
+        num_eval = 256 if quick else 8192 if net == "mlp" else 512
+        data = _data(arguments, net, num_eval)
+        for steps in points:
+            for kind in KINDS:
+                where = {"net": net, "kind": kind, "checkpoint": steps}
+                if "one" in parts:
+                    results.cell(
+                        {"part": "one", **where}, lambda d=data, w=where: _one(d, w, quick)
+                    )
+                for seed in range(1 if quick else arguments.seeds) if "many" in parts else ():
+                    budget = 512 if quick else arguments.examples
+                    setting = {"part": "many", **where, "seed": seed, "examples": budget}
+                    results.cell(setting, lambda d=data, s=setting: _many(d, s, quick))
+        if "cost" in parts:
+            results.cell({"part": "cost", "net": net}, lambda d=data, n=net: _cost(d, n, quick))
+
+
+def _data(arguments: argparse.Namespace, net: str, num_eval: int) -> Data:
+    if net == "transformer":
+        return lr_nets.manual(num_eval)
+    path = harness.data_file(arguments.data, "fashion_mnist_zalando.npz")
+    return lr_nets.garments(path, num_eval)
+
+
+def _at(data: Data, where: Mapping[str, object]) -> tuple[nn.Module, torch.optim.Optimizer]:
+    net, kind = str(where["net"]), str(where["kind"])
+    steps = where["checkpoint"]
+    assert isinstance(steps, int)
+    return lr_nets.checkpoint(net, data, kind.split()[0], KINDS[kind], steps, LR[net, kind])
+
+
+def parabola(log_lr: np.ndarray, values: np.ndarray) -> float:
+    """Foot of a parabola through the lowest point and its two neighbours; nan: at the edge.
+
+    Wider ones are wrong: a quadratic loss is skewed in log lr, by 20 % over 3 octaves.
+    """
+    i = int(np.argmin(values))
+    if i in (0, len(values) - 1):
+        return math.nan
+    curve, slope, _ = np.polyfit(log_lr[i - 1 : i + 2] - log_lr[i], values[i - 1 : i + 2], 2)
+    foot = -slope / (2 * curve) if curve > 0 else math.nan
+    step = log_lr[1] - log_lr[0]
+    return float(math.exp(log_lr[i] + np.clip(foot, -step, step)))
+
+
+def optimum(log_lr: np.ndarray, values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Foot of the mean over draws [d, lr], with a 95 % bootstrap interval over draws."""
+    rng = np.random.default_rng(seed)
+    foot = parabola(log_lr, values.mean(0))
+    chosen = rng.integers(len(values), size=(300, len(values)))
+    feet = [parabola(log_lr, values[rows].mean(0)) for rows in chosen]
+    kept = [value for value in feet if math.isfinite(value)]
+    low, high = np.quantile(kept, [0.025, 0.975]) if len(kept) > 200 else (math.nan, math.nan)
+    return foot, float(low), float(high)
+
+
+# --------------------------------------------------------------------------------- one step
+def _one(data: Data, where: Mapping[str, object], quick: bool) -> harness.Values:
+    model, optimizer = _at(data, where)
+    generator = torch.Generator().manual_seed(3)
+    micro = [data.draw(BATCH, generator) for _ in range(24 if quick else 132)]
+    start = time.perf_counter()
+    found = calibrate(model, loss, micro, optimizer, batch=BATCH, probes=2 if quick else 8)
+    seconds = time.perf_counter() - start
+    values: harness.Values = {
+        "calibrate_seconds": seconds,
+        "g2": found.g2.to_dict(), "b_simple": found.b_simple.to_dict(),
+        "b_noise": found.b_noise.to_dict(), "epsilon_share": found.epsilon_share,
+        "curvature": {name: value.to_dict() for name, value in found.curvature.items()},
+        "direct": [[p.batch, p.lr.value, p.lr.low, p.lr.high] for p in found.direct],
+    }  # fmt: skip
+    gns = _gns(model, data)
+    values["gns_pytorch"] = gns
+    g, sigma2 = lr_nets.truth(model, data, 16 if quick else 256)
+    for batch in BATCHES[:2] if quick else BATCHES:
+        values[str(batch)] = {
+            "observed": _swept(model, optimizer, data, batch, found, (g, sigma2), quick),
+            **_predictions(found, batch, gns),
+            "finder": _finder(model, optimizer, data, batch, quick),
+        }
+    return values
+
+
+def _swept(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Data,
+    batch: int,
+    found: Measurement,
+    true: tuple[torch.Tensor, torch.Tensor],
+    quick: bool,
+) -> list[float]:
+    """The observed optimum of one step: updates of this batch, with the true v of this batch."""
+    flat, generator = Flat(model), torch.Generator().manual_seed(50 + batch)
+    updater, (g, sigma2) = Updater(optimizer, flat), true
+    v = None if updater.second_moment() is None else g.square() + sigma2 / batch
+    law = found.preconditioned()
+    assert law is not None
+    centre = law.lr(batch)
+    rates = centre * 2.0 ** np.arange(-2.25, 1.88, 0.375 if not quick else 1.5)
+    most = 48 if isinstance(model, nn.Sequential) else 24
+    draws = 2 if quick else int(min(most, max(8, 4096 // batch)))
+    rows = []
+    for _ in range(draws):
+        u = updater.update(gradient(flat, loss, data.draw(batch, generator)), v)
+        row = []
+        for lr in rates:
+            with flat.moved(-float(lr) * u), torch.no_grad():
+                row.append(float(loss(model, data.held_out)))
+        rows.append(row)
+    return list(optimum(np.log(rates), np.asarray(rows)))
+
+
+def _predictions(found: Measurement, batch: int, gns: float | None) -> dict[str, float | None]:
+    """Absolute learning rates of each law; anchored rules pass through our own law at BATCH."""
+    law, plain, closed = found.preconditioned(), found.sgd(), found.soft_sign()
+    assert law is not None
+    anchor, g2 = law.lr(BATCH), found.g2.value
+    drift = found.curvature["g_h_g"].value
+    simple = SGD(g2 / drift, max(0.0, found.b_simple.value)) if g2 > 0 and drift > 0 else None
+    is_sgd = found.optimizer.family == "sgd"
+    ratios = factors(found, batch, BATCH)
+    values: dict[str, float | None] = {
+        "preconditioned": law.lr(batch),
+        "square root": anchor * ratios["square root"].value,
+        "linear": anchor * ratios["linear"].value,
+        "closed form": closed.lr(batch) if closed is not None else None,
+    }
+    for name, one in (("B_noise", plain), ("B_simple", simple)):
+        if one is not None:
+            # For Adam plain descent's law has no absolute rate: its ratio is anchored.
+            values[name] = one.lr(batch) if is_sgd else anchor * one.lr(batch) / one.lr(BATCH)
+    if gns is not None:
+        values["gns-pytorch"] = anchor * (1 + gns / BATCH) / (1 + gns / batch)
+    return values
+
+
+def _gns(model: nn.Module, data: Data) -> float | None:
+    """The peer's noise scale as its README uses it: the mean of the ratios of several batches."""
+    try:
+        from gns_pytorch import compute_gns
+    except ImportError:
+        return None
+    generator = torch.Generator().manual_seed(3)
+    random.seed(0)
+    scales = [
+        compute_gns(lr_nets.losses(model, data.draw(BATCH, generator)), model, batch_percentage=1.0)
+        for _ in range(20)
+    ]
+    return float(np.mean(scales))
+
+
+def _finder(
+    model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, batch: int, quick: bool
+) -> float | None:
+    """The peer's suggestion: the steepest fall in its range test, without its ends."""
+    try:
+        from torch_lr_finder import LRFinder
+    except ImportError:
+        return None
+    if quick or batch > 512:  # a hundred batches of thousands
+        return None
+    twin, again = lr_nets.continued(model, optimizer, 1e-5)
+    batches = list(lr_nets.batches(data, batch, 100 * batch, 0))
+
+    class Criterion(nn.Module):
+        def forward(self, out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(out.flatten(0, -2), target.flatten())
+
+    import logging
+
+    logging.disable(logging.WARNING)
+    loader = torch.utils.data.DataLoader(_Listed(batches), batch_size=None)
+    finder = LRFinder(twin, again, Criterion(), device="cpu")
+    finder.range_test(loader, end_lr=10, num_iter=100)
+    rates, seen = finder.history["lr"][10:-5], finder.history["loss"][10:-5]
+    return float(rates[int(np.gradient(np.asarray(seen)).argmin())]) if len(seen) > 2 else None
+
+
+class _Listed(torch.utils.data.Dataset):
+    """Ready-made batches as a data set."""
+
+    def __init__(self, batches: Sequence[lr_nets.Examples]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, i: int) -> lr_nets.Examples:
+        return self.batches[i]
+
+
+# --------------------------------------------------------------------------------- many steps
+def _many(data: Data, setting: Mapping[str, object], quick: bool) -> harness.Values:
+    """Held-out loss after the budget at each batch and learning rate; one seed."""
+    model, optimizer = _at(data, setting)
+    seed, examples = setting["seed"], setting["examples"]
+    assert isinstance(seed, int)
+    assert isinstance(examples, int)
+    law = calibrate(
+        model, loss, [data.draw(BATCH, torch.Generator().manual_seed(i)) for i in range(40)],
+        optimizer, batch=BATCH, probes=4,
+    ).preconditioned()  # fmt: skip
+    assert law is not None
+    values: harness.Values = {}
+    for batch in (32, 128) if quick else (16, 64, 256, 1024):
+        # The grid is centred on half of the one-step optimum, and the same for every seed.
+        centre = (
+            2.0 ** round(math.log2(law.lr(batch) / 2)) if math.isfinite(law.lr(batch)) else 1e-3
+        )
+        rates = centre * 2.0 ** np.arange(-4, 4 if quick else 3.01, 2 if quick else 1)
+        values[str(batch)] = [
+            [float(lr), _trained(model, optimizer, data, batch, float(lr), examples, seed)]
+            for lr in rates
+        ]
+    return values
+
+
+def _trained(
+    model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, batch: int, lr: float,
+    examples: int, seed: int,
+) -> float:  # fmt: skip
+    twin, again = lr_nets.continued(model, optimizer, lr)
+    for step in lr_nets.batches(data, batch, examples, seed):
+        again.zero_grad()
+        loss(twin, step).backward()
+        again.step()
+    with torch.no_grad():
+        return float(loss(twin, data.held_out))
+
+
+# --------------------------------------------------------------------------------- overhead
+def _cost(data: Data, net: str, quick: bool) -> harness.Values:
+    """Seconds of a step of four micro-batches of 16: plain, and watched every 10 and every step."""
+    ways: dict[str, list[float]] = {"plain": [], "every 10": [], "every step": []}
+    loops = {name: _loop(data, net, name) for name in ways}
+    for _ in range(3 if quick else 40):  # in turns, so that a drift of the machine hits all alike
+        for name, run in loops.items():
+            start = time.perf_counter()
+            for _ in range(10):
+                run()
+            ways[name].append((time.perf_counter() - start) / 10)
+    return {**ways, **_routes(data, net, quick)}
+
+
+def _routes(data: Data, net: str, quick: bool) -> dict[str, list[float]]:
+    """Seconds of a gradient and of v'Hv by each of the three routes, batch 64, in turns."""
+    flat = Flat(lr_nets.build(net, data, 0))
+    batch = data.draw(BATCH, torch.Generator().manual_seed(0))
+    v = torch.randn(flat.num_parameters, generator=torch.Generator().manual_seed(1))
+    routes: tuple[Route, ...] = ("double_backward", "central_difference", "three_losses")
+    taken: dict[str, list[float]] = {"gradient": [], **{name: [] for name in routes}}
+    for _ in range(3 if quick else 60):
+        start = time.perf_counter()
+        gradient(flat, loss, batch)
+        taken["gradient"].append(time.perf_counter() - start)
+        for route in routes:
+            start = time.perf_counter()
+            quadratic_form(flat, loss, batch, v, route)
+            taken[route].append(time.perf_counter() - start)
+    return taken
+
+
+def _loop(data: Data, net: str, name: str):  # noqa: ANN202 (a closure)
+    model, generator = lr_nets.build(net, data, 0), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    if name != "plain":
+        watch(model, optimizer, every=10 if name == "every 10" else 1)
+
+    def step() -> None:
+        for _ in range(4):
+            (loss(model, data.draw(16, generator)) / 4).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+# --------------------------------------------------------------------------------- tables
+def _tables(results: harness.Results) -> list[str]:
+    from lr_tables import cost_table, many_table, one_tables
+
+    return [*one_tables(results), many_table(results), cost_table(results)]
+
+
+if __name__ == "__main__":
+    harness.run_program(main)

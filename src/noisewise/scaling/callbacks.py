@@ -1,0 +1,162 @@
+"""`watch` inside other people's loops: transformers' Trainer and Lightning's.
+
+The libraries are imported when a callback is made, so this room needs torch alone. Accelerate needs
+nothing of this: its optimiser is seen through, see docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from noisewise.scaling.measure import examples_in
+from noisewise.scaling.watch import Monitor, watch
+
+if TYPE_CHECKING:
+    import lightning
+    import transformers
+
+__all__ = ["lightning_callback", "trainer_callback"]
+
+
+class _Holder:
+    """What both callbacks share: the monitor, its file, its state."""
+
+    def __init__(self, every: int, save: str | os.PathLike[str] | None) -> None:
+        self.every = every
+        self.save = save
+        self.monitor: Monitor | None = None
+        self.state: dict[str, Any] = {}
+
+    def begin(self, model: Any, optimizer: Any) -> None:  # noqa: ANN401 (their types)
+        if self.monitor is None:
+            self.monitor = watch(model, optimizer, every=self.every)
+            if self.state:
+                self.monitor.load_state_dict(self.state)
+
+    def numbers(self) -> dict[str, float]:
+        """What goes into a log; nothing before two steps were measured."""
+        if self.monitor is None or len(self.monitor.noise) < 2:
+            return {}
+        noise = self.monitor.noise.read()
+        found = {"noise/b_simple_low": noise.b_simple.low}
+        if noise.identifiable:
+            found["noise/b_simple"] = noise.b_simple.value
+        return found
+
+    def finish(self) -> None:
+        if self.monitor is None:
+            return
+        self.monitor.remove()
+        if self.save is not None and len(self.monitor.noise) >= 2:
+            self.monitor.measurement().save(self.save)
+
+
+def trainer_callback(
+    every: int = 10, save: str | os.PathLike[str] | None = None
+) -> transformers.TrainerCallback:
+    """Return a callback for transformers' Trainer; set gradient_accumulation_steps to 2 or more.
+
+    `callback.monitor` has the measurement; the log gets noise/b_simple (where it is identifiable)
+    and noise/b_simple_low.
+
+    Args:
+        every: steps from one measurement to the next.
+        save: where the measurement is written when training ends.
+
+    Raises:
+        ValueError: if transformers is not installed.
+    """
+    try:
+        from transformers import TrainerCallback
+    except ImportError as error:
+        raise ValueError("transformers is not installed: pip install transformers.") from error
+
+    class NoiseCallback(TrainerCallback, _Holder):
+        """Watches the gradients of a Trainer."""
+
+        def __init__(self) -> None:
+            _Holder.__init__(self, every, save)
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            self.begin(kwargs["model"], kwargs["optimizer"])
+
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            for log in (kwargs.get("logs"), *state.log_history[-1:]):
+                if log is not None:
+                    log.update(self.numbers())
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            self.finish()
+
+    return NoiseCallback()
+
+
+def lightning_callback(
+    every: int = 10, save: str | os.PathLike[str] | None = None
+) -> lightning.Callback:
+    """Return a callback for Lightning's Trainer; set accumulate_grad_batches to 2 or more.
+
+    `callback.monitor` has the measurement, which is part of Lightning's checkpoints; the log gets
+    noise/b_simple (where it is identifiable) and noise/b_simple_low.
+
+    Args:
+        every: steps from one measurement to the next.
+        save: where the measurement is written when fitting ends.
+
+    Raises:
+        ValueError: if lightning is not installed, or (when fitting starts) the module has several
+            optimisers.
+    """
+    try:
+        from lightning import Callback
+    except ImportError as error:
+        raise ValueError("lightning is not installed: pip install lightning.") from error
+
+    class NoiseCallback(Callback, _Holder):
+        """Watches the gradients of a LightningModule."""
+
+        def __init__(self) -> None:
+            _Holder.__init__(self, every, save)
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+            if len(trainer.optimizers) != 1:
+                raise ValueError(
+                    f"The module has {len(trainer.optimizers)} optimisers: watch() each by itself."
+                )
+            model = trainer.strategy.model or pl_module
+            self.begin(model, trainer.optimizers[0])
+
+        def on_train_batch_start(
+            self,
+            trainer: Any,  # noqa: ANN401
+            pl_module: Any,  # noqa: ANN401
+            batch: Any,  # noqa: ANN401
+            batch_idx: int,
+        ) -> None:
+            size = examples_in(batch)
+            if self.monitor is not None and size:
+                self.monitor.micro_batch(size)
+
+        def on_train_batch_end(
+            self,
+            trainer: Any,  # noqa: ANN401
+            pl_module: Any,  # noqa: ANN401
+            outputs: Any,  # noqa: ANN401
+            batch: Any,  # noqa: ANN401
+            batch_idx: int,
+        ) -> None:
+            if trainer.logger is not None and trainer.global_step % trainer.log_every_n_steps == 0:
+                for name, value in self.numbers().items():
+                    pl_module.log(name, value)
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+            self.finish()
+
+        def state_dict(self) -> dict[str, Any]:
+            return self.monitor.state_dict() if self.monitor is not None else self.state
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.state = state_dict
+
+    return NoiseCallback()
