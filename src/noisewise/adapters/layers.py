@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -195,6 +197,24 @@ def _resolved(model: nn.Module, config: LoraConfig) -> LoraConfig:
             raise ValueError("PEFT does not know this architecture: say which target_modules")
         chosen.target_modules = set(KNOWN[kind])
     return _maybe_include_all_linear_layers(chosen, model)
+
+
+def target_names(model: nn.Module, names: Iterable[str]) -> list[str] | str:
+    """Write target_modules that mean these layers and no others.
+
+    PEFT reads a name as the end of a name as well; where that would take in more layers, a pattern.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1)))
+        >>> target_names(net, ["1.0"]), target_names(net, ["0"])
+        (['1.0'], '(?:0)')
+    """
+    chosen = sorted(names)
+    endings = tuple(f".{name}" for name in chosen)
+    others = (key for key, _ in model.named_modules() if key not in set(chosen))
+    if not any(key.endswith(endings) for key in others):
+        return chosen
+    return f"(?:{'|'.join(re.escape(name) for name in chosen)})"
 
 
 def rank_and_scaling(config: LoraConfig, name: str) -> tuple[int, float]:

@@ -32,6 +32,7 @@ from noisewise.adapters.layers import (
     lora_layers,
     need_peft,
     shared_with,
+    target_names,
 )
 
 if TYPE_CHECKING:
@@ -122,8 +123,9 @@ def save(
     tensors = _state(peft_model, name) if kind == "lora" else _others(peft_model, name)
     for key, (left, right, _) in found.items():
         tensors |= _entries(key, layers[key], name, left, right)
-    _write(folder, _plain(config, {key: left.shape[1] for key, (left, _, _) in found.items()}), tensors)
     ranks = {key: left.shape[1] for key, (left, _, _) in found.items()}
+    names = target_names(peft_model.base_model.model, ranks)
+    _write(folder, _plain(config, ranks, names), tensors)
     return Saved(folder, ranks, {key: kept for key, (_, _, kept) in found.items()})
 
 
@@ -331,18 +333,13 @@ def _others(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
     return {key: value for key, value in _state(peft_model, adapter).items() if "lora_" not in key}
 
 
-def _plain(config: Any, ranks: dict[str, int]) -> Any:  # noqa: ANN401 (PEFT's configurations)
+def _plain(config: Any, ranks: dict[str, int], names: list[str] | str) -> Any:  # noqa: ANN401
     """The configuration of a plain LoRA of these ranks and factor 1."""
     from peft import LoraConfig
 
-    common = max(set(ranks.values()), key=list(ranks.values()).count)
-    others = {f"^{_escaped(key)}": rank for key, rank in ranks.items() if rank != common}
     return LoraConfig(
-        r=common,
-        lora_alpha=common,
-        rank_pattern=others,
-        alpha_pattern=dict(others),
-        target_modules=sorted(ranks),
+        **plain_ranks(ranks),
+        target_modules=names,
         lora_dropout=config.lora_dropout,
         bias=config.bias,
         fan_in_fan_out=config.fan_in_fan_out,
@@ -351,6 +348,18 @@ def _plain(config: Any, ranks: dict[str, int]) -> Any:  # noqa: ANN401 (PEFT's c
         task_type=config.task_type,
         base_model_name_or_path=config.base_model_name_or_path,
     )
+
+
+def plain_ranks(ranks: dict[str, int]) -> dict[str, Any]:
+    """Rank and alpha of LoraConfig, with patterns where layers differ, for a factor of 1."""
+    common = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
+    others = {f"^{_escaped(key)}": rank for key, rank in ranks.items() if rank != common}
+    return {
+        "r": common,
+        "lora_alpha": common,
+        "rank_pattern": others,
+        "alpha_pattern": dict(others),
+    }
 
 
 def _escaped(name: str) -> str:
