@@ -1,0 +1,324 @@
+"""The value that every factorisation returns: its factors, rank and error, and their algebra."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from noisewise.lowrank.certificate import Error, Kind, Norm
+from noisewise.lowrank.operators import frobenius_norm
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LowRank:
+    """A ~ left @ right, and how wrong that is.
+
+    Attributes:
+        left: [*batch, m, rank].
+        right: [*batch, rank, n].
+        error: of the approximation, see `Error`.
+        converged: False where a tolerance was asked for and not reached.
+        notes: what a user should know: a dtype that was changed, a tolerance out of reach.
+
+    Example:
+        >>> from noisewise import lowrank
+        >>> a = torch.ones(6, 4)
+        >>> r = lowrank.svd(a, tol=1e-5)
+        >>> r.rank, bool(torch.allclose(r @ torch.ones(4), a @ torch.ones(4)))
+        (1, True)
+    """
+
+    left: Tensor
+    right: Tensor
+    error: Error
+    converged: bool = True
+    notes: tuple[str, ...] = ()
+
+    @property
+    def factors(self) -> tuple[Tensor, ...]:
+        """Here (left, right); (U, S, Vh), (C, Z) or (C, core, R) elsewhere."""
+        return self.left, self.right
+
+    @property
+    def columns(self) -> Tensor | None:
+        """Which columns of A the left factor holds, int64 [*batch, k]; None where it holds none."""
+        return None
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Which rows of A the right factor holds, int64 [*batch, k]; None where it holds none."""
+        return None
+
+    @property
+    def rank(self) -> int:
+        """Columns of the left factor, the same in all of the batch."""
+        return self.left.shape[-1]
+
+    @property
+    def shape(self) -> torch.Size:
+        """[*batch, m, n]."""
+        return torch.Size((*self.left.shape[:-1], self.right.shape[-1]))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the factors."""
+        return self.left.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the factors."""
+        return self.left.device
+
+    @property
+    def num_values(self) -> int:
+        """Numbers that the two factors hold, of one matrix."""
+        return self.rank * (self.shape[-2] + self.shape[-1])
+
+    @property
+    def compression(self) -> float:
+        """Entries of the matrix over numbers in the factors; below 1 the factors are larger."""
+        return math.inf if not self.num_values else math.prod(self.shape[-2:]) / self.num_values
+
+    def dense(self) -> Tensor:
+        """The matrix left @ right, [*batch, m, n]."""
+        return self.left @ self.right
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """(left right) x for x [n] or [..., n, c], as torch multiplies, the matrix never formed."""
+        if x.dim() == 1:
+            return self.matmat(x[..., None])[..., 0]
+        return self.left @ (self.right @ x)
+
+    def norm(self, norm: Norm = "frobenius") -> Tensor:
+        """|left right| of each of the batch, float64, without forming the matrix."""
+        if 0 in (self.rank, *self.shape):
+            return torch.zeros(self.shape[:-2], dtype=torch.float64, device=self.device)
+        core = torch.linalg.qr(self.left.detach(), mode="r").R @ self.right.detach()
+        if norm == "frobenius":
+            return frobenius_norm(core)
+        return torch.linalg.svdvals(torch.linalg.qr(core.mH, mode="r").R)[..., 0].double()
+
+    @property
+    def mT(self) -> LowRank:
+        """The transpose, with the same error."""
+        return self._turned(self.right.mT, self.left.mT)
+
+    @property
+    def mH(self) -> LowRank:
+        """The conjugate transpose, with the same error."""
+        return self._turned(self.right.mH, self.left.mH)
+
+    def _turned(self, left: Tensor, right: Tensor) -> LowRank:
+        return LowRank(left, right, self.error, self.converged, self.notes)
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        return self.matmat(other)
+
+    def __rmatmul__(self, other: Tensor) -> Tensor:
+        if other.dim() == 1:
+            return self.mT.matmat(other)
+        return self.mT.matmat(other.mT).mT
+
+    def __add__(self, other: LowRank) -> LowRank:
+        """The sum: factors side by side, ranks and errors added; `compress` makes it small."""
+        if not isinstance(other, LowRank):
+            return NotImplemented
+        if self.shape != other.shape:
+            raise ValueError(f"A sum of {list(self.shape)} and {list(other.shape)} is not defined.")
+        joined = LowRank(
+            torch.cat([self.left, other.left], -1),
+            torch.cat([self.right, other.right], -2),
+            added(self.error, other.error),
+            self.converged and other.converged,
+            tuple(dict.fromkeys(self.notes + other.notes)),
+        )
+        return replace(joined, error=rescaled(joined.error, joined.norm(joined.error.norm)))
+
+    def __sub__(self, other: LowRank) -> LowRank:
+        return NotImplemented if not isinstance(other, LowRank) else self + (-other)
+
+    def __neg__(self) -> LowRank:
+        return self * -1.0
+
+    def __mul__(self, number: float) -> LowRank:
+        if not isinstance(number, int | float):
+            return NotImplemented
+        error = self.error.scaled(number)
+        return LowRank(self.left * number, self.right, error, self.converged, self.notes)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, number: float) -> LowRank:
+        return self * (1 / number)
+
+    def compress(self, rank: int | None = None, *, tol: float | None = None) -> LowRank:
+        """Return the best approximation of this value of a smaller rank: QR of both, SVD between.
+
+        Its error is this one's plus what was cut off (the triangle inequality).
+
+        Args:
+            rank: wanted, up to this rank; or
+            tol: relative to |left right|_F: the smallest rank that cuts off no more.
+
+        Raises:
+            ValueError: unless exactly one is given and possible.
+        """
+        from noisewise.lowrank.singular import compressed
+
+        return compressed(self, rank, tol)
+
+    def to(self, target: torch.dtype | torch.device | str) -> LowRank:
+        """Return it in another dtype or on another device; rounding adds to the error."""
+        left, right = self.left.to(target), self.right.to(target)
+        error = self.error
+        if left.dtype != self.dtype:
+            # Each factor is rounded once: |dL R| + |L dR| <= 2 eps |L|_F |R|_F.
+            lost = 2 * torch.finfo(left.dtype).eps * frobenius_norm(self.left)
+            lost = lost * frobenius_norm(self.right)
+            error = replace(error, estimate=error.estimate + lost, upper=error.upper + lost)
+        error = error.on(left.device)
+        return LowRank(left, right, error, self.converged, self.notes)
+
+    def detach(self) -> LowRank:
+        """Return it without a gradient."""
+        return replace(self, left=self.left.detach(), right=self.right.detach())
+
+    def linear(self, bias: Tensor | None = None) -> nn.Sequential:
+        """Return two linear layers that do what a layer of this weight would do.
+
+        ``x -> x (L R)^T + b``: the first layer holds R [rank, n], the second L [m, rank].
+
+        Args:
+            bias: [m] of the second layer, or None.
+
+        Raises:
+            ValueError: for a batch.
+        """
+        if len(self.shape) != 2:
+            raise ValueError(f"A layer needs one matrix, not a batch {list(self.shape)}.")
+        first = nn.Linear(self.shape[1], self.rank, bias=False, device="meta")
+        second = nn.Linear(self.rank, self.shape[0], bias=bias is not None, device="meta")
+        first.weight = nn.Parameter(self.right.detach().clone())
+        second.weight = nn.Parameter(self.left.detach().clone())
+        if bias is not None:
+            second.bias = nn.Parameter(bias.detach().clone())
+        return nn.Sequential(first, second)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return tensors and metadata, as `safetensors.torch.save_file` takes them.
+
+        Example:
+            >>> from noisewise import lowrank
+            >>> r = lowrank.svd(torch.eye(4), rank=2)
+            >>> lowrank.from_state(*r.state()).rank
+            2
+        """
+        tensors = {"left": self.left, "right": self.right}
+        tensors |= {f"error.{name}": getattr(self.error, name) for name in _MEASURED}
+        tensors |= {
+            name: index
+            for name, index in (("columns", self.columns), ("rows", self.rows))
+            if index is not None
+        }
+        described = {
+            "norm": self.error.norm,
+            "kind": self.error.kind,
+            "failure_probability": self.error.failure_probability,
+            "converged": self.converged,
+            "notes": list(self.notes),
+        }
+        plain = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        return plain, {"noisewise.lowrank": json.dumps(described)}
+
+    def __repr__(self) -> str:
+        size = "x".join(str(length) for length in self.shape[-2:])
+        batch = f" (batch {'x'.join(str(n) for n in self.shape[:-2])})" if self.shape[:-2] else ""
+        parts = [f"LowRank {size}{batch}, rank {self.rank}, {self.error}"]
+        parts += [] if self.converged else ["not converged"]
+        return "; ".join([*parts, *self.notes])
+
+
+_WEAKNESS: tuple[Kind, ...] = ("exact", "bound", "probes", "estimate")
+_MEASURED = ("estimate", "upper", "scale", "optimal_lower")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Kept(LowRank):
+    """A value read back, which knows the columns and rows that it was written with."""
+
+    index_columns: Tensor | None = None
+    index_rows: Tensor | None = None
+
+    @property
+    def columns(self) -> Tensor | None:
+        """Which columns of A the left factor holds."""
+        return self.index_columns
+
+    @property
+    def rows(self) -> Tensor | None:
+        """Which rows of A the right factor holds."""
+        return self.index_rows
+
+
+def from_state(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> LowRank:
+    """Return the value that `state` described.
+
+    Args:
+        tensors: as `safetensors.torch.load_file` gives them.
+        metadata: as `safetensors.safe_open(...).metadata()` gives it.
+
+    Raises:
+        ValueError: where the two do not describe a low-rank value.
+    """
+    try:
+        described = json.loads(metadata["noisewise.lowrank"])
+        measured = {name: tensors[f"error.{name}"] for name in _MEASURED}
+        error = Error(
+            norm=described["norm"],
+            kind=described["kind"],
+            failure_probability=float(described["failure_probability"]),
+            **measured,
+        )
+        return Kept(
+            tensors["left"],
+            tensors["right"],
+            error,
+            bool(described["converged"]),
+            tuple(described["notes"]),
+            tensors.get("columns"),
+            tensors.get("rows"),
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as problem:
+        raise ValueError(
+            f"These tensors are no low-rank value ({problem}): they must be what `state` returned."
+        ) from problem
+
+
+def added(first: Error, second: Error) -> Error:
+    """Errors add at worst; a bound of the sum fails where one of the two does."""
+    if first.norm != second.norm:
+        raise ValueError(
+            f"Errors in the {first.norm} and in the {second.norm} norm do not add: use one norm."
+        )
+    kinds: tuple[Kind, ...] = first.kind, second.kind, "bound"
+    kind = max(kinds, key=_WEAKNESS.index)
+    return Error(
+        norm=first.norm,
+        kind=kind,
+        estimate=first.estimate + second.estimate,
+        upper=first.upper + second.upper,
+        failure_probability=first.failure_probability + second.failure_probability,
+        scale=torch.zeros_like(first.upper),
+        optimal_lower=torch.zeros_like(first.upper),
+    )
+
+
+def rescaled(error: Error, size: Tensor) -> Error:
+    """With |L R| known, |A| is at least |L R| less the error: that is the scale."""
+    lowest = torch.where(error.upper.isfinite(), size - error.upper, size - error.estimate)
+    return replace(error, scale=lowest.clamp_min(0.0))

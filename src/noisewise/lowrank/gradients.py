@@ -1,0 +1,210 @@
+"""Gradients of a truncated singular value decomposition, from its factors and A alone.
+
+With A = U S V^H + E, E orthogonal to U and V, a change dA moves the subspaces by X = (1 - U U^H) dU
+and Y = (1 - V V^H) dV with
+
+    X S - E Y = (1 - U U^H) dA V,        Y S - E^H X = (1 - V V^H) dA^H U.
+
+The operator on the left is self-adjoint, so the same equations, solved by conjugate gradients with
+products of A alone, turn cotangents back. Within the kept values dU and dV hold 1 / (s_j^2 - s_i^2)
+(Townsend 2016; Wan and Zhang 2019 for the phases of complex vectors); the product U S V^H holds no
+such term, and has a gradient of its own that equal values do not harm. What is not needed is not
+computed: differentiating through the random sketch instead is wrong by up to 80 % in float32 where
+the rank asked for is above the numerical one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+_MOST_STEPS = 500
+
+
+def with_gradient(a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, S, Vh as differentiable functions of A.
+
+    Gradients of single vectors exist where their values differ; a sum that does not depend on the
+    choice within equal values may be asked for through `truncation`.
+
+    Args:
+        a: [*batch, m, n], the matrix that the gradient flows to.
+        u: [*batch, m, k], whose largest entry in each column is real and positive.
+        s: [*batch, k].
+        vh: [*batch, k, n].
+    """
+    return _Factors.apply(a, u.detach(), s.detach(), vh.detach())
+
+
+def truncation(a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
+    """Return U S Vh as the differentiable best approximation of A.
+
+    Args:
+        a: [*batch, m, n].
+        u: [*batch, m, k].
+        s: [*batch, k].
+        vh: [*batch, k, n].
+    """
+    return _Truncation.apply(a, u.detach(), s.detach(), vh.detach())
+
+
+class _Factors(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, a: Tensor, u: Tensor, s: Tensor, vh: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(a, u, s, vh)
+        return u.clone(), s.clone(), vh.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 (torch's own type)
+        *grads: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        grad_u, grad_s, grad_vh = grads
+        a, u, s, vh = ctx.saved_tensors
+        v = vh.mH
+        grad_v = grad_vh.mH
+        if u.is_complex():
+            grad_u = _with_phase(u, v, grad_u, grad_v)
+        on_u, on_v = u.mH @ grad_u, v.mH @ grad_v
+        core = _core(on_u, on_v, s) + torch.diag_embed(grad_s).to(u.dtype)
+        x, y = _solve(a, u, s, v, grad_u - u @ on_u, grad_v - v @ on_v)
+        return u @ core @ vh + x @ vh + u @ y.mH, None, None, None
+
+
+class _Truncation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
+        ctx.save_for_backward(a, u, s, vh)
+        return (u * s[..., None, :].to(u.dtype)) @ vh
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 (torch's own type)
+        *grads: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        a, u, s, vh = ctx.saved_tensors
+        return truncation_adjoint(a, u, s, vh, grads[0]), None, None, None
+
+
+def truncation_adjoint(a: Tensor, u: Tensor, s: Tensor, vh: Tensor, grad: Tensor) -> Tensor:
+    """Return the derivative of A -> U S Vh, which is self-adjoint, applied to a matrix.
+
+    Args:
+        a: [*batch, m, n].
+        u: [*batch, m, k].
+        s: [*batch, k].
+        vh: [*batch, k, n].
+        grad: [*batch, m, n].
+
+    Raises:
+        ValueError: where s_k and s_(k+1) are too close for a derivative to exist.
+    """
+    v = vh.mH
+    on_v, on_u = grad @ v, grad.mH @ u
+    core = u.mH @ on_v
+    values = s[..., None, :].to(u.dtype)
+    x, y = _solve(a, u, s, v, (on_v - u @ core) * values, (on_u - v @ core.mH) * values)
+    # Where a kept value is zero, both directions of its pair are free: the tangent space.
+    none = ~_active(s, a)[..., None, :]
+    x = torch.where(none, on_v - u @ core, x)
+    y = torch.where(none, on_u - v @ core.mH, y)
+    return u @ core @ vh + x @ vh + u @ y.mH
+
+
+def _active(s: Tensor, a: Tensor) -> Tensor:
+    """Which values are above rounding."""
+    if s.shape[-1] == 0:
+        return s > 0
+    cutoff = max(a.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
+    return s > cutoff
+
+
+def _core(on_u: Tensor, on_v: Tensor, s: Tensor) -> Tensor:
+    """The part of the gradient within the kept subspaces, in their bases."""
+    squares = s.square()
+    gaps = squares[..., None, :] - squares[..., :, None]
+    size = torch.maximum(squares[..., None, :], squares[..., :, None])
+    apart = gaps.abs() > 4 * torch.finfo(s.dtype).eps * size
+    inverse = torch.where(apart, 1 / torch.where(apart, gaps, torch.ones_like(gaps)), 0.0)
+    x, y = inverse * on_u, inverse * on_v
+    values = s.to(on_u.dtype)
+    core = (x + x.mH) * values[..., None, :] + values[..., :, None] * (y + y.mH)
+    if on_u.is_complex():
+        phase = on_u.diagonal(dim1=-2, dim2=-1).imag / torch.where(s > 0, s, torch.ones_like(s))
+        core = core + torch.diag_embed(1j * phase)
+    return core
+
+
+def _with_phase(u: Tensor, v: Tensor, grad_u: Tensor, grad_v: Tensor) -> Tensor:
+    """Count how the phases turn to keep the largest entry of each left vector real."""
+    turned = (u.conj() * grad_u).sum(-2, keepdim=True).imag
+    turned = turned + (v.conj() * grad_v).sum(-2, keepdim=True).imag
+    where = u.abs().argmax(-2, keepdim=True)
+    largest = u.gather(-2, where).real
+    return grad_u.scatter_add(-2, where, (-1j * turned / largest).to(u.dtype))
+
+
+def _solve(
+    a: Tensor, u: Tensor, s: Tensor, v: Tensor, p: Tensor, q: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Solve X S - E Y = P, Y S - E^H X = Q, each column by conjugate gradients.
+
+    Eliminating Y: ``X - E E^H X S^-2 = (P S + E Q) S^-2``, positive definite while s_(k+1) < s_k.
+    """
+    active = _active(s, a)[..., None, :]
+    safe = torch.where(active, s[..., None, :], torch.ones_like(s[..., None, :]))
+    p, q = torch.where(active, p, 0.0), torch.where(active, q, 0.0)
+
+    def e(y: Tensor) -> Tensor:
+        y = a @ (y - v @ (v.mH @ y))
+        return y - u @ (u.mH @ y)
+
+    def eh(x: Tensor) -> Tensor:
+        x = a.mH @ (x - u @ (u.mH @ x))
+        return x - v @ (v.mH @ x)
+
+    def apply(x: Tensor) -> Tensor:
+        return torch.where(active, x - e(eh(x)) / safe**2, x)
+
+    x = _conjugate_gradients(apply, torch.where(active, (p * safe + e(q)) / safe**2, 0.0))
+    return x, torch.where(active, (q + eh(x)) / safe, 0.0)
+
+
+def _conjugate_gradients(apply: object, b: Tensor) -> Tensor:
+    """Solve column by column; every column has its own step."""
+    assert callable(apply)
+    eps = torch.finfo(b.dtype).eps
+    x, r = torch.zeros_like(b), b
+    direction = r
+    rho = _dot(r, r)
+    wanted = rho * (4 * eps) ** 2
+    for _ in range(_MOST_STEPS):
+        if bool((rho <= wanted).all()):
+            return x
+        moved = apply(direction)
+        curve = _dot(direction, moved)
+        step = torch.where(rho > wanted, rho / torch.where(curve == 0, 1.0, curve), 0.0)
+        x = x + step * direction
+        r = r - step * moved
+        after = _dot(r, r)
+        direction = (
+            r + torch.where(rho > 0, after / torch.where(rho == 0, 1.0, rho), 0.0) * direction
+        )
+        rho = after
+    if bool((_dot(b - apply(x), b - apply(x)) <= eps * _dot(b, b)).all()):
+        return x
+    raise ValueError(
+        "The truncated decomposition has no gradient here: the last kept singular value and the "
+        "first dropped one are too close. Choose a rank with a gap behind it."
+    )
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    return (x.conj() * y).real.sum(-2, keepdim=True)

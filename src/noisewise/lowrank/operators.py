@@ -1,0 +1,288 @@
+"""Matrices by what they can do: A x and A^H y, and columns, rows and norm where they are known.
+
+Dense tensors, torch's sparse ones, products that are never formed and operators given by functions
+are all a `Matrix` to the algorithms; `reading.as_matrix` makes one of what a user has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+COMPUTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+# Norms between these are safe: neither they nor their products overflow or underflow when squared.
+_PLAIN = {torch.float32: (1e-12, 1e12), torch.float64: (1e-120, 1e120)}
+Product = Callable[[Tensor], Tensor]
+
+
+class Matrix:
+    """A matrix [*batch, m, n] known by its products.
+
+    Attributes:
+        shape: [*batch, m, n].
+        dtype: of the computation: float32, float64, complex64 or complex128.
+        device: where its products are computed.
+        notes: what a user should know about how it was read.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device,
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        """Raises ValueError for fewer than two dimensions."""
+        self.shape = torch.Size(shape)
+        if len(self.shape) < 2 or any(size < 0 for size in self.shape):
+            raise ValueError(f"A matrix needs a shape [..., m, n], got {list(self.shape)}.")
+        self.dtype, self.device, self.notes = dtype, device, notes
+
+    @property
+    def entries(self) -> Tensor | None:
+        """The tensor itself where there is one."""
+        return None
+
+    @property
+    def batch(self) -> torch.Size:
+        """Shape of the batch, empty for one matrix."""
+        return self.shape[:-2]
+
+    @property
+    def m(self) -> int:
+        """Rows."""
+        return self.shape[-2]
+
+    @property
+    def n(self) -> int:
+        """Columns."""
+        return self.shape[-1]
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """A x, x [..., n, c]."""
+        raise NotImplementedError
+
+    def rmatmat(self, y: Tensor) -> Tensor:
+        """A^H y, y [*batch, m, c]."""
+        raise NotImplementedError
+
+    def frobenius(self) -> Tensor | None:
+        """|A|_F of each of the batch, float64; None where only products are known."""
+        return None
+
+    def columns(self, index: Tensor) -> Tensor:
+        """A[:, index] for an index [..., k], by products with unit vectors."""
+        return self.matmat(self._units(index, self.n))
+
+    def rows(self, index: Tensor) -> Tensor:
+        """A[index, :]."""
+        return self.rmatmat(self._units(index, self.m)).mH
+
+    def _units(self, index: Tensor, size: int) -> Tensor:
+        units = torch.zeros(
+            *self.batch, size, index.shape[-1], dtype=self.dtype, device=self.device
+        )
+        where = index.expand(*self.batch, index.shape[-1])[..., None, :]
+        return units.scatter_(
+            -2, where, torch.ones((), dtype=self.dtype, device=self.device).expand(where.shape)
+        )
+
+    def gaussian(self, count: int, generator: torch.Generator) -> Tensor:
+        """Standard normal [*batch, n, count]; complex ones have unit variance in all."""
+        return gaussian((*self.batch, self.n, count), self.dtype, self.device, generator)
+
+
+class Dense(Matrix):
+    """A tensor with entries."""
+
+    def __init__(self, entries: Tensor, notes: tuple[str, ...] = ()) -> None:
+        """Raises ValueError for NaN or Inf, and for fewer than two dimensions.
+
+        `largest` is |A|_max where squares of the entries may leave the range of the dtype.
+        """
+        super().__init__(entries.shape, entries.dtype, entries.device, notes)
+        self.tensor = entries
+        self._norm = frobenius_norm(entries)
+        self.largest: Tensor | None = None
+        low, high = _PLAIN[entries.real.dtype]
+        if not bool(((self._norm > low) & (self._norm < high)).all()):
+            self._norm, self.largest = _careful_norm(entries)
+
+    @property
+    def entries(self) -> Tensor:
+        """The tensor."""
+        return self.tensor
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """A x."""
+        return self.tensor @ x
+
+    def rmatmat(self, y: Tensor) -> Tensor:
+        """A^H y."""
+        return self.tensor.mH @ y
+
+    def frobenius(self) -> Tensor:
+        """|A|_F."""
+        return self._norm
+
+    def columns(self, index: Tensor) -> Tensor:
+        """A[:, index]."""
+        where = index.expand(*self.batch, index.shape[-1])[..., None, :]
+        return self.tensor.gather(-1, where.expand(*self.batch, self.m, index.shape[-1]))
+
+    def rows(self, index: Tensor) -> Tensor:
+        """A[index, :]."""
+        where = index.expand(*self.batch, index.shape[-1])[..., :, None]
+        return self.tensor.gather(-2, where.expand(*self.batch, index.shape[-1], self.n))
+
+
+class Sparse(Matrix):
+    """A sparse tensor of torch, in two dimensions."""
+
+    def __init__(self, entries: Tensor, notes: tuple[str, ...] = ()) -> None:
+        """Raises ValueError for NaN or Inf, and for a batch."""
+        super().__init__(entries.shape, entries.dtype, entries.device, notes)
+        if entries.layout != torch.sparse_coo:
+            entries = entries.to_sparse_coo()
+        if entries.dim() != 2 or entries.dense_dim():
+            raise ValueError(
+                f"A sparse matrix must have two sparse dimensions, got {list(entries.shape)} with "
+                f"{entries.dense_dim()} dense ones: take one matrix at a time, or make it dense."
+            )
+        self._sparse = entries.coalesce()
+        self._adjoint = self._sparse.mH.coalesce()
+        if not bool(torch.isfinite(self._sparse.values()).all()):
+            raise ValueError("The sparse matrix holds NaN or Inf: mend it first.")
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """A x."""
+        return self._sparse @ x
+
+    def rmatmat(self, y: Tensor) -> Tensor:
+        """A^H y."""
+        return self._adjoint @ y
+
+    def frobenius(self) -> Tensor:
+        """|A|_F, from the stored values."""
+        return frobenius_norm(self._sparse.values()[None, :])
+
+
+class Operator(Matrix):
+    """A matrix given by two functions; see `operator`."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        matmat: Product,
+        rmatmat: Product,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """Raises ValueError for a dtype that nothing is computed in."""
+        if dtype not in COMPUTED:
+            raise ValueError(
+                f"An operator of dtype {dtype_name(dtype)} cannot be factorised: let it take and "
+                "give float32, float64, complex64 or complex128."
+            )
+        super().__init__(shape, dtype, device)
+        self._matmat, self._rmatmat = matmat, rmatmat
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """A x."""
+        return self._checked(self._matmat(x), self.m, x, "matmat")
+
+    def rmatmat(self, y: Tensor) -> Tensor:
+        """A^H y."""
+        return self._checked(self._rmatmat(y), self.n, y, "rmatmat")
+
+    def _checked(self, result: Tensor, rows: int, given: Tensor, name: str) -> Tensor:
+        wanted = (*self.batch, rows, given.shape[-1])
+        if tuple(result.shape) != wanted:
+            raise ValueError(
+                f"{name} made {list(result.shape)} of {list(given.shape)}, but the operator "
+                f"{list(self.shape)} must make {list(wanted)} of it."
+            )
+        return result.detach().to(self.dtype)
+
+
+class Chain(Matrix):
+    """A product of matrices that is never formed; see `product`."""
+
+    def __init__(self, parts: Sequence[Matrix]) -> None:
+        """Raises ValueError where the parts do not multiply."""
+        dtype = parts[0].dtype
+        for part in parts[1:]:
+            dtype = torch.promote_types(dtype, part.dtype)
+        for first, second in pairwise(parts):
+            if first.n != second.m or first.batch != second.batch:
+                raise ValueError(
+                    f"A product of {list(first.shape)} and {list(second.shape)} is not defined."
+                )
+        notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+        shape = (*parts[0].batch, parts[0].m, parts[-1].n)
+        super().__init__(shape, dtype, parts[0].device, notes)
+        self.parts = tuple(parts)
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """A x, from the right."""
+        for part in reversed(self.parts):
+            x = part.matmat(x.to(part.dtype))
+        return x.to(self.dtype)
+
+    def rmatmat(self, y: Tensor) -> Tensor:
+        """A^H y, from the left."""
+        for part in self.parts:
+            y = part.rmatmat(y.to(part.dtype))
+        return y.to(self.dtype)
+
+    def frobenius(self) -> Tensor | None:
+        """Known where two dense parts meet in a small dimension: |X Y|^2 = <X^H X, Y Y^H>."""
+        known = [part.entries.to(self.dtype) for part in self.parts if part.entries is not None]
+        if len(self.parts) != 2 or len(known) != 2:
+            return None
+        x, y = known
+        if x.shape[-1] > min(x.shape[-2], y.shape[-1]):
+            return None
+        return frobenius_norm(torch.linalg.qr(x, mode="r").R @ y)
+
+
+def frobenius_norm(a: Tensor) -> Tensor:
+    """|A|_F of each matrix [..., m, n], float64: rows in their own precision, then in float64."""
+    rows = torch.linalg.vector_norm(a.detach(), dim=-1)
+    return torch.linalg.vector_norm(rows.double(), dim=-1)
+
+
+def _careful_norm(entries: Tensor) -> tuple[Tensor, Tensor]:
+    """|A|_F and |A|_max where squares leave the range; refuses NaN and Inf by batch index."""
+    finite = torch.isfinite(entries).all(-1).all(-1)
+    if not bool(finite.all()):
+        where = ""
+        if finite.dim():
+            bad = [tuple(index) for index in (~finite).nonzero().tolist()]
+            shown = ", ".join(str(i[0] if len(i) == 1 else i) for i in bad[:5])
+            where = f" at batch index {shown}" + (" and others" if len(bad) > 5 else "")
+        raise ValueError(f"The matrix holds NaN or Inf{where}: mend it first.")
+    if entries.numel() == 0:
+        zero = torch.zeros(entries.shape[:-2], dtype=torch.float64, device=entries.device)
+        return zero, zero
+    largest = entries.detach().abs().amax((-2, -1), keepdim=True)
+    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
+    norm = frobenius_norm(entries / scale) * scale[..., 0, 0].double()
+    return norm, largest[..., 0, 0].double()
+
+
+def gaussian(
+    shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator
+) -> Tensor:
+    """Standard normal numbers, drawn where the generator lives."""
+    return torch.randn(tuple(shape), dtype=dtype, device=generator.device, generator=generator).to(
+        device
+    )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32` for torch.float32."""
+    return str(dtype).removeprefix("torch.")

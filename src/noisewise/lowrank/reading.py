@@ -1,0 +1,217 @@
+"""What can be factorised: anything that multiplies, read into a `Matrix`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from noisewise.lowrank.operators import (
+    COMPUTED,
+    Chain,
+    Dense,
+    Matrix,
+    Operator,
+    Product,
+    Sparse,
+    dtype_name,
+    frobenius_norm,
+    gaussian,
+)
+
+_SEED = 0  # without a generator: the same answer in every call
+
+
+def new_generator(generator: torch.Generator | None) -> torch.Generator:
+    """The one given; without one, a fresh one of a fixed seed, so that nothing global is used."""
+    return torch.Generator().manual_seed(_SEED) if generator is None else generator
+
+
+def operator(
+    shape: Sequence[int],
+    matmat: Product,
+    rmatmat: Product,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Operator:
+    """Return a matrix that is known only by its products.
+
+    Args:
+        shape: [*batch, m, n].
+        matmat: x [*batch, n, c] to A x [*batch, m, c].
+        rmatmat: y [*batch, m, c] to A^H y [*batch, n, c]; that it is the adjoint is checked with
+            random vectors before anything is built on it.
+        dtype: that both take and give.
+        device: likewise.
+
+    Raises:
+        ValueError: for a shape that is no matrix, or another dtype.
+
+    Example:
+        >>> a = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
+        >>> operator((30, 20), lambda x: a @ x, lambda y: a.mH @ y).matmat(torch.ones(20, 1)).shape
+        torch.Size([30, 1])
+    """
+    return Operator(shape, matmat, rmatmat, dtype, torch.device(device))
+
+
+def product(*parts: object) -> Matrix:
+    """Return the product of matrices without forming it.
+
+    Args:
+        parts: anything that `as_matrix` takes, in the order of the product.
+
+    Raises:
+        ValueError: for no part, or shapes that do not multiply.
+
+    Example:
+        >>> x, y = torch.ones(5, 2), torch.ones(2, 7)
+        >>> product(x, y).frobenius() == torch.linalg.matrix_norm(x @ y)
+        tensor(True)
+    """
+    if not parts:
+        raise ValueError("A product needs at least one matrix.")
+    return Chain([as_matrix(part) for part in parts])
+
+
+def outputs(layer: nn.Linear, data: Tensor) -> Matrix:
+    """Return what a linear layer makes of data, without its bias and without forming it.
+
+    ``A = X W^T``, [samples, out_features]: low rank here keeps a layer's answers rather than its
+    weights.
+
+    Args:
+        layer: weight [out_features, in_features].
+        data: [..., in_features]; all leading dimensions are samples.
+
+    Raises:
+        ValueError: where the last dimension is not the layer's.
+    """
+    if data.shape[-1] != layer.in_features:
+        raise ValueError(
+            f"The data end in {data.shape[-1]} features, the layer takes {layer.in_features}."
+        )
+    return product(data.detach().reshape(-1, layer.in_features), layer.weight.detach().mT)
+
+
+@runtime_checkable
+class _Factored(Protocol):
+    """A low-rank value: a product of two tensors."""
+
+    @property
+    def left(self) -> Tensor: ...
+    @property
+    def right(self) -> Tensor: ...
+
+
+@runtime_checkable
+class _Multiplies(Protocol):
+    """What scipy's LinearOperator has, on numpy arrays."""
+
+    shape: tuple[int, ...]
+
+    def matmat(self, x: object) -> object: ...
+    def rmatmat(self, x: object) -> object: ...
+
+
+def as_matrix(given: object) -> Matrix:
+    """Return what the algorithms work on.
+
+    Half precisions are computed in float32 and integers in float64, and `notes` say so.
+
+    Args:
+        given: a tensor [*batch, m, n], dense or sparse; a numpy array; a `Matrix`; a LowRank; or
+            anything with `shape`, `dtype`, `matmat` and `rmatmat`, such as scipy's LinearOperator.
+
+    Raises:
+        ValueError: for anything else, for NaN or Inf, and for fewer than two dimensions.
+
+    Example:
+        >>> as_matrix(torch.ones(2, 3, dtype=torch.bfloat16)).notes
+        ('computed in float32, as bfloat16 has no factorisations',)
+    """
+    if isinstance(given, Matrix):
+        return given
+    if isinstance(given, Tensor):
+        return _of_tensor(given)
+    if isinstance(given, _Factored):
+        return Chain([_of_tensor(given.left.detach()), _of_tensor(given.right.detach())])
+    if isinstance(given, _Multiplies):
+        return _of_linear_operator(given)
+    if hasattr(given, "__array__"):
+        return _of_tensor(torch.as_tensor(given))
+    raise ValueError(
+        f"A {type(given).__name__} is no matrix: give a tensor, an array, or an operator with "
+        "matmat and rmatmat."
+    )
+
+
+def _of_tensor(tensor: Tensor) -> Matrix:
+    if tensor.dim() < 2:
+        raise ValueError(f"A matrix needs two dimensions or more, got {list(tensor.shape)}.")
+    entries, notes = computable(tensor)
+    if tensor.layout == torch.strided:
+        return Dense(entries, notes)
+    if tensor.requires_grad:
+        raise ValueError("Gradients do not flow to a sparse matrix: make it dense, or detach it.")
+    return Sparse(entries, notes)
+
+
+def computable(tensor: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """The tensor in a dtype that has factorisations, and what to say about it."""
+    if tensor.dtype in COMPUTED:
+        return tensor, ()
+    if tensor.dtype.is_complex:
+        wanted = torch.complex64
+    else:
+        wanted = torch.float32 if tensor.dtype.is_floating_point else torch.float64
+    note = f"computed in {dtype_name(wanted)}, as {dtype_name(tensor.dtype)} has no factorisations"
+    return tensor.to(wanted), (note,)
+
+
+def _of_linear_operator(given: _Multiplies) -> Operator:
+    """An object with matmat and rmatmat on numpy arrays, as scipy's LinearOperator has."""
+    import numpy as np
+
+    dtype = torch.from_numpy(np.zeros(0, getattr(given, "dtype", None) or np.float64)).dtype
+    dtype = dtype if dtype in COMPUTED else torch.float64
+
+    def through(multiply: Callable[[object], object]) -> Product:
+        def multiplied(x: Tensor) -> Tensor:
+            return torch.from_numpy(np.asarray(multiply(x.detach().cpu().numpy())))
+
+        return multiplied
+
+    return Operator(
+        tuple(given.shape),
+        through(given.matmat),
+        through(given.rmatmat),
+        dtype,
+        torch.device("cpu"),
+    )
+
+
+def check_adjoint(matrix: Operator, generator: torch.Generator) -> None:
+    """Refuse an operator whose rmatmat is not the adjoint of its matmat.
+
+    ``<y, A x> = <A^H y, x>`` for two random vectors, up to sqrt(eps) |A x| |y|.
+
+    Raises:
+        ValueError: where it does not hold.
+    """
+    if min(matrix.m, matrix.n) == 0 or matrix.batch.numel() == 0:
+        return
+    x = matrix.gaussian(1, generator)
+    y = gaussian((*matrix.batch, matrix.m, 1), matrix.dtype, matrix.device, generator)
+    ax, ay = matrix.matmat(x), matrix.rmatmat(y)
+    gap = (y.mH @ ax - ay.mH @ x).abs()[..., 0, 0].double()
+    size = frobenius_norm(y) * frobenius_norm(ax) + frobenius_norm(ay) * frobenius_norm(x)
+    if not bool(torch.isfinite(size).all()):
+        raise ValueError("The operator made NaN or Inf of random vectors: mend it first.")
+    if bool((gap > torch.finfo(matrix.dtype).eps ** 0.5 * size).any()):
+        raise ValueError(
+            "rmatmat is not the adjoint of matmat (<y, A x> differs from <A^H y, x>): for complex "
+            "operators it must conjugate, for real ones transpose."
+        )
