@@ -1,4 +1,4 @@
-"""Models that the tests of adapters share: every kind of layer, GPT-2, a diffusers U-Net, our own."""
+"""Models that the tests of adapters share: every kind of layer, GPT-2, two U-Nets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Case:
 
 
 class Mixed(nn.Module):
-    """An embedding, convolutions of one, two and three dimensions with stride, and linear layers."""
+    """An embedding, convolutions of one, two, three dimensions with stride, linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,9 @@ def own_unet() -> Case:
         return denoising_loss(denoiser, x0, sigma, noise, EDMWeight(0.5), labels).mean()
 
     x0, sigma, _, labels = batches[0]
-    names = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.Embedding))]
+    names = [
+        n for n, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.Embedding))
+    ]
     return Case(model, batches, loss, names, lambda denoiser: denoiser(x0, sigma, labels))
 
 

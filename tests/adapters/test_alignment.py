@@ -7,8 +7,9 @@ import json
 
 import pytest
 import torch
-from adapter_cases import CASES, SPECTRA, linear_case, spectrum
 from torch import nn
+
+from adapter_cases import CASES, SPECTRA, linear_case, spectrum
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 
@@ -104,7 +105,7 @@ def test_steps_that_are_not_loras_are_refused() -> None:
 
     with pytest.raises(ValueError, match="alignment of dora"):
         alignment(None, adapted(peft.LoraConfig(use_dora=True, target_modules=["0"])), x, loss)
-    with pytest.raises(ValueError, match="lora_dropout=0.1"):
+    with pytest.raises(ValueError, match=r"lora_dropout=0\.1"):
         alignment(None, adapted(peft.LoraConfig(lora_dropout=0.1, target_modules=["0"])), x, loss)
     net = adapted(peft.LoraConfig(target_modules=["0"]))
     with pytest.raises(ValueError, match="PEFT changes models in place"):

@@ -6,8 +6,9 @@ import copy
 
 import pytest
 import torch
-from adapter_cases import CASES
 from torch import nn
+
+from adapter_cases import CASES
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 

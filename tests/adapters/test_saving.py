@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_cases import CASES
 from torch import nn
+
+from adapter_cases import CASES
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 
@@ -138,7 +139,9 @@ def test_the_rank_asked_for_is_the_best_of_that_rank(tmp_path: Path) -> None:
     change = layer.get_base_layer().weight + layer.get_delta_weight("default") - clean
     values = torch.linalg.svdvals(change.detach())
     saved = save(adapted, tmp_path, rank=2)
-    assert saved.energy["0"] == pytest.approx(float(values[:2].square().sum() / values.square().sum()))
+    assert saved.energy["0"] == pytest.approx(
+        float(values[:2].square().sum() / values.square().sum())
+    )
     back = load(nn.Sequential(nn.Linear(16, 12, bias=False)), tmp_path).base_model.model[0]
     error = float((back.get_delta_weight("default") - change).norm())
     assert error == pytest.approx(float(values[2:].norm()), rel=1e-3)
@@ -180,7 +183,9 @@ def test_dora_is_saved_in_pefts_own_form(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 6))
     clean, x = copy.deepcopy(net), torch.randn(3, 8)
-    adapted = disturbed(peft.get_peft_model(net, peft.LoraConfig(use_dora=True, r=2, target_modules=["0"])))
+    adapted = disturbed(
+        peft.get_peft_model(net, peft.LoraConfig(use_dora=True, r=2, target_modules=["0"]))
+    )
     save(adapted, tmp_path)
     torch.testing.assert_close(load(clean, tmp_path)(x), adapted(x))
     with pytest.raises(ValueError, match="DoRA is no low-rank difference"):
@@ -216,7 +221,9 @@ def test_truncation_is_eckart_and_youngs() -> None:
     values = torch.linalg.svdvals(left @ right)
     for rank in range(1, 6):
         x, y, kept = truncated(left, right, rank, None)
-        assert float((left @ right - x @ y).norm()) == pytest.approx(float(values[rank:].norm()), abs=1e-9)
+        assert float((left @ right - x @ y).norm()) == pytest.approx(
+            float(values[rank:].norm()), abs=1e-9
+        )
         assert kept == pytest.approx(float(values[:rank].square().sum() / values.square().sum()))
 
 

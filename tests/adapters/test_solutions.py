@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter_cases import SPECTRA, spectrum
 
+from adapter_cases import SPECTRA, spectrum
 from noisewise.adapters.solutions import (
     adam_step,
     bound,
@@ -120,7 +120,9 @@ def test_lora_one_is_a_weighted_step_down() -> None:
 def test_pissa_takes_the_principal_part() -> None:
     w = spectrum(24, 32, SPECTRA["falling"])
     start = pissa_start(w, R, C)
-    assert float((w - C * start.b @ start.a).norm() / w.norm()) == pytest.approx(bound(w, R), abs=1e-5)
+    assert float((w - C * start.b @ start.a).norm() / w.norm()) == pytest.approx(
+        bound(w, R), abs=1e-5
+    )
     torch.testing.assert_close(start.a.norm(dim=1), start.b.norm(dim=0), atol=1e-4, rtol=1e-4)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 
 import pytest
 import torch
-from adapter_cases import CASES, SPECTRA, linear_case, spectrum
 from torch import nn
+
+from adapter_cases import CASES, SPECTRA, Loss, linear_case, spectrum
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 
@@ -53,7 +55,9 @@ def one_step(adapted: nn.Module, batches: list, loss: object, lr: float = 1e-4) 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("mutate", [False, True])
-def test_the_function_is_kept_and_the_first_step_is_the_formulas(case: object, mutate: bool) -> None:
+def test_the_function_is_kept_and_the_first_step_is_the_formulas(
+    case: object, mutate: bool
+) -> None:
     model, batches, loss, names, output = vars(case()).values()  # pyrefly: ignore
     model.eval()
     config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=names)
@@ -99,6 +103,11 @@ def test_through_peft_the_bound_is_reached(values: list[float], loss_scale: floa
     assert residual == pytest.approx(bound(g, 2 * R), abs=1e-3)
 
 
+def backward(net: nn.Module, batch: torch.Tensor, loss: Loss) -> None:
+    """What PEFT calls a training step."""
+    loss(net, batch).backward()
+
+
 def test_pefts_own_start_misses_the_bound() -> None:
     """PEFT 0.21 puts the singular values into B alone, so that its size follows the loss."""
     loraga = pytest.importorskip("peft.tuners.lora.loraga")
@@ -107,7 +116,8 @@ def test_pefts_own_start_misses_the_bound() -> None:
     for loss_scale in (1.0, 100.0):
         net, batches, loss = linear_case(g, loss_scale)
         config = config_for(["0"], init_lora_weights="lora_ga", lora_ga_config=peft.LoraGAConfig())
-        loraga.preprocess_loraga(net, config, lambda: loss(net, batches[0]).backward())
+        step = partial(backward, net, batches[0], loss)
+        loraga.preprocess_loraga(net, config, step)
         theirs = peft.get_peft_model(net, config)
         (layer,) = lora_layers(theirs, "default").values()
         a, b = factors(layer, "default")
@@ -121,9 +131,7 @@ def test_pefts_own_start_misses_the_bound() -> None:
 def test_rslora_and_patterns_are_heard() -> None:
     net = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16))
     batches = [torch.randn(8, 16) for _ in range(2)]
-    config = config_for(
-        ["0", "2"], use_rslora=True, rank_pattern={"2": 3}, alpha_pattern={"^0": 5}
-    )
+    config = config_for(["0", "2"], use_rslora=True, rank_pattern={"2": 3}, alpha_pattern={"^0": 5})
     grads = gradients(net, config, batches, lambda m, b: m(b).square().mean())
     adapted = lora_ga(net, config, grads, scale="gd")
     layers = lora_layers(adapted, "default")
@@ -168,7 +176,9 @@ def test_dora_starts_at_the_function_too() -> None:
 def test_pissa_keeps_the_function_for_every_kind_of_layer() -> None:
     model, _, _, names, output = vars(CASES["mixed"]()).values()
     before = output(model).detach()
-    weights = {n: as_matrix(m, m.weight).detach().clone() for n, m in model.named_modules() if n in names}
+    weights = {
+        n: as_matrix(m, m.weight).detach().clone() for n, m in model.named_modules() if n in names
+    }
     adapted = pissa(model, config_for(names))
     torch.testing.assert_close(output(adapted), before, atol=2e-5, rtol=1e-4)
     for name, layer in lora_layers(adapted, "default").items():
@@ -211,8 +221,8 @@ def test_refusals_leave_the_model_as_it_was() -> None:
         lora_ga(tied, config_for(["head", "words"]), grads)
     with pytest.raises(ValueError, match="a start of PEFT's own"):
         lora_ga(tied, config_for(["head"], init_lora_weights="pissa"), grads)
+    ada = peft.AdaLoraConfig(target_modules=["head"], total_step=10)
     with pytest.raises(ValueError, match="ADALORA starts by itself"):
-        ada = peft.AdaLoraConfig(target_modules=["head"], total_step=10)
         lora_ga(tied, ada, grads)
     with pytest.raises(ValueError, match="take it from this model"):
         lora_ga(tied, config_for(["head"]), {"head": torch.randn(16, 12)})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter_cases import CASES
 from torch import nn
+
+from adapter_cases import CASES
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 
@@ -142,8 +143,12 @@ def test_pro_is_refused_where_it_is_not_defined() -> None:
 
 
 def test_lora_plus_speeds_up_b_alone() -> None:
-    net = nn.ModuleDict({"words": nn.Embedding(9, 8), "conv": nn.Conv2d(3, 8, 3), "lin": nn.Linear(8, 6)})
-    config = peft.LoraConfig(r=2, target_modules=["words", "conv", "lin"], use_dora=True, bias="all")
+    net = nn.ModuleDict(
+        {"words": nn.Embedding(9, 8), "conv": nn.Conv2d(3, 8, 3), "lin": nn.Linear(8, 6)}
+    )
+    config = peft.LoraConfig(
+        r=2, target_modules=["words", "conv", "lin"], use_dora=True, bias="all"
+    )
     adapted = peft.get_peft_model(net, config)
     groups = {g["name"]: g for g in param_groups(adapted, 1e-3, b_ratio=8, weight_decay=0.1)}
     layers = lora_layers(adapted)
@@ -171,7 +176,13 @@ def test_adaloras_ranks_fall_only_where_the_schedule_is_called() -> None:
     for called in (False, True):
         torch.manual_seed(0)
         config = peft.AdaLoraConfig(
-            target_modules=["0", "2"], init_r=6, target_r=2, tinit=2, tfinal=4, deltaT=1, total_step=20
+            target_modules=["0", "2"],
+            init_r=6,
+            target_r=2,
+            tinit=2,
+            tfinal=4,
+            deltaT=1,
+            total_step=20,
         )
         net = nn.Sequential(nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 12))
         adapted = peft.get_peft_model(net, config)

@@ -1,4 +1,4 @@
-"""Low-rank adaptation over PEFT whose first steps follow full fine-tuning, and a proof of how far."""
+"""Low-rank adaptation over PEFT whose first steps follow full fine-tuning, provably so."""
 
 from __future__ import annotations
 

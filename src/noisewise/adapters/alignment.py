@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from noisewise.adapters.gradients import Gradients, Loss, collect, gradients_inside
@@ -118,7 +117,8 @@ def alignment(
 
     Example:
         >>> from peft import LoraConfig, get_peft_model
-        >>> net = get_peft_model(nn.Sequential(nn.Linear(8, 8)), LoraConfig(target_modules=["0"], r=2))
+        >>> config = LoraConfig(target_modules=["0"], r=2)
+        >>> net = get_peft_model(nn.Sequential(nn.Linear(8, 8)), config)
         >>> loss = lambda model, batch: model(batch).square().mean()
         >>> found = alignment(None, net, torch.randn(2, 16, 8), loss).total
         >>> found.step_rank, found.sgd.residual >= found.sgd.bound
@@ -144,7 +144,9 @@ def alignment(
                 f"{missing[0]} is not a plain layer of the model given: give a copy made before it "
                 "was adapted (PEFT changes models in place), or None"
             )
-        grads = collect(model, {key: clean[key] for key in layers}, held_out, loss, "cpu", None, None)
+        grads = collect(
+            model, {key: clean[key] for key in layers}, held_out, loss, "cpu", None, None
+        )
     parts = {}
     for key, layer in layers.items():
         a, b = (value.to(grads[key]) for value in factors(layer, name))

@@ -107,7 +107,8 @@ def extract(
         >>> with torch.no_grad():
         ...     _ = b[0].weight.add_(torch.ones(5, 1) @ torch.ones(1, 6))
         >>> found = extract(a, b, energy=0.99)
-        >>> found.layers["0"].rank, bool(torch.allclose(found.peft_model(torch.eye(6)), b(torch.eye(6)), atol=1e-5))
+        >>> x = torch.eye(6)
+        >>> found.layers["0"].rank, bool(torch.allclose(found.peft_model(x), b(x), atol=1e-5))
         (1, True)
     """
     need_peft()
@@ -151,7 +152,9 @@ def _changed(model_a: nn.Module, model_b: nn.Module) -> list[str]:
     odd = [name for name in a if a[name].shape != b[name].shape]
     if odd:
         raise ValueError(f"the models differ in shapes: {', '.join(odd[:5])}")
-    changed = [name for name in a if not torch.equal(a[name].cpu(), b[name].to(a[name].dtype).cpu())]
+    changed = [
+        name for name in a if not torch.equal(a[name].cpu(), b[name].to(a[name].dtype).cpu())
+    ]
     if not changed:
         raise ValueError("the models are equal: there is nothing to extract")
     return changed

@@ -153,7 +153,8 @@ def gradients(
         >>> net = nn.Linear(2, 2)
         >>> wrapped = nn.Sequential(net)
         >>> batches = [torch.ones(1, 2), torch.ones(1, 2)]
-        >>> g = gradients(wrapped, LoraConfig(target_modules=["0"]), batches, lambda m, b: m(b).sum())
+        >>> config = LoraConfig(target_modules=["0"])
+        >>> g = gradients(wrapped, config, batches, lambda m, b: m(b).sum())
         >>> g["0"].tolist(), g.noise["0"].trace_sigma
         ([[1.0, 1.0], [1.0, 1.0]], 0.0)
     """

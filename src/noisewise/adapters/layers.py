@@ -3,15 +3,15 @@
 An adapted layer computes with ``W + c B A``. Here W is always the matrix [m, n] from inputs to
 outputs, whatever the layer keeps:
 
-| layer           | its weight          | W                        | A of PEFT          | B of PEFT |
-|-----------------|---------------------|--------------------------|--------------------|-----------|
-| Linear          | [m, n]              | as it is                 | [r, n]             | [m, r]    |
-| Conv1D (GPT-2)  | [n, m]              | transposed               | [r, n]             | [m, r]    |
-| Conv1d, 2d, 3d  | [m, i, k, ...]      | [m, i k ...], flattened  | [r, i, k, ...]     | [m, r, 1] |
-| Embedding       | [tokens, m]         | transposed, n = tokens   | [r, tokens]        | [m, r]    |
+| layer          | its weight     | W                       | A of PEFT      | B of PEFT |
+|----------------|----------------|-------------------------|----------------|-----------|
+| Linear         | [m, n]         | as it is                | [r, n]         | [m, r]    |
+| Conv1D (GPT-2) | [n, m]         | transposed              | [r, n]         | [m, r]    |
+| Conv1d, 2d, 3d | [m, i, k, ...] | [m, i k ...], flattened | [r, i, k, ...] | [m, r, 1] |
+| Embedding      | [tokens, m]    | transposed, n = tokens  | [r, tokens]    | [m, r]    |
 
-For a convolution the flattening is exact: A is a convolution of the same kernel and stride, B one of
-1 x 1, so that their composition is the convolution with the product's kernel.
+For a convolution the flattening is exact: A is a convolution of the same kernel and stride, B one
+of 1 x 1, so that their composition is the convolution with the product's kernel.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
             where PEFT knows the architecture.
 
     Raises:
-        ValueError: if there are none, if there is no choice, or one cannot be adapted (`complaint`).
+        ValueError: if there are none, or one cannot be adapted (`complaint`).
 
     Example:
         >>> from peft import LoraConfig

@@ -9,9 +9,10 @@ columns of B and the rows of A:
 
     H_A = (B^T B)^+ g_A / c^2 + X A,    H_B = (I - P_B) g_B (A A^T)^+ / c^2 - B X,
 
-    c (H_B A + B H_A) = P_B G + (I - P_B) G P_A,     so that exactly  (I - P_B) G (I - P_A)  is left,
+    c (H_B A + B H_A) = P_B G + (I - P_B) G P_A,    which leaves exactly  (I - P_B) G (I - P_A),
 
-for every X; the one that keeps H nearest to g solves ``B^T B X + X A A^T = -(B^T B)^+ g_A A^T / c^2``.
+for every X; the one that keeps H nearest to g solves
+``B^T B X + X A A^T = -(B^T B)^+ g_A A^T / c^2``.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def lora_pro(
 
     Example:
         >>> from peft import LoraConfig, get_peft_model
-        >>> net = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 3)), LoraConfig(target_modules=["0"]))
+        >>> config = LoraConfig(target_modules=["0"])
+        >>> net = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 3)), config)
         >>> optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
         >>> handle = lora_pro(optimizer, net)
         >>> net(torch.ones(2, 4)).sum().backward()

@@ -91,7 +91,8 @@ def save(
     Example:
         >>> import tempfile
         >>> from peft import LoraConfig, get_peft_model
-        >>> net = get_peft_model(nn.Sequential(nn.Linear(4, 3)), LoraConfig(target_modules=["0"], r=2))
+        >>> config = LoraConfig(target_modules=["0"], r=2)
+        >>> net = get_peft_model(nn.Sequential(nn.Linear(4, 3)), config)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save(net, folder).ranks
         {'0': 2}
@@ -232,7 +233,10 @@ def save_through_us(peft_model: PeftModel) -> None:
 
 
 def _save_pretrained(
-    self: PeftModel, save_directory: str | Path, *_: object, **given: Any  # noqa: ANN401
+    self: PeftModel,
+    save_directory: str | Path,
+    *_: object,
+    **given: Any,  # noqa: ANN401
 ) -> None:
     """What a trainer calls; its other arguments say how to write, not what."""
     if given.get("is_main_process", True):
@@ -268,7 +272,8 @@ def truncated(
     By QR of both factors and the SVD of a matrix as small as they are thin.
 
     Example:
-        >>> left, right, kept = truncated(torch.diag(torch.tensor([2.0, 1.0])), torch.eye(2), 1, None)
+        >>> diagonal = torch.diag(torch.tensor([2.0, 1.0]))
+        >>> left, right, kept = truncated(diagonal, torch.eye(2), 1, None)
         >>> (left @ right).round(decimals=6).tolist(), round(kept, 6)
         ([[2.0, 0.0], [0.0, 0.0]], 0.8)
     """
@@ -306,7 +311,7 @@ def _entries(
 ) -> dict[str, Tensor]:
     """Factors under PEFT's names and in its shapes, on the CPU."""
     module, prefix = base_of(layer), f"base_model.model.{key}"
-    a, b = factor_parameters(layer, adapter)
+    a, _ = factor_parameters(layer, adapter)
     left, right = left.to("cpu", a.dtype), right.to("cpu", a.dtype)
     if isinstance(module, nn.Embedding):
         return {f"{prefix}.lora_embedding_A": right, f"{prefix}.lora_embedding_B": left}
@@ -323,9 +328,7 @@ def _state(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
 
     # Without embedding layers: a base's own embedding is none of the adapter's, and asking "auto"
     # asks the network whether the vocabulary has grown.
-    return get_peft_model_state_dict(
-        peft_model, adapter_name=adapter, save_embedding_layers=False
-    )
+    return get_peft_model_state_dict(peft_model, adapter_name=adapter, save_embedding_layers=False)
 
 
 def _others(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
@@ -383,7 +386,9 @@ def _write(folder: Path, config: Any, tensors: dict[str, Tensor]) -> None:  # no
 
 def _check_savable(kind: str, config: Any) -> None:  # noqa: ANN401
     if kind not in ("lora", "adalora", "dora"):
-        raise ValueError(f"an adapter of kind {kind} is no low-rank difference; use save_pretrained")
+        raise ValueError(
+            f"an adapter of kind {kind} is no low-rank difference; use save_pretrained"
+        )
     start = config.init_lora_weights
     if isinstance(start, str) and start.lower().startswith(_MUTATING):
         raise ValueError(

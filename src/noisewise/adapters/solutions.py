@@ -9,9 +9,9 @@ With ``W + c B A`` and G = dL/dW, one small step moves W, per unit of learning r
     Adam:  -c (B sign(B^T G) + sign(G A^T) A)        full fine-tuning: -sign(G)
 
 The first has rank 2r at most, so no start is nearer to G than its best approximation of that rank;
-2r singular vectors, r of them given to each side, reach it. With B = 0 it has rank r, and the first r
-right singular vectors in A reach the best of rank r, while W stays as it is. In the second the sign
-of a product depends on the factors: there is no closed form, and three answers (`Answer`).
+2r singular vectors, r of them given to each side, reach it. With B = 0 it has rank r, and the first
+r right singular vectors in A reach the best of rank r, while W stays as it is. In the second the
+sign of a product depends on the factors: there is no closed form, and three answers (`Answer`).
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def lora_ga_start(
         rank: r; with mutate_base, 2r must not exceed min(m, n).
         c: factor of B A, alpha / r (or alpha / sqrt(r)).
         mutate_base: the paper's form; ``c B A`` has then to be taken off W.
-        scale: lengths s of the rows and columns. stable: ``m^(1/4) / sqrt(gamma)``, the paper's; gd:
-            1 / c, so that an SGD step is as long as full fine-tuning's; unit: 1; adam: so that the
+        scale: lengths s of the rows and columns. stable: ``m^(1/4) / sqrt(gamma)``, the paper's;
+            gd: 1 / c, so that an SGD step is as long as full fine-tuning's; unit: 1; adam: so that the
             first step of Adam is as long (in Frobenius norm) as full fine-tuning's, for G of full
-            rank: ``sqrt(n / r) / c`` with B = 0, else ``sqrt(n / 2r) / c`` and ``sqrt(m / 2r) / c``.
+            rank: ``sqrt(n / r) / c`` with B = 0, else ``sqrt(n / 2r) / c``, ``sqrt(m / 2r) / c``.
         gamma: of "stable".
         split: which of the 2r go where: ArB2r, the first r to A (official code); A2rBr, to B;
             alternate; random, which needs a generator.
@@ -112,9 +112,7 @@ def lora_ga_start(
     return Start(a, b, mutate_base, found.error)
 
 
-def pissa_start(
-    w: Tensor, rank: int, c: float, generator: torch.Generator | None = None
-) -> Start:
+def pissa_start(w: Tensor, rank: int, c: float, generator: torch.Generator | None = None) -> Start:
     """Return A, B from the weight itself: ``c B A`` is its best approximation of rank r (PiSSA).
 
     ``A = sqrt(S_r / c) V_r^T``, ``B = U_r sqrt(S_r / c)``; ``c B A`` has to be taken off W.
@@ -147,8 +145,8 @@ def lora_one_start(
 ) -> Start:
     """Return A, B for which ``c B A`` is itself a step of rank r against the gradient (LoRA-One).
 
-    ``A = k sqrt(S_r / S_1) V_r^T``, ``B = -k U_r sqrt(S_r / S_1)``, ``k = m^(1/4) / sqrt(gamma)``. The
-    weights stay, and the function does not: the start is the first step.
+    ``A = k sqrt(S_r / S_1) V_r^T``, ``B = -k U_r sqrt(S_r / S_1)``, ``k = m^(1/4) / sqrt(gamma)``.
+    The weights stay, and the function does not: the start is the first step.
 
     Args:
         g: G [m, n], float.
@@ -329,9 +327,7 @@ def _check_rank(g: Tensor, rank: int, both: bool) -> None:
         )
 
 
-def _check(
-    g: Tensor, rank: int, both: bool, scale: Scale, split: Split, answer: Answer
-) -> None:
+def _check(g: Tensor, rank: int, both: bool, scale: Scale, split: Split, answer: Answer) -> None:
     _check_rank(g, rank, both)
     for name, value, known in (
         ("scale", scale, ("stable", "gd", "unit", "adam")),

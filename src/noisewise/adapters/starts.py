@@ -62,8 +62,8 @@ def lora_ga(
 ) -> PeftModel:
     """Adapt a model so that its first step is the best that a step of its rank can be (LoRA-GA).
 
-    By default ``A = s V_r^T``, ``B = 0``: the best step of rank r, and the weights stay as they are,
-    so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base the
+    By default ``A = s V_r^T``, ``B = 0``: the best step of rank r, and the weights stay as they
+    are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base the
     paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W; save such a
     model by `save` (its own save_pretrained is sent there). The function of the model stays as it
     was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A`` once more.
@@ -81,8 +81,8 @@ def lora_ga(
         adapter: its name.
 
     Raises:
-        ValueError: if a gradient is missing or zero, a rank does not fit, or mutate_base is asked of
-            quantised or tied weights, or together with DoRA or lora_bias.
+        ValueError: if a gradient is missing or zero, a rank does not fit, or mutate_base is asked
+            of quantised or tied weights, or together with DoRA or lora_bias.
 
     Source: Wang et al. 2024, section 3; the default is their theorem 3.1 with B0 = 0.
 

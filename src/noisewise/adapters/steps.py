@@ -132,7 +132,9 @@ def adalora_schedule(
 
     Example:
         >>> from peft import AdaLoraConfig, get_peft_model
-        >>> config = AdaLoraConfig(target_modules=["0"], init_r=4, target_r=1, tinit=1, tfinal=2, total_step=8)
+        >>> config = AdaLoraConfig(
+        ...     target_modules=["0"], init_r=4, target_r=1, tinit=1, tfinal=2, total_step=8
+        ... )
         >>> net = get_peft_model(nn.Sequential(nn.Linear(6, 6)), config)
         >>> optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.1)
         >>> schedule = adalora_schedule(optimizer, net)

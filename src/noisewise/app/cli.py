@@ -30,6 +30,7 @@ Measure the noise, then decide: a folder of pictures becomes a generator of one 
 
   inspect   FOLDER            what is there, what will be skipped and why, the measured noise
   train     FOLDER --out RUN  a diffusion model straight in pixels, within a budget of time
+  adapt     RUN FOLDER        its teacher to another folder, by few weights, as a new run
   distill   RUN               its teacher into one network call; reads no picture
   sample    RUN               draw pictures
   evaluate  RUN               distance with interval and floor, copies, time a picture
@@ -38,13 +39,13 @@ Measure the noise, then decide: a folder of pictures becomes a generator of one 
   noisewise COMMAND --help    the flags of a command
   noisewise --version
 
-train and distill go on where they stopped when called again on the same run.
+train, adapt and distill go on where they stopped when called again on the same run.
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after saving.
 """
 
 # The system takes no more bytes: full disk, quota, file size limit, read-only disk.
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report")
+_NAMES = ("inspect", "train", "adapt", "distill", "sample", "evaluate", "report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

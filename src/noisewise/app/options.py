@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from tyro.conf import Positional, Suppress, arg
 
+from noisewise.train.adapt_config import AdaptConfig
 from noisewise.train.config import (
     DistillConfig,
     EvaluateConfig,
@@ -26,7 +27,7 @@ from noisewise.train.config import (
     TrainConfig,
 )
 
-Config = TypeVar("Config", TrainConfig, DistillConfig, SampleConfig, EvaluateConfig)
+Config = TypeVar("Config", TrainConfig, AdaptConfig, DistillConfig, SampleConfig, EvaluateConfig)
 
 Folder = Annotated[str, arg(metavar="FOLDER")]
 RunFolder = Annotated[str, arg(metavar="RUN")]
@@ -75,6 +76,30 @@ class TrainOptions(TrainConfig):
     threads: Suppress[int | None] = None
     checkpoint_seconds: Suppress[float] = 60.0
     recipe: Suppress[TeacherRecipe] = field(default_factory=TeacherRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptOptions(AdaptConfig):
+    """Adapt a run's teacher to another folder by low-rank adapters; a new run, ready to distil."""
+
+    run: Positional[RunFolder]
+    """Folder of a run that has a teacher, or a teacher's folder."""
+    folder: Positional[Folder]
+    """New pictures: folder, .zip, .npz or .npy."""
+    out: Annotated[str | None, arg(metavar="RUN")] = None
+    """Folder of the new run, or of one to be gone on with."""
+    batch: OptionalInt = None
+    """Images a step; none: derived."""
+    lr: OptionalFloat = None
+    """Learning rate at its highest; none: derived."""
+    config: File = None
+    """JSON file of further values; flags override it."""
+    json: bool = False
+    """Print one JSON object."""
+    precision: Suppress[Precision] = "auto"
+    threads: Suppress[int | None] = None
+    checkpoint_seconds: Suppress[float] = 60.0
+    recipe: Suppress[TeacherRecipe] = field(default_factory=lambda: AdaptConfig().recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,12 +198,19 @@ class ReportOptions:
 
 
 Options = (
-    InspectOptions | TrainOptions | DistillOptions | SampleOptions | EvaluateOptions | ReportOptions
+    InspectOptions
+    | TrainOptions
+    | AdaptOptions
+    | DistillOptions
+    | SampleOptions
+    | EvaluateOptions
+    | ReportOptions
 )
 
 COMMANDS: dict[str, type[Options]] = {
     "inspect": InspectOptions,
     "train": TrainOptions,
+    "adapt": AdaptOptions,
     "distill": DistillOptions,
     "sample": SampleOptions,
     "evaluate": EvaluateOptions,
@@ -243,7 +275,7 @@ def _checked(kind: type[Options], values: dict[str, Any], path: str) -> Options:
     """Build the options from JSON values, recipe and tuples included."""
     try:
         if isinstance(values.get("recipe"), dict):
-            recipe = TeacherRecipe if kind is TrainOptions else StudentRecipe
+            recipe = StudentRecipe if kind is DistillOptions else TeacherRecipe
             values["recipe"] = recipe(**_tuples(values["recipe"]))
         return kind(**_tuples(values))
     except TypeError as error:
