@@ -17,7 +17,7 @@ from adapter_cases import CASES
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 
 from noisewise.adapters import gradients, load, lora_ga, merge, pissa, save  # noqa: E402
-from noisewise.adapters.saving import truncated  # noqa: E402
+from noisewise.adapters.difference import truncated  # noqa: E402
 
 
 def disturbed(adapted: nn.Module, size: float = 0.3) -> nn.Module:

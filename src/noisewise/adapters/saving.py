@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from noisewise.adapters.difference import difference, start_of, truncated
 from noisewise.adapters.layers import (
     active_adapter,
     base_of,
     complaint,
     factor_parameters,
-    factors,
     kind_of,
     lora_layers,
     need_peft,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
-_NOTHING = 1e-6  # singular values below this share of the largest are float32's rounding
 _MUTATING = ("pissa", "olora", "corda", "lora_ga", "loftq")  # PEFT's starts that move W
 
 
@@ -213,20 +212,6 @@ def merge(peft_model: PeftModel, adapter: str | None = None) -> nn.Module:
     return cast(nn.Module, peft_model.base_model.unload())
 
 
-# ----------------------------------------------------------------------- what a start moved
-
-
-def remember_start(layer: LoraLayer, adapter: str, a: Tensor, b: Tensor) -> None:
-    """Note on an adapted layer that c B A was taken off its frozen weight."""
-    moved = dict(getattr(layer, "_noisewise_start", {}))
-    layer._noisewise_start = moved | {adapter: (a.clone(), b.clone())}
-
-
-def start_of(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor] | None:
-    """A0 and B0 of a start that moved the weight; None where it was left alone."""
-    return getattr(layer, "_noisewise_start", {}).get(adapter)
-
-
 def save_through_us(peft_model: PeftModel) -> None:
     """Send a model's own save_pretrained to `save`: plainly saved it would be silently wrong."""
     peft_model.save_pretrained = types.MethodType(_save_pretrained, peft_model)
@@ -243,54 +228,6 @@ def _save_pretrained(
         for name in given.get("selected_adapters") or list(self.peft_config):
             folder = Path(save_directory)
             save(self, folder if name == "default" else folder / name, adapter=name)
-
-
-def difference(layer: LoraLayer, adapter: str, adalora: bool = False) -> tuple[Tensor, Tensor]:
-    """Factors [m, k], [k, n] of what an adapter adds to the clean weight, exactly; float64.
-
-    `c (B A - B0 A0)`; for AdaLoRA `c / (ranks + 1e-5) B diag(E) A`, without the ranks masked away.
-    """
-    a, b = (value.double() for value in factors(layer, adapter))
-    c = float(layer.scaling[adapter])
-    if adalora:
-        values = layer.lora_E[adapter].detach().double().flatten()
-        c = c / (float(layer.ranknum[adapter]) + 1e-5)
-        alive = values != 0
-        return c * b[:, alive] * values[alive], a[alive]
-    start = start_of(layer, adapter)
-    if start is None:
-        return c * b, a
-    a0, b0 = (value.to(a) for value in start)
-    return torch.cat([c * b, -c * b0], 1), torch.cat([a, a0])
-
-
-def truncated(
-    left: Tensor, right: Tensor, rank: int | None, energy: float | None
-) -> tuple[Tensor, Tensor, float]:
-    """Best approximation of left @ right, balanced, and the share of its squared norm kept.
-
-    By QR of both factors and the SVD of a matrix as small as they are thin.
-
-    Example:
-        >>> diagonal = torch.diag(torch.tensor([2.0, 1.0]))
-        >>> left, right, kept = truncated(diagonal, torch.eye(2), 1, None)
-        >>> (left @ right).round(decimals=6).tolist(), round(kept, 6)
-        ([[2.0, 0.0], [0.0, 0.0]], 0.8)
-    """
-    q1, r1 = torch.linalg.qr(left)
-    q2, r2 = torch.linalg.qr(right.mT)
-    u, s, vh = torch.linalg.svd(r1 @ r2.mT)
-    squares = s.square()
-    total = float(squares.sum())
-    count = max(1, int((s > _NOTHING * s[0]).sum())) if len(s) else 0
-    if energy is not None and total > 0:
-        shares = squares.cumsum(0) / total
-        count = min(count, int((shares < energy - 1e-12).sum()) + 1)
-    if rank is not None:
-        count = min(count, rank)
-    root = s[:count].sqrt()
-    kept = float(squares[:count].sum()) / total if total > 0 else 1.0
-    return q1 @ u[:, :count] * root, root[:, None] * (vh[:count] @ q2.mT), kept
 
 
 def _compressed(

@@ -75,8 +75,8 @@ def lora_ga_start(
         c: factor of B A, alpha / r (or alpha / sqrt(r)).
         mutate_base: the paper's form; ``c B A`` has then to be taken off W.
         scale: lengths s of the rows and columns. stable: ``m^(1/4) / sqrt(gamma)``, the paper's;
-            gd: 1 / c, so that an SGD step is as long as full fine-tuning's; unit: 1; adam: so that the
-            first step of Adam is as long (in Frobenius norm) as full fine-tuning's, for G of full
+            gd: 1 / c, so that an SGD step is as long as full fine-tuning's; unit: 1; adam: so that
+            Adam's first step is as long (in Frobenius norm) as full fine-tuning's, for G of full
             rank: ``sqrt(n / r) / c`` with B = 0, else ``sqrt(n / 2r) / c``, ``sqrt(m / 2r) / c``.
         gamma: of "stable".
         split: which of the 2r go where: ArB2r, the first r to A (official code); A2rBr, to B;

@@ -21,7 +21,7 @@ class AdaptConfig:
     rank: int = 8
     """Rank of the adapter in each layer; in layers that are smaller, all of theirs."""
     start: AdapterStart = "lora-ga"
-    """lora-ga: its first steps follow full fine-tuning; lora: random; full: all weights, no adapter."""
+    """lora-ga: first steps follow full fine-tuning; lora: random; full: all weights, no adapter."""
     samples: int = 512
     """Pictures behind the gradient that lora-ga starts from."""
     flips: Literal["auto", "on", "off"] = "auto"
