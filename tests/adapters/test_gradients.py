@@ -93,7 +93,8 @@ def test_signal_and_noise_are_told_apart() -> None:
         trace.append(noise.trace_sigma)
     assert sum(g2) / 200 == pytest.approx(5 * 0.25, abs=0.25)
     assert sum(trace) / 200 == pytest.approx(5 * 4, rel=0.05)
-    x = 0.02 * torch.ones(8, 4, 5) + torch.randn(8, 4, 5, generator=generator)
+    x = 0.02 * torch.ones(8, 4, 900) + torch.randn(8, 4, 900, generator=generator)
+    net = nn.Sequential(nn.Linear(900, 1, bias=False))
     found = gradients(net, config, list(x), lambda m, b: m(b).mean())
     assert found.noisy() == ["0"]
 

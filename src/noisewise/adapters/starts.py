@@ -64,9 +64,9 @@ def lora_ga(
     """Adapt a model so that its first step is the best that a step of its rank can be (LoRA-GA).
 
     By default ``A = s V_r^T``, ``B = 0``: the best step of rank r, and the weights stay as they
-    are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base it
-    is the paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W; save such a
-    model by `save` (its own save_pretrained is sent there). The function of the model stays as it
+    are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base
+    it is the paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W;
+    save such a model by `save` (its own save_pretrained is sent there). The function of the model stays as it
     was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A`` once more.
 
     Args:
