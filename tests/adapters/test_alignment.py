@@ -12,6 +12,8 @@ from torch import nn
 from adapter_cases import CASES, SPECTRA, linear_case, spectrum
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
+# PEFT 0.21 asks transformers 5 by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
 from noisewise.adapters import alignment, gradients, lora_ga  # noqa: E402
 
@@ -72,7 +74,7 @@ def test_no_residual_passes_its_bound(values: list[float]) -> None:
 
 def test_a_start_from_few_samples_is_judged_on_others() -> None:
     model, batches, loss, names, _ = vars(CASES["own"]()).values()
-    config = peft.LoraConfig(r=4, target_modules=names)
+    config = peft.LoraConfig(r=3, target_modules=names)
     clean = copy.deepcopy(model)
     grads = gradients(model, config, batches[:1], loss)
     ours = lora_ga(copy.deepcopy(model), config, grads)

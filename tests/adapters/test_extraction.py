@@ -11,6 +11,8 @@ from torch import nn
 from adapter_cases import CASES
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
+# PEFT 0.21 asks transformers 5 by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
 from noisewise.adapters import bound, extract, load, save  # noqa: E402
 from noisewise.adapters.layers import as_matrix  # noqa: E402

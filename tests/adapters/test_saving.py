@@ -15,6 +15,8 @@ from torch import nn
 from adapter_cases import CASES
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
+# PEFT 0.21 asks transformers 5 by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
 from noisewise.adapters import gradients, load, lora_ga, merge, pissa, save  # noqa: E402
 from noisewise.adapters.difference import truncated  # noqa: E402

@@ -13,6 +13,8 @@ from torch import nn
 from adapter_cases import CASES, SPECTRA, Loss, linear_case, spectrum
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
+# PEFT 0.21 asks transformers 5 by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
 from noisewise.adapters import (  # noqa: E402
     alignment,
@@ -23,7 +25,7 @@ from noisewise.adapters import (  # noqa: E402
     pissa,
     sgd_step,
 )
-from noisewise.adapters.layers import as_matrix, base_of, factors, lora_layers  # noqa: E402
+from noisewise.adapters.layers import as_matrix, base_of, factor_parameters, factors, lora_layers  # noqa: E402
 
 R, ALPHA = 4, 8
 
@@ -32,25 +34,18 @@ def config_for(names: list[str], **more: object) -> object:
     return peft.LoraConfig(r=R, lora_alpha=ALPHA, target_modules=names, **more)
 
 
-def one_step(adapted: nn.Module, batches: list, loss: object, lr: float = 1e-4) -> dict:  # pyrefly: ignore
-    """Take a small SGD step on the factors; what it does to each weight, over lr."""
-    layers = lora_layers(adapted, "default")
-
-    def weights() -> dict[str, torch.Tensor]:
-        found = {}
-        for name, layer in layers.items():
-            a, b = (value.double() for value in factors(layer, "default"))
-            found[name] = layer.scaling["default"] * b @ a
-        return found
-
-    before = weights()
+def first_step(adapted: nn.Module, batches: list, loss: Loss) -> dict[str, torch.Tensor]:
+    """What an infinitesimal SGD step does to each weight, over lr, by autograd in PEFT's layers."""
     adapted.eval()
-    free = [p for p in adapted.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(free, lr=lr)
-    (sum(loss(adapted, batch) for batch in batches) / len(batches)).backward()  # pyrefly: ignore
-    optimizer.step()
-    after = weights()
-    return {name: (before[name] - after[name]) / lr for name in before}
+    adapted.zero_grad()
+    mean = sum(loss(adapted, batch) for batch in batches) / len(batches)
+    mean.backward()  # pyrefly: ignore
+    found = {}
+    for name, layer in lora_layers(adapted, "default").items():  # pyrefly: ignore
+        a, b = (p.detach().flatten(1).double() for p in factor_parameters(layer, "default"))
+        g_a, g_b = (p.grad.flatten(1).double() for p in factor_parameters(layer, "default"))
+        found[name] = layer.scaling["default"] * (g_b @ a + b @ g_a)
+    return found
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
@@ -74,14 +69,14 @@ def test_the_function_is_kept_and_the_first_step_is_the_formulas(
     with torch.no_grad():
         after = output(adapted)
     assert float((after - before).abs().max()) < 1e-6 * max(1.0, float(before.abs().max())) * 5
-    steps = one_step(adapted, batches, loss)
+    steps = first_step(adapted, batches, loss)
     for name, layer in lora_layers(adapted, "default").items():
         g = grads[name]
         u, s, vh = torch.linalg.svd(g.double(), full_matrices=False)
         k = 4 if mutate else 2
         best = u[:, :k] * s[:k] @ vh[:k]
         scale = float(best.norm())
-        assert float((steps[name] - best).norm()) < 0.02 * scale, name
+        assert float((steps[name] - best).norm()) < 1e-3 * scale, name
         assert layer.scaling["default"] == 2.0
 
 
@@ -96,11 +91,11 @@ def test_through_peft_the_bound_is_reached(values: list[float], loss_scale: floa
     found = alignment(None, adapted, batches, loss).layers["0"]
     assert found.step_rank == 2 * R
     assert found.sgd.bound == pytest.approx(bound(g, 2 * R), abs=1e-5)
-    assert found.sgd.residual == pytest.approx(found.sgd.bound, abs=2e-3)
-    (step,) = one_step(adapted, batches, loss, 1e-5 / loss_scale).values()
+    assert found.sgd.residual == pytest.approx(found.sgd.bound, abs=1e-3)
+    (step,) = first_step(adapted, batches, loss).values()
     best = (step * g).sum() / step.square().sum()
     residual = float((g - best * step).norm() / g.norm())
-    assert residual == pytest.approx(bound(g, 2 * R), abs=1e-3)
+    assert residual == pytest.approx(bound(g, 2 * R), abs=1e-4)
 
 
 def backward(net: nn.Module, batch: torch.Tensor, loss: Loss) -> None:
@@ -108,6 +103,7 @@ def backward(net: nn.Module, batch: torch.Tensor, loss: Loss) -> None:
     loss(net, batch).backward()
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # PEFT's way to count
 def test_pefts_own_start_misses_the_bound() -> None:
     """PEFT 0.21 puts the singular values into B alone, so that its size follows the loss."""
     loraga = pytest.importorskip("peft.tuners.lora.loraga")
@@ -157,7 +153,7 @@ def test_bfloat16_weights_are_left_alone_by_default_and_rounded_once_otherwise()
     assert torch.equal(kept(x[0]), before)
     assert torch.equal(base_of(lora_layers(kept)["0"]).weight, clean[0].weight)
     moved = lora_ga(net, config, grads, mutate_base=True)
-    error = float((moved(x[0]) - before).float().norm() / before.float().norm())
+    error = float((moved(x[0]) - before).detach().float().norm() / before.float().norm().detach())
     assert 0 < error < 2**-7  # of the size of bfloat16's rounding, which float32 does not have
 
 

@@ -83,7 +83,7 @@ def lora_pro(
             raise ValueError(f"the optimiser does not hold the factors of {key}")
 
     def rewrite(_: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ANN401
-        if any(value is not None for value in (*args, *kwargs.values())):
+        if any(value is not None for value in (*args[1:], *kwargs.values())):
             raise ValueError("LoRA-Pro rewrites gradients before a step; give step() no closure")
         for layer in layers.values():
             a, b = factor_parameters(layer, name)

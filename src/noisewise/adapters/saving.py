@@ -156,10 +156,11 @@ def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> Peft
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         try:
             return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
-        except (UserWarning, RuntimeError, ValueError) as error:
-            first = str(error).splitlines()[0]
+        except (UserWarning, RuntimeError, ValueError, StopIteration) as error:
+            first = (str(error) or "it has no weights").splitlines()[0]
             raise ValueError(f"{folder} does not fit this model: {first}") from error
 
 

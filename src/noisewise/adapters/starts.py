@@ -239,8 +239,9 @@ def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> P
     from peft import get_peft_model
 
     with warnings.catch_warnings():
-        # PEFT sets the flag right by itself for each layer, and says so each time.
+        # PEFT sets that flag right by itself for each layer, and asks transformers by an old name.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         return cast("PeftModel", get_peft_model(model, copy.deepcopy(config), adapter))
 
 
