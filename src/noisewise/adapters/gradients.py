@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.adapters.layers import as_matrix, base_of, is_quantised, lora_layers, targets
+from noisewise.scaling import unbiased_moments
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -317,8 +318,9 @@ def _check(name: str, square: float) -> None:
 
 def _noise(square: float, weighted_squares: float, batches: int, samples: int) -> LayerNoise:
     """Unbiased |g|^2 and tr Sigma from sum_i b_i |g_i|^2 and |G|^2, with n batches."""
-    trace = (weighted_squares - samples * square) / (batches - 1)
-    return LayerNoise(square, square - trace / samples, trace, samples)
+    numbers = torch.tensor([weighted_squares, square], dtype=torch.float64)
+    g2, trace = unbiased_moments(numbers[0], numbers[1], batches, samples)
+    return LayerNoise(square, float(g2), float(trace), samples)
 
 
 def _samples(batch: object) -> int:

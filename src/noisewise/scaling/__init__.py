@@ -1,0 +1,71 @@
+"""Batch size and learning rate: measure the gradient, get the answer with its uncertainty.
+
+In anybody's training loop:
+
+    monitor = scaling.watch(model, optimizer)  # before the loop; then accumulate and step as ever
+    print(monitor.report())
+    print(monitor.recommend(batch=1024).text())
+
+At frozen weights, with curvature and so with Adam's law:
+
+    found = scaling.calibrate(model, loss, micro_batches, optimizer, batch=256)
+    print(scaling.advise(found, batch=1024, hold="examples").text())
+"""
+
+from __future__ import annotations
+
+from noisewise.scaling.advice import Advice, Curve
+from noisewise.scaling.advise import advise
+from noisewise.scaling.exact_laws import GaussianSoftSign
+from noisewise.scaling.flat import Flat, gradient
+from noisewise.scaling.intervals import Estimate
+from noisewise.scaling.laws import (
+    SGD,
+    Constant,
+    Frontier,
+    Law,
+    Linear,
+    Momentum,
+    Muon,
+    SquareRoot,
+    VarianceRule,
+)
+from noisewise.scaling.measure import calibrate
+from noisewise.scaling.measurement import Measurement
+from noisewise.scaling.noise import GradientNoise, Noise, measure_noise, unbiased_moments
+from noisewise.scaling.preconditioned import Preconditioned
+from noisewise.scaling.sign_laws import SignDescent, SoftSign
+from noisewise.scaling.sources import per_sample_gradients, rank_moments
+from noisewise.scaling.watch import Monitor, watch
+
+__all__ = [
+    "SGD",
+    "Advice",
+    "Constant",
+    "Curve",
+    "Estimate",
+    "Flat",
+    "Frontier",
+    "GaussianSoftSign",
+    "GradientNoise",
+    "Law",
+    "Linear",
+    "Measurement",
+    "Momentum",
+    "Monitor",
+    "Muon",
+    "Noise",
+    "Preconditioned",
+    "SignDescent",
+    "SoftSign",
+    "SquareRoot",
+    "VarianceRule",
+    "advise",
+    "calibrate",
+    "gradient",
+    "measure_noise",
+    "per_sample_gradients",
+    "rank_moments",
+    "unbiased_moments",
+    "watch",
+]

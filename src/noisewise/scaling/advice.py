@@ -1,0 +1,124 @@
+"""The answer as a value: what to set, the band, the rule, the reasons, and lines for a picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Advice", "Curve", "Hold"]
+
+Hold = Literal["examples", "steps", "trajectory"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of the picture: learning rates at batches, for whoever draws it.
+
+    Attributes:
+        name: of the law.
+        batches: examples.
+        rates: learning rates in the user's units.
+        low: lower ends, or empty.
+        high: upper ends, or empty.
+        kind: "rule" (anchored at the user's point), "bound" (absolute), "points" (measured
+            directly, absolute).
+    """
+
+    name: str
+    batches: tuple[float, ...]
+    rates: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    kind: Literal["rule", "bound", "points"] = "rule"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to set for the new batch, why, and how sure.
+
+    Attributes:
+        batch: the new batch.
+        batch0: the batch that lr0 was tuned at.
+        hold: what is held fixed.
+        lr0: the user's learning rate at batch0.
+        lr: advised learning rate, in the optimiser's own units.
+        low: lower end of the 95 % band of the rule.
+        high: upper end; inf where the data set none.
+        rule: name of the law that decided.
+        reason: why it did.
+        others: each other law's factor and why it did not decide.
+        beta1: momentum, unchanged.
+        beta2: decay of the second moment for the new batch; 0 where there is none.
+        epsilon: of the optimiser for the new batch.
+        lr_upper: one-step optimum at the new batch, an upper bound; inf where not measured.
+        steps: how many times the steps to the same loss, by the frontier; nan if not known.
+        examples: how many times the examples to the same loss; nan if not known.
+        warnings: sentences.
+        curves: every law, the direct measurement and the bound, for a picture.
+    """
+
+    batch: float
+    batch0: float
+    hold: Hold
+    lr0: float
+    lr: float
+    low: float
+    high: float
+    rule: str
+    reason: str
+    others: dict[str, str]
+    beta1: float
+    beta2: float
+    epsilon: float
+    lr_upper: float
+    steps: float
+    examples: float
+    warnings: tuple[str, ...]
+    curves: tuple[Curve, ...] = field(repr=False)
+
+    @property
+    def ratio(self) -> float:
+        """Lr / lr0."""
+        return self.lr / self.lr0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values; what is not finite becomes None."""
+        return _jsonable({**asdict(self), "ratio": self.ratio})
+
+    def text(self) -> str:
+        """Return the advice as lines for people."""
+        high = f"{self.high:.3g}" if math.isfinite(self.high) else "no upper bound"
+        lines = [
+            f"learning rate  {self.lr:.4g} (95%: {self.low:.3g} to {high}) at batch {self.batch:g}",
+            f"that is        {self.ratio:.3g} times {self.lr0:.4g} at batch {self.batch0:g}, "
+            f"holding {self.hold} fixed",
+            f"rule           {self.rule}: {self.reason}",
+        ]
+        if self.beta2 > 0:
+            lines.append(f"beta2          {self.beta2:.6g}")
+            lines.append(f"epsilon        {self.epsilon:.3g}")
+        lines.append(f"momentum       {self.beta1:g}, unchanged")
+        if math.isfinite(self.lr_upper):
+            lines.append(
+                f"upper bound    {self.lr_upper:.4g}, best for one single step; many steps want "
+                "about half of it or less"
+            )
+        if not math.isnan(self.steps):
+            lines.append(
+                f"price          {self.steps:.3g} times the steps, {self.examples:.3g} times the "
+                "examples to the same loss"
+            )
+        lines += [f"not {name}: {why}" for name, why in self.others.items()]
+        lines += [f"warning: {sentence}" for sentence in self.warnings]
+        return "\n".join(lines)
+
+
+def _jsonable(value: Any) -> Any:  # noqa: ANN401 (any JSON)
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,299 @@
+"""The curvature that a learning rate meets: H v by three routes, traces, and the noise's share.
+
+Papers: Pearlmutter 1994, "Fast exact multiplication by the Hessian"; Hutchinson 1990 (random
+probes of a trace); McCandlish et al. 2018, section 2.2 (tr(Sigma H), g'Hg). That the probe of an
+update is best taken on other data than the update was made from is the old rule of the independent
+half.
+
+Vectors are flat, `[p]`, the trainable parameters in the model's order (`Flat`). A probe is one
+number; `mean_estimate` of several is the result, and `Estimate.needed(0.1)` says how many probes
+give 10 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from noisewise.scaling.flat import Flat, Loss, checked_loss, gradient
+from noisewise.scaling.intervals import Estimate, mean_estimate, symmetric
+
+__all__ = [
+    "Route",
+    "half_product",
+    "hessian_product",
+    "hessian_trace",
+    "noise_curvature",
+    "quadratic_form",
+    "sign_noise_curvature",
+]
+
+Route = Literal["double_backward", "central_difference", "three_losses"]
+_STEP = {torch.float64: 1e-5, torch.float32: 3e-3}  # relative step of a difference of gradients
+_LOSS_STEP = {torch.float64: 1e-4, torch.float32: 2e-2}  # of a second difference of losses
+
+
+def hessian_product(
+    flat: Flat, loss: Loss, batch: object, v: Tensor, route: Route = "double_backward"
+) -> Tensor:
+    """Return H v, [p], for the loss on one batch.
+
+    "double_backward": d(g'v)/dw, exact, about two gradients, refused by some fused kernels.
+    "central_difference": (grad(w + h v) - grad(w - h v)) / 2h, two gradients, any model, error
+    O(h^2) and rounding.
+
+    Args:
+        flat: the model's parameters.
+        loss: scalar mean loss.
+        batch: whatever loss takes.
+        v: direction [p].
+        route: one of the two above.
+
+    Raises:
+        ValueError: for "three_losses", which gives v'Hv only, or when the model cannot be
+            differentiated twice.
+
+    Source: Pearlmutter 1994, equation 8.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> x = torch.tensor([[1.0, 2.0]])
+        >>> square = lambda m, x: 0.5 * m(x).square().mean()
+        >>> hessian_product(Flat(model), square, x, torch.tensor([1.0, 0.0])).tolist()
+        [1.0, 2.0]
+    """
+    if route == "double_backward":
+        return _double_backward(flat, loss, batch, v)
+    if route != "central_difference":
+        raise ValueError(f"The route {route!r} gives v'Hv only: use quadratic_form for it.")
+    step = _step(flat, v, _STEP)
+    with flat.moved(step * v):
+        above = gradient(flat, loss, batch)
+    with flat.moved(-step * v):
+        below = gradient(flat, loss, batch)
+    return (above - below) / (2 * step)
+
+
+def _double_backward(flat: Flat, loss: Loss, batch: object, v: Tensor) -> Tensor:
+    with flat.still(), torch.enable_grad():
+        value = checked_loss(flat, loss, batch)
+        first = torch.autograd.grad(
+            value, flat.parameters, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        along = sum(
+            ((g * piece).sum() for g, piece in zip(first, flat.split(v), strict=True)),
+            value.new_zeros(()),
+        )
+        if not along.requires_grad:  # a loss that is linear in the weights
+            return torch.zeros_like(v)
+        try:
+            second = torch.autograd.grad(
+                along, flat.parameters, allow_unused=True, materialize_grads=True
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                "The model cannot be differentiated twice (a fused or compiled kernel refuses): "
+                'use route="central_difference".'
+            ) from error
+    return flat.join(second).detach()
+
+
+def quadratic_form(
+    flat: Flat, loss: Loss, batch: object, v: Tensor, route: Route = "double_backward"
+) -> float:
+    """Return v'Hv for the loss on one batch, by any of the three routes.
+
+    "three_losses": (L(w + h v) - 2 L(w) + L(w - h v)) / h^2, three forward passes, no gradient at
+    all; the coarsest in float32.
+
+    Args:
+        flat: the model's parameters.
+        loss: scalar mean loss.
+        batch: whatever loss takes; not the data that v was made from.
+        v: direction [p].
+        route: see `hessian_product` for the other two.
+
+    Raises:
+        ValueError: as `hessian_product`.
+
+    Source: Pearlmutter 1994; the second difference of the loss.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Linear(2, 1, bias=False).double()
+        >>> x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+        >>> square = lambda m, x: 0.5 * m(x).square().mean()
+        >>> v = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        >>> round(quadratic_form(Flat(model), square, x, v, "three_losses"), 4)
+        4.0
+    """
+    if route != "three_losses":
+        return float(v.double() @ hessian_product(flat, loss, batch, v, route).double())
+    step = _step(flat, v, _LOSS_STEP)
+    total = 0.0
+    for factor, weight in ((step, 1.0), (0.0, -2.0), (-step, 1.0)):
+        with flat.moved(factor * v), flat.still(), torch.no_grad():
+            total += weight * float(checked_loss(flat, loss, batch).double())
+    return total / step**2
+
+
+def _step(flat: Flat, v: Tensor, relative: dict[torch.dtype, float]) -> float:
+    """A step along v that is small beside the weights and large beside their rounding."""
+    norm = float(v.double().norm())
+    if not norm > 0:
+        raise ValueError("A direction of length zero has no curvature.")
+    weights = float(flat.vector().double().norm()) or 1.0
+    return relative.get(flat.parameters[0].dtype, 2e-2) * weights / norm
+
+
+def hessian_trace(
+    flat: Flat,
+    loss: Loss,
+    batches: Sequence[object],
+    generator: torch.Generator,
+    route: Route = "double_backward",
+) -> Estimate:
+    """Return tr H by one Rademacher probe a batch: ``E z'Hz``, z_i = +-1.
+
+    Args:
+        flat: the model's parameters.
+        loss: scalar mean loss.
+        batches: one probe for each.
+        generator: draws the signs, on the CPU.
+        route: of the Hessian.
+
+    Raises:
+        ValueError: if there is no batch.
+
+    Source: Hutchinson 1990.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> x = [torch.eye(2)] * 2  # H = diag(1, 1) / 2
+        >>> half = lambda m, x: 0.5 * m(x).square().mean()
+        >>> hessian_trace(Flat(model), half, x, torch.Generator().manual_seed(0)).value
+        1.0
+    """
+    like = flat.vector()
+    probes = []
+    for batch in batches:
+        z = torch.randint(2, like.shape, generator=generator).to(like) * 2 - 1
+        probes.append(quadratic_form(flat, loss, batch, z, route))
+    return mean_estimate(torch.tensor(probes, dtype=torch.float64))
+
+
+def noise_curvature(
+    flat: Flat,
+    loss: Loss,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[object],
+    size: float,
+    preconditioner: Tensor | None = None,
+    route: Route = "double_backward",
+) -> Estimate:
+    """Return tr(P Sigma P H), the curvature that one example's preconditioned noise meets.
+
+    ``E (b / 2) (P (g1 - g2))' H (P (g1 - g2))`` for micro-batches of size b; P = 1 gives
+    tr(Sigma H). Correlations between coordinates are in it: no diagonal is assumed.
+
+    Args:
+        flat: the model's parameters.
+        loss: scalar mean loss.
+        pairs: gradients of two disjoint micro-batches, [p] each, one probe a pair.
+        batches: where the Hessian is taken, cycled through; none that a pair was made from.
+        size: b, examples in a micro-batch.
+        preconditioner: diagonal [p], for example 1 / (sqrt(v) + eps).
+        route: of the Hessian.
+
+    Raises:
+        ValueError: if there is no pair or no batch.
+
+    Source: McCandlish et al. 2018, equation 2.8 (tr(H Sigma)).
+    """
+    if not pairs or not batches:
+        raise ValueError(
+            "A probe of the noise needs two micro-batches and a third for the Hessian."
+        )
+    scale = 1.0 if preconditioner is None else preconditioner
+    probes = [
+        0.5 * size * quadratic_form(flat, loss, batches[i % len(batches)], (a - b) * scale, route)
+        for i, (a, b) in enumerate(pairs)
+    ]
+    return mean_estimate(torch.tensor(probes, dtype=torch.float64))
+
+
+def sign_noise_curvature(
+    flat: Flat,
+    loss: Loss,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[object],
+    route: Route = "double_backward",
+) -> Estimate:
+    """Return ``E sign(xi)' H sign(xi)`` for pure noise xi: sign descent's curvature as B -> 0.
+
+    With independent coordinates it is tr H; on a real net it was six times as much, which is why
+    the closed forms fail there. Arguments as for `noise_curvature`.
+
+    Raises:
+        ValueError: if there is no pair or no batch.
+    """
+    if not pairs or not batches:
+        raise ValueError(
+            "A probe of the noise needs two micro-batches and a third for the Hessian."
+        )
+    probes = [
+        quadratic_form(flat, loss, batches[i % len(batches)], (a - b).sign(), route)
+        for i, (a, b) in enumerate(pairs)
+    ]
+    return mean_estimate(torch.tensor(probes, dtype=torch.float64))
+
+
+def half_product(
+    flat: Flat,
+    loss: Loss,
+    halves: tuple[Tensor, Tensor],
+    batches: Sequence[object],
+    route: Route = "double_backward",
+) -> Estimate:
+    """Return g'Hg from two independent halves of micro-batch gradients, ``gA' H gB``.
+
+    One noisy gradient on both sides would add tr(Sigma H) / B. The error is that of the rows on
+    either side, the Hessian being the mean over the batches.
+
+    Args:
+        flat: the model's parameters.
+        loss: scalar mean loss.
+        halves: gradients [n_A, p] and [n_B, p], two rows or more in each; no micro-batch in both.
+        batches: where the Hessian is taken; none that a row was made from.
+        route: of the Hessian, not "three_losses".
+
+    Raises:
+        ValueError: if a half has fewer than two rows, or there is no batch.
+
+    Source: McCandlish et al. 2018, equation 2.7; the independent halves are ours.
+    """
+    a, b = halves
+    if len(a) < 2 or len(b) < 2 or not batches:
+        raise ValueError("g'Hg needs two halves of two or more gradients each, and a batch for H.")
+    along_b, along_a = (
+        mean_hessian_product(flat, loss, batches, rows.mean(0), route).double() for rows in (b, a)
+    )
+    left, right = a.double() @ along_b, b.double() @ along_a
+    variance = float(left.var() / len(a) + right.var() / len(b))
+    value, count = float((left.mean() + right.mean()) / 2), min(len(a), len(b))
+    return symmetric(value, variance, count)
+
+
+def mean_hessian_product(
+    flat: Flat, loss: Loss, batches: Sequence[object], v: Tensor, route: Route = "double_backward"
+) -> Tensor:
+    """Return H v averaged over batches of equal size, [p]."""
+    total = torch.zeros_like(v)
+    for batch in batches:
+        total += hessian_product(flat, loss, batch, v, route)
+    return total / len(batches)

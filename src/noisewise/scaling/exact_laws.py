@@ -1,0 +1,106 @@
+"""Sign and soft sign with the exact Gaussian moments of every coordinate: no mean field.
+
+Sources: `moments` for the integrals; Li et al. 2024 and Su 2024 for the mean-field forms that this
+replaces. What is left of their assumptions: coordinates whose noise is Gaussian and independent.
+Where noise is correlated like the curvature (as on real nets) this law fails too; the measured one
+in `preconditioned` does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from noisewise.scaling.laws import checked_batch
+from noisewise.scaling.moments import soft_sign_moments
+from noisewise.scaling.sign_laws import SoftSign
+
+__all__ = ["GaussianSoftSign"]
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianSoftSign:
+    """The best learning rate of g / sqrt(g^2 + eps^2), exact for independent Gaussian noise.
+
+        lr*(B) = mu'g / (mu'H mu + sum H_ii (E phi_i^2 - mu_i^2)),     mu_i = E phi_i
+
+    eps = 0 is sign descent; eps -> inf gives eps times SGD's law with tr(Sigma H).
+
+    Args:
+        g: true gradient [p].
+        sigma: deviation of one example's gradient [p], positive.
+        hessian: matrix [p, p], or a function v -> H v.
+        diagonal: H_ii [p]; None: read from the matrix.
+        epsilon: softening, >= 0, in units of the gradient.
+
+    Raises:
+        ValueError: for shapes that do not fit, sigma that is not positive, or a Hessian known by
+            its products without its diagonal.
+
+    Example:
+        >>> law = GaussianSoftSign(torch.ones(4), torch.ones(4), torch.eye(4))
+        >>> round(law.lr(1), 4)  # erf(1 / sqrt 2): the mean of the sign
+        0.6827
+    """
+
+    g: Tensor
+    sigma: Tensor
+    hessian: Tensor | Callable[[Tensor], Tensor]
+    diagonal: Tensor | None = None
+    epsilon: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        if self.g.ndim != 1 or self.sigma.shape != self.g.shape or bool((self.sigma <= 0).any()):
+            raise ValueError("g and sigma must be vectors of one length, and sigma positive.")
+        if self.epsilon < 0:
+            raise ValueError(f"Adam's epsilon is not negative, got {self.epsilon}.")
+        if not isinstance(self.hessian, Tensor) and self.diagonal is None:
+            raise ValueError("A Hessian given by its products needs its diagonal as well.")
+
+    def _product(self, v: Tensor) -> Tensor:
+        return self.hessian @ v if isinstance(self.hessian, Tensor) else self.hessian(v)
+
+    def moments(self, batch: float) -> tuple[float, float]:
+        """Return E[phi]'g and E[phi'H phi]."""
+        root = math.sqrt(checked_batch(batch))
+        first, second = soft_sign_moments(
+            self.g * root / self.sigma, self.epsilon * root / self.sigma
+        )
+        diagonal = self.diagonal
+        if diagonal is None:
+            assert isinstance(self.hessian, Tensor)
+            diagonal = self.hessian.diagonal()
+        spread = (diagonal * (second - first.square())).sum()
+        return float(first @ self.g), float(first @ self._product(first) + spread)
+
+    def lr(self, batch: float) -> float:
+        """Return the learning rate; inf where the curvature is not positive."""
+        slope, curvature = self.moments(batch)
+        return slope / curvature if curvature > 0 else math.inf
+
+    def gain(self, batch: float) -> float:
+        """Return the fall of the loss in that step."""
+        slope, curvature = self.moments(batch)
+        return slope**2 / (2 * curvature) if curvature > 0 else math.inf
+
+    def mean_field(self) -> SoftSign:
+        """Return the closed form that assumes one signal-to-noise ratio for all coordinates.
+
+        Source: Su 2024, with the constant that holds for Adam's own averages (see `sign_laws`) at
+        eps = 0 and agrees with SGD at eps -> inf.
+        """
+        soft = torch.hypot(self.g, self.g.new_tensor(self.epsilon))
+        nu = self.g / soft.clamp_min(torch.finfo(self.g.dtype).tiny)
+        quadratic = float(nu @ self._product(nu))
+        diagonal = self.diagonal
+        if diagonal is None:
+            assert isinstance(self.hessian, Tensor)
+            diagonal = self.hessian.diagonal()
+        noise = float(self.sigma.square().sum())
+        signal = float(self.g.square().sum()) + len(self.g) * self.epsilon**2
+        return SoftSign(float(nu @ self.g), quadratic, float(diagonal.sum()), noise / signal)

@@ -1,0 +1,255 @@
+"""What was measured: a value that can be saved, loaded, and asked for laws."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from noisewise.scaling.intervals import Estimate
+from noisewise.scaling.laws import SGD
+from noisewise.scaling.noise import Noise
+from noisewise.scaling.preconditioned import Preconditioned
+from noisewise.scaling.sign_laws import SoftSign
+from noisewise.scaling.updates import OptimizerFacts
+
+__all__ = ["DirectPoint", "LawPoint", "Measurement"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LawPoint:
+    """The preconditioned law at one batch.
+
+    Attributes:
+        batch: examples a step.
+        slope: E[u]'g.
+        drift: E[u]'H E[u].
+        diffusion: curvature of the update's noise.
+        lr: best learning rate (Fieller), for the optimiser without momentum.
+        ratio: the same over its value at the batch of the optimiser so far; its interval is much
+            narrower than that of lr, for both are of the same data (jackknife in logarithms).
+    """
+
+    batch: float
+    slope: float
+    drift: float
+    diffusion: float
+    lr: Estimate
+    ratio: Estimate
+
+
+@dataclass(frozen=True)
+class DirectPoint:
+    """The optimiser's own updates, measured with no law: N(B) = <u, g>, D(B) = u'Hu.
+
+    Attributes:
+        batch: examples that each update was made from.
+        slope: N, gradient and update from independent halves of the data.
+        curvature: D, the Hessian from data that neither saw.
+        lr: N / D (Fieller), for the optimiser without momentum.
+    """
+
+    batch: float
+    slope: Estimate
+    curvature: Estimate
+    lr: Estimate
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Noise, curvature and updates of one training at one time.
+
+    Attributes:
+        noise: |g|^2, tr Sigma, B_simple, of the whole and of each parameter tensor.
+        b_noise: tr(Sigma H) / g'Hg in examples; unknown where curvature was not measured.
+        optimizer: its settings.
+        batch: examples a step that the optimiser was trained at; None: not known.
+        size: examples in a micro-batch.
+        num_parameters: trainable ones.
+        curvature: "trace_h", "trace_sigma_h", "g_h_g", "sign_noise" (curvature of sign(noise)),
+            "sign_slope" and "sign_curvature" (of the soft sign of the mean gradient).
+        curve: the preconditioned law at several batches.
+        direct: the optimiser's own updates at the batches that the data sufficed for.
+        epsilon_share: share of coordinates with sqrt(v) below epsilon; nan where there is none.
+        clipped_share: share of watched steps whose gradient was clipped; nan: not watched.
+        warnings: sentences about this measurement.
+    """
+
+    noise: Noise
+    b_noise: Estimate
+    optimizer: OptimizerFacts
+    batch: float | None
+    size: float
+    num_parameters: int
+    curvature: dict[str, Estimate] = field(default_factory=dict)
+    curve: tuple[LawPoint, ...] = ()
+    direct: tuple[DirectPoint, ...] = ()
+    epsilon_share: float = math.nan
+    clipped_share: float = math.nan
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def g2(self) -> Estimate:
+        """Squared norm of the true gradient."""
+        return self.noise.g2
+
+    @property
+    def trace_sigma(self) -> Estimate:
+        """Noise of one example's gradient."""
+        return self.noise.trace_sigma
+
+    @property
+    def b_simple(self) -> Estimate:
+        """Tr Sigma / |g|^2 in examples."""
+        return self.noise.b_simple
+
+    def preconditioned(self) -> Preconditioned | None:
+        """Return the measured law; None where curvature was not measured."""
+        if len(self.curve) < 2:
+            return None
+        return Preconditioned(
+            tuple(p.batch for p in self.curve),
+            tuple(p.slope for p in self.curve),
+            tuple(p.drift for p in self.curve),
+            tuple(p.diffusion for p in self.curve),
+        )
+
+    def sgd(self) -> SGD | None:
+        """Return plain descent's law with B_noise; None where it is not identified."""
+        g_h_g = self.curvature.get("g_h_g", Estimate.unknown())
+        if not (self.b_noise.bounded and g_h_g.value > 0 and self.g2.value > 0):
+            return None
+        g2 = self.g2.value
+        return SGD(g2 / g_h_g.value, self.b_noise.value, g2**2 / (2 * g_h_g.value))
+
+    def soft_sign(self) -> SoftSign | None:
+        """Return the mean-field form filled with what was measured; None where it was not.
+
+        It assumes independent coordinates and is there to be compared with.
+        """
+        trace = self.curvature.get("trace_h", Estimate.unknown())
+        slope = self.curvature.get("sign_slope", Estimate.unknown())
+        quadratic = self.curvature.get("sign_curvature", Estimate.unknown())
+        signal = self.g2.value + self.num_parameters * self.optimizer.epsilon**2
+        if not (slope.known and quadratic.known and trace.value > 0 and signal > 0):
+            return None
+        return SoftSign(slope.value, quadratic.value, trace.value, self.trace_sigma.value / signal)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        share = {"epsilon_share": self.epsilon_share, "clipped_share": self.clipped_share}
+        return {
+            "noisewise_measurement": FORMAT,
+            "noise": self.noise.to_dict(),
+            "b_noise": self.b_noise.to_dict(),
+            "optimizer": self.optimizer.to_dict(),
+            "batch": self.batch,
+            "size": self.size,
+            "num_parameters": self.num_parameters,
+            "curvature": {name: value.to_dict() for name, value in self.curvature.items()},
+            "curve": [
+                {**vars(p), "lr": p.lr.to_dict(), "ratio": p.ratio.to_dict()} for p in self.curve
+            ],
+            "direct": [
+                {
+                    "batch": p.batch,
+                    "slope": p.slope.to_dict(),
+                    "curvature": p.curvature.to_dict(),
+                    "lr": p.lr.to_dict(),
+                }
+                for p in self.direct
+            ],
+            **{name: None if math.isnan(value) else value for name, value in share.items()},
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Measurement:
+        """Make it from what `to_dict` returned.
+
+        Raises:
+            ValueError: if it is no measurement, or one of a newer format.
+        """
+        if stored.get("noisewise_measurement") != FORMAT:
+            raise ValueError(
+                "This is no measurement of noisewise.scaling, or one of a newer release."
+            )
+
+        def read(name: str) -> float:
+            return math.nan if stored.get(name) is None else float(stored[name])
+
+        try:
+            return cls(
+                Noise.from_dict(stored["noise"]),
+                Estimate.from_dict(stored["b_noise"]),
+                OptimizerFacts.from_dict(stored["optimizer"]),
+                stored["batch"],
+                float(stored["size"]),
+                int(stored["num_parameters"]),
+                {name: Estimate.from_dict(value) for name, value in stored["curvature"].items()},
+                tuple(
+                    LawPoint(
+                        *(float(point[n]) for n in ("batch", "slope", "drift", "diffusion")),
+                        Estimate.from_dict(point["lr"]),
+                        Estimate.from_dict(point["ratio"]),
+                    )
+                    for point in stored["curve"]
+                ),
+                tuple(
+                    DirectPoint(
+                        point["batch"],
+                        *(Estimate.from_dict(point[n]) for n in ("slope", "curvature", "lr")),
+                    )
+                    for point in stored["direct"]
+                ),
+                read("epsilon_share"),
+                read("clipped_share"),
+                tuple(stored["warnings"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"The measurement is damaged: {error!r} in it cannot be read."
+            ) from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON; the old file stays whole until the new one is.
+
+        Example:
+            >>> import tempfile
+            >>> noise = Noise(*[Estimate(1.0, 0.5, 2.0)] * 3, num_micro=8)
+            >>> facts = OptimizerFacts("SGD", "sgd", 0.1)
+            >>> one = Measurement(noise, Estimate.unknown(), facts, 64, 8, 100)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     one.save(folder + "/m.json")
+            ...     Measurement.load(folder + "/m.json").b_simple == one.b_simple
+            True
+        """
+        target = Path(path)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Measurement:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: if the file is missing or is no measurement.
+        """
+        try:
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as a measurement: {error}") from error
+        if not isinstance(stored, dict):
+            raise ValueError(f"{path} is no measurement of noisewise.scaling.")
+        return cls.from_dict(stored)

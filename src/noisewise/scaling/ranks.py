@@ -1,0 +1,98 @@
+"""Data-parallel ranks: each rank's own squared norms, and that of their mean, before clipping.
+
+DistributedDataParallel averages gradients bucket by bucket in a communication hook. Ours does what
+the default one does and reads the norms of the averaged bucket on the way; the ranks' own gradients
+are read by `watch`'s tensor hooks. One small all-reduce a measured step joins the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RankSums", "is_parallel"]
+
+
+def is_parallel(model: nn.Module) -> bool:
+    """Whether the model is wrapped in DistributedDataParallel."""
+    return isinstance(model, nn.parallel.DistributedDataParallel)
+
+
+class RankSums:
+    """Norms of the averaged gradient, seen in the communication hook.
+
+    Args:
+        model: a DistributedDataParallel without a communication hook.
+        parameters: those that are measured.
+
+    Raises:
+        ValueError: if it has a hook already.
+    """
+
+    def __init__(self, model: nn.Module, parameters: Mapping[Tensor, int]) -> None:
+        """Register the hook."""
+        assert isinstance(model, nn.parallel.DistributedDataParallel)
+        self.active = True
+        self._measured = parameters
+        self._group = model.process_group
+        self._sums: dict[Tensor, Tensor] = {}
+        try:
+            model.register_comm_hook(None, self._hook)
+        except RuntimeError as error:
+            raise ValueError(
+                "This DistributedDataParallel has a communication hook already, so the averaged "
+                "gradient is not seen: call watch() first, or measure with calibrate()."
+            ) from error
+
+    def _hook(
+        self, state: object, bucket: torch.distributed.GradBucket
+    ) -> torch.futures.Future[Tensor]:
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+        future = allreduce_hook(self._group, bucket)
+        if not self.active:
+            return future
+        parameters, shapes = bucket.parameters(), [g.numel() for g in bucket.gradients()]
+
+        def read(done: torch.futures.Future[Tensor]) -> Tensor:
+            value = done.value()
+            averaged = value[0] if isinstance(value, (list, tuple)) else value
+            pieces = averaged.detach().split(shapes)
+            for parameter, piece in zip(parameters, pieces, strict=True):
+                if parameter in self._measured:
+                    exact = torch.float64 if piece.dtype == torch.float64 else torch.float32
+                    self._sums[parameter] = torch.linalg.vector_norm(piece, dtype=exact).square()
+            return averaged
+
+        return future.then(read)
+
+    def reduce(
+        self,
+        squares: Tensor,
+        num_micro: int,
+        batch: float,
+        by_group: Callable[[list[tuple[Tensor, Tensor]]], Tensor],
+    ) -> tuple[Tensor, Tensor, int, float]:
+        """Join this rank's step with the others'.
+
+        Args:
+            squares: [groups] sum_i b_i |g_i|^2 of this rank.
+            num_micro: its micro-batches.
+            batch: its examples.
+            by_group: sums the averaged gradient's norms into the groups.
+
+        Returns:
+            The same for all ranks together, with [groups] |G|^2: `GradientNoise.add`'s arguments.
+        """
+        import torch.distributed as dist
+
+        means = by_group(list(self._sums.items()))
+        self._sums.clear()
+        counts = torch.tensor([num_micro, batch], dtype=torch.float64)
+        device = next(iter(self._measured)).device
+        joined = torch.cat([squares, counts]).to(device)
+        dist.all_reduce(joined, group=self._group)
+        joined = joined.cpu()
+        return joined[:-2], means, round(float(joined[-2])), float(joined[-1])

@@ -1,0 +1,291 @@
+"""What one step of an optimiser would do to the weights, without doing it.
+
+A twin of the optimiser is stepped from a copy of its state, so the real one, its weights, its hooks
+and its schedule are never touched. An update is u = (w - w') / lr, weight decay left out.
+
+Momentum is left out too: the twin runs with momentum 0 (betas (0, beta2)), because over many steps
+each gradient moves the weights by the same amount whatever the momentum is (`laws.Momentum` has the
+evidence), and old momentum was made at the old batch. `effective` says how the learning rate is to
+be read then.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from noisewise.scaling.flat import Flat
+
+__all__ = ["Family", "OptimizerFacts", "Updater", "optimizer_facts", "unwrapped"]
+
+Family = Literal["sgd", "adam", "other"]
+# Optimisers whose step does not look at the weights: stepped from zero, an update loses no digit.
+_BLIND = {
+    torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam,
+    torch.optim.Adamax, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
+}  # fmt: skip
+_SECOND = ("exp_avg_sq", "square_avg")
+
+
+@dataclass(frozen=True)
+class OptimizerFacts:
+    """What an optimiser is set to, as far as the laws ask.
+
+    Attributes:
+        name: class name.
+        family: "sgd" (u = g), "adam" (divides by a running root mean square), or "other".
+        lr: learning rate of the first parameter group.
+        beta1: momentum, of either kind.
+        accumulates: whether its momentum sums gradients (PyTorch's SGD) and does not average them.
+        dampening: of SGD.
+        beta2: decay of the second moment; 0 where there is none.
+        epsilon: added to the root; 0 where there is none.
+        weight_decay: decoupled or not.
+    """
+
+    name: str
+    family: Family
+    lr: float
+    beta1: float = 0.0
+    accumulates: bool = False
+    dampening: float = 0.0
+    beta2: float = 0.0
+    epsilon: float = 0.0
+    weight_decay: float = 0.0
+
+    @property
+    def lr_per_effective(self) -> float:
+        """Learning rate of this optimiser for one of the same without momentum."""
+        return (1 - self.beta1) / (1 - self.dampening) if self.accumulates else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> OptimizerFacts:
+        """Make it from what `to_dict` returned."""
+        return cls(**{name: stored[name] for name in cls.__dataclass_fields__ if name in stored})
+
+
+def unwrapped(optimizer: object) -> torch.optim.Optimizer:
+    """Return torch's own optimiser inside accelerate's or Lightning's wrapper.
+
+    Raises:
+        ValueError: if there is none.
+
+    Example:
+        >>> plain = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+        >>> unwrapped(plain) is plain
+        True
+    """
+    for _ in range(4):
+        if isinstance(optimizer, torch.optim.Optimizer) and not hasattr(optimizer, "optimizer"):
+            return optimizer
+        inner = getattr(optimizer, "optimizer", None)
+        optimizer = inner if inner is not None else getattr(optimizer, "_optimizer", None)
+    raise ValueError("This is no torch.optim.Optimizer: pass the optimiser that takes the steps.")
+
+
+def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
+    """Return the settings of an optimiser, from its first parameter group.
+
+    Example:
+        >>> facts = optimizer_facts(torch.optim.Adam([torch.zeros(1)], lr=0.1))
+        >>> facts.family, facts.beta2, facts.epsilon
+        ('adam', 0.999, 1e-08)
+    """
+    group = optimizer.param_groups[0]
+    betas = group.get("betas")
+    plain_sgd = isinstance(optimizer, torch.optim.SGD)
+    divides = isinstance(
+        optimizer, (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop)
+    )
+    beta2 = float(betas[1]) if betas is not None else float(group.get("alpha", 0.0) or 0.0)
+    return OptimizerFacts(
+        name=type(optimizer).__name__,
+        family="sgd" if plain_sgd else "adam" if divides else "other",
+        lr=float(group["lr"]),
+        beta1=float(betas[0]) if betas is not None else float(group.get("momentum", 0.0) or 0.0),
+        accumulates="momentum" in group and betas is None,
+        dampening=float(group.get("dampening", 0.0) or 0.0),
+        beta2=0.0 if plain_sgd else beta2,
+        epsilon=0.0 if plain_sgd else float(group.get("eps", 0.0) or 0.0),
+        weight_decay=float(group.get("weight_decay", 0.0) or 0.0),
+    )
+
+
+class Updater:
+    """The update of an optimiser for any gradient, from its present state.
+
+    Args:
+        optimizer: any torch optimiser whose step needs no closure.
+        flat: the parameters, all of which it must hold.
+
+    Raises:
+        ValueError: for an optimiser that needs a closure, holds other parameters, has learning
+            rate 0, or (Adam and kin) has taken no step yet.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> Updater(sgd, Flat(model)).update(torch.tensor([1.0, 2.0])).tolist()
+        [1.0, 2.0]
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, flat: Flat) -> None:
+        """Make the twin."""
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ValueError("LBFGS asks for the loss many times a step: it has no single update.")
+        self.facts = optimizer_facts(optimizer)
+        self.flat = flat
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        place = {id(p): i for i, p in enumerate(held)}
+        missing = [
+            n for n, p in zip(flat.names, flat.parameters, strict=True) if id(p) not in place
+        ]
+        if missing:
+            raise ValueError(f"The optimiser does not hold the parameter {missing[0]}.")
+        if not self.facts.lr > 0:
+            raise ValueError(
+                "The optimiser's learning rate is 0: measure after the first steps of its warm-up."
+            )
+        self._check_state(optimizer, flat)
+        self._blind = type(optimizer) in _BLIND
+        self._twin = copy.deepcopy(optimizer)
+        twins = [p for group in self._twin.param_groups for p in group["params"]]
+        self._parameters = [twins[place[id(p)]] for p in flat.parameters]
+        self._silence_other(twins)
+        self._state = copy.deepcopy(self._twin.state)
+        self._groups = [
+            next(g for g in self._twin.param_groups if any(q is p for q in g["params"]))
+            for p in self._parameters
+        ]
+        self._reset_groups()
+
+    def _check_state(self, optimizer: torch.optim.Optimizer, flat: Flat) -> None:
+        if self.facts.family != "adam":
+            return
+        bare = [p for p in flat.parameters if not any(k in optimizer.state[p] for k in _SECOND)]
+        for p in bare:  # looking into a defaultdict must not leave an empty entry
+            optimizer.state.pop(p, None)
+        if bare:
+            raise ValueError(
+                f"The optimiser {self.facts.name} has no state yet: let it take some steps "
+                "(about 1 / (1 - beta2)) before it is measured."
+            )
+
+    def _silence_other(self, twins: list[Tensor]) -> None:
+        """Parameters outside the measurement take no step."""
+        inside = {id(p) for p in self._parameters}
+        for parameter in twins:
+            parameter.grad = None
+            if id(parameter) in inside and self._blind:
+                parameter.data = torch.zeros_like(parameter)
+
+    def _reset_groups(self) -> None:
+        for group in self._twin.param_groups:
+            if "momentum" in group:
+                group["momentum"] = 0.0
+                if "dampening" in group:
+                    group["dampening"] = 0.0
+                if "nesterov" in group and isinstance(self._twin, torch.optim.SGD):
+                    group["nesterov"] = False
+            if "betas" in group:
+                group["betas"] = (0.0, *group["betas"][1:])
+            if "weight_decay" in group:
+                group["weight_decay"] = 0.0
+
+    def relative_lr(self) -> Tensor:
+        """Return each coordinate's learning rate over the first group's, [p]."""
+        rates = [float(g["lr"]) / self.facts.lr for g in self._groups]
+        return torch.cat(
+            [p.new_full((p.numel(),), r) for p, r in zip(self._parameters, rates, strict=True)]
+        )
+
+    def epsilons(self) -> Tensor:
+        """Return each coordinate's epsilon, [p]."""
+        values = [float(g.get("eps", 0.0)) for g in self._groups]
+        return torch.cat(
+            [p.new_full((p.numel(),), e) for p, e in zip(self._parameters, values, strict=True)]
+        )
+
+    def second_moment(self) -> Tensor | None:
+        """Return v without its bias, [p], as Adam and RMSprop divide by; None for others."""
+        if self.facts.family != "adam":
+            return None
+        pieces = []
+        for parameter, group in zip(self._parameters, self._groups, strict=True):
+            state = self._state[parameter]
+            if "exp_avg_sq" not in state:
+                pieces.append(state["square_avg"])
+                continue
+            kept = state.get("max_exp_avg_sq", state["exp_avg_sq"])
+            pieces.append(kept / self._bias(state, group))
+        return self.flat.join(pieces)
+
+    @staticmethod
+    def _bias(state: Mapping[str, Any], group: Mapping[str, Any]) -> float:
+        return 1 - float(group["betas"][1]) ** max(1.0, float(state["step"]))
+
+    def update(self, gradient: Tensor, second_moment: Tensor | None = None) -> Tensor:
+        """Return u, [p]: the move of the weights per unit of the first group's learning rate.
+
+        Args:
+            gradient: what the optimiser would see, [p].
+            second_moment: v to put in place of the state's, without bias, [p]; Adam and RMSprop.
+
+        Raises:
+            ValueError: if the optimiser cannot step this way.
+        """
+        self._twin.state.clear()
+        for parameter, state in self._state.items():
+            self._twin.state[parameter] = copy.deepcopy(state)
+        if second_moment is not None:
+            self._replace_second(second_moment)
+        before = [p.detach().clone() for p in self._parameters]
+        for parameter, piece in zip(self._parameters, self.flat.split(gradient), strict=True):
+            parameter.grad = piece.clone()
+        try:
+            self._twin.step()
+        except TypeError as error:
+            raise ValueError(
+                f"{self.facts.name} needs a closure to step: its update is not measured."
+            ) from error
+        moved = [
+            (b - p.detach()) / self.facts.lr for b, p in zip(before, self._parameters, strict=True)
+        ]
+        with torch.no_grad():
+            for parameter, old in zip(self._parameters, before, strict=True):
+                parameter.copy_(old)
+                parameter.grad = None
+        return self.flat.join(moved)
+
+    def _replace_second(self, second_moment: Tensor) -> None:
+        pieces = self.flat.split(second_moment)
+        for parameter, group, piece in zip(self._parameters, self._groups, pieces, strict=True):
+            state = self._twin.state[parameter]
+            if "exp_avg_sq" in state:
+                state["exp_avg_sq"].copy_(piece * self._bias(state, group))
+                if "max_exp_avg_sq" in state:
+                    state["max_exp_avg_sq"].copy_(state["exp_avg_sq"])
+            else:
+                state["square_avg"].copy_(piece)
+
+    def preconditioner(self, second_moment: Tensor | None) -> Tensor:
+        """Return P, [p], what a gradient is multiplied by: 1 / (sqrt(v) + eps), or 1.
+
+        The learning rate of each group, relative to the first, is in it.
+        """
+        scale = self.relative_lr()
+        if second_moment is None:
+            return scale
+        root = second_moment.sqrt() + self.epsilons()
+        return scale / root.clamp_min(math.sqrt(torch.finfo(root.dtype).tiny))
