@@ -116,6 +116,7 @@ def alignment(
     Source: Wang et al. 2024, theorem 3.1; Su 2024, archives/10226, for Adam.
 
     Example:
+        >>> import torch
         >>> from peft import LoraConfig, get_peft_model
         >>> config = LoraConfig(target_modules=["0"], r=2)
         >>> net = get_peft_model(nn.Sequential(nn.Linear(8, 8)), config)
@@ -223,6 +224,7 @@ def step_of(g: Tensor, a: Tensor, b: Tensor, c: float) -> StepAlignment:
     """Alignment of one SGD step of given factors, without a model.
 
     Example:
+        >>> import torch
         >>> g = torch.diag(torch.tensor([3.0, 4.0]))
         >>> found = step_of(g, torch.tensor([[0.0, 1.0]]), torch.zeros(2, 1), 1.0)
         >>> round(found.cosine, 6), round(found.bound, 6)

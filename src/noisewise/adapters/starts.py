@@ -66,8 +66,8 @@ def lora_ga(
     By default ``A = s V_r^T``, ``B = 0``: the best step of rank r, and the weights stay as they
     are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base
     it is the paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W;
-    save such a model by `save` (its own save_pretrained is sent there). The function of the model stays as it
-    was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A`` once more.
+    save such a model by `save` (its own save_pretrained is sent there). The function of the model
+    stays as it was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A`` once more.
 
     Args:
         model: it is changed in place, as by PEFT's get_peft_model.
@@ -89,6 +89,7 @@ def lora_ga(
 
     Example:
         >>> from peft import LoraConfig
+        >>> from noisewise.adapters import gradients
         >>> net, config = nn.Sequential(nn.Linear(8, 6)), LoraConfig(r=2, target_modules=["0"])
         >>> x, loss = torch.randn(3, 16, 8), lambda model, batch: model(batch).square().mean()
         >>> before = net(x[0]).detach()
@@ -187,6 +188,7 @@ def lora_one(
 
     Example:
         >>> from peft import LoraConfig
+        >>> from noisewise.adapters import gradients
         >>> net, config = nn.Sequential(nn.Linear(8, 6)), LoraConfig(r=2, target_modules=["0"])
         >>> x, loss = torch.randn(3, 16, 8), lambda model, batch: model(batch).square().mean()
         >>> grads, before = gradients(net, config, x, loss), float(loss(net, x))
@@ -239,7 +241,7 @@ def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> P
     from peft import get_peft_model
 
     with warnings.catch_warnings():
-        # PEFT sets that flag right by itself for each layer, and asks transformers by an old name.
+        # PEFT sets that flag right for each layer, and asks transformers by an old name.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         return cast("PeftModel", get_peft_model(model, copy.deepcopy(config), adapter))
