@@ -376,7 +376,7 @@ def main() -> None:
         def cells(method: str, lr: float) -> None:
             for seed in seeds:
                 setting = {"method": method, "lr": lr, "seed": seed}
-                results.cell(setting, lambda: run(base, data, method, lr, seed, STEPS))
+                results.cell(setting, lambda n=seed: run(base, data, method, lr, n, STEPS))
 
         for lr in RATES[1:3] if arguments.quick else RATES:
             for method in chosen:
@@ -384,10 +384,9 @@ def main() -> None:
         for method in () if arguments.quick else chosen:
             for _ in range(3):  # a best on the edge of the grid is no best
                 rates, best = rates_of(results, method), best_rate(results, method)
-                if best == rates[0]:
-                    cells(method, float(f"{best / 3:.0e}"))
-                elif best == rates[-1]:
-                    cells(method, float(f"{best * 3:.0e}"))
+                if best is None or best not in (rates[0], rates[-1]):
+                    break
+                cells(method, float(f"{best / 3 if best == rates[0] else best * 3:.0e}"))
     harness.publish(results, TITLE, table(results))
 
 

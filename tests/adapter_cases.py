@@ -137,6 +137,11 @@ def own_unet() -> Case:
     return Case(model, batches, loss, names, lambda denoiser: denoiser(x0, sigma, labels))
 
 
+def mean_loss(model: nn.Module, batches: list[Any], loss: Loss) -> Tensor:
+    """Mean over batches of one size."""
+    return torch.stack([loss(model, batch) for batch in batches]).mean()
+
+
 CASES = {"mixed": mixed, "gpt2": gpt2, "diffusers": diffusers_unet, "own": own_unet}
 
 

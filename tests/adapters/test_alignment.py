@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES, SPECTRA, linear_case, spectrum
+from adapter_cases import CASES, SPECTRA, linear_case, mean_loss, spectrum
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -34,7 +35,7 @@ def test_it_is_what_a_step_of_sgd_and_of_adam_does() -> None:
             if kind == "sgd"
             else torch.optim.Adam(free, lr=1e-7, eps=1e-30)
         )
-        (sum(loss(moved, batch) for batch in batches[2:]) / 2).backward()
+        mean_loss(moved, batches[2:], loss).backward()
         before = {k: v.get_delta_weight("default").double().clone() for k, v in layers(moved)}
         optimizer.step()
         inner = norms = goals = 0.0
@@ -51,7 +52,7 @@ def test_it_is_what_a_step_of_sgd_and_of_adam_does() -> None:
         assert getattr(found.total, kind).cosine == pytest.approx(measured, abs=0.01), kind
 
 
-def layers(adapted: nn.Module) -> list[tuple[str, nn.Module]]:
+def layers(adapted: Any) -> list[tuple[str, Any]]:
     from noisewise.adapters.layers import lora_layers
 
     return list(lora_layers(adapted).items())
@@ -97,7 +98,7 @@ def test_the_report_is_read_by_people_and_programs() -> None:
 
 
 def test_steps_that_are_not_loras_are_refused() -> None:
-    def adapted(config: object) -> nn.Module:
+    def adapted(config: object) -> Any:
         return peft.get_peft_model(nn.Sequential(nn.Linear(8, 6)), config)
 
     x = [torch.randn(4, 8)]

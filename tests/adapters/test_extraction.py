@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ from noisewise.adapters import bound, extract, load, save  # noqa: E402
 from noisewise.adapters.layers import as_matrix  # noqa: E402
 
 
-def tuned(model: nn.Module, names: list[str], size: float = 0.2) -> nn.Module:
+def tuned(model: nn.Module, names: list[str], size: float = 0.2) -> Any:
     """Every weight of the layers named, changed by a matrix of full rank."""
     torch.manual_seed(7)
-    other = copy.deepcopy(model)
+    other: Any = copy.deepcopy(model)
     for name, module in other.named_modules():
         if name in names:
             with torch.no_grad():
@@ -33,7 +34,8 @@ def test_each_layer_keeps_what_eckart_and_young_say(tmp_path: object) -> None:
     model, _, _, names, output = vars(CASES["mixed"]()).values()
     other = tuned(model, names)
     found = extract(model, other, rank=3)
-    modules, others = dict(model.named_modules()), dict(other.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
+    others: dict[str, Any] = dict(other.named_modules())
     for name in names:
         old, new = (as_matrix(m[name], m[name].weight).detach() for m in (modules, others))
         assert found.layers[name].residual == pytest.approx(bound(new - old, 3), abs=1e-3), name
@@ -58,7 +60,7 @@ def test_full_rank_gives_the_second_model() -> None:
 def test_energy_chooses_the_least_rank() -> None:
     torch.manual_seed(0)
     a = nn.Sequential(nn.Linear(40, 48, bias=False), nn.Linear(48, 40, bias=False))
-    b = copy.deepcopy(a)
+    b: Any = copy.deepcopy(a)
     with torch.no_grad():
         for layer, values in ((b[0], [3.0, 2.0, 1.0]), (b[1], [4.0] * 8)):
             u, v = (torch.linalg.qr(torch.randn(n, len(values))).Q for n in layer.weight.shape)

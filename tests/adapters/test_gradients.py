@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES
+from adapter_cases import CASES, mean_loss
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 
@@ -22,9 +23,9 @@ def test_they_are_autograds(case: object) -> None:
     config = peft.LoraConfig(target_modules=names)
     found = gradients(model, config, batches, loss)
     model.eval()
-    modules = dict(model.named_modules())
+    modules: dict[str, Any] = dict(model.named_modules())
     weights = [modules[name].weight for name in found]
-    mean = sum(loss(model, batch) for batch in batches) / len(batches)
+    mean = mean_loss(model, batches, loss)
     for name, wanted in zip(found, torch.autograd.grad(mean, weights), strict=True):
         matrix = as_matrix(modules[name], wanted)
         torch.testing.assert_close(found[name], matrix, atol=1e-6, rtol=1e-4)
@@ -101,15 +102,15 @@ def test_signal_and_noise_are_told_apart() -> None:
 
 def test_a_tied_weight_is_differentiated_in_its_own_place() -> None:
     torch.manual_seed(0)
-    net = nn.ModuleDict({"words": nn.Embedding(7, 4), "head": nn.Linear(4, 7, bias=False)})
+    net: Any = nn.ModuleDict({"words": nn.Embedding(7, 4), "head": nn.Linear(4, 7, bias=False)})
     net["head"].weight = net["words"].weight
 
-    def loss(model: nn.ModuleDict, batch: torch.Tensor) -> torch.Tensor:
+    def loss(model: Any, batch: torch.Tensor) -> torch.Tensor:
         return model["head"](model["words"](batch)).logsumexp(-1).mean()
 
     batch = torch.arange(7)
     found = gradients(net, peft.LoraConfig(target_modules=["head"]), [batch], loss)
-    apart = copy.deepcopy(net)
+    apart: Any = copy.deepcopy(net)
     apart["head"].weight = nn.Parameter(net["head"].weight.detach().clone())
     (wanted,) = torch.autograd.grad(loss(apart, batch), [apart["head"].weight])
     (both,) = torch.autograd.grad(loss(net, batch), [net["head"].weight])
@@ -126,7 +127,7 @@ def test_targets_are_read_as_peft_reads_them(targets: object) -> None:
 
 
 def test_what_has_no_gradient_is_refused() -> None:
-    net = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    net: Any = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     config, x = peft.LoraConfig(target_modules=["a", "b"]), [torch.ones(1, 2)]
     with pytest.raises(ValueError, match="the loss does not reach b"):
         gradients(net, config, x, lambda m, b: m["a"](b).sum())
@@ -154,13 +155,13 @@ def test_what_has_no_gradient_is_refused() -> None:
     ],
 )
 def test_layers_that_peft_gets_wrong_are_refused(layer: nn.Module, says: str) -> None:
-    net = nn.ModuleDict({"it": layer})
+    net: Any = nn.ModuleDict({"it": layer})
     with pytest.raises(ValueError, match=says):
         gradients(net, peft.LoraConfig(target_modules=["it"]), [torch.ones(1)], square)
 
 
 def test_quantised_weights_are_refused() -> None:
-    net = nn.ModuleDict({"it": nn.Linear(2, 2)})
+    net: Any = nn.ModuleDict({"it": nn.Linear(2, 2)})
     net["it"].weight = nn.Parameter(torch.ones(2, 2, dtype=torch.int8), requires_grad=False)
     with pytest.raises(ValueError, match="it is quantised"):
         gradients(net, peft.LoraConfig(target_modules=["it"]), [torch.ones(1, 2)], square)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import warnings
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES, SPECTRA, Loss, linear_case, spectrum
+from adapter_cases import CASES, SPECTRA, Loss, linear_case, mean_loss, spectrum
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -30,20 +31,24 @@ from noisewise.adapters.layers import as_matrix, base_of, factor_parameters, fac
 R, ALPHA = 4, 8
 
 
-def config_for(names: list[str], **more: object) -> object:
+def config_for(names: list[str], **more: object) -> Any:
     return peft.LoraConfig(r=R, lora_alpha=ALPHA, target_modules=names, **more)
 
 
-def first_step(adapted: nn.Module, batches: list, loss: Loss) -> dict[str, torch.Tensor]:
+def gradient(parameter: torch.Tensor) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def first_step(adapted: Any, batches: list, loss: Loss) -> dict[str, torch.Tensor]:
     """What an infinitesimal SGD step does to each weight, over lr, by autograd in PEFT's layers."""
     adapted.eval()
     adapted.zero_grad()
-    mean = sum(loss(adapted, batch) for batch in batches) / len(batches)
-    mean.backward()  # pyrefly: ignore
+    mean_loss(adapted, batches, loss).backward()
     found = {}
     for name, layer in lora_layers(adapted, "default").items():  # pyrefly: ignore
         a, b = (p.detach().flatten(1).double() for p in factor_parameters(layer, "default"))
-        g_a, g_b = (p.grad.flatten(1).double() for p in factor_parameters(layer, "default"))
+        g_a, g_b = (gradient(p).flatten(1).double() for p in factor_parameters(layer, "default"))
         found[name] = layer.scaling["default"] * (g_b @ a + b @ g_a)
     return found
 
@@ -151,7 +156,8 @@ def test_bfloat16_weights_are_left_alone_by_default_and_rounded_once_otherwise()
     clean = copy.deepcopy(net)
     kept = lora_ga(copy.deepcopy(net), config, grads)
     assert torch.equal(kept(x[0]), before)
-    assert torch.equal(base_of(lora_layers(kept)["0"]).weight, clean[0].weight)
+    frozen: Any = base_of(lora_layers(kept)["0"])
+    assert torch.equal(frozen.weight, clean.state_dict()["0.weight"])
     moved = lora_ga(net, config, grads, mutate_base=True)
     error = float((moved(x[0]) - before).detach().float().norm() / before.float().norm().detach())
     assert 0 < error < 2**-7  # of the size of bfloat16's rounding, which float32 does not have
@@ -234,14 +240,14 @@ def test_quantised_weights_take_the_start_that_leaves_them_alone() -> None:
     """A stand-in for a 4 or 8 bit layer: integers with a scale, of the Linear class."""
 
     class EightBit(nn.Linear):
-        def __init__(self, of: nn.Linear) -> None:
+        def __init__(self, of: Any) -> None:
             super().__init__(of.in_features, of.out_features, bias=False)
             self.scale = of.weight.detach().abs().max() / 127
             whole = (of.weight.detach() / self.scale).round().to(torch.int8)
             self.weight = nn.Parameter(whole, requires_grad=False)
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x @ (self.weight.float() * self.scale).T
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return input @ (self.weight.float() * self.scale).T
 
     float_net = nn.Sequential(nn.Linear(16, 12, bias=False))
     x = torch.randn(2, 8, 16)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES
+from adapter_cases import CASES, mean_loss
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -22,6 +24,11 @@ from noisewise.adapters import (  # noqa: E402
 )
 from noisewise.adapters.gradients import gradients_inside  # noqa: E402
 from noisewise.adapters.layers import factor_parameters, lora_layers  # noqa: E402
+
+
+def as_given(gradient: torch.Tensor | None) -> torch.Tensor:
+    assert gradient is not None
+    return gradient.flatten(1).double()
 
 
 def projection(columns: torch.Tensor) -> torch.Tensor:
@@ -78,7 +85,7 @@ def test_on_a_model_the_step_is_the_nearest_to_full_fine_tuning(mutate: bool) ->
     adapted = lora_ga(model, config, grads, mutate_base=mutate).eval()
     optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=1e-5)
     lora_pro(optimizer, adapted, damping=0.0)
-    (sum(loss(adapted, batch) for batch in batches) / len(batches)).backward()
+    mean_loss(adapted, batches, loss).backward()
     full = gradients_inside(adapted, batches, loss)
     before = {
         key: [p.detach().flatten(1).double() for p in factor_parameters(layer, "default")]
@@ -87,7 +94,7 @@ def test_on_a_model_the_step_is_the_nearest_to_full_fine_tuning(mutate: bool) ->
     optimizer.step()  # it steps along the gradients that the hook left
     for key, layer in lora_layers(adapted).items():
         (a, b), c = before[key], layer.scaling["default"]
-        h_a, h_b = (p.grad.flatten(1).double() for p in factor_parameters(layer, "default"))
+        h_a, h_b = (as_given(p.grad) for p in factor_parameters(layer, "default"))
         step = c * (h_b @ a + b @ h_a)
         g = full[key].double()
         beyond = g - projection(b) @ g
@@ -115,7 +122,7 @@ def test_pro_goes_straight_where_plain_sgd_diverges() -> None:
     reached = {}
     for way in ("full", "plain", "pro"):
         torch.manual_seed(1)
-        net = nn.Sequential(nn.Linear(12, 10, bias=False))
+        net: Any = nn.Sequential(nn.Linear(12, 10, bias=False))
         target = x @ (net[0].weight.detach() + change).T
         config = peft.LoraConfig(r=3, lora_alpha=3, target_modules=["0"])
         model = net if way == "full" else peft.get_peft_model(net, config)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -288,7 +288,7 @@ class _Sums:
         )
         dist.all_reduce(numbers, group=group)
         for name, module in self._found.items():
-            weight = as_matrix(module, module.weight)
+            weight = as_matrix(module, cast(Tensor, module.weight))
             kept = self._sums.get(name)
             total = torch.zeros(weight.shape) if kept is None else kept
             shared = total.to(device)

@@ -67,7 +67,7 @@ def lora_ga(
     are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base
     it is the paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W;
     save such a model by `save` (its own save_pretrained is sent there). The function of the model
-    stays as it was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A`` once more.
+    stays as it was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A``.
 
     Args:
         model: it is changed in place, as by PEFT's get_peft_model.

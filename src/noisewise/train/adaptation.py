@@ -44,7 +44,8 @@ OnRecord = Callable[[Record], object]
 
 # Of AdamW, by start: what each learns best at, see docs/adapters.md.
 _LR = {"lora-ga": 1e-3, "lora": 1e-2, "full": 1e-3}
-_CHUNK = 64  # pictures in a batch of the start's gradient
+_CHUNK = 64  # pictures in a batch of the start's gradient, at most
+_BATCHES = 8  # of it, at least: their differences show its noise
 _NO_MATCH = ("rank", "start", "samples", "teacher_digest")
 
 
@@ -249,9 +250,9 @@ def start_gradients(
     generator = torch.Generator().manual_seed(config.seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-        left = config.samples
+        left, chunk = config.samples, min(_CHUNK, max(1, config.samples // _BATCHES))
         while left > 0:
-            count = min(_CHUNK, left, len(chosen))
+            count = min(chunk, left, len(chosen))
             order = torch.randperm(len(chosen), generator=generator)[:count].numpy()
             x0 = pictures.tensor(chosen[order])
             sigma = stratified(plan.noise, count, generator, torch.device("cpu"))
