@@ -330,13 +330,15 @@ def table(results: harness.Results) -> list[str]:
         best = best_rate(results, method)
         if best is None or own is None:
             continue
+        tried = rates_of(results, method)
+        edge = " (edge)" if best in (tried[0], tried[-1]) else ""
         cells = results.cells({"method": method, "lr": best})
         share = closed(results, method, own, f"loss_{EARLY}")
         last = summaries.summarise([[n] for c in cells if (n := c.number(f"loss_{STEPS}"))])
         rows.append(
             (
                 method,
-                f"{best:g}" + (" (edge)" if best in (rates_of(results, method)[0], rates_of(results, method)[-1]) else ""),
+f"{best:g}{edge}",
                 last,
                 None if share is None else f"{100 * share:.0f} %",
                 mean(cells, "start_seconds"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from noisewise.diffusion import EDMWeight, Preconditioned, denoising_loss
 from noisewise.nets.unet import UNet
 
 Loss = Callable[[nn.Module, Any], Tensor]
+Adapted: TypeAlias = Any  # a model whose layers are PEFT's, which have no types
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES, SPECTRA, linear_case, mean_loss, spectrum
+from adapter_cases import CASES, SPECTRA, Adapted, linear_case, mean_loss, spectrum
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -52,7 +52,7 @@ def test_it_is_what_a_step_of_sgd_and_of_adam_does() -> None:
         assert getattr(found.total, kind).cosine == pytest.approx(measured, abs=0.01), kind
 
 
-def layers(adapted: Any) -> list[tuple[str, Any]]:
+def layers(adapted: Adapted) -> list[tuple[str, Any]]:
     from noisewise.adapters.layers import lora_layers
 
     return list(lora_layers(adapted).items())
@@ -98,7 +98,7 @@ def test_the_report_is_read_by_people_and_programs() -> None:
 
 
 def test_steps_that_are_not_loras_are_refused() -> None:
-    def adapted(config: object) -> Any:
+    def adapted(config: object) -> Adapted:
         return peft.get_peft_model(nn.Sequential(nn.Linear(8, 6)), config)
 
     x = [torch.randn(4, 8)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES
+from adapter_cases import CASES, Adapted
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -19,7 +19,7 @@ from noisewise.adapters import bound, extract, load, save  # noqa: E402
 from noisewise.adapters.layers import as_matrix  # noqa: E402
 
 
-def tuned(model: nn.Module, names: list[str], size: float = 0.2) -> Any:
+def tuned(model: nn.Module, names: list[str], size: float = 0.2) -> Adapted:
     """Every weight of the layers named, changed by a matrix of full rank."""
     torch.manual_seed(7)
     other: Any = copy.deepcopy(model)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES, mean_loss
+from adapter_cases import CASES, Adapted, mean_loss
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 
@@ -105,7 +105,7 @@ def test_a_tied_weight_is_differentiated_in_its_own_place() -> None:
     net: Any = nn.ModuleDict({"words": nn.Embedding(7, 4), "head": nn.Linear(4, 7, bias=False)})
     net["head"].weight = net["words"].weight
 
-    def loss(model: Any, batch: torch.Tensor) -> torch.Tensor:
+    def loss(model: Adapted, batch: torch.Tensor) -> torch.Tensor:
         return model["head"](model["words"](batch)).logsumexp(-1).mean()
 
     batch = torch.arange(7)
@@ -130,15 +130,25 @@ def test_what_has_no_gradient_is_refused() -> None:
     net: Any = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     config, x = peft.LoraConfig(target_modules=["a", "b"]), [torch.ones(1, 2)]
     with pytest.raises(ValueError, match="the loss does not reach b"):
-        gradients(net, config, x, lambda m, b: m["a"](b).sum())
+        gradients(net, config, x, lambda m, b: m.get_submodule("a")(b).sum())
     with pytest.raises(ValueError, match="gradient of b is zero"):
-        gradients(net, config, x, lambda m, b: (m["a"](b) + 0 * m["b"](b)).sum())
+        gradients(
+            net,
+            config,
+            x,
+            lambda m, b: (m.get_submodule("a")(b) + 0 * m.get_submodule("b")(b)).sum(),
+        )
     with pytest.raises(ValueError, match="gradient of a is not finite"):
-        gradients(net, config, x, lambda m, b: (m["a"](b) * float("inf") + m["b"](b)).sum())
+        gradients(
+            net,
+            config,
+            x,
+            lambda m, b: (m.get_submodule("a")(b) * float("inf") + m.get_submodule("b")(b)).sum(),
+        )
     with pytest.raises(ValueError, match="there are no batches"):
-        gradients(net, config, [], lambda m, b: m["a"](b).sum())
+        gradients(net, config, [], lambda m, b: m.get_submodule("a")(b).sum())
     with pytest.raises(ValueError, match="scalar"):
-        gradients(net, config, x, lambda m, b: m["a"](b))
+        gradients(net, config, x, lambda m, b: m.get_submodule("a")(b))
     assert all(p.requires_grad and p.is_leaf for p in net.parameters())
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES
+from adapter_cases import CASES, Adapted
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -23,7 +23,7 @@ from noisewise.adapters import gradients, load, lora_ga, merge, pissa, save  # n
 from noisewise.adapters.difference import truncated  # noqa: E402
 
 
-def disturbed(adapted: Any, size: float = 0.3) -> Any:
+def disturbed(adapted: Adapted, size: float = 0.3) -> Adapted:
     """What a training would do."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_diffusers_loads_it_unmodified(tmp_path: Path) -> None:
 def test_the_rank_asked_for_is_the_best_of_that_rank(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(16, 12, bias=False))
-    clean = net[0].weight.detach().clone()
+    clean = net.state_dict()["0.weight"].clone()
     adapted = disturbed(pissa(net, peft.LoraConfig(r=3, target_modules=["0"])))
     layer = adapted.base_model.model[0]
     change = layer.get_base_layer().weight + layer.get_delta_weight("default") - clean
@@ -209,7 +209,7 @@ def test_modules_trained_in_full_go_along(tmp_path: Path) -> None:
 def test_merging_in_bfloat16_rounds_once() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(64, 64, bias=False)).to(torch.bfloat16)
-    weight = net[0].weight.detach().float()
+    weight = net.state_dict()["0.weight"].float()
     adapted = disturbed(peft.get_peft_model(net, peft.LoraConfig(r=4, target_modules=["0"])), 0.02)
     layer = adapted.base_model.model[0]
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES, SPECTRA, Loss, linear_case, mean_loss, spectrum
+from adapter_cases import CASES, SPECTRA, Adapted, Loss, linear_case, mean_loss, spectrum
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -31,7 +31,7 @@ from noisewise.adapters.layers import as_matrix, base_of, factor_parameters, fac
 R, ALPHA = 4, 8
 
 
-def config_for(names: list[str], **more: object) -> Any:
+def config_for(names: list[str], **more: object) -> Adapted:
     return peft.LoraConfig(r=R, lora_alpha=ALPHA, target_modules=names, **more)
 
 
@@ -40,7 +40,7 @@ def gradient(parameter: torch.Tensor) -> torch.Tensor:
     return parameter.grad
 
 
-def first_step(adapted: Any, batches: list, loss: Loss) -> dict[str, torch.Tensor]:
+def first_step(adapted: Adapted, batches: list, loss: Loss) -> dict[str, torch.Tensor]:
     """What an infinitesimal SGD step does to each weight, over lr, by autograd in PEFT's layers."""
     adapted.eval()
     adapted.zero_grad()
@@ -240,7 +240,7 @@ def test_quantised_weights_take_the_start_that_leaves_them_alone() -> None:
     """A stand-in for a 4 or 8 bit layer: integers with a scale, of the Linear class."""
 
     class EightBit(nn.Linear):
-        def __init__(self, of: Any) -> None:
+        def __init__(self, of: Adapted) -> None:
             super().__init__(of.in_features, of.out_features, bias=False)
             self.scale = of.weight.detach().abs().max() / 127
             whole = (of.weight.detach() / self.scale).round().to(torch.int8)

@@ -76,6 +76,7 @@ def test_the_adapted_teacher_learns_the_new_set(
     net = peft.PeftModel.from_pretrained(copy.deepcopy(before.net), str(run.path / "adapter"))
     x, level = torch.randn(3, 1, 8, 8), torch.zeros(3)
     with torch.no_grad():
+        assert isinstance(after, Preconditioned)
         torch.testing.assert_close(net(x, level), after.net(x, level), atol=1e-5, rtol=1e-4)
     for p, q in zip(before.parameters(), after.parameters(), strict=True):
         rank = int(torch.linalg.matrix_rank((q - p).flatten(1), rtol=1e-3)) if p.ndim > 1 else 0

@@ -231,7 +231,9 @@ def adapted_net(
     }
     if not layers:
         raise ValueError("no layer of this net can be adapted; use --start full")
-    ranks = {n: min(rank, *as_matrix(m, m.weight).shape) for n, m in layers.items()}
+    ranks = {
+        n: min(rank, *as_matrix(m, m.get_parameter("weight")).shape) for n, m in layers.items()
+    }
     config = LoraConfig(target_modules=target_names(made.net, ranks), **plain_ranks(ranks))
     if start == "lora" or gradients is None:
         made.net = wrapped(made.net, config)
@@ -331,16 +333,16 @@ def _begin(run: Run, config: AdaptConfig, source: Path) -> None:
         "teacher_from": str(source.resolve()),
         "teacher_digest": file_digest(source / "model.safetensors"),
     }
-    before = run.info.get("adapt")
-    if before is None and run.checkpoint("teacher").exists():
+    before: dict[str, Any] = run.info.get("adapt", {})
+    if not before and run.checkpoint("teacher").exists():
         raise ValueError(f"{run.path} was trained, not adapted; name a new folder with --out")
-    for key in _NO_MATCH if before is not None else ():
+    for key in _NO_MATCH if before else ():
         if before[key] != json.loads(json.dumps(values[key])):
             raise ValueError(
                 f"{run.path}: {key} was {before[key]!r} and is now {values[key]!r}; use the same "
                 "settings, or name a new folder with --out"
             )
-    run.info["adapt"] = values
+    run.info["adapt"] = before | values
     run.write()
 
 
