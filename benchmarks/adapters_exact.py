@@ -122,7 +122,13 @@ def table(results: harness.Results) -> str:
             ratios = [c.number("b_over_a") or math.nan for c in (*cells[:1], *loud[:1])]
             grown = ratios[1] / ratios[0] if len(ratios) == 2 and ratios[0] else None
             rows.append(
-                (method, residual, cosine, max(c.number("kept") or 0.0 for c in cells), grown)
+                (
+                    method,
+                    residual,
+                    cosine,
+                    f"{max(c.number('kept') or 0.0 for c in cells):.0e}",
+                    grown,
+                )
             )
         if rows:
             any_cell = results.cells({"spectrum": spectrum})[0]

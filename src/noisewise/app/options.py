@@ -96,6 +96,7 @@ class AdaptOptions(AdaptConfig):
     """JSON file of further values; flags override it."""
     json: bool = False
     """Print one JSON object."""
+    samples: Suppress[int] = 512
     precision: Suppress[Precision] = "auto"
     threads: Suppress[int | None] = None
     checkpoint_seconds: Suppress[float] = 60.0
