@@ -81,3 +81,22 @@ def test_mistakes_are_one_sentence(
     printed = capsys.readouterr().err
     assert says in printed
     assert len(printed.splitlines()) == 1
+
+
+def test_the_figure_of_an_alignment_draws_every_layer() -> None:
+    from xml.etree import ElementTree
+
+    from noisewise.adapters.alignment import Alignment, LayerAlignment, StepAlignment
+    from noisewise.app.alignment_plot import alignment_figure
+
+    def layer(residual: float) -> LayerAlignment:
+        found = StepAlignment((1 - residual**2) ** 0.5, residual, 0.25, 1.0)
+        return LayerAlignment(4, 4, found, found, None)
+
+    found = Alignment({f"{i}": layer(0.3 + 0.1 * i) for i in range(5)}, layer(0.5), 32)
+    for step in ("sgd", "adam"):
+        drawn = alignment_figure(found, step)  # pyrefly: ignore
+        assert ElementTree.fromstring(drawn).tag.endswith("svg")
+        assert "0.7" in drawn  # the last layer's, for the reader's hand
+    with pytest.raises(ValueError, match="step 'muon' is unknown"):
+        alignment_figure(found, "muon")  # pyrefly: ignore
