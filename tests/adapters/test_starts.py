@@ -193,9 +193,9 @@ def test_lora_one_lowers_the_loss_before_any_step() -> None:
     model, batches, loss, names, _ = vars(CASES["mixed"]()).values()
     config = config_for(names)
     grads = gradients(model, config, batches, loss)
-    before = float(sum(loss(model, b) for b in batches))
+    before = mean_loss(model, batches, loss).item()
     adapted = lora_one(model, config, grads)
-    assert float(sum(loss(adapted, b) for b in batches)) < before
+    assert mean_loss(adapted, batches, loss).item() < before
 
 
 def test_the_configuration_serves_again_and_any_peft_reads_it() -> None:

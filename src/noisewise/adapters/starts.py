@@ -191,8 +191,8 @@ def lora_one(
         >>> from noisewise.adapters import gradients
         >>> net, config = nn.Sequential(nn.Linear(8, 6)), LoraConfig(r=2, target_modules=["0"])
         >>> x, loss = torch.randn(3, 16, 8), lambda model, batch: model(batch).square().mean()
-        >>> grads, before = gradients(net, config, x, loss), float(loss(net, x))
-        >>> float(loss(lora_one(net, config, grads), x)) < before
+        >>> grads, before = gradients(net, config, x, loss), loss(net, x).item()
+        >>> loss(lora_one(net, config, grads), x).item() < before
         True
     """
     if config.use_dora:
