@@ -34,9 +34,7 @@ def orthonormal(
     batch: tuple[int, ...] = (),
 ) -> Tensor:
     """Uniformly drawn orthonormal columns, [*batch, rows, columns]."""
-    return torch.linalg.qr(
-        torch.randn(*batch, rows, columns, dtype=dtype, generator=generator)
-    ).Q
+    return torch.linalg.qr(torch.randn(*batch, rows, columns, dtype=dtype, generator=generator)).Q
 
 
 def with_values(

@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from noisewise.app.report import report
+    from noisewise.train.adaptation import adapt
     from noisewise.train.api import distill, load, plan, train
     from noisewise.train.evaluation import evaluate
     from noisewise.train.inspection import inspect
     from noisewise.train.run import Run
 
-__all__ = ["Run", "distill", "evaluate", "inspect", "load", "plan", "report", "train"]
+__all__ = ["Run", "adapt", "distill", "evaluate", "inspect", "load", "plan", "report", "train"]
 
 _HOMES = {
     "Run": "noisewise.train.run",
+    "adapt": "noisewise.train.adaptation",
     "distill": "noisewise.train.api",
     "evaluate": "noisewise.train.evaluation",
     "inspect": "noisewise.train.inspection",

@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from noisewise.app import cli
-from noisewise.app.options import COMMANDS, TrainOptions, parse, plain
+from noisewise.app.options import COMMANDS, AdaptOptions, TrainOptions, parse, plain
+from noisewise.train.adapt_config import AdaptConfig
 from noisewise.train.config import DistillConfig, TeacherRecipe, TrainConfig
 
 # A new flag is a decision: it belongs here, in the docs and in the changelog.
 FLAGS = {
     "inspect": "folder size crop background out json",
     "train": "folder out budget size classes flips net lr seed device dry_run config json",
+    "adapt": "run folder out budget rank start flips batch lr seed device config json",
     "distill": "run teacher budget lam batch lr seed device dry_run config json",
     "sample": "run num_images seed label teacher calls steps device out scale json",
     "evaluate": "run against num_images seed teacher calls device json",
@@ -138,8 +140,11 @@ def test_without_a_file_the_defaults_are_those_of_the_configuration() -> None:
     """The command line adds no opinion of its own."""
     train = parse("train", ["pictures", "--out", "r"])
     distill = parse("distill", ["r"])
+    adapt = parse("adapt", ["r", "pictures", "--out", "new"])
     assert isinstance(train, TrainOptions)
     assert plain(train, TrainConfig) == TrainConfig()
+    assert isinstance(adapt, AdaptOptions)
+    assert plain(adapt, AdaptConfig) == AdaptConfig()
     assert not isinstance(distill, TrainOptions)
     assert plain(distill, DistillConfig) == DistillConfig()
 

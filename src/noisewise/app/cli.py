@@ -30,23 +30,31 @@ Measure the noise, then decide: a folder of pictures becomes a generator of one 
 
   inspect   FOLDER            what is there, what will be skipped and why, the measured noise
   train     FOLDER --out RUN  a diffusion model straight in pixels, within a budget of time
+  adapt     RUN FOLDER        its teacher to another folder, by few weights, as a new run
   distill   RUN               its teacher into one network call; reads no picture
   sample    RUN               draw pictures
   evaluate  RUN               distance with interval and floor, copies, time a picture
   report    RUN               one self-contained page about it all
+
+  lr        advise | curves   the learning rate for another batch size, from the gradient's noise
+            | watch
+  lowrank   FILE --tol 0.1    small factors of a matrix or of each weight, and how wrong they are
   powers    POWER POWER       which is larger, exactly: "10^11" "11^10"
 
   noisewise COMMAND --help    the flags of a command
   noisewise --version
 
-train and distill go on where they stopped when called again on the same run.
+train, adapt and distill go on where they stopped when called again on the same run.
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after saving.
 """
 
 # The system takes no more bytes: full disk, quota, file size limit; or none there at all.
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-_NAMES = ("inspect", "train", "distill", "sample", "evaluate", "report", "powers")
+_NAMES = (
+    *("inspect", "train", "adapt", "distill", "sample", "evaluate", "report"),
+    *("lr", "lowrank", "powers"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] in ("--version", "-V"):
         print(f"noisewise {version('noisewise')}")
         return 0
+    if words[0] == "lr":
+        return _lr(words[1:])
     if words[0] not in _NAMES:
         return _complain(_unknown(words[0]), "noisewise")
     return _run(words[0], words[1:])
@@ -80,6 +90,8 @@ def _run(command: str, words: Sequence[str]) -> int:
     where = f"noisewise {command}"
     if command == "powers":
         return _run_powers(where, words)
+    if command == "lowrank":
+        return _run_lowrank(where, words)
     options = parsed(where, lambda: _parse(command, words))
     if isinstance(options, int):
         return options
@@ -87,7 +99,7 @@ def _run(command: str, words: Sequence[str]) -> int:
 
 
 def _run_powers(where: str, words: Sequence[str]) -> int:
-    """The one command that needs neither pictures nor a run."""
+    """A command that knows numbers only: neither pictures nor a run, and no torch."""
     from noisewise.app.powers_options import parse_powers
 
     options = parsed(where, lambda: parse_powers(words))
@@ -96,6 +108,31 @@ def _run_powers(where: str, words: Sequence[str]) -> int:
     from noisewise.app.powers_command import carry_out_powers
 
     return guarded(where, lambda: carry_out_powers(options))
+
+
+def _run_lowrank(where: str, words: Sequence[str]) -> int:
+    """A command that knows matrices only: neither pictures nor a run."""
+    from noisewise.app.lowrank_options import parse_lowrank
+
+    options = parsed(where, lambda: parse_lowrank(words))
+    if isinstance(options, int):
+        return options
+    from noisewise.app.lowrank_command import carry_out_lowrank
+
+    return guarded(where, lambda: carry_out_lowrank(options))
+
+
+def _lr(words: Sequence[str]) -> int:
+    """`noisewise lr` and the name of one of its three parts."""
+    from noisewise.app.lr_options import HELP, LR_COMMANDS
+
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    command = f"lr {words[0]}"
+    if command not in LR_COMMANDS:
+        return _complain(f"there is no {words[0]!r}; use advise, curves or watch", "noisewise lr")
+    return _run(command, words[1:])
 
 
 def _parse(command: str, words: Sequence[str]) -> Options:

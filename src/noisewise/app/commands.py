@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
 from noisewise.app.lr_options import LrAdviseOptions, LrCurvesOptions, LrWatchOptions
 from noisewise.app.options import (
+    AdaptOptions,
     DistillOptions,
     EvaluateOptions,
     InspectOptions,
@@ -24,6 +25,7 @@ from noisewise.app.options import (
 )
 from noisewise.app.progress import Progress, duration
 from noisewise.app.stopping import Stop
+from noisewise.train.adapt_config import AdaptConfig
 from noisewise.train.config import Budget, DistillConfig, EvaluateConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ def carry_out(options: Options, words: Sequence[str]) -> int:
             return _inspect(options)
         case TrainOptions():
             return _train(options, words)
+        case AdaptOptions():
+            return _adapt(options, words)
         case DistillOptions():
             return _distill(options, words)
         case SampleOptions():
@@ -131,6 +135,25 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
         except KeyboardInterrupt:
             return stop.exit_code or 130
     return _trained(run, "teacher", stop, options.json, ["train", *words])
+
+
+def _adapt(options: AdaptOptions, words: Sequence[str]) -> int:
+    if options.out is None:
+        raise ValueError("say where the new run shall live: --out RUN, for example --out runs/new")
+    from noisewise.train.adaptation import adapt
+
+    config = plain(options, AdaptConfig)
+    with Stop() as stop, _progress(config.amount) as progress:
+        run = adapt(
+            options.run,
+            options.folder,
+            options.out,
+            config=config,
+            on_record=progress.update,
+            on_file=progress.count,
+            stop=stop,
+        )
+    return _trained(run, "teacher", stop, options.json, ["adapt", *words])
 
 
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:

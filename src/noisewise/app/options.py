@@ -17,6 +17,7 @@ import tyro
 from tyro.conf import Positional, Suppress, arg
 
 from noisewise.app.lr_options import LR_COMMANDS, LrOptions
+from noisewise.train.adapt_config import AdaptConfig
 from noisewise.train.config import (
     Crop,
     DistillConfig,
@@ -28,7 +29,7 @@ from noisewise.train.config import (
     TrainConfig,
 )
 
-Config = TypeVar("Config", TrainConfig, DistillConfig, SampleConfig, EvaluateConfig)
+Config = TypeVar("Config", TrainConfig, AdaptConfig, DistillConfig, SampleConfig, EvaluateConfig)
 
 Folder = Annotated[str, arg(metavar="FOLDER")]
 RunFolder = Annotated[str, arg(metavar="RUN")]
@@ -84,6 +85,31 @@ class TrainOptions(TrainConfig):
     checkpoint_seconds: Suppress[float] = 60.0
     shard: Suppress[bool] = False
     recipe: Suppress[TeacherRecipe] = field(default_factory=TeacherRecipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptOptions(AdaptConfig):
+    """Adapt a run's teacher to another folder by low-rank adapters; a new run, ready to distil."""
+
+    run: Positional[RunFolder]
+    """Folder of a run that has a teacher, or a teacher's folder."""
+    folder: Positional[Folder]
+    """New pictures: folder, .zip, .npz or .npy."""
+    out: Annotated[str | None, arg(metavar="RUN")] = None
+    """Folder of the new run, or of one to be gone on with."""
+    batch: OptionalInt = None
+    """Images a step; none: derived."""
+    lr: OptionalFloat = None
+    """Learning rate at its highest; none: derived."""
+    config: File = None
+    """JSON file of further values; flags override it."""
+    json: bool = False
+    """Print one JSON object."""
+    samples: Suppress[int] = 512
+    precision: Suppress[Precision] = "auto"
+    threads: Suppress[int | None] = None
+    checkpoint_seconds: Suppress[float] = 60.0
+    recipe: Suppress[TeacherRecipe] = field(default_factory=lambda: AdaptConfig().recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +210,7 @@ class ReportOptions:
 Options = (
     InspectOptions
     | TrainOptions
+    | AdaptOptions
     | DistillOptions
     | SampleOptions
     | EvaluateOptions
@@ -194,6 +221,7 @@ Options = (
 COMMANDS: dict[str, type[Options]] = {
     "inspect": InspectOptions,
     "train": TrainOptions,
+    "adapt": AdaptOptions,
     "distill": DistillOptions,
     "sample": SampleOptions,
     "evaluate": EvaluateOptions,
@@ -259,7 +287,7 @@ def _checked(kind: type[Options], values: dict[str, Any], path: str) -> Options:
     """Build the options from JSON values, recipe and tuples included."""
     try:
         if isinstance(values.get("recipe"), dict):
-            recipe = TeacherRecipe if kind is TrainOptions else StudentRecipe
+            recipe = StudentRecipe if kind is DistillOptions else TeacherRecipe
             values["recipe"] = recipe(**_tuples(values["recipe"]))
         return kind(**_tuples(values))
     except TypeError as error:

@@ -277,12 +277,12 @@ def _versions(info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _commands(run: Run) -> tuple[tuple[str, str], ...]:
     """What a reader may want to do next, ready to be typed."""
-    path, source = shlex.quote(str(run.path)), shlex.quote(str(run.info["data"]["source"]))
+    path = shlex.quote(str(run.path))
     train, distill = run.info["train"], run.info.get("distill", {})
     adopted = "teacher_from" in run.info  # its pictures are somebody else's
     rows = []
     if not run.finished("teacher"):
-        rows.append(("Go on training", _train_line(source, path, train, train["budget"])))
+        rows.append(("Go on training", _longer(run, train["budget"])))
         return tuple(rows)
     if not run.finished("generator"):
         budget = distill.get("budget", train.get("budget", "5m"))
@@ -292,11 +292,23 @@ def _commands(run: Run) -> tuple[tuple[str, str], ...]:
     rows += [
         ("More pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"),
         ("Measure again", f"noisewise evaluate {path} -n 2000"),
-        *([] if adopted else [("Train longer", _train_line(source, path, train, "30m"))]),
+        *([] if adopted else [("Train longer", _longer(run, "30m"))]),
         ("Your own pictures", "noisewise train FOLDER --out runs/mine --budget 30m"),
         ("From Python", f'import noisewise\nnoisewise.load("{run.path}").sample(64, seed=0)'),
     ]
     return tuple(rows)
+
+
+def _longer(run: Run, budget: str) -> str:
+    """The command that goes on with a run: it was trained, or adapted from another."""
+    path, source = shlex.quote(str(run.path)), shlex.quote(str(run.info["data"]["source"]))
+    how = run.info.get("adapt")
+    if how is None:
+        return _train_line(source, path, run.info["train"], budget)
+    words = ["noisewise adapt", shlex.quote(how["teacher_from"]), source, "--out", path]
+    flags = [f"--rank {how['rank']}", f"--start {how['start']}"]
+    flags += [f"--seed {how['seed']}"] if how["seed"] else []
+    return " ".join([*words, *flags, "--budget", budget])
 
 
 def _train_line(source: str, path: str, train: Mapping[str, Any], budget: str) -> str:

@@ -1,0 +1,396 @@
+"""Adapters on a small transformer: every method over a grid of learning rates, against full tuning.
+
+A byte-level transformer learns the help texts that Python ships (pydoc_data.topics), and is then
+tuned on Python source of the standard library by 100 steps of AdamW: all of its eight matrices, or
+adapters of rank 4 in them. Loss on held-out source at steps 20 and 100. The grid of learning rates
+grows for a method whose best one lies on its edge. What a table must not do is compare at a single
+rate: methods differ in the length of their steps above all.
+
+    python benchmarks/adapters_real.py            half an hour on one quiet core
+    python benchmarks/adapters_real.py --seeds 2 --methods full,LoRA
+    python benchmarks/adapters_real.py --quick
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import sysconfig
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import harness
+import summaries
+
+NAME = "adapters_real"
+TITLE = "Adapters on a small transformer: 100 steps, rank 4, learning rates swept"
+WIDTH, LAYERS, HEADS, CONTEXT, BATCH = 64, 2, 4, 64, 16
+RANK, ALPHA, STEPS, EARLY = 4, 8, 100, 20
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+LAYER_NAMES = ["qkv", "mix", "up", "down"]
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer."""
+
+    def __init__(self) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.mix = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform x [n, t, width]."""
+        n, t, c = x.shape
+        parts = self.qkv(self.norm1(x)).reshape(n, t, 3, HEADS, c // HEADS).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], is_causal=True)
+        x = x + self.mix(y.transpose(1, 2).reshape(n, t, c))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class Bytes(nn.Module):
+    """A transformer over bytes."""
+
+    def __init__(self) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.words, self.places = nn.Embedding(256, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits [n, t, 256] of what follows tokens [n, t]."""
+        x = self.words(tokens) + self.places.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
+    """Nats a byte, batch int64 [n, context + 1]."""
+    return F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Bytes to learn first, bytes to be tuned on, and a held-out batch of the latter."""
+
+    first: Tensor
+    tuned: Tensor
+    held_out: Tensor
+
+
+def texts() -> Texts:
+    """What every Python has on its disk."""
+    from pydoc_data.topics import topics
+
+    first = "\n".join(topics[key] for key in sorted(topics)).encode()
+    library = Path(sysconfig.get_paths()["stdlib"])
+    source = b"\n".join(path.read_bytes() for path in sorted(library.glob("*.py"))[:120])
+    tokens = [torch.frombuffer(bytearray(t), dtype=torch.uint8).long() for t in (first, source)]
+    cut = int(0.9 * len(tokens[1]))
+    held = draw(tokens[1][cut:], 256, torch.Generator().manual_seed(99))
+    return Texts(tokens[0], tokens[1][:cut], held)
+
+
+def draw(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random pieces, int64 [count, context + 1]."""
+    starts = torch.randint(0, len(tokens) - CONTEXT - 1, (count, 1), generator=generator)
+    return tokens[starts + torch.arange(CONTEXT + 1)]
+
+
+def base_model(data: Texts, steps: int, place: Path) -> Bytes:
+    """The model that is tuned; trained once and kept."""
+    torch.manual_seed(0)
+    model = Bytes()
+    path = place / f"base-{steps}.safetensors"
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        return model
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_of(model, draw(data.first, BATCH, generator)).backward()
+        optimizer.step()
+        schedule.step()
+    place.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), path)
+    return model
+
+
+# ------------------------------------------------------------------------------------- methods
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is made ready, and whether LoRA-Pro rewrites its gradients."""
+
+    make: Callable[[nn.Module, list[Tensor]], nn.Module]
+    pro: bool = False
+    b_ratio: float = 1.0
+
+
+def plain(**more: Any) -> Callable[[nn.Module, list[Tensor]], nn.Module]:  # noqa: ANN401
+    """PEFT's LoRA with flags."""
+
+    def make(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+        from peft import get_peft_model
+
+        return get_peft_model(model, _config(**more))
+
+    return make
+
+
+def _config(**more: Any) -> Any:  # noqa: ANN401
+    from peft import LoraConfig
+
+    return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LAYER_NAMES, **more)
+
+
+def adalora(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """AdaLoRA from rank 6 down to 4, of LoRA's own factor alpha / r."""
+    from peft import AdaLoraConfig, get_peft_model
+
+    config = AdaLoraConfig(
+        init_r=6, target_r=RANK, lora_alpha=12, target_modules=LAYER_NAMES,
+        tinit=10, tfinal=40, deltaT=5, total_step=STEPS,
+    )  # fmt: skip
+    return get_peft_model(model, config)
+
+
+def peft_lora_ga(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """PEFT's own LoRA-GA, of the same samples."""
+    from peft import LoraGAConfig, get_peft_model
+    from peft.tuners.lora.loraga import preprocess_loraga
+
+    config = _config(init_lora_weights="lora_ga", lora_ga_config=LoraGAConfig())
+
+    def step() -> None:
+        for batch in batches:
+            loss_of(model, batch).backward()
+
+    preprocess_loraga(model, config, step)
+    return get_peft_model(model, config)
+
+
+def ours(**how: Any) -> Callable[[nn.Module, list[Tensor]], nn.Module]:  # noqa: ANN401
+    """Our LoRA-GA with a choice of scale, answer and base."""
+
+    def make(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+        from noisewise.adapters import gradients, lora_ga
+
+        return lora_ga(model, _config(), gradients(model, _config(), batches, loss_of), **how)
+
+    return make
+
+
+def our_pissa(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """PiSSA."""
+    from noisewise.adapters import pissa
+
+    return pissa(model, _config())
+
+
+def our_lora_one(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """LoRA-One."""
+    from noisewise.adapters import gradients, lora_one
+
+    return lora_one(model, _config(), gradients(model, _config(), batches, loss_of))
+
+
+def everything(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """Full fine-tuning of the same eight matrices."""
+    model.requires_grad_(False)
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in LAYER_NAMES:
+            module.weight.requires_grad_(True)
+    return model
+
+
+METHODS: dict[str, Method] = {
+    "full": Method(everything),
+    "LoRA": Method(plain()),
+    "LoRA+ x8": Method(plain(), b_ratio=8.0),
+    "rsLoRA": Method(plain(use_rslora=True)),
+    "DoRA": Method(plain(use_dora=True)),
+    "AdaLoRA": Method(adalora),
+    "PiSSA": Method(our_pissa),
+    "LoRA-One": Method(our_lora_one),
+    "lora_ga (PEFT)": Method(peft_lora_ga),
+    "ours, stable": Method(ours()),
+    "ours, adam": Method(ours(scale="adam")),
+    "ours, adam, sign": Method(ours(scale="adam", answer="sign")),
+    "ours, adam, solve": Method(ours(scale="adam", answer="solve")),
+    "ours, moved, stable": Method(ours(mutate_base=True)),
+    "ours, moved, sign": Method(ours(mutate_base=True, answer="sign")),
+    "ours, moved, solve": Method(ours(mutate_base=True, answer="solve")),
+    "LoRA + Pro": Method(plain(), pro=True),
+    "ours, adam + Pro": Method(ours(scale="adam"), pro=True),
+    "ours, moved + Pro": Method(ours(mutate_base=True), pro=True),
+}
+
+
+def run(base: Bytes, data: Texts, name: str, lr: float, seed: int, steps: int) -> harness.Values:
+    """One tuning: held-out loss after some steps and at the end, time, numbers trained."""
+    from noisewise.adapters import adalora_schedule, lora_pro, param_groups
+
+    method = METHODS[name]
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(1000 + seed)
+    batches = [draw(data.tuned, BATCH, generator) for _ in range(4)]
+    began = time.perf_counter()
+    model = method.make(copy.deepcopy(base), batches)
+    started = time.perf_counter() - began
+    groups: Any = [p for p in model.parameters() if p.requires_grad]
+    count = sum(p.numel() for p in groups)
+    if hasattr(model, "peft_config"):
+        groups = param_groups(model, lr, method.b_ratio)  # pyrefly: ignore
+    optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
+    if method.pro:
+        lora_pro(optimizer, model)  # pyrefly: ignore
+    if name == "AdaLoRA":
+        adalora_schedule(optimizer, model, steps)  # pyrefly: ignore
+    found: dict[str, float] = {}
+    began = time.perf_counter()
+    for step in range(1, steps + 1):
+        for group in optimizer.param_groups:  # a short rise, then constant
+            group.setdefault("peak", group["lr"])
+            group["lr"] = group["peak"] * min(1.0, step / 5)
+        loss_of(model, draw(data.tuned, BATCH, generator)).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step in (EARLY, steps):
+            with torch.no_grad():
+                found[f"loss_{step}"] = float(loss_of(model, data.held_out))
+    seconds = time.perf_counter() - began
+    return {**found, "start_seconds": started, "seconds": seconds, "trained": count}
+
+
+# -------------------------------------------------------------------------------------- tables
+
+
+def mean(cells: list[harness.Cell], value: str) -> float:
+    """Mean over seeds; infinite where one run broke down."""
+    numbers = [cell.number(value) for cell in cells]
+    if not numbers or any(n is None for n in numbers):
+        return math.inf
+    return statistics.mean(n for n in numbers if n is not None)
+
+
+def rates_of(results: harness.Results, method: str) -> list[float]:
+    """Learning rates that a method has cells of."""
+    return sorted({cell.asked("lr") for cell in results.cells({"method": method})})
+
+
+def best_rate(results: harness.Results, method: str) -> float | None:
+    """Learning rate with the lowest mean loss at the end."""
+    rates = rates_of(results, method)
+    at = {lr: mean(results.cells({"method": method, "lr": lr}), f"loss_{STEPS}") for lr in rates}
+    return min(at, key=at.__getitem__) if at else None
+
+
+def closed(results: harness.Results, method: str, lr: float, value: str) -> float | None:
+    """Share of the gap between LoRA and full fine-tuning that a method closes at one rate."""
+    three = [mean(results.cells({"method": m, "lr": lr}), value) for m in ("LoRA", "full", method)]
+    lora, full, own = three
+    if not all(map(math.isfinite, three)) or lora <= full:
+        return None
+    return (lora - own) / (lora - full)
+
+
+def table(results: harness.Results) -> list[str]:
+    """Losses by rate, and at each method's best."""
+    rates = sorted({cell.asked("lr") for cell in results.cells({})})
+    parts = []
+    for value in (f"loss_{EARLY}", f"loss_{STEPS}"):
+        rows = []
+        for method in METHODS:
+            row: list[object] = [method]
+            for lr in rates:
+                cells = results.cells({"method": method, "lr": lr})
+                row.append(f"{mean(cells, value):.3f}" if cells else None)
+            rows.append(row)
+        head = ["method", *(f"{lr:g}" for lr in rates)]
+        parts.append(f"{value}, mean over seeds:\n\n" + summaries.table(head, rows))
+    own = best_rate(results, "full")
+    rows = []
+    for method in METHODS:
+        best = best_rate(results, method)
+        if best is None or own is None:
+            continue
+        tried = rates_of(results, method)
+        edge = " (edge)" if best in (tried[0], tried[-1]) else ""
+        cells = results.cells({"method": method, "lr": best})
+        share = closed(results, method, own, f"loss_{EARLY}")
+        last = summaries.summarise([[n] for c in cells if (n := c.number(f"loss_{STEPS}"))])
+        rows.append(
+            (
+                method,
+f"{best:g}{edge}",
+                last,
+                None if share is None else f"{100 * share:.0f} %",
+                mean(cells, "start_seconds"),
+                mean(cells, "seconds"),
+                f"{mean(cells, 'trained'):.0f}",
+            )
+        )  # fmt: skip
+    head = [
+        "method", "best rate", f"loss at {STEPS}", f"gap closed at {EARLY}, full's rate",
+        "start, s", f"{STEPS} steps, s", "numbers trained",
+    ]  # fmt: skip
+    rate = "-" if own is None else f"{own:g}"
+    parts.append(f"At each method's best rate; full fine-tuning's own is {rate}:\n\n"
+                 + summaries.table(head, rows))  # fmt: skip
+    return parts
+
+
+def main() -> None:
+    """Run the cells that are missing, widen grids, and print the tables."""
+    parser = harness.parser(__doc__ or "")
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
+    parser.add_argument("--methods", default="", help="names with commas; all if empty")
+    arguments = parser.parse_args()
+    threads = harness.use_threads(arguments.threads)
+    names = ("noisewise", "torch", "peft", "transformers")
+    conditions = harness.environment(threads, names)
+    if harness.version_of("peft") is None:
+        raise harness.UsageError("This benchmark needs PEFT: pip install noisewise[adapters].")
+    results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)
+    if not arguments.table_only:
+        data = texts()
+        steps = 30 if arguments.quick else 1500
+        base = base_model(data, steps, harness.work_folder(arguments, NAME))
+        chosen = arguments.methods.split(",") if arguments.methods else list(METHODS)
+        seeds = range(1 if arguments.quick else arguments.seeds)
+
+        def cells(method: str, lr: float) -> None:
+            for seed in seeds:
+                setting = {"method": method, "lr": lr, "seed": seed}
+                results.cell(setting, lambda n=seed: run(base, data, method, lr, n, STEPS))
+
+        for lr in RATES[1:3] if arguments.quick else RATES:
+            for method in chosen:
+                cells(method, lr)
+        for method in () if arguments.quick else chosen:
+            for _ in range(3):  # a best on the edge of the grid is no best
+                rates, best = rates_of(results, method), best_rate(results, method)
+                if best is None or best not in (rates[0], rates[-1]):
+                    break
+                cells(method, float(f"{best / 3 if best == rates[0] else best * 3:.0e}"))
+    harness.publish(results, TITLE, table(results))
+
+
+if __name__ == "__main__":
+    harness.run_program(main)

@@ -1,0 +1,54 @@
+"""Low-rank adaptation over PEFT whose first steps follow full fine-tuning, provably so."""
+
+from __future__ import annotations
+
+from noisewise.adapters.alignment import Alignment, LayerAlignment, StepAlignment, alignment
+from noisewise.adapters.extraction import Extraction, LayerExtraction, extract
+from noisewise.adapters.gradients import Gradients, LayerNoise, gradients
+from noisewise.adapters.layers import targets
+from noisewise.adapters.pro import lora_pro, rewritten
+from noisewise.adapters.saving import Saved, load, merge, save
+from noisewise.adapters.solutions import (
+    Start,
+    adam_step,
+    bound,
+    lora_ga_start,
+    lora_one_start,
+    pissa_start,
+    sgd_step,
+)
+from noisewise.adapters.starts import lora_ga, lora_one, pissa
+from noisewise.adapters.steps import AdaLoraSchedule, adalora_schedule, param_groups
+
+__all__ = [
+    "AdaLoraSchedule",
+    "Alignment",
+    "Extraction",
+    "Gradients",
+    "LayerAlignment",
+    "LayerExtraction",
+    "LayerNoise",
+    "Saved",
+    "Start",
+    "StepAlignment",
+    "adalora_schedule",
+    "adam_step",
+    "alignment",
+    "bound",
+    "extract",
+    "gradients",
+    "load",
+    "lora_ga",
+    "lora_ga_start",
+    "lora_one",
+    "lora_one_start",
+    "lora_pro",
+    "merge",
+    "param_groups",
+    "pissa",
+    "pissa_start",
+    "rewritten",
+    "save",
+    "sgd_step",
+    "targets",
+]

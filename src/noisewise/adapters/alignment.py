@@ -1,0 +1,233 @@
+"""How nearly the next step of an adapter goes where full fine-tuning would go, layer by layer.
+
+Papers: Wang et al. 2024 (LoRA-GA), theorem 3.1; Eckart and Young 1936 for the bound, which no step
+of that rank can pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from noisewise.adapters.gradients import Gradients, Loss, collect, gradients_inside
+from noisewise.adapters.layers import active_adapter, factors, kind_of, lora_layers
+from noisewise.adapters.solutions import adam_step, bound, sgd_step
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True)
+class StepAlignment:
+    """One kind of step, of one layer or of all, against full fine-tuning's.
+
+    Attributes:
+        cosine: between the two steps.
+        residual: relative distance at the best length, ``sqrt(1 - cosine^2)``; at least `bound`.
+        bound: the least residual of any step of this rank: 2r, or r while one factor is 0.
+        length: length of the step over that of full fine-tuning at the same learning rate.
+    """
+
+    cosine: float
+    residual: float
+    bound: float
+    length: float
+
+
+@dataclass(frozen=True)
+class LayerAlignment:
+    """One layer, or all together.
+
+    Attributes:
+        rank: r; the largest, for all together.
+        step_rank: 2r, or r while one factor is 0.
+        sgd: the step of SGD, against G.
+        adam: the first step of Adam, sign descent, against sign(G).
+        signal: share of the squared gradient that is no noise; None where one batch was given.
+    """
+
+    rank: int
+    step_rank: int
+    sgd: StepAlignment
+    adam: StepAlignment
+    signal: float | None
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What `alignment` found.
+
+    Attributes:
+        layers: each layer's.
+        total: of all layers as one vector.
+        num_samples: samples behind the gradient.
+    """
+
+    layers: dict[str, LayerAlignment]
+    total: LayerAlignment
+    num_samples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """A table: cosine and residual with its bound, for both kinds of steps."""
+        width = max(len(name) for name in (*self.layers, "all layers"))
+        lines = [f"{'layer':<{width}}  rank  SGD cos  residual  bound   Adam cos  residual  bound"]
+        for name, found in (*self.layers.items(), ("all layers", self.total)):
+            s, a = found.sgd, found.adam
+            lines.append(
+                f"{name:<{width}}  {found.step_rank:4d}  {s.cosine:7.4f}  {s.residual:8.4f}  "
+                f"{s.bound:.4f}  {a.cosine:8.4f}  {a.residual:8.4f}  {a.bound:.4f}"
+            )
+        return "\n".join(lines)
+
+
+def alignment(
+    model: nn.Module | None,
+    peft_model: PeftModel,
+    held_out: Iterable[Any],
+    loss: Loss,
+    *,
+    adapter: str | None = None,
+) -> Alignment:
+    """Compare the next step of an adapter with full fine-tuning's, on data that made no start.
+
+    ``c^2 (B B^T G + G A^T A)`` against G, ``c (B sign(B^T G) + sign(G A^T) A)`` against sign(G), to
+    first order in the learning rate.
+
+    Args:
+        model: the model before it was adapted, whose gradient is then the goal; None: the gradient
+            at the adapter's present weights, which is the same at a start that keeps the function.
+        peft_model: LoRA or rsLoRA, of any start.
+        held_out: batches, other than those of the start.
+        loss: ``loss(model, batch) -> scalar``, called with either model.
+        adapter: its name; None: the active one.
+
+    Raises:
+        ValueError: for DoRA and AdaLoRA (their step is another function), for dropout inside the
+            adapter (its step is random), or as `gradients`.
+
+    Source: Wang et al. 2024, theorem 3.1; Su 2024, archives/10226, for Adam.
+
+    Example:
+        >>> import torch
+        >>> from peft import LoraConfig, get_peft_model
+        >>> config = LoraConfig(target_modules=["0"], r=2)
+        >>> net = get_peft_model(nn.Sequential(nn.Linear(8, 8)), config)
+        >>> loss = lambda model, batch: model(batch).square().mean()
+        >>> found = alignment(None, net, torch.randn(2, 16, 8), loss).total
+        >>> found.step_rank, found.sgd.residual >= found.sgd.bound
+        (2, True)
+    """
+    name = active_adapter(peft_model, adapter)
+    kind = kind_of(peft_model, name)
+    if kind != "lora":
+        raise ValueError(f"the alignment of {kind} is not defined here: its step is not LoRA's")
+    config: Any = peft_model.peft_config[name]
+    if config.lora_dropout:
+        raise ValueError(
+            f"lora_dropout={config.lora_dropout:g} makes each step random; compare without it"
+        )
+    layers = lora_layers(peft_model, name)
+    if model is None:
+        grads = gradients_inside(peft_model, held_out, loss, name)
+    else:
+        clean = dict(model.named_modules())
+        missing = [key for key in layers if key not in clean or hasattr(clean[key], "lora_A")]
+        if missing:
+            raise ValueError(
+                f"{missing[0]} is not a plain layer of the model given: give a copy made before it "
+                "was adapted (PEFT changes models in place), or None"
+            )
+        grads = collect(
+            model, {key: clean[key] for key in layers}, held_out, loss, "cpu", None, None
+        )
+    parts = {}
+    for key, layer in layers.items():
+        a, b = (value.to(grads[key]) for value in factors(layer, name))
+        parts[key] = _Part(grads[key], a, b, float(layer.scaling[name]))
+    found = {key: _of_layer(part, _signal(grads, key)) for key, part in parts.items()}
+    return Alignment(found, _of_all(list(parts.values()), found, grads), grads.num_samples)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """G, A, B and c of one layer."""
+
+    g: Tensor
+    a: Tensor
+    b: Tensor
+    c: float
+
+    @property
+    def step_rank(self) -> int:
+        """Rank that a step can have."""
+        sides = int(bool(self.a.any())) + int(bool(self.b.any()))
+        return sides * self.a.shape[0]
+
+    def steps(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """(goal, step) of SGD and of Adam."""
+        g, a, b, c = self.g, self.a, self.b, self.c
+        return (g, sgd_step(g, a, b, c)), (g.sign(), adam_step(g, a, b, c))
+
+
+def _of_layer(part: _Part, signal: float | None) -> LayerAlignment:
+    found = []
+    for goal, step in part.steps():
+        x, y = goal.double(), step.double()
+        least = bound(goal, part.step_rank)
+        found.append(_aligned(float((x * y).sum()), float(x.norm()), float(y.norm()), least))
+    return LayerAlignment(part.a.shape[0], part.step_rank, found[0], found[1], signal)
+
+
+def _of_all(
+    parts: list[_Part], layers: dict[str, LayerAlignment], grads: Gradients
+) -> LayerAlignment:
+    """All layers as one vector: one length for all of them."""
+    found = []
+    for kind in (0, 1):
+        inner = goals = steps = left = 0.0
+        for part, layer in zip(parts, layers.values(), strict=True):
+            goal, step = part.steps()[kind]
+            inner += float((goal.double() * step.double()).sum())
+            squares = float(goal.double().square().sum())
+            goals += squares
+            steps += float(step.double().square().sum())
+            left += squares * (layer.sgd, layer.adam)[kind].bound ** 2
+        least = math.sqrt(left / goals) if goals else 0.0
+        found.append(_aligned(inner, math.sqrt(goals), math.sqrt(steps), least))
+    rank = max(part.a.shape[0] for part in parts)
+    total = grads.total
+    step_rank = max(part.step_rank for part in parts)
+    return LayerAlignment(rank, step_rank, found[0], found[1], total.signal if total else None)
+
+
+def _aligned(inner: float, goal: float, step: float, least: float) -> StepAlignment:
+    value = inner / (goal * step) if goal * step > 0 else 0.0
+    value = max(-1.0, min(1.0, value))
+    return StepAlignment(
+        value, math.sqrt(max(0.0, 1 - value**2)), least, step / goal if goal else 0.0
+    )
+
+
+def _signal(grads: Gradients, key: str) -> float | None:
+    return grads.noise[key].signal if key in grads.noise else None
+
+
+def step_of(g: Tensor, a: Tensor, b: Tensor, c: float) -> StepAlignment:
+    """Alignment of one SGD step of given factors, without a model.
+
+    Example:
+        >>> import torch
+        >>> g = torch.diag(torch.tensor([3.0, 4.0]))
+        >>> found = step_of(g, torch.tensor([[0.0, 1.0]]), torch.zeros(2, 1), 1.0)
+        >>> round(found.cosine, 6), round(found.bound, 6)
+        (0.8, 0.6)
+    """
+    return _of_layer(_Part(g, a, b, c), None).sgd

@@ -1,0 +1,382 @@
+"""The full gradient of every layer that is to be adapted, and how much of it is noise.
+
+Paper: Wang, Yu and Li 2024, "LoRA-GA: low-rank adaptation with gradient approximation", section 3.4
+(one layer's gradient at a time); McCandlish et al. 2018, appendix A, for the noise.
+
+The model is left as it was: nothing of it is in training mode meanwhile, no buffer and no `.grad`
+is touched, and a weight that is tied to another one is differentiated in its own place alone, as
+that is where an adapter acts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from noisewise.adapters.layers import as_matrix, base_of, is_quantised, lora_layers, targets
+from noisewise.scaling import unbiased_moments
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """Signal and noise in the gradient of one layer, or of all.
+
+    Attributes:
+        squared_norm: |G|^2 of the mean gradient, signal and noise together.
+        g2: |g|^2 of the true gradient, unbiased; may come out negative.
+        trace_sigma: tr Sigma, the noise of one sample's gradient.
+        num_samples: samples behind the mean.
+    """
+
+    squared_norm: float
+    g2: float
+    trace_sigma: float
+    num_samples: int
+
+    @property
+    def signal(self) -> float:
+        """Share of |G|^2 that is signal, in [0, 1]; below 1/2 the gradient is mostly noise."""
+        return min(1.0, max(0.0, self.g2 / self.squared_norm)) if self.squared_norm else 0.0
+
+    @property
+    def noise_scale(self) -> float:
+        """Samples at which signal and noise are equal, tr Sigma / |g|^2; inf without signal."""
+        return self.trace_sigma / self.g2 if self.g2 > 0 else float("inf")
+
+
+class Gradients(Mapping[str, Tensor]):
+    """Full gradients by layer, float32 matrices [m, n] (see `layers`), on the CPU if offloaded.
+
+    Attributes:
+        num_samples: samples behind them, of all ranks.
+        num_batches: batches behind them, of all ranks.
+        noise: of each layer; empty where there was a single batch, which shows none.
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> net, config = nn.Sequential(nn.Linear(3, 2)), LoraConfig(target_modules=["0"])
+        >>> x = torch.randn(4, 8, 3)
+        >>> grads = gradients(net, config, x, lambda model, batch: model(batch).sum(1).mean())
+        >>> bool(torch.allclose(grads["0"][0], x.mean((0, 1)))), grads.num_samples
+        (True, 32)
+    """
+
+    def __init__(
+        self,
+        matrices: dict[str, Tensor],
+        num_samples: int,
+        num_batches: int,
+        noise: dict[str, LayerNoise],
+    ) -> None:
+        """Hold what `gradients` found."""
+        self._matrices = matrices
+        self.num_samples, self.num_batches, self.noise = num_samples, num_batches, noise
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._matrices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._matrices)
+
+    def __len__(self) -> int:
+        return len(self._matrices)
+
+    def __repr__(self) -> str:
+        return f"Gradients({len(self)} layers, {self.num_samples} samples)"
+
+    @property
+    def total(self) -> LayerNoise | None:
+        """Signal and noise of all layers together; None where there was a single batch."""
+        if not self.noise:
+            return None
+        parts = list(self.noise.values())
+        return LayerNoise(
+            sum(p.squared_norm for p in parts),
+            sum(p.g2 for p in parts),
+            sum(p.trace_sigma for p in parts),
+            self.num_samples,
+        )
+
+    def noisy(self, least_signal: float = 0.5) -> list[str]:
+        """Layers whose gradient holds less signal than this share: give more samples, or batches.
+
+        Example:
+            >>> LayerNoise(4.0, 1.0, 96.0, 32).signal
+            0.25
+        """
+        return [name for name, noise in self.noise.items() if noise.signal < least_signal]
+
+
+def gradients(
+    model: nn.Module,
+    config: LoraConfig,
+    batches: Iterable[Any],
+    loss: Loss,
+    *,
+    offload: str | torch.device | None = "cpu",
+    size: Callable[[Any], int] | None = None,
+    process_group: torch.distributed.ProcessGroup | None = None,
+) -> Gradients:
+    """Return the full gradient of each layer that `config` adapts: the mean over all samples.
+
+    ``G = sum_i b_i g_i / sum_i b_i``, g_i the gradient of batch i with b_i samples, computed in
+    eval mode. A layer's gradient leaves the device as soon as it is whole, and one layer's lives
+    there at a time. Where torch.distributed runs several ranks, each gives its own batches and all
+    get the mean.
+
+    Args:
+        model: not yet adapted; float weights (of a 4 or 8 bit model, take a float copy of it).
+        config: PEFT's LoraConfig; only its target modules matter.
+        batches: anything `loss` takes; two or more show the noise as well.
+        loss: ``loss(model, batch) -> scalar``, a mean over the batch's samples.
+        offload: where the sums are kept; None: where the weights are.
+        size: samples in a batch; None: length of the first dimension of the first tensor in it.
+        process_group: ranks that are averaged over; None: all there are.
+
+    Raises:
+        ValueError: if a layer cannot be adapted or is quantised, if its gradient is missing, zero
+            or not finite, if there are no batches, or the loss is no scalar.
+
+    Source: Wang et al. 2024 (LoRA-GA), section 3.4.
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> net = nn.Linear(2, 2)
+        >>> wrapped = nn.Sequential(net)
+        >>> batches = [torch.ones(1, 2), torch.ones(1, 2)]
+        >>> config = LoraConfig(target_modules=["0"])
+        >>> g = gradients(wrapped, config, batches, lambda m, b: m(b).sum())
+        >>> g["0"].tolist(), g.noise["0"].trace_sigma
+        ([[1.0, 1.0], [1.0, 1.0]], 0.0)
+    """
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        model = model.module
+    found = targets(model, config)
+    return collect(model, found, batches, loss, offload, size, process_group)
+
+
+def gradients_inside(
+    peft_model: PeftModel, batches: Iterable[Any], loss: Loss, adapter: str | None = None
+) -> Gradients:
+    """Full gradients of the adapted layers of a PeftModel at its present weights ``W + c B A``.
+
+    The gradient with respect to the frozen W is that with respect to the sum.
+
+    Raises:
+        ValueError: as `gradients`.
+    """
+    layers = {name: base_of(layer) for name, layer in lora_layers(peft_model, adapter).items()}
+    return collect(peft_model, layers, batches, loss, "cpu", None, None)
+
+
+def collect(
+    model: nn.Module,
+    found: Mapping[str, nn.Module],
+    batches: Iterable[Any],
+    loss: Loss,
+    offload: str | torch.device | None,
+    size: Callable[[Any], int] | None,
+    process_group: torch.distributed.ProcessGroup | None,
+) -> Gradients:
+    """Collect the gradients of chosen layers; see `gradients`, which chooses them."""
+    for name, module in found.items():
+        if is_quantised(module):
+            raise ValueError(
+                f"{name} is quantised and has no gradient: take the gradients of a float copy of "
+                "the model; the start that leaves the weights alone then fits the quantised one"
+            )
+    sums = _Sums(found, offload)
+    with _undisturbed(model), _fresh_leaves(model, found) as leaves:
+        hooks = [
+            leaf.register_post_accumulate_grad_hook(sums.taker(name))
+            for name, leaf in leaves.items()
+        ]
+        try:
+            for batch in batches:
+                sums.begin(_samples(batch) if size is None else size(batch))
+                _scalar(loss(model, batch)).backward()
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return sums.result(process_group)
+
+
+class _Sums:
+    """Running sums of b_i g_i and of b_i |g_i|^2, taken layer by layer as the gradients arrive."""
+
+    def __init__(self, found: Mapping[str, nn.Module], offload: str | torch.device | None) -> None:
+        self._found, self._offload = found, offload
+        self._sums: dict[str, Tensor] = {}
+        self._squares: dict[str, float] = dict.fromkeys(found, 0.0)
+        self._now, self._samples, self._batches = 0, 0, 0
+        self._seen: set[str] = set()
+
+    def begin(self, samples: int) -> None:
+        """Count a batch."""
+        if samples < 1:
+            raise ValueError("a batch holds no samples; give batches of one or more")
+        self._now, self._seen = samples, set()
+        self._samples += samples
+        self._batches += 1
+
+    def taker(self, name: str) -> Callable[[Tensor], None]:
+        """What is called with a weight when its gradient is whole."""
+
+        def take(weight: Tensor) -> None:
+            assert weight.grad is not None
+            if name in self._seen:
+                raise ValueError(
+                    f"{name} is used twice under re-entrant checkpointing; set use_reentrant=False"
+                )
+            self._seen.add(name)
+            gradient = weight.grad.to_dense() if weight.grad.is_sparse else weight.grad
+            weight.grad = None
+            matrix = as_matrix(self._found[name], gradient).float()
+            self._squares[name] += self._now * float(matrix.double().square().sum())
+            share = (matrix * self._now).to(self._offload or matrix.device)
+            if name in self._sums:
+                self._sums[name] += share
+            else:
+                self._sums[name] = share.contiguous()
+
+        return take
+
+    def result(self, group: torch.distributed.ProcessGroup | None) -> Gradients:
+        """The means, once they have been looked at."""
+        samples, batches, squares = self._samples, self._batches, self._squares
+        if _ranks(group) > 1:
+            samples, batches, squares = self._all_ranks(group)
+        if not batches:
+            raise ValueError("there are no batches; give one or more")
+        means, noise = {}, {}
+        for name in self._found:
+            if name not in self._sums:
+                raise ValueError(
+                    f"the loss does not reach {name}: its gradient is None; take it out of "
+                    "target_modules, or use a loss that goes through it"
+                )
+            mean = means[name] = self._sums.pop(name) / samples
+            square = float(mean.double().square().sum())
+            _check(name, square)
+            if batches > 1:
+                noise[name] = _noise(square, squares[name], batches, samples)
+        return Gradients(means, samples, batches, noise)
+
+    def _all_ranks(
+        self, group: torch.distributed.ProcessGroup | None
+    ) -> tuple[int, int, dict[str, float]]:
+        """Add up the sums of all ranks; every rank calls this, with the same layers."""
+        import torch.distributed as dist
+
+        backend = dist.get_backend(group)
+        device = "cuda" if "nccl" in str(backend) else "cpu"
+        names = list(self._found)
+        numbers = torch.tensor(
+            [self._samples, self._batches, *(self._squares[name] for name in names)],
+            dtype=torch.float64,
+            device=device,
+        )
+        dist.all_reduce(numbers, group=group)
+        for name, module in self._found.items():
+            weight = as_matrix(module, cast(Tensor, module.weight))
+            kept = self._sums.get(name)
+            total = torch.zeros(weight.shape) if kept is None else kept
+            shared = total.to(device)
+            dist.all_reduce(shared, group=group)
+            self._sums[name] = shared.to(total.device)
+        samples, batches, *squares = numbers.tolist()
+        return round(samples), round(batches), dict(zip(names, squares, strict=True))
+
+
+def _ranks(group: torch.distributed.ProcessGroup | None) -> int:
+    import torch.distributed as dist
+
+    return dist.get_world_size(group) if dist.is_available() and dist.is_initialized() else 1
+
+
+def _check(name: str, square: float) -> None:
+    if square == 0:
+        raise ValueError(
+            f"the gradient of {name} is zero: a start cannot be made of it; take it out of "
+            "target_modules, or use data and a loss that move it"
+        )
+    if not square < float("inf"):  # NaN too
+        raise ValueError(
+            f"the gradient of {name} is not finite: look at the loss, or compute in float32"
+        )
+
+
+def _noise(square: float, weighted_squares: float, batches: int, samples: int) -> LayerNoise:
+    """Unbiased |g|^2 and tr Sigma from sum_i b_i |g_i|^2 and |G|^2, with n batches."""
+    numbers = torch.tensor([weighted_squares, square], dtype=torch.float64)
+    g2, trace = unbiased_moments(numbers[0], numbers[1], batches, samples)
+    return LayerNoise(square, float(g2), float(trace), samples)
+
+
+def _samples(batch: object) -> int:
+    """Length of the first dimension of the first tensor; 1 where there is none."""
+    from torch.utils._pytree import tree_leaves
+
+    for leaf in tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch):
+        if isinstance(leaf, Tensor) and leaf.ndim:
+            return len(leaf)
+    return 1
+
+
+def _scalar(value: object) -> Tensor:
+    if not isinstance(value, Tensor) or value.ndim or not value.requires_grad:
+        raise ValueError(
+            "loss(model, batch) must return a scalar tensor that depends on the weights"
+        )
+    return value
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no gradients for others; modes, buffers and flags are put back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    model.eval()
+    for parameter, _ in flags:
+        parameter.requires_grad_(False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+
+@contextmanager
+def _fresh_leaves(
+    model: nn.Module, found: Mapping[str, nn.Module]
+) -> Iterator[dict[str, nn.Parameter]]:
+    """Put a leaf of its own over each target's weight, of the same storage; taken away again."""
+    before = {name: module._parameters["weight"] for name, module in found.items()}
+    leaves = {}
+    try:
+        for name, module in found.items():
+            weight = before[name]
+            assert weight is not None
+            leaves[name] = nn.Parameter(weight.detach(), requires_grad=True)
+            module._parameters["weight"] = leaves[name]
+        yield leaves
+    finally:
+        for name, module in found.items():
+            module._parameters["weight"] = before[name]

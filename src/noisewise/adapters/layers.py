@@ -1,0 +1,312 @@
+"""Weights as matrices: one view of every layer that can be adapted, and PEFT's factors in it.
+
+An adapted layer computes with ``W + c B A``. Here W is always the matrix [m, n] from inputs to
+outputs, whatever the layer keeps:
+
+| layer          | its weight     | W                       | A of PEFT      | B of PEFT |
+|----------------|----------------|-------------------------|----------------|-----------|
+| Linear         | [m, n]         | as it is                | [r, n]         | [m, r]    |
+| Conv1D (GPT-2) | [n, m]         | transposed              | [r, n]         | [m, r]    |
+| Conv1d, 2d, 3d | [m, i, k, ...] | [m, i k ...], flattened | [r, i, k, ...] | [m, r, 1] |
+| Embedding      | [tokens, m]    | transposed, n = tokens  | [r, tokens]    | [m, r]    |
+
+For a convolution the flattening is exact: A is a convolution of the same kernel and stride, B one
+of 1 x 1, so that their composition is the convolution with the product's kernel.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from peft.tuners.lora import LoraLayer
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+KINDS = "Linear, Conv1D, Conv1d, Conv2d, Conv3d and Embedding"
+
+
+def need_peft() -> None:
+    """Say which extra is missing, if it is.
+
+    Raises:
+        ValueError: where PEFT is not installed.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            "noisewise.adapters needs PEFT, which is not installed: pip install noisewise[adapters]"
+        ) from error
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a layer keeps its weight as [inputs, outputs]: GPT-2's Conv1D, and embeddings.
+
+    Example:
+        >>> is_transposed(nn.Linear(2, 3)), is_transposed(nn.Embedding(2, 3))
+        (False, True)
+    """
+    return isinstance(module, nn.Embedding) or type(module).__name__ == "Conv1D"
+
+
+def is_supported(module: nn.Module) -> bool:
+    """Whether a layer is of a kind that can be adapted here."""
+    kinds = (nn.Linear, nn.Embedding, *_CONVOLUTIONS)
+    return isinstance(module, kinds) or type(module).__name__ == "Conv1D"
+
+
+def as_matrix(module: nn.Module, weight: Tensor) -> Tensor:
+    """View a tensor of the shape of a layer's weight as the matrix [m, n]; no copy is made.
+
+    Example:
+        >>> as_matrix(nn.Conv2d(3, 5, 2), torch.zeros(5, 3, 2, 2)).shape
+        torch.Size([5, 12])
+    """
+    return weight.mT if is_transposed(module) else weight.flatten(1)
+
+
+def from_matrix(module: nn.Module, matrix: Tensor, shape: torch.Size) -> Tensor:
+    """Undo `as_matrix`: the matrix [m, n] in the layer's own shape.
+
+    Example:
+        >>> layer = nn.Embedding(7, 2)
+        >>> matrix = as_matrix(layer, layer.weight)
+        >>> bool((from_matrix(layer, matrix, layer.weight.shape) == layer.weight).all())
+        True
+    """
+    return matrix.mT.reshape(shape) if is_transposed(module) else matrix.reshape(shape)
+
+
+def complaint(name: str, module: nn.Module) -> str | None:
+    """Why a layer cannot be adapted, in one sentence; None where it can.
+
+    PEFT's convolution adapters know neither dilation nor padding modes (it computes on, silently
+    wrong), and cannot merge groups; layers inside `nn.MultiheadAttention` are never called, so
+    that an adapter there would do nothing.
+
+    Example:
+        >>> print(complaint("down", nn.Conv2d(4, 4, 3, dilation=2)))
+        down has dilation (2, 2), which PEFT's adapters leave out: take it out of target_modules
+    """
+    out = "take it out of target_modules"
+    if not is_supported(module):
+        return f"{name} is a {type(module).__name__}; adapters here are of {KINDS}: {out}"
+    if isinstance(module, _CONVOLUTIONS):
+        if any(d != 1 for d in module.dilation):
+            return f"{name} has dilation {module.dilation}, which PEFT's adapters leave out: {out}"
+        if module.padding_mode != "zeros":
+            mode = module.padding_mode
+            return f"{name} has {mode} padding, which PEFT's adapters replace by zeros: {out}"
+        if module.groups > 1:
+            return f"{name} has {module.groups} groups, which PEFT cannot merge: {out}"
+    if type(module).__name__ == "NonDynamicallyQuantizableLinear":
+        return f"{name} stands in an nn.MultiheadAttention, which never calls it: {out}"
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return f"{name} renormalises its rows as it is called (max_norm): {out}"
+    if "weight" not in module._parameters:
+        return f"the weight of {name} is computed (a parametrisation): remove that first, or {out}"
+    return None
+
+
+def is_quantised(module: nn.Module) -> bool:
+    """Whether a layer's weight is kept as integers, as 4 and 8 bit layers do.
+
+    Example:
+        >>> is_quantised(nn.Linear(2, 2))
+        False
+    """
+    weight = module._parameters.get("weight")
+    floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    return weight is not None and weight.dtype not in floats
+
+
+def shared_with(model: nn.Module, module: nn.Module) -> list[str]:
+    """Names of other parameters that are the very weight of a layer (tied weights).
+
+    Example:
+        >>> a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+        >>> b.weight = a.weight
+        >>> shared_with(nn.Sequential(a, b), a)
+        ['1.weight']
+    """
+    own = module._parameters.get("weight")
+    return [
+        f"{name}.{key}" if name else key
+        for name, other in model.named_modules(remove_duplicate=False)
+        for key, value in other._parameters.items()
+        if value is own and value is not None and other is not module
+    ]
+
+
+def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
+    """Layers of a model that a PEFT configuration adapts, by name, as PEFT itself finds them.
+
+    Args:
+        model: not yet adapted.
+        config: PEFT's LoraConfig; target_modules may be names, a pattern, "all-linear", or None
+            where PEFT knows the architecture.
+
+    Raises:
+        ValueError: if there are none, or one cannot be adapted (`complaint`).
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> list(targets(net, LoraConfig(target_modules=["0", "2"])))
+        ['0', '2']
+    """
+    need_peft()
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    if any(hasattr(module, "lora_A") for module in model.modules()):
+        raise ValueError("the model has adapters already; give the model before get_peft_model")
+    chosen = _resolved(model, config)
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if name and bool(check_target_module_exists(chosen, name))
+    }
+    if not found:
+        raise ValueError(f"target_modules {config.target_modules!r} names no layer of this model")
+    for name, module in found.items():
+        trouble = complaint(name, module)
+        if trouble:
+            raise ValueError(trouble)
+    return found
+
+
+def _resolved(model: nn.Module, config: LoraConfig) -> LoraConfig:
+    """The configuration with its layers named, as PEFT does inside get_peft_model."""
+    from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
+
+    if config.target_parameters:
+        raise ValueError("target_parameters is not handled here; name layers by target_modules")
+    chosen = copy.deepcopy(config)
+    if chosen.target_modules is None:
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        if kind not in KNOWN:
+            raise ValueError("PEFT does not know this architecture: say which target_modules")
+        chosen.target_modules = set(KNOWN[kind])
+    return _maybe_include_all_linear_layers(chosen, model)
+
+
+def target_names(model: nn.Module, names: Iterable[str]) -> list[str] | str:
+    """Write target_modules that mean these layers and no others.
+
+    PEFT reads a name as the end of a name as well; where that would take in more layers, a pattern.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1)))
+        >>> target_names(net, ["1.0"]), target_names(net, ["0"])
+        (['1.0'], '(?:0)')
+    """
+    chosen = sorted(names)
+    endings = tuple(f".{name}" for name in chosen)
+    others = (key for key, _ in model.named_modules() if key not in set(chosen))
+    if not any(key.endswith(endings) for key in others):
+        return chosen
+    return f"(?:{'|'.join(re.escape(name) for name in chosen)})"
+
+
+def rank_and_scaling(config: LoraConfig, name: str) -> tuple[int, float]:
+    """Rank r and factor c of one layer: alpha / r, or alpha / sqrt(r) for rsLoRA; with patterns.
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> rank_and_scaling(LoraConfig(r=4, lora_alpha=8, use_rslora=True), "layer")
+        (4, 4.0)
+    """
+    from peft.utils.other import get_pattern_key
+
+    rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern.keys(), name), config.r)
+    alpha = config.alpha_pattern.get(
+        get_pattern_key(config.alpha_pattern.keys(), name), config.lora_alpha
+    )
+    return rank, alpha / (math.sqrt(rank) if config.use_rslora else rank)
+
+
+# ------------------------------------------------------------------------ layers of a PeftModel
+
+
+def lora_layers(peft_model: PeftModel, adapter: str | None = None) -> dict[str, LoraLayer]:
+    """Adapted layers of a PeftModel by the name that they have in the base model.
+
+    Args:
+        peft_model: as get_peft_model returns it.
+        adapter: name; None: the active one.
+
+    Raises:
+        ValueError: if it is no PeftModel with such an adapter.
+    """
+    name = active_adapter(peft_model, adapter)
+    base = peft_model.base_model.model
+    return {
+        key: module
+        for key, module in base.named_modules()
+        if hasattr(module, "lora_A")
+        and (name in module.lora_A or name in getattr(module, "lora_embedding_A", {}))
+    }
+
+
+def active_adapter(peft_model: PeftModel, adapter: str | None = None) -> str:
+    """Name of an adapter that is there: the one asked for, or the one that is active.
+
+    Raises:
+        ValueError: if it is no PeftModel, has no such adapter, or several are active at once.
+    """
+    known = getattr(peft_model, "peft_config", None)
+    if not known or not hasattr(peft_model, "base_model"):
+        raise ValueError("this is no PeftModel; make one by get_peft_model, or a start of ours")
+    name = peft_model.active_adapter if adapter is None else adapter
+    if not isinstance(name, str):
+        raise ValueError(f"several adapters are active ({', '.join(name)}); name one")
+    if name not in known:
+        raise ValueError(f"there is no adapter {name!r}; there are {', '.join(known)}")
+    return name
+
+
+def base_of(layer: LoraLayer) -> nn.Module:
+    """The layer that an adapted layer wraps."""
+    return layer.get_base_layer()
+
+
+def factor_parameters(layer: LoraLayer, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
+    """PEFT's own parameters (A, B) of one adapted layer, in the shapes that it keeps."""
+    if isinstance(base_of(layer), nn.Embedding):
+        return layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]
+    a, b = layer.lora_A[adapter], layer.lora_B[adapter]
+    return getattr(a, "weight", a), getattr(b, "weight", b)
+
+
+def factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
+    """A [r, n] and B [m, r] of one adapted layer as matrices, views of PEFT's parameters."""
+    a, b = factor_parameters(layer, adapter)
+    return a.detach().flatten(1), b.detach().flatten(1)
+
+
+@torch.no_grad()
+def set_factors(layer: LoraLayer, adapter: str, a: Tensor, b: Tensor) -> None:
+    """Write A [r, n] and B [m, r] into one adapted layer."""
+    for parameter, value in zip(factor_parameters(layer, adapter), (a, b), strict=True):
+        parameter.copy_(value.reshape(parameter.shape))
+
+
+def kind_of(peft_model: PeftModel, adapter: str | None = None) -> str:
+    """What an adapter is: "lora", "adalora", "dora", or PEFT's name of another variant."""
+    config: Any = peft_model.peft_config[active_adapter(peft_model, adapter)]
+    kind = str(getattr(config.peft_type, "value", config.peft_type)).lower()
+    if kind != "lora":
+        return kind
+    if config.use_dora:
+        return "dora"
+    others = ("kasa_config", "velora_config", "monteclora_config", "arrow_config", "use_bdlora")
+    return next((o for o in (*others, "alora_invocation_tokens") if getattr(config, o, None)), kind)

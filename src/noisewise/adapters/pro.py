@@ -1,0 +1,158 @@
+"""LoRA-Pro: the gradients of A and B rewritten so that the step of W is nearest to the full one.
+
+Papers: Wang et al. 2024, "LoRA-Pro: are low-rank adapters properly optimized?", theorems 2.1 and
+2.2; Su 2024, kexue.fm/archives/10266, for its cheap form: the rewritten gradients go to an ordinary
+optimiser, whose moments stay as small as the factors.
+
+With ``W + c B A``, ``g_A = c B^T G`` and ``g_B = c G A^T``, and P_B, P_A the projections onto the
+columns of B and the rows of A:
+
+    H_A = (B^T B)^+ g_A / c^2 + X A,    H_B = (I - P_B) g_B (A A^T)^+ / c^2 - B X,
+
+    c (H_B A + B H_A) = P_B G + (I - P_B) G P_A,    which leaves exactly  (I - P_B) G (I - P_A),
+
+for every X; the one that keeps H nearest to g solves
+``B^T B X + X A A^T = -(B^T B)^+ g_A A^T / c^2``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from noisewise.adapters.layers import active_adapter, factor_parameters, kind_of, lora_layers
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+DAMPING = 0.05  # share of A's length below which a direction of B is held for not grown yet
+
+
+def lora_pro(
+    optimizer: torch.optim.Optimizer,
+    peft_model: PeftModel,
+    *,
+    damping: float = DAMPING,
+    adapter: str | None = None,
+) -> RemovableHandle:
+    """Rewrite the gradients of A and B before every step of any optimiser (LoRA-Pro).
+
+    Clip and unscale before `optimizer.step()`, as usual. Its moments are those of the factors;
+    the authors' own form keeps moments as large as W.
+
+    Args:
+        optimizer: holds the adapter's parameters.
+        peft_model: LoRA or rsLoRA, of any start.
+        damping: added to the singular values inside the inverses, in units of the longest row of
+            A or column of B. While B is nearly 0 its inverse is nearly infinite, and a
+            step along it leaves what a first-order argument covers. 0: the theorem to the letter.
+        adapter: its name; None: the active one.
+
+    Returns:
+        A handle; ``.remove()`` ends the rewriting.
+
+    Raises:
+        ValueError: for DoRA and AdaLoRA, whose step is another function; for an optimiser that does
+            not hold the factors, or is given a closure (it computes gradients after this).
+
+    Source: Wang et al. 2024 (LoRA-Pro), theorems 2.1, 2.2; Su 2024, archives/10266.
+
+    Example:
+        >>> from peft import LoraConfig, get_peft_model
+        >>> config = LoraConfig(target_modules=["0"])
+        >>> net = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 3)), config)
+        >>> optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+        >>> handle = lora_pro(optimizer, net)
+        >>> net(torch.ones(2, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> handle.remove()
+    """
+    name = active_adapter(peft_model, adapter)
+    kind = kind_of(peft_model, name)
+    if kind != "lora":
+        raise ValueError(f"LoRA-Pro is of plain LoRA: {kind} steps in another way; leave it out")
+    if not 0 <= damping < 1:
+        raise ValueError(f"damping {damping:g} is no share; use 0 up to 1, by default {DAMPING:g}")
+    layers = lora_layers(peft_model, name)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for key, layer in layers.items():
+        if not all(id(p) in held for p in factor_parameters(layer, name)):
+            raise ValueError(f"the optimiser does not hold the factors of {key}")
+
+    def rewrite(_: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ANN401
+        if any(value is not None for value in (*args[1:], *kwargs.values())):
+            raise ValueError("LoRA-Pro rewrites gradients before a step; give step() no closure")
+        for layer in layers.values():
+            a, b = factor_parameters(layer, name)
+            if a.grad is None or b.grad is None:
+                continue
+            h_a, h_b = rewritten(
+                a.detach().flatten(1).float(),
+                b.detach().flatten(1).float(),
+                a.grad.flatten(1).float(),
+                b.grad.flatten(1).float(),
+                float(layer.scaling[name]),
+                damping,
+            )
+            a.grad.copy_(h_a.reshape(a.shape))
+            b.grad.copy_(h_b.reshape(b.shape))
+
+    return optimizer.register_step_pre_hook(rewrite)
+
+
+@torch.no_grad()
+def rewritten(
+    a: Tensor, b: Tensor, g_a: Tensor, g_b: Tensor, c: float, damping: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Return H_A [r, n] and H_B [m, r] from A, B and their gradients; see the top of this file.
+
+    Rank-deficient factors (B = 0 at the start) are met by pseudo-inverses, for which the identity
+    holds as well. Computed in float64.
+
+    Args:
+        a: A [r, n].
+        b: B [m, r].
+        g_a: gradient of A.
+        g_b: gradient of B.
+        c: factor of B A.
+        damping: see `lora_pro`.
+
+    Example:
+        >>> a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [2.0]])
+        >>> g = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> h_a, h_b = rewritten(a, b, b.T @ g, g @ a.T, 1.0)
+        >>> (g - (h_b @ a + b @ h_a)).round(decimals=5).abs().tolist()  # what neither reaches
+        [[0.0, 2.0], [0.0, 0.0]]
+    """
+    dtype = a.dtype
+    a, b, g_a, g_b = a.double(), b.double(), g_a.double(), g_b.double()
+    values_a, vectors_a = torch.linalg.eigh(a @ a.mT)
+    values_b, vectors_b = torch.linalg.eigh(b.mT @ b)
+    floor = (damping * max(float(values_a[-1]), float(values_b[-1])) ** 0.5) ** 2
+    inverse_a = _inverse(values_a, vectors_a, floor)
+    inverse_b = _inverse(values_b, vectors_b, floor)
+    along_b = inverse_b @ g_a / c**2  # B+ G / c
+    projection = b @ (_inverse(values_b, vectors_b, 0.0) @ (b.mT @ g_b))
+    beside_b = (g_b - projection) @ inverse_a / c**2
+    x = _sylvester(values_b, vectors_b, values_a, vectors_a, -along_b @ a.mT)
+    return (along_b + x @ a).to(dtype), (beside_b - b @ x).to(dtype)
+
+
+def _inverse(values: Tensor, vectors: Tensor, floor: float) -> Tensor:
+    """Pseudo-inverse of a symmetric matrix, with `floor` added to its eigenvalues."""
+    alive = values > 1e-12 * values[-1].clamp_min(1e-300)
+    inverted = torch.where(alive, 1 / (values + floor).clamp_min(1e-300), 0.0)
+    return vectors * inverted @ vectors.mT
+
+
+def _sylvester(
+    values_b: Tensor, vectors_b: Tensor, values_a: Tensor, vectors_a: Tensor, right: Tensor
+) -> Tensor:
+    """X of ``B^T B X + X A A^T = right``, both symmetric and given by their eigenvectors."""
+    sums = values_b.clamp_min(0)[:, None] + values_a.clamp_min(0)[None, :]
+    inside = vectors_b.mT @ right @ vectors_a
+    solved = torch.where(sums > 1e-12 * sums.max(), inside / sums.clamp_min(1e-300), 0.0)
+    return vectors_b @ solved @ vectors_a.mT

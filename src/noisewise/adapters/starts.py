@@ -1,0 +1,302 @@
+"""Starts on a model: a PeftModel whose first steps follow full fine-tuning.
+
+Papers: Wang, Yu and Li 2024 (LoRA-GA); Meng, Wang and Zhang 2024 (PiSSA); Zhang et al. 2025
+(LoRA-One). The factors are found in `solutions`; here PEFT makes its layers, and gets them.
+
+Everything that can be refused is refused before the model is touched. PEFT's configuration keeps
+``init_lora_weights=True``, so that every PEFT loads what is saved later.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from noisewise.adapters.difference import remember_start
+from noisewise.adapters.layers import (
+    as_matrix,
+    base_of,
+    factors,
+    from_matrix,
+    is_quantised,
+    lora_layers,
+    rank_and_scaling,
+    set_factors,
+    shared_with,
+    targets,
+)
+from noisewise.adapters.saving import save_through_us
+from noisewise.adapters.solutions import (
+    Answer,
+    Scale,
+    Split,
+    Start,
+    lora_ga_start,
+    lora_one_start,
+    pissa_start,
+)
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from peft.tuners.lora import LoraLayer
+
+Make = Callable[[str, nn.Module, int, float], Start]  # name, layer, rank, scaling
+
+
+def lora_ga(
+    model: nn.Module,
+    config: LoraConfig,
+    grads: Mapping[str, Tensor],
+    *,
+    mutate_base: bool = False,
+    scale: Scale = "stable",
+    gamma: float = 16.0,
+    split: Split = "ArB2r",
+    answer: Answer = "gradient",
+    generator: torch.Generator | None = None,
+    adapter: str = "default",
+) -> PeftModel:
+    """Adapt a model so that its first step is the best that a step of its rank can be (LoRA-GA).
+
+    By default ``A = s V_r^T``, ``B = 0``: the best step of rank r, and the weights stay as they
+    are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base
+    it is the paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W;
+    save such a model by `save` (its own save_pretrained is sent there). The function of the model
+    stays as it was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A``.
+
+    Args:
+        model: it is changed in place, as by PEFT's get_peft_model.
+        config: PEFT's LoraConfig: rank, alpha, targets, patterns, use_rslora, use_dora.
+        grads: full gradients by layer, matrices [m, n], as `gradients` returns them.
+        mutate_base: the paper's form.
+        scale: lengths of the factors: stable, gd, unit or adam, see `lora_ga_start`.
+        gamma: of "stable".
+        split: of the 2r singular vectors, with mutate_base.
+        answer: which step is followed: SGD's "gradient"; or Adam's, by "sign" or "solve".
+        generator: of a random split and of factorisations of large matrices.
+        adapter: its name.
+
+    Raises:
+        ValueError: if a gradient is missing or zero, a rank does not fit, or mutate_base is asked
+            of quantised or tied weights, or together with DoRA or lora_bias.
+
+    Source: Wang et al. 2024, section 3; the default is their theorem 3.1 with B0 = 0.
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> from noisewise.adapters import gradients
+        >>> net, config = nn.Sequential(nn.Linear(8, 6)), LoraConfig(r=2, target_modules=["0"])
+        >>> x, loss = torch.randn(3, 16, 8), lambda model, batch: model(batch).square().mean()
+        >>> before = net(x[0]).detach()
+        >>> adapted = lora_ga(net, config, gradients(net, config, x, loss))
+        >>> bool(torch.allclose(adapted(x[0]), before))
+        True
+    """
+
+    def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
+        try:
+            return lora_ga_start(
+                _gradient(grads, name),
+                rank,
+                c,
+                mutate_base=mutate_base,
+                scale=scale,
+                gamma=gamma,
+                split=split,
+                answer=answer,
+                generator=generator,
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    return _adapted(model, config, make, mutate_base, adapter)
+
+
+def pissa(
+    model: nn.Module,
+    config: LoraConfig,
+    *,
+    generator: torch.Generator | None = None,
+    adapter: str = "default",
+) -> PeftModel:
+    """Adapt a model by the principal part of its weights: ``c B A`` is W's best rank r (PiSSA).
+
+    PEFT has it for Linear alone; here it is for every kind of layer. The frozen weight is
+    ``W - c B A``: save by `save`.
+
+    Args:
+        model: it is changed in place.
+        config: PEFT's LoraConfig.
+        generator: of factorisations of large matrices.
+        adapter: its name.
+
+    Raises:
+        ValueError: for quantised or tied weights, DoRA, lora_bias, or a rank that does not fit.
+
+    Source: Meng et al. 2024.
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3))
+        >>> x = torch.randn(2, 3, 5, 5)
+        >>> before = net(x).detach()
+        >>> adapted = pissa(net, LoraConfig(r=2, target_modules=["0"]))
+        >>> bool(torch.allclose(adapted(x), before, atol=1e-5))
+        True
+    """
+
+    def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
+        weight = cast(Tensor, layer.weight).detach()
+        try:
+            return pissa_start(as_matrix(layer, weight), rank, c, generator)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    return _adapted(model, config, make, True, adapter)
+
+
+def lora_one(
+    model: nn.Module,
+    config: LoraConfig,
+    grads: Mapping[str, Tensor],
+    *,
+    gamma: float = 128.0,
+    generator: torch.Generator | None = None,
+    adapter: str = "default",
+) -> PeftModel:
+    """Adapt a model and take a first step of rank r against the gradient at once (LoRA-One).
+
+    The weights stay as they are; the function does not, as ``c B A`` is the step.
+
+    Args:
+        model: it is changed in place.
+        config: PEFT's LoraConfig.
+        grads: full gradients by layer, as `gradients` returns them.
+        gamma: the larger, the smaller the step.
+        generator: of factorisations of large matrices.
+        adapter: its name.
+
+    Raises:
+        ValueError: if a gradient is missing or a rank does not fit; with DoRA.
+
+    Source: Zhang et al. 2025 (LoRA-One).
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> from noisewise.adapters import gradients
+        >>> net, config = nn.Sequential(nn.Linear(8, 6)), LoraConfig(r=2, target_modules=["0"])
+        >>> x, loss = torch.randn(3, 16, 8), lambda model, batch: model(batch).square().mean()
+        >>> grads, before = gradients(net, config, x, loss), loss(net, x).item()
+        >>> loss(lora_one(net, config, grads), x).item() < before
+        True
+    """
+    if config.use_dora:
+        raise ValueError("LoRA-One starts with a step, and DoRA's magnitudes would undo it")
+
+    def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
+        try:
+            return lora_one_start(_gradient(grads, name), rank, gamma, generator)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+    return _adapted(model, config, make, False, adapter)
+
+
+def _gradient(grads: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in grads:
+        raise ValueError("there is no gradient of it; take the gradients with the same config")
+    return grads[name]
+
+
+def _adapted(
+    model: nn.Module, config: LoraConfig, make: Make, moves: bool, adapter: str
+) -> PeftModel:
+    """Let PEFT make its layers, then write the factors into them."""
+    found = targets(model, config)
+    _check_config(config, moves)
+    if moves:
+        _check_weights(model, found)
+    starts = {}
+    for name, layer in found.items():
+        starts[name] = make(name, layer, *rank_and_scaling(config, name))
+    _check_shapes(found, starts)
+    peft_model = wrapped(model, config, adapter)
+    for name, layer in lora_layers(peft_model, adapter).items():
+        start = starts[name]
+        set_factors(layer, adapter, start.a, start.b)
+        if start.moved:
+            _move(layer, adapter)
+    if moves:
+        save_through_us(peft_model)
+    return peft_model
+
+
+def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> PeftModel:
+    """PEFT's get_peft_model on a copy of the configuration, so that one serves many models."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # PEFT sets that flag right for each layer, and asks transformers by an old name.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        return cast("PeftModel", get_peft_model(model, copy.deepcopy(config), adapter))
+
+
+@torch.no_grad()
+def _move(layer: LoraLayer, adapter: str) -> None:
+    """Take c B A off the frozen weight, as PEFT will add it, and remember it."""
+    a, b = factors(layer, adapter)
+    a, b, c = a.float(), b.float(), layer.scaling[adapter]
+    module = base_of(layer)
+    weight = cast(Tensor, module.weight)
+    product = from_matrix(module, c * (b @ a), weight.shape)
+    weight.copy_((weight.float() - product).to(weight.dtype))
+    remember_start(layer, adapter, a, b)
+
+
+def _check_config(config: LoraConfig, moves: bool) -> None:
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    if kind != "LORA":
+        raise ValueError(f"a start is of LoRA; {kind} starts by itself, through get_peft_model")
+    if config.init_lora_weights is not True:
+        raise ValueError(
+            f"init_lora_weights={config.init_lora_weights!r} is a start of PEFT's own: leave it "
+            "True, or use get_peft_model"
+        )
+    if config.layer_replication:
+        raise ValueError("layer_replication changes the layers' names: replicate them before")
+    if moves and (config.use_dora or config.lora_bias):
+        raise ValueError(
+            "a start that moves the weights cannot be had with DoRA or lora_bias: use "
+            "mutate_base=False"
+        )
+
+
+def _check_weights(model: nn.Module, found: Mapping[str, nn.Module]) -> None:
+    for name, layer in found.items():
+        if is_quantised(layer):
+            raise ValueError(f"{name} is quantised, its weight cannot be moved: mutate_base=False")
+        others = shared_with(model, layer)
+        if others:
+            raise ValueError(
+                f"{name} shares its weight with {others[0]}, which would change too: use "
+                "mutate_base=False, or untie them"
+            )
+
+
+def _check_shapes(found: Mapping[str, nn.Module], starts: Mapping[str, Start]) -> None:
+    for name, layer in found.items():
+        if is_quantised(layer):  # packed; PEFT's layers know the true sizes, and copy_ checks them
+            continue
+        weight = as_matrix(layer, cast(Tensor, layer.weight))
+        start = starts[name]
+        if (start.b.shape[0], start.a.shape[1]) != tuple(weight.shape):
+            raise ValueError(
+                f"{name} is {tuple(weight.shape)} and its gradient "
+                f"{(start.b.shape[0], start.a.shape[1])}: take it from this model"
+            )

@@ -1,0 +1,91 @@
+"""An adapter out of two checkpoints."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from adapter_cases import CASES, Adapted
+
+peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
+# PEFT 0.21 asks transformers 5 by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+
+from noisewise.adapters import bound, extract, load, save  # noqa: E402
+from noisewise.adapters.layers import as_matrix  # noqa: E402
+
+
+def tuned(model: nn.Module, names: list[str], size: float = 0.2) -> Adapted:
+    """Every weight of the layers named, changed by a matrix of full rank."""
+    torch.manual_seed(7)
+    other: Any = copy.deepcopy(model)
+    for name, module in other.named_modules():
+        if name in names:
+            with torch.no_grad():
+                module.weight.add_(size * torch.randn_like(module.weight))
+    return other
+
+
+def test_each_layer_keeps_what_eckart_and_young_say(tmp_path: object) -> None:
+    model, _, _, names, output = vars(CASES["mixed"]()).values()
+    other = tuned(model, names)
+    found = extract(model, other, rank=3)
+    modules: dict[str, Any] = dict(model.named_modules())
+    others: dict[str, Any] = dict(other.named_modules())
+    for name in names:
+        old, new = (as_matrix(m[name], m[name].weight).detach() for m in (modules, others))
+        assert found.layers[name].residual == pytest.approx(bound(new - old, 3), abs=1e-3), name
+        layer = found.peft_model.base_model.model.get_submodule(name)
+        got = as_matrix(modules[name], layer.get_delta_weight("default").detach())
+        left = float((new - old - got).norm() / (new - old).norm())
+        assert left == pytest.approx(bound(new - old, 3), abs=1e-3), name
+    assert not torch.allclose(output(found.peft_model), output(model))
+    save(found.peft_model, tmp_path)  # pyrefly: ignore
+    back = load(copy.deepcopy(model), tmp_path)  # pyrefly: ignore
+    torch.testing.assert_close(output(back), output(found.peft_model), atol=1e-5, rtol=1e-4)
+
+
+def test_full_rank_gives_the_second_model() -> None:
+    model, _, _, names, output = vars(CASES["mixed"]()).values()
+    other = tuned(model, names)
+    found = extract(model, other, rank=64)
+    torch.testing.assert_close(output(found.peft_model), output(other), atol=1e-4, rtol=1e-4)
+    assert found.energy == pytest.approx(1.0)
+
+
+def test_energy_chooses_the_least_rank() -> None:
+    torch.manual_seed(0)
+    a = nn.Sequential(nn.Linear(40, 48, bias=False), nn.Linear(48, 40, bias=False))
+    b: Any = copy.deepcopy(a)
+    with torch.no_grad():
+        for layer, values in ((b[0], [3.0, 2.0, 1.0]), (b[1], [4.0] * 8)):
+            u, v = (torch.linalg.qr(torch.randn(n, len(values))).Q for n in layer.weight.shape)
+            layer.weight.add_(u * torch.tensor(values) @ v.T)
+    found = extract(a, b, energy=0.9)
+    assert found.layers["0"].rank == 2  # (9 + 4) / 14
+    assert found.layers["1"].rank == 8  # 7 / 8 is not enough
+    assert found.layers["0"].ranks_for["0.99"] == 3
+    assert all(layer.energy >= 0.9 for layer in found.layers.values())
+
+
+def test_what_no_adapter_holds_is_refused_or_listed() -> None:
+    a = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
+    b = tuned(a, ["0"])
+    with torch.no_grad():
+        b[0].bias.add_(1)
+        b[1].weight.add_(1)
+    with pytest.raises(ValueError, match=r"2 tensors changed .*: 0.bias, 1.weight"):
+        extract(a, b, rank=2)
+    assert extract(a, b, rank=2, ignore=True).left_out == ("0.bias", "1.weight")
+    with pytest.raises(ValueError, match="differ in 2 names"):
+        extract(a, nn.Sequential(nn.Linear(6, 6), nn.Tanh()), rank=2)
+    with pytest.raises(ValueError, match="differ in shapes"):
+        extract(a, nn.Sequential(nn.Linear(7, 6), nn.LayerNorm(6)), rank=2)
+    with pytest.raises(ValueError, match="the models are equal"):
+        extract(a, copy.deepcopy(a), rank=2)
+    with pytest.raises(ValueError, match="either rank or energy"):
+        extract(a, b)

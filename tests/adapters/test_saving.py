@@ -1,0 +1,252 @@
+"""Save, load and merge: what comes back on the clean base is what was trained."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from adapter_cases import CASES, Adapted
+
+peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
+# PEFT 0.21 asks transformers 5 by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+
+from noisewise.adapters import gradients, load, lora_ga, merge, pissa, save  # noqa: E402
+from noisewise.adapters.difference import truncated  # noqa: E402
+
+
+def disturbed(adapted: Adapted, size: float = 0.3) -> Adapted:
+    """What a training would do."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return adapted.eval()
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("start", ["kept", "moved"])
+def test_round_trip_on_the_clean_base(case: object, start: str, tmp_path: Path) -> None:
+    model, batches, loss, names, output = vars(case()).values()  # pyrefly: ignore
+    clean = copy.deepcopy(model).eval()
+    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=names)
+    grads = gradients(model, config, batches, loss)
+    config.exclude_modules = [name for name, g in grads.items() if min(g.shape) < 4]
+    adapted = disturbed(lora_ga(model, config, grads, mutate_base=start == "moved"))
+    with torch.no_grad():
+        wanted, untouched = output(adapted), output(clean)
+        saved = save(adapted, tmp_path)
+        assert set(saved.ranks.values()) == ({4} if start == "moved" else {2})
+        ours = output(load(copy.deepcopy(clean), tmp_path).eval())
+        theirs = output(peft.PeftModel.from_pretrained(copy.deepcopy(clean), str(tmp_path)).eval())
+        size = float((wanted - untouched).abs().max())
+        assert float((theirs - wanted).abs().max()) < 1e-4 * size
+        assert torch.equal(ours, theirs)
+        try:
+            merged = merge(adapted)
+        except ValueError as error:
+            assert "shares its weight" in str(error)  # noqa: PT017
+        else:
+            assert float((output(merged.eval()) - wanted).abs().max()) < 1e-4 * size
+
+
+def test_saved_plainly_a_moved_start_would_be_wrong_and_its_own_save_is_not(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 12))
+    clean, x = copy.deepcopy(net), torch.randn(5, 16)
+    adapted = disturbed(pissa(net, peft.LoraConfig(r=2, target_modules=["0"])), 0.01)
+    wanted = adapted(x).detach()
+    peft.PeftModel.save_pretrained(adapted, str(tmp_path / "plain"))  # around ours
+    adapted.save_pretrained(str(tmp_path / "own"))  # as a trainer calls it
+    wrong = peft.PeftModel.from_pretrained(copy.deepcopy(clean), str(tmp_path / "plain"))(x)
+    right = peft.PeftModel.from_pretrained(copy.deepcopy(clean), str(tmp_path / "own"))(x)
+    effect = float((wanted - clean(x).detach()).abs().max())
+    assert float((wrong.detach() - wanted).abs().max()) > effect
+    torch.testing.assert_close(right, wanted, atol=1e-5, rtol=1e-5)
+    # and so does the own save of a copy, which is another model
+    other = disturbed(copy.deepcopy(adapted), 0.1)
+    other.save_pretrained(str(tmp_path / "copy"))
+    again = peft.PeftModel.from_pretrained(copy.deepcopy(clean), str(tmp_path / "copy"))(x)
+    torch.testing.assert_close(again, other(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_fresh_process_with_peft_alone_reads_it(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4))
+    x = torch.randn(3, 8)
+    torch.save(net.state_dict(), tmp_path / "base.pt")
+    config = peft.LoraConfig(r=2, target_modules=["0", "2"])
+    grads = gradients(net, config, [x], lambda m, b: m(b).square().mean())
+    adapted = disturbed(lora_ga(net, config, grads, mutate_base=True))
+    save(adapted, tmp_path / "adapter")
+    torch.save((x, adapted(x).detach()), tmp_path / "wanted.pt")
+    code = f"""
+import sys, torch
+from torch import nn
+from peft import PeftModel
+net = nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4))
+net.load_state_dict(torch.load(r"{tmp_path}/base.pt"))
+x, wanted = torch.load(r"{tmp_path}/wanted.pt")
+torch.testing.assert_close(PeftModel.from_pretrained(net, r"{tmp_path}/adapter")(x), wanted)
+assert "noisewise" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_diffusers_loads_it_unmodified(tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    small = {
+        "sample_size": 8,
+        "in_channels": 2,
+        "out_channels": 2,
+        "layers_per_block": 1,
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": 6,
+        "attention_head_dim": 4,
+    }
+    net = diffusers.UNet2DConditionModel(**small).eval()
+    clean = copy.deepcopy(net)
+    inputs = (torch.randn(2, 2, 8, 8), torch.tensor([3, 4]), torch.randn(2, 5, 6))
+    config = peft.LoraConfig(r=2, lora_alpha=7, target_modules=["to_q", "to_k", "to_v", "conv1"])
+    grads = gradients(net, config, [inputs], lambda m, b: m(*b).sample.square().mean())
+    adapted = disturbed(lora_ga(net, config, grads, mutate_base=True))
+    save(adapted, tmp_path)
+    with torch.no_grad():
+        wanted = adapted(*inputs).sample
+        clean.load_lora_adapter(
+            str(tmp_path), weight_name="adapter_model.safetensors", prefix="base_model.model"
+        )
+        torch.testing.assert_close(clean(*inputs).sample, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_rank_asked_for_is_the_best_of_that_rank(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 12, bias=False))
+    clean = net.state_dict()["0.weight"].clone()
+    adapted = disturbed(pissa(net, peft.LoraConfig(r=3, target_modules=["0"])))
+    layer = adapted.base_model.model[0]
+    change = layer.get_base_layer().weight + layer.get_delta_weight("default") - clean
+    values = torch.linalg.svdvals(change.detach())
+    saved = save(adapted, tmp_path, rank=2)
+    assert saved.energy["0"] == pytest.approx(
+        float(values[:2].square().sum() / values.square().sum())
+    )
+    loaded: Any = load(nn.Sequential(nn.Linear(16, 12, bias=False)), tmp_path)
+    back = loaded.base_model.model[0]
+    error = float((back.get_delta_weight("default") - change).detach().norm())
+    assert error == pytest.approx(float(values[2:].norm()), rel=1e-3)
+    by_energy = save(adapted, tmp_path, energy=0.9)
+    assert 0.9 <= by_energy.energy["0"] <= 1
+    assert by_energy.ranks["0"] <= 6
+
+
+def test_layers_that_share_a_name_are_told_apart(tmp_path: Path) -> None:
+    """`0` is the end of `1.0` too: PEFT would adapt both."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 6), nn.Sequential(nn.Linear(6, 6)))
+    clean, x = copy.deepcopy(net), torch.randn(3, 6)
+    config = peft.LoraConfig(r=2, target_modules="0")  # a pattern
+    adapted = disturbed(peft.get_peft_model(net, config))
+    assert list(save(adapted, tmp_path).ranks) == ["0"]
+    back = peft.PeftModel.from_pretrained(clean, str(tmp_path))
+    torch.testing.assert_close(back(x), adapted(x))
+
+
+def test_adalora_becomes_a_plain_lora_without_its_dead_ranks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 12), nn.Conv1d(12, 4, 1))
+    clean, x = copy.deepcopy(net), torch.randn(12, 16)
+    config = peft.AdaLoraConfig(target_modules=["0"], init_r=4, target_r=2, total_step=10)
+    adapted = disturbed(peft.get_peft_model(net, config))
+    layer = adapted.base_model.model[0]
+    with torch.no_grad():
+        layer.lora_E["default"][1] = 0
+    wanted = adapted(x)
+    saved = save(adapted, tmp_path)
+    assert saved.ranks == {"0": 3}
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    back = peft.PeftModel.from_pretrained(clean, str(tmp_path))
+    torch.testing.assert_close(back(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_dora_is_saved_in_pefts_own_form(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6))
+    clean, x = copy.deepcopy(net), torch.randn(3, 8)
+    adapted = disturbed(
+        peft.get_peft_model(net, peft.LoraConfig(use_dora=True, r=2, target_modules=["0"]))
+    )
+    save(adapted, tmp_path)
+    torch.testing.assert_close(load(clean, tmp_path)(x), adapted(x))
+    with pytest.raises(ValueError, match="DoRA is no low-rank difference"):
+        save(adapted, tmp_path, rank=1)
+
+
+def test_modules_trained_in_full_go_along(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 12), nn.LayerNorm(12))
+    clean, x = copy.deepcopy(net), torch.randn(3, 16)
+    config = peft.LoraConfig(r=2, target_modules=["0"], modules_to_save=["1"])
+    adapted = disturbed(pissa(net, config))
+    save(adapted, tmp_path)
+    torch.testing.assert_close(load(clean, tmp_path)(x), adapted(x), atol=1e-5, rtol=1e-5)
+
+
+def test_merging_in_bfloat16_rounds_once() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 64, bias=False)).to(torch.bfloat16)
+    weight = net.state_dict()["0.weight"].float()
+    adapted = disturbed(peft.get_peft_model(net, peft.LoraConfig(r=4, target_modules=["0"])), 0.02)
+    layer = adapted.base_model.model[0]
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    exact = weight + layer.scaling["default"] * (b.float() @ a.float())
+    merged: Any = merge(adapted)
+    assert torch.equal(merged[0].weight, exact.to(torch.bfloat16))
+
+
+def test_truncation_is_eckart_and_youngs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(9, 5, generator=generator, dtype=torch.float64)
+    right = torch.randn(5, 7, generator=generator, dtype=torch.float64)
+    values = torch.linalg.svdvals(left @ right)
+    for rank in range(1, 6):
+        x, y, kept = truncated(left, right, rank, None)
+        assert float((left @ right - x @ y).norm()) == pytest.approx(
+            float(values[rank:].norm()), abs=1e-9
+        )
+        assert kept == pytest.approx(float(values[:rank].square().sum() / values.square().sum()))
+
+
+def test_what_cannot_be_saved_or_loaded_is_refused(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(8, 6))
+    theirs = peft.get_peft_model(
+        copy.deepcopy(net), peft.LoraConfig(r=2, target_modules=["0"], init_lora_weights="pissa")
+    )
+    with pytest.raises(ValueError, match="what it moved is not known"):
+        save(theirs, tmp_path)
+    plain = peft.get_peft_model(copy.deepcopy(net), peft.LoraConfig(r=2, target_modules=["0"]))
+    with pytest.raises(ValueError, match="rank or energy"):
+        save(plain, tmp_path, rank=1, energy=0.5)
+    with pytest.raises(ValueError, match="no share"):
+        save(plain, tmp_path, energy=1.5)
+    with pytest.raises(ValueError, match="no PeftModel"):
+        save(net, tmp_path)  # pyrefly: ignore
+    save(plain, tmp_path)
+    with pytest.raises(ValueError, match="does not fit this model"):
+        load(nn.Sequential(nn.Linear(9, 6)), tmp_path)
+    with pytest.raises(ValueError, match="does not fit this model"):
+        load(nn.Sequential(nn.Tanh()), tmp_path)

@@ -1,0 +1,262 @@
+"""Starts on real models: the function is kept, and the first step is the best of its rank."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from adapter_cases import CASES, SPECTRA, Adapted, Loss, linear_case, mean_loss, spectrum
+
+peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
+# PEFT 0.21 asks transformers 5 by a name that is going away.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+
+from noisewise.adapters import (  # noqa: E402
+    alignment,
+    bound,
+    gradients,
+    lora_ga,
+    lora_one,
+    pissa,
+    sgd_step,
+)
+from noisewise.adapters.layers import as_matrix, base_of, factor_parameters, factors, lora_layers  # noqa: E402
+
+R, ALPHA = 4, 8
+
+
+def config_for(names: list[str], **more: object) -> Adapted:
+    return peft.LoraConfig(r=R, lora_alpha=ALPHA, target_modules=names, **more)
+
+
+def gradient(parameter: torch.Tensor) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def first_step(adapted: Adapted, batches: list, loss: Loss) -> dict[str, torch.Tensor]:
+    """What an infinitesimal SGD step does to each weight, over lr, by autograd in PEFT's layers."""
+    adapted.eval()
+    adapted.zero_grad()
+    mean_loss(adapted, batches, loss).backward()
+    found = {}
+    for name, layer in lora_layers(adapted, "default").items():  # pyrefly: ignore
+        a, b = (p.detach().flatten(1).double() for p in factor_parameters(layer, "default"))
+        g_a, g_b = (gradient(p).flatten(1).double() for p in factor_parameters(layer, "default"))
+        found[name] = layer.scaling["default"] * (g_b @ a + b @ g_a)
+    return found
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("mutate", [False, True])
+def test_the_function_is_kept_and_the_first_step_is_the_formulas(
+    case: object, mutate: bool
+) -> None:
+    model, batches, loss, names, output = vars(case()).values()  # pyrefly: ignore
+    model.eval()
+    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=names)
+    grads = gradients(model, config, batches, loss)
+    with torch.no_grad():
+        before = output(model)
+    small = [name for name, g in grads.items() if min(g.shape) < 4]
+    if mutate and small:
+        with pytest.raises(ValueError, match="mutate_base=False"):
+            lora_ga(model, config, grads, mutate_base=True)
+        config.exclude_modules = small
+    adapted = lora_ga(model, config, grads, mutate_base=mutate, scale="gd")
+    adapted.eval()
+    with torch.no_grad():
+        after = output(adapted)
+    assert float((after - before).abs().max()) < 1e-6 * max(1.0, float(before.abs().max())) * 5
+    steps = first_step(adapted, batches, loss)
+    for name, layer in lora_layers(adapted, "default").items():
+        g = grads[name]
+        u, s, vh = torch.linalg.svd(g.double(), full_matrices=False)
+        k = 4 if mutate else 2
+        best = u[:, :k] * s[:k] @ vh[:k]
+        scale = float(best.norm())
+        assert float((steps[name] - best).norm()) < 1e-3 * scale, name
+        assert layer.scaling["default"] == 2.0
+
+
+@pytest.mark.parametrize("values", SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("loss_scale", [1.0, 100.0])
+def test_through_peft_the_bound_is_reached(values: list[float], loss_scale: float) -> None:
+    g = spectrum(24, 32, values)
+    net, batches, loss = linear_case(g, loss_scale)
+    config = config_for(["0"])
+    grads = gradients(net, config, batches, loss)
+    adapted = lora_ga(net, config, grads, mutate_base=True)
+    found = alignment(None, adapted, batches, loss).layers["0"]
+    assert found.step_rank == 2 * R
+    assert found.sgd.bound == pytest.approx(bound(g, 2 * R), abs=1e-5)
+    assert found.sgd.residual == pytest.approx(found.sgd.bound, abs=1e-3)
+    (step,) = first_step(adapted, batches, loss).values()
+    best = (step * g).sum() / step.square().sum()
+    residual = float((g - best * step).norm() / g.norm())
+    assert residual == pytest.approx(bound(g, 2 * R), abs=1e-4)
+
+
+def backward(net: nn.Module, batch: torch.Tensor, loss: Loss) -> None:
+    """What PEFT calls a training step."""
+    loss(net, batch).backward()
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # PEFT's way to count
+def test_pefts_own_start_misses_the_bound() -> None:
+    """PEFT 0.21 puts the singular values into B alone, so that its size follows the loss."""
+    loraga = pytest.importorskip("peft.tuners.lora.loraga")
+    g = spectrum(24, 32, SPECTRA["rank 2r"])
+    residuals, sizes = [], []
+    for loss_scale in (1.0, 100.0):
+        net, batches, loss = linear_case(g, loss_scale)
+        config = config_for(["0"], init_lora_weights="lora_ga", lora_ga_config=peft.LoraGAConfig())
+        step = partial(backward, net, batches[0], loss)
+        loraga.preprocess_loraga(net, config, step)
+        theirs = peft.get_peft_model(net, config)
+        (layer,) = lora_layers(theirs, "default").values()
+        a, b = factors(layer, "default")
+        residuals.append(alignment(None, theirs, batches, loss).layers["0"].sgd.residual)
+        sizes.append(float(b.norm() / a.norm()))
+    assert bound(g, 2 * R) < 1e-3
+    assert min(residuals) > 0.1
+    assert sizes[1] / sizes[0] == pytest.approx(100, rel=0.2)
+
+
+def test_rslora_and_patterns_are_heard() -> None:
+    net = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16))
+    batches = [torch.randn(8, 16) for _ in range(2)]
+    config = config_for(["0", "2"], use_rslora=True, rank_pattern={"2": 3}, alpha_pattern={"^0": 5})
+    grads = gradients(net, config, batches, lambda m, b: m(b).square().mean())
+    adapted = lora_ga(net, config, grads, scale="gd")
+    layers = lora_layers(adapted, "default")
+    assert [layer.r["default"] for layer in layers.values()] == [4, 3]
+    assert layers["0"].scaling["default"] == pytest.approx(5 / 2)
+    for name, layer in layers.items():
+        a, b = factors(layer, "default")
+        step = sgd_step(grads[name], a, b, layer.scaling["default"])
+        u, s, vh = torch.linalg.svd(grads[name])
+        k = layer.r["default"]
+        torch.testing.assert_close(step, u[:, :k] * s[:k] @ vh[:k], atol=1e-5, rtol=1e-3)
+
+
+def test_bfloat16_weights_are_left_alone_by_default_and_rounded_once_otherwise() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(64, 64)).to(torch.bfloat16)
+    x = torch.randn(2, 16, 64).to(torch.bfloat16)
+    config = config_for(["0"])
+    grads = gradients(net, config, x, lambda m, b: m(b).float().square().mean())
+    before = net(x[0])
+    clean = copy.deepcopy(net)
+    kept = lora_ga(copy.deepcopy(net), config, grads)
+    assert torch.equal(kept(x[0]), before)
+    frozen: Any = base_of(lora_layers(kept)["0"])
+    assert torch.equal(frozen.weight, clean.state_dict()["0.weight"])
+    moved = lora_ga(net, config, grads, mutate_base=True)
+    error = float((moved(x[0]) - before).detach().float().norm() / before.float().norm().detach())
+    assert 0 < error < 2**-7  # of the size of bfloat16's rounding, which float32 does not have
+
+
+def test_dora_starts_at_the_function_too() -> None:
+    net = nn.Sequential(nn.Linear(16, 12))
+    x = torch.randn(2, 8, 16)
+    config = config_for(["0"], use_dora=True)
+    grads = gradients(net, config, x, lambda m, b: m(b).square().mean())
+    before = net(x[0]).detach()
+    with pytest.raises(ValueError, match="cannot be had with DoRA"):
+        lora_ga(net, config, grads, mutate_base=True)
+    adapted = lora_ga(net, config, grads)
+    torch.testing.assert_close(adapted(x[0]), before, atol=1e-5, rtol=1e-5)
+
+
+def test_pissa_keeps_the_function_for_every_kind_of_layer() -> None:
+    model, _, _, names, output = vars(CASES["mixed"]()).values()
+    before = output(model).detach()
+    weights = {
+        n: as_matrix(m, m.weight).detach().clone() for n, m in model.named_modules() if n in names
+    }
+    adapted = pissa(model, config_for(names))
+    torch.testing.assert_close(output(adapted), before, atol=2e-5, rtol=1e-4)
+    for name, layer in lora_layers(adapted, "default").items():
+        a, b = factors(layer, "default")
+        left = float((weights[name] - 2.0 * b @ a).norm() / weights[name].norm())
+        assert left == pytest.approx(bound(weights[name], R), abs=1e-4), name
+
+
+def test_lora_one_lowers_the_loss_before_any_step() -> None:
+    model, batches, loss, names, _ = vars(CASES["mixed"]()).values()
+    config = config_for(names)
+    grads = gradients(model, config, batches, loss)
+    before = mean_loss(model, batches, loss).item()
+    adapted = lora_one(model, config, grads)
+    assert mean_loss(adapted, batches, loss).item() < before
+
+
+def test_the_configuration_serves_again_and_any_peft_reads_it() -> None:
+    net = nn.Sequential(nn.Linear(16, 16))
+    x = torch.randn(2, 8, 16)
+    config = config_for(["0"])
+    grads = gradients(net, config, x, lambda m, b: m(b).square().mean())
+    first = lora_ga(copy.deepcopy(net), config, grads)
+    second = lora_ga(copy.deepcopy(net), config, grads)
+    assert first.peft_config["default"] is not config
+    assert first.peft_config["default"].init_lora_weights is True
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_refusals_leave_the_model_as_it_was() -> None:
+    tied = nn.ModuleDict({"words": nn.Embedding(16, 16), "head": nn.Linear(16, 16, bias=False)})
+    tied["head"].weight = tied["words"].weight
+    grads = {"head": torch.randn(16, 16)}
+    with pytest.raises(ValueError, match=r"head shares its weight with words.weight"):
+        lora_ga(tied, config_for(["head"]), grads, mutate_base=True)
+    with pytest.raises(ValueError, match=r"head shares its weight"):
+        pissa(tied, config_for(["head"]))
+    with pytest.raises(ValueError, match="no gradient of it"):
+        lora_ga(tied, config_for(["head", "words"]), grads)
+    with pytest.raises(ValueError, match="a start of PEFT's own"):
+        lora_ga(tied, config_for(["head"], init_lora_weights="pissa"), grads)
+    ada = peft.AdaLoraConfig(target_modules=["head"], total_step=10)
+    with pytest.raises(ValueError, match="ADALORA starts by itself"):
+        lora_ga(tied, ada, grads)
+    with pytest.raises(ValueError, match="take it from this model"):
+        lora_ga(tied, config_for(["head"]), {"head": torch.randn(16, 12)})
+    assert isinstance(tied["head"], nn.Linear)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns of tied weights, which this start leaves alone
+        adapted = lora_ga(tied, config_for(["head"]), grads)
+    with pytest.raises(ValueError, match="adapters already"):
+        lora_ga(adapted, config_for(["head"]), grads)
+
+
+def test_quantised_weights_take_the_start_that_leaves_them_alone() -> None:
+    """A stand-in for a 4 or 8 bit layer: integers with a scale, of the Linear class."""
+
+    class EightBit(nn.Linear):
+        def __init__(self, of: Adapted) -> None:
+            super().__init__(of.in_features, of.out_features, bias=False)
+            self.scale = of.weight.detach().abs().max() / 127
+            whole = (of.weight.detach() / self.scale).round().to(torch.int8)
+            self.weight = nn.Parameter(whole, requires_grad=False)
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return input @ (self.weight.float() * self.scale).T
+
+    float_net = nn.Sequential(nn.Linear(16, 12, bias=False))
+    x = torch.randn(2, 8, 16)
+    config = config_for(["0"])
+    grads = gradients(float_net, config, x, lambda m, b: m(b).square().mean())
+    net = nn.Sequential(EightBit(float_net[0]))
+    before = net(x[0])
+    with pytest.raises(ValueError, match="0 is quantised"):
+        lora_ga(net, config, grads, mutate_base=True)
+    adapted = lora_ga(net, config, grads)
+    assert torch.equal(adapted(x[0]), before)
+    assert base_of(lora_layers(adapted)["0"]).weight.dtype == torch.int8
