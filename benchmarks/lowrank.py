@@ -164,9 +164,7 @@ def _run(results: harness.Results, quick: bool, weights: str | None) -> None:
         lambda: compared(matrix("Kahan", 96, 96, None), torch.float64, 95, SKELETON),
     )
     for d, s in ((0.05, 5), (0.01, 10), (1e-3, 20)):
-        results.cell(
-            {"part": "failures", "d": d, "s": s}, lambda d=d, s=s: failures(d, s, 10_000)
-        )
+        results.cell({"part": "failures", "d": d, "s": s}, lambda d=d, s=s: failures(d, s, 10_000))
     for name in ("i^-1", "10^(-i/10)"):
         size = 400 if quick else 2000
         results.cell(
@@ -197,7 +195,7 @@ def _compared(results: harness.Results, part: str, base: str) -> list[str]:
     """A table of errors and one of times for each dtype."""
     made = []
     for dtype in ("float64", "float32"):
-        cells = [c for c in results.cells({"part": part, "dtype": dtype})]
+        cells = results.cells({"part": part, "dtype": dtype})
         if not cells:
             continue
         names = list(dict.fromkeys(name for cell in cells for name in _ways(cell)))
