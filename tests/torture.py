@@ -59,8 +59,8 @@ def main() -> int:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     done = read_rows(asked.out)
-    for verb in ("train", "distill"):
-        for number in range(-(-asked.kills // _A_RUN)):
+    for number in range(-(-asked.kills // _A_RUN)):
+        for verb in ("train", "distill"):
             name = f"kills in {verb}, run {number}"
             if name not in done:
                 keep(asked.out, done, name, kills(asked.out, verb, number))
