@@ -25,18 +25,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from killing import Workshop, leftovers, traces
 
 HERE = Path(__file__).resolve().parent
-BUDGETS = {"train": "1600images", "distill": "800images"}
+BUDGETS = {"train": "960images", "distill": "480images"}
 STAGES = {"train": "teacher", "distill": "generator"}
 _A_RUN = 5  # kills before a run may end
-# Rows that the test suite does: what, how many are tried in it, the tests.
+# Rows that the test suite does: what, how many are tried in it (0: its tests), the tests.
 SUITE = (
     ("pictures mutated: used, or named with a reason", 1080, ["train/test_data_mutants.py"]),
     ("run files mutated: refused in a sentence, or equal", 400, ["train/test_mutated_files.py"]),
-    ("caches killed, filled, flipped, shared", 7, ["train/test_cache.py"]),
-    ("disks filled, folders closed, runs taken", 4, ["end_to_end/test_disks.py"]),
-    ("checkpoints damaged, saves cut short", 13, ["train/test_keeping.py"]),
-    ("ranks: equal to one, lost, changed in number", 8, ["train/test_ranks.py"]),
-    ("runs of older versions", 4, ["train/test_frozen_runs.py"]),
+    ("caches killed, filled, flipped, shared", 0, ["train/test_cache.py"]),
+    ("disks filled, folders closed, runs taken", 0, ["end_to_end/test_disks.py"]),
+    ("checkpoints damaged, saves cut short", 0, ["train/test_keeping.py"]),
+    ("ranks: equal to one, lost, changed in number", 0, ["train/test_ranks.py"]),
+    ("runs of older versions", 0, ["train/test_frozen_runs.py"]),
 )
 
 
@@ -59,8 +59,8 @@ def main() -> int:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     done = read_rows(asked.out)
-    for verb in ("train", "distill"):
-        for number in range(-(-asked.kills // _A_RUN)):
+    for number in range(-(-asked.kills // _A_RUN)):
+        for verb in ("train", "distill"):
             name = f"kills in {verb}, run {number}"
             if name not in done:
                 keep(asked.out, done, name, kills(asked.out, verb, number))
@@ -82,7 +82,7 @@ def kills(out: Path, verb: str, number: int) -> Row:
         shutil.copytree(shop.root / "teacher-only", run)
     generator = np.random.default_rng((number, verb == "distill"))
     died = inside = 0
-    for instant in generator.uniform(0, took / 2, _A_RUN):
+    for instant in generator.uniform(0, took / _A_RUN, _A_RUN):
         died += shop.kill(verb, run, BUDGETS[verb], instant)
         inside += bool(list(run.rglob(".*.tmp")))
     shop.finish(verb, run, BUDGETS[verb])
@@ -123,6 +123,7 @@ def suite(what: str, tried: int, files: list[str]) -> Row:
         note += f", {counts['skipped']} could not be done here"
     if done.returncode and not failed:
         failed, note = 1, done.stdout[-300:] + done.stderr[-300:]
+    tried = tried or counts.get("passed", 0) + failed
     return Row(what, tried, failed, time.monotonic() - began, note)
 
 

@@ -252,6 +252,7 @@ class StudentStage:
             "num_images": self._num_images,
             "cost": self._cost,
             "stats": self.stats,
+            "preview": self.preview,  # a sheet is written again where nothing became better
         }
 
     def load_rest(self, state: dict[str, Any]) -> None:
@@ -259,6 +260,7 @@ class StudentStage:
         self._draws.set_state(state["draws"])
         torch._foreach_copy_(self._best_weights, state["best_weights"])
         self._best, self.stats = state["best"], state["stats"]
+        self.preview = state.get("preview")
         self.lam, self._guard.state = state["lam"], state["guard"]
         self._num_images, self._cost = state["num_images"], state["cost"]
 
