@@ -12,10 +12,19 @@ from noisewise.powers.patterns import pattern
 from noisewise.powers.proofs import proof
 from noisewise.powers.towers import plain_terms
 from noisewise.powers.values import Rational, as_product, is_whole
-from noisewise.powers.wording import digits_of, in_full, shorten, show_rational
+from noisewise.powers.wording import (
+    digits_of,
+    in_full,
+    scientific,
+    shorten,
+    show_interval,
+    show_rational,
+    tens_of,
+)
 
 Level = Literal["compute", "pattern", "proof"]
 LEVELS: tuple[Level, ...] = ("compute", "pattern", "proof")
+_MAX_COUNT_DIGITS = 100  # where counting the digits takes more digits, the count is rounded
 _TITLES: dict[Level, str] = {
     "compute": "Compute it",
     "pattern": "See the pattern",
@@ -142,8 +151,11 @@ def describe(side: Expression) -> str:
     plain = plain_terms(as_product(side.value).factors)
     if plain is None:
         return f"{text} is too tall: even its number of digits cannot be written out"
-    digits, leading = digits_of(*plain)
+    tens = tens_of(*plain)
     sign = "-" if side.value.sign < 0 else ""
+    if abs(scientific(tens)[1]) > _MAX_COUNT_DIGITS:
+        return f"{text} is about {sign}10^({show_interval(tens)})"
+    digits, leading = digits_of(*plain)
     if is_whole(side.value):
         return f"{text} has {_count(digits)} digits and begins with {sign}{leading}"
     return f"{text} is about {sign}{leading} * 10^{_count(digits - 1)}"

@@ -38,7 +38,7 @@ def proof(left: Expression, right: Expression, found: Comparison) -> list[str]:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text if text.startswith("ln") else text[:1].upper() + text[1:]
 
 
 def _four(left: Expression, right: Expression) -> Four | None:

@@ -85,6 +85,16 @@ def show_value(value: Value) -> str:
     return ("-" if value.sign < 0 else "") + " * ".join(parts)
 
 
+def tens_of(terms: list[Term], scale: int = 1) -> Interval:
+    """An interval around log10 x, for x^scale = prod (p/q)^E.
+
+    Example:
+        >>> show_interval(tens_of([Term(1000, 2, 1)]))
+        '301.03'
+    """
+    return enclose(terms, 64).over(log_ratio(10, 1, 64).times(whole(scale, 64), 64), 64)
+
+
 def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, str]:
     """Digits before the point of x and its leading digits "d.ddd", for x^scale = prod (p/q)^E.
 
