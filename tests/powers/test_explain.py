@@ -171,4 +171,4 @@ def test_crossing_refuses(digits: int, m: object, says: str) -> None:
 
 
 def test_expressions_may_be_explained_again() -> None:
-    assert explain(parse("2^5"), "5^2").comparison.sign == 1  # type: ignore[arg-type]
+    assert explain(parse("2^5"), "5^2").comparison.sign == 1
