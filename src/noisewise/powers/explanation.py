@@ -94,6 +94,7 @@ def explain(
           Divide 3^4 and 4^3 by 3^3: this leaves 3 and (1 + 1/3)^3.
           For t > 0, ln(1 + t) < t; with t = 1/n, (1 + 1/n)^n < e = 2.718... at every n.
           So (1 + 1/3)^3 < e < 3, and 3^4 > 4^3.
+          For steps m beyond 1: ln t / t falls for t > e, so n^(n+m) > (n+m)^n for all n >= 3.
     """
     if (c is None) != (d is None):
         raise TypeError("explain takes two texts, or four numbers: a, b, c, d for a^b and c^d")

@@ -116,6 +116,7 @@ def family_proof(family: Swapped, left: str, right: str) -> list[str]:
             "For t > 0, ln(1 + t) < t; with t = 1/n, (1 + 1/n)^n < e = 2.718... at every n.",
             f"So (1 + 1/{shown})^{shown} < e < {'3' if n.p == 3 else f'3 < {shown}'}, and {x} > "
             f"{y}.",
+            "For steps m beyond 1: ln t / t falls for t > e, so n^(n+m) > (n+m)^n for all n >= 3.",
         ]
     return _by_falling(n, m, x, y)
 
