@@ -123,6 +123,17 @@ def test_the_exam_question_at_any_size(digits: int) -> None:
     assert [compare(k, k + 1, k + 1, k).sign for k in range(5)] == [-1, -1, -1, 1, 1]
 
 
+@pytest.mark.parametrize("digits", [1, 9, 100, 5000])
+def test_compound_interest_at_any_size(digits: int) -> None:
+    """(1 + 1/n)^n rises with n, by as little as 1 / (2 n^2), and stays below e."""
+    n = 10**digits
+    found = compare(1 + Fraction(1, n), n, 1 + Fraction(1, n + 1), n + 1)
+    assert found.sign == -1
+    assert found.bits <= max(128, 8 * n.bit_length())
+    assert compare(1 + Fraction(1, n), n, "2.7182818285", 1).sign == -1
+    assert compare(1 + Fraction(1, n), n, "2.593", 1).sign == 1
+
+
 def test_products_roots_percent_and_factorials() -> None:
     assert compare("2^10 * 3^5", "248832").sign == 0
     assert compare("2^1000000 * 3^1000000", "6^1000000").method == "coprime base"
@@ -241,4 +252,4 @@ def test_order() -> None:
 
 def test_a_parsed_expression_may_be_used_again() -> None:
     left = parse("10^11")
-    assert compare(left, parse("11^10")).sign == 1  # type: ignore[arg-type]
+    assert compare(left, parse("11^10")).sign == 1

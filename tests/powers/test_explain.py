@@ -111,6 +111,7 @@ def test_explanations_of_other_kinds() -> None:
     assert "log log of both" in lines("pattern", "3^3^3^3^3", "2^2^2^2^2^2")
     assert "10^" in lines("compute", "5^-100000", "4^-100000")
     assert "times the left one in size" in lines("compute", "(-2)^100001", "(-3)^100001")
+    assert "is about 10^(1e200)" in lines("compute", "10^(10^200 + 1)", "2")
     assert "0^5 = 0" in lines("compute", "0^5", "5^0")
 
 
@@ -170,4 +171,4 @@ def test_crossing_refuses(digits: int, m: object, says: str) -> None:
 
 
 def test_expressions_may_be_explained_again() -> None:
-    assert explain(parse("2^5"), "5^2").comparison.sign == 1  # type: ignore[arg-type]
+    assert explain(parse("2^5"), "5^2").comparison.sign == 1

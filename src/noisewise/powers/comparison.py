@@ -11,9 +11,9 @@ from typing import NoReturn, SupportsIndex
 from noisewise.powers.parser import Expression, parse
 from noisewise.powers.reasons import Finding, Method, find
 from noisewise.powers.values import Rational, power, rational
-from noisewise.powers.wording import shorten, show_rational, show_times
+from noisewise.powers.wording import name_rational, shorten, show_times
 
-Operand = SupportsIndex | Fraction | Decimal | str
+Operand = SupportsIndex | Fraction | Decimal | str | Expression
 _SYMBOLS = {-1: "<", 0: "=", 1: ">", None: "?"}
 
 
@@ -96,7 +96,7 @@ def compare(
     return compare_expressions(read_power(a, b), read_power(c, d))
 
 
-def read(operand: Operand | Expression) -> Expression:
+def read(operand: Operand) -> Expression:
     """One number or text as an expression.
 
     Raises:
@@ -111,7 +111,7 @@ def read(operand: Operand | Expression) -> Expression:
     if isinstance(operand, str):
         return parse(operand)
     value = _number(operand)
-    return Expression(show_rational(value), value, value, Rational(1))
+    return Expression(name_rational(value), value, value, Rational(1))
 
 
 def read_power(base: Operand, exponent: Operand) -> Expression:
@@ -125,7 +125,7 @@ def read_power(base: Operand, exponent: Operand) -> Expression:
 
 
 def _bracketed(text: str) -> str:
-    return text if text.replace(".", "").isalnum() else f"({text})"
+    return text if text.replace(".", "").isdigit() else f"({text})"
 
 
 def _number(operand: object) -> Rational:

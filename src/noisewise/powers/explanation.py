@@ -12,10 +12,19 @@ from noisewise.powers.patterns import pattern
 from noisewise.powers.proofs import proof
 from noisewise.powers.towers import plain_terms
 from noisewise.powers.values import Rational, as_product, is_whole
-from noisewise.powers.wording import digits_of, in_full, shorten, show_rational
+from noisewise.powers.wording import (
+    digits_of,
+    in_full,
+    scientific,
+    shorten,
+    show_interval,
+    show_rational,
+    tens_of,
+)
 
 Level = Literal["compute", "pattern", "proof"]
 LEVELS: tuple[Level, ...] = ("compute", "pattern", "proof")
+_MAX_COUNT_DIGITS = 100  # where counting the digits takes more digits, the count is rounded
 _TITLES: dict[Level, str] = {
     "compute": "Compute it",
     "pattern": "See the pattern",
@@ -85,6 +94,7 @@ def explain(
           Divide 3^4 and 4^3 by 3^3: this leaves 3 and (1 + 1/3)^3.
           For t > 0, ln(1 + t) < t; with t = 1/n, (1 + 1/n)^n < e = 2.718... at every n.
           So (1 + 1/3)^3 < e < 3, and 3^4 > 4^3.
+          For steps m beyond 1: ln t / t falls for t > e, so n^(n+m) > (n+m)^n for all n >= 3.
     """
     if (c is None) != (d is None):
         raise TypeError("explain takes two texts, or four numbers: a, b, c, d for a^b and c^d")
@@ -142,8 +152,11 @@ def describe(side: Expression) -> str:
     plain = plain_terms(as_product(side.value).factors)
     if plain is None:
         return f"{text} is too tall: even its number of digits cannot be written out"
-    digits, leading = digits_of(*plain)
+    tens = tens_of(*plain)
     sign = "-" if side.value.sign < 0 else ""
+    if abs(scientific(tens)[1]) > _MAX_COUNT_DIGITS:
+        return f"{text} is about {sign}10^({show_interval(tens)})"
+    digits, leading = digits_of(*plain)
     if is_whole(side.value):
         return f"{text} has {_count(digits)} digits and begins with {sign}{leading}"
     return f"{text} is about {sign}{leading} * 10^{_count(digits - 1)}"

@@ -38,7 +38,7 @@ def proof(left: Expression, right: Expression, found: Comparison) -> list[str]:
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text if text.startswith("ln") else text[:1].upper() + text[1:]
 
 
 def _four(left: Expression, right: Expression) -> Four | None:
@@ -116,6 +116,7 @@ def family_proof(family: Swapped, left: str, right: str) -> list[str]:
             "For t > 0, ln(1 + t) < t; with t = 1/n, (1 + 1/n)^n < e = 2.718... at every n.",
             f"So (1 + 1/{shown})^{shown} < e < {'3' if n.p == 3 else f'3 < {shown}'}, and {x} > "
             f"{y}.",
+            "For steps m beyond 1: ln t / t falls for t > e, so n^(n+m) > (n+m)^n for all n >= 3.",
         ]
     return _by_falling(n, m, x, y)
 

@@ -38,10 +38,11 @@ class Finding(NamedTuple):
 
 
 class Power(NamedTuple):
-    """a^b with rational a > 0 and b."""
+    """The power a^b with rational a > 0 and b."""
 
     a: Rational
     b: Rational
+    name: str  # of a
 
 
 def find(left: Expression, right: Expression) -> Finding:
@@ -111,7 +112,8 @@ def _power(side: Expression) -> Power | None:
     """The side as a^b with ordinary positive a and b not 0, if it was written so."""
     a, b = side.base, side.exponent
     if isinstance(a, Rational) and isinstance(b, Rational) and a.p > 0 and b.p:
-        return Power(a, b)
+        shown = show_rational(a)
+        return Power(a, b, shorten(side.text) if b == ONE and "e" in shown else shown)
     return None
 
 
@@ -212,9 +214,9 @@ def _form(powers: tuple[Power | None, Power | None]) -> str:
     """The linear form in words, where both sides are short powers."""
     left, right = powers
     if left and right:
-        shown = [show_rational(v) for v in (left.b, left.a, right.b, right.a)]
+        shown = [show_rational(left.b), left.name, show_rational(right.b), right.name]
         if right.b.sign > 0 and sum(map(len, shown)) < 60:
-            b, a, d, c = (f"({t})" if "/" in t else t for t in shown)
+            b, a, d, c = (t if t.isdigit() else f"({t})" for t in shown)
             return f"{b} ln {a} - {d} ln {c}".replace(" 1 ln", " ln").removeprefix("1 ")
     return "ln(left / right)"
 
@@ -226,7 +228,7 @@ def _tie(
     left, right = powers
     assert left
     assert right
-    (a, b), (c, d) = left, right
+    a, b, c, d = left.a, left.b, right.a, right.b
     if b.sign != d.sign:
         c, d = Rational(c.q, c.p), Rational(-d.p, d.q)
     fraction = rational(b.p * d.q, b.q * d.p)

@@ -68,7 +68,19 @@ def plain_terms(factors: Sequence[Factor]) -> tuple[list[Term], int] | None:
         for f in factors
         if isinstance(f.exponent, Rational)
     ]
-    return terms, scale
+    return _fractions(terms), scale
+
+
+def _fractions(terms: Sequence[Term]) -> list[Term]:
+    """E log p - E log q, one after the other, as E log(p / q): exact for p / q near 1."""
+    joined: list[Term] = []
+    for term in terms:
+        last = joined[-1] if joined else None
+        if last and last.q == 1 and last.exponent == -term.exponent:
+            joined[-1] = Term(last.exponent, last.p, term.p)
+        else:
+            joined.append(term)
+    return joined
 
 
 # Answers about pairs of values that came up before: without it, questions double with every level.

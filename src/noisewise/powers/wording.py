@@ -42,6 +42,23 @@ def show_whole(n: int) -> str:
     return f"{mantissa:.9g}e{power}"
 
 
+def name_rational(value: Rational) -> str:
+    """A number as the name of an operand: the first and the last digits where it is long.
+
+    Example:
+        >>> name_rational(Rational(10**1000 + 7)), name_rational(Rational(-1, 3))
+        ('1000...0007', '-1/3')
+    """
+    sign, parts = ("-" if value.p < 0 else ""), []
+    for n in (abs(value.p), value.q):
+        shown = show_whole(n)
+        if "e" in shown:
+            mantissa, _ = scientific(whole(n, 128))
+            shown = f"{int(mantissa * 1000)}...{n % 10_000:04d}"
+        parts.append(shown)
+    return sign + (parts[0] if value.q == 1 else "/".join(parts))
+
+
 def show_rational(value: Rational) -> str:
     """A fraction, or a whole number; in leading digits where it is long.
 
@@ -52,6 +69,9 @@ def show_rational(value: Rational) -> str:
     if value.q == 1:
         return show_whole(value.p)
     if value.bits > _FRACTION_BITS:
+        apart = quotient(value.p - value.q, value.q, 128)
+        if value.p > value.q and scientific(apart)[1] < -6:
+            return f"1 + {show_interval(apart, 9)}"
         return show_interval(quotient(value.p, value.q, 128), 9)
     return f"{value.p}/{value.q}"
 
@@ -83,6 +103,16 @@ def show_value(value: Value) -> str:
         bare = exponent.replace("^", "").replace("e", "").replace(".", "").isdigit()
         parts.append(f"{show_whole(factor.base)}^{exponent if bare else f'({exponent})'}")
     return ("-" if value.sign < 0 else "") + " * ".join(parts)
+
+
+def tens_of(terms: list[Term], scale: int = 1) -> Interval:
+    """An interval around log10 x, for x^scale = prod (p/q)^E.
+
+    Example:
+        >>> show_interval(tens_of([Term(1000, 2, 1)]))
+        '301.03'
+    """
+    return enclose(terms, 64).over(log_ratio(10, 1, 64).times(whole(scale, 64), 64), 64)
 
 
 def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, str]:
