@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 import scipy.linalg.interpolative
 import scipy.sparse
+import scipy.sparse.linalg
 import torch
 
 from noisewise import lowrank
@@ -42,11 +43,13 @@ def test_complex_matrices_that_scikit_learn_got_silently_wrong() -> None:
     assert np.allclose(lowrank.svd(a, 5).dense(), a)
 
 
-def test_scipys_sparse_matrices_are_read_as_operators() -> None:
-    a = scipy.sparse.random(80, 60, density=0.1, rng=np.random.default_rng(0))
-    r = lowrank.svd(scipy.sparse.linalg.aslinearoperator(a), 6, accurate=True)
+def test_scipys_sparse_matrices_are_read() -> None:
+    a = scipy.sparse.random_array((80, 60), density=0.1, rng=np.random.default_rng(0))
     expected = np.linalg.svd(a.toarray(), compute_uv=False)[:6]
-    assert np.allclose(r.factors[1], expected, rtol=1e-2)
+    for given in (a, a.tocsr(), scipy.sparse.linalg.aslinearoperator(a)):
+        r = lowrank.svd(given, 6, accurate=True)
+        assert np.allclose(r.factors[1], expected, rtol=1e-2)
+    assert lowrank.interpolative(a.tocsc(), 5).error.kind == "exact"
 
 
 def test_numpys_pinv_and_lstsq_examples() -> None:
