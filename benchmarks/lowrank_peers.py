@@ -38,7 +38,7 @@ def ours_accurate(a: Tensor, k: int, seed: int) -> Factors:
 
 
 def torch_svd_lowrank(a: Tensor, k: int, seed: int) -> Factors:
-    """With q = k + 10 and two power steps (its default), cut to k."""
+    """Q = k + 10, two power steps (its default), cut to k."""
     torch.manual_seed(seed)
     u, s, v = torch.svd_lowrank(a, q=min(k + 10, *a.shape))
     return u[:, :k] * s[:k], v[:, :k].mT

@@ -94,7 +94,7 @@ def test_by_rank(name: str, drawn: tuple[Tensor, str], share: float) -> None:
 
 
 @pytest.mark.parametrize("name", BY_TOLERANCE)
-@given(drawn=matrices(), tol=st.sampled_from([2.0, 0.5, 0.1, 3e-3, 1e-5, 1e-9]))
+@given(drawn=matrices(), tol=st.sampled_from([2.0, 1.0, 0.5, 0.1, 3e-3, 1e-5, 1e-9]))
 @settings(max_examples=12, deadline=None)
 def test_by_tolerance(name: str, drawn: tuple[Tensor, str], tol: float) -> None:
     a, _ = drawn

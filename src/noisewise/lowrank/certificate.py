@@ -27,6 +27,7 @@ from torch import Tensor
 
 from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.operators import Matrix, frobenius_norm
+from noisewise.lowrank.reading import as_matrix, new_generator
 
 Norm = Literal["frobenius", "spectral"]
 Kind = Literal["exact", "bound", "probes", "estimate"]
@@ -330,8 +331,6 @@ def certify(
         >>> bool(e.upper >= torch.linalg.matrix_norm(a[:, 30:]))
         True
     """
-    from noisewise.lowrank.reading import as_matrix, new_generator
-
     check_probability(failure_probability)
     if probes < 1:
         raise ValueError(f"probes is {probes}: give at least one.")

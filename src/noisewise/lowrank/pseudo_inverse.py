@@ -18,6 +18,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from noisewise.lowrank.certificate import Error, rounding
 from noisewise.lowrank.factors import LowRank
 from noisewise.lowrank.gradients import truncation_adjoint
+from noisewise.lowrank.inversion import inverted
 from noisewise.lowrank.operators import Dense, frobenius_norm
 from noisewise.lowrank.reading import as_matrix
 
@@ -178,8 +179,6 @@ def pinv(
         >>> x.rank, x.dense().shape, bool(x.penrose().worst < 1e-6)
         (1, torch.Size([2, 3]), True)
     """
-    from noisewise.lowrank.inversion import inverted
-
     if rtol is not None and not 0 <= rtol < 1:
         raise ValueError(f"rtol is {rtol}: give a number from 0 up to 1.")
     if epsilon is not None and (route != "limit" or not epsilon > 0):

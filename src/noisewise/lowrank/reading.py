@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -117,14 +117,22 @@ class _Multiplies(Protocol):
     def rmatmat(self, x: object) -> object: ...
 
 
+@runtime_checkable
+class _Coordinates(Protocol):
+    """What scipy's sparse matrices have."""
+
+    def tocoo(self) -> object: ...
+
+
 def as_matrix(given: object) -> Matrix:
     """Return what the algorithms work on.
 
     Half precisions are computed in float32 and integers in float64, and `notes` say so.
 
     Args:
-        given: a tensor [*batch, m, n], dense or sparse; a numpy array; a `Matrix`; a LowRank; or
-            anything with `shape`, `dtype`, `matmat` and `rmatmat`, such as scipy's LinearOperator.
+        given: a tensor [*batch, m, n], dense or sparse; a numpy array; a sparse matrix of scipy; a
+            `Matrix`; a LowRank; or anything with `shape`, `dtype`, `matmat` and `rmatmat`, such as
+            scipy's LinearOperator.
 
     Raises:
         ValueError: for anything else, for NaN or Inf, and for fewer than two dimensions.
@@ -141,6 +149,8 @@ def as_matrix(given: object) -> Matrix:
         return Chain([_of_tensor(given.left.detach()), _of_tensor(given.right.detach())])
     if isinstance(given, _Multiplies):
         return _of_linear_operator(given)
+    if isinstance(given, _Coordinates):
+        return _of_scipy_sparse(given.tocoo())
     if hasattr(given, "__array__"):
         return _of_tensor(torch.as_tensor(given))
     raise ValueError(
@@ -192,6 +202,14 @@ def _of_linear_operator(given: _Multiplies) -> Operator:
         dtype,
         torch.device("cpu"),
     )
+
+
+def _of_scipy_sparse(coordinates: Any) -> Matrix:  # noqa: ANN401 (scipy's own, not imported)
+    """Rows, columns and values, on the CPU."""
+    index = torch.stack([torch.as_tensor(axis) for axis in coordinates.coords]).long()
+    values = torch.as_tensor(coordinates.data)
+    size = tuple(coordinates.shape)
+    return _of_tensor(torch.sparse_coo_tensor(index, values, size, check_invariants=True))
 
 
 def check_adjoint(matrix: Operator, generator: torch.Generator) -> None:

@@ -221,7 +221,7 @@ def judged(
     a: Matrix, error: Error, tol: float | None, rank: int | None
 ) -> tuple[bool, tuple[str, ...]]:
     """Whether a tolerance was met, and what to say if not."""
-    if tol is None:
+    if tol is None or tol >= 1:  # nothing at all errs by |A|
         return True, ()
     reached = error.estimate if error.kind == "estimate" else error.upper
     if bool((reached <= tol * error.scale).all()):

@@ -107,8 +107,10 @@ def interpolative(
     Example:
         >>> a = torch.arange(12.0).reshape(3, 4)
         >>> r = interpolative(a, rank=2)
-        >>> bool(torch.allclose(r.left, a[:, r.columns])), bool(torch.allclose(r.dense(), a,
-        atol=1e-5)) (True, True)
+        >>> bool(torch.allclose(r.left, a[:, r.columns]))
+        True
+        >>> bool(torch.allclose(r.dense(), a, atol=1e-5))
+        True
     """
     if axis not in ("columns", "rows"):
         raise ValueError(f"axis is {axis!r}: give 'columns' or 'rows'.")
