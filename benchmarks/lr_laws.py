@@ -257,8 +257,8 @@ class _Listed(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, i: int) -> lr_nets.Examples:
-        return self.batches[i]
+    def __getitem__(self, index: int) -> lr_nets.Examples:
+        return self.batches[index]
 
 
 # --------------------------------------------------------------------------------- many steps

@@ -311,7 +311,9 @@ class Monitor:
     def calibrate(self, loss: Loss, batches: Iterable[Any], probes: int = 6) -> Measurement:
         """Measure curvature and the laws as well, by a burst at these weights; see `calibrate`."""
         batch = self.noise.batch if len(self.noise) else None
-        inner = self.model.module if is_parallel(self.model) else self.model
+        inner = self.model
+        if isinstance(inner, nn.parallel.DistributedDataParallel):
+            inner = inner.module
         active, self._active = self._active, False
         try:
             return calibrate(inner, loss, batches, self.optimizer, batch=batch, probes=probes)
