@@ -308,7 +308,7 @@ class Monitor:
             f"has no upper bound; collect about {more:,} more steps."
         )
 
-    def calibrate(self, loss: Loss, batches: Iterable[Any], probes: int = 6) -> Measurement:
+    def calibrate(self, loss: Loss, batches: Iterable[Any], probes: int = 16) -> Measurement:
         """Measure curvature and the laws as well, by a burst at these weights; see `calibrate`."""
         batch = self.noise.batch if len(self.noise) else None
         inner = self.model
