@@ -42,6 +42,7 @@ def calibrate(
     *,
     size: float | None = None,
     batch: float | None = None,
+    epsilon: float | None = None,
     probes: int = 16,
     dataset_size: int | None = None,
     route: Route = "double_backward",
@@ -58,6 +59,8 @@ def calibrate(
         optimizer: the one that trains; its state is read and not changed.
         size: examples in a micro-batch; None: the first dimension of its first tensor.
         batch: examples a step that the optimiser was run at so far; None: `size`.
+        epsilon: Adam's, if another than the optimiser's is asked about: the ratio of the two laws
+            is what a change of epsilon does to the learning rate.
         probes: differences of micro-batches whose curvature is taken, at each batch of the law.
         dataset_size: examples in all, if the micro-batches were drawn without replacement from a
             set hardly larger than what is drawn here.
@@ -95,7 +98,7 @@ def calibrate(
         raise ValueError(f"{probes} probes measure no curvature: use 1 or more, 16 for instance.")
     held = [p for group in optimizer.param_groups for p in group["params"]]
     flat = Flat(model, seed, held)
-    updater = Updater(optimizer, flat)
+    updater = Updater(optimizer, flat, epsilon)
     given = list(batches)
     if len(given) < _LEAST:
         raise ValueError(
