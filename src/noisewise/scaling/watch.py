@@ -274,7 +274,8 @@ class Monitor:
         noise = self.noise.read()
         shares = self._clipped / self._seen if self._seen else math.nan
         warnings = [] if noise.identifiable else [self._more_sentence()]
-        if any(m.training for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norms = (m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        if any(m.training for m in norms):
             warnings.append("Batch norm in training mode: the noise is that of micro-batches.")
         return Measurement(
             noise=noise,
