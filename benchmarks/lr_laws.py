@@ -131,7 +131,7 @@ def _one(data: Data, where: Mapping[str, object], quick: bool) -> harness.Values
     generator = torch.Generator().manual_seed(3)
     micro = [data.draw(BATCH, generator) for _ in range(24 if quick else 132)]
     start = time.perf_counter()
-    found = calibrate(model, loss, micro, optimizer, batch=BATCH, probes=2 if quick else 8)
+    found = calibrate(model, loss, micro, optimizer, batch=BATCH, probes=2 if quick else 32)
     seconds = time.perf_counter() - start
     values: harness.Values = {
         "calibrate_seconds": seconds,
@@ -257,8 +257,8 @@ class _Listed(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, i: int) -> lr_nets.Examples:
-        return self.batches[i]
+    def __getitem__(self, index: int) -> lr_nets.Examples:
+        return self.batches[index]
 
 
 # --------------------------------------------------------------------------------- many steps

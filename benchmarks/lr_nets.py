@@ -173,16 +173,12 @@ def continued(
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Copies that can be trained on from here, at another learning rate."""
     twin = copy.deepcopy(model)
-    again = type(optimizer)(twin.parameters(), **_settings(optimizer))
+    kind = "adam" if isinstance(optimizer, torch.optim.Adam) else "sgd"
+    again = optimizer_for(twin, kind, float(optimizer.param_groups[0].get("eps", 0.0)), lr)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for group in again.param_groups:
         group["lr"] = lr
     return twin, again
-
-
-def _settings(optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    group = optimizer.param_groups[0]
-    return {name: group[name] for name in ("lr", "betas", "eps") if name in group}
 
 
 def batches(data: Data, batch: int, examples: int, seed: int) -> Iterator[Examples]:

@@ -144,7 +144,8 @@ def test_the_training_is_left_as_it_was_and_the_measurement_repeats() -> None:
     rng = torch.get_rng_state()
     first = calibrate(net, square, list(x), optimizer, probes=3)
     assert all(map(torch.equal, state, (*net.parameters(), *net.buffers())))
-    assert all(map(torch.equal, grads, (p.grad for p in net.parameters())))
+    kept = [p.grad for p in net.parameters() if p.grad is not None]
+    assert all(map(torch.equal, grads, kept))
     assert all(map(torch.equal, moments, (s["exp_avg_sq"] for s in optimizer.state.values())))
     assert torch.equal(rng, torch.get_rng_state())
     assert calibrate(net, square, list(x), optimizer, probes=3).to_dict() == first.to_dict()
@@ -215,6 +216,20 @@ def test_any_optimiser_has_an_update_and_keeps_its_state(kind: type, settings: d
         torch.testing.assert_close(first, expected, rtol=0.2, atol=0)
         quarter = updater.update(GRADIENT, v / 4)
         torch.testing.assert_close(quarter, 2 * expected, rtol=0.2, atol=0)
+
+
+def test_another_epsilon_is_asked_about_without_training_with_it() -> None:
+    model = Quadratic(HESSIAN, START)
+    optimizer = adam_after_steps(model, 32, 1e-8)
+    data = micro_batches(60)
+    asked = calibrate(model, loss, data, optimizer, batch=32, probes=4, epsilon=1.0)
+    assert optimizer.param_groups[0]["eps"] == 1e-8
+    optimizer.param_groups[0]["eps"] = 1.0
+    assert asked.to_dict() == calibrate(model, loss, data, optimizer, batch=32, probes=4).to_dict()
+    with pytest.raises(ValueError, match="epsilon"):
+        calibrate(model, loss, data, optimizer, epsilon=-1.0)
+    with pytest.raises(ValueError, match="epsilon"):
+        calibrate(model, loss, data, torch.optim.SGD(model.parameters(), lr=0.1), epsilon=0.1)
 
 
 def test_groups_with_their_own_learning_rate() -> None:

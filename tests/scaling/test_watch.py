@@ -34,7 +34,7 @@ def by_hand(model: nn.Module, step: Tensor) -> tuple[float, float]:
     rows = torch.stack(
         [
             torch.cat(
-                [g.flatten() for g in torch.autograd.grad(loss(model, x), model.parameters())]
+                [g.flatten() for g in torch.autograd.grad(loss(model, x), list(model.parameters()))]
             )
             for x in step
         ]
@@ -94,6 +94,7 @@ def test_a_gradient_scaler_is_divided_out_and_infinite_steps_are_left_out() -> N
         for x in step:
             (loss(model, x) / 2 * scale * (math.inf if i == 3 else 1)).backward()
         for p in model.parameters():
+            assert p.grad is not None
             p.grad = torch.zeros_like(p) if i == 3 else p.grad / scale
         sgd.step()
         sgd.zero_grad()

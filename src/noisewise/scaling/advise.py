@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import get_args
 
 from noisewise.scaling.advice import Advice, Curve, Hold
@@ -259,17 +260,19 @@ def _bound_warnings(m: Measurement, batch0: float, lr0: float) -> Iterator[str]:
 
 
 def _surge_warnings(m: Measurement, batch: float) -> Iterator[str]:
-    """A surge needs a curvature of the signal's sign that is twice that of the noise's."""
+    """A surge needs the curvature of the signal's sign to be surely twice that of the noise's."""
     noise = m.curvature.get("sign_noise", Estimate.unknown())
     signal = m.curvature.get("sign_curvature", Estimate.unknown())
     closed = m.soft_sign()
-    if closed is None or not noise.known:
+    if closed is None or not noise.value > 0:
         return
-    supported = signal.value > 2 * noise.value
-    if supported and batch > closed.batch_peak:
+    # The closed form with the measured curvature of the noise in place of tr H.
+    honest = replace(closed, diagonal=noise.value)
+    supported = signal.low > 2 * noise.high
+    if supported and batch > honest.batch_peak:
         yield (
-            f"Surge: the update's curvature doubles as its noise falls, so the best learning rate "
-            f"may fall again above a batch of about {closed.batch_peak:.3g}."
+            "Surge: the update's curvature doubles as its noise falls, so the best learning rate "
+            f"may fall again above a batch of about {honest.batch_peak:.3g}."
         )
     elif closed.surges and not supported and batch > closed.batch_peak / 4:
         yield (

@@ -65,7 +65,8 @@ def trainer_callback(
         save: where the measurement is written when training ends.
 
     Raises:
-        ValueError: if transformers is not installed.
+        ValueError: if transformers is not installed, or (when training starts) there are several
+            processes.
     """
     try:
         from transformers import TrainerCallback
@@ -79,6 +80,11 @@ def trainer_callback(
             _Holder.__init__(self, every, save)
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            if args.world_size > 1:
+                raise ValueError(
+                    "The Trainer hides its DistributedDataParallel from callbacks: run it on one "
+                    "process to measure, or use scaling.watch() in a loop of your own."
+                )
             self.begin(kwargs["model"], kwargs["optimizer"])
 
         def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401

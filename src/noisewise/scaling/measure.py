@@ -42,7 +42,8 @@ def calibrate(
     *,
     size: float | None = None,
     batch: float | None = None,
-    probes: int = 6,
+    epsilon: float | None = None,
+    probes: int = 16,
     dataset_size: int | None = None,
     route: Route = "double_backward",
     memory_bytes: int = _MEMORY,
@@ -54,10 +55,12 @@ def calibrate(
         model: in the mode that it is trained in.
         loss: `loss(model, batch)`, the mean over the batch as a tensor with a graph.
         batches: micro-batches of one size, 12 or more (64 are better), drawn as in training; an
-            eighth of them (2 to 4) is kept for the Hessian.
+            eighth of them (2 to 8) is kept for the Hessian.
         optimizer: the one that trains; its state is read and not changed.
         size: examples in a micro-batch; None: the first dimension of its first tensor.
         batch: examples a step that the optimiser was run at so far; None: `size`.
+        epsilon: Adam's, if another than the optimiser's is asked about: the ratio of the two laws
+            is what a change of epsilon does to the learning rate.
         probes: differences of micro-batches whose curvature is taken, at each batch of the law.
         dataset_size: examples in all, if the micro-batches were drawn without replacement from a
             set hardly larger than what is drawn here.
@@ -92,10 +95,10 @@ def calibrate(
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} is {value}: give a number of examples above 0.")
     if probes < 1:
-        raise ValueError(f"{probes} probes measure no curvature: use 1 or more, 6 for instance.")
+        raise ValueError(f"{probes} probes measure no curvature: use 1 or more, 16 for instance.")
     held = [p for group in optimizer.param_groups for p in group["params"]]
     flat = Flat(model, seed, held)
-    updater = Updater(optimizer, flat)
+    updater = Updater(optimizer, flat, epsilon)
     given = list(batches)
     if len(given) < _LEAST:
         raise ValueError(
@@ -104,7 +107,7 @@ def calibrate(
         )
     size = _common_size(given, size)
     _check_repeats(flat, loss, given[0])
-    kept = min(4, max(2, len(given) // 8))
+    kept = min(8, max(2, len(given) // 8))
     rows, together = _gradients(flat, loss, given[kept:], memory_bytes)
     names = flat.slices()
     noise = measure_noise(rows, size * together, names, dataset_size)
@@ -123,7 +126,7 @@ def calibrate(
         num_parameters=flat.num_parameters,
         curvature=curvature,
         curve=curve,
-        direct=direct_points(burst, updater, draws=max(2, probes // 2)),
+        direct=direct_points(burst, updater, draws=min(8, max(2, probes // 2))),
         epsilon_share=_epsilon_share(updater),
         warnings=tuple(_warnings(model, noise, updater.facts)),
     )

@@ -195,7 +195,10 @@ class Measurement:
                 {name: Estimate.from_dict(value) for name, value in stored["curvature"].items()},
                 tuple(
                     LawPoint(
-                        *(float(point[n]) for n in ("batch", "slope", "drift", "diffusion")),
+                        float(point["batch"]),
+                        float(point["slope"]),
+                        float(point["drift"]),
+                        float(point["diffusion"]),
                         Estimate.from_dict(point["lr"]),
                         Estimate.from_dict(point["ratio"]),
                     )

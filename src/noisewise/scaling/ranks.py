@@ -8,6 +8,7 @@ are read by `watch`'s tensor hooks. One small all-reduce a measured step joins t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class RankSums:
         assert isinstance(model, nn.parallel.DistributedDataParallel)
         self.active = True
         self._measured = parameters
-        self._group = model.process_group
+        self._group: Any = model.process_group
         self._sums: dict[Tensor, Tensor] = {}
         try:
             model.register_comm_hook(None, self._hook)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -127,10 +127,11 @@ class Updater:
     Args:
         optimizer: any torch optimiser whose step needs no closure.
         flat: the parameters, all of which it must hold.
+        epsilon: put in place of the optimiser's, to ask what another one would do.
 
     Raises:
-        ValueError: for an optimiser that needs a closure, holds other parameters, has learning
-            rate 0, or (Adam and kin) has taken no step yet.
+        ValueError: for an epsilon that the optimiser cannot have, one that needs a closure, holds
+            other parameters, has learning rate 0, or (Adam and kin) has taken no step yet.
 
     Example:
         >>> from torch import nn
@@ -140,11 +141,20 @@ class Updater:
         [1.0, 2.0]
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, flat: Flat) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, flat: Flat, epsilon: float | None = None
+    ) -> None:
         """Make the twin."""
         if isinstance(optimizer, torch.optim.LBFGS):
             raise ValueError("LBFGS asks for the loss many times a step: it has no single update.")
         self.facts = optimizer_facts(optimizer)
+        if epsilon is not None:
+            if not epsilon >= 0 or "eps" not in optimizer.param_groups[0]:
+                raise ValueError(
+                    f"{self.facts.name} cannot have an epsilon of {epsilon}: leave it out, or give "
+                    "a number that is not negative to an optimiser of Adam's kind."
+                )
+            self.facts = replace(self.facts, epsilon=float(epsilon))
         self.flat = flat
         held = [p for group in optimizer.param_groups for p in group["params"]]
         place = {id(p): i for i, p in enumerate(held)}
@@ -170,6 +180,8 @@ class Updater:
             for p in self._parameters
         ]
         self._reset_groups()
+        for group in self._twin.param_groups if epsilon is not None else ():
+            group["eps"] = epsilon
 
     def _check_state(self, optimizer: torch.optim.Optimizer, flat: Flat) -> None:
         if self.facts.family != "adam":

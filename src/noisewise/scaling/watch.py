@@ -274,7 +274,8 @@ class Monitor:
         noise = self.noise.read()
         shares = self._clipped / self._seen if self._seen else math.nan
         warnings = [] if noise.identifiable else [self._more_sentence()]
-        if any(m.training for m in self.model.modules() if isinstance(m, nn.BatchNorm2d)):
+        norms = (m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        if any(m.training for m in norms):
             warnings.append("Batch norm in training mode: the noise is that of micro-batches.")
         return Measurement(
             noise=noise,
@@ -308,10 +309,12 @@ class Monitor:
             f"has no upper bound; collect about {more:,} more steps."
         )
 
-    def calibrate(self, loss: Loss, batches: Iterable[Any], probes: int = 6) -> Measurement:
+    def calibrate(self, loss: Loss, batches: Iterable[Any], probes: int = 16) -> Measurement:
         """Measure curvature and the laws as well, by a burst at these weights; see `calibrate`."""
         batch = self.noise.batch if len(self.noise) else None
-        inner = self.model.module if is_parallel(self.model) else self.model
+        inner = self.model
+        if isinstance(inner, nn.parallel.DistributedDataParallel):
+            inner = inner.module
         active, self._active = self._active, False
         try:
             return calibrate(inner, loss, batches, self.optimizer, batch=batch, probes=probes)
