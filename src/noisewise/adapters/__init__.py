@@ -7,6 +7,7 @@ from noisewise.adapters.extraction import Extraction, LayerExtraction, extract
 from noisewise.adapters.gradients import Gradients, LayerNoise, gradients
 from noisewise.adapters.layers import targets
 from noisewise.adapters.pro import lora_pro, rewritten
+from noisewise.adapters.pro_adamw import LoraProAdamW
 from noisewise.adapters.saving import Saved, load, merge, save
 from noisewise.adapters.solutions import (
     Start,
@@ -28,6 +29,7 @@ __all__ = [
     "LayerAlignment",
     "LayerExtraction",
     "LayerNoise",
+    "LoraProAdamW",
     "Saved",
     "Start",
     "StepAlignment",
