@@ -1,15 +1,15 @@
 """LoRA-Pro with moments of the full step: AdamW on the gradient that the factors can see.
 
-Paper: Wang et al. 2024 (LoRA-Pro), algorithm 1. Adam divides each entry by its own size; done to the
-rewritten gradients of A and B it undoes the rewriting. Here it is done to the m x n matrix that they
-stand for, and the factors follow the result:
+Paper: Wang et al. 2024 (LoRA-Pro), algorithm 1. Adam divides each entry by its own size; done to
+the rewritten gradients of A and B it undoes the rewriting. Here it is done to the m x n matrix that
+they stand for, and the factors follow the result:
 
     G~ = P_B G + (I - P_B) G P_A         what of G can be known from g_A and g_B
-    D  = AdamW(G~)                        first and second moments of size m x n
-    dW = -lr (P_B D + (I - P_B) D P_A)    the step of W nearest to D, by `rewritten`
+    D  = AdamW(G~)                       first and second moments of size m x n
+    dW = -lr (P_B D + (I - P_B) D P_A)   the step of W nearest to D, by `rewritten`
 
-It costs the optimiser memory that full fine-tuning has (8 bytes a weight of the adapted layers), and
-saves none of it; gradients and the adapter itself stay small.
+It costs the optimiser memory that full fine-tuning has (8 bytes a weight of the adapted layers);
+gradients and the adapter itself stay small.
 """
 
 from __future__ import annotations
