@@ -229,20 +229,20 @@ METHODS: dict[str, Method] = {
     "PiSSA": Method(our_pissa),
     "LoRA-One": Method(our_lora_one),
     "lora_ga (PEFT)": Method(peft_lora_ga),
-    "ours, stable": Method(ours()),
-    "ours, adam": Method(ours(scale="adam")),
-    "ours, adam, sign": Method(ours(scale="adam", answer="sign")),
-    "ours, adam, solve": Method(ours(scale="adam", answer="solve")),
-    "ours, moved, stable": Method(ours(mutate_base=True)),
-    "ours, moved, adam": Method(ours(mutate_base=True, scale="adam")),
-    "ours, moved, sign": Method(ours(mutate_base=True, answer="sign")),
-    "ours, moved, solve": Method(ours(mutate_base=True, answer="solve")),
+    "ours stable": Method(ours()),
+    "ours adam": Method(ours(scale="adam")),
+    "ours adam sign": Method(ours(scale="adam", answer="sign")),
+    "ours adam solve": Method(ours(scale="adam", answer="solve")),
+    "ours moved stable": Method(ours(mutate_base=True)),
+    "ours moved adam": Method(ours(mutate_base=True, scale="adam")),
+    "ours moved sign": Method(ours(mutate_base=True, answer="sign")),
+    "ours moved solve": Method(ours(mutate_base=True, answer="solve")),
     "LoRA + Pro": Method(plain(), pro="factors"),
-    "ours, adam + Pro": Method(ours(scale="adam"), pro="factors"),
-    "ours, moved + Pro": Method(ours(mutate_base=True), pro="factors"),
+    "ours adam + Pro": Method(ours(scale="adam"), pro="factors"),
+    "ours moved + Pro": Method(ours(mutate_base=True), pro="factors"),
     "LoRA + ProAdamW": Method(plain(), pro="full"),
-    "ours, adam + ProAdamW": Method(ours(scale="adam"), pro="full"),
-    "ours, moved + ProAdamW": Method(ours(mutate_base=True), pro="full"),
+    "ours adam + ProAdamW": Method(ours(scale="adam"), pro="full"),
+    "ours moved + ProAdamW": Method(ours(mutate_base=True), pro="full"),
 }
 
 
@@ -416,6 +416,10 @@ def main() -> None:
         place = harness.work_folder(arguments, NAME)
         base = base_model(data, steps, place)
         chosen = arguments.methods.split(",") if arguments.methods else list(METHODS)
+        unknown = [name for name in chosen if name not in METHODS]
+        if unknown:
+            known = ", ".join(METHODS)
+            raise harness.UsageError(f"There is no method {unknown[0]!r}; there are {known}.")
         seeds = range(1 if arguments.quick else arguments.seeds)
 
         def cells(method: str, lr: float) -> None:
