@@ -18,7 +18,7 @@ from noisewise.adapters.solutions import (
     pissa_start,
     sgd_step,
 )
-from noisewise.adapters.starts import lora_ga, lora_one, pissa
+from noisewise.adapters.starts import certificates, lora_ga, lora_one, pissa
 from noisewise.adapters.steps import AdaLoraSchedule, adalora_schedule, param_groups
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "adam_step",
     "alignment",
     "bound",
+    "certificates",
     "extract",
     "gradients",
     "load",
