@@ -5,7 +5,17 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 # The files whose examples make PEFT's layers; the others of that room need torch alone.
-_NEED_PEFT = ("alignment", "extraction", "gradients", "layers", "pro", "saving", "starts", "steps")
+_NEED_PEFT = (
+    "alignment",
+    "extraction",
+    "gradients",
+    "layers",
+    "pro",
+    "pro_adamw",
+    "saving",
+    "starts",
+    "steps",
+)
 
 collect_ignore = (
     [] if find_spec("peft") else [f"src/noisewise/adapters/{name}.py" for name in _NEED_PEFT]

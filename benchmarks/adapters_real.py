@@ -135,10 +135,10 @@ def base_model(data: Texts, steps: int, place: Path) -> Bytes:
 
 @dataclass(frozen=True)
 class Method:
-    """How a model is made ready, and whether LoRA-Pro rewrites its gradients."""
+    """How a model is made ready; LoRA-Pro in front of AdamW ("factors") or inside it ("full")."""
 
     make: Callable[[nn.Module, list[Tensor]], nn.Module]
-    pro: bool = False
+    pro: str = ""
     b_ratio: float = 1.0
 
 
@@ -229,22 +229,51 @@ METHODS: dict[str, Method] = {
     "PiSSA": Method(our_pissa),
     "LoRA-One": Method(our_lora_one),
     "lora_ga (PEFT)": Method(peft_lora_ga),
-    "ours, stable": Method(ours()),
-    "ours, adam": Method(ours(scale="adam")),
-    "ours, adam, sign": Method(ours(scale="adam", answer="sign")),
-    "ours, adam, solve": Method(ours(scale="adam", answer="solve")),
-    "ours, moved, stable": Method(ours(mutate_base=True)),
-    "ours, moved, sign": Method(ours(mutate_base=True, answer="sign")),
-    "ours, moved, solve": Method(ours(mutate_base=True, answer="solve")),
-    "LoRA + Pro": Method(plain(), pro=True),
-    "ours, adam + Pro": Method(ours(scale="adam"), pro=True),
-    "ours, moved + Pro": Method(ours(mutate_base=True), pro=True),
+    "ours stable": Method(ours()),
+    "ours adam": Method(ours(scale="adam")),
+    "ours adam sign": Method(ours(scale="adam", answer="sign")),
+    "ours adam solve": Method(ours(scale="adam", answer="solve")),
+    "ours moved stable": Method(ours(mutate_base=True)),
+    "ours moved adam": Method(ours(mutate_base=True, scale="adam")),
+    "ours moved sign": Method(ours(mutate_base=True, answer="sign")),
+    "ours moved solve": Method(ours(mutate_base=True, answer="solve")),
+    "LoRA + Pro": Method(plain(), pro="factors"),
+    "ours adam + Pro": Method(ours(scale="adam"), pro="factors"),
+    "ours moved + Pro": Method(ours(mutate_base=True), pro="factors"),
+    "LoRA + ProAdamW": Method(plain(), pro="full"),
+    "ours adam + ProAdamW": Method(ours(scale="adam"), pro="full"),
+    "ours moved + ProAdamW": Method(ours(mutate_base=True), pro="full"),
 }
 
 
-def run(base: Bytes, data: Texts, name: str, lr: float, seed: int, steps: int) -> harness.Values:
-    """One tuning: held-out loss after some steps and at the end, time, numbers trained."""
-    from noisewise.adapters import adalora_schedule, lora_pro, param_groups
+def weights(model: nn.Module) -> Tensor:
+    """The tuned matrices as one vector, adapters added in."""
+    if hasattr(model, "peft_config"):
+        model = copy.deepcopy(model).merge_and_unload()  # pyrefly: ignore
+    modules = dict(model.named_modules())
+    names = [name for name in modules if name.rpartition(".")[2] in LAYER_NAMES]
+    return torch.cat([modules[name].get_parameter("weight").detach().flatten() for name in names])
+
+
+def away(moved: Tensor, goal: Tensor) -> tuple[float, float]:
+    """Relative distance of two changes of the weights, and their cosine."""
+    distance = float((moved - goal).norm() / goal.norm())
+    return distance, float(torch.cosine_similarity(moved, goal, dim=0))
+
+
+def run(
+    base: Bytes, data: Texts, name: str, lr: float, seed: int, steps: int, place: Path
+) -> harness.Values:
+    """One tuning: held-out loss after some steps and at the end, time, numbers trained.
+
+    And how far the weights have come from those of full fine-tuning with the same batches at the
+    same rate, which is run first and keeps them.
+    """
+    path = place / f"full-{lr:g}-{seed}.safetensors"
+    goals = load_file(path) if path.exists() and name != "full" else {}
+    kept: dict[str, Tensor] = {}
+    zero = weights(base)
+    from noisewise.adapters import LoraProAdamW, adalora_schedule, lora_pro, param_groups
 
     method = METHODS[name]
     torch.manual_seed(seed)
@@ -257,8 +286,10 @@ def run(base: Bytes, data: Texts, name: str, lr: float, seed: int, steps: int) -
     count = sum(p.numel() for p in groups)
     if hasattr(model, "peft_config"):
         groups = param_groups(model, lr, method.b_ratio)  # pyrefly: ignore
-    optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
-    if method.pro:
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=0.0)
+    if method.pro == "full":
+        optimizer = LoraProAdamW(model, lr)  # pyrefly: ignore
+    elif method.pro:
         lora_pro(optimizer, model)  # pyrefly: ignore
     if name == "AdaLoRA":
         adalora_schedule(optimizer, model, steps)  # pyrefly: ignore
@@ -274,7 +305,14 @@ def run(base: Bytes, data: Texts, name: str, lr: float, seed: int, steps: int) -
         if step in (EARLY, steps):
             with torch.no_grad():
                 found[f"loss_{step}"] = float(loss_of(model, data.held_out))
+                kept[str(step)] = weights(model) - zero
+            if str(step) in goals:
+                pair = away(kept[str(step)], goals[str(step)])
+                found[f"distance_{step}"], found[f"cosine_{step}"] = pair
     seconds = time.perf_counter() - began
+    if name == "full":
+        place.mkdir(parents=True, exist_ok=True)
+        save_file(kept, path)
     return {**found, "start_seconds": started, "seconds": seconds, "trained": count}
 
 
@@ -334,6 +372,8 @@ def table(results: harness.Results) -> list[str]:
         edge = " (edge)" if best in (tried[0], tried[-1]) else ""
         cells = results.cells({"method": method, "lr": best})
         share = closed(results, method, own, f"loss_{EARLY}")
+        at_own = results.cells({"method": method, "lr": own})
+        far = summaries.summarise([[n] for c in at_own if (n := c.number(f"distance_{STEPS}"))])
         last = summaries.summarise([[n] for c in cells if (n := c.number(f"loss_{STEPS}"))])
         rows.append(
             (
@@ -341,6 +381,7 @@ def table(results: harness.Results) -> list[str]:
 f"{best:g}{edge}",
                 last,
                 None if share is None else f"{100 * share:.0f} %",
+                far,
                 mean(cells, "start_seconds"),
                 mean(cells, "seconds"),
                 f"{mean(cells, 'trained'):.0f}",
@@ -348,6 +389,7 @@ f"{best:g}{edge}",
         )  # fmt: skip
     head = [
         "method", "best rate", f"loss at {STEPS}", f"gap closed at {EARLY}, full's rate",
+        "distance of W to full's, its rate",
         "start, s", f"{STEPS} steps, s", "numbers trained",
     ]  # fmt: skip
     rate = "-" if own is None else f"{own:g}"
@@ -371,14 +413,19 @@ def main() -> None:
     if not arguments.table_only:
         data = texts()
         steps = 30 if arguments.quick else 1500
-        base = base_model(data, steps, harness.work_folder(arguments, NAME))
+        place = harness.work_folder(arguments, NAME)
+        base = base_model(data, steps, place)
         chosen = arguments.methods.split(",") if arguments.methods else list(METHODS)
+        unknown = [name for name in chosen if name not in METHODS]
+        if unknown:
+            known = ", ".join(METHODS)
+            raise harness.UsageError(f"There is no method {unknown[0]!r}; there are {known}.")
         seeds = range(1 if arguments.quick else arguments.seeds)
 
         def cells(method: str, lr: float) -> None:
             for seed in seeds:
                 setting = {"method": method, "lr": lr, "seed": seed}
-                results.cell(setting, lambda n=seed: run(base, data, method, lr, n, STEPS))
+                results.cell(setting, lambda n=seed: run(base, data, method, lr, n, STEPS, place))
 
         for lr in RATES[1:3] if arguments.quick else RATES:
             for method in chosen:

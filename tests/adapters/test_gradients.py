@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,3 +186,43 @@ def test_unknown_targets_are_refused() -> None:
         gradients(net, peft.LoraConfig(target_modules=["7"]), [torch.ones(1, 2)], square)
     with pytest.raises(ValueError, match="say which target_modules"):
         gradients(net, peft.LoraConfig(), [torch.ones(1, 2)], square)
+
+
+RANK_CODE = """
+import sys, torch, torch.distributed as dist
+from torch import nn
+from peft import LoraConfig
+from noisewise.adapters import gradients
+rank, place = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method="file://" + place + "/meet", rank=rank, world_size=2)
+torch.manual_seed(0)
+net = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+x = torch.randn(6, 8, 5)
+model = nn.parallel.DistributedDataParallel(net) if sys.argv[3] == "ddp" else net
+mine = x[:2] if rank == 0 else x[2:]
+config = LoraConfig(target_modules=["0", "2"])
+found = gradients(model, config, mine, lambda m, b: m(b).square().mean())
+dist.destroy_process_group()
+whole = gradients(net, config, x, lambda m, b: m(b).square().mean())
+assert (found.num_samples, found.num_batches) == (48, 6)
+for name in whole:
+    torch.testing.assert_close(found[name], whole[name])
+    assert abs(found.noise[name].g2 - whole.noise[name].g2) < 1e-6
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapped", ["plain", "ddp"])
+def test_ranks_share_their_batches(wrapped: str, tmp_path: Path) -> None:
+    """Two processes with batches of their own find what one finds with all of them."""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK_CODE, str(rank), str(tmp_path), wrapped],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    for process in ranks:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors

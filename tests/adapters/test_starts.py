@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 from noisewise.adapters import (  # noqa: E402
     alignment,
     bound,
+    certificates,
     gradients,
     lora_ga,
     lora_one,
@@ -96,6 +97,8 @@ def test_through_peft_the_bound_is_reached(values: list[float], loss_scale: floa
     found = alignment(None, adapted, batches, loss).layers["0"]
     assert found.step_rank == 2 * R
     assert found.sgd.bound == pytest.approx(bound(g, 2 * R), abs=1e-5)
+    assert certificates(adapted)["0"] >= bound(g, 2 * R) - 1e-6
+    assert certificates(adapted)["0"] == pytest.approx(bound(g, 2 * R), abs=0.01)
     assert found.sgd.residual == pytest.approx(found.sgd.bound, abs=1e-3)
     (step,) = first_step(adapted, batches, loss).values()
     best = (step * g).sum() / step.square().sum()

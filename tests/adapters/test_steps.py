@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES, mean_loss
+from adapter_cases import CASES, Adapted, mean_loss
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
 from noisewise.adapters import (  # noqa: E402
+    LoraProAdamW,
     adalora_schedule,
     gradients,
     lora_ga,
     lora_pro,
+    merge,
     param_groups,
     rewritten,
 )
@@ -108,7 +111,7 @@ def test_damping_holds_a_direction_that_has_not_grown() -> None:
     a, b, g = (torch.randn(*s, generator=generator) for s in ((2, 8), (6, 2), (6, 8)))
     b *= 1e-5
     exact = rewritten(a, b, b.T @ g, g @ a.T, 1.0)[0]
-    damped = rewritten(a, b, b.T @ g, g @ a.T, 1.0, damping=0.05)[0]
+    damped = rewritten(a, b, b.T @ g, g @ a.T, 1.0, reach=0.3)[0]
     assert float(exact.norm()) > 1e4
     assert float(damped.norm()) < 10
 
@@ -138,6 +141,76 @@ def test_pro_goes_straight_where_plain_sgd_diverges() -> None:
     assert reached["full"] < 1e-3
     assert reached["pro"] < 1e-3
     assert not reached["plain"] < 1  # it may have become nan
+
+
+def test_with_moments_of_the_full_step_it_is_full_fine_tunings_adamw() -> None:
+    """Where the factors span everything, W takes AdamW's own steps; the moments are full-sized."""
+    torch.manual_seed(0)
+    net: Adapted = nn.Sequential(nn.Linear(6, 9))
+    x, target = torch.randn(5, 32, 6), torch.randn(5, 32, 9)
+    config = peft.LoraConfig(r=6, lora_alpha=12, target_modules=["0"])
+    adapted: Adapted = peft.get_peft_model(copy.deepcopy(net), config)
+    with torch.no_grad():
+        adapted.base_model.model[0].lora_A["default"].weight.copy_(
+            torch.linalg.qr(torch.randn(6, 6)).Q
+        )
+    net[0].bias.requires_grad_(False)
+    full = torch.optim.AdamW([net[0].weight], lr=1e-3, weight_decay=0.0)
+    ours = LoraProAdamW(adapted, lr=1e-3, damping=0.0)
+    before = net[0].weight.detach().clone()
+    for i in range(5):
+        for model, optimizer in ((net, full), (adapted, ours)):
+            (model(x[i]) - target[i]).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    layer = adapted.base_model.model[0]
+    moved = layer.get_delta_weight("default").detach()
+    wanted = net[0].weight.detach() - before
+    assert float((moved - wanted).norm() / wanted.norm()) < 0.02
+    a = layer.lora_A["default"].weight
+    assert ours.state[a]["exp_avg_sq"].shape == (9, 6)
+    again = LoraProAdamW(adapted, lr=1e-3)
+    again.load_state_dict(ours.state_dict())
+    assert torch.equal(again.state[a]["exp_avg"], ours.state[a]["exp_avg"])
+
+
+def test_moments_of_the_full_step_keep_nearer_to_full_fine_tuning_than_adamw_on_the_factors() -> (
+    None
+):
+    torch.manual_seed(0)
+    model, batches, loss, names, _ = vars(CASES["mixed"]()).values()
+    model.eval()
+    start = copy.deepcopy(model)
+    config = peft.LoraConfig(r=4, lora_alpha=4, target_modules=names)
+    grads = gradients(model, config, batches, loss)
+
+    def weights(net: Adapted) -> torch.Tensor:
+        modules = dict(net.named_modules())
+        return torch.cat([modules[name].weight.detach().flatten() for name in names])
+
+    moves = {}
+    for way in ("full", "adamw", "pro"):
+        net: Adapted = copy.deepcopy(start)
+        if way == "full":
+            modules = dict(net.named_modules())
+            optimizer: Any = torch.optim.AdamW(
+                [modules[name].weight for name in names], lr=1e-3, weight_decay=0.0
+            )
+        else:
+            net = lora_ga(net, config, grads, scale="adam")
+            free = [p for p in net.parameters() if p.requires_grad]
+            optimizer = (
+                LoraProAdamW(net, lr=1e-3)
+                if way == "pro"
+                else torch.optim.AdamW(free, lr=1e-3, weight_decay=0.0)
+            )
+        for _ in range(10):
+            optimizer.zero_grad()
+            mean_loss(net, batches, loss).backward()
+            optimizer.step()
+        moves[way] = weights(net if way == "full" else merge(net)) - weights(start)
+    distance = {w: float((moves[w] - moves["full"]).norm()) for w in ("adamw", "pro")}
+    assert distance["pro"] < 0.6 * distance["adamw"]
 
 
 def test_pro_is_refused_where_it_is_not_defined() -> None:

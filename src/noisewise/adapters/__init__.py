@@ -7,6 +7,7 @@ from noisewise.adapters.extraction import Extraction, LayerExtraction, extract
 from noisewise.adapters.gradients import Gradients, LayerNoise, gradients
 from noisewise.adapters.layers import targets
 from noisewise.adapters.pro import lora_pro, rewritten
+from noisewise.adapters.pro_adamw import LoraProAdamW
 from noisewise.adapters.saving import Saved, load, merge, save
 from noisewise.adapters.solutions import (
     Start,
@@ -17,7 +18,7 @@ from noisewise.adapters.solutions import (
     pissa_start,
     sgd_step,
 )
-from noisewise.adapters.starts import lora_ga, lora_one, pissa
+from noisewise.adapters.starts import certificates, lora_ga, lora_one, pissa
 from noisewise.adapters.steps import AdaLoraSchedule, adalora_schedule, param_groups
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "LayerAlignment",
     "LayerExtraction",
     "LayerNoise",
+    "LoraProAdamW",
     "Saved",
     "Start",
     "StepAlignment",
@@ -35,6 +37,7 @@ __all__ = [
     "adam_step",
     "alignment",
     "bound",
+    "certificates",
     "extract",
     "gradients",
     "load",

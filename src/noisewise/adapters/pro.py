@@ -28,7 +28,7 @@ from noisewise.adapters.layers import active_adapter, factor_parameters, kind_of
 if TYPE_CHECKING:
     from peft import PeftModel
 
-DAMPING = 0.05  # share of A's length below which a direction of B is held for not grown yet
+DAMPING = 1.0  # steps that a direction of a factor is long before it is followed in full
 
 
 def lora_pro(
@@ -46,9 +46,10 @@ def lora_pro(
     Args:
         optimizer: holds the adapter's parameters.
         peft_model: LoRA or rsLoRA, of any start.
-        damping: added to the singular values inside the inverses, in units of the longest row of
-            A or column of B. While B is nearly 0 its inverse is nearly infinite, and a
-            step along it leaves what a first-order argument covers. 0: the theorem to the letter.
+        damping: what is added to a factor's singular values inside its inverse, in units of that
+            factor's own step. While B is nearly 0 its inverse is nearly infinite, and a step of A
+            along it leaves what a first-order argument covers; after some steps it is not. 0: the
+            theorem to the letter.
         adapter: its name; None: the active one.
 
     Returns:
@@ -74,8 +75,8 @@ def lora_pro(
     kind = kind_of(peft_model, name)
     if kind != "lora":
         raise ValueError(f"LoRA-Pro is of plain LoRA: {kind} steps in another way; leave it out")
-    if not 0 <= damping < 1:
-        raise ValueError(f"damping {damping:g} is no share; use 0 up to 1, by default {DAMPING:g}")
+    if not damping >= 0:
+        raise ValueError(f"damping {damping:g} must be 0 or more; by default it is {DAMPING:g}")
     layers = lora_layers(peft_model, name)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for key, layer in layers.items():
@@ -85,6 +86,7 @@ def lora_pro(
     def rewrite(_: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         if any(value is not None for value in (*args[1:], *kwargs.values())):
             raise ValueError("LoRA-Pro rewrites gradients before a step; give step() no closure")
+        rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
         for layer in layers.values():
             a, b = factor_parameters(layer, name)
             if a.grad is None or b.grad is None:
@@ -95,7 +97,7 @@ def lora_pro(
                 a.grad.flatten(1).float(),
                 b.grad.flatten(1).float(),
                 float(layer.scaling[name]),
-                damping,
+                damping * float(rates[id(b)]),
             )
             a.grad.copy_(h_a.reshape(a.shape))
             b.grad.copy_(h_b.reshape(b.shape))
@@ -105,7 +107,7 @@ def lora_pro(
 
 @torch.no_grad()
 def rewritten(
-    a: Tensor, b: Tensor, g_a: Tensor, g_b: Tensor, c: float, damping: float = 0.0
+    a: Tensor, b: Tensor, g_a: Tensor, g_b: Tensor, c: float, reach: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Return H_A [r, n] and H_B [m, r] from A, B and their gradients; see the top of this file.
 
@@ -118,7 +120,8 @@ def rewritten(
         g_a: gradient of A.
         g_b: gradient of B.
         c: factor of B A.
-        damping: see `lora_pro`.
+        reach: damping times learning rate: what is added to the singular values of a factor is its
+            own step of this length, root mean square over its columns; see `lora_pro`.
 
     Example:
         >>> a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [2.0]])
@@ -131,14 +134,19 @@ def rewritten(
     a, b, g_a, g_b = a.double(), b.double(), g_a.double(), g_b.double()
     values_a, vectors_a = torch.linalg.eigh(a @ a.mT)
     values_b, vectors_b = torch.linalg.eigh(b.mT @ b)
-    floor = (damping * max(float(values_a[-1]), float(values_b[-1])) ** 0.5) ** 2
-    inverse_a = _inverse(values_a, vectors_a, floor)
-    inverse_b = _inverse(values_b, vectors_b, floor)
-    along_b = inverse_b @ g_a / c**2  # B+ G / c
     projection = b @ (_inverse(values_b, vectors_b, 0.0) @ (b.mT @ g_b))
-    beside_b = (g_b - projection) @ inverse_a / c**2
+    beside = (g_b - projection) / c**2
+    beside_b = beside @ _inverse(values_a, vectors_a, 0.0)
+    along = g_a / c**2  # (B^T B)+ of it is B+ G / c
+    along_b = _inverse(values_b, vectors_b, _floor(reach, beside_b)) @ along
+    beside_b = beside @ _inverse(values_a, vectors_a, _floor(reach, along_b))
     x = _sylvester(values_b, vectors_b, values_a, vectors_a, -along_b @ a.mT)
     return (along_b + x @ a).to(dtype), (beside_b - b @ x).to(dtype)
+
+
+def _floor(reach: float, step: Tensor) -> float:
+    """Square of what a factor's singular values grow by in one step."""
+    return reach**2 * float(step.square().sum()) / min(step.shape)
 
 
 def _inverse(values: Tensor, vectors: Tensor, floor: float) -> Tensor:

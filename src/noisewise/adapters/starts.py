@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from noisewise.adapters.difference import remember_start
 from noisewise.adapters.layers import (
+    active_adapter,
     as_matrix,
     base_of,
     factors,
@@ -207,6 +208,28 @@ def lora_one(
     return _adapted(model, config, make, False, adapter)
 
 
+def certificates(peft_model: PeftModel, adapter: str | None = None) -> dict[str, float]:
+    """How well each layer's start is factored: an upper bound of ``|X - X_k| / |X|``, by layer.
+
+    X is the gradient (or PiSSA's weight) and X_k what of it the factors span. Near 1, little of the
+    gradient has this rank, and a start can do little; raise the rank there. The bound fails with
+    probability 1e-6 at most (`noisewise.lowrank`). Layers started elsewhere are left out.
+
+    Example:
+        >>> from peft import LoraConfig
+        >>> net = nn.Sequential(nn.Linear(6, 6, bias=False))
+        >>> adapted = pissa(net, LoraConfig(r=6, target_modules=["0"]))
+        >>> certificates(adapted)["0"] < 1e-5
+        True
+    """
+    name = active_adapter(peft_model, adapter)
+    found = {
+        key: getattr(layer, "_noisewise_error", {}).get(name)
+        for key, layer in lora_layers(peft_model, name).items()
+    }
+    return {key: error for key, error in found.items() if error is not None}
+
+
 def _gradient(grads: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in grads:
         raise ValueError("there is no gradient of it; take the gradients with the same config")
@@ -229,6 +252,7 @@ def _adapted(
     for name, layer in lora_layers(peft_model, adapter).items():
         start = starts[name]
         set_factors(layer, adapter, start.a, start.b)
+        layer._noisewise_error = {adapter: start.error}
         if start.moved:
             _move(layer, adapter)
     if moves:
