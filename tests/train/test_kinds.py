@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from noisewise.train import api
 from noisewise.train.config import TrainConfig, num_kinds
 from noisewise.train.data import Pictures
 from noisewise.train.engine import Engine
-from noisewise.train.kinds import find_centres, nearest_centre, sorted_into_kinds
+from noisewise.train.kinds import find_centres, nearest_centre, sorted_into_kinds, sorted_like
 from noisewise.train.plan import plan_teacher
 from noisewise.train.recipes import TeacherRecipe
 from tiny import blobs, build, tiny_pictures
@@ -127,6 +128,27 @@ def test_a_run_draws_each_kind_as_often_as_there_are_pictures(data: Path, tmp_pa
     assert teacher.sample(3, label="kind 2").shape == (3, 1, 8, 8)
     again = api.train(data, tmp_path / "run", config=FOUR, build=build)
     assert again.finished("teacher")
+    assert teacher.config.stats["kinds"] == "set by hand"
+
+
+def test_other_pictures_are_sorted_as_the_teacher_draws_its_kinds() -> None:
+    pictures = sorted_into_kinds(shades((100, 300, 200)), replace(FOUR, kinds=3))
+
+    class Drawing:
+        """Draws flat pictures of each kind's shade."""
+
+        config = SimpleNamespace(stats={"kinds": "by hand"}, classes=pictures.classes)
+
+        def sample(self, count: int, seed: int, label: int) -> torch.Tensor:
+            shade = {0: 125, 1: 220, 2: 30}[label] / 127.5 - 1
+            return torch.full((count, 1, 8, 8), shade)
+
+    again = sorted_like(Drawing(), shades((30, 50, 20)))  # pyrefly: ignore[bad-argument-type]
+    assert again.label_histogram == (50, 20, 30)
+    assert again.classes == pictures.classes
+    Drawing.config.stats = {}
+    untold = shades((30, 50, 20))
+    assert sorted_like(Drawing(), untold) is untold  # pyrefly: ignore[bad-argument-type]
 
 
 def test_a_run_from_before_there_were_kinds_goes_on_without(data: Path, tmp_path: Path) -> None:

@@ -31,10 +31,12 @@ from noisewise.train.checkpoint import file_digest
 from noisewise.train.data import Pictures, load_pictures
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher
+from noisewise.train.kinds import sorted_like
+from noisewise.train.lock import locked, remove_if_no_run
 from noisewise.train.loop import Loop, Record
 from noisewise.train.models import Build, load_model, save_model
 from noisewise.train.plan import TeacherPlan
-from noisewise.train.run import Run, remove_if_no_run
+from noisewise.train.run import Run
 from noisewise.train.teacher import TeacherStage, teacher_pace
 
 if TYPE_CHECKING:
@@ -103,17 +105,18 @@ def adapt(
     Run.check(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
     described = teacher.config
-    try:
-        pictures = load_pictures(
-            path, described.size, described.channels, folder / "cache", on_file
-        )
-        plan = plan_adaptation(teacher, pictures, config)
-        training = config.training(bool(plan.classes), plan.batch)
-        run_ = Run.create(folder, training, plan, pictures)
-    except ValueError:
-        remove_if_no_run(folder)
-        raise
-    with run_.locked():
+    with locked(folder):
+        try:
+            pictures = load_pictures(
+                path, described.size, described.channels, folder / "cache", on_file
+            )
+            pictures = sorted_like(teacher, pictures)
+            plan = plan_adaptation(teacher, pictures, config)
+            training = config.training(bool(plan.classes), plan.batch)
+            run_ = Run.create(folder, training, plan, pictures)
+        except ValueError:
+            remove_if_no_run(folder)
+            raise
         _begin(run_, config, source)
         engine = _quickest(engine, config, teacher, plan.batch)
         _train(run_, teacher, pictures, plan, config, engine, on_record, stop)
@@ -286,7 +289,7 @@ def _train(
 ) -> None:
     denoiser = teacher.denoiser
     assert isinstance(denoiser, Preconditioned)
-    going_on = run.checkpoint("teacher").exists()
+    going_on = bool(run.checkpoints("teacher").paths())
     find = None
     if config.start == "lora-ga" and not going_on:
         full = start_gradients(denoiser, pictures, plan, config)
@@ -302,16 +305,16 @@ def _train(
     training = config.training(bool(plan.classes), plan.batch)
     stage = AdaptStage(pictures, made, plan, training, engine)
     loop = Loop(stage, config.amount, teacher_pace(config.recipe))
-    run.resume(loop, "teacher")
+    resumed = run.resume(loop, "teacher")
     if not loop.finished:
-        run.follow(loop, stage, config.checkpoint_seconds, on_record, stop)
+        run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
     elif on_record is not None:
         at, text = loop.at, f"already finished with this budget ({loop.budget})"
         event = f"{text}; a larger one goes on"
         on_record(Record(stage.name, at.step, at.images, at.seconds, event=event))
     if not loop.finished:
         run.note("teacher", loop, run.finished("teacher"), {})
-    elif not (run.finished("teacher") and run.info["stages"]["teacher"]["steps"] == loop.at.step):
+    elif not run.stands(stage, loop):
         _save(run, stage, loop)
 
 
@@ -334,7 +337,7 @@ def _begin(run: Run, config: AdaptConfig, source: Path) -> None:
         "teacher_digest": file_digest(source / "model.safetensors"),
     }
     before: dict[str, Any] = run.info.get("adapt", {})
-    if not before and run.checkpoint("teacher").exists():
+    if not before and bool(run.checkpoints("teacher").paths()):
         raise ValueError(f"{run.path} was trained, not adapted; name a new folder with --out")
     for key in _NO_MATCH if before else ():
         if before[key] != json.loads(json.dumps(values[key])):

@@ -22,11 +22,13 @@ from noisewise.train.config import TrainConfig, num_kinds
 
 if TYPE_CHECKING:
     from noisewise.train.data import Pictures
+    from noisewise.train.generator import Teacher
 
 CELLS = 8  # a picture is compared as means of 8 x 8 cells
 _ROUNDS = 30  # of Lloyd's algorithm, at most
 _SAMPLE = 20_000  # pictures that the centres are found from
 _CHUNK = 4096  # pictures at a time
+_DRAWN = 8  # pictures of each kind, where a teacher shows what its kinds are
 
 
 def sorted_into_kinds(pictures: Pictures, config: TrainConfig) -> Pictures:
@@ -53,6 +55,26 @@ def sorted_into_kinds(pictures: Pictures, config: TrainConfig) -> Pictures:
     rank[order] = torch.arange(len(order))
     names = tuple(f"kind {number + 1}" for number in range(len(order)))
     return replace(pictures, labels=rank[labels].numpy(), classes=names, kinds=why)
+
+
+def sorted_like(teacher: Teacher, pictures: Pictures) -> Pictures:
+    """Other pictures sorted into the kinds that a teacher was trained with, if it was with kinds.
+
+    A kind's centre is the mean of what the teacher draws when it is asked for that kind, so that
+    nothing but the teacher is needed.
+
+    Args:
+        teacher: trained on kinds, or not: then the pictures are given back as they are.
+        pictures: of the teacher's size and channels; their own labels are put aside.
+    """
+    described = teacher.config
+    why = str(described.stats.get("kinds", ""))
+    if not why:
+        return pictures
+    drawn = [teacher.sample(_DRAWN, seed=0, label=k) for k in range(len(described.classes))]
+    centres = torch.stack([_cells(images.float().cpu()).mean(0) for images in drawn])
+    labels = nearest_centre(_points(pictures), centres)
+    return replace(pictures, labels=labels.numpy(), classes=described.classes, kinds=why)
 
 
 def find_centres(points: Tensor, num_centres: int, generator: torch.Generator) -> Tensor:
@@ -103,8 +125,12 @@ def _points(pictures: Pictures) -> Tensor:
     parts = []
     for start in range(0, len(pictures), _CHUNK):
         images = pictures.tensor(np.arange(start, min(start + _CHUNK, len(pictures))))
-        parts.append(torch.nn.functional.adaptive_avg_pool2d(images, CELLS).flatten(1))
+        parts.append(_cells(images))
     return torch.cat(parts)
+
+
+def _cells(images: Tensor) -> Tensor:
+    return torch.nn.functional.adaptive_avg_pool2d(images, CELLS).flatten(1)
 
 
 def _some(count: int, generator: torch.Generator) -> Tensor:

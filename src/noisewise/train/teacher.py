@@ -317,6 +317,7 @@ class TeacherStage:
             stats={
                 "num_pictures": len(pictures),
                 "fingerprint": pictures.fingerprint,
+                **({"kinds": pictures.kinds} if pictures.kinds else {}),
                 **self.stats,
             },
         )
