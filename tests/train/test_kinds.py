@@ -157,7 +157,7 @@ def test_a_run_from_before_there_were_kinds_goes_on_without(data: Path, tmp_path
     run = api.train(data, tmp_path / "run", config=config, build=build)
     path = run.path / "run.json"
     info = json.loads(path.read_text())
-    del info["train"]["kinds"]
+    del info["train"]["kinds"], info["seal"]
     path.write_text(json.dumps(info))
     config = replace(config, kinds=None, budget="128images")
     api.train(data, run.path, config=config, build=build)
