@@ -25,6 +25,7 @@ FIRST_BITS = 64
 _LOOK_FOR_TIE_BITS = 128  # most sums are decided before anybody asks whether they are 0
 _WORK_OUT_BITS = 512  # precision beyond which numbers of moderate size are rather worked out
 _WORKED_OUT = 8_000_000  # bits of both sides together that are of moderate size
+_LONG = 200_000  # bits of all bases from which on their gcds are slow
 _CLOSE_BITS = 12  # bases that agree in so many leading bits are close
 
 
@@ -43,6 +44,7 @@ class Decision(NamedTuple):
     bits: int  # of the interval that decided; 0 where arithmetic did
     value: Interval  # encloses the sum
     root: tuple[int, int, int] | None = None  # (g, i, j) of a tie of two powers
+    worked: bool = False  # a tie that was seen by working both sides out
 
 
 def decide(terms: Sequence[Term]) -> Decision:
@@ -66,7 +68,8 @@ def decide(terms: Sequence[Term]) -> Decision:
         if bits >= _LOOK_FOR_TIE_BITS and not known_to_differ:
             tie, root = _is_zero(terms)
             if tie:
-                return Decision(0, 0, Interval(0, 0, 0), root)
+                worked = root is None and _better_worked_out(terms)
+                return Decision(0, 0, Interval(0, 0, 0), root, worked)
             known_to_differ = True
         if bits >= _WORK_OUT_BITS and _size(terms) <= _WORKED_OUT:
             return _worked_out(terms)
@@ -97,6 +100,12 @@ def _merged(terms: Sequence[Term]) -> list[Term]:
 def _size(terms: Sequence[Term]) -> int:
     """Bits of all powers together, about."""
     return sum(abs(e) * max(p.bit_length(), q.bit_length()) for e, p, q in terms)
+
+
+def _better_worked_out(terms: Sequence[Term]) -> bool:
+    """Whether bases are too long for gcds, and the powers are not too long to be worked out."""
+    bases = sum(p.bit_length() + q.bit_length() for _, p, q in terms)
+    return bases > _LONG and _size(terms) <= _WORKED_OUT
 
 
 def _worked_out(terms: Sequence[Term]) -> Decision:
@@ -141,4 +150,6 @@ def _is_zero(terms: Sequence[Term]) -> tuple[bool, tuple[int, int, int] | None]:
             return False, None
         root = common_root(a, abs(b), c, abs(d))
         return root is not None, root
+    if _better_worked_out(terms):
+        return _worked_out(terms).sign == 0, None
     return not exponent_sums(list(powers.items())), None

@@ -195,6 +195,9 @@ def _of_plain(
         zero = Interval(0, 0, 0)
         if tie:
             return Finding(0, "common root", tie, ln_ratio=zero)
+        if plain.worked:
+            reason = "worked out to the last digit, both sides are the same."
+            return Finding(0, "computed", reason, ln_ratio=zero)
         reason = (
             "written over pairwise coprime numbers (found by greatest common divisors), both sides "
             "have the same exponents."

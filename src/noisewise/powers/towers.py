@@ -146,7 +146,7 @@ def _plain(plain: tuple[list[Term], int]) -> TowerDecision:
 
 
 class Group(NamedTuple):
-    """tower * sum of c log n over its terms, which is not 0."""
+    """tower * sum of c log n over its terms: tower > 0, the sum has the sign and is not 0."""
 
     tower: Value
     terms: list[Term]
@@ -181,9 +181,10 @@ def shared_exponents(factors: Sequence[Factor], memo: Memo | None = None) -> lis
         terms, scale = plain
         sign = decide(terms).sign * head.sign
         if sign:
-            # The sign goes into the group; the common denominator of the terms into its tower.
-            tower = head if head.sign > 0 else negative(head)
-            groups.append(Group(times(tower, Rational(1, scale)), terms, sign))
+            if head.sign < 0:  # the tower becomes positive, its sum takes the sign
+                head, terms = negative(head), [Term(-e, p, q) for e, p, q in terms]
+            # The common denominator of the terms goes into the tower.
+            groups.append(Group(times(head, Rational(1, scale)), terms, sign))
     return groups
 
 
@@ -218,20 +219,20 @@ def log_of(value: Value, bits: int) -> Tall:
     if isinstance(value, Rational):
         return levels.tall(log_ratio(abs(value.p), value.q, bits))
     result = levels.tall(Interval(0, 0, 0))
-    for factor in value.factors:
-        result = levels.add(result, _term(factor, bits), bits)
+    # Without the groups, (7/3)^T would be the difference of T ln 7 and T ln 3, which no level holds
+    # apart.
+    for group in shared_exponents(value.factors):
+        result = levels.add(result, _term(group, bits), bits)
     return result
 
 
-def _term(factor: Factor, bits: int) -> Tall:
-    """E log n."""
-    log_n = log_ratio(factor.base, 1, bits)
-    if isinstance(factor.exponent, Rational):
-        exponent = quotient(factor.exponent.p, factor.exponent.q, bits)
-        return levels.tall(exponent.times(log_n, bits))
-    log_log = levels.tall(log_interval(log_n, bits))
-    size = levels.exp(levels.add(log_of(factor.exponent, bits), log_log, bits), bits)
-    return size if factor.exponent.sign > 0 else levels.opposite(size)
+def _term(group: Group, bits: int) -> Tall:
+    """The tower times its sum of c log n, with the sign."""
+    if isinstance(group.tower, Rational):
+        factor = quotient(group.tower.p, group.tower.q, bits)
+        return levels.tall(factor.times(enclose(group.terms, bits), bits))
+    size = levels.exp(_log_of_group(group, bits), bits)
+    return size if group.sign > 0 else levels.opposite(size)
 
 
 # ----------------------------------------------------------------------------------- normal form
@@ -299,6 +300,10 @@ def constant_ratio(x: Value, y: Value, memo: Memo | None = None) -> Rational | N
     """
     if isinstance(x, Rational) and isinstance(y, Rational):
         return _product(x, Rational(y.q, y.p) if y.p > 0 else Rational(-y.q, -y.p))
+    if x == y:
+        return ONE
+    if x == negative(y):
+        return Rational(-1)
     memo = {} if memo is None else memo
     key = ("ratio", x, y)
     if key not in memo:
