@@ -310,10 +310,22 @@ def run(
                 pair = away(kept[str(step)], goals[str(step)])
                 found[f"distance_{step}"], found[f"cosine_{step}"] = pair
     seconds = time.perf_counter() - began
+    kept_numbers = sum(
+        value.numel()
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, Tensor)
+    )
     if name == "full":
         place.mkdir(parents=True, exist_ok=True)
         save_file(kept, path)
-    return {**found, "start_seconds": started, "seconds": seconds, "trained": count}
+    return {
+        **found,
+        "start_seconds": started,
+        "seconds": seconds,
+        "trained": count,
+        "moments": kept_numbers,
+    }
 
 
 # -------------------------------------------------------------------------------------- tables
@@ -385,12 +397,13 @@ f"{best:g}{edge}",
                 mean(cells, "start_seconds"),
                 mean(cells, "seconds"),
                 f"{mean(cells, 'trained'):.0f}",
+                f"{mean(cells, 'moments'):.0f}",
             )
         )  # fmt: skip
     head = [
         "method", "best rate", f"loss at {STEPS}", f"gap closed at {EARLY}, full's rate",
         "distance of W to full's, its rate",
-        "start, s", f"{STEPS} steps, s", "numbers trained",
+        "start, s", f"{STEPS} steps, s", "numbers trained", "in the optimiser",
     ]  # fmt: skip
     rate = "-" if own is None else f"{own:g}"
     parts.append(f"At each method's best rate; full fine-tuning's own is {rate}:\n\n"
