@@ -1,0 +1,172 @@
+"""The small transformer that adapters are compared on, and every method that is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTH, LAYERS, HEADS, CONTEXT, BATCH = 64, 2, 4, 64, 16
+RANK, ALPHA, STEPS, EARLY = 4, 8, 100, 20
+LAYER_NAMES = ["qkv", "mix", "up", "down"]
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer."""
+
+    def __init__(self) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.mix = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform x [n, t, width]."""
+        n, t, c = x.shape
+        parts = self.qkv(self.norm1(x)).reshape(n, t, 3, HEADS, c // HEADS).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], is_causal=True)
+        x = x + self.mix(y.transpose(1, 2).reshape(n, t, c))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class Bytes(nn.Module):
+    """A transformer over bytes."""
+
+    def __init__(self) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.words, self.places = nn.Embedding(256, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits [n, t, 256] of what follows tokens [n, t]."""
+        x = self.words(tokens) + self.places.weight[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
+    """Nats a byte, batch int64 [n, context + 1]."""
+    return F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+
+
+# ------------------------------------------------------------------------------------- methods
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is made ready; LoRA-Pro in front of AdamW ("factors") or inside it ("full")."""
+
+    make: Callable[[nn.Module, list[Tensor]], nn.Module]
+    pro: str = ""
+    b_ratio: float = 1.0
+
+
+def plain(**more: Any) -> Callable[[nn.Module, list[Tensor]], nn.Module]:  # noqa: ANN401
+    """PEFT's LoRA with flags."""
+
+    def make(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+        from peft import get_peft_model
+
+        return get_peft_model(model, _config(**more))
+
+    return make
+
+
+def _config(**more: Any) -> Any:  # noqa: ANN401
+    from peft import LoraConfig
+
+    return LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=LAYER_NAMES, **more)
+
+
+def adalora(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """AdaLoRA from rank 6 down to 4, of LoRA's own factor alpha / r."""
+    from peft import AdaLoraConfig, get_peft_model
+
+    config = AdaLoraConfig(
+        init_r=6, target_r=RANK, lora_alpha=12, target_modules=LAYER_NAMES,
+        tinit=10, tfinal=40, deltaT=5, total_step=STEPS,
+    )  # fmt: skip
+    return get_peft_model(model, config)
+
+
+def peft_lora_ga(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """PEFT's own LoRA-GA, of the same samples."""
+    from peft import LoraGAConfig, get_peft_model
+    from peft.tuners.lora.loraga import preprocess_loraga
+
+    config = _config(init_lora_weights="lora_ga", lora_ga_config=LoraGAConfig())
+
+    def step() -> None:
+        for batch in batches:
+            loss_of(model, batch).backward()
+
+    preprocess_loraga(model, config, step)
+    return get_peft_model(model, config)
+
+
+def ours(**how: Any) -> Callable[[nn.Module, list[Tensor]], nn.Module]:  # noqa: ANN401
+    """Our LoRA-GA with a choice of scale, answer and base."""
+
+    def make(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+        from noisewise.adapters import gradients, lora_ga
+
+        return lora_ga(model, _config(), gradients(model, _config(), batches, loss_of), **how)
+
+    return make
+
+
+def our_pissa(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """PiSSA."""
+    from noisewise.adapters import pissa
+
+    return pissa(model, _config())
+
+
+def our_lora_one(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """LoRA-One."""
+    from noisewise.adapters import gradients, lora_one
+
+    return lora_one(model, _config(), gradients(model, _config(), batches, loss_of))
+
+
+def everything(model: nn.Module, batches: list[Tensor]) -> nn.Module:
+    """Full fine-tuning of the same eight matrices."""
+    model.requires_grad_(False)
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in LAYER_NAMES:
+            module.weight.requires_grad_(True)
+    return model
+
+
+METHODS: dict[str, Method] = {
+    "full": Method(everything),
+    "LoRA": Method(plain()),
+    "LoRA+ x8": Method(plain(), b_ratio=8.0),
+    "rsLoRA": Method(plain(use_rslora=True)),
+    "DoRA": Method(plain(use_dora=True)),
+    "AdaLoRA": Method(adalora),
+    "PiSSA": Method(our_pissa),
+    "LoRA-One": Method(our_lora_one),
+    "lora_ga (PEFT)": Method(peft_lora_ga),
+    "ours stable": Method(ours()),
+    "ours adam": Method(ours(scale="adam")),
+    "ours adam sign": Method(ours(scale="adam", answer="sign")),
+    "ours adam solve": Method(ours(scale="adam", answer="solve")),
+    "ours moved stable": Method(ours(mutate_base=True)),
+    "ours moved adam": Method(ours(mutate_base=True, scale="adam")),
+    "ours moved sign": Method(ours(mutate_base=True, answer="sign")),
+    "ours moved solve": Method(ours(mutate_base=True, answer="solve")),
+    "LoRA + Pro": Method(plain(), pro="factors"),
+    "ours adam + Pro": Method(ours(scale="adam"), pro="factors"),
+    "ours moved + Pro": Method(ours(mutate_base=True), pro="factors"),
+    "LoRA + ProAdamW": Method(plain(), pro="full"),
+    "ours adam + ProAdamW": Method(ours(scale="adam"), pro="full"),
+    "ours moved + ProAdamW": Method(ours(mutate_base=True), pro="full"),
+}
