@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from noisewise.app import cli
 from noisewise.app.report import report
+from noisewise.diffusion import Preconditioned
 from noisewise.train import api
 from noisewise.train.adopt import adopt
 from noisewise.train.config import DistillConfig, TrainConfig
+from noisewise.train.models import load_model, save_model
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 from noisewise.train.run import Run
 
@@ -65,8 +68,11 @@ def test_what_is_no_teacher_is_refused(source: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     other = tmp_path / "other"
     shutil.copytree(source.path, other)
-    weights = other / "teacher" / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x00\x01")
+    model = load_model(other / "teacher")
+    with torch.no_grad():
+        next(model.denoiser.parameters()).add_(1.0)
+    assert isinstance(model.denoiser, Preconditioned)
+    save_model(other / "teacher", model.denoiser, model.config)
     with pytest.raises(ValueError, match="has another teacher"):
         api.distill(own, teacher=other, config=DISTIL)
 
