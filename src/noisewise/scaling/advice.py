@@ -102,7 +102,7 @@ class Advice:
         lines.append(f"momentum       {self.beta1:g}, unchanged")
         if math.isfinite(self.lr_one_step):
             lines.append(
-                f"one step       {self.lr_one_step:.4g} would be best for one single step; many steps "
+                f"one step       {self.lr_one_step:.4g} is best for one single step; many steps "
                 "wanted between a half and three times of it"
             )
         if not math.isnan(self.steps):

@@ -255,8 +255,8 @@ def _bound_warnings(m: Measurement, batch0: float, lr0: float) -> Iterator[str]:
     bound = law.lr(batch0) * m.optimizer.lr_per_effective
     if bound > 0 and lr0 > 8 * bound:
         yield (
-            f"The present learning rate {lr0:.3g} is far above the one-step optimum {bound:.3g}: the "
-            "weights bounce in the sharpest directions, and a lower one may do better."
+            f"The present learning rate {lr0:.3g} is far above the one-step optimum {bound:.3g}: "
+            "the weights bounce in the sharpest directions, and a lower one may do better."
         )
 
 
