@@ -302,33 +302,33 @@ def _trained(
 
 # --------------------------------------------------------------------------------- overhead
 def _cost(data: Data, net: str, quick: bool) -> harness.Values:
-    """Seconds of a step of four micro-batches of 16: plain, and watched every 10 and every step."""
+    """Processor seconds of a step of four micro-batches: plain, watched every 10 and every step."""
     ways: dict[str, list[float]] = {"plain": [], "every 10": [], "every step": []}
     loops = {name: _loop(data, net, name) for name in ways}
-    for _ in range(3 if quick else 40):  # in turns, so that a drift of the machine hits all alike
+    for _ in range(3 if quick else 30):  # in turns, so that a drift of the machine hits all alike
         for name, run in loops.items():
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(10):
                 run()
-            ways[name].append((time.perf_counter() - start) / 10)
+            ways[name].append((time.process_time() - start) / 10)
     return {**ways, **_routes(data, net, quick)}
 
 
 def _routes(data: Data, net: str, quick: bool) -> dict[str, list[float]]:
-    """Seconds of a gradient and of v'Hv by each of the three routes, batch 64, in turns."""
+    """Processor seconds of a gradient and of v'Hv by each of the three routes, in turns."""
     flat = Flat(lr_nets.build(net, data, 0))
     batch = data.draw(BATCH, torch.Generator().manual_seed(0))
     v = torch.randn(flat.num_parameters, generator=torch.Generator().manual_seed(1))
     routes: tuple[Route, ...] = ("double_backward", "central_difference", "three_losses")
     taken: dict[str, list[float]] = {"gradient": [], **{name: [] for name in routes}}
-    for _ in range(3 if quick else 60):
-        start = time.perf_counter()
+    for _ in range(3 if quick else 40):
+        start = time.process_time()
         gradient(flat, loss, batch)
-        taken["gradient"].append(time.perf_counter() - start)
+        taken["gradient"].append(time.process_time() - start)
         for route in routes:
-            start = time.perf_counter()
+            start = time.process_time()
             quadratic_form(flat, loss, batch, v, route)
-            taken[route].append(time.perf_counter() - start)
+            taken[route].append(time.process_time() - start)
     return taken
 
 

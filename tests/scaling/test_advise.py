@@ -152,11 +152,11 @@ def test_an_unknown_optimiser_uses_its_own_updates_or_the_root() -> None:
     assert found.ratio == pytest.approx(4**0.3)
 
 
-def test_absolute_rates_are_bounds_in_the_optimisers_own_units() -> None:
+def test_absolute_rates_are_in_the_optimisers_own_units() -> None:
     found = advise(measured(b_noise=sure(200.0), curve=True), batch=256)
-    assert found.lr_upper == pytest.approx(0.1 / (2 + 2 * 200 / 256))  # momentum 0.9 that sums
+    assert found.lr_one_step == pytest.approx(0.1 / (2 + 2 * 200 / 256))  # momentum 0.9 that sums
     assert any("one-step optimum" in s for s in found.warnings)
-    assert "upper bound" in found.text()
+    assert "one single step" in found.text()
     kinds = {curve.name: curve.kind for curve in found.curves}
     assert kinds["one-step optimum"] == "bound"
     assert kinds["linear"] == "rule"

@@ -51,7 +51,8 @@ class Advice:
         beta1: momentum, unchanged.
         beta2: decay of the second moment for the new batch; 0 where there is none.
         epsilon: of the optimiser for the new batch.
-        lr_upper: one-step optimum at the new batch, an upper bound; inf where not measured.
+        lr_one_step: best for one single step at the new batch; inf where not measured. Many steps
+            wanted between a half and three times of it: an order of magnitude, no target.
         steps: how many times the steps to the same loss, by the frontier; nan if not known.
         examples: how many times the examples to the same loss; nan if not known.
         warnings: sentences.
@@ -71,7 +72,7 @@ class Advice:
     beta1: float
     beta2: float
     epsilon: float
-    lr_upper: float
+    lr_one_step: float
     steps: float
     examples: float
     warnings: tuple[str, ...]
@@ -99,10 +100,10 @@ class Advice:
             lines.append(f"beta2          {self.beta2:.6g}")
             lines.append(f"epsilon        {self.epsilon:.3g}")
         lines.append(f"momentum       {self.beta1:g}, unchanged")
-        if math.isfinite(self.lr_upper):
+        if math.isfinite(self.lr_one_step):
             lines.append(
-                f"upper bound    {self.lr_upper:.4g}, best for one single step; many steps want "
-                "about half of it or less"
+                f"one step       {self.lr_one_step:.4g} is best for one single step; many steps "
+                "wanted between a half and three times of it"
             )
         if not math.isnan(self.steps):
             lines.append(

@@ -18,11 +18,18 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisewise.scaling.flat import Flat
 
-__all__ = ["Family", "OptimizerFacts", "Updater", "optimizer_facts", "unwrapped"]
+__all__ = [
+    "Family",
+    "OptimizerFacts",
+    "Updater",
+    "optimizer_facts",
+    "parameter_groups",
+    "unwrapped",
+]
 
 Family = Literal["sgd", "adam", "other"]
 # Optimisers whose step does not look at the weights: stepped from zero, an update loses no digit.
@@ -119,6 +126,35 @@ def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
         epsilon=0.0 if plain_sgd else float(group.get("eps", 0.0) or 0.0),
         weight_decay=float(group.get("weight_decay", 0.0) or 0.0),
     )
+
+
+def parameter_groups(
+    model: nn.Module, optimizer: torch.optim.Optimizer, by_layer: bool
+) -> tuple[dict[Tensor, int], list[str]]:
+    """Return the group number of each trained parameter, and the groups' names.
+
+    Args:
+        model: its names are used.
+        optimizer: its groups, or one a parameter tensor with by_layer.
+        by_layer: tell parameter tensors apart.
+
+    Raises:
+        ValueError: for an optimiser of another model, or sharded parameters.
+    """
+    named = {p: n for n, p in model.named_parameters() if p.requires_grad}
+    groups = optimizer.param_groups
+    held = [(i, p) for i, group in enumerate(groups) for p in group["params"] if p in named]
+    if not held:
+        raise ValueError("The optimiser holds no trainable parameter of this model.")
+    if any(type(p).__name__ == "DTensor" or hasattr(p, "device_mesh") for _, p in held):
+        raise ValueError(
+            "Sharded parameters (FSDP) hide a rank's own gradient: use calibrate() on one device."
+        )
+    if by_layer:
+        return {p: i for i, (_, p) in enumerate(held)}, [named[p] for _, p in held]
+    if len(groups) == 1:
+        return {p: 0 for _, p in held}, ["all"]
+    return {p: i for i, p in held}, [f"group {i}" for i in range(len(groups))]
 
 
 class Updater:

@@ -29,7 +29,7 @@ from noisewise.scaling.measure import calibrate, examples_in
 from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.noise import GradientNoise
 from noisewise.scaling.ranks import RankSums, is_parallel
-from noisewise.scaling.updates import optimizer_facts, unwrapped
+from noisewise.scaling.updates import optimizer_facts, parameter_groups, unwrapped
 
 __all__ = ["Monitor", "watch"]
 
@@ -109,7 +109,7 @@ class Monitor:
             raise ValueError(f"A micro-batch of {size} examples is none: give a positive number.")
         self.model, self.optimizer, self.every = model, optimizer, every
         self._size, self._grad_scale = size, grad_scale
-        self._parameters, names = _grouped(model, optimizer, by_layer)
+        self._parameters, names = parameter_groups(model, optimizer, by_layer)
         self.noise = GradientNoise(names, window, dataset_size)
         self.num_skipped = 0
         self._clipped = self._seen = self._steps = 0
@@ -122,11 +122,21 @@ class Monitor:
             model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             optimizer.register_step_post_hook(lambda *_: self._after_step()),
         ]
+        self._tensor_handles: list[Any] = []
+        self._arm()
+
+    def _arm(self) -> None:
+        """Hook the parameters, for a measured step only: an idle hook costs time as well."""
         for parameter in self._parameters:
-            self._handles.append(parameter.register_hook(self._gradient_hook(parameter)))
-            self._handles.append(
+            self._tensor_handles.append(parameter.register_hook(self._gradient_hook(parameter)))
+            self._tensor_handles.append(
                 parameter.register_post_accumulate_grad_hook(self._after_accumulation)
             )
+
+    def _disarm(self) -> None:
+        for handle in self._tensor_handles:
+            handle.remove()
+        self._tensor_handles.clear()
 
     def _clear(self) -> None:
         """Forget the step under way."""
@@ -215,7 +225,12 @@ class Monitor:
             self._record()
             self._clear()
         self._steps += 1
+        measured = self._active
         self._active = self._steps % self.every == 0
+        if measured and not self._active:
+            self._disarm()
+        elif self._active and not measured:
+            self._arm()
         if self._ranks is not None:
             self._ranks.active = self._active
 
@@ -361,6 +376,7 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._disarm()
         self._active = False
 
 
@@ -368,23 +384,3 @@ def _square(tensor: Tensor) -> Tensor:
     """|tensor|^2 in float32 or better: half precision would overflow."""
     exact = torch.float64 if tensor.dtype == torch.float64 else torch.float32
     return torch.linalg.vector_norm(tensor.detach(), dtype=exact).square()
-
-
-def _grouped(
-    model: nn.Module, optimizer: torch.optim.Optimizer, by_layer: bool
-) -> tuple[dict[Tensor, int], list[str]]:
-    """Group number of each trained parameter, and the groups' names."""
-    named = {p: n for n, p in model.named_parameters() if p.requires_grad}
-    groups = optimizer.param_groups
-    held = [(i, p) for i, group in enumerate(groups) for p in group["params"] if p in named]
-    if not held:
-        raise ValueError("The optimiser holds no trainable parameter of this model.")
-    if any(type(p).__name__ == "DTensor" or hasattr(p, "device_mesh") for _, p in held):
-        raise ValueError(
-            "Sharded parameters (FSDP) hide a rank's own gradient: use calibrate() on one device."
-        )
-    if by_layer:
-        return {p: i for i, (_, p) in enumerate(held)}, [named[p] for _, p in held]
-    if len(groups) == 1:
-        return {p: 0 for _, p in held}, ["all"]
-    return {p: i for i, p in held}, [f"group {i}" for i in range(len(groups))]
