@@ -20,7 +20,7 @@ FORMAT = 2
 READABLE = (1, FORMAT)
 _KNOWN = (
     *("format", "created", "versions", "machine", "seed", "data", "train", "derived", "stages"),
-    *("distill", "teacher_digest", "teacher_from"),
+    *("distill", "adapt", "teacher_digest", "teacher_from"),
 )
 _MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
 
