@@ -2,9 +2,12 @@
 #   make demo                        any torch that fits this machine
 #   make test TORCH=torch==2.13.0    this very torch
 #   make test PYTHON=python3.12      this very Python
+#   make test WITH=adapters,powers   with these extras: the tests that need them run and are not skipped
 
 TORCH ?= torch
+WITH ?=
 PYTHON ?=
+comma := ,
 export PYTHON
 BIN := .venv/bin
 
@@ -12,6 +15,13 @@ BIN := .venv/bin
 ifneq ($(TORCH),torch)
 ifneq ($(TORCH),$(shell cat .venv/.torch 2>/dev/null))
 $(shell rm -f .venv/.installed .venv/.installed-dev)
+endif
+endif
+
+# The same for extras.
+ifneq ($(WITH),)
+ifneq ($(WITH),$(shell cat .venv/.with 2>/dev/null))
+$(shell rm -f .venv/.installed-dev)
 endif
 endif
 
@@ -26,7 +36,8 @@ help: ## this list
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml .ci/environment
-	@.ci/environment '$(TORCH)' '[dev]'
+	@.ci/environment '$(TORCH)' '[dev$(if $(WITH),$(comma)$(WITH))]'
+	@echo '$(WITH)' > .venv/.with
 	@touch .venv/.installed $@
 
 demo: .venv/.installed ## train, distil and judge a generator of garments in about five minutes: runs/demo

@@ -73,7 +73,7 @@ def test_the_second_signal_ends_at_once_and_costs_nothing_saved(
         time.sleep(0.05)
         process.send_signal(number)
         process.wait(timeout=60)
-    # A quick machine may have ended by the first signal: then the last one kills what is left of it,
-    # which a shell reports by the same number.
+    # A quick machine may have ended by the first signal: then the last one kills what is left, and
+    # a shell reports that by the same number.
     assert process.returncode in (128 + number, -number)
     assert read_state(run)
