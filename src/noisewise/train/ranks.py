@@ -10,6 +10,7 @@ begun with two goes on with one. The first rank reads, writes and decides; the o
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -67,6 +68,8 @@ class Ranks:
         if not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=_PATIENCE)
+            # Threads of gloo that outlive Python abort the process: exit code 1 after all is saved.
+            atexit.register(leave)
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property
