@@ -144,7 +144,14 @@ def _parse(command: str, words: Sequence[str]) -> Options:
 def _carry_out(options: Options, words: Sequence[str]) -> int:
     from noisewise.app.commands import carry_out
 
-    return carry_out(options, words)
+    code = carry_out(options, words)
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # One of several processes: all is saved, and what torch.distributed leaves running can
+        # abort a process that Python takes down, which would count as a failure.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def parsed(where: str, parse: Callable[[], Parsed]) -> Parsed | int:

@@ -68,8 +68,7 @@ class Ranks:
         if not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, timeout=_PATIENCE)
-            # Threads of gloo that outlive Python abort the process: exit code 1 after all is saved.
-            atexit.register(leave)
+            atexit.register(leave)  # for programs of the user's own
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property
