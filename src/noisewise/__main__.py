@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from noisewise.app.cli import main
+from noisewise.app.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

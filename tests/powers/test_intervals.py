@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -73,15 +74,15 @@ def test_whole_numbers_keep_their_leading_bits(n: int, bits: int) -> None:
     assert max(abs(found.lo), abs(found.hi)) <= 2**bits
 
 
-def as_mpf(m: int, exp: int) -> object:
+def as_mpf(m: int, exp: int) -> Any:  # noqa: ANN401 (mpmath has no types)
     return mpmath.mpf(m) * mpmath.mpf(2) ** exp
 
 
-def check(found: Interval, truth: object, bits: int, slack: int) -> None:
+def check(found: Interval, truth: Any, bits: int, slack: int) -> None:  # noqa: ANN401 (as above)
     """The interval holds the truth and is no wider than 2^(slack - bits) of it."""
     low, high = as_mpf(found.lo, found.exp), as_mpf(found.hi, found.exp)
-    assert low <= truth <= high  # type: ignore[operator]
-    assert high - low <= abs(truth) * mpmath.mpf(2) ** (slack - bits)  # type: ignore
+    assert low <= truth <= high
+    assert high - low <= abs(truth) * mpmath.mpf(2) ** (slack - bits)
 
 
 @settings(max_examples=150, deadline=None)

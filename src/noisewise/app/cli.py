@@ -16,12 +16,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from noisewise.app.options import Options
+from typing import NoReturn, TypeVar
 
 Parsed = TypeVar("Parsed")
+Action = Callable[[], int]
 
 _HELP = """\
 usage: noisewise COMMAND ...
@@ -57,6 +55,18 @@ _NAMES = (
 )
 
 
+def entry() -> NoReturn:
+    """Run the command that the process was started for, and end the process with its exit code."""
+    code = main()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # One of several processes: all is saved, and threads that torch.distributed leaves running
+        # can abort a process that Python takes down; the launcher would count that as a failure.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -88,38 +98,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, words: Sequence[str]) -> int:
     """Parse and carry out one known command."""
     where = f"noisewise {command}"
+    action = parsed(where, lambda: _ready(command, words))
+    return action if isinstance(action, int) else guarded(where, action)
+
+
+def _ready(command: str, words: Sequence[str]) -> Action:
+    """Read the flags of a command; what it gives back does the work, and imports what that needs.
+
+    A command that knows numbers or matrices only has flags of its own: neither pictures nor a run.
+    """
     if command == "powers":
-        return _run_powers(where, words)
+        return _ready_powers(words)
     if command == "lowrank":
-        return _run_lowrank(where, words)
-    options = parsed(where, lambda: _parse(command, words))
-    if isinstance(options, int):
-        return options
-    return guarded(where, lambda: _carry_out(options, words))
+        return _ready_lowrank(words)
+    from noisewise.app.options import parse
+
+    options = parse(command, words)
+
+    def action() -> int:
+        from noisewise.app.commands import carry_out
+
+        return carry_out(options, words)
+
+    return action
 
 
-def _run_powers(where: str, words: Sequence[str]) -> int:
-    """A command that knows numbers only: neither pictures nor a run, and no torch."""
+def _ready_powers(words: Sequence[str]) -> Action:
     from noisewise.app.powers_options import parse_powers
 
-    options = parsed(where, lambda: parse_powers(words))
-    if isinstance(options, int):
-        return options
-    from noisewise.app.powers_command import carry_out_powers
+    options = parse_powers(words)
 
-    return guarded(where, lambda: carry_out_powers(options))
+    def action() -> int:
+        from noisewise.app.powers_command import carry_out_powers
+
+        return carry_out_powers(options)
+
+    return action
 
 
-def _run_lowrank(where: str, words: Sequence[str]) -> int:
-    """A command that knows matrices only: neither pictures nor a run."""
+def _ready_lowrank(words: Sequence[str]) -> Action:
     from noisewise.app.lowrank_options import parse_lowrank
 
-    options = parsed(where, lambda: parse_lowrank(words))
-    if isinstance(options, int):
-        return options
-    from noisewise.app.lowrank_command import carry_out_lowrank
+    options = parse_lowrank(words)
 
-    return guarded(where, lambda: carry_out_lowrank(options))
+    def action() -> int:
+        from noisewise.app.lowrank_command import carry_out_lowrank
+
+        return carry_out_lowrank(options)
+
+    return action
 
 
 def _lr(words: Sequence[str]) -> int:
@@ -133,25 +160,6 @@ def _lr(words: Sequence[str]) -> int:
     if command not in LR_COMMANDS:
         return _complain(f"there is no {words[0]!r}; use advise, curves or watch", "noisewise lr")
     return _run(command, words[1:])
-
-
-def _parse(command: str, words: Sequence[str]) -> Options:
-    from noisewise.app.options import parse
-
-    return parse(command, words)
-
-
-def _carry_out(options: Options, words: Sequence[str]) -> int:
-    from noisewise.app.commands import carry_out
-
-    code = carry_out(options, words)
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        # One of several processes: all is saved, and what torch.distributed leaves running can
-        # abort a process that Python takes down, which would count as a failure.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
 
 
 def parsed(where: str, parse: Callable[[], Parsed]) -> Parsed | int:

@@ -6,6 +6,7 @@ are all a `Matrix` to the algorithms; `reading.as_matrix` makes one of what a us
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ _PLAIN = {torch.float32: (1e-12, 1e12), torch.float64: (1e-120, 1e120)}
 Product = Callable[[Tensor], Tensor]
 
 
-class Matrix:
+class Matrix(ABC):
     """A matrix [*batch, m, n] known by its products.
 
     Attributes:
@@ -61,13 +62,13 @@ class Matrix:
         """Columns."""
         return self.shape[-1]
 
+    @abstractmethod
     def matmat(self, x: Tensor) -> Tensor:
         """A x, x [..., n, c]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rmatmat(self, y: Tensor) -> Tensor:
         """A^H y, y [*batch, m, c]."""
-        raise NotImplementedError
 
     def frobenius(self) -> Tensor | None:
         """|A|_F of each of the batch, float64; None where only products are known."""

@@ -104,6 +104,8 @@ def adapt(
         raise ValueError(f"{folder} holds the teacher itself; name a new folder with --out")
     Run.check(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
+    if engine.ranks.world > 1:
+        raise ValueError("adapt works in one process; start it without torchrun")
     described = teacher.config
     with locked(folder):
         try:
@@ -118,7 +120,7 @@ def adapt(
             remove_if_no_run(folder)
             raise
         _begin(run_, config, source)
-        engine = _quickest(engine, config, teacher, plan.batch)
+        engine = engine.settled(teacher.denoiser, plan.batch, config.precision, config.amount)
         _train(run_, teacher, pictures, plan, config, engine, on_record, stop)
     return run_
 
@@ -309,9 +311,7 @@ def _train(
     if not loop.finished:
         run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
     elif on_record is not None:
-        at, text = loop.at, f"already finished with this budget ({loop.budget})"
-        event = f"{text}; a larger one goes on"
-        on_record(Record(stage.name, at.step, at.images, at.seconds, event=event))
+        on_record(loop.already_finished())
     if not loop.finished:
         run.note("teacher", loop, run.finished("teacher"), {})
     elif not run.stands(stage, loop):
@@ -362,13 +362,3 @@ def _teacher(run: Run | str | Path, build: Build | None) -> tuple[Teacher, Path]
     if not isinstance(model.denoiser, Preconditioned):
         raise ValueError("only a teacher trained by noisewise can be adapted")
     return model, folder
-
-
-def _quickest(engine: Engine, config: AdaptConfig, teacher: Teacher, batch: int) -> Engine:
-    """Time the precisions on the teacher's own net, as training does."""
-    net = getattr(teacher.denoiser, "net", None)
-    timed = isinstance(net, nn.Module) and isinstance(getattr(net, "config", None), dict)
-    if config.precision != "auto" or config.amount.seconds is None or not timed:
-        return engine
-    assert isinstance(net, nn.Module)
-    return engine.quickest(net, batch)

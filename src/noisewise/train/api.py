@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from torch import nn
-
 from noisewise.train.adopt import adopt
 from noisewise.train.card import model_card
 from noisewise.train.checkpoint import write_text
@@ -199,7 +197,7 @@ def _distill(
     build: Build | None,
 ) -> Generator:
     batch = config.batch or config.recipe.batch
-    engine = _quickest(engine, config, model.denoiser, batch)
+    engine = engine.settled(model.denoiser, batch, config.precision, config.amount)
     stage = StudentStage(model, config, engine)
     loop = Loop(stage, config.amount, student_pace(config.recipe), ranks=engine.ranks)
     resumed = run.resume(loop, "generator")
@@ -278,7 +276,8 @@ def _train(
 ) -> None:
     with engine.seeded(config.seed):
         denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, build)
-    engine = _quickest(engine, config, denoiser, plan.batch)
+    if not config.shard:
+        engine = engine.settled(denoiser, plan.batch, config.precision, config.amount)
     stage = TeacherStage(pictures, denoiser, plan, config, engine)
     loop = Loop(stage, config.amount, teacher_pace(config.recipe), ranks=engine.ranks)
     resumed = run.resume(loop, "teacher")
@@ -290,18 +289,6 @@ def _train(
         _save_teacher(run, stage, loop)
     else:
         run.note("teacher", loop, run.finished("teacher"), {})
-
-
-def _quickest(
-    engine: Engine, config: TrainConfig | DistillConfig, denoiser: nn.Module, batch: int
-) -> Engine:
-    """Time the precisions, where none was asked for; a budget in images stays reproducible."""
-    sharded = isinstance(config, TrainConfig) and config.shard
-    if config.precision != "auto" or config.amount.seconds is None or sharded:
-        return engine
-    net = getattr(denoiser, "net", None)
-    timed = isinstance(net, nn.Module) and isinstance(getattr(net, "config", None), dict)
-    return engine.quickest(net, batch) if timed else engine
 
 
 def _save_teacher(run: Run, stage: TeacherStage, loop: Loop) -> None:
@@ -334,16 +321,7 @@ def _first_batch(run: Run, began: float, on_record: OnRecord | None) -> OnRecord
 
 def _already_finished(loop: Loop, on_record: OnRecord | None) -> bool:
     if loop.finished and on_record is not None:
-        at = loop.at
-        on_record(
-            Record(
-                loop.stage.name,
-                at.step,
-                at.images,
-                at.seconds,
-                event=f"already finished with this budget ({loop.budget}); a larger one goes on",
-            )
-        )
+        on_record(loop.already_finished())
     return loop.finished
 
 

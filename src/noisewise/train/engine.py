@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from noisewise.nets.timing import fastest
 from noisewise.train.ranks import Ranks
+
+if TYPE_CHECKING:
+    from noisewise.train.config import Budget, Precision
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -81,6 +84,27 @@ class Engine:
         timed = fastest(net, self.device, len(range(batch)[self.ranks.part(batch)]), seconds)
         name, why = self.ranks.agree([str(timed.dtype).removeprefix("torch."), timed.reason])
         return replace(self, dtype=getattr(torch, name), why=why)
+
+    def settled(
+        self, denoiser: nn.Module, batch: int, precision: Precision, budget: Budget
+    ) -> Engine:
+        """Time the precisions on a denoiser's net, where none was asked for.
+
+        A budget in images stays reproducible: nothing is timed. Neither is a net of the user's own,
+        of which nobody knows how to call it.
+
+        Args:
+            denoiser: to be trained.
+            batch: images a step.
+            precision: as the user set it.
+            budget: of the training.
+        """
+        net = getattr(denoiser, "net", None)
+        ours = isinstance(net, nn.Module) and isinstance(getattr(net, "config", None), dict)
+        if precision != "auto" or budget.seconds is None or not ours:
+            return self
+        assert isinstance(net, nn.Module)
+        return self.quickest(net, batch)
 
     def generator(self, seed: int) -> torch.Generator:
         """Source of random numbers on the device."""

@@ -170,6 +170,12 @@ class Loop:
             yield self._step()
         yield self._finish()
 
+    def already_finished(self) -> Record:
+        """What to say when a finished loop is asked to go on."""
+        at = self.at
+        event = f"already finished with this budget ({self.budget}); a larger one goes on"
+        return Record(self.stage.name, at.step, at.images, at.seconds, event=event)
+
     @property
     def good(self) -> dict[str, Any]:
         """What the stage had learned when it was last judged sound: where training goes back to."""
