@@ -72,7 +72,9 @@ def test_levels_are_spread_over_each_part_and_over_any_number_of_ranks_alike() -
     batches = Batches(pictures, np.arange(96), plan, 0, engine)
     batch = batches.next(0, 4)
     for part in batch.cut(4):
-        share = 0.5 * (1 + torch.erf((part.sigma.log() - plan.noise.mean) / plan.noise.std / 2**0.5))
+        share = 0.5 * (
+            1 + torch.erf((part.sigma.log() - plan.noise.mean) / plan.noise.std / 2**0.5)
+        )
         assert (share * 4).floor().tolist() == [0, 1, 2, 3]
     noise = NoiseScale(plan, RECIPE, measures=False)  # one of several processes
     assert (noise.num_parts(4), noise.num_parts(5), noise.due(4)) == (4, 1, False)
@@ -141,7 +143,7 @@ def test_a_run_goes_on_with_another_batch_and_says_so(root: Path) -> None:
 def test_what_is_not_known_is_refused(root: Path) -> None:
     data, short = root / "blobs.npz", replace(CONFIG, budget="160images")
     api.train(data, root / "short", config=short, build=build)
-    with pytest.raises(ValueError, match="measured no noise yet.*set lr yourself"):
+    with pytest.raises(ValueError, match=r"measured no noise yet.*set lr yourself"):
         api.train(data, root / "short", config=replace(short, batch=32), build=build)
     with pytest.raises(ValueError, match="is no run; name the folder of one"):
         api.train(data, root / "x", config=replace(short, lr_from=str(root / "no")), build=build)

@@ -85,9 +85,7 @@ class Batches:
         sizes = [len(rows) for rows in np.array_split(np.arange(n), num_parts)]
         levels = [stratified(self._plan.noise, k, self._draws, engine.device) for k in sizes]
         noise = torch.randn((n, *x0.shape[1:]), generator=self._draws, device=engine.device)
-        return Batch(
-            x0, torch.cat(levels)[part], engine.tensor(noise)[part], self.labels(chosen)
-        )
+        return Batch(x0, torch.cat(levels)[part], engine.tensor(noise)[part], self.labels(chosen))
 
     def labels(self, chosen: np.ndarray) -> Tensor | None:
         """Labels of pictures, on the device; None where the net takes none."""
