@@ -31,7 +31,7 @@ SETTINGS = {
         "recipe": {"batch": 16, "distance_images": 32, "two_call_sigmas": [0.3]},
     },
 }
-_UNTIMED = ("seconds", "noise_scale")
+_UNTIMED = ("seconds",)
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,9 @@ class Counting:
     def retreat(self) -> str:
         return ""
 
+    def noise_scale(self) -> float | None:
+        return 2.0 * self.value
+
     def learned(self) -> dict[str, Any]:
         return {"value": self.value}
 

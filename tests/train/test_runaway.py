@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from noisewise.train import api
+from noisewise.train.batches import Batches
 from noisewise.train.config import TrainConfig
 from noisewise.train.guard import LossGuard
 from noisewise.train.loop import TrainingFailed
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.run import Run
-from noisewise.train.teacher import TeacherStage
 from tiny import blobs, build
 
 RECIPE = TeacherRecipe(batch=16, distance_images=0, heldout_every=0.1, sampler_images=0)
@@ -38,15 +38,15 @@ def test_a_poisoned_batch_is_gone_back_from_and_told(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One batch of pixels that are no numbers, as a broken memory would give."""
-    flipped = TeacherStage._flipped
+    flipped = Batches._flipped
     count = 0
 
-    def poisoned(self: TeacherStage, x0: torch.Tensor) -> torch.Tensor:
+    def poisoned(self: Batches, x0: torch.Tensor) -> torch.Tensor:
         nonlocal count
         count += 1
         return flipped(self, x0) * (float("nan") if count == 42 else 1.0)
 
-    monkeypatch.setattr(TeacherStage, "_flipped", poisoned)
+    monkeypatch.setattr(Batches, "_flipped", poisoned)
     run = api.train(data, tmp_path / "run", config=CONFIG, build=build)
     back = [event for event in events(run) if "went back" in event]
     assert len(back) == 1

@@ -14,6 +14,11 @@ _GAP_TEXT = (
     "not shown: it hovers about nothing whether the generator learns or not."
 )
 
+_NOISE_TEXT = (
+    "Noise of the gradient: so many pictures a step hold as much signal as noise. With a batch far "
+    "below it twice the batch needs half the steps; far above it, hardly fewer. Dashed: the batch."
+)
+
 
 def nearest_plot(copies: Copies) -> str:
     """Distances to the nearest training picture, of generated and of held-out pictures."""
@@ -47,6 +52,9 @@ def learning_curves(facts: Facts) -> str:
         drawing = _gap_curve(facts, stage) if gap else _loss_curve(facts, stage)
         if drawing:
             figures.append(figure(drawing, _GAP_TEXT if gap else _LOSS_TEXT))
+    drawing = _noise_curve(facts)
+    if drawing:
+        figures.append(figure(drawing, _NOISE_TEXT))
     drawing = _distance_curve(facts)
     if drawing:
         figures.append(
@@ -107,6 +115,24 @@ def _gap_curve(facts: Facts, stage: str) -> str:
         )
     except ValueError:
         return ""  # no gap above nothing was logged
+
+
+def _noise_curve(facts: Facts) -> str:
+    points = [p for p in facts.points if p.noise_scale is not None]
+    unit, seconds = _unit([point.seconds for point in points])
+    points = points[:: max(1, len(points) // 400)]
+    line = plots.Series(
+        "noise scale", [p.seconds / seconds for p in points], [p.noise_scale or 0.0 for p in points]
+    )
+    batch = next((float(d.value) for d in facts.derived if d.name == "batch"), None)
+    floor = None if batch is None else ("batch", batch)
+    try:
+        return plots.curves(
+            [line], label_x=unit, label_y="pictures", title="Gradient noise, teacher", log_y=True,
+            floor=floor,
+        )  # fmt: skip
+    except ValueError:
+        return ""  # it was not measured
 
 
 def _distance_curve(facts: Facts) -> str:

@@ -77,6 +77,7 @@ class Point:
     heldout_loss: float | None
     distance: float | None
     score_gap: float | None = None
+    noise_scale: float | None = None
 
 
 @dataclass(frozen=True)

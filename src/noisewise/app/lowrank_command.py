@@ -108,7 +108,8 @@ def _factorised(
             case "cur":
                 return lowrank.cur(matrix, rank, **given)
     except ValueError as error:
-        raise ValueError(f"{weight.name}: {error}") from error
+        name = options.file if is_alone else weight.name
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _row(weight: Weight, factors: lowrank.LowRank, is_alone: bool) -> Row:

@@ -76,6 +76,7 @@ class TrainOptions(TrainConfig):
     json: bool = False
     """Print one JSON object."""
     batch: Suppress[int | None] = None
+    lr_from: Suppress[str | None] = None
     channels: Suppress[int | None] = None
     crop: Suppress[Crop] = "centre"
     background: Suppress[str] = "white"

@@ -141,6 +141,7 @@ def _points(records: list[Record]) -> tuple[Point, ...]:
             r.heldout_loss,
             r.distance,
             r.fisher,
+            r.noise_scale,
         )
         for r in records
     )

@@ -123,7 +123,7 @@ class Dense(Matrix):
 
     def rmatmat(self, y: Tensor) -> Tensor:
         """A^H y."""
-        return self.tensor.mH @ y
+        return (y.mH @ self.tensor).mH  # A is then read along its rows
 
     def frobenius(self) -> Tensor:
         """|A|_F."""

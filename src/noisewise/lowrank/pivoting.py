@@ -25,9 +25,12 @@ def pivots(sketch: Tensor, count: int, allowed: Tensor | None = None) -> Tensor:
         int64 [*batch, k], in the order of choice; all different.
     """
     real = sketch.real.dtype
-    start = sketch.abs().square().sum(-2)
+    sketch = sketch.contiguous()
+    start = torch.linalg.vector_norm(sketch, dim=-2).square()
     nothing = 4 * torch.finfo(real).eps * start  # what rounding leaves of a column that is spanned
     left = start if allowed is None else start.masked_fill(~allowed, -torch.inf)
+    if sketch.dim() == 2 and sketch.device.type == "cpu":
+        return _one_by_one(sketch, count, left.clone(), nothing)
     shape = sketch.shape[:-1]
     index = torch.empty(*shape[:-1], count, dtype=torch.int64, device=sketch.device)
     basis = sketch.new_zeros(*shape, count)
@@ -48,6 +51,26 @@ def pivots(sketch: Tensor, count: int, allowed: Tensor | None = None) -> Tensor:
             -1, chosen, -torch.inf
         )
     return index
+
+
+def _one_by_one(sketch: Tensor, count: int, left: Tensor, nothing: Tensor) -> Tensor:
+    """The same for one matrix on the CPU, where reading an index costs nothing: twice as quick."""
+    basis = sketch.new_zeros(len(sketch), count)
+    index: list[int] = []
+    for step in range(count):
+        chosen = int(left.argmax())
+        if not left[chosen] > nothing[chosen]:
+            chosen = int(torch.where(left > nothing, left, left.clamp(max=-1.0)).argmax())
+        index.append(chosen)
+        column, taken = sketch[:, chosen], basis[:, :step]
+        for _ in range(2):
+            column = torch.addmv(column, taken, taken.mH @ column, alpha=-1)
+        size = torch.linalg.vector_norm(column).clamp_min(torch.finfo(left.dtype).tiny)
+        column = torch.div(column, size, out=basis[:, step])
+        row = column.conj() @ sketch
+        left.sub_(row.square() if row.dtype == left.dtype else row.abs().square())
+        left[chosen] = -torch.inf
+    return torch.tensor(index, dtype=torch.int64)
 
 
 def coefficients(chosen: Tensor, others: Tensor) -> Tensor:

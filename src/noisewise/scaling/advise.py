@@ -33,6 +33,7 @@ from noisewise.scaling.rules import (
     DIRECT,
     LINEAR,
     MEASURED,
+    MUON,
     NOISE,
     ROOT,
     SIMPLE,
@@ -146,6 +147,10 @@ def _choose(m: Measurement, rules: dict[str, Estimate], hold: Hold) -> tuple[str
         if BOUND in rules:
             return BOUND, "only a lower bound of the noise scale is known: this is what it allows"
         return CONSTANT, "the noise is not measured yet, so nothing supports a change"
+    if _narrow(rules.get(MUON)):
+        return MUON, (
+            "orthogonalised updates: a square root below the measured noise scale, none above it"
+        )
     if _narrow(rules.get(DIRECT)):
         return DIRECT, f"the updates of {m.optimizer.name} themselves, measured at both batches"
     return ROOT, f"{m.optimizer.name} has no law here, and normalised updates mostly follow it"
@@ -195,6 +200,7 @@ def _others(m: Measurement, rules: dict[str, Estimate], chosen: str, hold: Hold)
         NOISE: "a law of plain descent, without Adam's preconditioner",
         SIMPLE: "takes the curvature as the same in all directions",
         DIRECT: "one step at the batches that the data sufficed for; a check of the law",
+        MUON: "not resolved: its band is wider than a factor of four",
         CLOSED: "assumes independent coordinates, which failed on real nets",
     }
     if m.optimizer.family == "sgd":
@@ -292,7 +298,7 @@ def _curves(m: Measurement, batch: float, batch0: float, lr0: float) -> Iterator
         if name == DIRECT:
             continue
         found = [(b, t[name]) for b, t in zip(grid, tables, strict=True) if name in t]
-        banded = name in (MEASURED, NOISE, SIMPLE, BOUND)
+        banded = name in (MEASURED, NOISE, SIMPLE, BOUND, MUON)
         yield Curve(
             name,
             tuple(b for b, _ in found),

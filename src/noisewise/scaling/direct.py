@@ -100,7 +100,7 @@ def law_points(
     Raises:
         ValueError: if the optimiser is neither SGD nor one that divides by a root mean square.
     """
-    if updater.facts.family == "other":
+    if updater.facts.family in ("muon", "other"):
         raise ValueError(
             f"{updater.facts.name} has no diagonal preconditioner: only direct_points fits it."
         )

@@ -115,7 +115,7 @@ def calibrate(
     burst = Burst(flat, loss, rows, given[:kept], size * together, own, route)
     curvature = _curvature(burst, updater, min(probes, len(rows) // 2), seed)
     curve = ()
-    if updater.facts.family != "other":
+    if updater.facts.family in ("sgd", "adam"):
         curve = law_points(burst, updater, _grid(own), min(probes, len(rows) // 2))
     return Measurement(
         noise=noise,

@@ -255,4 +255,7 @@ class Measurement:
             raise ValueError(f"{path} cannot be read as a measurement: {error}") from error
         if not isinstance(stored, dict):
             raise ValueError(f"{path} is no measurement of noisewise.scaling.")
-        return cls.from_dict(stored)
+        try:
+            return cls.from_dict(stored)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

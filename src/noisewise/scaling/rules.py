@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from noisewise.scaling.intervals import Estimate
-from noisewise.scaling.laws import Constant, Linear, SquareRoot
+from noisewise.scaling.laws import Constant, Linear, Muon, SquareRoot
 from noisewise.scaling.measurement import Measurement
 
 __all__ = ["factors"]
@@ -14,6 +14,7 @@ LINEAR, ROOT, CONSTANT = "linear", "square root", "constant"
 MEASURED, NOISE, SIMPLE = "preconditioned", "noise scale (B_noise)", "noise scale (B_simple)"
 BOUND, DIRECT = "lower bound of the noise scale", "direct measurement"
 CLOSED = "closed form"
+MUON = "Muon"
 
 
 def factors(m: Measurement, batch: float, batch0: float) -> dict[str, Estimate]:
@@ -30,6 +31,8 @@ def factors(m: Measurement, batch: float, batch0: float) -> dict[str, Estimate]:
     for name, scale in ((NOISE, m.b_noise), (SIMPLE, m.b_simple)):
         if scale.bounded:
             found[name] = _noise_ratio(scale, batch, batch0)
+    if m.optimizer.family == "muon" and m.b_simple.bounded:
+        found[MUON] = _muon_ratio(m.b_simple, batch, batch0)
     if not m.b_simple.bounded and m.b_simple.low > 0:
         least = _noise_ratio(Estimate(m.b_simple.low, m.b_simple.low, math.inf), batch, batch0)
         found[BOUND] = least
@@ -56,6 +59,17 @@ def _noise_ratio(scale: Estimate, batch: float, batch0: float) -> Estimate:
 
     ends = sorted(factor(max(0.0, noise)) for noise in (scale.low, scale.high))
     return Estimate(factor(max(0.0, scale.value)), ends[0], ends[1])
+
+
+def _muon_ratio(scale: Estimate, batch: float, batch0: float) -> Estimate:
+    """Orthogonalised updates: the square root of descent's factor, with its ends."""
+
+    def factor(noise: float) -> float:
+        law = Muon(1.0, max(0.0, noise))
+        return law.lr(batch) / law.lr(batch0)
+
+    ends = sorted((factor(scale.low), factor(scale.high)))
+    return Estimate(factor(scale.value), ends[0], ends[1])
 
 
 def _measured_ratio(m: Measurement, batch: float, batch0: float) -> Estimate | None:

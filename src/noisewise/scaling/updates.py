@@ -31,7 +31,7 @@ __all__ = [
     "unwrapped",
 ]
 
-Family = Literal["sgd", "adam", "other"]
+Family = Literal["sgd", "adam", "muon", "other"]
 # Optimisers whose step does not look at the weights: stepped from zero, an update loses no digit.
 _BLIND = {
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam,
@@ -46,7 +46,8 @@ class OptimizerFacts:
 
     Attributes:
         name: class name.
-        family: "sgd" (u = g), "adam" (divides by a running root mean square), or "other".
+        family: "sgd" (u = g), "adam" (divides by a running root mean square), "muon"
+            (orthogonalises), or "other".
         lr: learning rate of the first parameter group.
         beta1: momentum, of either kind.
         accumulates: whether its momentum sums gradients (PyTorch's SGD) and does not average them.
@@ -114,10 +115,11 @@ def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
     divides = isinstance(
         optimizer, (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop)
     )
+    muon = type(optimizer).__name__ == "Muon"  # torch's own, and others of that name
     beta2 = float(betas[1]) if betas is not None else float(group.get("alpha", 0.0) or 0.0)
     return OptimizerFacts(
         name=type(optimizer).__name__,
-        family="sgd" if plain_sgd else "adam" if divides else "other",
+        family="sgd" if plain_sgd else "adam" if divides else "muon" if muon else "other",
         lr=float(group["lr"]),
         beta1=float(betas[0]) if betas is not None else float(group.get("momentum", 0.0) or 0.0),
         accumulates="momentum" in group and betas is None,

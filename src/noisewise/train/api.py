@@ -22,6 +22,7 @@ from noisewise.train.lock import locked, remove_if_no_run
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.models import Build, build_denoiser, load_model, save_model
 from noisewise.train.plan import TeacherPlan, plan_teacher
+from noisewise.train.rescaling import rescaled
 from noisewise.train.run import Run
 from noisewise.train.student import StudentStage, student_pace
 from noisewise.train.teacher import TeacherStage, teacher_pace
@@ -92,7 +93,7 @@ def train(
                 config.background,
             )
             pictures = sorted_into_kinds(pictures, _as_begun(config, folder))
-            run_plan = plan_teacher(config, pictures, engine)
+            run_plan, said = rescaled(plan_teacher(config, pictures, engine), config, folder)
             if ranks.leads:
                 Run.create(folder, config, run_plan, pictures)
         except ValueError:
@@ -103,7 +104,7 @@ def train(
             ranks.wait()
         run = Run.open(folder)
         on_record = _first_batch(run, began, on_record)
-        _train(run, pictures, run_plan, config, engine, on_record, stop, build)
+        _train(run, pictures, run_plan, config, engine, on_record, stop, build, said)
         ranks.wait()
     return run if ranks.leads else Run.open(folder)
 
@@ -125,7 +126,7 @@ def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
         path, config.size, config.channels, crop=config.crop, background=config.background
     )
     pictures = sorted_into_kinds(pictures, config)
-    return plan_teacher(config, pictures, engine)
+    return rescaled(plan_teacher(config, pictures, engine), config, None)[0]
 
 
 def distill(
@@ -273,6 +274,7 @@ def _train(
     on_record: OnRecord | None,
     stop: Stop | None,
     build: Build | None,
+    said: str,
 ) -> None:
     with engine.seeded(config.seed):
         denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, build)
@@ -281,6 +283,8 @@ def _train(
     stage = TeacherStage(pictures, denoiser, plan, config, engine)
     loop = Loop(stage, config.amount, teacher_pace(config.recipe), ranks=engine.ranks)
     resumed = run.resume(loop, "teacher")
+    if resumed is not None and said:
+        resumed = replace(resumed, note="; ".join(filter(None, (resumed.note, said))))
     if _already_finished(loop, on_record):
         if not run.stands(stage, loop):  # ended between the checkpoint and the model
             _save_teacher(run, stage, loop)

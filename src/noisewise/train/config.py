@@ -134,6 +134,8 @@ class TrainConfig:
     """Images a step."""
     lr: float | None = None
     """Learning rate of the main optimiser at its highest."""
+    lr_from: str | None = None
+    """A run whose learning rate is taken, scaled to this batch by the noise measured there."""
     seed: int = 0
     """Source of everything random; the same seed and an image budget give the same weights."""
     device: str = "auto"

@@ -343,6 +343,7 @@ class Loop:
             heldout_loss=heldout_loss,
             lr=lr,
             grad_norm=values.get("grad_norm"),
+            noise_scale=self.stage.noise_scale() if values else None,
             distance=distance,
             event=event,
             fake_loss=values.get("fake_loss"),

@@ -5,6 +5,7 @@ log.jsonl     one line a logged step
 teacher/      generator/      the finished models
 checkpoints/  what exact resume needs
 samples/      sheets of the same seeds over time
+noise.json    the gradient's noise at the end of training, as `noisewise lr advise` reads it
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from noisewise.train.keeping import Checkpoints, Resumed
 from noisewise.train.lock import BEFORE_A_RUN, locked
 from noisewise.train.log import Log, Position
 from noisewise.train.loop import STOPPED, Loop, Record
+from noisewise.train.rescaling import NOISE
 from noisewise.train.runfile import begun, must_match, read_info
 from noisewise.train.sheet import save_sheet
 
@@ -89,13 +91,18 @@ class Run:
         path = Path(path)
         if cls.check(path):
             run = cls.open(path)
-            must_match(run.info["train"], config, path, "name a new folder with --out")
+            way = "name a new folder with --out"
+            must_match(run.info["train"], config, path, way, free=("batch",))
             if run.info["data"]["fingerprint"] != pictures.fingerprint:
                 before = run.info["data"]["num_pictures"]
                 raise ValueError(
                     f"{path} was trained on other pictures ({before}; now {len(pictures)} are "
                     f"found in {pictures.source}): undo the change, or name a new folder with --out"
                 )
+            if run.info["train"].get("batch") != config.batch:
+                run.info["train"]["batch"] = config.batch
+                run.info["derived"] = plan.to_dict()
+                run.write()
             return run
         training, held_out = pictures.split(config.seed)
         data = {
@@ -304,10 +311,18 @@ class Run:
                 if loop.settled and ranks.agree(late):
                     lines.sync()
                     keeper.save(loop, lines.position, stage)
+                    self._keep_noise(stage)
                     saved = time.monotonic()
             lines.sync()
             keeper.save(loop, lines.position, stage)
+            self._keep_noise(stage)
         return loop.finished
+
+    def _keep_noise(self, stage: TeacherStage | StudentStage) -> None:
+        """Write what was measured of the gradient's noise, for `noisewise lr advise` and later."""
+        measured = stage.measured_noise()
+        if measured is not None:
+            measured.save(self.path / NOISE)
 
     def note(self, stage: StageName, loop: Loop, finished: bool, stats: dict[str, Any]) -> None:
         """Write into run.json what a stage came to."""

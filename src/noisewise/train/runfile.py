@@ -58,7 +58,11 @@ def begun(seed: int) -> dict[str, Any]:
 
 
 def must_match(
-    before: dict[str, Any], config: TrainConfig | DistillConfig, path: Path, way: str
+    before: dict[str, Any],
+    config: TrainConfig | DistillConfig,
+    path: Path,
+    way: str,
+    free: tuple[str, ...] = (),
 ) -> None:
     """Refuse to go on with other settings than a run was begun with.
 
@@ -67,6 +71,7 @@ def must_match(
         config: the settings now.
         path: of the run.
         way: what else can be done, for the message.
+        free: settings that may differ beside the usual ones.
 
     Raises:
         ValueError: naming the first setting that differs.
@@ -75,7 +80,7 @@ def must_match(
     usual = _flat(json.loads(json.dumps(asdict(type(config)()))))
     then = {**usual, **_flat(before)}
     for name in sorted(then.keys() | now.keys()):
-        if then.get(name) != now.get(name) and name not in _MAY_CHANGE:
+        if then.get(name) != now.get(name) and name not in (*_MAY_CHANGE, *free):
             raise ValueError(
                 f"{path}: {name} was {then.get(name)!r} and is now {now.get(name)!r}; "
                 f"use the same settings, or {way}"

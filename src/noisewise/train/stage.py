@@ -55,6 +55,10 @@ class Stage(Protocol):
         """Become more careful after going back; returns what changed, or ''."""
         ...
 
+    def noise_scale(self) -> float | None:
+        """Noise of the gradient, in pictures; None where it is not measured."""
+        ...
+
     def learned(self) -> dict[str, Any]:
         """Weights, optimisers and averages: what going back restores."""
         ...

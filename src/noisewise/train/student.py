@@ -217,6 +217,13 @@ class StudentStage:
         self.lam = self._recipe.safe_lam
         return f"lambda lowered to {self.lam:g}"
 
+    def noise_scale(self) -> float | None:
+        """Not measured: the loss of a generator has no fixed target."""
+        return None
+
+    def measured_noise(self) -> None:
+        """Nothing, as `noise_scale`."""
+
     def learned(self) -> dict[str, Any]:
         """Both nets, their optimisers, and the averages."""
         return {

@@ -20,10 +20,11 @@ from noisewise.diffusion import (
     Preconditioned,
     denoising_loss,
     draw_to_dict,
-    stratified,
 )
 from noisewise.nets.timing import LONG_ENOUGH, compile_if_quicker
 from noisewise.quality.distance import Reference
+from noisewise.scaling import Measurement
+from noisewise.train.batches import Batch, Batches
 from noisewise.train.description import ModelConfig, SamplerSettings
 from noisewise.train.ema import EMA
 from noisewise.train.engine import Engine
@@ -31,7 +32,7 @@ from noisewise.train.generator import Teacher
 from noisewise.train.guard import LossGuard
 from noisewise.train.heldout import HeldOut
 from noisewise.train.muon import build_optimizers
-from noisewise.train.order import BatchOrder
+from noisewise.train.noise_scale import NoiseScale
 from noisewise.train.plan import TeacherPlan
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.sampling import choose_sampler
@@ -95,10 +96,10 @@ class TeacherStage:
         self._budget = config.amount
         self._pictures = pictures
         self._training, self._held_out = pictures.split(config.seed)
-        self._order = BatchOrder(self._training, config.seed)
+        self._batches = Batches(pictures, self._training, plan, config.seed, engine)
+        self.noise = NoiseScale(plan, recipe, engine.ranks.world == 1 and not config.shard)
         self._sharded = config.shard
         self.denoiser = (denoiser if config.shard else engine.prepare(denoiser)).train()
-        self._part = engine.ranks.part(plan.batch)
         self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
         if config.shard:
             shard(self.denoiser.net, engine.device, engine.dtype)
@@ -119,7 +120,6 @@ class TeacherStage:
             recipe.weight_decay,
         )
         self._ema = EMA(self.denoiser, recipe.ema_shares)
-        self._draws = engine.generator(config.seed)
         self._guard = LossGuard()
         self._losses: list[float] = []
         self._kept = [p.detach().clone() for p in self.denoiser.parameters()]
@@ -145,16 +145,15 @@ class TeacherStage:
 
     def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
         """One optimiser step on one batch."""
-        engine, n, part = self.engine, self.batch, self._part
-        chosen = self._order.batch(images, n)[part]
-        x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
-        sigma = stratified(self.plan.noise, n, self._draws, engine.device)[part]
-        noise = self._normal((n, *x0.shape[1:]))[part]
+        engine, n = self.engine, self.batch
+        batch = self._batches.next(images, self.noise.num_parts(step))
         with self._dropout(step):
-            loss = denoising_loss(
-                self._denoise, x0, sigma, noise, self.plan.weight, self._labels(chosen)
-            ).mean()
-        (loss * engine.ranks.scale(n)).backward()
+            if self.noise.due(step):
+                learning = self._twin.module.parameters()
+                loss = self.noise.backward(batch, self._loss, learning)
+            else:
+                loss = self._loss(batch)
+                (loss * engine.ranks.scale(n)).backward()
         self._twin.gather()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
         self._optimizers.step(factor)
@@ -162,6 +161,12 @@ class TeacherStage:
         self._ema.update(n, images + n)
         self._seen = images + n
         return torch.stack([engine.ranks.mean(loss.detach().float(), n), whole(norm)])
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """Mean denoising loss."""
+        x0, sigma, noise, labels = batch.x0, batch.sigma, batch.noise, batch.labels
+        weight = self.plan.weight
+        return denoising_loss(self._denoise, x0, sigma, noise, weight, labels).mean()
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
         """Say that the loss runs off, or None."""
@@ -249,6 +254,14 @@ class TeacherStage:
         self._guard.forget()
         return ""
 
+    def noise_scale(self) -> float | None:
+        """Noise scale of the gradient in the last steps, in pictures; None until it is bounded."""
+        return self.noise.value
+
+    def measured_noise(self) -> Measurement | None:
+        """The same with its interval, for laws; None before there is enough."""
+        return self.noise.measurement()
+
     def learned(self) -> dict[str, Any]:
         """Weights, optimisers and averages."""
         return {
@@ -272,19 +285,22 @@ class TeacherStage:
     def rest(self) -> dict[str, Any]:
         """Random state, best average, sampler, and what was measured."""
         return {
-            "draws": self._draws.get_state(),
+            "draws": self._batches.get_state(),
             "kept": self._kept,
             "kept_as": self._kept_as,
             "seen": self._seen,
             "sampler": asdict(self._sampler),
             "stats": self.stats,
             "guard": self._guard.state,
+            "noise": self.noise.state_dict(),
         }
 
     def load_rest(self, state: dict[str, Any]) -> None:
         """Restore what `rest` gave."""
-        self._draws.set_state(state["draws"])
+        self._batches.set_state(state["draws"])
         self._guard.state = state.get("guard", self._guard.state)  # older versions had none
+        if "noise" in state:
+            self.noise.load_state_dict(state["noise"])
         self.stats = state["stats"]
         copy_all(self._kept, state["kept"])
         self._kept_as, self._seen = state["kept_as"], state["seen"]
@@ -352,7 +368,7 @@ class TeacherStage:
         chosen = self._held_out[: self._recipe.heldout_images]
         if not len(chosen):  # too few pictures to hold any out
             chosen = self._training[: self._recipe.heldout_images]
-        x0, labels = self._pictures.tensor(chosen), self._labels(chosen)
+        x0, labels = self._pictures.tensor(chosen), self._batches.labels(chosen)
         return HeldOut(x0, labels, self.plan, self.engine)
 
     def _real(self) -> tuple[np.ndarray, str]:
@@ -361,25 +377,6 @@ class TeacherStage:
         if len(self._held_out) >= _ENOUGH_HELD_OUT:
             return self._held_out[:most], "held-out pictures"
         return self._training[:most], "training pictures (too few are held out)"
-
-    def _labels(self, chosen: np.ndarray) -> Tensor | None:
-        if not self.plan.classes:
-            return None
-        assert self._pictures.labels is not None
-        return torch.from_numpy(self._pictures.labels[chosen].astype(np.int64)).to(
-            self.engine.device
-        )
-
-    def _flipped(self, x0: Tensor) -> Tensor:
-        if not self.plan.flips:
-            return x0
-        shape = (self.batch, 1, 1, 1)
-        mirrored = torch.rand(shape, generator=self._draws, device=x0.device)[self._part] < 0.5
-        return torch.where(mirrored, x0.flip(3), x0)
-
-    def _normal(self, shape: tuple[int, ...]) -> Tensor:
-        noise = torch.randn(shape, generator=self._draws, device=self.engine.device)
-        return self.engine.tensor(noise)
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
         if not self._recipe.dropout:

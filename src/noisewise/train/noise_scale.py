@@ -1,0 +1,144 @@
+"""The gradient's noise as training goes on: how many pictures a step could use.
+
+On one of every few steps the batch is cut into parts whose gradients are found one by one; their
+squared norms tell signal from noise (`noisewise.scaling`), and their mean is the step's gradient as
+ever. Such a step costs a third more than another one, all of them together about 1 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from noisewise.scaling import Estimate, GradientNoise, Measurement
+from noisewise.scaling.updates import OptimizerFacts
+from noisewise.train.batches import Batch
+from noisewise.train.plan import TeacherPlan
+from noisewise.train.recipes import TeacherRecipe
+
+_PARTS = 4  # of a measured step
+_WINDOW = 64  # measured steps that are remembered: the noise grows as training goes on
+_FEWEST = 8  # measured steps before anything is said
+
+
+class NoiseScale:
+    """tr Sigma / |g|^2 of the last measured steps, in pictures.
+
+    Args:
+        plan: batch and learning rate of the training.
+        recipe: its optimiser, and how often to measure.
+        measures: False where no process sees a whole gradient of its own; nothing is measured then.
+
+    Source: McCandlish et al. 2018, appendix A.
+    """
+
+    def __init__(self, plan: TeacherPlan, recipe: TeacherRecipe, measures: bool) -> None:
+        """Nothing is measured yet."""
+        self._facts = optimizer_facts(recipe, plan.lr)
+        self._batch = plan.batch
+        self._every = recipe.noise_every if plan.batch >= _PARTS else 0
+        self._measures = measures
+        self._noise = GradientNoise(window=_WINDOW)
+        self._num_parameters = 0
+        self._value: float | None = None
+
+    def num_parts(self, step: int) -> int:
+        """Parts that a step's noise levels are spread over: the same with any number of ranks."""
+        return _PARTS if self._every and step % self._every == 0 else 1
+
+    def due(self, step: int) -> bool:
+        """Whether this step is measured."""
+        return self._measures and self.num_parts(step) > 1
+
+    def backward(
+        self, batch: Batch, loss_of: Callable[[Batch], Tensor], parameters: Iterable[Tensor]
+    ) -> Tensor:
+        """Put the batch's gradient into the parameters, measuring it on the way.
+
+        Args:
+            batch: as `num_parts` has it.
+            loss_of: mean loss of a part.
+            parameters: those that learn.
+
+        Returns:
+            The mean loss.
+        """
+        wanted = [p for p in parameters if p.requires_grad]
+        total: list[Tensor] = [torch.zeros_like(p, dtype=torch.float32) for p in wanted]
+        squares, losses = torch.zeros((), device=batch.x0.device), []
+        for part in batch.cut(_PARTS):
+            loss = loss_of(part)
+            found = torch.autograd.grad(loss, wanted, allow_unused=True)
+            gradients = [
+                torch.zeros_like(t) if g is None else g.float()
+                for g, t in zip(found, total, strict=True)
+            ]
+            squares += len(part) * _square(gradients)
+            torch._foreach_add_(total, gradients, alpha=len(part) / len(batch))
+            losses.append(loss.detach() * (len(part) / len(batch)))
+        for parameter, gradient in zip(wanted, total, strict=True):
+            parameter.grad = gradient.to(parameter.dtype)
+        self._num_parameters = sum(p.numel() for p in wanted)
+        self._take_in(squares, _square(total), len(batch))
+        return torch.stack(losses).sum()
+
+    @property
+    def value(self) -> float | None:
+        """The noise scale in pictures; None until it is bounded from above."""
+        return self._value
+
+    def measurement(self) -> Measurement | None:
+        """What was measured, as `noisewise lr advise` reads it; None before there is enough."""
+        if len(self._noise) < _FEWEST:
+            return None
+        return Measurement(
+            noise=self._noise.read(),
+            b_noise=Estimate.unknown(),
+            optimizer=self._facts,
+            batch=self._batch,
+            size=self._batch / _PARTS,
+            num_parameters=self._num_parameters,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, as JSON values."""
+        return {"noise": self._noise.state_dict(), "num_parameters": self._num_parameters}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._noise.load_state_dict(state["noise"])
+        self._num_parameters = state["num_parameters"]
+        self._read()
+
+    def _take_in(self, squares: Tensor, mean_square: Tensor, batch: int) -> None:
+        pair = torch.stack([squares, mean_square]).cpu()
+        if bool(pair.isfinite().all()):  # else the loop goes back, for its own reasons
+            self._noise.add(pair[:1], pair[1:], _PARTS, batch)
+            self._read()
+
+    def _read(self) -> None:
+        if len(self._noise) >= _FEWEST:
+            scale = self._noise.read().b_simple
+            self._value = scale.value if scale.bounded else None
+
+
+def optimizer_facts(recipe: TeacherRecipe, lr: float) -> OptimizerFacts:
+    """What the laws ask of the recipe's main optimiser.
+
+    Example:
+        >>> optimizer_facts(TeacherRecipe(), 0.015).family
+        'muon'
+    """
+    if recipe.optimizer == "muon":
+        return OptimizerFacts("Muon", "muon", lr, recipe.momentum)
+    beta1, beta2 = recipe.betas
+    decay = recipe.weight_decay
+    return OptimizerFacts("AdamW", "adam", lr, beta1, beta2=beta2, epsilon=1e-8, weight_decay=decay)
+
+
+def _square(gradients: list[Tensor]) -> Tensor:
+    """Squared norm of all together."""
+    return torch.stack(torch._foreach_norm(gradients)).square().sum()

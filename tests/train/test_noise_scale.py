@@ -1,0 +1,152 @@
+"""The gradient's noise inside training, and the learning rate that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from noisewise.scaling import Measurement, Muon, advise
+from noisewise.train import api
+from noisewise.train.batches import Batch, Batches
+from noisewise.train.config import TrainConfig
+from noisewise.train.engine import Engine
+from noisewise.train.noise_scale import NoiseScale
+from noisewise.train.plan import plan_teacher
+from noisewise.train.recipes import TeacherRecipe
+from tiny import blobs, build, tiny_pictures
+
+RECIPE = TeacherRecipe(
+    batch=16, distance_images=0, sampler_images=0, heldout_every=0.5, noise_every=2
+)
+CONFIG = TrainConfig(budget=f"{16 * 200}images", recipe=RECIPE)
+
+
+class Linear(nn.Module):
+    """A gradient of known law: the loss w.(g + noise) has the gradient g + noise."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(size))
+        self.idle = nn.Parameter(torch.ones(3))
+
+    def loss(self, batch: Batch) -> Tensor:
+        return (batch.x0 @ self.w).mean()
+
+
+def noise_of(config: TrainConfig) -> NoiseScale:
+    pictures = tiny_pictures()
+    plan = plan_teacher(config, pictures, Engine.choose("cpu"))
+    return NoiseScale(plan, config.recipe, measures=True)
+
+
+@pytest.mark.parametrize("batch", [16, 18])  # 18: parts of 5, 5, 4 and 4
+def test_a_known_noise_is_found_and_the_gradient_is_the_batchs(batch: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    net, noise = Linear(40), noise_of(replace(CONFIG, batch=batch))
+    blank = torch.zeros(batch)
+    for step in range(0, 600, 2):
+        assert noise.due(step)
+        rows = 0.5 + 2.0 * torch.randn(batch, 40, generator=generator)  # 160 / 10 = 16 pictures
+        net.zero_grad()
+        loss = noise.backward(Batch(rows, blank, blank, None), net.loss, net.parameters())
+        torch.testing.assert_close(net.w.grad, rows.mean(0))
+        assert loss.item() == 0
+        assert net.idle.grad is not None
+        assert not net.idle.grad.any()
+    found = noise.measurement()
+    assert found is not None
+    assert found.b_simple.low < 16 < found.b_simple.high
+    assert found.b_simple.high / found.b_simple.low < 2
+    assert noise.value == found.b_simple.value
+    assert found.num_parameters == 43
+
+
+def test_levels_are_spread_over_each_part_and_over_any_number_of_ranks_alike() -> None:
+    pictures, engine = tiny_pictures(), Engine.choose("cpu")
+    plan = plan_teacher(CONFIG, pictures, engine)
+    batches = Batches(pictures, np.arange(96), plan, 0, engine)
+    batch = batches.next(0, 4)
+    for part in batch.cut(4):
+        share = 0.5 * (
+            1 + torch.erf((part.sigma.log() - plan.noise.mean) / plan.noise.std / 2**0.5)
+        )
+        assert (share * 4).floor().tolist() == [0, 1, 2, 3]
+    noise = NoiseScale(plan, RECIPE, measures=False)  # one of several processes
+    assert (noise.num_parts(4), noise.num_parts(5), noise.due(4)) == (4, 1, False)
+
+
+def test_a_gradient_that_is_not_finite_is_left_out() -> None:
+    net, noise, blank = Linear(4), noise_of(CONFIG), torch.zeros(16)
+    rows = torch.full((16, 4), torch.inf)
+    noise.backward(Batch(rows, blank, blank, None), net.loss, net.parameters())
+    assert net.w.grad is not None
+    assert noise.value is None
+    assert noise.measurement() is None
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("noise")
+    np.savez(path / "blobs.npz", images=blobs(128, 8))
+    api.train(path / "blobs.npz", path / "run", config=CONFIG, build=build)
+    return path
+
+
+def rates(config: TrainConfig, root: Path, out: str) -> tuple[float, float, str]:
+    run = api.train(root / "blobs.npz", root / out, config=config, build=build)
+    derived = run.info["derived"]
+    return derived["lr"]["value"], derived["adam_lr"]["value"], derived["lr"]["reason"]
+
+
+def test_a_run_keeps_its_noise_and_another_batch_gets_its_rate_by_it(root: Path) -> None:
+    found = Measurement.load(root / "run" / "noise.json")
+    assert found.optimizer.family == "muon"
+    assert found.batch == 16
+    shown = [r.noise_scale for r in api.Run.open(root / "run").records() if r.noise_scale]
+    assert shown
+    assert shown[-1] == pytest.approx(found.b_simple.value, rel=1e-5)
+    assert rates(replace(CONFIG, lr_from=str(root / "run")), root, "same")[0] == RECIPE.lr
+    lr, adam_lr, why = rates(replace(CONFIG, batch=64, lr_from=str(root / "run")), root, "new")
+    law = Muon(1.0, found.b_simple.value)
+    assert lr == pytest.approx(RECIPE.lr * law.lr(64) / law.lr(16))
+    assert lr == advise(found, batch=64, batch0=16, lr=RECIPE.lr).lr
+    assert 1 < lr / RECIPE.lr <= 2
+    assert adam_lr / lr == pytest.approx(RECIPE.adam_lr / RECIPE.lr)
+    assert "Muon" in why
+
+
+def test_a_run_goes_on_with_another_batch_and_says_so(root: Path) -> None:
+    more = replace(CONFIG, budget=f"{16 * 300}images")
+    larger = replace(more, batch=32)
+    np.savez(root / "blobs2.npz", images=blobs(128, 8))
+    run = api.train(root / "blobs2.npz", root / "on", config=CONFIG, build=build)
+    steps = run.records()[-1].step
+    run = api.train(root / "blobs2.npz", root / "on", config=larger, build=build)
+    assert run.finished("teacher")
+    assert run.records()[-1].step == steps + 16 * 100 // 32
+    lr = run.info["derived"]["lr"]["value"]
+    assert 1 < lr / RECIPE.lr <= 2**0.5
+    events = [r.event for r in run.records() if r.event and "resumed" in r.event]
+    assert "the batch was 16 and is 32" in events[-1]
+    before = len(run.records())
+    again = replace(larger, budget=f"{16 * 320}images")
+    run = api.train(root / "blobs2.npz", root / "on", config=again, build=build)
+    assert run.info["derived"]["lr"]["value"] == lr  # and not scaled a second time
+    assert not any("the batch was" in (r.event or "") for r in run.records()[before:])
+
+
+def test_what_is_not_known_is_refused(root: Path) -> None:
+    data, short = root / "blobs.npz", replace(CONFIG, budget="160images")
+    api.train(data, root / "short", config=short, build=build)
+    with pytest.raises(ValueError, match=r"measured no noise yet.*set lr yourself"):
+        api.train(data, root / "short", config=replace(short, batch=32), build=build)
+    with pytest.raises(ValueError, match="is no run; name the folder of one"):
+        api.train(data, root / "x", config=replace(short, lr_from=str(root / "no")), build=build)
+    assert not (root / "x").exists()
+    by_hand = replace(short, batch=32, lr=0.01, lr_from=str(root / "short"))
+    assert rates(by_hand, root, "by_hand")[::2] == (0.01, "set by hand")
