@@ -1,4 +1,4 @@
-"""What a step of the small U-Net costs in float32, bfloat16 and under autocast; and its norm.
+"""What a step of the small U-Net costs in float32, bfloat16 and by autocast; its norm, its noise.
 
 Both claims of nets/layers.py and train/twin.py are about this machine's processor: run it on yours.
 The ways take turns, step by step, so that a drift of the machine's speed hits all alike; ratios are
@@ -18,9 +18,15 @@ import torch.nn.functional as F
 from torch import nn
 
 import harness
+from noisewise.demo import demo_path
 from noisewise.nets import build, derive
 from noisewise.nets.layers import ChannelNorm
+from noisewise.train.config import TrainConfig
+from noisewise.train.data import load_pictures
 from noisewise.train.engine import Engine
+from noisewise.train.models import build_denoiser
+from noisewise.train.plan import plan_teacher
+from noisewise.train.teacher import TeacherStage
 from summaries import ratio, summarise, table
 
 BATCH = 64
@@ -38,6 +44,10 @@ def main() -> None:
         harness.describe(harness.environment(threads)),
         _table("one step (forward, backward), batch 64, 28 x 28", _steps(net), rounds),
         _table("norm alone (forward, backward), 64 x 32 x 14 x 14", _norms(), rounds),
+        *(
+            _table(f"one whole training step in {name}", _whole_steps(dtype), rounds)
+            for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+        ),
     ]
     text = "\n\n".join(parts)
     print(text)
@@ -107,6 +117,27 @@ def _norms() -> dict[str, Callable[[], None]]:
         "channel norm, bfloat16": norm(ChannelNorm(32), torch.bfloat16),
         "SiLU, float32": norm(_SiLU(), torch.float32),
     }
+
+
+def _whole_steps(dtype: torch.dtype) -> dict[str, Callable[[], None]]:
+    """Steps of the demo's training, with the gradient's noise measured and without."""
+    engine = Engine(torch.device("cpu"), dtype)
+    config, pictures = TrainConfig(budget="5m", kinds=0), load_pictures(demo_path())
+    plan = plan_teacher(config, pictures, engine)
+    denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, None)
+    stage = TeacherStage(pictures, denoiser, plan, config, engine)
+    every = config.recipe.noise_every
+    return {
+        "plain": _stepping(stage, every + 1),
+        "its noise measured": _stepping(stage, every),
+    }
+
+
+def _stepping(stage: TeacherStage, number: int) -> Callable[[], None]:
+    def run() -> None:
+        stage.step(number, 0, 1e-3, 0.1)
+
+    return run
 
 
 class _SiLU(nn.Module):

@@ -30,6 +30,7 @@ from noisewise.quality import sliced_wasserstein
 
 NAME = "sampler_stop"
 STOPS = (0.002, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
+LONG_STOPS = (0.002, 0.1, 0.3)  # of those, tried with many steps too
 SPECKLE = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 
@@ -104,11 +105,13 @@ def measure_speckle(subject: Subject, amount: float) -> harness.Values:
 
 def settings(own: dict[str, object], num_images: int, quick: bool) -> list[dict[str, object]]:
     """All cells of one run: the chosen stop, fixed stops at two lengths, noised real pictures."""
-    lengths, stops = ("as chosen", "5" if quick else "18"), (0.002, 0.3) if quick else STOPS
+    many = "5" if quick else "18"
+    stops, long_stops = ((0.002, 0.3),) * 2 if quick else (STOPS, LONG_STOPS)
+    pairs = [*(("as chosen", s) for s in stops), *((many, s) for s in long_stops)]
     amounts = (0.0, 0.1) if quick else SPECKLE
     found: list[dict[str, object]] = [
         {"stage": "chosen"},
-        *({"stage": "fixed", "steps": n, "sigma_min": s} for n in lengths for s in stops),
+        *({"stage": "fixed", "steps": n, "sigma_min": s} for n, s in pairs),
         *({"stage": "speckle", "amount": amount} for amount in amounts),
     ]
     return [{**own, "num_images": num_images, **setting} for setting in found]
