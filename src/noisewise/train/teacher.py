@@ -9,6 +9,7 @@ import copy
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,10 +150,11 @@ class TeacherStage:
         batch = self._batches.next(images, self.noise.num_parts(step))
         with self._dropout(step):
             if self.noise.due(step):
-                learning = self._twin.module.parameters()
-                loss = self.noise.backward(batch, self._loss, learning)
+                plain = self._twin.module  # a compiled net would be compiled anew for the parts
+                loss_of = partial(self._loss, plain)
+                loss = self.noise.backward(batch, loss_of, plain.parameters())
             else:
-                loss = self._loss(batch)
+                loss = self._loss(self._denoise, batch)
                 (loss * engine.ranks.scale(n)).backward()
         self._twin.gather()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
@@ -162,11 +164,10 @@ class TeacherStage:
         self._seen = images + n
         return torch.stack([engine.ranks.mean(loss.detach().float(), n), whole(norm)])
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def _loss(self, denoise: Denoiser, batch: Batch) -> Tensor:
         """Mean denoising loss."""
         x0, sigma, noise, labels = batch.x0, batch.sigma, batch.noise, batch.labels
-        weight = self.plan.weight
-        return denoising_loss(self._denoise, x0, sigma, noise, weight, labels).mean()
+        return denoising_loss(denoise, x0, sigma, noise, self.plan.weight, labels).mean()
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
         """Say that the loss runs off, or None."""
