@@ -18,7 +18,8 @@ from noisewise.train.engine import Engine
 from noisewise.train.noise_scale import NoiseScale
 from noisewise.train.plan import plan_teacher
 from noisewise.train.recipes import TeacherRecipe
-from tiny import blobs, build, tiny_pictures
+from noisewise.train.teacher import TeacherStage
+from tiny import blobs, build, tiny_denoiser, tiny_pictures
 
 RECIPE = TeacherRecipe(
     batch=16, distance_images=0, sampler_images=0, heldout_every=0.5, noise_every=2
@@ -150,3 +151,19 @@ def test_what_is_not_known_is_refused(root: Path) -> None:
     assert not (root / "x").exists()
     by_hand = replace(short, batch=32, lr=0.01, lr_from=str(root / "short"))
     assert rates(by_hand, root, "by_hand")[::2] == (0.01, "set by hand")
+
+
+def test_a_compiled_net_never_meets_a_part_of_a_batch() -> None:
+    pictures, engine = tiny_pictures(), Engine.choose("cpu")
+    plan = plan_teacher(CONFIG, pictures, engine)
+    stage = TeacherStage(pictures, tiny_denoiser(), plan, CONFIG, engine)
+    quick, sizes = stage._denoise, []
+
+    def counted(x: Tensor, *rest: Tensor | None) -> Tensor:
+        sizes.append(len(x))
+        return quick(x, *rest)  # pyrefly: ignore[bad-argument-type]
+
+    stage._denoise = counted
+    for step in range(3):  # the first and the third are measured
+        stage.step(step, 16 * step, 1.0, 0.1)
+    assert sizes == [16]
