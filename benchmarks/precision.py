@@ -128,8 +128,8 @@ def _whole_steps(dtype: torch.dtype) -> dict[str, Callable[[], None]]:
     stage = TeacherStage(pictures, denoiser, plan, config, engine)
     every = config.recipe.noise_every
     return {
-        "plain": _stepping(stage, every + 1),
-        "its noise measured": _stepping(stage, every),
+        "plain": _stepping(stage, 4 * every + 1),
+        "its noise measured": _stepping(stage, 4 * every),
     }
 
 

@@ -15,8 +15,9 @@ _GAP_TEXT = (
 )
 
 _NOISE_TEXT = (
-    "Noise of the gradient: so many pictures a step hold as much signal as noise. With a batch far "
-    "below it twice the batch needs half the steps; far above it, hardly fewer. Dashed: the batch."
+    "Noise of the gradient: so many pictures a step hold as much signal as noise. A lower bound of "
+    "the batch that pays: while the learning rate is high, weights bounce, which looks like signal; "
+    "the curve rises as the rate falls. Dashed: the batch."
 )
 
 

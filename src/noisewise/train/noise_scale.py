@@ -2,7 +2,10 @@
 
 On one of every few steps the batch is cut into parts whose gradients are found one by one; their
 squared norms tell signal from noise (`noisewise.scaling`), and their mean is the step's gradient as
-ever. Such a step costs a third more than another one, all of them together about 1 %.
+ever. What that costs stands in docs/results.md.
+
+At a high learning rate the gradient mostly points along the sharp directions in which the weights
+bounce, so that its signal looks large and the noise scale small; it rises as the rate falls.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ from noisewise.train.plan import TeacherPlan
 from noisewise.train.recipes import TeacherRecipe
 
 _PARTS = 4  # of a measured step
-_WINDOW = 64  # measured steps that are remembered: the noise grows as training goes on
+_WINDOW = 32  # measured steps that are remembered: the noise grows as training goes on
+_SKIPPED = 4  # measurements left out at the start, where the gradient falls a hundredfold
 _FEWEST = 8  # measured steps before anything is said
 
 
@@ -47,7 +51,8 @@ class NoiseScale:
 
     def num_parts(self, step: int) -> int:
         """Parts that a step's noise levels are spread over: the same with any number of ranks."""
-        return _PARTS if self._every and step % self._every == 0 else 1
+        begun = step >= _SKIPPED * self._every
+        return _PARTS if self._every and begun and step % self._every == 0 else 1
 
     def due(self, step: int) -> bool:
         """Whether this step is measured."""
