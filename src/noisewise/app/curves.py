@@ -16,8 +16,8 @@ _GAP_TEXT = (
 
 _NOISE_TEXT = (
     "Noise of the gradient: so many pictures a step hold as much signal as noise. A lower bound of "
-    "the batch that pays: while the learning rate is high, weights bounce, which looks like signal; "
-    "the curve rises as the rate falls. Dashed: the batch."
+    "the batch that pays: while the learning rate is high weights bounce, which looks like signal, "
+    "and the curve rises as the rate falls. Dashed: the batch."
 )
 
 
