@@ -29,7 +29,7 @@ from noisewise.quality import copy_test, nearest, sliced_wasserstein
 from noisewise.train.sheet import sheet
 
 NAME = "colour_sets"
-IMAGES = harness.ROOT / "docs" / "images"
+IMAGES = harness.FIGURES
 WHO = ("teacher", "one call", "two calls")
 
 

@@ -23,7 +23,7 @@ from noisewise.train.config import EvaluateConfig
 from noisewise.train.sheet import sheet
 
 NAME = "demo"
-PICTURE = harness.ROOT / "docs" / "images" / "demo.png"
+PICTURE = harness.FIGURES / "demo.png"
 SHOWN = 48
 
 

@@ -30,6 +30,7 @@ Values = dict[str, object]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+FIGURES = ROOT / "docs" / "images"
 SCRATCH = ROOT / "runs" / "benchmarks"  # ignored by git
 DATA_VARIABLE = "NOISEWISE_DATA"
 

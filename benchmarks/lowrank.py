@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import harness
+import lowrank_figure
 from lowrank_peers import SINGULAR, SKELETON, Way
 from noisewise import lowrank
 from noisewise.lowrank.certificate import Residual, probed
@@ -138,6 +139,9 @@ def main() -> None:
     results = harness.Results(path, harness.environment(threads, PACKAGES), arguments.redo)
     if not arguments.table_only:
         _run(results, arguments.quick, arguments.weights)
+    place = harness.work_folder(arguments, "lowrank") if arguments.quick else harness.FIGURES
+    if lowrank_figure.draw(results, RANKS[0], place / "lowrank.svg"):
+        harness.note(f"picture: {place / 'lowrank.svg'}")
     harness.publish(results, "Low-rank factorisations", _tables(results))
 
 

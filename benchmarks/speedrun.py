@@ -38,7 +38,6 @@ TITLES = {
     "names": "with its ten names",
     "nothing": "told nothing",
 }
-FIGURES = harness.ROOT / "docs" / "images"
 
 
 @dataclass(frozen=True)
@@ -226,7 +225,7 @@ def main() -> None:
     )
     found = done.totals()
     shares = [arguments.share, ALONE]
-    place = grid.folder if arguments.quick else FIGURES
+    place = grid.folder if arguments.quick else harness.FIGURES
     figure = arguments.figure or place / f"{grid.folder.name}.svg"
     if tables.draw_curve(done, found, arguments.share, figure):
         harness.note(f"curve: {figure}")
