@@ -60,7 +60,7 @@ class TeacherRecipe:
     """Real pictures, at most, for a distance."""
     evaluation_share: float = 0.04
     """Largest share of a time budget for evaluations."""
-    noise_every: int = 25
+    noise_every: int = 50
     """Steps from one measurement of the gradient's noise to the next; 0: measure none."""
     tries: int = 3
     """How often training goes back to its last good state before it gives up."""
