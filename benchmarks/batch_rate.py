@@ -57,7 +57,9 @@ def train(
 
 
 def best_factor(losses: dict[float, float]) -> float | None:
-    """Where a parabola through the three lowest has its lowest point; None on the edge."""
+    """Where a parabola through the three lowest has its lowest point; None on the edge, or before that."""
+    if len(losses) < 3:
+        return None
     factors = sorted(losses)
     at = min(range(len(factors)), key=lambda i: losses[factors[i]])
     if at in (0, len(factors) - 1):
