@@ -57,7 +57,7 @@ def train(
 
 
 def best_factor(losses: dict[float, float]) -> float | None:
-    """Where a parabola through the three lowest has its lowest point; None on the edge, or before that."""
+    """Where a parabola through the three lowest has its lowest point; None where it is unknown."""
     if len(losses) < 3:
         return None
     factors = sorted(losses)
@@ -76,7 +76,7 @@ def rates_table(results: harness.Results, images: int) -> str:
         losses = losses_of(results, batch, images)
         best = best_factor(losses)
         shown = [f"{losses[f]:.4f}" if f in losses else "-" for f in sorted(FACTORS)]
-        rows.append([batch, *shown, "on the edge" if best is None else f"{best:.2f}"])
+        rows.append([batch, *shown, "unknown" if best is None else f"{best:.2f}"])
     titles = [f"rate x {factor:g}" for factor in sorted(FACTORS)]
     return summaries.table(["batch", *titles, "best rate, times the recipe's"], rows)
 
@@ -104,7 +104,7 @@ def advice_table(results: harness.Results, images: int) -> str:
         found = advise(Measurement.from_dict(stored[0]), batch=batch, batch0=USUAL, lr=1.0)
         rows.append(
             [
-                f"{USUAL} to {batch}", "on the edge" if best is None else f"{best / base:.2f}",
+                f"{USUAL} to {batch}", "unknown" if best is None else f"{best / base:.2f}",
                 f"{found.lr:.2f} [{found.low:.2f}, {found.high:.2f}]", found.rule,
                 f"{math.sqrt(batch / USUAL):.2f}", "1",
             ]
