@@ -150,8 +150,41 @@ def test_what_is_not_known_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="is no run; name the folder of one"):
         api.train(data, root / "x", config=replace(short, lr_from=str(root / "no")), build=build)
     assert not (root / "x").exists()
-    by_hand = replace(short, batch=32, lr=0.01, lr_from=str(root / "short"))
-    assert rates(by_hand, root, "by_hand")[::2] == (0.01, "set by hand")
+    assert rates(replace(short, batch=32, lr=0.01), root, "by_hand")[::2] == (0.01, "set by hand")
+    with pytest.raises(ValueError, match="lr and lr_from are both set"):
+        replace(short, lr=0.01, lr_from="run")
+    with pytest.raises(ValueError, match="noise_every is -1"):
+        replace(short, recipe=replace(RECIPE, noise_every=-1))
+    adam = replace(short, recipe=replace(RECIPE, optimizer="adamw"), lr_from=str(root / "run"))
+    with pytest.raises(ValueError, match="was trained with muon, whose learning rates mean"):
+        api.train(data, root / "x", config=adam, build=build)
+    damaged = root / "run" / "noise.json"
+    whole = damaged.read_text()
+    damaged.write_text(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(ValueError, match=r"noise\.json cannot be read as a measurement"):
+            api.train(
+                data,
+                root / "x",
+                config=replace(short, batch=32, lr_from=str(root / "run")),
+                build=build,
+            )
+    finally:
+        damaged.write_text(whole)
+
+
+def test_a_finished_run_keeps_the_batch_that_it_was_trained_with(root: Path) -> None:
+    before = (root / "run" / "run.json").read_text()
+    events: list[str | None] = []
+    api.train(
+        root / "blobs.npz",
+        root / "run",
+        config=replace(CONFIG, batch=64),
+        build=build,
+        on_record=lambda record: events.append(record.event),
+    )
+    assert any("already finished" in (event or "") for event in events)
+    assert (root / "run" / "run.json").read_text() == before
 
 
 def test_a_compiled_net_never_meets_a_part_of_a_batch() -> None:

@@ -289,6 +289,8 @@ def _train(
         if not run.stands(stage, loop):  # ended between the checkpoint and the model
             _save_teacher(run, stage, loop)
         return
+    if said and engine.ranks.leads:  # not before: a finished run keeps what it was trained with
+        run.go_on_with(config.batch, plan)
     if run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed):
         _save_teacher(run, stage, loop)
     else:

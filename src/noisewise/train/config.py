@@ -165,6 +165,10 @@ class TrainConfig:
         _check_choice("crop", self.crop, get_args(Crop))
         _check_choice("net", self.net, ("auto", "unet", "uvit", "vit"))
         _check_choice("optimizer", self.recipe.optimizer, ("muon", "adamw"))
+        if self.lr is not None and self.lr_from is not None:
+            raise ValueError("lr and lr_from are both set; leave one of them out")
+        if self.recipe.noise_every < 0:
+            raise ValueError(f"noise_every is {self.recipe.noise_every}; use 0 to measure no noise")
         if self.size is not None and self.size < 8:
             raise ValueError(f"a size of {self.size} pixels is too small; the smallest is 8")
         if self.channels not in (None, 1, 3):

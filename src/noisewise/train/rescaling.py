@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from noisewise.scaling import Measurement, advise
 from noisewise.train.config import TrainConfig
@@ -41,10 +40,24 @@ def rescaled(
         return _like(plan, folder, "this run")
     if config.lr_from is not None:
         source = Path(config.lr_from)
-        if not (source / "run.json").exists():
-            raise ValueError(f"lr_from: {source} is no run; name the folder of one")
+        _check_source(source, config)
         return _like(plan, source, str(source))
     return plan, ""
+
+
+def _check_source(source: Path, config: TrainConfig) -> None:
+    """Refuse to take rates from what is no run, says none, or had another optimiser."""
+    if not (source / "run.json").exists():
+        raise ValueError(f"lr_from: {source} is no run; name the folder of one")
+    info = read_info(source)
+    if "lr" not in info.get("derived", {}):
+        raise ValueError(f"lr_from: {source} does not say its learning rate; set lr yourself")
+    theirs, ours = info["train"].get("recipe", {}).get("optimizer"), config.recipe.optimizer
+    if theirs != ours:
+        raise ValueError(
+            f"lr_from: {source} was trained with {theirs}, whose learning rates mean nothing to "
+            f"{ours}; set lr yourself"
+        )
 
 
 def _like(plan: TeacherPlan, folder: Path, named: str) -> tuple[TeacherPlan, str]:
@@ -78,5 +91,5 @@ def _measured(folder: Path, batch0: int, batch: int) -> Measurement:
 
 
 def _with_rates(plan: TeacherPlan, lr: float, adam_lr: float, why: str) -> TeacherPlan:
-    reasons: dict[str, Any] = {**plan.reasons, "lr": why, "adam_lr": why}
+    reasons = {**plan.reasons, "lr": why, "adam_lr": why}
     return replace(plan, lr=lr, adam_lr=adam_lr, reasons=reasons)

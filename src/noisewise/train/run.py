@@ -99,10 +99,6 @@ class Run:
                     f"{path} was trained on other pictures ({before}; now {len(pictures)} are "
                     f"found in {pictures.source}): undo the change, or name a new folder with --out"
                 )
-            if run.info["train"].get("batch") != config.batch:
-                run.info["train"]["batch"] = config.batch
-                run.info["derived"] = plan.to_dict()
-                run.write()
             return run
         training, held_out = pictures.split(config.seed)
         data = {
@@ -157,6 +153,12 @@ class Run:
         """Write run.json; what is in memory is then as it would be read."""
         self.info = json.loads(json.dumps(self.info))
         write_sealed(self.path / "run.json", self.info)
+
+    def go_on_with(self, batch: int | None, plan: TeacherPlan) -> None:
+        """Note that training goes on with another batch, and with the rates that it gets."""
+        self.info["train"]["batch"] = batch
+        self.info["derived"] = plan.to_dict()
+        self.write()
 
     def finished(self, stage: StageName) -> bool:
         """Whether a stage has ended and its model is there."""
