@@ -7,15 +7,14 @@ and no help text is longer than a screen. tests/app/test_cli.py freezes the list
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.conf import Positional, Suppress, arg
 
+from noisewise.app.config_file import config_path, read_values
 from noisewise.app.lr_options import LR_COMMANDS, LrOptions
 from noisewise.train.adapt_config import AdaptConfig
 from noisewise.train.config import (
@@ -243,7 +242,7 @@ def parse(command: str, arguments: Sequence[str]) -> Options:
         kind,
         prog=f"noisewise {command}",
         args=list(arguments),
-        default=_from_file(kind, _config_path(arguments)),
+        default=_from_file(kind, config_path(arguments)),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
 
@@ -253,48 +252,11 @@ def plain(options: Options, kind: type[Config]) -> Config:
     return kind(**{f.name: getattr(options, f.name) for f in fields(kind)})
 
 
-def _config_path(arguments: Sequence[str]) -> str | None:
-    """The value of --config, wherever it stands."""
-    for i, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            return argument.split("=", 1)[1]
-        if argument == "--config" and i + 1 < len(arguments):
-            return arguments[i + 1]
-    return None
-
-
 def _from_file(kind: type[Options], path: str | None) -> Any:  # noqa: ANN401 (tyro's own type)
     """Defaults of a command: those of its class, with the file's values over them."""
     missing = {f.name: tyro.MISSING for f in fields(kind) if f.name in ("folder", "run")}
     if path is None:
         # The class's own defaults: tyro reads them, and checks only what it has built in the end.
         return tyro.MISSING_NONPROP
-    try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"--config {path} cannot be read as JSON: {error}") from error
-    known = {f.name: f for f in fields(kind) if f.name not in ("config", "dry_run", "json")}
-    if not isinstance(values, dict):
-        raise ValueError(f"--config {path} must hold one JSON object of values")
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(
-            f"--config {path}: {', '.join(unknown)} cannot be set; known are {', '.join(known)}"
-        )
-    return _checked(kind, {**missing, **values}, path)
-
-
-def _checked(kind: type[Options], values: dict[str, Any], path: str) -> Options:
-    """Build the options from JSON values, recipe and tuples included."""
-    try:
-        if isinstance(values.get("recipe"), dict):
-            recipe = StudentRecipe if kind is DistillOptions else TeacherRecipe
-            values["recipe"] = recipe(**_tuples(values["recipe"]))
-        return kind(**_tuples(values))
-    except TypeError as error:
-        raise ValueError(f"--config {path}: {error}") from error
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples that frozen configurations hold."""
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    values = read_values(kind, path, but=("config", "dry_run", "json"))
+    return kind(**{**missing, **values})

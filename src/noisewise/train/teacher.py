@@ -50,7 +50,7 @@ _CHOICE = 10.0  # the choice of the sampler may take so many times longer than a
 _CHUNK = 64  # pictures drawn at a time when time is short
 _FEWEST = 32  # pictures for each sampler that is tried, with a budget in images
 _IMAGES_A_CHOICE = 200  # images trained on for each picture drawn: the choice stays a small part
-_BY_HEART = 0.8  # share of the run; a lowest held-out loss before it is worth a word
+_WASTED = 0.8  # share of the run; a lowest held-out loss before it is worth a word
 _ENOUGH_HELD_OUT = 256  # real pictures, for a distance against held-out ones alone
 
 
@@ -209,9 +209,10 @@ class TeacherStage:
                 f" as it was after {kept['images']:,} of {self._seen:,} images, where the "
                 f"held-out loss was lowest, {kept['loss']:.4f}"
             )
-        if kept["images"] < _BY_HEART * self._seen:
+        if kept["images"] < _WASTED * self._seen:
             event += (
-                "; the rest was learnt by heart, so a shorter budget or more pictures do better"
+                "; what came after made it worse: more pictures, a shorter budget or a lower "
+                "learning rate would help"
             )
         event += f" (held-out losses at the end {listed}){why}"
         return Judgement(heldout_loss=kept["loss"], distance=distance, event=event)
