@@ -139,8 +139,10 @@ def best_rate(match: Match, peer: Peer, layout: str, minutes: float, seed: int) 
     return min(peer.rates, key=distance)
 
 
-def measure(match: Match, layouts: list[str], minutes: float, seeds: list[int]) -> None:
-    """All cells of one wall-clock."""
+def measure(
+    match: Match, layouts: list[str], minutes: float, seeds: list[int], rates_from: float | None
+) -> None:
+    """All cells of one wall-clock; the peers' rates are the best of another one, if it is named."""
     for seed in seeds:
         match.results.cell(
             match.setting(OURS, "derived", None, minutes, seed),
@@ -148,8 +150,8 @@ def measure(match: Match, layouts: list[str], minutes: float, seeds: list[int]) 
         )
     for peer in PEERS:
         for layout in layouts:
-            lr = best_rate(match, peer, layout, minutes, seeds[0])
-            for seed in seeds[1:]:
+            lr = best_rate(match, peer, layout, rates_from or minutes, seeds[0])
+            for seed in seeds if rates_from else seeds[1:]:
                 match.results.cell(
                     match.setting(peer.name, layout, lr, minutes, seed),
                     lambda p=peer, y=layout, r=lr, s=seed: run_peer(match, p, y, r, minutes, s),
@@ -246,6 +248,12 @@ def main() -> None:
     floats, integers = harness.numbers(float), harness.numbers(int)
     parser.add_argument("--minutes", type=floats, default=[5.0, 15.0], help="wall-clocks")
     parser.add_argument("--seeds", type=integers, default=[0], help="training seeds")
+    parser.add_argument(
+        "--rates-from",
+        type=float,
+        default=None,
+        help="minutes whose best learning rates the peers take, instead of trying all of them",
+    )
     parser.add_argument("--layouts", default="readme", help="of the peers: readme, small or both")
     parser.add_argument("--num-images", type=int, default=1000, help="pictures a distance")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps of the peers")
@@ -277,7 +285,8 @@ def main() -> None:
     )
     if not arguments.table_only:
         for minutes in [0.1] if quick else arguments.minutes:
-            measure(match, layouts, minutes, [0] if quick else arguments.seeds)
+            seeds = [0] if quick else arguments.seeds
+            measure(match, layouts, minutes, seeds, arguments.rates_from)
     harness.publish(
         match.results,
         "Peers at equal wall-clock (Fashion-MNIST, 28 px)",
