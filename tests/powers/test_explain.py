@@ -109,7 +109,7 @@ def test_the_simplest_fraction_between_neighbours_of_600_digits() -> None:
 
 
 def test_bases_near_1_neither_fill_memory_nor_take_for_ever() -> None:
-    """ln 1000 / ln(1 + t) is about 6.9 / t: so many factors is one of 1000 worth."""
+    """One factor 1000 is worth ln 1000 / ln(1 + t) factors 1 + t, about 6.9 / t."""
     text = str(explain("1000^10", "(1+1/10^9)^(10^10)"))
     assert "these decimals decide" in text  # a power to the 7,000,000,000 is no short proof
     assert compare(1000, 1, 1 + Fraction(1, 10**9), 6907755282).sign == 1
