@@ -81,7 +81,7 @@ class Error:
         """The factorisation is at most this many times as wrong as the best of its rank."""
         return _ratio(self.upper, self.optimal_lower)
 
-    def scaled(self, factor: float | Tensor) -> Error:
+    def scaled(self, factor: complex | Tensor) -> Error:
         """The error of the factors times a number, or one number each of the batch."""
         size = abs(factor)
         return replace(

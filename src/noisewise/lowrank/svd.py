@@ -81,7 +81,8 @@ def svd(
         tol: relative error wanted, in `norm`. One rank serves the whole batch.
         generator: of all random numbers; without one, a fresh one of a fixed seed.
         accurate: by rank, block Krylov iteration: the error is within 0.05 % of the best for most
-            spectra, for about twice the time. By tolerance, two more power steps a block.
+            spectra, for about twice the time. By tolerance, two more power steps a block; why not
+            block Krylov there, docs/lowrank.md says.
         failure_probability: chance that `error.upper` is too small, for the whole batch; 0 for an
             exact error (of an operator: n products), None for an estimate without a bound (of a
             plain sketch, power=0, in the Frobenius norm it costs nothing: leave-one-out).
