@@ -40,8 +40,15 @@ def ours_accurate(a: Tensor, k: int, seed: int) -> Factors:
 def torch_svd_lowrank(a: Tensor, k: int, seed: int) -> Factors:
     """Q = k + 10, two power steps (its default), cut to k."""
     torch.manual_seed(seed)
-    u, s, v = torch.svd_lowrank(a, q=min(k + 10, *a.shape))
-    return u[:, :k] * s[:k], v[:, :k].mT
+    u, s, v = torch.svd_lowrank(a, q=min(k + 10, *a.shape[-2:]))
+    return u[..., :k] * s[..., None, :k], v[..., :k].mT
+
+
+def torch_without_more(a: Tensor, k: int, seed: int) -> Factors:
+    """Q = k, as its documentation's own example has it."""
+    torch.manual_seed(seed)
+    u, s, v = torch.svd_lowrank(a, q=k)
+    return u * s[..., None, :], v.mT
 
 
 def sklearn_default(a: Tensor, k: int, seed: int) -> Factors:
@@ -74,7 +81,7 @@ def lapack(a: Tensor, k: int, seed: int) -> Factors:
     """The whole decomposition: the best there is."""
     del seed
     u, s, vh = torch.linalg.svd(a, full_matrices=False)
-    return u[:, :k] * s[:k], vh[:k]
+    return u[..., :k] * s[..., None, :k], vh[..., :k, :]
 
 
 def ours_columns(a: Tensor, k: int, seed: int) -> Factors:
@@ -126,8 +133,16 @@ SINGULAR: dict[str, Way] = {
     "noisewise svd": ours,
     "noisewise svd, accurate": ours_accurate,
     "torch.svd_lowrank, q = k + 10": torch_svd_lowrank,
+    "torch.svd_lowrank, q = k": torch_without_more,
     "scipy svds, arpack": svds("arpack"),
     "scipy svds, propack": svds("propack"),
+    "LAPACK gesdd": lapack,
+}
+BATCHED: dict[str, Way] = {
+    "noisewise svd": ours,
+    "noisewise svd, accurate": ours_accurate,
+    "torch.svd_lowrank, q = k + 10": torch_svd_lowrank,
+    "torch.svd_lowrank, q = k": torch_without_more,
     "LAPACK gesdd": lapack,
 }
 SKELETON: dict[str, Way] = {

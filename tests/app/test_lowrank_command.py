@@ -134,6 +134,7 @@ def test_the_same_seed_gives_the_same_answer(
         assert ask(matrix, "--rank", "5", "--method", "id", "--seed", seed, "--json") == 0
         answers.append(json.loads(capsys.readouterr().out)["matrices"])
     assert answers[0] == answers[1]
+    assert answers[0] != answers[2]  # the seed is used: other columns, another error
 
 
 def test_a_tolerance_out_of_reach_is_told(

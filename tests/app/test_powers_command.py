@@ -56,6 +56,10 @@ def test_several_are_put_in_order(capsys: pytest.CaptureFixture[str]) -> None:
 def test_negative_numbers_are_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("-2^3", "-(1/2)^3") == 0
     assert capsys.readouterr().out.startswith("-2^3 < -(1/2)^3")
+    assert ask("-sqrt(2)", "-7/5") == 0
+    assert capsys.readouterr().out.startswith("-sqrt(2) < -7/5")
+    assert ask("--2", "-Sqrt(2)", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["sign"] == 1
 
 
 def test_a_power_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from noisewise import lowrank
-from noisewise.lowrank.certificate import PROBES, Residual, certificate, probed, quantile
+from noisewise.lowrank.certificate import (
+    PROBES,
+    Residual,
+    certificate,
+    probed,
+    quantile,
+    sketched,
+)
 from noisewise.lowrank.operators import Dense, gaussian
 from spectra import error_of, seeded, values, with_values
 
@@ -61,25 +68,30 @@ def test_no_residual_fails_more_often(weights: list[float]) -> None:
     assert failures(weights, s, d, torch.float64, "spectral") <= d + 3 * math.sqrt(d / DRAWS)
 
 
-def test_rescaled_probes_would_fail_far_more_often() -> None:
+def test_our_probes_are_not_rescaled_which_would_fail_far_more_often() -> None:
     """Columns scaled to the length sqrt(n): the trap that a peer falls into."""
-    s, d, n = 1, 0.05, 2
-    e = torch.zeros(n, n, dtype=torch.float64)
-    e[0] = 1 / math.sqrt(2)
-    omega = gaussian((DRAWS, n, s), torch.float64, e.device, seeded(1))
-    q = lowrank.chi_square_quantile(s, d)
-    honest = (e @ omega).norm(dim=(-2, -1)) / math.sqrt(q)
-    scaled = omega * math.sqrt(n) / omega.norm(dim=-2, keepdim=True)
-    allowed = d + 3 * math.sqrt(d / DRAWS)
-    assert float((honest < 1).double().mean()) <= allowed
-    # At the smallest estimates the naive bound is wrong much more often than it says.
-    tiny = 0.001
-    q = lowrank.chi_square_quantile(s, tiny)
-    naive = (e @ scaled).norm(dim=(-2, -1)) / math.sqrt(q)
-    assert float((naive < 1).double().mean()) > tiny / 2
-    assert float((naive < 1).double().mean()) == pytest.approx(
-        2 / math.pi * math.asin(math.sqrt(q / 2)), rel=0.5
-    )
+    d, n = 0.001, 2
+    e = torch.zeros(DRAWS, n, n, dtype=torch.float64)
+    e[:, 0] = 1 / math.sqrt(2)
+    residual = Residual(Dense(e), e[..., :0], e[..., :0, :])
+
+    def failed(g: Tensor) -> float:
+        # One certificate each, not one for the batch: the probability is multiplied by its size.
+        return float((probed(residual, g, "frobenius", d * DRAWS)[1] < 1).double().mean())
+
+    def scaled(x: Tensor) -> Tensor:
+        return residual.matmat(x * math.sqrt(n) / x.norm(dim=-2, keepdim=True))
+
+    honest = failed(sketched(residual, 1, seeded(1)))
+    assert honest <= d + 3 * math.sqrt(d / DRAWS)
+    q = lowrank.chi_square_quantile(1, d)
+    naive = failed(scaled(residual.matrix.gaussian(1, seeded(1))))
+    assert naive == pytest.approx(2 / math.pi * math.asin(math.sqrt(q / 2)), rel=0.5)
+    # The size of a rank-one residual seen through one probe is a half-normal number.
+    sizes = sketched(residual, 1, seeded(2)).norm(dim=(-2, -1))
+    assert scipy.stats.kstest(sizes.numpy(), scipy.stats.halfnorm.cdf).pvalue > 1e-3
+    rescaled = scaled(residual.matrix.gaussian(1, seeded(2))).norm(dim=(-2, -1))
+    assert scipy.stats.kstest(rescaled.numpy(), scipy.stats.halfnorm.cdf).pvalue < 1e-6
 
 
 def test_build_probes_would_see_nothing() -> None:
@@ -167,14 +179,52 @@ def _rank_one_batch() -> Tensor:
 
 
 def test_looks_of_a_search_spend_the_probability_once() -> None:
-    """An operator's tolerance search looks many times; its bound must hold all the same."""
-    a = with_values(60, 50, values("1/i", 50))
+    """An operator's search looks after every block; here what it sees is nearly of rank one.
+
+    The first block of 20 leaves an error just above the tolerance, of one direction: stopping there
+    is wrong, and that look may spend d / 6. The next block leaves one direction again, and spends
+    d / 12. A search that spent d at every look would fail eight times as often.
+    """
+    d, seeds = 0.1, 400
+    s = torch.full((50,), 1e-8, dtype=torch.float64)
+    s[:20], s[20], s[21:40], s[40] = 1.0, 1e-2, 1e-4, 1e-6
+    a = with_values(60, 50, s)
     op = lowrank.operator(a.shape, a.matmul, a.mT.matmul, torch.float64)
+    tol = 0.999 * 1e-2 / float(s.norm())
     wrong = 0
-    for seed in range(150):
-        r = lowrank.svd(op, tol=0.2, generator=seeded(seed), failure_probability=0.05)
+    for seed in range(seeds):
+        r = lowrank.svd(op, tol=tol, generator=seeded(seed), failure_probability=d)
         wrong += float(error_of(a, r.dense())) > float(r.error.upper)
-    assert wrong / 150 <= 0.05 + 3 * math.sqrt(0.05 / 150)
+    spent = d / 6 + d / 12
+    assert 0 < wrong / seeds <= spent + 3 * math.sqrt(spent / seeds)
+
+
+def test_factors_of_another_dtype_are_certified_as_they_are() -> None:
+    a = with_values(60, 50, values("1/i", 50), torch.float32)
+    r = lowrank.svd(a.double(), 25)
+    turned = r.left.to(torch.complex128) * 1j, r.right.to(torch.complex128)
+    op = lowrank.operator(a.shape, a.matmul, a.mT.matmul)
+    for left, right in (turned, (r.left, r.right)):
+        truth = float(error_of(a, left @ right))
+        for matrix in (a, a.to_sparse(), op):
+            for probability in (1e-6, 0):
+                e = lowrank.certify(matrix, left, right, failure_probability=probability)  # pyrefly: ignore
+                assert truth <= float(e.upper) * (1 + 1e-6) <= 4 * truth
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"), [(1e-25, torch.float32), (1e25, torch.float32), (1e-200, torch.float64)]
+)
+def test_certificates_of_extreme_size(scale: float, dtype: torch.dtype) -> None:
+    a = with_values(60, 50, values("1/i", 50), dtype)
+    left, right = a[:, :30], torch.eye(30, 50, dtype=dtype)
+    for norm in ("frobenius", "spectral"):
+        for probability in (1e-6, 0):
+            plain, extreme = (
+                lowrank.certify(x, y, right, norm=norm, failure_probability=probability)  # pyrefly: ignore
+                for x, y in ((a, left), (a * scale, left * scale))
+            )
+            assert float(extreme.upper) == pytest.approx(float(plain.upper) * scale, rel=1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -210,6 +260,16 @@ def test_leave_one_out_is_near_the_truth_without_a_product_more() -> None:
         assert "no bound" in str(r)
         ratios.append(float(r.error.estimate) / float(error_of(a, r.dense())))
     assert 0.9 < min(ratios) < max(ratios) < 1.2
+
+
+def test_an_estimate_in_the_spectral_norm_is_one_of_the_spectral_norm() -> None:
+    """Leave-one-out sees the Frobenius norm, ten times as large on a flat tail."""
+    a = with_values(200, 150, values("i^-1/2", 150))
+    r = lowrank.svd(a, 20, power=0, failure_probability=None, norm="spectral")
+    truth = float(error_of(a, r.dense(), "spectral"))
+    assert r.error.kind == "estimate"
+    assert 0.5 * truth <= float(r.error.estimate) <= 1.5 * truth
+    assert float(error_of(a, r.dense())) > 2.5 * truth
 
 
 def test_wrong_factors_and_wrong_wishes_are_refused() -> None:

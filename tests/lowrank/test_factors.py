@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -192,3 +193,105 @@ def test_the_norm_of_a_product_is_known_where_it_is_cheap() -> None:
     assert torch.allclose(three.matmat(torch.eye(4)), x @ y @ y.mT, atol=1e-3)
     assert torch.allclose(three.columns(torch.tensor([1, 3])), (x @ y @ y.mT)[:, [1, 3]], atol=1e-3)
     assert torch.allclose(three.rows(torch.tensor([2])), (x @ y @ y.mT)[[2]], atol=1e-3)
+
+
+@pytest.mark.parametrize("axis", ["columns", "rows"])
+def test_liars_are_caught_on_either_axis_and_inside_products(axis: str) -> None:
+    a = with_values(30, 20, values("1/i", 20), torch.complex128)
+    liar = lowrank.operator(
+        a.shape, a.matmul, a.mT.matmul, a.dtype
+    )  # transposes, and must conjugate
+    with pytest.raises(ValueError, match="not the adjoint"):
+        lowrank.interpolative(liar, 3, axis=axis)  # pyrefly: ignore
+    y = torch.randn(20, 25, dtype=torch.complex128, generator=seeded())
+    chain = lowrank.product(lowrank.product(liar, y), y.mH)
+    for method in (lowrank.svd, lowrank.interpolative, lowrank.cur):
+        with pytest.raises(ValueError, match="not the adjoint"):
+            method(chain, 3)
+    with pytest.raises(ValueError, match="not the adjoint"):
+        lowrank.certify(liar, a[:, :3], torch.eye(3, 20), norm="spectral")
+
+
+def test_products_of_real_and_complex_matrices_drop_nothing() -> None:
+    g = seeded()
+    x = torch.randn(40, 12, dtype=torch.complex128, generator=g)
+    y, z = (torch.randn(12, 30, dtype=d, generator=g) for d in (torch.float64, torch.float32))
+    single = lowrank.operator(z.shape, z.matmul, z.mT.matmul)
+    double = lowrank.operator(y.shape, y.matmul, y.mT.matmul, torch.float64)
+    for part, dense, dtype in (
+        (y, y, torch.complex128),
+        (y.to_sparse(), y, torch.complex128),
+        (double, y, torch.complex128),
+        (z, z, torch.complex128),
+        (single, z, torch.complex64),  # no better than the operator can do
+        (lowrank.product(single, torch.eye(30)), z, torch.complex64),
+    ):
+        truth = x @ dense.to(x.dtype)
+        for a, exact in (
+            (lowrank.product(x, part), truth),
+            (lowrank.product(y.mT, x.mH), y.mT.to(x.dtype) @ x.mH),
+        ):
+            r = lowrank.svd(a, 12)
+            assert r.dtype == (dtype if exact is truth else torch.complex128)
+            eps = torch.finfo(r.dtype).eps
+            assert float(error_of(exact, r.dense())) <= float(r.error.upper)
+            assert float(r.error.relative_upper) < 100 * eps
+    assert "precision of an operator" in str(lowrank.svd(lowrank.product(x, single), 3))
+    assert "precision" not in str(lowrank.svd(lowrank.product(x, double), 3))
+
+
+def test_a_table_of_columns_is_read() -> None:
+    """As pandas has them: an array on request, a sequence of names otherwise."""
+
+    class Table:
+        def __init__(self, array: np.ndarray) -> None:
+            self.array = array
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            return self.array
+
+        def __len__(self) -> int:
+            return len(self.array)
+
+        def __getitem__(self, name: str) -> np.ndarray:
+            return self.array[:, int(name.removeprefix("column "))]
+
+    a = with_values(30, 20, values("1/i", 20)).numpy()
+    locked = a.copy()
+    locked.flags.writeable = False
+    for array in (a, locked, a[::-1]):
+        r = lowrank.interpolative(Table(array), 4)
+        assert r.columns is not None
+        assert np.array_equal(r.left, array[:, r.columns])
+    with pytest.raises(ValueError, match="more than numbers"):
+        lowrank.svd(Table(np.array([["a", 1.0]], dtype=object)), 1)
+
+
+def test_moving_and_rounding_drop_nothing() -> None:
+    a = with_values(50, 40, values("1/i", 40), torch.complex128)
+    for r in (lowrank.svd(a, 4), lowrank.cur(a, 4), lowrank.interpolative(a, 4)):
+        for target in ("cpu", torch.device("cpu"), torch.complex64):
+            moved = r.to(target)
+            assert type(moved) is type(r)
+            assert len(moved.factors) == len(r.factors)
+            for mine, theirs in zip(moved.factors, r.factors, strict=True):
+                assert torch.allclose(mine.to(theirs.dtype), theirs, atol=1e-4)
+                assert mine.is_complex() == theirs.is_complex()  # singular values stay real
+            for mine, theirs in ((moved.columns, r.columns), (moved.rows, r.rows)):
+                assert (mine is None) == (theirs is None)
+                assert mine is None or torch.equal(mine, theirs)  # pyrefly: ignore
+        assert float(error_of(a, moved.dense())) <= float(moved.error.upper)
+        with pytest.raises(ValueError, match="imaginary"):
+            r.to(torch.float32)
+    x = lowrank.pinv(a[:, :5]).to(torch.complex64)
+    assert float(x.penrose().worst) < 1e-5  # pyrefly: ignore
+
+
+def test_a_complex_number_scales_a_real_value() -> None:
+    a = with_values(50, 40, values("1/i", 40))
+    r = lowrank.svd(a, 4)
+    turned = (3 - 4j) * r
+    assert torch.allclose(turned.dense(), (3 - 4j) * r.dense())
+    assert torch.allclose(turned.error.upper, 5 * r.error.upper)
+    assert torch.allclose((turned / (3 - 4j) - r).dense(), torch.zeros_like(a).to(torch.complex128))
+    assert torch.allclose(turned @ torch.ones(40, dtype=turned.dtype), turned.dense().sum(-1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -153,3 +155,69 @@ def test_least_squares_flow_to_both_sides() -> None:
     b = torch.randn(7, 2, dtype=torch.float64, generator=seeded()).requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: lowrank.lstsq(a, b).x, (a, b))
     assert float(error_of(lowrank.lstsq(a, b).x, torch.linalg.lstsq(a, b).solution)) < 1e-12
+
+
+# ------------------------------------------------------------------------------- what is made of it
+def _uses() -> dict[str, Callable[[lowrank.LowRank], Tensor]]:
+    g = seeded(5)
+    x = torch.randn(4, 3, dtype=torch.float64, generator=g)
+    other = lowrank.svd(torch.randn(3, 3, dtype=torch.float64, generator=g), rank=1)
+    return {
+        "from the left": lambda r: x @ r,
+        "a vector from the left": lambda r: x[0] @ r,
+        "transposed": lambda r: r.mT @ x.mT,
+        "adjoint": lambda r: r.mH.dense(),
+        "scaled": lambda r: x @ (2 * r),
+        "negative": lambda r: (-r / 3) @ x.mT,
+        "a sum": lambda r: (r + other) @ x.mT,
+        "the other sum": lambda r: x @ (other - r).mT,
+        "compressed": lambda r: (r + r).compress(2).dense(),
+        "rounded": lambda r: r.to(torch.float32).dense().double(),
+        "elsewhere": lambda r: x @ r.to("cpu"),
+    }
+
+
+@pytest.mark.parametrize("name", _uses())
+def test_equal_singular_values_do_not_harm_what_is_made_of_the_value(name: str) -> None:
+    """A = diag(2, 2, 1) cut to rank 2: the product is smooth there, the vectors are not."""
+    use = _uses()[name]
+    a = torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)).requires_grad_()
+    made = use(lowrank.svd(a, rank=2))
+    weight = torch.randn(made.shape, dtype=torch.float64, generator=seeded(1))
+    (made * weight).sum().backward()
+    direction = torch.randn(3, 3, dtype=torch.float64, generator=seeded(2))
+    is_single = name == "rounded"
+    step, near = (1e-2, 1e-3) if is_single else (1e-6, 1e-7)
+
+    def value(t: float) -> Tensor:
+        return (use(lowrank.svd(a.detach() + t * direction, rank=2)) * weight).sum()
+
+    expected = (value(step) - value(-step)) / (2 * step)
+    assert a.grad is not None
+    assert torch.allclose((a.grad * direction).sum(), expected, rtol=near, atol=near)
+
+
+def test_vectors_of_equal_values_are_refused_and_the_values_are_not() -> None:
+    a = torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)).requires_grad_()
+    weight = torch.randn(3, 3, dtype=torch.float64, generator=seeded(1))
+    r = lowrank.svd(a, rank=2)
+    with pytest.raises(ValueError, match="equal singular values"):
+        (r.left @ r.right * weight).sum().backward()
+    r.factors[1].sum().backward()
+    assert a.grad is not None
+    assert torch.allclose(a.grad, torch.diag(torch.tensor([1.0, 1.0, 0.0])).double(), atol=1e-12)
+
+
+def test_what_is_made_of_a_pseudo_inverse_has_its_gradient() -> None:
+    a = small(5, 4, torch.float64)
+    x = torch.randn(3, 4, dtype=torch.float64, generator=seeded())
+    uses: list[Callable[[lowrank.LowRank], Tensor]] = [
+        lambda r: (2 * r).dense(),
+        lambda r: r.mT @ x.mT,
+        lambda r: x @ r,
+        lambda r: (r + r).dense(),
+    ]
+    for use in uses:
+        assert torch.autograd.gradcheck(lambda a, use=use: use(lowrank.pinv(a)), a)
+    assert not lowrank.pinv(a).detach().dense().requires_grad
+    assert not (2 * lowrank.pinv(a)).detach().dense().requires_grad

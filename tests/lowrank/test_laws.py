@@ -35,7 +35,15 @@ BY_TOLERANCE: dict[str, Callable[[object, float, torch.Generator], LowRank]] = {
     "rows": lambda a, tol, g: lowrank.interpolative(a, tol=tol, axis="rows", generator=g),
     "cur": lambda a, tol, g: lowrank.cur(a, tol=tol, generator=g),
 }
-DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128, torch.bfloat16]
+DTYPES = [
+    torch.float32,
+    torch.float64,
+    torch.complex64,
+    torch.complex128,
+    torch.bfloat16,
+    torch.float16,
+    torch.int64,
+]
 SIZES = st.sampled_from([1, 2, 7, 33, 48, 70])
 BATCHES = st.sampled_from([(), (1,), (3,), (2, 2)])
 
@@ -47,7 +55,7 @@ def matrices(draw: st.DrawFn) -> tuple[Tensor, str]:
     decay, dtype = draw(st.sampled_from(sorted(DECAYS))), draw(st.sampled_from(DTYPES))
     seed = draw(st.integers(0, 10**6))
     a = with_values(m, n, values(decay, min(m, n)), torch.float64, draw(BATCHES), seed)
-    return a.to(dtype), decay
+    return (a if dtype.is_floating_point or dtype.is_complex else 100 * a).to(dtype), decay
 
 
 def kinds(r: LowRank) -> None:
@@ -115,6 +123,71 @@ def test_by_tolerance(name: str, drawn: tuple[Tensor, str], tol: float) -> None:
     assert r.rank <= min(a.shape[-2:])
 
 
+def holds(r: LowRank, a: Tensor) -> None:
+    """The promise of an error, and the shape."""
+    kinds(r)
+    assert r.shape == a.shape
+    truth = error_of(a, r.dense(), r.error.norm)
+    slack = 20 * torch.finfo(r.dtype).eps * torch.linalg.matrix_norm(a.to(r.dtype)).double()
+    assert bool((truth <= r.error.upper + slack).all())
+
+
+@given(drawn=matrices(), share=st.floats(0, 1), block=st.integers(1, 80))
+@settings(max_examples=25, deadline=None)
+def test_streamed_rows(drawn: tuple[Tensor, str], share: float, block: int) -> None:
+    a = drawn[0].flatten(0, -3)[0] if drawn[0].dim() > 2 else drawn[0]
+    k = round(share * min(a.shape))
+    for tol in (None, 0.3):
+        r = lowrank.single_pass(a.split(block), k, tol=tol, generator=seeded(1))
+        holds(r, a)
+        assert r.rank == k if tol is None else r.rank <= k
+        if tol is not None and r.converged:
+            assert float(error_of(a, r.dense())) <= tol * float(
+                torch.linalg.matrix_norm(a.to(r.dtype))
+            )
+
+
+@pytest.mark.parametrize("method", ["priority", "independent", "top"])
+@given(drawn=matrices(), share=st.floats(0, 1))
+@settings(max_examples=15, deadline=None)
+def test_sampled_products(method: str, drawn: tuple[Tensor, str], share: float) -> None:
+    x, _ = drawn
+    samples = max(1, round(share * x.shape[-1]))
+    y = x.mH if x.is_complex() else x.mT
+    r = lowrank.sampled_matmul(x, y, samples, method=method, generator=seeded(1))  # pyrefly: ignore
+    wide = torch.complex128 if x.is_complex() else torch.float64
+    product = x.to(wide) @ y.to(wide)
+    # Rounding is relative to |X| |Y|, which may be larger than the product.
+    kinds(r)
+    assert r.shape == product.shape
+    eps = 20 * torch.finfo(r.dtype).eps
+    slack = eps * torch.linalg.matrix_norm(x.to(wide)) * torch.linalg.matrix_norm(y.to(wide))
+    truth = error_of(product, r.dense())
+    assert bool((truth <= r.error.upper + slack).all())
+    if method == "top":
+        assert bool((truth <= r.bound + slack).all())
+
+
+@given(drawn=matrices(), share=st.floats(0, 1), tol=st.sampled_from([None, 0.3, 1e-3]))
+@settings(max_examples=25, deadline=None)
+def test_compressed_sums(drawn: tuple[Tensor, str], share: float, tol: float | None) -> None:
+    a, _ = drawn
+    k = round(share * min(a.shape[-2:]))
+    p = lowrank.svd(a, k, generator=seeded(1))
+    q = lowrank.interpolative(a.flip(-1), k, generator=seeded(1))
+    wide = torch.complex128 if a.is_complex() else torch.float64
+    truth = a.to(wide) - 3 * a.flip(-1).to(wide)
+    whole = p - 3 * q
+    small = whole.compress(k) if tol is None else whole.compress(tol=tol)
+    for r in (whole, small):
+        assert r.shape == a.shape
+        slack = 80 * torch.finfo(r.dtype).eps * torch.linalg.matrix_norm(a.to(wide))
+        assert bool((error_of(truth, r.dense()) <= r.error.upper + slack).all())
+        assert bool((r.error.scale <= torch.linalg.matrix_norm(truth) + slack).all())
+    assert small.rank <= (k if tol is None else whole.rank)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("name", [name for name in BY_RANK if name != "svd exact"])
 def test_operators_sparse_and_products_give_what_the_dense_matrix_gives(name: str) -> None:
     s = values("1/i^2", 50)
@@ -124,7 +197,7 @@ def test_operators_sparse_and_products_give_what_the_dense_matrix_gives(name: st
     given: dict[str, tuple[object, Tensor]] = {
         "operator": (lowrank.operator(a.shape, a.matmul, a.mT.matmul, torch.float64), a),
         "sparse": (a.to_sparse(), a),
-        "compressed sparse": (a.to_sparse().to_sparse_coo(), a),
+        "compressed sparse": (a.to_sparse_csr(), a),
         "product": (lowrank.product(x, y), x @ y),
         "low rank": (lowrank.svd(a, rank=30), lowrank.svd(a, rank=30).dense()),
     }

@@ -11,6 +11,7 @@ import scipy.sparse.linalg
 import torch
 
 from noisewise import lowrank
+from spectra import values, with_values
 
 
 def test_scipys_hilbert_matrix_to_a_thousandth() -> None:
@@ -35,6 +36,16 @@ def test_scikit_learns_example_with_its_signs() -> None:
     signs = np.sign(expected_u[np.abs(expected_u).argmax(0), np.arange(3)])[:2]
     assert np.allclose(u, expected_u[:, :2] * signs)
     assert np.allclose(vh, expected_vh[:2] * signs[:, None])
+
+
+def test_scikit_learn_itself_finds_the_same() -> None:
+    extmath = pytest.importorskip("sklearn.utils.extmath")
+    documented = np.array([[1.0, 2, 3, 5], [3, 4, 5, 6], [7, 8, 9, 10]])
+    steep = with_values(200, 150, values("10^(-i/10)", 150)).numpy()
+    for a, k in ((documented, 2), (steep, 10)):
+        theirs = extmath.randomized_svd(a, k, random_state=0)
+        for mine, expected in zip(lowrank.svd(a, k, accurate=True).factors, theirs, strict=True):
+            assert np.allclose(mine, expected, atol=1e-6)
 
 
 def test_complex_matrices_that_scikit_learn_got_silently_wrong() -> None:

@@ -211,3 +211,80 @@ def test_the_residual_of_a_wrong_inverse_is_seen() -> None:
     report = lowrank.penrose(a, torch.linalg.pinv(a) * 1.01)
     assert float(report.axa) == pytest.approx(0.01, rel=1e-6)
     assert "AXA" in str(report)
+
+
+def test_complex_and_double_right_sides_keep_all_their_digits() -> None:
+    a = with_values(20, 8, torch.linspace(2, 1, 8), torch.float32)
+    b = torch.randn(20, 3, dtype=torch.complex128, generator=seeded())
+    for right in (b, b.real.clone(), b.to(torch.complex64)):
+        found = lowrank.lstsq(a, right)
+        expected = torch.linalg.lstsq(a.to(right.dtype), right).solution
+        assert found.x.dtype == right.dtype
+        assert torch.allclose(found.x, expected, atol=100 * torch.finfo(right.dtype).eps)
+    half = lowrank.lstsq(a.to(torch.bfloat16), b.real)
+    assert "bfloat16" in str(half)
+
+
+def test_a_solution_is_a_value_and_a_sentence() -> None:
+    a = with_values(20, 8, torch.linspace(2, 1, 8))
+    b = torch.randn(20, 3, dtype=torch.float64, generator=seeded())
+    found = lowrank.lstsq(a, b)
+    assert torch.equal(found.dense(), found.x)
+    weights = torch.randn(3, 2, dtype=torch.float64, generator=seeded(1))
+    assert torch.allclose(found @ weights, found.x @ weights)
+    residual = torch.linalg.vector_norm(a @ found - b, dim=0)
+    assert torch.allclose(residual, found.residual)
+    assert str(found).startswith("LeastSquares of a 20x8 matrix, rank 8 by cholesky; ")
+    assert f"{float(found.residual.max()):.2g}" in str(found)
+    assert "\n" not in str(found)
+    assert "tensor" not in str(found)
+
+
+def test_the_limit_takes_its_epsilon_in_least_squares_too() -> None:
+    a = with_values(20, 8, torch.linspace(2, 1, 8))
+    b = torch.randn(20, 3, dtype=torch.float64, generator=seeded())
+    found = lowrank.lstsq(a, b, route="limit", epsilon=0.1)
+    gram = a.mT @ a + 0.1 * 4 * torch.eye(8, dtype=torch.float64)
+    assert torch.allclose(found.x, torch.linalg.solve(gram, a.mT @ b), atol=1e-12)
+    with pytest.raises(ValueError, match="epsilon"):
+        lowrank.lstsq(a, b, epsilon=0.1)
+
+
+@pytest.mark.parametrize("shape", [(200_000, 5), (5, 200_000)])
+def test_a_long_thin_matrix_needs_no_square_of_its_length(shape: tuple[int, int]) -> None:
+    """A matrix 200,000 x 200,000 would hold 320 GB."""
+    a = torch.randn(shape, dtype=torch.float64, generator=seeded()).requires_grad_()
+    b = torch.randn(shape[0], dtype=torch.float64, generator=seeded(1))
+    weight = torch.randn(shape[1], dtype=torch.float64, generator=seeded(2))
+    found = lowrank.lstsq(a, b)
+    (found.x * weight).sum().backward()
+    again = a.detach().clone().requires_grad_()
+    if shape[0] > shape[1]:
+        x = torch.linalg.solve(again.mT @ again, again.mT @ b)
+    else:
+        x = again.mT @ torch.linalg.solve(again @ again.mT, b)
+    (x * weight).sum().backward()
+    assert torch.allclose(found.x, x, atol=1e-10)
+    assert a.grad is not None
+    assert again.grad is not None
+    assert torch.allclose(a.grad, again.grad, atol=1e-10)
+    assert float(found.inverse.penrose().worst) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_the_report_of_a_thin_matrix_is_the_definition(dtype: torch.dtype) -> None:
+    a = with_values(60, 5, torch.linspace(2, 1, 5), dtype, batch=(2,))
+    x = torch.linalg.pinv(a) + 0.01 * a.mH
+    x = x + 0.02 * torch.randn(x.shape, dtype=dtype, generator=seeded())
+    norm = torch.linalg.matrix_norm
+    for matrix, inverse in ((a, x), (x, a)):
+        report = lowrank.penrose(matrix, inverse)
+        ax, xa = matrix @ inverse, inverse @ matrix
+        expected = {
+            "axa": norm(ax @ matrix - matrix) / norm(matrix),
+            "xax": norm(xa @ inverse - inverse) / norm(inverse),
+            "ax": norm(ax.mH - ax) / norm(ax),
+            "xa": norm(xa.mH - xa) / norm(xa),
+        }
+        for name, value in expected.items():
+            assert torch.allclose(getattr(report, name), value, rtol=1e-9), name

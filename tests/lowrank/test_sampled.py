@@ -136,3 +136,18 @@ def test_zero_terms_and_nonsense() -> None:
     for given, arguments, words in wrong:
         with pytest.raises(ValueError, match=words):
             lowrank.sampled_matmul(*given, **arguments)
+
+
+@pytest.mark.parametrize("method", ["priority", "independent", "top"])
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_draws_do_not_depend_on_the_scale(method: str, scale: float) -> None:
+    x, y = (part.float() for part in pair())
+    plain = lowrank.sampled_matmul(x, y, 15, method=method)  # pyrefly: ignore
+    extreme = lowrank.sampled_matmul(x * scale, y / scale, 15, method=method)  # pyrefly: ignore
+    assert torch.equal(extreme.columns, plain.columns)
+    for mine, theirs in (
+        (extreme.dense(), plain.dense()),
+        (extreme.expected, plain.expected),
+        (extreme.error.upper, plain.error.upper),
+    ):
+        assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4)

@@ -76,8 +76,44 @@ def test_what_cannot_be_streamed_is_refused() -> None:
         ([a], {"rank": 3, "sketch": 2}, "0 <= rank <= sketch"),
         ([a], {"rank": 1, "failure_probability": 0}, "rows again"),
         ([a], {"rank": 1, "tol": 0.0}, "positive"),
-        ([a / 0], {"rank": 1}, "NaN or Inf"),
+        ([a / 0], {"rank": 1}, "Block 0 of the rows holds NaN or Inf"),
+        ([a, a, a / 0, a], {"rank": 1}, "Block 2 of the rows holds NaN or Inf"),
+        ([a.to_sparse()], {"rank": 1}, "dense"),
     ]
     for blocks, arguments, words in wrong:
         with pytest.raises(ValueError, match=words):
             lowrank.single_pass(blocks, **arguments)
+
+
+@pytest.mark.parametrize("decay", ["1/i", "1/i^2", "10^(-i/10)"])
+def test_a_tolerance_is_certified_on_a_stream_that_is_not_of_low_rank(decay: str) -> None:
+    a = with_values(200, 90, values(decay, 90))
+    for tol in (0.5, 0.4):
+        r = lowrank.single_pass(a.split(30), 40, tol=tol)
+        assert r.converged
+        assert float(error_of(a, r.dense())) <= tol * float(a.norm())
+        assert float(r.error.relative_upper) <= tol
+        assert r.rank < 40
+        guess = lowrank.single_pass(a.split(30), 40, tol=tol, failure_probability=None)
+        assert guess.converged
+        assert guess.rank < r.rank  # what it costs to be sure
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [
+        (1e-25, torch.float32),
+        (1e25, torch.float32),
+        (1e-200, torch.float64),
+        (1e150, torch.complex128),
+    ],
+)
+def test_streams_of_extreme_size(scale: float, dtype: torch.dtype) -> None:
+    base = with_values(100, 60, values("1/i", 60), torch.float64).to(dtype)
+    plain = lowrank.single_pass(base.split(15), 8, tol=0.9)
+    extreme = lowrank.single_pass((base * scale).split(15), 8, tol=0.9)
+    assert extreme.rank == plain.rank
+    assert extreme.converged == plain.converged
+    expected = float(plain.error.relative_upper)
+    assert float(extreme.error.relative_upper) == pytest.approx(expected, rel=1e-3)
+    assert torch.allclose(extreme.factors[1] / scale, plain.factors[1], rtol=1e-3)

@@ -12,7 +12,7 @@ from torch import Tensor
 from noisewise import lowrank
 from noisewise.lowrank.cur import rows_of
 from noisewise.lowrank.pivoting import pivots, with_small_coefficients
-from spectra import error_of, seeded, values, with_values
+from spectra import error_of, orthonormal, seeded, values, with_values
 
 
 def kahan(n: int, c: float = 0.285) -> Tensor:
@@ -221,3 +221,69 @@ def test_nonsense_is_refused() -> None:
         lowrank.cur(a, tol=0.1, core="cross")
     with pytest.raises(ValueError, match="0 or more"):
         lowrank.cur(a, 2, oversample=-1)
+
+
+# ------------------------------------------------------------------------------- extremes
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [
+        (1e-25, torch.float32),
+        (1e25, torch.float32),
+        (1e-38, torch.complex64),
+        (1e-200, torch.float64),
+        (1e200, torch.float64),
+        (1e-300, torch.complex128),
+    ],
+)
+def test_choices_do_not_depend_on_the_scale(scale: float, dtype: torch.dtype) -> None:
+    """Squares of the entries are 0 or Inf: pivots by them would be the first columns."""
+    base = with_values(60, 50, values("10^(-i/10)", 50), torch.complex128)
+    base = (base if dtype.is_complex else base.real).flip(1)
+    a = torch.stack([base, base.flip(0)]).to(dtype)
+    scaled = a * 2.0 ** round(float(torch.tensor(scale, dtype=torch.float64).log2()))
+    for method in (
+        lambda a: lowrank.interpolative(a, 7),
+        lambda a: lowrank.interpolative(a, 7, axis="rows"),
+        lambda a: lowrank.interpolative(a, tol=0.02),
+        lambda a: lowrank.cur(a, 7),
+        lambda a: lowrank.cur(a, 7, core="cross"),
+        lambda a: lowrank.cur(a, tol=0.02),
+    ):
+        plain, extreme = method(a), method(scaled)
+        for mine, theirs in ((plain.columns, extreme.columns), (plain.rows, extreme.rows)):
+            assert (mine is None) == (theirs is None)
+            assert mine is None or torch.equal(mine, theirs)  # pyrefly: ignore
+        expected = plain.error.relative_upper
+        assert torch.allclose(extreme.error.relative_upper, expected, rtol=1e-3)
+        assert extreme.converged == plain.converged
+        if extreme.columns is not None:
+            i = extreme.columns[..., None, :].expand(2, 60, -1)
+            assert torch.equal(extreme.factors[0], scaled.gather(-1, i))
+
+
+def test_gradients_do_not_depend_on_the_scale() -> None:
+    base = with_values(30, 20, values("1/i", 20), torch.float32)
+    found = []
+    for size in (1.0, 2.0**-80):
+        a = (base * size).requires_grad_()
+        r = lowrank.interpolative(a, 4)
+        (r.dense() / size).sum().backward()
+        assert a.grad is not None
+        found.append(a.grad * size)
+    assert torch.allclose(found[0], found[1], atol=1e-4)
+
+
+def test_rows_are_added_below_the_highest_number_allowed() -> None:
+    """Columns are the singular directions here, rows are not: more rows than columns are needed."""
+    a = orthonormal(90, 80, seeded()) * values("10^(-i/10)", 80)
+    free = lowrank.cur(a, tol=1e-3)
+    most = free.rows.shape[-1]
+    assert most > free.columns.shape[-1]
+    for cap in (most, most + 5):
+        r = lowrank.cur(a, cap, tol=1e-3)
+        assert r.converged
+        assert r.rows.shape[-1] <= cap
+        assert float(error_of(a, r.dense())) <= 1e-3 * float(a.norm())
+    tight = lowrank.cur(a, 20, tol=1e-3)
+    assert not tight.converged
+    assert max(tight.rows.shape[-1], tight.columns.shape[-1]) == 20

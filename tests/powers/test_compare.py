@@ -157,6 +157,16 @@ def test_what_every_kind_of_number_means() -> None:
     assert compare("1e3", 1000).sign == 0
 
 
+def test_decimals_are_read_and_never_written_out() -> None:
+    """A Decimal of ten characters may have a milliard digits."""
+    assert compare(Decimal("1e999999999"), 2, 3, 4).sign == 1
+    assert compare(Decimal("1e999999999"), 2, "10^1999999998", 1).sign == 0
+    assert compare(Decimal("-1e-999999999"), 1, 0, 1).sign == -1
+    assert compare(Decimal("0e999999999"), 1, 0, 1).sign == 0
+    assert compare(Decimal("-2.50"), 3, Fraction(-5, 2), 3).sign == 0
+    assert str(compare(Decimal("1e999999999"), 2, 3, 4)).startswith("(1E+999999999)^2 > 3^4")
+
+
 @pytest.mark.parametrize(
     ("operands", "says"),
     [

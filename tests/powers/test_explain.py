@@ -96,6 +96,39 @@ def test_the_simplest_fraction(low: Fraction, width: Fraction) -> None:
         assert -(-low * q // 1) > (low + width) * q
 
 
+def test_the_simplest_fraction_between_neighbours_of_600_digits() -> None:
+    """Consecutive Fibonacci numbers: their continued fraction has as many terms as can be."""
+    a, b = 1, 1
+    while b < 10**600:
+        a, b = b, a + b
+    low, high = sorted((Fraction(b, a), Fraction(a + b, b)))
+    assert simplest_between(low, high) == Fraction(b, a)
+    between = simplest_between(low + Fraction(1, 9 * a * b), high)
+    assert low < between <= high
+    assert between.denominator <= b
+
+
+def test_bases_near_1_neither_fill_memory_nor_take_for_ever() -> None:
+    """One factor 1000 is worth ln 1000 / ln(1 + t) factors 1 + t, about 6.9 / t."""
+    text = str(explain("1000^10", "(1+1/10^9)^(10^10)"))
+    assert "these decimals decide" in text  # a power to the 7,000,000,000 is no short proof
+    assert compare(1000, 1, 1 + Fraction(1, 10**9), 6907755282).sign == 1
+    assert compare(1000, 1, 1 + Fraction(1, 10**9), 6907755283).sign == -1
+    assert "^6907755282 <= 1000^1 < " in text
+    table = lines("pattern", "1000^10", "(1+1/10^30)^(10^33)")
+    for j in range(1, 7):
+        k = int(re.findall(rf"\^(\d+) <= 1000\^{j} <", table)[0])
+        assert compare(1000, j, 1 + Fraction(1, 10**30), k).sign == 1
+        assert compare(1000, j, 1 + Fraction(1, 10**30), k + 1).sign == -1
+
+
+def test_no_proof_divides_by_zero() -> None:
+    text = lines("proof", "0^(1/2)", "(1/2)^0")
+    assert "ln 0" not in text
+    assert "0^(1/2) = 0" in text
+    assert "(1/2)^0 = 1" in text
+
+
 def test_a_short_proof_of_a_long_comparison() -> None:
     text = lines("proof", "2^1000000", "3^630000")
     assert "2^46 > 3^29" in text

@@ -40,6 +40,19 @@ def test_the_same_ties_a_hair_apart_are_no_ties() -> None:
         assert decide([Term(b + 1, a, 1), Term(-d, c, 1)]).sign == 1
 
 
+def test_a_near_tie_of_long_bases_is_worked_out_without_the_common_factor() -> None:
+    """(n^2 + 1)^100 and n^200 share 120,000 digits; their hundredth roots are short enough."""
+    n = 10**60_000
+    for common in (1, 100, 10**30):
+        found = compare(n**2 + 1, common, n, 2 * common)
+        assert found.sign == 1
+        assert found.bits == 0  # no logarithm of 400,000 bits
+        assert found.ln_ratio is not None
+        low, high = (end * n**2 / common for end in found.ln_ratio)  # ln(1 + 1/n^2) = 1/n^2 - ...
+        assert abs(low - 1) < Fraction(1, 10**9)
+        assert abs(high - 1) < Fraction(1, 10**9)
+
+
 @pytest.mark.parametrize("left", ["27^1000000", "(27/8)^1000000", "27^(1000000/7)"])
 def test_ties_of_integers_fractions_and_roots(left: str) -> None:
     right = left.replace("27", "9").replace("8", "4").replace("1000000", "1500000")

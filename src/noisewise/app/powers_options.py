@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-# -2^3 and -(1/2)^3 are numbers, not flags.
-_NEGATIVE = re.compile(r"-[0-9.(]")
+# -2^3, -(1/2)^3 and -sqrt(2) are numbers, not flags.
+_NEGATIVE = re.compile(r"-[-+\s]*(?:[0-9.(]|sqrt\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)

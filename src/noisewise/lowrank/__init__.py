@@ -5,17 +5,12 @@ from __future__ import annotations
 from noisewise.lowrank.certificate import Error, certify
 from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.cur import CUR, cur
-from noisewise.lowrank.factors import LowRank, from_state
+from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.keeping import from_state
+from noisewise.lowrank.least_squares import LeastSquares, lstsq
 from noisewise.lowrank.operators import Matrix
-from noisewise.lowrank.pseudo_inverse import (
-    LeastSquares,
-    Penrose,
-    PseudoInverse,
-    limit_path,
-    lstsq,
-    penrose,
-    pinv,
-)
+from noisewise.lowrank.penrose import Penrose, penrose
+from noisewise.lowrank.pseudo_inverse import PseudoInverse, limit_path, pinv
 from noisewise.lowrank.reading import as_matrix, operator, outputs, product
 from noisewise.lowrank.sampled import SampledProduct, expected_error, sampled_matmul
 from noisewise.lowrank.single_pass import single_pass

@@ -26,8 +26,10 @@ import torch
 from torch import Tensor
 
 from noisewise.lowrank.chi_square import chi_square_quantile
-from noisewise.lowrank.operators import Matrix, frobenius_norm
-from noisewise.lowrank.reading import as_matrix, new_generator
+from noisewise.lowrank.dtypes import common_dtype
+from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.operators import Matrix, to_unit
+from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
 
 Norm = Literal["frobenius", "spectral"]
 Kind = Literal["exact", "bound", "probes", "estimate"]
@@ -79,7 +81,7 @@ class Error:
         """The factorisation is at most this many times as wrong as the best of its rank."""
         return _ratio(self.upper, self.optimal_lower)
 
-    def scaled(self, factor: float | Tensor) -> Error:
+    def scaled(self, factor: complex | Tensor) -> Error:
         """The error of the factors times a number, or one number each of the batch."""
         size = abs(factor)
         return replace(
@@ -311,7 +313,7 @@ def certify(
 
     Args:
         matrix: A, whatever `noisewise.lowrank.svd` takes.
-        left: [..., m, k].
+        left: [..., m, k]; complex or double factors of a real or single A are taken as they are.
         right: [..., k, n].
         norm: "frobenius" or "spectral".
         failure_probability: of the bound; 0 computes the error exactly, None only estimates it.
@@ -320,7 +322,8 @@ def certify(
         probes: s, at least 1; more make the bound sharper.
 
     Raises:
-        ValueError: where shapes do not agree, or the probability or number of probes is no such.
+        ValueError: where shapes do not agree, the probability or number of probes is no such, or an
+            operator's rmatmat is no adjoint.
 
     Source: the module's formulas.
 
@@ -335,18 +338,25 @@ def certify(
     if probes < 1:
         raise ValueError(f"probes is {probes}: give at least one.")
     a = as_matrix(matrix)
-    left, right = (part.detach().to(a.dtype) for part in (left, right))
     if left.shape[-2] != a.m or right.shape[-1] != a.n or left.shape[-1] != right.shape[-2]:
         raise ValueError(
             f"Factors {list(left.shape)} and {list(right.shape)} do not multiply to "
             f"{list(a.shape)}."
         )
     generator = new_generator(generator)
-    residual = Residual(a, left, right)
-    scale, _ = norm_of(a, norm, generator)
-    return certificate(
-        residual, norm, failure_probability, generator, scale, torch.zeros_like(scale), probes
-    )
+    dtype = common_dtype([a], left.dtype, right.dtype)
+    with torch.no_grad():
+        check_adjoint(a, generator)
+        a, unit = to_unit(a.converted(dtype))
+        left, right = (part.to(dtype) for part in (left, right))
+        if unit is not None:  # an even power of two: half of it for each factor
+            half = unit.sqrt()[..., None, None].to(dtype)
+            left, right = left / half, right / half
+        scale, _ = norm_of(a, norm, generator)
+        zero = torch.zeros_like(scale)
+        residual = Residual(a, left, right)
+        found = certificate(residual, norm, failure_probability, generator, scale, zero, probes)
+    return found if unit is None else found.scaled(unit)
 
 
 def norm_of(matrix: Matrix, norm: Norm, generator: torch.Generator) -> tuple[Tensor, bool]:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from noisewise.lowrank.certificate import Error, Residual, certificate, check_probability
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.operators import Dense, Matrix, Operator, adjoint, frobenius_norm
+from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.operators import Dense, Matrix, adjoint, to_unit
 from noisewise.lowrank.pivoting import coefficients, pivots
 from noisewise.lowrank.range_finder import known_scale
 from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
@@ -71,6 +72,10 @@ class CUR(LowRank):
         parts = self.right, self.left, self.R, self.core, self.C
         return self._swapped(*(part.mH for part in parts))
 
+    def _rounded(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        parts = {"C": self.C.to(dtype), "core": self.core.to(dtype), "R": self.R.to(dtype)}
+        return {**super()._rounded(dtype), **parts}
+
     def _swapped(self, left: Tensor, right: Tensor, c: Tensor, core: Tensor, r: Tensor) -> CUR:
         return replace(
             self,
@@ -110,7 +115,7 @@ def cur(
 
     Args:
         matrix: A [*batch, m, n], anything that `svd` takes.
-        rank: columns, 0 to min(m, n); with `tol` too, the most allowed.
+        rank: columns, 0 to min(m, n); with `tol` too, the most allowed, of rows as of columns.
         tol: relative error wanted, in the Frobenius norm; for the projection core.
         core: see above.
         oversample: rows beyond the columns; by default half as many for a cross, none else.
@@ -146,32 +151,61 @@ def cur(
     check_wish(a, rank, tol)
     generator = new_generator(generator)
     with torch.no_grad():
-        if isinstance(a, Operator):
-            check_adjoint(a, generator)
-        found = select(
-            a,
-            rank,
-            None if tol is None else tol / math.sqrt(2),
-            oversample=10,
-            bound=None,
-            probability=failure_probability,
-            generator=generator,
-            project=core == "projection",
-        )
-        k = found.index.shape[-1]
-        extra = oversample if oversample is not None else (k // 2 if core == "cross" else 0)
-        index = rows_of(found.q, min(k + extra, a.m))
-        if core == "cross":
-            return _cross(a, found, index, failure_probability, generator)
-        result = _projected(a, found, index, failure_probability, generator)
-        if tol is None:
-            return result
-        met, notes = judged(a, result.error, tol, rank)
-        if not met and rank is None:
-            index = _more_rows(a, tol, failure_probability, generator)
-            result = _projected(a, found, index, failure_probability, generator)
-            met, notes = judged(a, result.error, tol, rank)
-        return replace(result, converged=met, notes=(*result.notes, *notes))
+        check_adjoint(a, generator)
+        a, unit = to_unit(a)
+        result = _chosen(a, rank, tol, core, oversample, failure_probability, generator)
+        return result if unit is None else _times(result, unit)
+
+
+def _chosen(
+    a: Matrix,
+    rank: int | None,
+    tol: float | None,
+    core: Core,
+    oversample: int | None,
+    failure_probability: float | None,
+    generator: torch.Generator,
+) -> CUR:
+    """Columns, rows, and the core between them."""
+    found = select(
+        a,
+        rank,
+        None if tol is None else tol / math.sqrt(2),
+        oversample=10,
+        bound=None,
+        probability=failure_probability,
+        generator=generator,
+        project=core == "projection",
+    )
+    k = found.index.shape[-1]
+    extra = oversample if oversample is not None else (k // 2 if core == "cross" else 0)
+    index = rows_of(found.q, min(k + extra, a.m))
+    if core == "cross":
+        return _cross(a, found, index, failure_probability, generator)
+    result = _projected(a, found, index, failure_probability, generator)
+    if tol is None:
+        return result
+    met, notes = judged(a, result.error, tol, rank)
+    if not met:
+        more = _more_rows(a, tol, rank, failure_probability, generator)
+        other = _projected(a, found, more, failure_probability, generator)
+        met, why = judged(a, other.error, tol, rank)
+        if met or rank is None:
+            result, notes = other, why
+    return replace(result, converged=met, notes=(*result.notes, *notes))
+
+
+def _times(value: CUR, unit: Tensor) -> CUR:
+    """The value of a matrix so many times as large."""
+    size = unit[..., None, None].to(value.dtype)
+    return replace(
+        value,
+        right=value.right * size,
+        error=value.error.scaled(unit),
+        C=value.C * size,
+        core=value.core / size,
+        R=value.R * size,
+    )
 
 
 def rows_of(q: Tensor, count: int) -> Tensor:
@@ -192,12 +226,16 @@ def rows_of(q: Tensor, count: int) -> Tensor:
 
 
 def _more_rows(
-    a: Matrix, tol: float, probability: float | None, generator: torch.Generator
+    a: Matrix,
+    tol: float,
+    most: int | None,
+    probability: float | None,
+    generator: torch.Generator,
 ) -> Tensor:
     """Rows that alone keep A to tol / sqrt(2): with such columns the whole is within tol."""
     return select(
         adjoint(a),
-        None,
+        most,
         tol / math.sqrt(2),
         oversample=10,
         bound=None,

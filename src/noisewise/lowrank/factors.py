@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from noisewise.lowrank.certificate import Error, Kind, Norm
-from noisewise.lowrank.operators import frobenius_norm
+from noisewise.lowrank.magnitude import frobenius_norm
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,15 +83,22 @@ class LowRank:
         """Entries of the matrix over numbers in the factors; below 1 the factors are larger."""
         return math.inf if not self.num_values else math.prod(self.shape[-2:]) / self.num_values
 
+    @property
+    def attached(self) -> Tensor | None:
+        """The matrix itself where a gradient flows to it, and not through the factors; or None."""
+        return None
+
     def dense(self) -> Tensor:
         """The matrix left @ right, [*batch, m, n]."""
-        return self.left @ self.right
+        whole = self.attached
+        return self.left @ self.right if whole is None else whole
 
     def matmat(self, x: Tensor) -> Tensor:
         """(left right) x for x [n] or [..., n, c], as torch multiplies, the matrix never formed."""
         if x.dim() == 1:
             return self.matmat(x[..., None])[..., 0]
-        return self.left @ (self.right @ x)
+        whole = self.attached
+        return self.left @ (self.right @ x) if whole is None else whole @ x
 
     def norm(self, norm: Norm = "frobenius") -> Tensor:
         """|left right| of each of the batch, float64, without forming the matrix."""
@@ -106,23 +112,30 @@ class LowRank:
     @property
     def mT(self) -> LowRank:
         """The transpose, with the same error."""
-        return self._turned(self.right.mT, self.left.mT)
+        whole = self.attached
+        whole = None if whole is None else whole.mT
+        return self._with(self.right.mT, self.left.mT, self.error, whole)
 
     @property
     def mH(self) -> LowRank:
         """The conjugate transpose, with the same error."""
-        return self._turned(self.right.mH, self.left.mH)
+        whole = self.attached
+        whole = None if whole is None else whole.mH
+        return self._with(self.right.mH, self.left.mH, self.error, whole)
 
-    def _turned(self, left: Tensor, right: Tensor) -> LowRank:
-        return LowRank(left, right, self.error, self.converged, self.notes)
+    def _with(self, left: Tensor, right: Tensor, error: Error, whole: Tensor | None) -> LowRank:
+        if whole is None:
+            return LowRank(left, right, error, self.converged, self.notes)
+        return Attached(left, right, error, self.converged, self.notes, whole=whole)
 
     def __matmul__(self, other: Tensor) -> Tensor:
         return self.matmat(other)
 
     def __rmatmul__(self, other: Tensor) -> Tensor:
         if other.dim() == 1:
-            return self.mT.matmat(other)
-        return self.mT.matmat(other.mT).mT
+            return (other[None] @ self)[..., 0, :]
+        whole = self.attached
+        return (other @ self.left) @ self.right if whole is None else other @ whole
 
     def __add__(self, other: LowRank) -> LowRank:
         """The sum: factors side by side, ranks and errors added; `compress` makes it small."""
@@ -130,14 +143,19 @@ class LowRank:
             return NotImplemented
         if self.shape != other.shape:
             raise ValueError(f"A sum of {list(self.shape)} and {list(other.shape)} is not defined.")
-        joined = LowRank(
+        is_attached = self.attached is not None or other.attached is not None
+        joined = self._with(
             torch.cat([self.left, other.left], -1),
             torch.cat([self.right, other.right], -2),
             added(self.error, other.error),
-            self.converged and other.converged,
-            tuple(dict.fromkeys(self.notes + other.notes)),
+            self.dense() + other.dense() if is_attached else None,
         )
-        return replace(joined, error=rescaled(joined.error, joined.norm(joined.error.norm)))
+        return replace(
+            joined,
+            error=rescaled(joined.error, joined.norm(joined.error.norm)),
+            converged=self.converged and other.converged,
+            notes=tuple(dict.fromkeys(self.notes + other.notes)),
+        )
 
     def __sub__(self, other: LowRank) -> LowRank:
         return NotImplemented if not isinstance(other, LowRank) else self + (-other)
@@ -145,15 +163,17 @@ class LowRank:
     def __neg__(self) -> LowRank:
         return self * -1.0
 
-    def __mul__(self, number: float) -> LowRank:
-        if not isinstance(number, int | float):
+    def __mul__(self, number: complex) -> LowRank:
+        if not isinstance(number, int | float | complex):
             return NotImplemented
-        error = self.error.scaled(number)
-        return LowRank(self.left * number, self.right, error, self.converged, self.notes)
+        left, whole = self.left * number, self.attached
+        right = self.right.to(left.dtype)  # a complex number makes both complex
+        whole = None if whole is None else whole * number
+        return self._with(left, right, self.error.scaled(number), whole)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, number: float) -> LowRank:
+    def __truediv__(self, number: complex) -> LowRank:
         return self * (1 / number)
 
     def compress(self, rank: int | None = None, *, tol: float | None = None) -> LowRank:
@@ -173,16 +193,37 @@ class LowRank:
         return compressed(self, rank, tol)
 
     def to(self, target: torch.dtype | torch.device | str) -> LowRank:
-        """Return it in another dtype or on another device; rounding adds to the error."""
-        left, right = self.left.to(target), self.right.to(target)
+        """Return it in another dtype or on another device, with all that it holds.
+
+        Rounding to a dtype adds to the error.
+
+        Raises:
+            ValueError: for a real dtype where the factors are complex.
+        """
+        if not isinstance(target, torch.dtype):
+            device = torch.device(target)
+            given = {field.name: getattr(self, field.name) for field in fields(self)}
+            moved = {k: v.to(device) for k, v in given.items() if isinstance(v, Tensor)}
+            return replace(self, error=self.error.on(device), **moved)
+        if target == self.dtype:
+            return self
+        if self.dtype.is_complex and not target.is_complex:
+            raise ValueError(
+                f"The factors are complex, and {target} drops their imaginary parts: give a "
+                "complex dtype."
+            )
+        # Each factor is rounded once: |dL R| + |L dR| <= 2 eps |L|_F |R|_F.
+        lost = 2 * torch.finfo(target).eps * frobenius_norm(self.left) * frobenius_norm(self.right)
         error = self.error
-        if left.dtype != self.dtype:
-            # Each factor is rounded once: |dL R| + |L dR| <= 2 eps |L|_F |R|_F.
-            lost = 2 * torch.finfo(left.dtype).eps * frobenius_norm(self.left)
-            lost = lost * frobenius_norm(self.right)
-            error = replace(error, estimate=error.estimate + lost, upper=error.upper + lost)
-        error = error.on(left.device)
-        return LowRank(left, right, error, self.converged, self.notes)
+        error = replace(error, estimate=error.estimate + lost, upper=error.upper + lost)
+        whole = self.attached
+        if whole is not None:
+            return self._with(self.left.to(target), self.right.to(target), error, whole.to(target))
+        return replace(self, error=error, **self._rounded(target))
+
+    def _rounded(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The factors in another dtype, by the names of their fields."""
+        return {"left": self.left.to(dtype), "right": self.right.to(dtype)}
 
     def detach(self) -> LowRank:
         """Return it without a gradient."""
@@ -222,7 +263,7 @@ class LowRank:
             2
         """
         tensors = {"left": self.left, "right": self.right}
-        tensors |= {f"error.{name}": getattr(self.error, name) for name in _MEASURED}
+        tensors |= {f"error.{name}": getattr(self.error, name) for name in MEASURED}
         tensors |= {
             name: index
             for name, index in (("columns", self.columns), ("rows", self.rows))
@@ -237,7 +278,7 @@ class LowRank:
         }
         start = f"{name}." if name else ""
         plain = {start + key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-        return plain, {_KEY + name: json.dumps(described)}
+        return plain, {KEY + name: json.dumps(described)}
 
     def __repr__(self) -> str:
         size = "x".join(str(length) for length in self.shape[-2:])
@@ -247,65 +288,30 @@ class LowRank:
         return "; ".join([*parts, *self.notes])
 
 
-_WEAKNESS: tuple[Kind, ...] = ("exact", "bound", "probes", "estimate")
-_KEY = "noisewise.lowrank:"  # and the name, in the metadata of a file
-_MEASURED = ("estimate", "upper", "scale", "optimal_lower")
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Attached(LowRank):
+    """A value whose gradient flows through the matrix itself, for what is made of such values.
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Kept(LowRank):
-    """A value read back, which knows the columns and rows that it was written with."""
-
-    index_columns: Tensor | None = None
-    index_rows: Tensor | None = None
-
-    @property
-    def columns(self) -> Tensor | None:
-        """Which columns of A the left factor holds."""
-        return self.index_columns
-
-    @property
-    def rows(self) -> Tensor | None:
-        """Which rows of A the right factor holds."""
-        return self.index_rows
-
-
-def from_state(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str = ""
-) -> LowRank:
-    """Return the value that `state` described.
-
-    Args:
-        tensors: as `safetensors.torch.load_file` gives them.
-        metadata: as `safetensors.safe_open(...).metadata()` gives it.
-        name: that `state` was called with.
-
-    Raises:
-        ValueError: where the two do not describe a low-rank value.
+    Attributes:
+        whole: left @ right, with its gradient.
     """
-    try:
-        described = json.loads(metadata[_KEY + name])
-        start = f"{name}." if name else ""
-        measured = {key: tensors[f"{start}error.{key}"] for key in _MEASURED}
-        error = Error(
-            norm=described["norm"],
-            kind=described["kind"],
-            failure_probability=float(described["failure_probability"]),
-            **measured,
-        )
-        return Kept(
-            tensors[start + "left"],
-            tensors[start + "right"],
-            error,
-            bool(described["converged"]),
-            tuple(described["notes"]),
-            tensors.get(start + "columns"),
-            tensors.get(start + "rows"),
-        )
-    except (KeyError, TypeError, json.JSONDecodeError) as problem:
-        raise ValueError(
-            f"These tensors are no low-rank value ({problem}): they must be what `state` returned."
-        ) from problem
+
+    whole: Tensor
+
+    @property
+    def attached(self) -> Tensor:
+        """The matrix itself."""
+        return self.whole
+
+    def detach(self) -> LowRank:
+        """Return it without a gradient."""
+        left, right = self.left.detach(), self.right.detach()
+        return LowRank(left, right, self.error, self.converged, self.notes)
+
+
+_WEAKNESS: tuple[Kind, ...] = ("exact", "bound", "probes", "estimate")
+KEY = "noisewise.lowrank:"  # and the name, in the metadata of a file
+MEASURED = ("estimate", "upper", "scale", "optimal_lower")
 
 
 def added(first: Error, second: Error) -> Error:

@@ -27,8 +27,8 @@ _MOST_STEPS = 500
 def with_gradient(a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return U, S, Vh as differentiable functions of A.
 
-    Gradients of single vectors exist where their values differ; a sum that does not depend on the
-    choice within equal values may be asked for through `truncation`.
+    Gradients of vectors exist where their values differ, and are refused where they do not; what
+    does not depend on the choice within equal values may be asked for through `truncation`.
 
     Args:
         a: [*batch, m, n], the matrix that the gradient flows to.
@@ -72,6 +72,7 @@ class _Factors(torch.autograd.Function):
         if u.is_complex():
             grad_u = _with_phase(u, v, grad_u, grad_v)
         on_u, on_v = u.mH @ grad_u, v.mH @ grad_v
+        _refuse_equal_values(on_u, on_v, s, a)
         core = _core(on_u, on_v, s) + torch.diag_embed(grad_s).to(u.dtype)
         x, y = _solve(a, u, s, v, grad_u - u @ on_u, grad_v - v @ on_v)
         return u @ core @ vh + x @ vh + u @ y.mH, None, None, None
@@ -120,10 +121,12 @@ def truncation_adjoint(a: Tensor, u: Tensor, s: Tensor, vh: Tensor, grad: Tensor
 
 def _active(s: Tensor, a: Tensor) -> Tensor:
     """Which values are above rounding."""
-    if s.shape[-1] == 0:
-        return s > 0
-    cutoff = max(a.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
-    return s > cutoff
+    return s > _cutoff(s, a) if s.shape[-1] else s > 0
+
+
+def _cutoff(s: Tensor, a: Tensor) -> Tensor:
+    """How far rounding moves a value, [*batch, 1]."""
+    return max(a.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
 
 
 def _core(on_u: Tensor, on_v: Tensor, s: Tensor) -> Tensor:
@@ -140,6 +143,23 @@ def _core(on_u: Tensor, on_v: Tensor, s: Tensor) -> Tensor:
         phase = on_u.diagonal(dim1=-2, dim2=-1).imag / torch.where(s > 0, s, torch.ones_like(s))
         core = core + torch.diag_embed(1j * phase)
     return core
+
+
+def _refuse_equal_values(on_u: Tensor, on_v: Tensor, s: Tensor, a: Tensor) -> None:
+    """Vectors of values that rounding cannot tell apart are a choice, and have no derivative."""
+    if s.shape[-1] < 2:
+        return
+    cutoff, active = _cutoff(s, a)[..., None], _active(s, a)
+    equal = (s[..., None, :] - s[..., :, None]).abs() <= cutoff
+    equal = equal & active[..., None, :] & active[..., :, None]
+    equal = equal & ~torch.eye(s.shape[-1], dtype=torch.bool, device=s.device)
+    size = torch.maximum(on_u.abs(), on_v.abs())
+    limit = torch.finfo(s.dtype).eps ** 0.5 * size.amax((-2, -1), keepdim=True)
+    if bool((equal & (size > limit)).any()):
+        raise ValueError(
+            "Singular vectors of equal singular values have no gradient: use dense(), products "
+            "with the whole value, or the singular values alone."
+        )
 
 
 def _with_phase(u: Tensor, v: Tensor, grad_u: Tensor, grad_v: Tensor) -> Tensor:

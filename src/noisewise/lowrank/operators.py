@@ -13,9 +13,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-COMPUTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
-# Norms between these are safe: neither they nor their products overflow or underflow when squared.
-_PLAIN = {torch.float32: (1e-12, 1e12), torch.float64: (1e-120, 1e120)}
+from noisewise.lowrank.dtypes import COMPUTED, SINGLE, common_dtype, dtype_name, promoted
+from noisewise.lowrank.magnitude import (
+    careful_norm,
+    frobenius_norm,
+    is_plain,
+    power_of_two,
+)
+
 Product = Callable[[Tensor], Tensor]
 
 
@@ -46,6 +51,11 @@ class Matrix(ABC):
     def entries(self) -> Tensor | None:
         """The tensor itself where there is one."""
         return None
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The highest real dtype that its products can be had in; its own, without entries."""
+        return torch.float32 if self.dtype in SINGLE else torch.float64
 
     @property
     def batch(self) -> torch.Size:
@@ -91,6 +101,10 @@ class Matrix(ABC):
             -2, where, torch.ones((), dtype=self.dtype, device=self.device).expand(where.shape)
         )
 
+    def converted(self, dtype: torch.dtype) -> Matrix:
+        """The same in a dtype of `common_dtype`, which drops no imaginary part."""
+        return self if dtype == self.dtype else Converted(self, dtype)
+
     def gaussian(self, count: int, generator: torch.Generator) -> Tensor:
         """Standard normal [*batch, n, count]; complex ones have unit variance in all."""
         return gaussian((*self.batch, self.n, count), self.dtype, self.device, generator)
@@ -108,14 +122,22 @@ class Dense(Matrix):
         self.tensor = entries
         self._norm = frobenius_norm(entries)
         self.largest: Tensor | None = None
-        low, high = _PLAIN[entries.real.dtype]
-        if not bool(((self._norm > low) & (self._norm < high)).all()):
-            self._norm, self.largest = _careful_norm(entries)
+        if not is_plain(self._norm, entries.dtype):
+            self._norm, self.largest = careful_norm(entries)
 
     @property
     def entries(self) -> Tensor:
         """The tensor."""
         return self.tensor
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Entries can be taken to any."""
+        return torch.float64
+
+    def converted(self, dtype: torch.dtype) -> Dense:
+        """The entries in another dtype; a gradient flows on."""
+        return self if dtype == self.dtype else Dense(self.tensor.to(dtype), self.notes)
 
     def matmat(self, x: Tensor) -> Tensor:
         """A x."""
@@ -157,6 +179,15 @@ class Sparse(Matrix):
         self._adjoint = self._sparse.mH.coalesce()
         if not bool(torch.isfinite(self._sparse.values()).all()):
             raise ValueError("The sparse matrix holds NaN or Inf: mend it first.")
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Entries can be taken to any."""
+        return torch.float64
+
+    def converted(self, dtype: torch.dtype) -> Sparse:
+        """The entries in another dtype."""
+        return self if dtype == self.dtype else Sparse(self._sparse.to(dtype), self.notes)
 
     def matmat(self, x: Tensor) -> Tensor:
         """A x."""
@@ -225,6 +256,15 @@ class Adjoint(Matrix):
         """A y."""
         return self.of.matmat(y)
 
+    @property
+    def precision(self) -> torch.dtype:
+        """That of the matrix."""
+        return self.of.precision
+
+    def converted(self, dtype: torch.dtype) -> Adjoint:
+        """The adjoint in another dtype."""
+        return self if dtype == self.dtype else Adjoint(self.of.converted(dtype))
+
     def frobenius(self) -> Tensor | None:
         """|A|_F."""
         return self.of.frobenius()
@@ -235,14 +275,45 @@ def adjoint(a: Matrix) -> Matrix:
     return Dense(a.tensor.mH, a.notes) if isinstance(a, Dense) else Adjoint(a)
 
 
+class Converted(Matrix):
+    """A matrix without entries in another dtype; see `Matrix.converted`."""
+
+    def __init__(self, of: Matrix, dtype: torch.dtype) -> None:
+        """Never raises; the dtype is complex where that of the matrix is."""
+        assert dtype.is_complex or not of.dtype.is_complex
+        super().__init__(of.shape, dtype, of.device, of.notes)
+        self.of = of
+
+    @property
+    def precision(self) -> torch.dtype:
+        """That of the matrix."""
+        return self.of.precision
+
+    def matmat(self, x: Tensor) -> Tensor:
+        """A x."""
+        return self._apart(self.of.matmat, x)
+
+    def rmatmat(self, y: Tensor) -> Tensor:
+        """A^H y."""
+        return self._apart(self.of.rmatmat, y)
+
+    def _apart(self, multiply: Product, x: Tensor) -> Tensor:
+        """A real matrix takes the real and the imaginary part side by side."""
+        if not x.is_complex() or self.of.dtype.is_complex:
+            return multiply(x.to(self.of.dtype)).to(self.dtype)
+        both = multiply(torch.cat([x.real, x.imag], -1).to(self.of.dtype))
+        return torch.complex(*both.tensor_split(2, -1)).to(self.dtype)
+
+    def frobenius(self) -> Tensor | None:
+        """|A|_F."""
+        return self.of.frobenius()
+
+
 class Chain(Matrix):
     """A product of matrices that is never formed; see `product`."""
 
     def __init__(self, parts: Sequence[Matrix]) -> None:
         """Raises ValueError where the parts do not multiply."""
-        dtype = parts[0].dtype
-        for part in parts[1:]:
-            dtype = torch.promote_types(dtype, part.dtype)
         for first, second in pairwise(parts):
             if first.n != second.m or first.batch != second.batch:
                 raise ValueError(
@@ -250,24 +321,39 @@ class Chain(Matrix):
                 )
         notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         shape = (*parts[0].batch, parts[0].m, parts[-1].n)
+        dtype = common_dtype(parts)
+        if dtype != promoted(parts):
+            notes += (f"computed in {dtype_name(dtype)}, the precision of an operator in it",)
         super().__init__(shape, dtype, parts[0].device, notes)
-        self.parts = tuple(parts)
+        self.parts = tuple(part.converted(dtype) for part in parts)
 
     def matmat(self, x: Tensor) -> Tensor:
         """A x, from the right."""
         for part in reversed(self.parts):
-            x = part.matmat(x.to(part.dtype))
-        return x.to(self.dtype)
+            x = part.matmat(x)
+        return x
 
     def rmatmat(self, y: Tensor) -> Tensor:
         """A^H y, from the left."""
         for part in self.parts:
-            y = part.rmatmat(y.to(part.dtype))
-        return y.to(self.dtype)
+            y = part.rmatmat(y)
+        return y
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The lowest of the parts'."""
+        is_double = all(part.precision == torch.float64 for part in self.parts)
+        return torch.float64 if is_double else torch.float32
+
+    def converted(self, dtype: torch.dtype) -> Matrix:
+        """Each part in another dtype."""
+        if dtype == self.dtype:
+            return self
+        return Chain([part.converted(dtype) for part in self.parts])
 
     def frobenius(self) -> Tensor | None:
         """Known where two dense parts meet in a small dimension: |X Y|^2 = <X^H X, Y Y^H>."""
-        known = [part.entries.to(self.dtype) for part in self.parts if part.entries is not None]
+        known = [part.entries for part in self.parts if part.entries is not None]
         if len(self.parts) != 2 or len(known) != 2:
             return None
         x, y = known
@@ -276,29 +362,15 @@ class Chain(Matrix):
         return frobenius_norm(torch.linalg.qr(x, mode="r").R @ y)
 
 
-def frobenius_norm(a: Tensor) -> Tensor:
-    """|A|_F of each matrix [..., m, n], float64: rows in their own precision, then in float64."""
-    rows = torch.linalg.vector_norm(a.detach(), dim=-1)
-    return torch.linalg.vector_norm(rows.double(), dim=-1)
+def to_unit(a: Matrix) -> tuple[Matrix, Tensor | None]:
+    """Return A over a power of two near |A|_max, and that number, [*batch] in double precision.
 
-
-def _careful_norm(entries: Tensor) -> tuple[Tensor, Tensor]:
-    """|A|_F and |A|_max where squares leave the range; refuses NaN and Inf by batch index."""
-    finite = torch.isfinite(entries).all(-1).all(-1)
-    if not bool(finite.all()):
-        where = ""
-        if finite.dim():
-            bad = [tuple(index) for index in (~finite).nonzero().tolist()]
-            shown = ", ".join(str(i[0] if len(i) == 1 else i) for i in bad[:5])
-            where = f" at batch index {shown}" + (" and others" if len(bad) > 5 else "")
-        raise ValueError(f"The matrix holds NaN or Inf{where}: mend it first.")
-    if entries.numel() == 0:
-        zero = torch.zeros(entries.shape[:-2], dtype=torch.float64, device=entries.device)
-        return zero, zero
-    largest = entries.detach().abs().amax((-2, -1), keepdim=True)
-    scale = torch.where(largest > 0, largest, torch.ones_like(largest))
-    norm = frobenius_norm(entries / scale) * scale[..., 0, 0].double()
-    return norm, largest[..., 0, 0].double()
+    The numbers are None, and A itself returned, but for entries whose squares leave the range.
+    """
+    if not isinstance(a, Dense) or a.largest is None or a.largest.numel() == 0:
+        return a, None
+    unit = power_of_two(a.largest, a.dtype)
+    return Dense(a.tensor / unit[..., None, None].to(a.dtype), a.notes), unit
 
 
 def gaussian(
@@ -308,8 +380,3 @@ def gaussian(
     return torch.randn(tuple(shape), dtype=dtype, device=generator.device, generator=generator).to(
         device
     )
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`float32` for torch.float32."""
-    return str(dtype).removeprefix("torch.")

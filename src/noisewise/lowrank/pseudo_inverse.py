@@ -1,4 +1,4 @@
-"""Pseudo-inverse and least squares, which say how near the decision about the rank was.
+"""Pseudo-inverses, which say how near the decision about the rank was.
 
 Moore 1920, Penrose 1955 (the four conditions); Golub and Pereyra 1973 (the derivative at constant
 rank); Wedin 1973 (why it jumps elsewhere); Golub and Van Loan, sections 5.3 to 5.5.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,77 +19,15 @@ from noisewise.lowrank.certificate import Error, rounding
 from noisewise.lowrank.factors import LowRank
 from noisewise.lowrank.gradients import truncation_adjoint
 from noisewise.lowrank.inversion import inverted
-from noisewise.lowrank.operators import Dense, frobenius_norm
+from noisewise.lowrank.magnitude import frobenius_norm, power_of_two
+from noisewise.lowrank.operators import Dense
+from noisewise.lowrank.penrose import Penrose, most, penrose
 from noisewise.lowrank.reading import as_matrix
 
 Route = Literal["auto", "svd", "qr", "cholesky", "limit"]
 _TAKEN = Literal["svd", "qr", "cholesky", "limit"]
 
 NEAR = 2.0  # a singular value within this factor of the cutoff makes the rank a matter of chance
-
-
-@dataclass(frozen=True)
-class Penrose:
-    """The four conditions that make X the pseudo-inverse of A, as relative residuals [*batch].
-
-    Attributes:
-        axa: |A X A - A|_F / |A|_F.
-        xax: |X A X - X|_F / |X|_F.
-        ax: |(A X)^H - A X|_F / |A X|_F.
-        xa: |(X A)^H - X A|_F / |X A|_F.
-    """
-
-    axa: Tensor
-    xax: Tensor
-    ax: Tensor
-    xa: Tensor
-
-    @property
-    def worst(self) -> Tensor:
-        """The largest of the four."""
-        return torch.stack([self.axa, self.xax, self.ax, self.xa]).amax(0)
-
-    def __str__(self) -> str:
-        shown = {
-            "|AXA-A|": self.axa,
-            "|XAX-X|": self.xax,
-            "|(AX)*-AX|": self.ax,
-            "|(XA)*-XA|": self.xa,
-        }
-        return ", ".join(f"{name} {_most(value):.1e}" for name, value in shown.items())
-
-
-def penrose(a: Tensor, x: Tensor) -> Penrose:
-    """Return how well X meets the four conditions for being the pseudo-inverse of A.
-
-    Args:
-        a: [*batch, m, n].
-        x: [*batch, n, m].
-
-    Example:
-        >>> a = torch.diag(torch.tensor([2.0, 4.0]))
-        >>> bool(penrose(a, torch.diag(torch.tensor([0.5, 0.25]))).worst == 0)
-        True
-        >>> bool(penrose(a, torch.diag(torch.tensor([0.5, 0.0]))).axa > 0.8)
-        True
-    """
-    a, x = a.detach(), x.detach()
-    ax, xa = a @ x, x @ a
-    return Penrose(
-        _relative(ax @ a - a, a),
-        _relative(xa @ x - x, x),
-        _relative(ax.mH - ax, ax),
-        _relative(xa.mH - xa, xa),
-    )
-
-
-def _relative(residual: Tensor, to: Tensor) -> Tensor:
-    size = frobenius_norm(residual)
-    return torch.where(size == 0, 0.0, size / frobenius_norm(to))
-
-
-def _most(value: Tensor) -> float:
-    return float(value.max()) if value.numel() else 0.0
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -121,24 +59,27 @@ class PseudoInverse(LowRank):
         """Numerical rank, the largest of the batch."""
         return int(self.ranks.max()) if self.ranks.numel() else 0
 
-    def dense(self) -> Tensor:
-        """The pseudo-inverse itself, [*batch, n, m]."""
-        return super().dense() if self.value is None else self.value
+    @property
+    def attached(self) -> Tensor | None:
+        """A^+ where a gradient flows to A."""
+        return self.value
 
-    def matmat(self, x: Tensor) -> Tensor:
-        """A^+ x."""
-        return super().matmat(x) if self.value is None else self.value @ x
+    def detach(self) -> PseudoInverse:
+        """Return it without a gradient."""
+        return replace(self, value=None)
 
     def penrose(self) -> Penrose:
         """How well it meets the four Penrose conditions."""
-        return penrose(self.matrix, self.dense())
+        x = self.dense()
+        dtype = torch.promote_types(self.matrix.dtype, x.dtype)
+        return penrose(self.matrix.to(dtype), x.to(dtype))
 
     def __repr__(self) -> str:
         size = "x".join(str(length) for length in self.shape[-2:])
         parts = [f"PseudoInverse {size}, rank {self.rank} by {self.route}"]
         gap = float(self.gap.min()) if self.gap.numel() else math.inf
         parts += [f"gap behind it {gap:.2g}"] if math.isfinite(gap) else []
-        parts += [f"||AXA-A||_F <= {_most(self.error.relative_upper):.1e} ||A||_F"]
+        parts += [f"||AXA-A||_F <= {most(self.error.relative_upper):.1e} ||A||_F"]
         return "; ".join([*parts, *self.notes])
 
 
@@ -179,21 +120,38 @@ def pinv(
         >>> x.rank, x.dense().shape, bool(x.penrose().worst < 1e-6)
         (1, torch.Size([2, 3]), True)
     """
+    return inverse_of(entries_of(matrix), rtol, route, epsilon)
+
+
+def entries_of(matrix: Tensor | LowRank) -> Dense:
+    """The matrix, whose entries a pseudo-inverse needs.
+
+    Raises:
+        ValueError: where it has none, and for NaN or Inf.
+    """
+    read = as_matrix(matrix.dense() if isinstance(matrix, LowRank) else matrix)
+    if not isinstance(read, Dense):
+        raise ValueError("A pseudo-inverse needs the entries: give a dense matrix or a LowRank.")
+    return read
+
+
+def inverse_of(
+    read: Dense, rtol: float | None, route: Route, epsilon: float | None
+) -> PseudoInverse:
+    """As `pinv`, of what was read already."""
     if rtol is not None and not 0 <= rtol < 1:
         raise ValueError(f"rtol is {rtol}: give a number from 0 up to 1.")
     if epsilon is not None and (route != "limit" or not epsilon > 0):
         raise ValueError("epsilon is the limit's, and positive: give route='limit' with it.")
     if route not in ("auto", "svd", "qr", "cholesky", "limit"):
         raise ValueError(f"route is {route!r}: give 'auto', 'svd', 'qr', 'cholesky' or 'limit'.")
-    read = as_matrix(matrix.dense() if isinstance(matrix, LowRank) else matrix)
-    if not isinstance(read, Dense):
-        raise ValueError("A pseudo-inverse needs the entries: give a dense matrix or a LowRank.")
     a = read.tensor
     with torch.no_grad():
         found = inverted(a.detach(), rtol, route, epsilon)
         x = found.left @ found.right
-        product = a @ x @ a - a
-        size, lost = read.frobenius(), frobenius_norm(product)
+        is_tall = a.shape[-2] >= a.shape[-1]
+        product = (a @ (x @ a) if is_tall else (a @ x) @ a) - a
+        size, lost = read.frobenius(), _norm_of(product, read)
         error = Error(
             "frobenius",
             "exact",
@@ -224,78 +182,12 @@ def pinv(
     )
 
 
-@dataclass(frozen=True)
-class LeastSquares:
-    """The X of minimum norm among those that minimise |A X - B|_F.
-
-    Attributes:
-        x: [*batch, n, c], or [*batch, n] for a vector B.
-        residual: |A x - b| of each column, float64.
-        inverse: what was used, with `rank`, `gap`, `route` and the Penrose report.
-    """
-
-    x: Tensor
-    residual: Tensor
-    inverse: PseudoInverse
-
-    @property
-    def rank(self) -> int:
-        """Numerical rank of A."""
-        return self.inverse.rank
-
-    @property
-    def gap(self) -> Tensor:
-        """s_r / s_(r+1), see `PseudoInverse`."""
-        return self.inverse.gap
-
-    @property
-    def route(self) -> str:
-        """How A was inverted."""
-        return self.inverse.route
-
-    @property
-    def error(self) -> Error:
-        """|A A^+ A - A|_F, exact."""
-        return self.inverse.error
-
-
-def lstsq(
-    matrix: Tensor | LowRank,
-    right_side: Tensor,
-    *,
-    rtol: float | None = None,
-    route: Route = "auto",
-) -> LeastSquares:
-    """Return the solution of minimum norm of A X = B in the sense of least squares.
-
-    Args:
-        matrix: A [*batch, m, n], dense, or a LowRank.
-        right_side: B [*batch, m, c], or a vector [m].
-        rtol: see `pinv`.
-        route: see `pinv`.
-
-    Raises:
-        ValueError: where the rows do not agree, for NaN or Inf, and as `pinv`.
-
-    Example:
-        >>> a = torch.tensor([[1.0, 1.0]])
-        >>> lstsq(a, torch.tensor([2.0])).x
-        tensor([1., 1.])
-    """
-    vector = right_side.dim() == 1
-    b = right_side[:, None] if vector else right_side
-    rows = matrix.shape[-2]
-    if b.shape[-2] != rows:
-        raise ValueError(f"A has {rows} rows and B {b.shape[-2]}: they must agree.")
-    if not bool(torch.isfinite(b).all()):
-        raise ValueError("The right-hand side holds NaN or Inf: mend it first.")
-    inverse = pinv(matrix, rtol=rtol, route=route)
-    b = b.to(inverse.dtype)
-    x = inverse.matmat(b)
-    residual = torch.linalg.vector_norm((inverse.matrix @ x - b).detach(), dim=-2).double()
-    if vector:
-        return LeastSquares(x[..., 0], residual[..., 0], inverse)
-    return LeastSquares(x, residual, inverse)
+def _norm_of(product: Tensor, read: Dense) -> Tensor:
+    """|product|_F, also where the squares of numbers like A's leave the range."""
+    if read.largest is None:
+        return frobenius_norm(product)
+    unit = power_of_two(read.largest, read.dtype)
+    return frobenius_norm(product / unit[..., None, None].to(product.dtype)) * unit
 
 
 @dataclass(frozen=True)
@@ -388,9 +280,12 @@ class _Inverse(torch.autograd.Function):
         grad = grad_outputs[0]
         kept = (u * s[..., None, :].to(u.dtype)) @ vh if s.shape[-1] else a
         xh, gh = x.mH, grad.mH
-        inner = gh @ x @ xh
-        outer = xh @ x @ gh
-        result = inner - kept @ (x @ inner) + outer - (outer @ x) @ kept - xh @ grad @ xh
+        if a.shape[-2] >= a.shape[-1]:  # no product is larger than A and X are
+            inner, outer = gh @ (x @ xh), xh @ (x @ gh)
+            result = inner - kept @ (x @ inner) + outer - outer @ (x @ kept) - xh @ (grad @ xh)
+        else:
+            inner, outer = (gh @ x) @ xh, (xh @ x) @ gh
+            result = inner - (kept @ x) @ inner + outer - (outer @ x) @ kept - (xh @ grad) @ xh
         if s.shape[-1]:  # what was cut off moves the kept subspaces too
             result = truncation_adjoint(a, u, s, vh, result)
         return result, None, None, None, None, None

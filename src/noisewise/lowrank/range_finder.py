@@ -24,7 +24,8 @@ from noisewise.lowrank.certificate import (
     rounding,
     sketched,
 )
-from noisewise.lowrank.operators import Dense, Matrix, frobenius_norm, gaussian
+from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.operators import Dense, Matrix, gaussian
 
 FIRST_BLOCK, LARGEST_BLOCK = 20, 128
 TINY = torch.finfo(torch.float64).tiny

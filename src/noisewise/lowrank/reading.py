@@ -8,16 +8,17 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from noisewise.lowrank.dtypes import COMPUTED, dtype_name
+from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import (
-    COMPUTED,
+    Adjoint,
     Chain,
+    Converted,
     Dense,
     Matrix,
     Operator,
     Product,
     Sparse,
-    dtype_name,
-    frobenius_norm,
     gaussian,
 )
 
@@ -152,11 +153,28 @@ def as_matrix(given: object) -> Matrix:
     if isinstance(given, _Coordinates):
         return _of_scipy_sparse(given.tocoo())
     if hasattr(given, "__array__"):
-        return _of_tensor(torch.as_tensor(given))
+        return _of_tensor(_of_array(given))
     raise ValueError(
         f"A {type(given).__name__} is no matrix: give a tensor, an array, or an operator with "
         "matmat and rmatmat."
     )
+
+
+def _of_array(given: object) -> Tensor:
+    """What says itself to be an array: numpy's own, and tables such as those of pandas."""
+    import numpy as np
+
+    array = np.asarray(given)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"A {type(given).__name__} of {array.dtype} holds more than numbers.")
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = array.copy()
+    try:
+        return torch.from_numpy(array)
+    except TypeError as error:
+        raise ValueError(
+            f"An array of {array.dtype} cannot be read: convert it to float64 first."
+        ) from error
 
 
 def _of_tensor(tensor: Tensor) -> Matrix:
@@ -212,14 +230,23 @@ def _of_scipy_sparse(coordinates: Any) -> Matrix:  # noqa: ANN401 (scipy's own, 
     return _of_tensor(torch.sparse_coo_tensor(index, values, size, check_invariants=True))
 
 
-def check_adjoint(matrix: Operator, generator: torch.Generator) -> None:
-    """Refuse an operator whose rmatmat is not the adjoint of its matmat.
-
-    ``<y, A x> = <A^H y, x>`` for two random vectors, up to sqrt(eps) |A x| |y|.
+def check_adjoint(matrix: Matrix, generator: torch.Generator) -> None:
+    """Refuse an operator whose rmatmat is not the adjoint of its matmat, also within a product.
 
     Raises:
         ValueError: where it does not hold.
     """
+    if isinstance(matrix, Chain):
+        for part in matrix.parts:
+            check_adjoint(part, generator)
+    elif isinstance(matrix, Adjoint | Converted):
+        check_adjoint(matrix.of, generator)
+    elif not isinstance(matrix, Dense | Sparse):
+        _check_adjoint(matrix, generator)
+
+
+def _check_adjoint(matrix: Matrix, generator: torch.Generator) -> None:
+    """``<y, A x> = <A^H y, x>`` for two random vectors, up to sqrt(eps) |A x| |y|."""
     if min(matrix.m, matrix.n) == 0 or matrix.batch.numel() == 0:
         return
     x = matrix.gaussian(1, generator)

@@ -23,8 +23,10 @@ from noisewise.lowrank.certificate import (
     check_probability,
     rounding,
 )
+from noisewise.lowrank.dtypes import common_dtype
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.operators import Dense, Matrix, frobenius_norm
+from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.operators import Dense, Matrix, to_unit
 from noisewise.lowrank.reading import as_matrix, new_generator, product
 
 Method = Literal["priority", "independent", "top"]
@@ -118,18 +120,25 @@ def sampled_matmul(
         )
     check_probability(failure_probability)
     generator = new_generator(generator)
-    dtype = torch.promote_types(a.dtype, b.dtype)
+    dtype = common_dtype([a, b])
+    (a, unit_a), (b, unit_b) = (_unit(part.converted(dtype)) for part in (a, b))
     with torch.no_grad():
         sizes = _column_norms(a.tensor) * _column_norms(b.tensor.mT)
         index, weights, square = _DRAWS[method](sizes, samples, generator)
         bound = _bound(method, sizes, index, a, b, samples, failure_probability)
-    left = _columns(a.tensor.to(dtype), index) * weights[..., None, :].to(dtype)
-    right = _columns(b.tensor.to(dtype).mT, index).mT
+    left = _columns(a.tensor, index) * weights[..., None, :].to(dtype)
+    right = _columns(b.tensor.mT, index).mT
     with torch.no_grad():
-        exact_parts = product(a.tensor.detach().to(dtype), b.tensor.detach().to(dtype))
+        exact_parts = product(a.tensor.detach(), b.tensor.detach())
         error = _certified(exact_parts, left, right, method, bound, failure_probability, generator)
         expected = bound if method == "top" else square.clamp_min(0.0).sqrt()
     notes = tuple(dict.fromkeys(a.notes + b.notes))
+    if unit_a is not None or unit_b is not None:
+        size_a, size_b = (torch.ones_like(bound) if u is None else u for u in (unit_a, unit_b))
+        left = left * size_a[..., None, None].to(dtype)
+        right = right * size_b[..., None, None].to(dtype)
+        size = size_a * size_b
+        error, expected, bound = error.scaled(size), expected * size, bound * size
     return SampledProduct(
         left=left,
         right=right,
@@ -155,6 +164,13 @@ def expected_error(x: Tensor, y: Tensor, samples: int) -> Tensor:
     sizes = _column_norms(x) * _column_norms(y.mT)
     square = sizes.sum(-1).square() - frobenius_norm(x @ y).square()
     return (square.clamp_min(0.0) / samples).sqrt()
+
+
+def _unit(a: Dense) -> tuple[Dense, Tensor | None]:
+    """As `to_unit`."""
+    found, unit = to_unit(a)
+    assert isinstance(found, Dense)
+    return found, unit
 
 
 def _column_norms(a: Tensor) -> Tensor:

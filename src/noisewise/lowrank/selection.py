@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from noisewise.lowrank.certificate import PROBES, Error, Residual, certificate, rounding, sketched
-from noisewise.lowrank.operators import Matrix, dtype_name, gaussian
+from noisewise.lowrank.dtypes import dtype_name
+from noisewise.lowrank.operators import Matrix, gaussian
 from noisewise.lowrank.pivoting import pivots, with_small_coefficients
 from noisewise.lowrank.range_finder import (
     FIRST_BLOCK,

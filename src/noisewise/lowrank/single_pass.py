@@ -13,16 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.certificate import (
-    PROBES,
-    Error,
-    check_probability,
-    rounding,
-)
+from noisewise.lowrank.certificate import PROBES, ROUNDING, Error, Kind, check_probability
 from noisewise.lowrank.chi_square import chi_square_quantile
-from noisewise.lowrank.operators import Dense, frobenius_norm, gaussian
-from noisewise.lowrank.reading import as_matrix, new_generator
-from noisewise.lowrank.singular import SVD, make, of_projection, smallest_rank, tails
+from noisewise.lowrank.dtypes import SINGLE
+from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
+from noisewise.lowrank.operators import Dense, gaussian
+from noisewise.lowrank.reading import as_matrix, computable, new_generator
+from noisewise.lowrank.singular import SVD, make, of_projection, smallest_rank
 
 
 @dataclass
@@ -36,7 +33,7 @@ class _Sketches:
     seen: list[Tensor]
     psi: list[Tensor]
     left: Tensor
-    square: float
+    norms: list[Tensor]
     rows: int
     notes: tuple[str, ...]
 
@@ -60,7 +57,8 @@ def single_pass(
     Args:
         rows: blocks [rows, n] of one matrix from top to bottom, all of one width and dtype.
         rank: of the result, at most.
-        tol: cut the rank further where the error (its estimate) stays within tol |A|_F.
+        tol: cut the rank further where the error's bound (without a probability, its estimate)
+            stays within tol |A|_F.
         generator: of all random numbers; a fixed seed without one.
         failure_probability: of `error.upper`; None for an estimate alone. 0 is not possible: an
             exact error needs A again.
@@ -89,11 +87,9 @@ def single_pass(
     state: _Sketches | None = None
     with torch.no_grad():
         for block in rows:
-            a = as_matrix(block)
-            if not isinstance(a, Dense) or a.batch:
-                raise ValueError("Blocks of rows must be dense and two-dimensional.")
+            a, notes = _block(block)
             if state is None:
-                state = _begun(a, sketch or 2 * rank + 10, generator)
+                state = _begun(a, notes, sketch or 2 * rank + 10, generator)
             _take(state, a, generator)
         if state is None:
             raise ValueError("There are no rows.")
@@ -106,59 +102,114 @@ def single_pass(
         return _finished(state, rank, tol, failure_probability)
 
 
-def _begun(a: Dense, size: int, generator: torch.Generator) -> _Sketches:
-    size = min(size, a.n)
+def _block(given: object) -> tuple[Tensor, tuple[str, ...]]:
+    """A block's entries, and what to say about their dtype; nothing waits for a device here."""
+    if not isinstance(given, Tensor):
+        read = as_matrix(given)
+        given = read.tensor if isinstance(read, Dense) else torch.zeros(())
+    if given.layout != torch.strided or given.dim() != 2:
+        raise ValueError("Blocks of rows must be dense and two-dimensional.")
+    return computable(given)
+
+
+def _begun(a: Tensor, notes: tuple[str, ...], size: int, generator: torch.Generator) -> _Sketches:
+    n = a.shape[1]
+    size = min(size, n)
     psi_rows = math.ceil(1.5 * size)
-    omega = gaussian((a.n, size), a.dtype, a.device, generator)
-    probes = gaussian((a.n, PROBES), a.dtype, a.device, generator)
-    left = torch.zeros(psi_rows, a.n, dtype=a.dtype, device=a.device)
-    return _Sketches(omega, probes, psi_rows, [], [], [], left, 0.0, 0, a.notes)
+    omega = gaussian((n, size), a.dtype, a.device, generator)
+    probes = gaussian((n, PROBES), a.dtype, a.device, generator)
+    left = torch.zeros(psi_rows, n, dtype=a.dtype, device=a.device)
+    return _Sketches(omega, probes, psi_rows, [], [], [], left, [], 0, notes)
 
 
-def _take(state: _Sketches, a: Dense, generator: torch.Generator) -> None:
-    if a.n != state.omega.shape[0] or a.dtype != state.omega.dtype:
+def _take(state: _Sketches, a: Tensor, generator: torch.Generator) -> None:
+    rows, n = a.shape
+    if n != state.omega.shape[0] or a.dtype != state.omega.dtype:
         raise ValueError(
-            f"A block of rows is {a.n} wide in {a.dtype}, the first one {state.omega.shape[0]} in "
+            f"A block of rows is {n} wide in {a.dtype}, the first one {state.omega.shape[0]} in "
             f"{state.omega.dtype}: all must agree."
         )
-    psi = gaussian((state.psi_rows, a.m), a.dtype, a.device, generator)
-    state.right.append(a.matmat(state.omega))
-    state.seen.append(a.matmat(state.probes))
+    state.norms.append(_norm(a))
+    if a.device.type == "cpu":  # a device is asked once, at the end
+        _check_finite(state.norms)
+    psi = gaussian((state.psi_rows, rows), a.dtype, a.device, generator)
+    state.right.append(a @ state.omega)
+    state.seen.append(a @ state.probes)
     state.psi.append(psi)
-    state.left += psi @ a.tensor
-    state.square += float(a.frobenius()) ** 2
-    state.rows += a.m
+    state.left += psi @ a
+    state.rows += rows
+
+
+def _norm(a: Tensor) -> Tensor:
+    """|A|_F in double precision, whatever the size of the entries; NaN or Inf where one is."""
+    if a.dtype in SINGLE:
+        wide = torch.complex128 if a.is_complex() else torch.float64
+        return torch.linalg.vector_norm(a, dtype=wide)
+    if a.numel() == 0:
+        return a.real.new_zeros(())
+    largest = a.abs().amax()
+    unit = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return torch.linalg.vector_norm(a / unit) * unit
+
+
+def _check_finite(norms: list[Tensor]) -> None:
+    if not bool(torch.isfinite(norms[-1])):
+        raise ValueError(f"Block {len(norms) - 1} of the rows holds NaN or Inf: mend it first.")
+
+
+def _scale(state: _Sketches) -> tuple[Tensor, Tensor | None]:
+    """|A|_F, and what the sketches are divided by first where squares leave the range."""
+    norms = torch.stack(state.norms)
+    largest = norms.amax()
+    if not bool(torch.isfinite(largest)):
+        first = int((~torch.isfinite(norms)).int().argmax())
+        _check_finite(state.norms[: first + 1])
+    size = torch.where(largest > 0, largest, torch.ones_like(largest))
+    scale = torch.linalg.vector_norm(norms / size) * largest
+    dtype = state.omega.dtype
+    return scale, None if is_plain(scale, dtype) else power_of_two(scale, dtype)
 
 
 def _finished(state: _Sketches, rank: int, tol: float | None, probability: float | None) -> SVD:
-    y = torch.cat(state.right)
+    scale, unit = _scale(state)
+    y, g, left = torch.cat(state.right), torch.cat(state.seen), state.left
+    if unit is not None:
+        y, g, left = (part / unit.to(y.dtype) for part in (y, g, left))
+        scale = scale / unit
     q, _ = torch.linalg.qr(y)  # [m, min(m, l)]
     inner, r = torch.linalg.qr(torch.cat(state.psi, 1) @ q)
-    core = torch.linalg.solve_triangular(r, inner.mH @ state.left, upper=True)
+    core = torch.linalg.solve_triangular(r, inner.mH @ left, upper=True)
     u, s, vh = of_projection(q, core.mH, rank)
-    g = torch.cat(state.seen)
-    scale = torch.tensor(math.sqrt(state.square), dtype=torch.float64, device=y.device)
     estimates = _by_rank(u, s[:rank], vh, g, state.probes)
+    bounds, kind, probability = _bounds(y, estimates, scale, tol is not None, probability)
+    judged = estimates if kind == "estimate" else bounds
     if tol is not None:
-        rank = smallest_rank(estimates, tol * scale)
-    count = 2 * PROBES if y.is_complex() else PROBES
+        rank = smallest_rank(judged, tol * scale)
+    zero = torch.zeros_like(scale)
+    error = Error("frobenius", kind, estimates[rank], bounds[rank], probability, scale, zero)
+    converged, notes = True, state.notes
+    if tol is not None and bool(judged[rank] > tol * scale):
+        converged, notes = False, (*notes, f"the tolerance {tol:.2g} is not certified by one pass")
+    s = s[:rank]
+    if unit is not None:
+        s, error = s * unit.to(s.dtype), error.scaled(unit)
+    return make(u[:, :rank], s, vh[:rank], error, converged, notes)
+
+
+def _bounds(
+    y: Tensor, estimates: Tensor, scale: Tensor, is_chosen: bool, probability: float | None
+) -> tuple[Tensor, Kind, float]:
+    """What each truncation errs by at most, how that is known, and when it fails."""
     if probability is None:
-        upper, kind, probability = torch.full_like(scale, math.inf), "estimate", 0.0
+        return torch.full_like(estimates, math.inf), "estimate", 0.0
+    # One of the truncations is chosen by what the probes say: each gets a share.
+    share = probability / (len(estimates) if is_chosen else 1)
+    if y.is_complex():
+        quantile = chi_square_quantile(2 * PROBES, share) / 2
     else:
-        # One of up to rank + 1 truncations was chosen by what the probes said: each gets a share.
-        looks = len(estimates) if tol is not None else 1
-        quantile = chi_square_quantile(count, probability / looks) / (2 if y.is_complex() else 1)
-        slack = rounding(Dense(y), scale)
-        upper = estimates[rank] * math.sqrt(PROBES / quantile) + slack
-        kind = "probes"
-    lower = tails(s, "frobenius")[rank] * 0
-    error = Error("frobenius", kind, estimates[rank], upper, probability, scale, lower)
-    parts = u[:, :rank], s[:rank], vh[:rank]
-    reached = error.estimate if kind == "estimate" else error.upper
-    if tol is None or bool(reached <= tol * scale):
-        return make(*parts, error, True, state.notes)
-    note = f"the tolerance {tol:.2g} is not certified by one pass"
-    return make(*parts, error, False, (*state.notes, note))
+        quantile = chi_square_quantile(PROBES, share)
+    slack = ROUNDING * torch.finfo(y.dtype).eps * scale
+    return estimates * math.sqrt(PROBES / quantile) + slack, "probes", probability
 
 
 def _by_rank(u: Tensor, s: Tensor, vh: Tensor, g: Tensor, probes: Tensor) -> Tensor:

@@ -33,15 +33,17 @@ class SVD(LowRank):
         """U, S, Vh."""
         return self.U, self.S, self.Vh
 
-    def dense(self) -> Tensor:
+    @property
+    def attached(self) -> Tensor | None:
         """U diag(S) Vh; its gradient needs only s_k > s_(k+1), not that all values differ."""
         if self.source is None:
-            return self.left @ self.right
+            return None
         return truncation(self.source, self.U, self.S, self.Vh)
 
-    def matmat(self, x: Tensor) -> Tensor:
-        """(U diag(S) Vh) x; the matrix is formed only where a gradient flows to it."""
-        return super().matmat(x) if self.source is None else self.dense() @ x
+    def _rounded(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        u = self.U.to(dtype)
+        parts = {"U": u, "S": self.S.to(u.real.dtype), "Vh": self.Vh.to(dtype)}
+        return {**super()._rounded(dtype), **parts}
 
     def detach(self) -> SVD:
         """Return it without a gradient."""
@@ -150,8 +152,12 @@ def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
         raise ValueError(f"rank is {rank}, the value has {value.rank}: give no more than that.")
     if tol is not None and not tol > 0:
         raise ValueError(f"tol is {tol}: give a positive relative tolerance.")
-    q, r = torch.linalg.qr(value.left)
-    u, s, vh = of_projection(q, (r @ value.right).mH)
+    whole = value.attached
+    left, right = value.left, value.right
+    if whole is not None:
+        left, right = left.detach(), right.detach()
+    q, r = torch.linalg.qr(left)
+    u, s, vh = of_projection(q, (r @ right).mH)
     losses = tails(s.detach(), value.error.norm)
     if rank is None:
         assert tol is not None
@@ -165,4 +171,4 @@ def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
         error = replace(error, kind="exact")
     error = rescaled(error, losses[..., 0])
     parts = u[..., :rank], s[..., :rank], vh[..., :rank, :]
-    return make(*parts, error, value.converged, value.notes)
+    return make(*parts, error, value.converged, value.notes, whole)

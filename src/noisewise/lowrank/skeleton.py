@@ -14,7 +14,7 @@ from torch import Tensor
 
 from noisewise.lowrank.certificate import check_probability
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.operators import Dense, Operator, adjoint
+from noisewise.lowrank.operators import Dense, adjoint, to_unit
 from noisewise.lowrank.pivoting import coefficients, solve_upper
 from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.selection import check_wish, error_of, judged, select
@@ -120,13 +120,13 @@ def interpolative(
         raise ValueError("oversample must be 0 or more.")
     check_probability(failure_probability)
     a = as_matrix(matrix)
-    if axis == "rows":
-        a = adjoint(a)
-    check_wish(a, rank, tol)
     generator = new_generator(generator)
     with torch.no_grad():
-        if isinstance(a, Operator):
-            check_adjoint(a, generator)
+        check_adjoint(a, generator)
+    a = adjoint(a) if axis == "rows" else a
+    check_wish(a, rank, tol)
+    a, unit = to_unit(a)
+    with torch.no_grad():
         frozen = Dense(a.tensor.detach(), a.notes) if isinstance(a, Dense) else a
         found = select(
             frozen,
@@ -145,6 +145,8 @@ def interpolative(
     if isinstance(a, Dense) and a.tensor.requires_grad:
         chosen = a.columns(found.index)
         z = coefficients(chosen, a.tensor)
+    if unit is not None:
+        chosen, error = chosen * unit[..., None, None].to(a.dtype), error.scaled(unit)
     result = Interpolative(
         left=chosen,
         right=z,

@@ -17,7 +17,9 @@ from noisewise.lowrank.certificate import (
     check_probability,
     rounding,
 )
-from noisewise.lowrank.operators import Dense, Matrix, Operator, dtype_name, frobenius_norm
+from noisewise.lowrank.dtypes import dtype_name
+from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.operators import Dense, Matrix, to_unit
 from noisewise.lowrank.range_finder import (
     TINY,
     blocks,
@@ -30,7 +32,6 @@ from noisewise.lowrank.range_finder import (
 from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.singular import SVD, fixed_signs, make, of_projection, smallest_rank, tails
 
-_SINGLE = (torch.float32, torch.complex64)
 SMALL = 32  # up to this side, all singular values cost no more than a sketch
 _NEAR = 30.0  # roundings within which the factors' own error is measured
 _LOOKS = 1e-6  # probability spent on looks where the final error is exact or only estimated
@@ -80,10 +81,11 @@ def svd(
         tol: relative error wanted, in `norm`. One rank serves the whole batch.
         generator: of all random numbers; without one, a fresh one of a fixed seed.
         accurate: by rank, block Krylov iteration: the error is within 0.05 % of the best for most
-            spectra, for about twice the time. By tolerance, two more power steps a block.
+            spectra, for about twice the time. By tolerance, two more power steps a block; why not
+            block Krylov there, docs/lowrank.md says.
         failure_probability: chance that `error.upper` is too small, for the whole batch; 0 for an
             exact error (of an operator: n products), None for an estimate without a bound (of a
-            plain sketch, power=0, it costs nothing: leave-one-out).
+            plain sketch, power=0, in the Frobenius norm it costs nothing: leave-one-out).
         norm: "frobenius" or "spectral", of the tolerance and the error.
         oversample: columns of the sketch beyond `rank`.
         power: steps of subspace iteration.
@@ -112,13 +114,9 @@ def svd(
     with torch.no_grad():
         if source is not None:
             a = Dense(source.detach(), a.notes)
-        unit = _unit(a)
-        if unit is not None:
-            assert a.entries is not None
-            a = Dense(a.entries / unit[..., None, None].to(a.dtype), a.notes)
+        a, unit = to_unit(a)
         generator = new_generator(generator)
-        if isinstance(a, Operator):
-            check_adjoint(a, generator)
+        check_adjoint(a, generator)
         found = _decomposed(a, wish, generator)
         if unit is not None:
             u, s, vh = found.factors
@@ -127,15 +125,6 @@ def svd(
     if source is None:
         return found
     return make(*found.factors, found.error, found.converged, found.notes, source)
-
-
-def _unit(a: Matrix) -> Tensor | None:
-    """The power of two by which a matrix of extreme size is divided first; None for others."""
-    if not isinstance(a, Dense) or a.largest is None or a.largest.numel() == 0:
-        return None
-    exponent = torch.where(a.largest > 0, a.largest, 1.0).log2().round()
-    # Within float32's own range: its smallest numbers have no reciprocal there.
-    return exponent.clamp(-120, 120).exp2() if a.dtype in _SINGLE else exponent.exp2()
 
 
 def _check(wish: _Wish, a: Matrix) -> None:
@@ -210,7 +199,7 @@ def _by_rank(a: Matrix, wish: _Wish, rank: int, generator: torch.Generator) -> S
     block, steps = _krylov_shape(rank)
     if wish.accurate and block * steps <= small:
         q, w = krylov(a, block, steps, generator)
-    elif wish.power == 0 and wish.probability is None and size:
+    elif wish.power == 0 and wish.probability is None and size and wish.norm == "frobenius":
         q, w, left_over = leave_one_out(a, size, generator)
     else:
         q, w = subspace(a, size, wish.power + 2 * wish.accurate, generator)
@@ -240,7 +229,7 @@ def _error(
         if free is not None:
             return Error("frobenius", "exact", *free, 0.0, known, lower)
     if left_over is not None:
-        guess = torch.hypot(left_over, lower) if wish.norm == "frobenius" else left_over
+        guess = torch.hypot(left_over, lower)
         none = torch.full_like(guess, math.inf)
         return Error(wish.norm, "estimate", guess, none, 0.0, scale, lower)
     residual = Residual(a, u * s[..., None, :rank].to(u.dtype), vh)

@@ -110,6 +110,10 @@ def read(operand: Operand) -> Expression:
         return operand
     if isinstance(operand, str):
         return parse(operand)
+    if isinstance(operand, Decimal):
+        if not operand.is_finite():
+            raise ValueError(f"{operand} is no number that can be compared")
+        return parse(str(operand))  # keeps 1e999999999 as a power of ten
     value = _number(operand)
     return Expression(name_rational(value), value, value, Rational(1))
 
@@ -139,10 +143,6 @@ def _number(operand: object) -> Rational:
         )
     if isinstance(operand, Fraction):
         return rational(operand.numerator, operand.denominator)
-    if isinstance(operand, Decimal):
-        if not operand.is_finite():
-            raise ValueError(f"{operand} is no number that can be compared")
-        return rational(*operand.as_integer_ratio())
     if not isinstance(operand, bool):
         try:
             return Rational(operator.index(operand))  # type: ignore[arg-type]

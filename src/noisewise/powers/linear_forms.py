@@ -5,7 +5,8 @@
    n^(n+1) against (n+1)^n needs 64 bits at any n.
 2. The sum is enclosed at 64, 128, 256, ... bits.
 3. While that leaves the sign open, arithmetic decides whether the sum is 0 (coprime.py).
-   A sum that is not 0, of powers of some million digits, is worked out.
+   A sum that is not 0, of powers of some million digits once the factor that all exponents share
+   is taken out, is worked out.
 4. If it is not, it is at least exp(-C log a log c log^2 b) in size for two logarithms (Laurent,
    Mignotte and Nesterenko 1995), and bounded away from 0 for any number of them (Baker 1966), so
    that step 2 ends.
@@ -13,6 +14,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ FIRST_BITS = 64
 _LOOK_FOR_TIE_BITS = 128  # most sums are decided before anybody asks whether they are 0
 _WORK_OUT_BITS = 512  # precision beyond which numbers of moderate size are rather worked out
 _WORKED_OUT = 8_000_000  # bits of both sides together that are of moderate size
+_WORTH_BITS = 16  # a product of so many times the bits is worked out sooner than a logarithm
 _LONG = 200_000  # bits of all bases from which on their gcds are slow
 _CLOSE_BITS = 12  # bases that agree in so many leading bits are close
 
@@ -56,6 +59,16 @@ def decide(terms: Sequence[Term]) -> Decision:
         >>> decide([Term(1000000, 27, 1), Term(-1500000, 9, 1)]).root
         (3, 3, 2)
     """
+    # A factor that all exponents share changes no sign, and may make powers short enough.
+    common = math.gcd(*(term.exponent for term in terms))
+    if common <= 1:
+        return _decided(terms)
+    found = _decided([Term(e // common, p, q) for e, p, q in terms])
+    bits = max(found.bits, FIRST_BITS)
+    return found._replace(value=found.value.times(whole(common, bits), bits))
+
+
+def _decided(terms: Sequence[Term]) -> Decision:
     terms = _merged(terms)
     written = _close_together(terms)
     if not written:
@@ -71,7 +84,7 @@ def decide(terms: Sequence[Term]) -> Decision:
                 worked = root is None and _better_worked_out(terms)
                 return Decision(0, 0, Interval(0, 0, 0), root, worked)
             known_to_differ = True
-        if bits >= _WORK_OUT_BITS and _size(terms) <= _WORKED_OUT:
+        if bits >= _WORK_OUT_BITS and _size(terms) <= max(_WORKED_OUT, _WORTH_BITS * bits):
             return _worked_out(terms)
         bits *= 2
 

@@ -124,7 +124,9 @@ def exchange_table(left: Expression, right: Expression) -> list[str]:
 
 def _steps(a: Rational, c: Rational, j: int) -> int:
     """The largest k with c^k <= a^j, exactly."""
-    ratio = log_ratio(a.p, a.q, 64).over(log_ratio(c.p, c.q, 64), 64)
+    about = log_ratio(a.p, a.q, 64).over(log_ratio(c.p, c.q, 64), 64)
+    bits = 64 + int(about.ends()[1]).bit_length()  # then k is off by 1 at most
+    ratio = log_ratio(a.p, a.q, bits).over(log_ratio(c.p, c.q, bits), bits)
     k = int(j * ratio.ends()[0])
     while decide([Term(j, a.p, a.q), Term(-(k + 1), c.p, c.q)]).sign >= 0:
         k += 1

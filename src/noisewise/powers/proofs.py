@@ -84,7 +84,7 @@ def _by_decimals(numbers: Four, found: Comparison) -> list[str]:
         high = -(-_ends(c, decimals)[1] * scale // 1)
         if b * low > d * high:
             return [
-                f"ln {_show(a)} > {_point(int(low), decimals)} and ln {_show(c)} < "
+                f"ln {_bracketed(a)} > {_point(int(low), decimals)} and ln {_bracketed(c)} < "
                 f"{_point(int(high), decimals)}: these decimals decide."
             ]
     return []
@@ -106,7 +106,7 @@ def family_proof(family: Swapped, left: str, right: str) -> list[str]:
     """n^(n+m) against (n+m)^n: the classical proofs; none where they do not apply."""
     n, m, mirrored = family
     x, y = (right, left) if mirrored else (left, right)  # n^(n+m) and (n+m)^n as written
-    if n.q == m.q == 1 and n.p < 3:
+    if n.p == 0 or (n.q == m.q == 1 and n.p < 3):
         return _first_cases(n.p, m.p, x, y)
     shown = show_rational(n)
     if n == Rational(n.p) and m == Rational(1):
@@ -137,7 +137,8 @@ def _first_cases(n: int, m: int, x: str, y: str) -> list[str]:
 
 
 def _by_falling(n: Rational, m: Rational, x: str, y: str) -> list[str]:
-    """Ln t / t rises up to t = e and falls from there on."""
+    """Ln t / t rises up to t = e and falls from there on; n > 0."""
+    assert n.p > 0
     low, high = Fraction(n.p, n.q), Fraction(n.p, n.q) + Fraction(m.p, m.q)
     if low < _E_HIGH and high > _E_LOW:
         return []

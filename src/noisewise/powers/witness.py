@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from noisewise.powers.logarithms import log_ratio
 
-MAX_BITS = 20_000  # of a^j: what is larger convinces nobody
+MAX_BITS = 20_000  # of a^j and of c^k: what is larger convinces nobody
 
 
 class Witness(NamedTuple):
@@ -43,10 +43,14 @@ def find_witness(a: Fraction, b: Fraction, c: Fraction, d: Fraction, bits: int) 
         return None
     found = simplest_between(d / b, low)
     j, k = found.denominator, found.numerator
-    size = max(a.numerator, a.denominator).bit_length() * j
-    if size > MAX_BITS or not a**j > c**k:
+    if max(_size(a, j), _size(c, k)) > MAX_BITS or not a**j > c**k:
         return None
     return Witness(j, k)
+
+
+def _size(x: Fraction, n: int) -> int:
+    """Bits of x^n, at most."""
+    return max(x.numerator, x.denominator).bit_length() * n
 
 
 def simplest_between(low: Fraction, high: Fraction) -> Fraction:
@@ -56,9 +60,18 @@ def simplest_between(low: Fraction, high: Fraction) -> Fraction:
         >>> simplest_between(Fraction(63, 100), Fraction(64, 100))
         Fraction(7, 11)
     """
-    whole = low.numerator // low.denominator
-    if whole == low:
-        return Fraction(whole)
-    if whole + 1 <= high:
-        return Fraction(whole + 1)
-    return whole + 1 / simplest_between(1 / (high - whole), 1 / (low - whole))
+    # Terms of the continued fraction that both ends share, then the least whole number between what
+    # is left of them. p/q and r/s stay in lowest terms on the way.
+    p, q, r, s = *low.as_integer_ratio(), *high.as_integer_ratio()
+    above, below, above_before, below_before = 1, 0, 0, 1
+    while True:
+        whole, rest = divmod(p, q)
+        term = whole + (rest > 0)
+        is_last = term * s <= r
+        if not is_last:
+            term = whole
+        above, above_before = term * above + above_before, above
+        below, below_before = term * below + below_before, below
+        if is_last:
+            return Fraction(above, below)
+        p, q, r, s = s, r - whole * s, q, rest
