@@ -166,6 +166,43 @@ def test_classes_are_learned() -> None:
     assert right < wrong
 
 
+def trained(images: int = 3000) -> tuple[TeacherStage, float]:
+    """A stage that has learnt something, and its lowest held-out loss."""
+    loop = made(TrainConfig(budget=f"{images}images", recipe=QUICK))
+    list(loop.records())
+    assert isinstance(loop.stage, TeacherStage)
+    return loop.stage, loop.stage.stats["heldout_loss"]
+
+
+@torch.no_grad()
+def spoil(stage: TeacherStage, factor: float) -> None:
+    """Multiply the last layer, of the net and of its averages."""
+    for (name, live), *averages in zip(
+        stage.denoiser.named_parameters(), *stage._ema.averages, strict=True
+    ):
+        if name.endswith("out.weight"):
+            for weight in (live, *averages):
+                weight.mul_(factor)
+
+
+def test_a_climb_of_the_held_out_loss_is_judged_trouble_and_nothing_of_it_is_kept() -> None:
+    stage, lowest = trained()
+    assert stage.judge(False, None).trouble is None
+    kept = [weight.clone() for weight in stage._kept]
+    spoil(stage, 5.0)
+    for step in range(200):  # so slow that no step is a jump
+        loss = float(stage.step(step, 3000, 0.0, 0.9)[0])
+        stage.trouble({"loss": loss}, 0.9)
+    found = stage.judge(False, None)
+    assert found.heldout_loss is not None
+    assert found.heldout_loss > 3 * lowest
+    assert f"the held-out loss climbed to {found.heldout_loss:.3g}" in (found.trouble or "")
+    spoil(stage, float("nan"))
+    found = stage.judge(True, None)
+    assert (found.heldout_loss, found.trouble) == (None, "the held-out loss is nan")
+    assert equal(kept, stage._kept)
+
+
 # ---------------------------------------------------------------------- the loop, with a clock
 class Clock:
     """Seconds that pass when told to."""
@@ -283,11 +320,58 @@ def test_a_loss_that_is_no_number_goes_back_with_half_the_rate() -> None:
 
 
 def test_after_three_tries_it_stops_with_a_clear_error() -> None:
-    loop, _ = timed(Budget(images=1000), lambda step: float("inf") if step > 30 else 1.0)
+    loop, stage = timed(Budget(images=1000), lambda step: float("inf") if step > 30 else 1.0)
+    records, settled = [], []
+
+    def follow() -> None:
+        for record in loop.records():
+            records.append(record)
+            settled.append(loop.settled)
+
     with pytest.raises(
-        TrainingFailed, match=r"broke down 4 times.*loss is inf; lower the learning"
-    ):
+        TrainingFailed, match=r"broke down 4 times.*loss is inf; lower .* in a new folder"
+    ) as caught:
+        follow()
+    assert records[-1].event == f"failed: {caught.value}"  # the log has it too
+    assert records[-1].step == len(stage.factors) == 35
+    assert settled == [True] * 35 + [False]  # no state to save: it is the broken one
+
+
+def test_spikes_far_apart_do_not_end_a_night() -> None:
+    spikes = (120, 300, 480, 660, 840)
+    loop, _ = timed(Budget(images=10_000), lambda step: float("nan") if step in spikes else 1.0)
+    events = [r.event for r in loop.records() if r.event and "went back" in r.event]
+    assert len(events) == len(spikes)
+    assert all("(1 of 3)" in event for event in events)
+    assert loop.finished
+    near = (120, 200, 280, 360)  # less than a tenth of the budget from one to the next
+    loop, _ = timed(Budget(images=10_000), lambda step: float("nan") if step in near else 1.0)
+    with pytest.raises(TrainingFailed, match="broke down 4 times"):
         list(loop.records())
+
+
+def test_only_a_judged_state_is_gone_back_to() -> None:
+    """Where no judgement can be paid for, nothing new is believed to be sound."""
+    clock = Clock()
+    stage = Counting(clock, lambda step: float("nan") if step == 500 else 1.0)
+    loop = Loop(stage, Budget(seconds=1000.0), replace(PACE, evaluation_share=1e-9), clock)
+    for record in loop.records():
+        if record.event and "went back" in record.event:
+            break
+    assert len(stage.judged) == 1
+    assert stage.value == loop.at.good_step
+    assert 45 <= loop.at.good_step <= 55
+
+
+def test_the_last_steps_are_looked_at_before_the_end() -> None:
+    loop, stage = timed(Budget(images=250), lambda step: float("nan") if step == 22 else 1.0)
+    stage.check_every = 10
+    records = list(loop.records())
+    events = [r.event for r in records if r.event]
+    assert events[-1] == "finished: kept"
+    assert "went back to the last good state (1 of 3): loss is nan" in events[-2]
+    assert loop.settled
+    assert stage.value == loop.at.good_step < 22
 
 
 def test_a_judgement_may_ask_to_go_back() -> None:
