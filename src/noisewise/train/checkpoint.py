@@ -183,7 +183,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         code = _system_code(error)
         if isinstance(error, MemoryError) or code == errno.ENOMEM:
             raise MemoryError(f"there is too little memory to read {path}") from error
-        if code not in (None, errno.EINVAL):  # a map of no bytes is an invalid argument
+        if code is not None and code != errno.EINVAL:  # that is a map of no bytes
             raise OSError(code, os.strerror(code), str(path)) from error
         raise _damaged(path, _first_line(error)) from error
     return tensors, metadata
