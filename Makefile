@@ -49,7 +49,7 @@ test: lint ## all checks and the default tests
 test-slow: .venv/.installed-dev ## the tests that take more than a minute each
 	@$(BIN)/pytest -m slow --timeout 1800
 
-torture: .venv/.installed-dev ## kill, fill, damage and divide runs many times: some half an hour; goes on when called again
+torture: .venv/.installed-dev ## kill, fill, damage and divide runs many times: takes long, and goes on when called again
 	@$(BIN)/python tests/torture.py --out runs/torture
 
 lint: .venv/.installed-dev ## format, style, types, floors; changes nothing

@@ -70,18 +70,30 @@ class Workshop:
         assert process.returncode == 0, said
         return said
 
-    def kill(self, verb: str, run: Path, budget: str, after_begun: float) -> bool:
-        """Kill it so many seconds after its first line in the log; False if it had ended before."""
+    def kill(
+        self, verb: str, run: Path, budget: str, seconds: float, after_begun: bool = False
+    ) -> bool:
+        """Kill it at an instant; False if it had ended before.
+
+        Args:
+            verb: train or distill.
+            run: its folder.
+            budget: of the stage.
+            seconds: from its start, so that reading, caching and beginning are hit as well.
+            after_begun: count them from its first line in the log.
+        """
         log, before = run / "log.jsonl", 0
         if log.exists():
             before = log.stat().st_size
         with self.start(verb, run, budget) as process:
             try:
-                while process.poll() is None and not (
-                    log.exists() and log.stat().st_size != before
+                while (
+                    after_begun
+                    and process.poll() is None
+                    and not (log.exists() and log.stat().st_size != before)
                 ):
                     time.sleep(0.002)
-                time.sleep(after_begun)
+                time.sleep(seconds)
             finally:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()

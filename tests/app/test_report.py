@@ -130,6 +130,22 @@ def test_an_unfinished_run_has_a_page_that_says_so(teacher_run: Path, tmp_path: 
     assert "No model has been saved yet" in text
 
 
+def test_a_run_that_broke_down_is_not_said_to_go_on(teacher_run: Path, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(teacher_run, tmp_path / "broken"))
+    run.info["stages"]["teacher"] |= {"finished": False, "failed": "it broke down"}
+    run.write()
+    event = "failed: teacher training broke down 4 times"
+    line = {"stage": "teacher", "step": 9, "images": 288, "seconds": 1.5, "event": event}
+    with (run.path / "log.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
+    facts = gather(Run.open(run.path), NUM_IMAGES)
+    bad = [found.text for found in facts.events if found.bad]
+    assert event in bad
+    assert "this stage broke down too often and ended; begin anew in a new folder" in bad
+    assert "the same command goes on" not in " ".join(bad)
+    assert not [command for name, command in facts.commands if "noisewise train" in command]
+
+
 def test_a_run_whose_pictures_are_gone(teacher_run: Path, tmp_path: Path) -> None:
     """A run sent to somebody else still has a page; what needs the pictures says so."""
     run = tmp_path / "sent"

@@ -1,6 +1,6 @@
 """Killed for real at random instants, inside saves too: the same command ends as if never killed.
 
-`make torture` does the same fifty times a stage.
+`make torture` does the same fifty times a stage, from the first instant of the process to its last.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def test_kills_change_nothing(verb: str, kills: int, shop: Workshop, tmp_path: P
         for sheet in (run / "samples").glob("generator-*"):
             sheet.unlink()
     instants = np.random.default_rng(0).uniform(0, 0.4, kills)
-    killed = [shop.kill(verb, run, BUDGETS[verb], instant) for instant in instants]
+    killed = [shop.kill(verb, run, BUDGETS[verb], instant, True) for instant in instants]
     assert killed[0]
     shop.finish(verb, run, BUDGETS[verb])
     expected, found = traces(shop.root / "whole", stage), traces(run, stage)

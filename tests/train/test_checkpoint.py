@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +123,64 @@ def test_a_safetensors_file_of_somebody_else_is_no_checkpoint(tmp_path: Path) ->
     save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)})
     with pytest.raises(ValueError, match="no checkpoint"):
         load_state(tmp_path / "x.safetensors")
+
+
+def test_the_file_is_synced_by_a_handle_that_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows answers EBADF to any other; here that is looked at by hand."""
+    fcntl, sync = pytest.importorskip("fcntl"), os.fsync
+
+    def strict(handle: int) -> None:
+        mode = fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE
+        if stat.S_ISREG(os.fstat(handle).st_mode) and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", strict)
+    write_text(tmp_path / "x", "text")
+    assert (tmp_path / "x").read_text() == "text"
+
+
+def all_that_can_be_opened() -> list[int]:
+    opened: list[int] = []
+    try:
+        while True:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return opened
+
+
+def test_too_many_open_files_are_no_damage(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "state.safetensors"
+    save_state(path, nested())
+    load_state(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        opened += all_that_can_be_opened()
+        with pytest.raises(OSError, match=r"Too many open files: '.*state\.safetensors'"):
+            load_state(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for handle in opened:
+            os.close(handle)
+    assert same(load_state(path), nested())
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory in use is not told here")
+def test_too_little_memory_is_no_damage(tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "large.safetensors"
+    save_tensors(path, {"a": torch.zeros(2**24)})  # 64 MiB
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**25, hard))
+    try:
+        with pytest.raises(MemoryError, match=r"too little memory to read .*large"):
+            load_tensors(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

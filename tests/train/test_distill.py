@@ -224,6 +224,52 @@ def test_going_back_halves_the_rate_and_lowers_lambda() -> None:
     assert loop.finished
 
 
+@torch.no_grad()
+def spoil(stage: StudentStage, shift: float) -> None:
+    """Make every average's pictures brighter; the net that learns is left alone."""
+    for average in stage._ema.averages:
+        average[0].add_(shift)
+
+
+def test_a_distance_that_climbs_is_trouble_and_gone_back_from() -> None:
+    loop = made()
+    stage, events, before = stage_of(loop), [], {}
+    for record in loop.records():
+        events.append(record.event or "")
+        if record.step == 112:  # the next step is judged
+            before = dict(stage._best)
+            spoil(stage, 2.0)
+    (back,) = (event for event in events if "went back" in event)
+    assert "the distance climbed to" in back
+    assert loop.finished
+    assert stage._best["distance"] <= before["distance"]
+    assert all(average[0].abs().max() < 1 for average in stage._ema.averages)  # none is spoilt
+
+
+def test_the_limit_of_the_distance_is_a_multiple_of_the_best_ones_upper_end() -> None:
+    loop = made()
+    list(loop.records())
+    stage, best = stage_of(loop), dict(stage_of(loop)._best)
+    kept, judged = [stage._best_weights for _ in stage._ema.averages], []
+    for shift in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6):
+        stage._ema.load_state_dict({"averages": kept})
+        spoil(stage, shift)
+        judged.append(stage.judge(True, None))
+    distances = [found.distance or 0.0 for found in judged]
+    assert distances[0] == best["distance"]
+    limit = QUICK.distance_jump * best["high"]
+    for found, distance in zip(judged, distances, strict=True):
+        if found.trouble:  # the lower end of its interval is beyond the limit
+            assert distance > limit
+        if distance <= limit:
+            assert found.trouble is None
+    assert judged[0].trouble is None
+    assert "the distance climbed" in (judged[-1].trouble or "")
+    spoil(stage, float("nan"))
+    assert stage.judge(True, None).trouble == "a generated pixel is no number"
+    assert stage._best == best
+
+
 def steady(guard: Guard, steps: int = 100) -> None:
     for _ in range(steps):
         assert guard.trouble({"_max": 1.0, "_std": 0.5, "fisher": 0.1}, 0.5) is None

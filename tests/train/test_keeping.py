@@ -6,14 +6,15 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from noisewise.train import api, teacher
+from noisewise.train.checkpoint import save_tensors
 from noisewise.train.config import DistillConfig, TrainConfig
 from noisewise.train.generator import Teacher
 from noisewise.train.loop import Record
@@ -143,16 +144,86 @@ def _with_a_bad_batch(data: Path, out: Path) -> bytes:
     return weights(run)
 
 
-def test_a_model_whose_save_was_cut_between_two_files_is_refused_and_mended(
-    data: Path, tmp_path: Path
+def test_a_checkpoint_that_cannot_be_read_now_is_no_damaged_one(data: Path, tmp_path: Path) -> None:
+    """The system refuses (here: a folder is no file); nothing is put aside, and nothing is lost."""
+    run = train(data, tmp_path / "run", 15)
+    log = (run.path / "log.jsonl").read_bytes()
+    path = run.path / "checkpoints" / "teacher-0000015.safetensors"
+    path.rename(tmp_path / "away")
+    path.mkdir()
+    before = names(run)
+    with pytest.raises(IsADirectoryError, match="Is a directory"):
+        train(data, run.path)
+    assert names(run) == before
+    assert (run.path / "log.jsonl").read_bytes() == log
+    path.rmdir()
+    (tmp_path / "away").rename(path)
+    seen: list[Record] = []
+    train(data, run.path, on_record=seen.append)
+    assert seen[0].event == "resumed at step 15"
+
+
+def damage(folder: Path, how: str) -> None:
+    """Spoil a finished model."""
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if how == "cut between two files":  # config.json is of other weights
+        model = load_file(weights)
+        save_tensors(weights, {name: tensor + 1 for name, tensor in model.items()})
+    elif how == "weights gone":
+        weights.unlink()
+    else:
+        path = weights if how == "weights flipped" else config
+        content = bytearray(path.read_bytes())
+        content[-100] ^= 1
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "how", ["cut between two files", "weights gone", "weights flipped", "config flipped"]
+)
+def test_a_damaged_model_of_a_finished_run_is_refused_and_mended(
+    data: Path, tmp_path: Path, how: str
 ) -> None:
+    distil = DistillConfig(budget="96images", recipe=StudentRecipe(batch=16, distance_images=32))
     run = train(data, tmp_path / "run")
-    path = run.path / "teacher" / "model.safetensors"
-    longer = replace(TEACH, budget="640images")
-    other = api.train(data, tmp_path / "other", config=longer, build=build)
-    shutil.copy(other.path / "teacher" / "model.safetensors", path)
-    with pytest.raises(ValueError, match=r"does not belong to its config\.json"):
-        run.teacher(build)
+    api.distill(run, config=distil, build=build)
+    for stage in ("teacher", "generator"):
+        folder = run.path / stage
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        damage(folder, how)
+        with pytest.raises(ValueError, match=r"damaged|missing|not what|cannot be read"):
+            load_model(folder, build)
+        seen: list[Record] = []
+        if stage == "teacher":
+            train(data, run.path, on_record=seen.append)
+        else:
+            api.distill(run.path, config=distil, build=build, on_record=seen.append)
+        (record,) = seen
+        assert "its model was not whole and is written again" in (record.event or "")
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_damaged_run_json_is_read_from_its_copy_and_mended(data: Path, tmp_path: Path) -> None:
+    run = train(data, tmp_path / "run", 15)
+    path = run.path / "run.json"
+    whole = json.loads(path.read_text())
+    damaged = path.read_bytes().replace(b'"seed": 0', b'"seed": 1', 1)
+    path.write_bytes(damaged)
+    opened = Run.open(run.path)
+    assert "its copy run-copy.json was used" in opened.said
+    assert opened.info["seed"] == 0
+    seen: list[Record] = []
+    train(data, run.path, on_record=seen.append)
+    assert "run.json is not what noisewise wrote" in (seen[0].event or "")
+    assert (run.path / "run.json.damaged").read_bytes() == damaged
+    mended = Run.open(run.path)
+    assert not mended.said
+    assert mended.info["created"] == whole["created"]
+    assert weights(run) == weights(train(data, tmp_path / "whole"))
+    (run.path / "run-copy.json").write_text("{")
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"run\.json is not what noisewise wrote"):
+        Run.open(run.path)
 
 
 @pytest.mark.parametrize("stage", ["teacher", "generator"])

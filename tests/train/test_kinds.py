@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +14,15 @@ import pytest
 import torch
 
 from noisewise.train import api
+from noisewise.train.checkpoint import load_state, save_state
 from noisewise.train.config import TrainConfig, num_kinds
 from noisewise.train.data import Pictures
 from noisewise.train.engine import Engine
+from noisewise.train.kept_kinds import NAME
 from noisewise.train.kinds import find_centres, nearest_centre, sorted_into_kinds, sorted_like
 from noisewise.train.plan import plan_teacher
 from noisewise.train.recipes import TeacherRecipe
+from noisewise.train.run import Run
 from tiny import blobs, build, tiny_pictures
 
 RECIPE = TeacherRecipe(batch=16, distance_images=0, sampler_images=0)
@@ -164,3 +169,41 @@ def test_a_run_from_before_there_were_kinds_goes_on_without(data: Path, tmp_path
     assert run.teacher(build).config.classes == ()
     fresh = api.train(data, tmp_path / "new", config=config, build=build)
     assert fresh.teacher(build).config.classes == ("kind 1", "kind 2")
+
+
+@pytest.fixture
+def stopped(data: Path, tmp_path: Path) -> Run:
+    """A training with kinds that was stopped half-way."""
+    counter = itertools.count()
+    return api.train(
+        data, tmp_path / "run", config=FOUR, build=build, stop=lambda: next(counter) >= 2
+    )
+
+
+def test_a_run_goes_on_with_the_kinds_that_it_keeps(stopped: Run, data: Path) -> None:
+    """Numbered otherwise, as another torch might: what the run was begun with counts."""
+    path = stopped.path / NAME
+    kept = load_state(path)
+    before = torch.bincount(kept["labels"], minlength=4)
+    save_state(path, {**kept, "labels": 3 - kept["labels"]})
+    run = api.train(data, stopped.path, config=FOUR, build=build)
+    assert run.teacher(build).config.label_histogram == tuple(before.flip(0).tolist())
+    assert len(set(before.tolist())) > 1
+
+
+def test_damaged_kinds_are_found_again_or_refused(stopped: Run, data: Path, tmp_path: Path) -> None:
+    path = stopped.path / NAME
+    whole = path.read_bytes()
+    shutil.copytree(stopped.path, tmp_path / "other")
+    path.write_bytes(whole[:-9])
+    run = api.train(data, stopped.path, config=FOUR, build=build)
+    assert path.read_bytes() == whole
+    assert load_state(path)["labels"].bincount().tolist() == list(
+        run.teacher(build).config.label_histogram
+    )
+    other = Run.open(tmp_path / "other")
+    other.info["data"]["kinds"] = "0" * 32  # as if this torch sorted otherwise
+    other.write()
+    (other.path / NAME).write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match=r"damaged .*sorted into other kinds than before"):
+        api.train(data, other.path, config=FOUR, build=build)

@@ -18,7 +18,7 @@ from mutations import mutated
 from noisewise.train.checkpoint import load_state, save_state
 from noisewise.train.description import ModelConfig
 from noisewise.train.models import load_model, save_model
-from noisewise.train.runfile import read_info
+from noisewise.train.runfile import read_info, write_info
 from tiny import build, tiny_denoiser
 
 CONFIG = ModelConfig(
@@ -99,6 +99,14 @@ def test_run_json(tmp_path: Path) -> None:
     write_sealed(path, {**info, "format": 2})
     refused, same = try_mutants(path, lambda: read_info(tmp_path), 100, 3)
     assert refused >= 80, (refused, same)
+
+
+def test_run_json_with_its_copy(tmp_path: Path) -> None:
+    """Whatever is damaged of the one, the run is read as it was written."""
+    info = json.loads((FROZEN / "one_checkpoint" / "run" / "run.json").read_text("utf-8"))
+    write_info(tmp_path, {**info, "format": 2}, damaged=False)
+    refused, same = try_mutants(tmp_path / "run.json", lambda: read_info(tmp_path), 50, 4)
+    assert (refused, same) == (0, 50)
 
 
 def test_values_that_were_changed_on_purpose_are_read_when_the_seal_is_off(tmp_path: Path) -> None:

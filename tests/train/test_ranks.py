@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ import pytest
 import torch
 
 from killing import Workshop, traces
+from noisewise.app import cli
 from noisewise.train.checkpoint import load_tensors
 from noisewise.train.ranks import Ranks
+from noisewise.train.run import Run
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
@@ -46,6 +50,55 @@ def finish(process: subprocess.Popen[str]) -> str:
     _, said = process.communicate(timeout=280)
     assert process.returncode == 0, said
     return said
+
+
+def launch_bare(command: list[str], world: int = 2) -> list[subprocess.Popen[str]]:
+    """Start the processes without a launcher, which would speak and kill on its own account."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    about = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world)}
+    return [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **about, "RANK": str(rank)},
+        )
+        for rank in range(world)
+    ]  # fmt: skip
+
+
+def finish_all(processes: list[subprocess.Popen[str]]) -> str:
+    """Wait for all; returns what the first one said."""
+    said = [process.communicate(timeout=280)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), said
+    return said[0]
+
+
+def settings(shop: Workshop, name: str, **more: Any) -> str:  # noqa: ANN401
+    """The file of the shop's settings for training with some changed."""
+    values = json.loads((shop.root / "train.json").read_text())
+    path = shop.root / f"{name}.json"
+    path.write_text(json.dumps({**values, **more}))
+    return str(path)
+
+
+def training(shop: Workshop, run: str, config: str, budget: str) -> list[str]:
+    command = shop.command("train", shop.root / run, budget)
+    command[command.index("--config") + 1] = config
+    return command
+
+
+def alone(command: list[str]) -> None:
+    """The same command in this process."""
+    assert cli.main(command[command.index("-m") + 2 :]) == 0
+
+
+def await_checkpoints(run: Path, count: int, processes: list[subprocess.Popen[str]]) -> None:
+    deadline = time.monotonic() + 200
+    while len(list((run / "checkpoints").glob("teacher-0*"))) < count:
+        assert all(process.poll() is None for process in processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def losses(run: Path, stage: str, key: str = "loss") -> list[float]:
@@ -93,41 +146,87 @@ def test_two_processes_distil_what_one_does_and_exchange_their_runs(shop: Worksh
     assert losses(two, "teacher") == pytest.approx(losses(one, "teacher"), rel=1e-3)
 
 
+def test_two_processes_in_bfloat16(shop: Workshop) -> None:
+    config = settings(shop, "bfloat16", precision="bfloat16")
+    alone(training(shop, "short-half-one", config, "150images"))
+    finish_all(launch_bare(training(shop, "short-half-two", config, "150images")))
+    one, two = (losses(shop.root / f"short-half-{n}", "teacher") for n in ("one", "two"))
+    assert len(one) >= 10
+    assert two == pytest.approx(one, rel=0.03)
+    alone(training(shop, "short-whole", settings(shop, "float32"), "150images"))
+    assert one != losses(shop.root / "short-whole", "teacher")
+
+
+def test_a_net_in_parts_of_two_processes(shop: Workshop) -> None:
+    """FSDP2, in short; its checkpoint is a whole one, with which one process goes on."""
+    whole = settings(shop, "whole")
+    alone(training(shop, "short-one", whole, "150images"))
+    finish_all(
+        launch_bare(training(shop, "short-parts", settings(shop, "p", shard=True), "150images"))
+    )
+    one, parts = shop.root / "short-one", shop.root / "short-parts"
+    assert losses(parts, "teacher") == pytest.approx(losses(one, "teacher"), rel=1e-3)
+    torch.testing.assert_close(
+        weights(parts, "teacher"), weights(one, "teacher"), rtol=0, atol=5e-3
+    )
+    for name in ("short-one", "short-parts"):
+        alone(training(shop, name, whole, "225images"))
+    assert "resumed at step 10" in (parts / "log.jsonl").read_text()
+    assert losses(parts, "teacher") == pytest.approx(losses(one, "teacher"), rel=1e-3)
+
+
+def test_a_lost_process_and_a_damaged_checkpoint(shop: Workshop) -> None:
+    """The survivor says so and ends; two go on, both from the last checkpoint that is whole."""
+    run = shop.root / "short-lost"
+    command = training(
+        shop, "short-lost", settings(shop, "o", checkpoint_seconds=1e-9), "1500images"
+    )
+    processes = launch_bare(command)
+    await_checkpoints(run, 2, processes)
+    processes[1].kill()
+    processes[1].communicate()
+    _, said = processes[0].communicate(timeout=200)
+    assert processes[0].returncode == 1
+    assert "another of the 2 processes ended, so this one ends too" in said
+    assert "the same command goes on, with any number of processes" in said
+    newest, before = Run.open(run).checkpoints("teacher").paths()
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    said = finish_all(launch_bare(command))
+    assert f"{newest.name} is damaged" in said
+    assert f"went on from the checkpoint before it, {before.name}" in said
+    alone(training(shop, "short-kept", settings(shop, "k"), "1500images"))
+    kept = losses(shop.root / "short-kept", "teacher")
+    assert losses(run, "teacher") == pytest.approx(kept, rel=2e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_net_in_parts_learns_what_a_whole_one_does(shop: Workshop, optimizer: str) -> None:
     """FSDP2; its run goes on with one process, and the other way round."""
-    values = json.loads((shop.root / "train.json").read_text())
-    values["recipe"]["optimizer"] = optimizer
+    recipe = json.loads((shop.root / "train.json").read_text())["recipe"]
+    recipe["optimizer"] = optimizer
+    one = settings(shop, f"whole-{optimizer}", recipe=recipe)
+    many = settings(shop, f"parts-{optimizer}", recipe=recipe, shard=True)
     whole, parts = shop.root / f"whole-{optimizer}", shop.root / f"parts-{optimizer}"
-    commands = {}
-    for path, shard in ((whole, False), (parts, True)):
-        config = shop.root / f"{path.name}.json"
-        config.write_text(json.dumps({**values, "shard": shard}))
-        commands[path] = shop.command("train", path, "450images")
-        commands[path][commands[path].index("--config") + 1] = str(config)
-    finish(launch(1, commands[whole]))
-    finish(launch(2, commands[parts]))
+    finish(launch(1, training(shop, whole.name, one, "450images")))
+    finish(launch(2, training(shop, parts.name, many, "450images")))
     assert losses(parts, "teacher") == pytest.approx(losses(whole, "teacher"), rel=1e-3)
     torch.testing.assert_close(
         weights(parts, "teacher"), weights(whole, "teacher"), rtol=0, atol=5e-3
     )
-    shop_config = commands[whole][commands[whole].index("--config") + 1]
-    onwards = shop.command("train", parts, "600images")
-    onwards[onwards.index("--config") + 1] = shop_config
-    finish(launch(1, onwards))
+    said = finish(launch(1, training(shop, parts.name, one, "600images")))
+    assert "resumed at step 30" in said
+    said = finish(launch(2, training(shop, whole.name, many, "600images")))
+    assert "resumed at step 30" in said
     assert len(losses(parts, "teacher")) > 30
+    assert losses(parts, "teacher") == pytest.approx(losses(whole, "teacher"), rel=2e-3)
 
 
 @pytest.mark.slow
 def test_in_bfloat16_too(shop: Workshop) -> None:
-    values = json.loads((shop.root / "train.json").read_text())
-    config = shop.root / "bfloat16.json"
-    config.write_text(json.dumps({**values, "precision": "bfloat16"}))
+    config = settings(shop, "bfloat16", precision="bfloat16")
     for name, ranks in (("half-one", 1), ("half-two", 2)):
-        command = shop.command("train", shop.root / name, "450images")
-        command[command.index("--config") + 1] = str(config)
-        finish(launch(ranks, command))
+        finish(launch(ranks, training(shop, name, config, "450images")))
     found = losses(shop.root / "half-two", "teacher")
     assert found == pytest.approx(losses(shop.root / "half-one", "teacher"), rel=0.03)
 
@@ -135,26 +234,39 @@ def test_in_bfloat16_too(shop: Workshop) -> None:
 @pytest.mark.slow
 def test_a_rank_that_dies_takes_the_run_down_and_the_run_goes_on(shop: Workshop) -> None:
     """Killed without warning; the survivor ends with a sentence, and one process ends the run."""
-    run = shop.root / "lost"
-    values = json.loads((shop.root / "train.json").read_text())
-    config = shop.root / "often.json"
-    config.write_text(json.dumps({**values, "checkpoint_seconds": 1e-9}))
-    command = shop.command("train", run, "3000images")
-    command[command.index("--config") + 1] = str(config)
+    often = settings(shop, "often", checkpoint_seconds=1e-9)
+    command = training(shop, "lost", often, "3000images")
     process = launch(2, command)
-    deadline = time.monotonic() + 200
-    while not list((run / "checkpoints").glob("teacher-0*")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    await_checkpoints(shop.root / "lost", 1, [process])
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     _, said = process.communicate(timeout=100)
     assert process.returncode != 0
-    assert "the same command goes on, with any number of processes" in said or "SIGKILL" in said
-    alone = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert alone.returncode == 0, alone.stderr
-    assert "resumed at step" in alone.stderr
+    assert "the same command goes on, with any number of processes" in said
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resumed at step" in done.stderr
+    alone(training(shop, "never-lost", often, "3000images"))
+    never = losses(shop.root / "never-lost", "teacher")
+    assert losses(shop.root / "lost", "teacher") == pytest.approx(never, rel=5e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
+def test_accelerate_launches_what_torchrun_does(shop: Workshop) -> None:
+    command = training(shop, "accelerated", settings(shop, "a"), "450images")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
+    launcher += ["--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    process = subprocess.Popen(
+        [*launcher, "--dynamo_backend", "no", *command[command.index("-m") :]],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+    said = finish(process)
+    assert "2 processes" in said
+    alone(training(shop, "not-accelerated", settings(shop, "a"), "450images"))
+    expected = losses(shop.root / "not-accelerated", "teacher")
+    assert losses(shop.root / "accelerated", "teacher") == pytest.approx(expected, rel=2e-4)
 
 
 def test_other_commands_refuse_several_processes(tmp_path: Path) -> None:

@@ -66,7 +66,33 @@ def test_a_rate_that_explodes_stops_after_the_stated_tries(
         api.train(data, tmp_path / "run", config=wild, build=build)
     run = Run.open(tmp_path / "run")
     assert sum("went back" in event for event in events(run)) == 3
+    assert events(run)[-1].startswith("failed: teacher training broke down 4 times")
+    assert "in a new folder" in run.info["stages"]["teacher"]["failed"]
     assert not run.finished("teacher")
+
+
+def test_the_best_teacher_outlives_a_breakdown(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken for good after half of the run; no checkpoint was due before."""
+    flipped = Batches._flipped
+    count, broken = 0, True
+
+    def poisoned(self: Batches, x0: torch.Tensor) -> torch.Tensor:
+        nonlocal count
+        count += 1
+        return flipped(self, x0) * (float("nan") if broken and count > 50 else 1.0)
+
+    monkeypatch.setattr(Batches, "_flipped", poisoned)
+    best = tmp_path / "run" / "checkpoints" / "best-teacher"
+    with pytest.raises(TrainingFailed) as caught:
+        api.train(data, tmp_path / "run", config=CONFIG, build=build)
+    assert str(caught.value).endswith(f"the best teacher so far is kept in {best}")
+    assert torch.isfinite(api.load(best, build=build).sample(4)).all()
+    broken = False
+    run = api.train(data, tmp_path / "run", config=CONFIG, build=build)
+    assert run.finished("teacher")
+    assert "failed" not in run.info["stages"]["teacher"]
 
 
 def test_a_hard_batch_and_a_falling_loss_are_no_trouble() -> None:

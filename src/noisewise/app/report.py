@@ -17,7 +17,7 @@ from noisewise.app.progress import duration
 from noisewise.train.checkpoint import write_text
 from noisewise.train.config import DistillConfig, StudentRecipe
 from noisewise.train.description import ModelConfig
-from noisewise.train.loop import Record
+from noisewise.train.loop import FAILED, Record
 from noisewise.train.machine import describe_machine
 from noisewise.train.models import read_config
 from noisewise.train.plan import student_values
@@ -150,13 +150,19 @@ def _points(records: list[Record]) -> tuple[Point, ...]:
 def _events(run: Run, records: list[Record], judged: Judged) -> tuple[Event, ...]:
     """What happened, the bad first: on top of the page stands what a reader must not miss."""
     logged = [
-        Event(r.stage, r.seconds, r.event, "went back" in r.event) for r in records if r.event
+        Event(r.stage, r.seconds, r.event, "went back" in r.event or r.event.startswith(FAILED))
+        for r in records
+        if r.event
     ]
     found = [event for event in logged if event.bad]
+    if run.said:
+        found.append(Event("run", 0.0, run.said, True))
     for stage in _STAGES:
         here = [r for r in records if r.stage == stage]
         if here and not run.finished(stage):
             text = "this stage is not finished; the same command goes on"
+            if _failed(run, stage):
+                text = "this stage broke down too often and ended; begin anew in a new folder"
             found.append(Event(stage, here[-1].seconds, text, True))
     seconds = records[-1].seconds if records else 0.0
     copies = judged.copies
@@ -172,6 +178,11 @@ def _events(run: Run, records: list[Record], judged: Judged) -> tuple[Event, ...
         text = f"{skipped:,} files were skipped, more than 5%; the reasons stand below"
         found.append(Event("data", 0.0, text, True))
     return (*found, *(event for event in logged if not event.bad))
+
+
+def _failed(run: Run, stage: StageName) -> bool:
+    """Whether a stage gave up, when it was last tried."""
+    return "failed" in run.info["stages"].get(stage, {})
 
 
 def _harmful(skipped: list[dict[str, str]]) -> int:
@@ -282,14 +293,20 @@ def _commands(run: Run) -> tuple[tuple[str, str], ...]:
     train, distill = run.info["train"], run.info.get("distill", {})
     adopted = "teacher_from" in run.info  # its pictures are somebody else's
     rows = []
+    best = run.checkpoints("teacher").best
+    if not run.finished("teacher") and _failed(run, "teacher"):
+        shown = f"noisewise sample {shlex.quote(str(best))} -n 64 --out best.png"
+        return (("Look at the best teacher so far", shown),) if best.exists() else ()
     if not run.finished("teacher"):
         rows.append(("Go on training", _longer(run, train["budget"])))
         return tuple(rows)
     if not run.finished("generator"):
         budget = distill.get("budget", train.get("budget", "5m"))
-        rows.append(
-            ("Distil it into one network call", f"noisewise distill {path} --budget {budget}")
-        )
+        line = f"noisewise distill {path} --budget {budget}"
+        if _failed(run, "generator"):  # the same would end in the same way
+            seed = distill.get("seed", 0) + 1
+            line = f"noisewise distill runs/again --teacher {path} --budget {budget} --seed {seed}"
+        rows.append(("Distil it into one network call", line))
     rows += [
         ("More pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"),
         ("Measure again", f"noisewise evaluate {path} -n 2000"),

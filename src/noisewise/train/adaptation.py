@@ -13,6 +13,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from noisewise.train.checkpoint import file_digest
 from noisewise.train.data import Pictures, load_pictures
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher
+from noisewise.train.kept_kinds import keep_kinds, with_kinds
 from noisewise.train.kinds import sorted_like
 from noisewise.train.lock import locked, remove_if_no_run
 from noisewise.train.loop import Loop, Record
@@ -112,10 +114,11 @@ def adapt(
             pictures = load_pictures(
                 path, described.size, described.channels, folder / "cache", on_file
             )
-            pictures = sorted_like(teacher, pictures)
+            pictures = with_kinds(folder, pictures, partial(sorted_like, teacher))
             plan = plan_adaptation(teacher, pictures, config)
             training = config.training(bool(plan.classes), plan.batch)
             run_ = Run.create(folder, training, plan, pictures)
+            keep_kinds(folder, pictures)
         except ValueError:
             remove_if_no_run(folder)
             raise

@@ -12,7 +12,7 @@ from typing import Any
 
 from noisewise.train.checkpoint import file_digest, write_atomic
 from noisewise.train.generator import Teacher
-from noisewise.train.models import Build, load_model
+from noisewise.train.models import Build, is_whole, load_model
 from noisewise.train.run import Run
 from noisewise.train.runfile import begun, read_info
 
@@ -55,8 +55,8 @@ def adopt(path: str | Path, teacher: str | Path, build: Build | None = None) -> 
 
 
 def _complete(path: Path) -> bool:
-    """Whether a run has a whole teacher."""
-    return all((path / "teacher" / name).exists() for name in _FILES)
+    """Whether a run has a whole teacher; one that was damaged since is copied again."""
+    return is_whole(path / "teacher")
 
 
 def _folder_of(teacher: Path) -> Path:

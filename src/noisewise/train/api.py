@@ -17,6 +17,7 @@ from noisewise.train.config import DistillConfig, TrainConfig
 from noisewise.train.data import Pictures, load_pictures
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Generator, Teacher
+from noisewise.train.kept_kinds import keep_kinds, with_kinds
 from noisewise.train.kinds import sorted_into_kinds
 from noisewise.train.lock import locked, remove_if_no_run
 from noisewise.train.loop import Loop, Record, TrainingFailed
@@ -70,7 +71,8 @@ def train(
 
     Raises:
         ValueError: if the pictures, the settings or the folder cannot be used.
-        TrainingFailed: if training broke down and could not be saved.
+        OSError, MemoryError: if a checkpoint or model cannot be read or written now.
+        TrainingFailed: if training broke down; the best teacher so far is kept in the run.
     """
     config = _with(config or TrainConfig(), budget=budget, size=size, classes=classes, seed=seed)
     folder = Path("runs") / Path(path).resolve().stem if out is None else Path(out)
@@ -92,10 +94,11 @@ def train(
                 config.crop,
                 config.background,
             )
-            pictures = sorted_into_kinds(pictures, _as_begun(config, folder))
+            pictures = _with_kinds(pictures, config, folder)
             run_plan, said = rescaled(plan_teacher(config, pictures, engine), config, folder)
             if ranks.leads:
                 Run.create(folder, config, run_plan, pictures)
+                keep_kinds(folder, pictures)
         except ValueError:
             if ranks.leads:
                 remove_if_no_run(folder)
@@ -103,6 +106,8 @@ def train(
         if ranks.leads:
             ranks.wait()
         run = Run.open(folder)
+        if run.said and ranks.leads:
+            run.write()
         on_record = _first_batch(run, began, on_record)
         _train(run, pictures, run_plan, config, engine, on_record, stop, build, said)
         ranks.wait()
@@ -202,16 +207,16 @@ def _distill(
     stage = StudentStage(model, config, engine)
     loop = Loop(stage, config.amount, student_pace(config.recipe), ranks=engine.ranks)
     resumed = run.resume(loop, "generator")
-    if _already_finished(loop, on_record):
-        if not run.stands(stage, loop):  # ended between the checkpoint and the model
+    if loop.finished:
+        if _to_be_written(run, stage, loop, on_record):
             _save_generator(run, stage, loop, finished=True)
+            loop.ranks.wait()
         return run.generator(build)
     try:
         finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
     except TrainingFailed as error:
-        _save_generator(run, stage, loop, finished=False)
-        kept = f"the best generator so far is kept in {run.path / 'generator'}"
-        raise TrainingFailed(f"{error}; {kept}") from error
+        _save_generator(run, stage, loop, finished=False, failed=str(error))
+        raise
     if finished:
         _save_generator(run, stage, loop, finished=True)
         if loop.ranks.leads:
@@ -257,12 +262,14 @@ def load(
     return engine.prepare(model)
 
 
-def _as_begun(config: TrainConfig, folder: Path) -> TrainConfig:
-    """Runs that were begun before there were kinds go on without them."""
-    begun = Run.open(folder).info.get("train") if (folder / "run.json").exists() else None
-    if isinstance(begun, dict) and "kinds" not in begun and config.kinds is None:
-        return replace(config, kinds=0)
-    return config
+def _with_kinds(pictures: Pictures, config: TrainConfig, folder: Path) -> Pictures:
+    """Sorted into kinds as the run was begun; one from before there were kinds goes on without."""
+    info = Run.open(folder).info if (folder / "run.json").exists() else {}
+    before = info.get("train")
+    if isinstance(before, dict) and "kinds" not in before and config.kinds is None:
+        config = replace(config, kinds=0)
+    noted = info.get("data", {}).get("kinds")
+    return with_kinds(folder, pictures, lambda found: sorted_into_kinds(found, config), noted)
 
 
 def _train(
@@ -285,8 +292,8 @@ def _train(
     resumed = run.resume(loop, "teacher")
     if resumed is not None and said:
         resumed = replace(resumed, note="; ".join(filter(None, (resumed.note, said))))
-    if _already_finished(loop, on_record):
-        if not run.stands(stage, loop):  # ended between the checkpoint and the model
+    if loop.finished:
+        if _to_be_written(run, stage, loop, on_record):
             _save_teacher(run, stage, loop)
         return
     if said and engine.ranks.leads:  # not before: a finished run keeps what it was trained with
@@ -302,10 +309,13 @@ def _save_teacher(run: Run, stage: TeacherStage, loop: Loop) -> None:
     run.note("teacher", loop, True, stage.stats)
 
 
-def _save_generator(run: Run, stage: StudentStage, loop: Loop, finished: bool) -> None:
+def _save_generator(
+    run: Run, stage: StudentStage, loop: Loop, finished: bool, failed: str = ""
+) -> None:
     folder, config = run.path / "generator", stage.model_config()
     save_model(folder, stage.best(), config, loop.ranks.leads)
-    run.note("generator", loop, finished, stage.stats)
+    noted = {"failed": failed} if failed else {}
+    run.note("generator", loop, finished, {**stage.stats, **noted})
     if loop.ranks.leads:
         write_text(folder / "README.md", model_card(run.name, config, run.info))
 
@@ -325,10 +335,18 @@ def _first_batch(run: Run, began: float, on_record: OnRecord | None) -> OnRecord
     return tell
 
 
-def _already_finished(loop: Loop, on_record: OnRecord | None) -> bool:
-    if loop.finished and on_record is not None:
-        on_record(loop.already_finished())
-    return loop.finished
+def _to_be_written(
+    run: Run, stage: TeacherStage | StudentStage, loop: Loop, on_record: OnRecord | None
+) -> bool:
+    """Say that a stage is finished; whether its model has to be written again.
+
+    A kill between the last checkpoint and the model, or damage since, leave none that is whole.
+    """
+    stands, record = run.stands(stage, loop), loop.already_finished()
+    mends = "" if stands else "its model was not whole and is written again from its checkpoint"
+    if on_record is not None:
+        on_record(replace(record, event="; ".join(filter(None, (record.event, run.said, mends)))))
+    return not stands
 
 
 def _with(config: Config, **given: str | float | bool | None) -> Config:

@@ -7,6 +7,7 @@ its own content, so that one that was changed since is refused and not believed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from torch import Tensor
 _STATE, _DIGEST, _FORMAT = "state", "digest", "format"
 _SEAL = "seal"
 _TENSOR = "__tensor__"
+_BLOCK = 2**20  # bytes read at a time
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -40,13 +42,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         try:
             write(temporary)
         except safetensors.SafetensorError as error:
-            # It hides the system's own number in its text, as in "(os error 28)".
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
+            code = _system_code(error)
+            if code is None:
                 raise
-            code = int(number[1])
             raise OSError(code, os.strerror(code), str(path)) from error
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows syncs no file that is open for reading only
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -73,11 +73,12 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)
     """Read a JSON file.
 
     Raises:
-        ValueError: if it cannot be read, in one sentence.
+        ValueError: if it is missing or damaged, in one sentence.
+        OSError: if the system cannot read it now, which says nothing about the file.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except (FileNotFoundError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
 
 
@@ -96,7 +97,8 @@ def read_sealed(path: Path, known: Collection[str]) -> dict[str, Any]:
         known: names that may stand in it; others are signs of damage.
 
     Raises:
-        ValueError: if it cannot be read or is not what was written, in one sentence.
+        ValueError: if it is missing, damaged or not what was written, in one sentence.
+        OSError: if the system cannot read it now.
     """
     values = read_json(path)
     if not isinstance(values, dict):
@@ -134,6 +136,7 @@ def load_state(path: Path) -> Any:  # noqa: ANN401 (nested state)
 
     Raises:
         ValueError: if the file is missing or damaged.
+        OSError, MemoryError: if it cannot be read now, as for `load_tensors`.
     """
     tensors, metadata = load_tensors(path)
     try:
@@ -163,14 +166,25 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises:
         ValueError: if the file is missing or damaged, in one sentence.
+        OSError: if the system cannot read it now (no right, too many open files, a disk that
+            fails): nothing is then known of its content.
+        MemoryError: if there is no room for it.
     """
     try:
+        _read_through(path)
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = dict(file.metadata() or {})
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     except Exception as error:  # a damaged header makes torch and safetensors raise almost anything
+        code = _system_code(error)
+        if isinstance(error, MemoryError) or code == errno.ENOMEM:
+            raise MemoryError(f"there is too little memory to read {path}") from error
+        if code is not None and code != errno.EINVAL:  # that is a map of no bytes
+            raise OSError(code, os.strerror(code), str(path)) from error
         raise _damaged(path, _first_line(error)) from error
     return tensors, metadata
 
@@ -190,6 +204,20 @@ def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:
             content = tensor.reshape(-1).view(torch.uint8).numpy()
             digest.update(content)  # pyrefly: ignore[bad-argument-type] (an array is a buffer)
     return digest.hexdigest()
+
+
+def _read_through(path: Path) -> None:
+    """Read a file by plain reads: a disk that fails raises OSError here, and kills a memory map."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(_BLOCK):
+            pass
+
+
+def _system_code(error: Exception) -> int | None:
+    """The system's number that torch or safetensors hides in a text: "(os error 28)", "(12)"."""
+    text = str(error)
+    codes = [int(number) for number in re.findall(r"\((?:os error )?(\d{1,3})\)", text)]
+    return next((code for code in codes if os.strerror(code) in text), None)
 
 
 def _damaged(path: Path, why: str) -> ValueError:

@@ -8,12 +8,16 @@ pixels, their spread or the gap between the two scores left their range within a
 
 from __future__ import annotations
 
+import math
+
 from noisewise.train.recipes import StudentRecipe
 
 _ARMED_AFTER = 0.05  # share of the budget after which the score gap is watched: it starts at 0
 _ARMED_STEPS = 50
 _SLOW, _FAST = 0.98, 0.5  # running means: what is ordinary, and what is now
 _LOSS_JUMP, _EARLY_JUMP = 10.0, 100.0  # the mean of few steps is uncertain itself
+_CLIMB = 3.0  # of the held-out loss over the best one
+_BY_HEART = 0.5  # share of the held-out loss; a training loss below it is that of known pictures
 
 
 class LossGuard:
@@ -44,6 +48,30 @@ class LossGuard:
         jump = _LOSS_JUMP if state["steps"] > _ARMED_STEPS else _EARLY_JUMP
         if state["steps"] > 1 and state["fast"] > jump * before:
             return f"the loss jumped to {state['fast']:.3g} from {before:.3g}"
+        return None
+
+    def climbed(self, heldout: float, best: float) -> str | None:
+        """Say that pictures are denoised far worse than before, or None.
+
+        A net that learns its pictures by heart is ever worse at the held-out ones and good at its
+        own. That is no breakdown: the best weights are kept, and training again would end alike.
+
+        Args:
+            heldout: held-out loss now.
+            best: the lowest one before; inf for none.
+
+        Example:
+            >>> guard = LossGuard()
+            >>> guard.trouble(0.8), guard.climbed(0.9, best=0.25), guard.climbed(0.7, best=0.25)
+            (None, 'the held-out loss climbed to 0.9 from 0.25', None)
+            >>> guard.climbed(float("nan"), best=0.25), guard.climbed(1.7, best=0.25)
+            ('the held-out loss is nan', None)
+        """
+        if not math.isfinite(heldout):
+            return f"the held-out loss is {heldout}"
+        seen = self.state["slow"] if self.state["steps"] else math.inf
+        if heldout > _CLIMB * best and seen > _BY_HEART * heldout:
+            return f"the held-out loss climbed to {heldout:.3g} from {best:.3g}"
         return None
 
 

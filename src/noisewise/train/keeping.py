@@ -81,7 +81,7 @@ class Checkpoints:
             if ranks.leads:
                 self.folder.mkdir(exist_ok=True)
                 save_state(good, {"learned": learned})
-        self._show(loop, stage)
+        self.show(loop, stage)
         state = whole(loop.state_dict())
         if ranks.leads:
             path = self.folder / f"{self.stage}-{loop.at.step:07d}{SUFFIX}"
@@ -91,20 +91,24 @@ class Checkpoints:
     def load(self, loop: Loop) -> Resumed | None:
         """Bring a loop to the newest checkpoint that is whole; None when there is none at all.
 
+        All processes that run the loop together call it; the first one chooses.
+
         Raises:
             ValueError: if there are checkpoints and none can be used.
+            OSError, MemoryError: if one cannot be read now; then nothing is put aside.
         """
-        wrong: list[str] = []
-        for path in self.paths():
-            try:
-                state = load_state(path)
-            except ValueError as error:
-                wrong.append(str(error))
-                path.replace(path.with_name(f"{path.name}.damaged"))
-                continue
+        state: dict[str, Any] | None = None
+        name, wrong = "", []
+        if loop.ranks.leads:
+            name, state, wrong = self._newest_whole()
+        # One process puts damaged files aside: two would do it twice, and might choose differently.
+        name, wrong = loop.ranks.agree([name, wrong])
+        if name:
+            path = self.folder / name
+            state = load_state(path) if state is None else state
             note = "; ".join([*wrong, *self._take_over(loop, state, path)])
             if wrong:
-                note += f"; went on from the checkpoint before it, {path.name}"
+                note += f"; went on from the checkpoint before it, {name}"
             return Resumed(_position(state), note)
         if wrong:
             raise ValueError(
@@ -117,11 +121,32 @@ class Checkpoints:
         """Remove every checkpoint of the stage."""
         for path in (*self._files(""), *self._files("good-"), *self.paths()):
             path.unlink(missing_ok=True)
-        shutil.rmtree(self._best, ignore_errors=True)
+        shutil.rmtree(self.best, ignore_errors=True)
 
     @property
-    def _best(self) -> Path:
+    def best(self) -> Path:
+        """The folder of the best model so far, once there is one."""
         return self.folder / f"best-{self.stage}"
+
+    def show(self, loop: Loop, stage: Showing) -> None:
+        """Write the best model so far where it has changed; all processes call it."""
+        rest = loop.stage.rest()
+        kept, best = rest.get("kept_as") or {}, rest.get("best")
+        mark, known = json.dumps([kept, best]), bool(best or kept.get("images"))
+        if loop.ranks.agree(known and mark != self._shown):
+            save_model(self.best, stage.best(), stage.model_config(), loop.ranks.leads)
+            self._shown = mark
+
+    def _newest_whole(self) -> tuple[str, dict[str, Any] | None, list[str]]:
+        """Name and state of the newest whole checkpoint, "" for none; what is wrong with others."""
+        wrong: list[str] = []
+        for path in self.paths():
+            try:
+                return path.name, load_state(path), wrong
+            except ValueError as error:
+                wrong.append(str(error))
+                path.replace(path.with_name(f"{path.name}.damaged"))
+        return "", None, wrong
 
     def _take_over(self, loop: Loop, state: dict[str, Any], path: Path) -> list[str]:
         """Load a state and the one to go back to; returns what has to be said."""
@@ -137,15 +162,6 @@ class Checkpoints:
         except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(f"{path} does not fit this run; remove it to start anew") from error
         return notes
-
-    def _show(self, loop: Loop, stage: Showing) -> None:
-        """Write the best model so far where it has changed."""
-        rest = loop.stage.rest()
-        kept, best = rest.get("kept_as") or {}, rest.get("best")
-        mark, known = json.dumps([kept, best]), bool(best or kept.get("images"))
-        if loop.ranks.agree(known and mark != self._shown):
-            save_model(self._best, stage.best(), stage.model_config(), loop.ranks.leads)
-            self._shown = mark
 
     def _good(self, step: int) -> Path:
         return self.folder / f"{self.stage}-good-{step:07d}{SUFFIX}"

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from noisewise.train.config import Budget
 
 STOPPED = "stopped on request"  # how the event of such an end begins
+FAILED = "failed: "  # the same, when training gives up
+_SOUND = 0.1  # of the budget, without trouble: then the tries are counted anew
 _LARGEST_RESERVE = 0.3  # of a time budget, for the judgement at the end
 
 
@@ -81,6 +83,7 @@ class Counters:
     images: int = 0
     seconds: float = 0.0
     tries: int = 0
+    tried_at: float = 0.0  # progress at the last of them
     lr_scale: float = 1.0
     next_heldout: float = 0.0
     next_distance: float = 0.0
@@ -125,6 +128,7 @@ class Loop:
         self._good: dict[str, Any] = {}
         self._unread: list[Tensor] = []
         self._resumed = False
+        self._failed = ""
 
     @property
     def progress(self) -> float:
@@ -142,7 +146,7 @@ class Loop:
     @property
     def settled(self) -> bool:
         """Whether every step taken is known to be good, so that this is a state to save."""
-        return not self._unread
+        return not self._unread and not self._failed
 
     def records(self, stop: Callable[[], bool] | None = None) -> Iterator[Record]:
         """Train, yielding a Record a step, until the budget is used up or `stop` says so.
@@ -150,8 +154,14 @@ class Loop:
         A stopped loop ends with an event and is not `finished`; save it and go on later.
 
         Raises:
-            TrainingFailed: if training broke down more often than pace.tries.
+            TrainingFailed: if training broke down more often than pace.tries with less than a
+                tenth of the budget between; the last record says so too.
         """
+        yield from self._records(stop)
+        if self._failed:
+            raise TrainingFailed(self._failed)
+
+    def _records(self, stop: Callable[[], bool] | None) -> Iterator[Record]:
         if self.finished:
             return
         self._zero = self._clock() - self.at.seconds
@@ -164,11 +174,19 @@ class Loop:
         while self.progress < 1:
             if stop is not None and self.ranks.any(stop()):
                 trouble = self._read()[1]
-                wrong = f"; {self._retreat(trouble)}" if trouble else ""
-                yield self._record(event=f"{STOPPED}{wrong}")
+                event = self._retreat(trouble) if trouble else ""
+                if not self._failed:
+                    event = "; ".join(filter(None, (STOPPED, event)))
+                yield self._record(event=event)
                 return
             yield self._step()
-        yield self._finish()
+            if self._failed:
+                return
+        trouble = self._read()[1]  # where looking costs time, the last steps are not yet looked at
+        if trouble:
+            yield self._record(event=self._retreat(trouble))
+        if not self._failed:
+            yield self._finish()
 
     def already_finished(self) -> Record:
         """What to say when a finished loop is asked to go on."""
@@ -201,6 +219,7 @@ class Loop:
         if self.at.budget != str(self.budget):
             self.at.budget = str(self.budget)
             self.at.finished = self.at.finished and self.progress >= 1
+            self.at.tried_at = min(self.at.tried_at, self.progress)
             self.at.next_heldout = _after(self.progress, self._pace.heldout_every)
             self.at.next_distance = _after(self.progress, self._pace.distance_every)
 
@@ -256,8 +275,10 @@ class Loop:
         if full:
             at.next_distance = _after(progress, self._pace.distance_every)
         kind = "distance" if full else "heldout"
-        judgement = self._judge(kind) if self._affordable(kind) else None
-        if judgement is None or not judgement.trouble:
+        if not self._affordable(kind):
+            return None
+        judgement = self._judge(kind)
+        if not judgement.trouble:
             self._remember_as_good()
         return judgement
 
@@ -297,25 +318,38 @@ class Loop:
         return min(_LARGEST_RESERVE * self.budget.seconds, self.stage.finish_cost * cost)
 
     def _retreat(self, trouble: str) -> str:
-        """Go back to the last good state with half the learning rate."""
-        self.at.tries += 1
-        if self.at.tries > self._pace.tries:
-            raise TrainingFailed(
-                f"{self.stage.name} training broke down {self.at.tries} times, at last at step "
-                f"{self.at.step} because {trouble}; lower the learning rate or use another seed"
+        """Go back to the last good state with half the learning rate, or give up."""
+        at = self.at
+        if self.progress - at.tried_at > _SOUND:
+            at.tries = 0
+        at.tries, at.tried_at = at.tries + 1, self.progress
+        if at.tries > self._pace.tries:
+            return self._give_up(
+                f"{self.stage.name} training broke down {at.tries} times, at last at step "
+                f"{at.step} because {trouble}"
             )
         self.stage.load_learned(self._good)
-        self.at.lr_scale /= 2
+        at.lr_scale /= 2
         change = self.stage.retreat()
-        count = f"{self.at.tries} of {self._pace.tries}"
+        count = f"{at.tries} of {self._pace.tries}"
         changes = f"learning rate halved{', ' + change if change else ''}"
         return f"went back to the last good state ({count}): {trouble}; {changes}"
+
+    def _give_up(self, why: str) -> str:
+        self._failed = (
+            f"{why}; lower the learning rate or use another seed, in a new folder: this run keeps "
+            "the settings that it was begun with"
+        )
+        return f"{FAILED}{self._failed}"
 
     def _finish(self) -> Record:
         allowance = self._allowance()
         judgement = self._agreed(self.stage.finish(allowance))
-        self.at.finished = True
         self._tick()
+        if judgement.trouble:
+            why = f"nothing that {self.stage.name} training came to can be kept"
+            return self._record(event=self._give_up(f"{why}: {judgement.trouble}"))
+        self.at.finished = True
         return self._record(
             heldout_loss=judgement.heldout_loss,
             distance=judgement.distance,

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from noisewise.diffusion import Preconditioned, Prediction
 from noisewise.train.checkpoint import (
@@ -55,14 +55,9 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
 
     Raises:
         ValueError: if a file is missing or damaged, or the two do not belong together.
+        OSError, MemoryError: if one cannot be read now.
     """
-    config, expected = read_config(folder)
-    weights, _ = load_tensors(folder / "model.safetensors")
-    if expected is not None and expected != digest_of(weights):
-        raise ValueError(
-            f"{folder / 'model.safetensors'} is damaged, or does not belong to its config.json: "
-            "give the command that trained it again, or restore both from a copy"
-        )
+    config, weights = _read(folder)
     try:
         denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
         denoiser.net.load_state_dict(weights)
@@ -72,6 +67,31 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
     if config.kind == "teacher":
         return Teacher(denoiser, config).eval()
     return Generator(denoiser, config, _teacher_beside(folder, build)).eval()
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a model folder is there and holds what was written.
+
+    Raises:
+        OSError, MemoryError: if it cannot be read now.
+    """
+    try:
+        _read(folder)
+    except ValueError:
+        return False
+    return True
+
+
+def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Description and weights, which belong together."""
+    config, expected = read_config(folder)
+    weights, _ = load_tensors(folder / "model.safetensors")
+    if expected is not None and expected != digest_of(weights):
+        raise ValueError(
+            f"{folder / 'model.safetensors'} is damaged, or does not belong to its config.json: "
+            "give the command that trained it again, or restore both from a copy"
+        )
+    return config, weights
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, str | None]:

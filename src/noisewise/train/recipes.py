@@ -63,7 +63,8 @@ class TeacherRecipe:
     noise_every: int = 50
     """Steps from one measurement of the gradient's noise to the next; 0: measure none."""
     tries: int = 3
-    """How often training goes back to its last good state before it gives up."""
+    """How often training goes back to its last good state, with less than a tenth of the budget
+    from one time to the next, before it gives up."""
     sigma_min: float = 0.3
     """Where the sampler stops and denoises once."""
     sigma_max: float = 40.0
@@ -126,7 +127,8 @@ class StudentRecipe:
     two_call_sigmas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.45, 0.7)
     """Noise levels tried for the second call; the one nearest to the teacher's pictures is kept."""
     tries: int = 3
-    """How often training goes back to its last good state before it gives up."""
+    """How often training goes back to its last good state, with less than a tenth of the budget
+    from one time to the next, before it gives up."""
     safe_lam: float = 0.5
     """lambda after going back."""
     max_pixel: float = 5.0

@@ -1,6 +1,8 @@
 """A run: one folder that holds everything about a training, and the only writer of it.
 
 run.json      configuration, derived values with reasons, versions, data, finished stages
+run-copy.json the same, for the day when run.json is damaged
+kinds.safetensors  which picture is of which kind, where they were sorted into kinds
 log.jsonl     one line a logged step
 teacher/      generator/      the finished models
 checkpoints/  what exact resume needs
@@ -11,21 +13,21 @@ noise.json    the gradient's noise at the end of training, as `noisewise lr advi
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from noisewise.train.checkpoint import file_digest, write_sealed
+from noisewise.train.checkpoint import file_digest
+from noisewise.train.following import Following
 from noisewise.train.keeping import Checkpoints, Resumed
+from noisewise.train.kept_kinds import kinds_digest
 from noisewise.train.lock import BEFORE_A_RUN, locked
-from noisewise.train.log import Log, Position
-from noisewise.train.loop import STOPPED, Loop, Record
-from noisewise.train.rescaling import NOISE
-from noisewise.train.runfile import begun, must_match, read_info
-from noisewise.train.sheet import save_sheet
+from noisewise.train.log import Log
+from noisewise.train.loop import Loop, Record, TrainingFailed
+from noisewise.train.models import is_whole
+from noisewise.train.runfile import begun, must_match, read_either, write_info
 
 if TYPE_CHECKING:
     from noisewise.train.config import DistillConfig, TrainConfig
@@ -45,6 +47,7 @@ class Run:
     Attributes:
         path: the folder.
         info: what run.json says.
+        said: what has to be said of how it was read: that its copy had to do; else "".
 
     Example:
         >>> try:
@@ -54,10 +57,12 @@ class Run:
         no/such/run is no run; train one first: noisewise train FOLDER --out no/such/run
     """
 
-    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+    def __init__(self, path: Path, info: dict[str, Any], said: str = "") -> None:
         """Use `create` or `open`."""
         self.path = path
         self.info = info
+        self.said = said
+        self._mended = False
 
     @classmethod
     def check(cls, path: str | Path) -> bool:
@@ -110,6 +115,7 @@ class Run:
             "size": pictures.size,
             "channels": pictures.channels,
             "classes": list(pictures.classes),
+            "kinds": kinds_digest(pictures),
             "notes": list(pictures.notes),
             "skipped": [asdict(item) for item in pictures.skipped],
         }
@@ -130,14 +136,14 @@ class Run:
         """Open a run folder.
 
         Raises:
-            ValueError: if it is none.
+            ValueError: if it is none, or run.json and its copy are damaged.
         """
         path = Path(path)
         if not (path / "run.json").exists():
             raise ValueError(
                 f"{path} is no run; train one first: noisewise train FOLDER --out {path}"
             )
-        return cls(path, read_info(path))
+        return cls(path, *read_either(path))
 
     @property
     def name(self) -> str:
@@ -150,9 +156,10 @@ class Run:
         return f"Run({str(self.path)!r}, finished={done})"
 
     def write(self) -> None:
-        """Write run.json; what is in memory is then as it would be read."""
+        """Write run.json and its copy; what is in memory is then as it would be read."""
         self.info = json.loads(json.dumps(self.info))
-        write_sealed(self.path / "run.json", self.info)
+        write_info(self.path, self.info, damaged=bool(self.said) and not self._mended)
+        self._mended = True
 
     def go_on_with(self, batch: int | None, plan: TeacherPlan) -> None:
         """Note that training goes on with another batch, and with the rates that it gets."""
@@ -165,10 +172,17 @@ class Run:
         return bool(self.info["stages"].get(stage, {}).get("finished"))
 
     def stands(self, stage: TeacherStage | StudentStage, loop: Loop) -> bool:
-        """Whether the finished model that lies there is the one that this loop ended with."""
+        """Whether the finished model that lies there is the one that this loop ended with, whole.
+
+        All processes that run the loop together call it; the first one looks.
+
+        Raises:
+            OSError, MemoryError: if the model cannot be read now.
+        """
         noted = self.info["stages"].get(stage.name, {})
-        there = (self.path / stage.name / "config.json").exists()
-        return there and bool(noted.get("finished")) and noted.get("steps") == loop.at.step
+        ended = bool(noted.get("finished")) and noted.get("steps") == loop.at.step
+        there = loop.ranks.leads and ended and is_whole(self.path / stage.name)
+        return bool(loop.ranks.agree(there))
 
     def records(self) -> list[Record]:
         """The logged steps, all stages."""
@@ -280,51 +294,23 @@ class Run:
             Whether the stage has finished.
 
         Raises:
-            TrainingFailed: if training broke down too often.
+            TrainingFailed: if training broke down too often; run.json then says so, and the best
+                model so far is kept in `checkpoints`.
         """
         name: StageName = loop.stage.name  # pyrefly: ignore[bad-assignment]
-        keeper, saved = self.checkpoints(name), time.monotonic()
-        ranks = loop.ranks
-        if not ranks.leads:  # the first process writes
-            for _ in loop.records(stop):
-                if loop.settled and ranks.agree(None):
-                    keeper.save(loop, Position(), stage)
-            keeper.save(loop, Position(), stage)
-            return loop.finished
-        log = Log(self.path / "log.jsonl")
-        position = None if resumed is None else resumed.position
-        timed = loop.budget.seconds is not None
-        with log.writing(name, loop.at.step, position, timed) as lines:
-            for number, record in enumerate(loop.records(stop)):
-                paused = (record.event or "").startswith(STOPPED)
-                if number == 0 and resumed is not None:
-                    record = replace(record, event=_joined(record.event, resumed.note))
-                    paused = True
-                if paused:  # such a line must leave the averages between lines as they are
-                    lines.note(record)
-                else:
-                    lines.write(record, loop.progress)
-                if on_record is not None:
-                    on_record(record)
-                if record.distance is not None and stage.preview is not None:
-                    sheet = self.path / "samples" / f"{name}-{record.step:07d}.png"
-                    save_sheet(sheet, stage.preview)
-                late = time.monotonic() - saved > checkpoint_seconds
-                if loop.settled and ranks.agree(late):
-                    lines.sync()
-                    keeper.save(loop, lines.position, stage)
-                    self._keep_noise(stage)
-                    saved = time.monotonic()
-            lines.sync()
-            keeper.save(loop, lines.position, stage)
-            self._keep_noise(stage)
+        keeper = self.checkpoints(name)
+        follow = Following(self.path, loop, stage, keeper, checkpoint_seconds)
+        try:
+            if loop.ranks.leads:
+                follow.lead(on_record, stop, resumed, self.said)
+            else:
+                follow.along(stop)
+        except TrainingFailed as error:
+            keeper.show(loop, stage)
+            self.note(name, loop, self.finished(name), {"failed": str(error)})
+            kept = f"; the best {name} so far is kept in {keeper.best}"
+            raise TrainingFailed(f"{error}{kept if keeper.best.exists() else ''}") from error
         return loop.finished
-
-    def _keep_noise(self, stage: TeacherStage | StudentStage) -> None:
-        """Write what was measured of the gradient's noise, for `noisewise lr advise` and later."""
-        measured = stage.measured_noise()
-        if measured is not None:
-            measured.save(self.path / NOISE)
 
     def note(self, stage: StageName, loop: Loop, finished: bool, stats: dict[str, Any]) -> None:
         """Write into run.json what a stage came to."""
@@ -332,7 +318,7 @@ class Run:
             return
         before = self.info["stages"].get(stage, {})
         self.info["stages"][stage] = {
-            **before,
+            **{name: value for name, value in before.items() if name != "failed"},
             "finished": finished,
             "budget": str(loop.budget),
             "steps": loop.at.step,
@@ -371,7 +357,3 @@ class Run:
             f"{self.path} has no finished teacher yet; go on training: "
             f"noisewise train {source} --out {self.path}"
         )
-
-
-def _joined(event: str | None, note: str) -> str | None:
-    return "; ".join(part for part in (event, note) if part) or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,10 +13,12 @@ from typing import Any
 
 import torch
 
-from noisewise.train.checkpoint import read_sealed
+from noisewise.train.checkpoint import read_sealed, write_atomic, write_sealed
 from noisewise.train.config import DistillConfig, TrainConfig
 from noisewise.train.machine import describe_machine
 
+NAME = "run.json"
+COPY = "run-copy.json"
 FORMAT = 2
 READABLE = (1, FORMAT)
 _KNOWN = (
@@ -26,17 +29,49 @@ _MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds",
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Read run.json of a run of this or an older version.
+    """Read run.json of a run of this or an older version; its copy, if it is damaged.
 
     Raises:
-        ValueError: if it is damaged, was changed, or is of a newer version.
+        ValueError: if both are damaged or were changed, or are of a newer version.
+        OSError: if it cannot be read now.
     """
-    info = read_sealed(path / "run.json", _KNOWN)
+    return read_either(path)[0]
+
+
+def read_either(path: Path) -> tuple[dict[str, Any], str]:
+    """As `read_info`; beside it what has to be said where the copy had to do, else ""."""
+    try:
+        return _read(path / NAME), ""
+    except ValueError as error:
+        try:
+            info = _read(path / COPY)
+        except ValueError:
+            raise error from None
+        return info, f"{error}; its copy {COPY} was used, which may lack the last note"
+
+
+def write_info(path: Path, info: dict[str, Any], damaged: bool) -> None:
+    """Write run.json, and then a copy of it for the day when it is damaged.
+
+    Args:
+        path: of the run.
+        info: what it shall say.
+        damaged: whether the one that lies there is damaged: then it is put aside.
+    """
+    if damaged:  # copied, not renamed: without a run.json the folder would be no run for a moment
+        aside = path / f"{NAME}.damaged"
+        write_atomic(aside, lambda temporary: shutil.copyfile(path / NAME, temporary))
+    for name in (NAME, COPY):
+        write_sealed(path / name, info)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    info = read_sealed(path, _KNOWN)
     if info.get("format") not in READABLE:
-        raise ValueError(f"{path} is a run of another version of noisewise")
+        raise ValueError(f"{path.parent} is a run of another version of noisewise")
     missing = [name for name in ("data", "train", "stages", "seed") if name not in info]
     if missing:
-        raise ValueError(f"{path / 'run.json'} is damaged: it says nothing of {missing[0]}")
+        raise ValueError(f"{path} is damaged: it says nothing of {missing[0]}")
     return {**info, "format": FORMAT}
 
 

@@ -86,7 +86,8 @@ class Pace:
         heldout_every: between held-out losses.
         distance_every: between distances.
         evaluation_share: the most that judgements may cost of a time budget.
-        tries: how often the loop goes back before it gives up.
+        tries: how often the loop goes back before it gives up; a tenth of the budget without
+            trouble begins the count anew.
     """
 
     warmup: float

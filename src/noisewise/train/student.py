@@ -180,6 +180,8 @@ class StudentStage:
         for index, share in enumerate(self._recipe.ema_shares):
             self._ema.copy_to(self._shadow, index)
             pictures = self._pictures(self._shadow, num_images)
+            if not pictures.isfinite().all():
+                return Judgement(trouble="a generated pixel is no number")
             distance = self._reference.distance(pictures)
             found.append(distance)
             if distance.value < self._best["distance"]:

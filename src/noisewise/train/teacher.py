@@ -178,20 +178,25 @@ class TeacherStage:
     def judge(self, full: bool, seconds: float | None) -> Judgement:
         """Held-out loss of every average; the distance of the best one; the best ever is kept."""
         self._losses = losses = self._heldout_losses()
-        best = min(range(len(losses)), key=losses.__getitem__)
+        best = min(range(len(losses)), key=lambda at: (math.isnan(losses[at]), losses[at]))
+        loss, kept = losses[best], self._kept_as
+        trouble = self._guard.climbed(loss, kept["loss"])
         self._ema.copy_to(self._shadow, best)
         # Where nothing is held out, the loss cannot tell learning from learning by heart.
-        if losses[best] < self._kept_as["loss"] or not len(self._held_out):
+        if not trouble and (loss < kept["loss"] or not len(self._held_out)):
             share = self._recipe.ema_shares[best]
-            self._kept_as = {"loss": losses[best], "share": share, "images": self._seen}
+            self._kept_as = {"loss": loss, "share": share, "images": self._seen}
             copy_all(self._kept, list(self._shadow.parameters()))
-        distance = self._distance(seconds) if full and self._reference is not None else None
-        return Judgement(heldout_loss=losses[best], distance=distance)
+        measures = full and self._reference is not None and math.isfinite(loss)
+        distance = self._distance(seconds) if measures else None
+        return Judgement(loss if math.isfinite(loss) else None, distance, trouble=trouble)
 
     def finish(self, seconds: float | None) -> Judgement:
         """Keep the average with the lowest held-out loss ever, measure it, choose its sampler."""
-        self.judge(False, seconds)
+        judgement = self.judge(False, seconds)
         shares, losses, kept = self._recipe.ema_shares, self._losses, self._kept_as
+        if kept["share"] is None:
+            return judgement
         self.stats |= {
             "ema_share": kept["share"],
             "heldout_loss": kept["loss"],
