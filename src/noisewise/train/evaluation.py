@@ -112,7 +112,7 @@ def evaluate(
         wasserstein=tuple(
             sliced_wasserstein(generated, real, generator=torch.Generator().manual_seed(0))
         ),
-        copies=_copies(generated, training, held_out),
+        copies=_copies(run, generated, training, held_out),
         seconds_per_image=seconds / len(generated),
         network_calls=_calls(model, config),
         device=str(model.device),
@@ -177,14 +177,23 @@ def _calls(model: Generator | Teacher, config: EvaluateConfig) -> int:
     return model.sampler.calls if isinstance(model, Teacher) else 1
 
 
+def mirrored(run: Run, pictures: Pictures) -> bool:
+    """Whether a mirrored picture counts as a copy: the set has them, or training made them."""
+    made = run.info.get("derived", {}).get("flips", {}).get("value", False)
+    return bool(made or pictures.suggest_flip()[0])
+
+
 def _copies(
-    generated: Tensor, training: tuple[Pictures, np.ndarray] | None, held_out: np.ndarray
+    run: Run,
+    generated: Tensor,
+    training: tuple[Pictures, np.ndarray] | None,
+    held_out: np.ndarray,
 ) -> dict[str, float] | None:
     if training is None:
         return None
     pictures, trained = training
     other = pictures.tensor(held_out[:_MOST]) if len(held_out) else None
-    flips = bool(pictures.suggest_flip()[0])
+    flips = mirrored(run, pictures)
     found = copy_test(generated, pictures.tensor(trained), other, flips=flips)
     values = {
         "fraction": found.fraction,
