@@ -36,7 +36,7 @@ class Evaluation:
         distance: unbiased kernel distance in fixed random features; 0 is the same law. No FID.
         distance_low: lower end of its interval.
         distance_high: upper end of its interval.
-        floor: distance of real pictures to real pictures, same measure.
+        floor: what as many real pictures score at most, 95 times in 100, by the same measure.
         wasserstein: sliced Wasserstein distance of each Laplacian level, coarse to fine.
         copies: share of generated pictures that copy a training picture, with interval and
             threshold; None when the training pictures are gone.
