@@ -26,6 +26,7 @@ import ours
 import picture_sets
 import summaries
 from noisewise.quality import copy_test, nearest, sliced_wasserstein
+from noisewise.train.evaluation import mirrored
 from noisewise.train.sheet import sheet
 
 NAME = "colour_sets"
@@ -47,8 +48,8 @@ def sides_of(folder: Path) -> Sides:
     run = noisewise.Run.open(folder)
     pictures = run.pictures()
     training, held_out = pictures.split(run.info["seed"])
-    mirrored = pictures.suggest_flip()[0]
-    return Sides(pictures.tensor(training), pictures.tensor(held_out), bool(mirrored))
+    flips = mirrored(run, pictures)
+    return Sides(pictures.tensor(training), pictures.tensor(held_out), flips)
 
 
 def sampler_of(folder: Path, who: str) -> tuple[Callable[[int, int], Tensor], int]:

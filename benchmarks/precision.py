@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
     rounds = 3 if arguments.quick else arguments.rounds
-    net = build(derive(28, 1, seconds=300.0).net)
+    net = build(derive(28, 1, images=200_000).net)
     parts = [
         harness.describe(harness.environment(threads)),
         _table("one step (forward, backward), batch 64, 28 x 28", _steps(net), rounds),

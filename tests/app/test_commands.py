@@ -81,13 +81,38 @@ def test_sample_a_sheet_a_folder_and_a_teacher(
         assert image.size == (2 * (3 * 16 + 2),) * 2
         first = np.asarray(image.convert("RGB"))[:32:2, :32:2]
     told(capsys, "sample", run, "-n", "3", "--out", str(single))
-    assert sorted(p.name for p in single.iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    drawn = sorted(p.name for p in single.glob("*.png"))
+    assert drawn == ["00000.png", "00001.png", "00002.png"]
+    assert json.loads((single / "samples.json").read_text())["num_images"] == 3
     with Image.open(single / "00000.png") as image:
         assert np.array_equal(np.asarray(image), first)  # the same seed, however many are drawn
     values = told(
         capsys, "sample", run, "-n", "2", "--teacher", "--steps", "4", "--out", str(single)
     )
     assert (values["model"], values["network_calls"]) == ("teacher", 7)
+    drawn = sorted(p.name for p in single.glob("*.png"))
+    assert drawn == ["00000.png", "00001.png"]  # none is left of the earlier three
+
+
+def test_sample_does_not_take_somebodys_pictures_for_its_own(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "00000.png"  # as sets of faces are named
+    Image.new("L", (4, 4)).save(theirs)
+    before = theirs.read_bytes()
+    assert cli.main(["sample", str(distilled_run), "--out", str(tmp_path)]) == 2
+    assert "holds something else (00000.png)" in capsys.readouterr().err
+    assert theirs.read_bytes() == before
+
+
+def test_a_report_is_written_over_no_other_kind_of_file(
+    teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes.md"
+    notes.write_text("dear")
+    assert cli.main(["report", str(teacher_run), "--out", str(notes)]) == 2
+    assert "ending in .html" in capsys.readouterr().err
+    assert notes.read_text() == "dear"
 
 
 def test_sample_does_not_write_over_other_things(

@@ -132,21 +132,21 @@ def test_refusals(bad, says: str) -> None:  # noqa: ANN001 - a zero-argument cal
 
 
 @pytest.mark.parametrize("size", [8, 12, 16, 28, 32, 48, 64, 96, 128, 256])
-@pytest.mark.parametrize("seconds", [30.0, 300.0, 3600.0])
-def test_derived_nets_take_every_size(size: int, seconds: float) -> None:
-    derived = derive(size, 3, seconds)
+@pytest.mark.parametrize("images", [1e4, None, 5e6])
+def test_derived_nets_take_every_size(size: int, images: float | None) -> None:
+    derived = derive(size, 3, images)
     net = build(derived.net)
     out = net(torch.zeros(1, 3, size, size), torch.zeros(1))
     assert out.shape == (1, 3, size, size)
     assert derived.reason
 
 
-def test_longer_budgets_get_no_smaller_nets() -> None:
+def test_more_pictures_get_wider_nets() -> None:
     sizes = [
-        sum(p.numel() for p in build(derive(32, 3, seconds).net).parameters())
-        for seconds in (10.0, 120.0, 3000.0, 36000.0)
+        sum(p.numel() for p in build(derive(32, 3, images).net).parameters())
+        for images in (1e4, 2e5, 3e6, 3e7)
     ]
-    assert sizes == sorted(sizes)
+    assert sizes == sorted(set(sizes))
 
 
 def test_timing_leaves_the_net_alone_and_reports_every_way() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -117,3 +118,20 @@ def test_unknown_words_are_refused_as_a_file_may_hold_them() -> None:
         DistillConfig(recipe=StudentRecipe(weight="l2"))  # pyrefly: ignore[bad-argument-type]
     with pytest.raises(ValueError, match="precision 'fp16'"):
         DistillConfig(precision="fp16")  # pyrefly: ignore[bad-argument-type]
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (lambda: TeacherRecipe(heldout_every=0.0), "heldout_every is 0; it must be above 0"),
+        (lambda: TeacherRecipe(ema_shares=()), "ema_shares is"),
+        (lambda: TeacherRecipe(clip=math.nan), "clip is nan"),
+        (lambda: TeacherRecipe(warmup=2.0), "warmup is 2; it is a share"),
+        (lambda: TeacherRecipe(sigma_min=50.0), "sigma_min is 50; it must be below 40"),
+        (lambda: StudentRecipe(t_min=0.9), "t_min is 0.9; it must be below 0.7"),
+        (lambda: StudentRecipe(two_call_sigmas=()), "two_call_sigmas"),
+    ],
+)
+def test_recipes_that_cannot_be_followed_are_refused(bad, says: str) -> None:  # noqa: ANN001
+    with pytest.raises(ValueError, match=says):
+        bad()

@@ -268,7 +268,7 @@ def _evaluate(options: EvaluateOptions) -> int:
             "distance",
             f"{found.distance:.4f} (95%: {found.distance_low:.4f} to {found.distance_high:.4f})",
         ),
-        ("floor", f"{found.floor:.4f}, real pictures to real pictures"),
+        ("floor", f"{found.floor:.4f}, real pictures score less, 95 times in 100"),
         ("wasserstein", " ".join(f"{v:.4f}" for v in found.wasserstein) + ", coarse to fine"),
         ("copies", copies),
         ("speed", f"{1000 * found.seconds_per_image:.3g} ms a picture on {found.device}"),

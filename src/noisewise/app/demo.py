@@ -7,6 +7,7 @@ it is finished when it is called again.
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import tyro
 from tyro.conf import arg
 
 from noisewise.app.cli import guarded, parsed
+from noisewise.app.invocation import program, python
 from noisewise.app.progress import Progress, duration
 from noisewise.app.stopping import Stop
 from noisewise.demo import demo_path
@@ -195,13 +197,14 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
     lines += [
         "",
         "Now your own pictures:",
-        "  noisewise train FOLDER --out runs/mine --budget 30m",
+        f"  {program()} train FOLDER --out runs/mine --budget 30m",
     ]
     return "\n".join(lines)
 
 
 def _stopped(options: DemoOptions, stop: Stop) -> int:
-    again = f"python -m noisewise.app.demo --out {options.out} --budget {options.budget}"
+    out = shlex.quote(options.out)
+    again = f"{python()} -m noisewise.app.demo --out {out} --budget {options.budget}"
     _say(f"Saved. To go on: {again}")
     return stop.exit_code or 1
 

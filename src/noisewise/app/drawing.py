@@ -12,6 +12,7 @@ from PIL import Image
 
 from noisewise.app import plots
 from noisewise.app.options import SampleOptions
+from noisewise.train.checkpoint import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from noisewise.train.generator import Generator, Teacher
 
 _OUR_FILE = re.compile(r"\d{5,}\.png")
+_MARKER = "samples.json"  # in a folder of ours: what was drawn; without it the pictures are theirs
 
 
 def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
@@ -40,7 +42,6 @@ def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
     start = time.perf_counter()
     pictures = as_pixels(model.sample(options.num_images, options.seed, options.label, calls))
     seconds = time.perf_counter() - start
-    _write(pictures, out, options.scale)
     network_calls = calls or (model.sampler.calls if isinstance(model, Teacher) else 1)
     values = {
         "out": str(out),
@@ -52,6 +53,7 @@ def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
         "seconds": round(seconds, 4),
         "device": str(model.device),
     }
+    _write(pictures, out, options.scale, values)
     word = "call" if network_calls == 1 else "calls"
     text = (
         f"{out}\n{len(pictures):,} pictures of the {model.config.kind}, {network_calls} network "
@@ -95,19 +97,28 @@ def _place(options: SampleOptions) -> Path:
         raise ValueError(f"--out {out}: pictures are written as PNG; use .png, or name a folder")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a new folder, or a file ending in .png")
-    found = out.iterdir() if out.exists() else ()
-    others = sorted(p.name for p in found if not _OUR_FILE.fullmatch(p.name))
+    found = list(out.iterdir()) if out.exists() else []
+    ours = (out / _MARKER).exists()
+    others = sorted(p.name for p in found if not (ours and _is_ours(p)))
     if others:
         raise ValueError(f"--out {out} holds something else ({others[0]}); name a new folder")
     return out
 
 
-def _write(pictures: np.ndarray, out: Path, scale: int) -> None:
+def _is_ours(path: Path) -> bool:
+    return path.name == _MARKER or _OUR_FILE.fullmatch(path.name) is not None
+
+
+def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) -> None:
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
         plots.grid(pictures, scale=scale).save(out)
         return
     out.mkdir(parents=True, exist_ok=True)
+    for earlier in out.iterdir():  # of an earlier, perhaps larger number
+        if _OUR_FILE.fullmatch(earlier.name):
+            earlier.unlink()
+    write_json(out / _MARKER, values)
     for i, picture in enumerate(pictures):
         pixels = picture[..., 0] if picture.shape[-1] == 1 else picture
         image = Image.fromarray(pixels)

@@ -14,7 +14,7 @@ from noisewise.quality.copies import copy_test, nearest
 from noisewise.train.api import load
 from noisewise.train.config import EvaluateConfig
 from noisewise.train.data import Pictures
-from noisewise.train.evaluation import Evaluation, evaluate
+from noisewise.train.evaluation import Evaluation, evaluate, mirrored
 from noisewise.train.generator import Generator, Teacher
 from noisewise.train.inspection import noise_curve
 from noisewise.train.run import Run
@@ -72,7 +72,7 @@ def judge(run: Run, num_images: int, tell: Callable[[str], None]) -> Judged:
         real = np.asarray(pictures.images[held_out[:_SHOWN]])
         if plans:
             tell("report: nearest training pictures")
-            copies = _copies(plans[0], pictures, trained, held_out)
+            copies = _copies(run, plans[0], pictures, trained, held_out)
     return Judged(
         ways=tuple(ways),
         floor=None if first is None else first.floor,
@@ -140,12 +140,14 @@ def _way(plan: _Plan, evaluation: Evaluation | None) -> Way:
     )
 
 
-def _copies(plan: _Plan, pictures: Pictures, trained: np.ndarray, held_out: np.ndarray) -> Copies:
+def _copies(
+    run: Run, plan: _Plan, pictures: Pictures, trained: np.ndarray, held_out: np.ndarray
+) -> Copies:
     """The copy test of a run's quickest way, with the most suspicious pictures in front."""
     generated = plan.model.sample(_COPY_TESTED, _SEED, calls=plan.calls)
     training = pictures.tensor(trained)
     unseen = pictures.tensor(held_out[:_COPY_TESTED])
-    flips = bool(pictures.suggest_flip()[0])
+    flips = mirrored(run, pictures)
     found = copy_test(generated, training, unseen, flips=flips)
     first = found.closest(_PAIRS)
     neighbours = np.asarray(pictures.images[trained[found.index[first].numpy()]])

@@ -55,6 +55,8 @@ def report(
     path = run.path / "report.html" if out is None else Path(out)
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; name a file, for example {path}/report.html")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {path}: the report is a web page; name a file ending in .html")
     write(gather(run, num_images, tell), path)
     return path
 
@@ -155,6 +157,8 @@ def _events(run: Run, records: list[Record], judged: Judged) -> tuple[Event, ...
         if r.event
     ]
     found = [event for event in logged if event.bad]
+    if stale := run.stale_generator():
+        found.append(Event("generator", 0.0, stale, True))
     if run.said:
         found.append(Event("run", 0.0, run.said, True))
     for stage in _STAGES:

@@ -16,9 +16,11 @@ Architecture = Literal["unet", "uvit", "vit"]
 
 _NETS: dict[str, type[nn.Module]] = {"unet": UNet, "uvit": UViT, "vit": ViT}
 _LADDER = ((24, 48, 96), (32, 64, 128), (48, 96, 192), (64, 128, 256))
-# Seconds of two CPU cores from which each rung is taken. The first two were ahead in single
-# prototype runs of 45 and 270 s; the others are a guess, not measured yet.
-_RUNG_SECONDS = (0.0, 100.0, 1500.0, 7200.0)
+# Pictures that the net of the second rung could see in the budget, at the speed measured here (one
+# forward and backward pass), from which each rung is taken. The first two were ahead in single
+# prototype runs of 45 and 270 s of two cores; the others are a guess, not measured yet.
+_RUNG_IMAGES = (0.0, 100e3, 1.7e6, 8e6)
+_USUAL_RUNG = 1
 _TRANSFORMER = ((128, 6), (256, 8), (384, 12))
 
 
@@ -58,23 +60,22 @@ def build(config: dict[str, Any]) -> nn.Module:
 def derive(
     size: int,
     channels: int,
-    seconds: float | None,
-    device: str = "cpu",
+    images: float | None = None,
     architecture: Literal["auto", "unet", "uvit", "vit"] = "auto",
     widths: tuple[int, ...] = (),
     num_classes: int = 0,
     dropout: float = 0.0,
 ) -> Derived:
-    """Choose a net for pictures of `size` pixels and `seconds` of training.
+    """Choose a net for pictures of `size` pixels and a budget of so many `images`.
 
-    Up to 64 pixels a U-Net on 2 x 2 blocks, wider for longer budgets; above, a U-ViT that
-    brings every size to about 16 x 16 tokens; the transformer when asked for.
+    Up to 64 pixels a U-Net on 2 x 2 blocks, wider where more pictures can be seen; above, a U-ViT
+    that brings every size to about 16 x 16 tokens; the transformer when asked for.
 
     Args:
         size: side in pixels.
         channels: 1 or 3.
-        seconds: budget of training; None: unknown, as for minutes.
-        device: "cpu" or the type of an accelerator.
+        images: pictures that the usual net (the one for None) can see in the budget on this
+            machine; None: not known.
         architecture: "auto", or a choice.
         widths: channels a resolution, finest first, to set them by hand.
         num_classes: labels; 0: none.
@@ -86,9 +87,9 @@ def derive(
     Source: prototype runs, single seeds; Hoogeboom et al. 2023 for the U-ViT.
 
     Example:
-        >>> derive(28, 1, seconds=300.0).net["widths"]
+        >>> derive(28, 1, images=200_000).net["widths"]
         [32, 64, 128]
-        >>> derive(256, 3, seconds=3600.0).net["name"]
+        >>> derive(256, 3).net["name"]
         'uvit'
     """
     common = {
@@ -97,12 +98,12 @@ def derive(
         "dropout": dropout,
         "num_classes": num_classes,
     }
-    rung = _rung(seconds, device)
+    rung = _rung(images)
     name = architecture
     if name == "auto":
         name = "unet" if size <= 64 else "uvit"
     if name == "unet":
-        return _unet(size, common, rung, widths, seconds, device)
+        return _unet(size, common, rung, widths, images)
     if name == "uvit":
         return _uvit(size, common, rung, widths)
     width, depth = _TRANSFORMER[min(rung, len(_TRANSFORMER) - 1)]
@@ -119,18 +120,16 @@ def _unet(
     common: dict[str, Any],
     rung: int,
     widths: tuple[int, ...],
-    seconds: float | None,
-    device: str,
+    images: float | None,
 ) -> Derived:
     patch = 1 if size < 16 else 2 if size <= 64 else 2 ** round(math.log2(size / 32))
     _divides(size, patch)
     reason = "set by hand"
     if not widths:
         widths = _LADDER[rung]
-        span = "minutes" if seconds is None else f"{seconds:.0f} s"
-        reason = f"the width for {span} of two cores"
-        if device != "cpu":
-            reason = "a GPU has time for a wide net"
+        reason = "the usual width"
+        if images is not None:
+            reason = f"the width for some {_rounded(images):,} pictures"
     # A resolution below 3 x 3 pixels has nothing left to convolve.
     side, fits = size // patch, 1
     while fits < len(widths) and math.ceil(side / 2**fits) >= 3:
@@ -153,11 +152,16 @@ def _uvit(size: int, common: dict[str, Any], rung: int, widths: tuple[int, ...])
     return Derived({**net, **common}, "edm", f"brings {size} pixels to {side} x {side} tokens")
 
 
-def _rung(seconds: float | None, device: str) -> int:
-    if device != "cpu":
-        return len(_LADDER) - 1
-    given = 300.0 if seconds is None else seconds
-    return sum(given >= least for least in _RUNG_SECONDS) - 1
+def _rung(images: float | None) -> int:
+    if images is None:
+        return _USUAL_RUNG
+    return sum(images >= least for least in _RUNG_IMAGES) - 1
+
+
+def _rounded(images: float) -> int:
+    """Two figures of it: the speed of a machine is not known better."""
+    step = 10 ** max(0, math.floor(math.log10(max(images, 1))) - 1)
+    return round(images / step) * step
 
 
 def _divides(size: int, step: int) -> None:

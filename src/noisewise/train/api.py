@@ -18,6 +18,7 @@ from noisewise.train.data import Pictures, load_pictures
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Generator, Teacher
 from noisewise.train.kept_kinds import keep_kinds, with_kinds
+from noisewise.train.kept_net import with_kept_net
 from noisewise.train.kinds import sorted_into_kinds
 from noisewise.train.lock import locked, remove_if_no_run
 from noisewise.train.loop import Loop, Record, TrainingFailed
@@ -95,7 +96,8 @@ def train(
                 config.background,
             )
             pictures = _with_kinds(pictures, config, folder)
-            run_plan, said = rescaled(plan_teacher(config, pictures, engine), config, folder)
+            planned = with_kept_net(plan_teacher(config, pictures, engine), folder)
+            run_plan, said = rescaled(planned, config, folder)
             if ranks.leads:
                 Run.create(folder, config, run_plan, pictures)
                 keep_kinds(folder, pictures)

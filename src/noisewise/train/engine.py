@@ -30,6 +30,7 @@ class Engine:
         check_every: steps between looks at the loss. Reading a number from a GPU waits for it, so
             there it is more than 1; trouble is then seen a few steps late and rolled back.
         why: how the precision was chosen.
+        channels_last: how the weights of convolutions lie in memory while training.
         ranks: the processes that train together.
 
     Example:
@@ -41,6 +42,7 @@ class Engine:
     dtype: torch.dtype = torch.float32
     check_every: int = 1
     why: str = ""
+    channels_last: bool = True
     ranks: Ranks = field(default_factory=Ranks)
 
     @classmethod
@@ -65,8 +67,9 @@ class Engine:
         return cls(where, dtype, 10 if on_gpu else 1, ranks=ranks)
 
     def prepare(self, module: Module) -> Module:
-        """Move a module to the device, convolutions' weights channels last (faster on CPU, GPU)."""
-        return channels_last(module.to(self.device))
+        """Move a module to the device, its convolutions' weights in the layout chosen."""
+        module = module.to(self.device)
+        return channels_last(module) if self.channels_last else contiguous(module)
 
     def tensor(self, values: Tensor) -> Tensor:
         """Move a tensor to the device; images become channels last."""
@@ -82,8 +85,22 @@ class Engine:
             seconds: about how long to measure.
         """
         timed = fastest(net, self.device, len(range(batch)[self.ranks.part(batch)]), seconds)
-        name, why = self.ranks.agree([str(timed.dtype).removeprefix("torch."), timed.reason])
-        return replace(self, dtype=getattr(torch, name), why=why)
+        dtype = str(timed.dtype).removeprefix("torch.")
+        name, why, last = self.ranks.agree([dtype, timed.reason, timed.channels_last])
+        return replace(self, dtype=getattr(torch, name), why=why, channels_last=last)
+
+    def images_per_second(self, net: nn.Module, batch: int, seconds: float = 1.0) -> float:
+        """Pictures a second that all processes push forward and backward through a net here.
+
+        Args:
+            net: as `nets.derive.build` makes it.
+            batch: images a step.
+            seconds: about how long to measure.
+        """
+        part = len(range(batch)[self.ranks.part(batch)])
+        timed = fastest(net, self.device, part, seconds)
+        speed = max(speed for _, speed in timed.images_per_second)
+        return float(self.ranks.agree(speed * batch / part))
 
     def settled(
         self, denoiser: nn.Module, batch: int, precision: Precision, budget: Budget
@@ -136,6 +153,13 @@ class Engine:
 def channels_last(module: Module) -> Module:
     """Lay out the weights of convolutions channels last, in place."""
     return module.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+
+
+def contiguous(module: Module) -> Module:
+    """Lay out the weights of convolutions as torch does by itself, in place."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()
+    return module
 
 
 def _device(name: str) -> torch.device:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from noisewise.diffusion import MeasuredShift
 from noisewise.train.cache import in_blocks
 from noisewise.train.collecting import Progress, Seen, digests
 from noisewise.train.config import Crop, TrainConfig, num_kinds
@@ -96,6 +97,8 @@ class Inspection:
             result[name] = [list(pair) for pair in result[name]]
         result["noise_curve"] = {str(s): value for s, value in self.noise_curve.items()}
         result["notes"] = list(self.notes)
+        result["log_shift"] = self.shift.log_shift
+        result["log_shift_by_formula"] = self.shift.formula_shift
         return result
 
     def text(self) -> str:
@@ -110,6 +113,7 @@ class Inspection:
             f"  copies    {self._copies()}",
             f"  near      {self._near()}",
             f"  noise     share of variance left by averaging s x s: {self._curve()}",
+            f"  shift     {self._shift_in_words()}",
             f"  spread    sigma_data {self.sigma_data:.3f}",
         ]
         if not self.skipped:
@@ -136,6 +140,18 @@ class Inspection:
             without = "without --classes, " if self.classes else ""
             steps.append(f"{without}sort them into {kinds} kinds by likeness ({why})")
         return steps
+
+    @property
+    def shift(self) -> MeasuredShift:
+        """How far these pictures shift the noise schedule, measured, and what the formula says."""
+        scales, survival = tuple(self.noise_curve), tuple(self.noise_curve.values())
+        return MeasuredShift(self.size, 64, scales, survival)
+
+    def _shift_in_words(self) -> str:
+        if self.size <= 64:
+            return "none of the noise schedule: the pictures have 64 pixels or fewer"
+        measured, formula = (-s / 2 for s in (self.shift.log_shift, self.shift.formula_shift))
+        return f"ln sigma {measured:+.2f} as measured; for flat pictures it were {formula:+.2f}"
 
     def _copies(self) -> str:
         if not self.num_duplicates:

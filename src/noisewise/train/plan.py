@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from noisewise.diffusion import (
     EDMWeight,
     KarrasUniform,
@@ -14,8 +16,9 @@ from noisewise.diffusion import (
     ShiftedCosine,
     Weight,
     draw_to_dict,
+    measured_shift,
 )
-from noisewise.nets.derive import derive
+from noisewise.nets.derive import Derived, build, derive
 from noisewise.train.config import num_kinds
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
     from noisewise.train.config import DistillConfig, TrainConfig
     from noisewise.train.data import Pictures
     from noisewise.train.engine import Engine
+
+
+_MEASURED = 256  # pictures that say how far the schedule is shifted
+_USUAL_IMAGES = 100_000  # from here on the usual net is chosen, see nets.derive
 
 
 @dataclass(frozen=True)
@@ -93,17 +100,8 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     sigma_data = float(pictures.sigma_data())
     if not sigma_data > 0:
         raise ValueError(f"all pixels in {pictures.source} are equal; there is nothing to learn")
-    derived = derive(
-        size,
-        channels,
-        config.amount.seconds,
-        engine.device.type,
-        config.net,
-        config.widths,
-        len(classes),
-        recipe.dropout,
-    )
-    noise, why_noise = _noise(recipe, sigma_data, size)
+    derived = _net(config, size, channels, len(classes), engine)
+    noise, why_noise = _noise(recipe, sigma_data, pictures)
     flips, why_flips = _flips(config, pictures)
     lr, adam_lr, why_lr = _learning_rates(config)
     return TeacherPlan(
@@ -185,12 +183,41 @@ def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], 
     return tuple(pictures.classes), "class subfolders or labels of the data"
 
 
-def _noise(recipe: TeacherRecipe, sigma_data: float, size: int) -> tuple[LogNormal, str]:
-    shift = max(0.0, math.log(size / 64))
-    mean = recipe.noise_mean + math.log(sigma_data) + shift
+def _net(
+    config: TrainConfig, size: int, channels: int, num_classes: int, engine: Engine
+) -> Derived:
+    """A net as wide as this machine can train within the budget: the usual one is timed here.
+
+    A budget in images is not timed, so that it gives the same net everywhere: the usual one, or a
+    wider one where there are very many.
+    """
+    given = (size, channels)
+    rest = (config.net, config.widths, num_classes, config.recipe.dropout)
+    usual, seconds = derive(*given, None, *rest), config.amount.seconds
+    if config.widths:
+        return usual
+    if seconds is None:
+        assert config.amount.images is not None
+        return derive(*given, max(_USUAL_IMAGES, config.amount.images), *rest)
+    batch = config.batch or config.recipe.batch
+    speed = engine.images_per_second(build(usual.net), batch)
+    found = derive(*given, speed * seconds, *rest)
+    why = f"{found.reason}: {speed:.0f} a second measured here, {seconds:.0f} s"
+    return replace(found, reason=why)
+
+
+def _noise(recipe: TeacherRecipe, sigma_data: float, pictures: Pictures) -> tuple[LogNormal, str]:
     why = f"ln sigma around ln sigma_data {recipe.noise_mean:+g}"
-    if shift:
-        why += f", and ln({size} / 64) more: large pictures hide noise (Hoogeboom et al. 2023)"
+    shift = 0.0
+    if pictures.size > 64:  # large pictures hide noise (Hoogeboom et al. 2023): measured how much
+        chosen = np.random.default_rng(0).permutation(len(pictures))[:_MEASURED]
+        found = measured_shift(pictures.tensor(chosen))
+        shift = -found.log_shift / 2  # of ln sigma; the other is of ln SNR
+        why += (
+            f", and {shift:.2f} more: averaged to 64 pixels, these pictures gain a factor of "
+            f"{math.exp(2 * shift):.2f} over noise (flat ones {math.exp(-found.formula_shift):.2f})"
+        )
+    mean = recipe.noise_mean + math.log(sigma_data) + shift
     return LogNormal(mean, recipe.noise_std), why
 
 

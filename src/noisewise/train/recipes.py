@@ -8,6 +8,7 @@ heavy: the command line reads it for its flags.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,6 +72,15 @@ class TeacherRecipe:
     """Where the sampler starts."""
     num_steps: int = 5
     """Heun steps: 2 num_steps - 1 network calls."""
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be trained with."""
+        _positive(self, "lr", "adam_lr", "adamw_lr", "batch", "clip", "noise_std", "sigma_min")
+        _positive(self, "heldout_every", "distance_every", "heldout_images", "reference_images")
+        _positive(self, "num_steps")
+        _shares(self, "warmup", "decay_from", "dropout", "evaluation_share", "momentum")
+        _averages(self.ema_shares)
+        _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,41 @@ class StudentRecipe:
     """Guard: largest rise of |teacher - fake|^2 over its running mean."""
     distance_jump: float = 2.0
     """Guard: largest rise of the distance over the best one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be distilled with."""
+        _positive(self, "lr", "fake_lr", "batch", "clip", "fake_steps", "sigma_init_scale")
+        _positive(self, "sigma_min", "distance_every", "distance_images")
+        _shares(self, "warmup", "decay_from", "t_min", "t_max", "evaluation_share")
+        _averages(self.ema_shares)
+        _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
+        _within("t_min", self.t_min, 0.0, self.t_max)
+        if not self.two_call_sigmas or min(self.two_call_sigmas) <= 0:
+            raise ValueError("recipe: two_call_sigmas needs a noise level, all of them above 0")
+
+
+def _positive(recipe: TeacherRecipe | StudentRecipe, *names: str) -> None:
+    for name in names:
+        value = getattr(recipe, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"recipe: {name} is {value:g}; it must be above 0")
+
+
+def _shares(recipe: TeacherRecipe | StudentRecipe, *names: str) -> None:
+    for name in names:
+        value = getattr(recipe, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"recipe: {name} is {value:g}; it is a share, from 0 to 1")
+
+
+def _averages(shares: tuple[float, ...]) -> None:
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise ValueError(f"recipe: ema_shares is {list(shares)}; it needs shares above 0, below 1")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value < high:
+        raise ValueError(f"recipe: {name} is {value:g}; it must be below {high:g}")
 
 
 def lr_factor(progress: float, warmup: float, decay_from: float) -> float:

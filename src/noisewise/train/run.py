@@ -259,6 +259,19 @@ class Run:
         """Digest of the teacher's weights: which teacher a generator was distilled from."""
         return file_digest(self.path / "teacher" / "model.safetensors")
 
+    def stale_generator(self) -> str:
+        """What to say where the generator was distilled from an earlier teacher; else ""."""
+        of = self.info["stages"].get("generator", {}).get("teacher")
+        there = all(
+            (self.path / s / "model.safetensors").exists() for s in ("teacher", "generator")
+        )
+        if not there or of is None or of == self.teacher_digest():
+            return ""
+        return (
+            "the generator was distilled from an earlier teacher of this run; "
+            f"distil it anew: noisewise distill {self.path}"
+        )
+
     def checkpoints(self, stage: StageName) -> Checkpoints:
         """The checkpoints of a stage."""
         return Checkpoints(self.path / "checkpoints", stage)

@@ -1,0 +1,32 @@
+"""How this very installation is called from a shell: commands that are printed must work there."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+
+def program() -> str:
+    """`noisewise` where the shell finds it, else the path of the one beside this Python.
+
+    Example:
+        >>> program().endswith("noisewise")
+        True
+    """
+    if shutil.which("noisewise"):
+        return "noisewise"
+    beside = Path(sys.executable).with_name("noisewise")
+    return _typed(beside) if beside.exists() else f"{python()} -m noisewise"
+
+
+def python() -> str:
+    """This Python, as it can be typed here."""
+    return _typed(Path(sys.executable))
+
+
+def _typed(path: Path) -> str:
+    """A path as short as it can be written from here, safe for a shell."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
