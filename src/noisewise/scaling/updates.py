@@ -169,7 +169,8 @@ class Updater:
 
     Raises:
         ValueError: for an epsilon that the optimiser cannot have, one that needs a closure, holds
-            other parameters, has learning rate 0, or (Adam and kin) has taken no step yet.
+            other parameters, has learning rate 0, or has taken no step yet though its updates
+            depend on what it has seen (Adam, Adagrad, Adadelta, Adafactor and kin).
 
     Example:
         >>> from torch import nn
@@ -220,6 +221,30 @@ class Updater:
         self._reset_groups()
         for group in self._twin.param_groups if epsilon is not None else ():
             group["eps"] = epsilon
+        if self.facts.family == "other" and self._is_fresh() and self._remembers():
+            raise ValueError(self._no_state())
+
+    def _no_state(self) -> str:
+        return (
+            f"The optimiser {self.facts.name} has no state yet: let it take some steps (for a "
+            "running average, about 1 / (1 - beta2)) before it is measured."
+        )
+
+    def _is_fresh(self) -> bool:
+        """Whether a measured parameter has no state, or one that has counted no step."""
+        states = [self._state.get(p) for p in self._parameters]
+        return any(not state or float(state.get("step", 1)) == 0 for state in states)
+
+    def _remembers(self) -> bool:
+        """Whether another gradient before changes the update that one makes."""
+        probe = torch.cat([torch.ones_like(p).flatten() for p in self._parameters])
+        first = self.update(probe)
+        kept = self._state
+        self.update(4 * probe)
+        self._state = {p: copy.deepcopy(state) for p, state in self._twin.state.items()}
+        second = self.update(probe)
+        self._state = kept
+        return not torch.allclose(first, second, rtol=1e-3, atol=0.0)
 
     def _check_state(self, optimizer: torch.optim.Optimizer, flat: Flat) -> None:
         if self.facts.family != "adam":
@@ -228,10 +253,7 @@ class Updater:
         for p in bare:  # looking into a defaultdict must not leave an empty entry
             optimizer.state.pop(p, None)
         if bare:
-            raise ValueError(
-                f"The optimiser {self.facts.name} has no state yet: let it take some steps "
-                "(about 1 / (1 - beta2)) before it is measured."
-            )
+            raise ValueError(self._no_state())
 
     def _silence_other(self, twins: list[Tensor]) -> None:
         """Parameters outside the measurement take no step."""
