@@ -5,10 +5,10 @@ root for Adam, with beta2 and epsilon); Marek et al. 2025, "Small batch size tra
 models" (beta2's half-life in examples); Li et al. 2024 (the surge).
 
 The best learning rate depends on what is held fixed, so it is asked for. "examples": as many
-examples in all, each step doing its best: the measured law. "trajectory": the same path through
-the weights, example for example: linear for SGD, square root for Adam. "steps": as many steps, so
-that a larger batch sees more data; there the noise that is left at the end decides, and on exact
-quadratics the exponent is about half of the law's.
+examples in all, each step doing its best: the measured law, for SGD up to the noise scale (`choice`
+says why). "trajectory": the same path through the weights, example for example: linear for SGD,
+square root for Adam. "steps": as many steps, so that a larger batch sees more data; there the noise
+that is left at the end decides, and on exact quadratics the exponent is about half of the law's.
 
 The main answer is a ratio times the learning rate that the user has tuned. The one-step optimum is
 reported beside it as an order of magnitude: over many steps between a half and three times of it

@@ -7,8 +7,8 @@ to the rule that would hold if there were no upper bound of the noise at all.
 Which law is used where follows from benchmarks/lr_laws.py. Over many steps (16,384 examples, an
 MLP) SGD's own law was 1.94 times off and the square root 1.98, a draw: below the noise scale the
 law was nearer, beyond it both asked for too much. So it is followed up to the noise scale and no
-further there. Adam's measured law won everywhere; without curvature (1 + B_simple / B)^(-1/2) did
-better than the plain square root, which it is far below the noise scale.
+further there. Adam's measured law beat the square root everywhere, for one step and for many; where
+no curvature is known (1 + B_simple / B)^(-1/2) did too, and far below the noise scale it is one.
 """
 
 from __future__ import annotations
