@@ -154,7 +154,7 @@ def test_a_sweep_finds_an_optimum_that_its_first_grid_did_not_hold() -> None:
         best = int(losses.mean(0).argmin())
         assert 2 <= best < len(rates) - 2
         foot, _, _ = lr_sweeps.optimum(np.log(rates), losses)
-        assert foot == pytest.approx(0.7, rel=0.03)
+        assert foot == pytest.approx(0.7, rel=0.08)
     rates, losses = lr_sweeps.sweep(lambda lr: [-lr], 1.0, 1.0, range(-1, 2), most=9)
     assert np.isnan(lr_sweeps.optimum(np.log(rates), losses)[0])  # none: said, not guessed
     diverged, losses = lr_sweeps.sweep(
@@ -202,7 +202,7 @@ def test_no_best_rate_is_named_from_one_seed_and_noise_widens_it() -> None:
         feet, shown = batch_rate.best_factor(losses_at_factors(5, noise))
         widths.append(np.ptp(np.log(np.quantile(feet, [0.025, 0.975]))))
         assert "[" in shown
-    assert widths[0] < 0.02 < 0.2 < widths[1]
+    assert widths[0] < 0.02 < 0.15 < widths[1]
     falling = {f: {0: -f, 1: -f, 2: -f} for f in (0.5, 1.0, 2.0)}
     assert batch_rate.best_factor(falling)[1] == "unknown: at the end of the rates"
     assert batch_rate.next_factor(falling) == 4.0

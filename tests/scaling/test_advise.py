@@ -276,7 +276,7 @@ def test_the_figure_holds_every_law_the_direct_points_and_the_users_own() -> Non
     other = advice.others
     b_eps = 300 / (1 + 1000 * 1e-16)
     assert float(other["variance rule"].split()[1].rstrip(";")) == pytest.approx(
-        ((1 + 256 / b_eps) / (1 + 64 / b_eps)) ** 0.5, rel=2e-3
+        ((1 + 256 / b_eps) / (1 + 64 / b_eps)) ** 0.5, rel=5e-3
     )
     large = measured(replace(ADAM, epsilon=1.0), curve=True, sign=sums)
     assert "sign descent" not in advise(large, batch=256).others  # its sums are those of signs

@@ -125,9 +125,15 @@ def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
         accumulates="momentum" in group and betas is None,
         dampening=float(group.get("dampening", 0.0) or 0.0),
         beta2=0.0 if plain_sgd else beta2,
-        epsilon=0.0 if plain_sgd else float(group.get("eps", 0.0) or 0.0),
+        epsilon=0.0 if plain_sgd else _epsilon_of(group),
         weight_decay=float(group.get("weight_decay", 0.0) or 0.0),
     )
+
+
+def _epsilon_of(group: Mapping[str, Any]) -> float:
+    """Adam's epsilon; 0 where there is none, or something else of that name (Adafactor's pair)."""
+    stored = group.get("eps")
+    return float(stored) if isinstance(stored, (int, float, Tensor)) else 0.0
 
 
 def parameter_groups(
@@ -188,7 +194,8 @@ class Updater:
             raise ValueError("LBFGS asks for the loss many times a step: it has no single update.")
         self.facts = optimizer_facts(optimizer)
         if epsilon is not None:
-            if not epsilon >= 0 or "eps" not in optimizer.param_groups[0]:
+            has_one = isinstance(optimizer.param_groups[0].get("eps"), (int, float, Tensor))
+            if not epsilon >= 0 or not has_one:
                 raise ValueError(
                     f"{self.facts.name} cannot have an epsilon of {epsilon}: leave it out, or give "
                     "a number that is not negative to an optimiser of Adam's kind."
@@ -285,7 +292,7 @@ class Updater:
 
     def epsilons(self) -> Tensor:
         """Return each coordinate's epsilon, [p]."""
-        values = [float(g.get("eps", 0.0)) for g in self._groups]
+        values = [_epsilon_of(g) for g in self._groups]
         return torch.cat(
             [p.new_full((p.numel(),), e) for p, e in zip(self._parameters, values, strict=True)]
         )
