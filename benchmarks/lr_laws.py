@@ -2,9 +2,11 @@
 
 One step: from a checkpoint the optimiser's update of batch B is followed for many learning rates on
 held-out data; the foot of a parabola in log lr, with a bootstrap over draws, is the observed
-optimum. Every law is measured at batch 64 only, from `calibrate`. Many steps: a budget of examples
-is trained on at each batch and learning rate, over seeds; laws are compared by their ratios, after
-the best common factor ("factor error": exp of the root mean square of what is left).
+optimum. The grid of rates begins about our own law and is widened until the optimum lies inside;
+where it still does not, the tables count it. Every law is measured at batch 64 only, from
+`calibrate`. Many steps: a budget of examples is trained on at each batch and learning rate, over
+seeds; laws are compared by their ratios, after the best common factor ("factor error": exp of the
+root mean square of what is left).
 
 Peers: gns-pytorch 0.1.5 (noise scale, put into the same law), torch-lr-finder 0.2.2 (its suggestion
 at each batch). Where they are not installed their columns are dashes.
@@ -28,6 +30,7 @@ from torch import nn
 import harness
 import lr_nets
 from lr_nets import BATCH, Data, loss
+from lr_sweeps import at_an_edge, optimum, sweep
 from noisewise.scaling import Measurement, calibrate, watch
 from noisewise.scaling.curvature import Route, quadratic_form
 from noisewise.scaling.flat import Flat, gradient
@@ -75,15 +78,31 @@ def _run(arguments: argparse.Namespace, results: harness.Results) -> None:
             for kind in KINDS:
                 where = {"net": net, "kind": kind, "checkpoint": steps}
                 if "one" in parts:
-                    results.cell(
-                        {"part": "one", **where}, lambda d=data, w=where: _one(d, w, quick)
-                    )
+                    setting = {"part": "one", **where}
+                    _again_if_cut_off(results, setting)
+                    results.cell(setting, lambda d=data, w=where: _one(d, w, quick))
                 for seed in range(1 if quick else arguments.seeds) if "many" in parts else ():
                     budget = 512 if quick else arguments.examples
                     setting = {"part": "many", **where, "seed": seed, "examples": budget}
+                    _again_if_cut_off(results, setting)
                     results.cell(setting, lambda d=data, s=setting: _many(d, s, quick))
         if "cost" in parts:
             results.cell({"part": "cost", "net": net}, lambda d=data, n=net: _cost(d, n, quick))
+
+
+def _again_if_cut_off(results: harness.Results, setting: Mapping[str, object]) -> None:
+    """Forget a sweep of a fixed grid (an earlier release's) whose optimum lay at its edge."""
+    cell = results.find(setting)
+    if cell is None or "widened" in cell.values:
+        return
+    for name, values in cell.values.items():
+        if not name.isdigit():
+            continue
+        observed = values.get("observed") if isinstance(values, Mapping) else None
+        cut = at_an_edge(values) if isinstance(values, list) else bool(observed) and not observed[0]
+        if cut:
+            results.forget(setting)
+            return
 
 
 def _data(arguments: argparse.Namespace, net: str, num_eval: int) -> Data:
@@ -100,31 +119,6 @@ def _at(data: Data, where: Mapping[str, object]) -> tuple[nn.Module, torch.optim
     return lr_nets.checkpoint(net, data, kind.split()[0], KINDS[kind], steps, LR[net, kind])
 
 
-def parabola(log_lr: np.ndarray, values: np.ndarray) -> float:
-    """Foot of a parabola through the lowest point and its two neighbours; nan: at the edge.
-
-    Wider ones are wrong: a quadratic loss is skewed in log lr, by 20 % over 3 octaves.
-    """
-    i = int(np.argmin(values))
-    if i in (0, len(values) - 1):
-        return math.nan
-    curve, slope, _ = np.polyfit(log_lr[i - 1 : i + 2] - log_lr[i], values[i - 1 : i + 2], 2)
-    foot = -slope / (2 * curve) if curve > 0 else math.nan
-    step = log_lr[1] - log_lr[0]
-    return float(math.exp(log_lr[i] + np.clip(foot, -step, step)))
-
-
-def optimum(log_lr: np.ndarray, values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Foot of the mean over draws [d, lr], with a 95 % bootstrap interval over draws."""
-    rng = np.random.default_rng(seed)
-    foot = parabola(log_lr, values.mean(0))
-    chosen = rng.integers(len(values), size=(300, len(values)))
-    feet = [parabola(log_lr, values[rows].mean(0)) for rows in chosen]
-    kept = [value for value in feet if math.isfinite(value)]
-    low, high = np.quantile(kept, [0.025, 0.975]) if len(kept) > 200 else (math.nan, math.nan)
-    return foot, float(low), float(high)
-
-
 # --------------------------------------------------------------------------------- one step
 def _one(data: Data, where: Mapping[str, object], quick: bool) -> harness.Values:
     model, optimizer = _at(data, where)
@@ -134,6 +128,7 @@ def _one(data: Data, where: Mapping[str, object], quick: bool) -> harness.Values
     found = calibrate(model, loss, micro, optimizer, batch=BATCH, probes=2 if quick else 32)
     seconds = time.perf_counter() - start
     values: harness.Values = {
+        "widened": True,
         "calibrate_seconds": seconds,
         "g2": found.g2.to_dict(), "b_simple": found.b_simple.to_dict(),
         "b_noise": found.b_noise.to_dict(), "epsilon_share": found.epsilon_share,
@@ -167,19 +162,25 @@ def _swept(
     v = None if updater.second_moment() is None else g.square() + sigma2 / batch
     law = found.preconditioned()
     assert law is not None
-    centre = law.lr(batch)
-    rates = centre * 2.0 ** np.arange(-2.25, 1.88, 0.375 if not quick else 1.5)
+    centre = law.lr(batch) if math.isfinite(law.lr(batch)) else updater.facts.lr
     most = 48 if isinstance(model, nn.Sequential) else 24
     draws = 2 if quick else int(min(most, max(8, 4096 // batch)))
-    rows = []
-    for _ in range(draws):
-        u = updater.update(gradient(flat, loss, data.draw(batch, generator)), v)
-        row = []
-        for lr in rates:
-            with flat.moved(-float(lr) * u), torch.no_grad():
-                row.append(float(loss(model, data.held_out)))
-        rows.append(row)
-    return list(optimum(np.log(rates), np.asarray(rows)))
+    updates = [
+        updater.update(gradient(flat, loss, data.draw(batch, generator)), v) for _ in range(draws)
+    ]
+
+    def losses_at(lr: float) -> list[float]:
+        losses = []
+        for u in updates:
+            with flat.moved(-lr * u), torch.no_grad():
+                losses.append(float(loss(model, data.held_out)))
+        return losses
+
+    if quick:
+        rates, losses = sweep(losses_at, centre, 1.5, range(-1, 2), most=6, margin=1)
+    else:
+        rates, losses = sweep(losses_at, centre, 0.375, range(-6, 6))
+    return list(optimum(np.log(rates), losses))
 
 
 def _predictions(found: Measurement, batch: int, gns: float | None) -> dict[str, float | None]:
@@ -273,17 +274,19 @@ def _many(data: Data, setting: Mapping[str, object], quick: bool) -> harness.Val
         optimizer, batch=BATCH, probes=4,
     ).preconditioned()  # fmt: skip
     assert law is not None
-    values: harness.Values = {}
+    values: harness.Values = {"widened": True}
     for batch in (32, 128) if quick else (16, 64, 256, 1024):
-        # The grid is centred on half of the one-step optimum, and the same for every seed.
-        centre = (
-            2.0 ** round(math.log2(law.lr(batch) / 2)) if math.isfinite(law.lr(batch)) else 1e-3
-        )
-        rates = centre * 2.0 ** np.arange(-4, 4 if quick else 3.01, 2 if quick else 1)
-        values[str(batch)] = [
-            [float(lr), _trained(model, optimizer, data, batch, float(lr), examples, seed)]
-            for lr in rates
-        ]
+        # The grid begins at half of the one-step optimum, the same for every seed.
+        at = law.lr(batch) / 2
+        centre = 2.0 ** round(math.log2(at)) if math.isfinite(at) and at > 0 else 1e-3
+
+        def losses_at(lr: float, batch: int = batch) -> list[float]:
+            return [_trained(model, optimizer, data, batch, lr, examples, seed)]
+
+        first = range(-2, 2) if quick else range(-4, 4)
+        step, most, margin = (2.0, 5, 1) if quick else (1.0, 24, 2)
+        rates, losses = sweep(losses_at, centre, step, first, most, margin)
+        values[str(batch)] = [[float(r), float(x)] for r, x in zip(rates, losses[0], strict=True)]
     return values
 
 

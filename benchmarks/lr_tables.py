@@ -8,18 +8,24 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import harness
-from lr_laws import BATCHES, KINDS, parabola
+from lr_laws import BATCHES, KINDS
 from lr_nets import BATCH
+from lr_sweeps import WORST, optimum
 from summaries import ratio, summarise, table
 
 LAWS = (
-    "preconditioned", "B_noise", "B_simple", "square root", "linear", "closed form", "gns-pytorch",
-    "finder",
+    "preconditioned", "B_noise", "B_noise, level", "B_simple", "alpha 1/2", "square root", "linear",
+    "constant", "closed form", "gns-pytorch", "finder",
 )  # fmt: skip
+MANY_LAWS = tuple(law for law in LAWS if law not in ("closed form", "finder"))
 
 
 def one_tables(results: harness.Results) -> list[str]:
-    """Predicted over observed at every batch, and the laws' factor errors."""
+    """Predicted over observed at every batch, and the laws' factor errors.
+
+    "B_noise, level" is B_noise's law up to that batch and level beyond, "alpha 1/2" is
+    (1 + B_simple / B)^(-1/2): what the advice uses for SGD, and for Adam without curvature.
+    """
     cells = results.cells({"part": "one"})
     rows = []
     for net in ("mlp", "transformer"):
@@ -28,7 +34,15 @@ def one_tables(results: harness.Results) -> list[str]:
             for cell in here:
                 rows.append((net, kind, cell.setting["checkpoint"], *_ratios(cell)))
     first = table(
-        ["one step: net", "optimiser", "checkpoint", *(f"B={b}" for b in BATCHES), "worst"], rows
+        [
+            "one step: net",
+            "optimiser",
+            "checkpoint",
+            *(f"B={b}" for b in BATCHES),
+            "worst",
+            "outside",
+        ],
+        rows,
     )
     direct = "Absolute: preconditioned law over observed optimum (its 95 % interval in brackets)."
     return [direct, first, _error_table(cells)]
@@ -42,7 +56,7 @@ def _observed(values: Mapping[str, object]) -> list[float]:
 
 def _ratios(cell: harness.Cell) -> list[str | None]:
     shown: list[str | None] = []
-    worst = 1.0
+    worst, outside = 1.0, 0
     for batch in BATCHES:
         values = cell.values.get(str(batch))
         if not isinstance(values, Mapping):
@@ -51,12 +65,13 @@ def _ratios(cell: harness.Cell) -> list[str | None]:
         foot, low, high = _observed(values)
         law = values["preconditioned"]
         if not (math.isfinite(foot) and isinstance(law, float)):
+            outside += not math.isfinite(foot)
             shown.append(None)
             continue
         worst = max(worst, law / foot, foot / law)
         ends = f" [{law / high:.2f}, {law / low:.2f}]" if math.isfinite(low + high) else ""
         shown.append(f"{law / foot:.2f}{ends}")
-    return [*shown, f"{worst:.2f}"]
+    return [*shown, f"{worst:.2f}", str(outside)]
 
 
 def factor_error(predicted: Sequence[float], observed: Sequence[float], aligned: bool) -> float:
@@ -83,15 +98,35 @@ def _error_table(cells: Sequence[harness.Cell]) -> str:
     return table(named, rows)
 
 
+def _kept(cell: harness.Cell, law: str, batch: int) -> float | None:
+    """What a law says at a batch up to a common factor: stored, or made of the noise scales."""
+    scales = {}
+    for name in ("b_noise", "b_simple"):
+        stored = cell.values.get(name)
+        value = stored.get("value") if isinstance(stored, Mapping) else None
+        scales[name] = value if isinstance(value, (int, float)) and value > 0 else None
+    if law == "constant":
+        return 1.0
+    if law == "alpha 1/2":
+        scale = scales["b_simple"]
+        return None if scale is None else (1 + scale / batch) ** -0.5
+    if law == "B_noise, level":
+        scale = scales["b_noise"]
+        return None if scale is None else 1 / (1 + scale / min(batch, scale))
+    values = cell.values.get(str(batch))
+    value = values.get(law) if isinstance(values, Mapping) else None
+    return float(value) if isinstance(value, (int, float)) and value > 0 else None
+
+
 def _cell_error(cell: harness.Cell, law: str) -> float | None:
     predicted, observed = [], []
     for batch in BATCHES:
         values = cell.values.get(str(batch))
         if not isinstance(values, Mapping):
             continue
-        foot, value = _observed(values)[0], values.get(law)
-        if math.isfinite(foot) and isinstance(value, (int, float)) and value > 0:
-            predicted.append(float(value))
+        foot, value = _observed(values)[0], _kept(cell, law, batch)
+        if math.isfinite(foot) and value is not None:
+            predicted.append(value)
             observed.append(foot)
     return factor_error(predicted, observed, True) if len(predicted) >= 3 else None
 
@@ -110,51 +145,66 @@ def many_table(results: harness.Results) -> str:
         ]  # fmt: skip
         observed = _observed_many(here)
         one = results.cells({"part": "one", "net": net, "kind": kind, "checkpoint": int(steps)})
-        batches = [b for b, foot in observed.items() if math.isfinite(foot)]
-        if len(batches) < 3 or not one:
+        feet = {b: foot for b, (foot, _, _) in observed.items() if math.isfinite(foot)}
+        if len(feet) < 3 or not one:
             continue
-        shown = " ".join(f"{b}:{observed[b]:.2g}" for b in batches)
-        row: list[object] = [net, kind, int(steps), len(here), shown]
-        for law in (
-            "preconditioned",
-            "B_noise",
-            "B_simple",
-            "square root",
-            "linear",
-            "gns-pytorch",
-        ):
-            predicted = [_predicted(one[0], law, b) for b in batches]
-            bad = any(p is None or not p > 0 for p in predicted)
-            feet = [observed[b] for b in batches]
-            row.append(
-                None if bad else f"{factor_error([p or 1.0 for p in predicted], feet, True):.2f}"
+        row: list[object] = [net, kind, int(steps), len(here), _shown(observed)]
+        for law in MANY_LAWS:
+            predicted = [_predicted(one[0], law, b) for b in feet]
+            known = [p for p in predicted if p is not None and p > 0]
+            error = (
+                factor_error(known, list(feet.values()), True) if len(known) == len(feet) else None
             )
+            row.append(None if error is None else f"{error:.2f}")
         rows.append(row)
     columns = [
-        "many steps: net", "optimiser", "checkpoint", "seeds", "observed optimum", "preconditioned",
-        "B_noise", "B_simple", "square root", "linear", "gns-pytorch",
-    ]  # fmt: skip
+        "many steps: net",
+        "optimiser",
+        "checkpoint",
+        "seeds",
+        "observed optimum",
+        *MANY_LAWS,
+    ]
     return table(columns, rows)
 
 
-def _observed_many(cells: Sequence[harness.Cell]) -> dict[int, float]:
-    """Optimum of the mean loss over seeds at each batch."""
-    found: dict[int, float] = {}
-    batches = sorted({int(name) for cell in cells for name in cell.values})
+def _shown(observed: Mapping[int, tuple[float, float, float]]) -> str:
+    """The optimum at each batch with its interval over seeds; what is outside the grid is said."""
+    parts = []
+    for batch, (foot, low, high) in observed.items():
+        ends = f" [{low:.2g}, {high:.2g}]" if math.isfinite(low + high) else ""
+        parts.append(f"{batch}: {foot:.2g}{ends}" if math.isfinite(foot) else f"{batch}: outside")
+    return "; ".join(parts)
+
+
+def _observed_many(cells: Sequence[harness.Cell]) -> dict[int, tuple[float, float, float]]:
+    """Optimum of the mean loss over seeds at each batch, with a bootstrap interval over seeds.
+
+    Only rates that every seed was trained at count; three seeds or more give an interval.
+    """
+    found: dict[int, tuple[float, float, float]] = {}
+    batches = sorted({int(name) for cell in cells for name in cell.values if name.isdigit()})
     for batch in batches:
-        sweeps = [np.asarray(c.values[str(batch)], dtype=float) for c in cells]
-        mean = np.nanmean([np.where(np.isfinite(s[:, 1]), s[:, 1], 1e3) for s in sweeps], axis=0)
-        found[batch] = parabola(np.log(sweeps[0][:, 0]), mean)
+        sweeps = [_sweep_of(c, batch) for c in cells if str(batch) in c.values]
+        rates = sorted(set.intersection(*(set(sweep) for sweep in sweeps)))
+        losses = np.asarray([[sweep[rate] for rate in rates] for sweep in sweeps])
+        found[batch] = optimum(np.log(rates), losses) if len(rates) > 2 else (math.nan,) * 3
     return found
+
+
+def _sweep_of(cell: harness.Cell, batch: int) -> dict[float, float]:
+    pairs = np.asarray(cell.values[str(batch)], dtype=float)
+    return {float(r): float(x) if math.isfinite(x) else WORST for r, x in pairs}
 
 
 def _predicted(cell: harness.Cell, law: str, batch: int) -> float | None:
     """A law at any batch, interpolated in logarithms between the batches that were kept."""
+    if law in ("constant", "alpha 1/2", "B_noise, level"):
+        return _kept(cell, law, batch)
     known = []
     for b in BATCHES:
-        values = cell.values.get(str(b))
-        value = values.get(law) if isinstance(values, Mapping) else None
-        if isinstance(value, (int, float)) and value > 0:
+        value = _kept(cell, law, b)
+        if value is not None:
             known.append((math.log(b), math.log(value)))
     if len(known) < 2:
         return None

@@ -14,7 +14,10 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import batch_rate  # noqa: E402
 import harness  # noqa: E402
+import lr_sweeps  # noqa: E402
+import lr_tables  # noqa: E402
 import summaries  # noqa: E402
 
 CONDITIONS = harness.environment(threads=1)
@@ -139,3 +142,100 @@ def test_a_program_without_its_data_says_so_and_exits_with_2() -> None:
     assert done.returncode == 2
     assert "fashion_mnist_zalando.npz" in done.stderr or "no/such/folder" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ----------------------------------------------------------------------------- sweeps of rates
+def test_a_sweep_finds_an_optimum_that_its_first_grid_did_not_hold() -> None:
+    """A quadratic loss at lr* = 0.7 from centres that are up to 4,000 times off."""
+    for centre in (0.7, 0.02, 2e-4, 300.0):
+        rates, losses = lr_sweeps.sweep(
+            lambda lr: [(lr - 0.7) ** 2 + shift for shift in (0.0, 1.0)], centre, 0.5, range(-3, 4)
+        )
+        best = int(losses.mean(0).argmin())
+        assert 2 <= best < len(rates) - 2
+        foot, _, _ = lr_sweeps.optimum(np.log(rates), losses)
+        assert foot == pytest.approx(0.7, rel=0.08)
+    rates, losses = lr_sweeps.sweep(lambda lr: [-lr], 1.0, 1.0, range(-1, 2), most=9)
+    assert np.isnan(lr_sweeps.optimum(np.log(rates), losses)[0])  # none: said, not guessed
+    diverged, losses = lr_sweeps.sweep(
+        lambda lr: [(np.log(lr) + 5) ** 2 if lr < 0.02 else np.inf], 1.0, 1.0, range(-1, 2)
+    )
+    assert lr_sweeps.parabola(np.log(diverged), losses[0]) == pytest.approx(np.exp(-5), rel=1e-6)
+
+
+def noisy_sweeps(seed: int, num: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Parabolas in log lr about 1, each seed's foot moved at random by 0.3."""
+    logs = np.log(2.0) * np.arange(-6, 7)
+    moved = np.random.default_rng(seed).normal(0, 0.3, num)
+    return logs, (logs - moved[:, None]) ** 2
+
+
+def test_the_interval_of_an_optimum_covers_it_and_keeps_what_lies_at_the_edge() -> None:
+    covered = 0
+    for seed in range(60):
+        _, low, high = lr_sweeps.optimum(*noisy_sweeps(seed))
+        covered += low <= 1 <= high
+    assert covered >= 48  # eight seeds: somewhat less than 95 %
+    logs, values = noisy_sweeps(0)
+    assert np.isnan(lr_sweeps.optimum(logs, values[:2])[1])  # two seeds give none
+    feet = lr_sweeps.resampled_feet(
+        logs[5:9], np.where(np.arange(8)[:, None] < 4, -1, 1) * logs[5:9]
+    )
+    assert [float(feet.min()), float(feet.max())] == pytest.approx([0.5, 4.0])
+
+
+def losses_at_factors(num_seeds: int, noise: float) -> dict[float, dict[int, float]]:
+    """Losses like those of two runs that differ by 0.0002 at half and once the rate."""
+    means = {0.25: 0.2350, 0.5: 0.2294, 1.0: 0.2296, 2.0: 0.2420}
+    rng = np.random.default_rng(0)
+    return {
+        f: {s: mean + noise * float(rng.normal()) for s in range(num_seeds)}
+        for f, mean in means.items()
+    }
+
+
+def test_no_best_rate_is_named_from_one_seed_and_noise_widens_it() -> None:
+    feet, shown = batch_rate.best_factor(losses_at_factors(1, 0.0))
+    assert (len(feet), shown) == (0, "unknown: 1 seed")
+    widths = []
+    for noise in (1e-5, 2e-3):
+        feet, shown = batch_rate.best_factor(losses_at_factors(5, noise))
+        widths.append(np.ptp(np.log(np.quantile(feet, [0.025, 0.975]))))
+        assert "[" in shown
+    assert widths[0] < 0.02 < 0.15 < widths[1]
+    falling = {f: {0: -f, 1: -f, 2: -f} for f in (0.5, 1.0, 2.0)}
+    assert batch_rate.best_factor(falling)[1] == "unknown: at the end of the rates"
+    assert batch_rate.next_factor(falling) == 4.0
+    assert batch_rate.next_factor(losses_at_factors(3, 0.0)) is None
+
+
+def test_the_stored_many_step_sweeps_become_a_table_that_hides_no_outside_optimum(
+    tmp_path: Path,
+) -> None:
+    results = harness.Results(tmp_path / "results.json", CONDITIONS)
+    where = {"net": "mlp", "kind": "sgd", "checkpoint": 400}
+    scale = {"value": 100.0}
+    laws = {str(b): {"preconditioned": 1 / (1 + 100 / b)} for b in lr_tables.BATCHES}
+    results.add({"part": "one", **where}, {"b_noise": scale, "b_simple": scale, **laws}, 1.0)
+    for seed in range(4):
+        grid = 2.0 ** np.arange(-8, 3)
+        sweeps = {
+            str(b): [[r, (np.log(r * (1 + 100 / b)) - 0.1 * seed) ** 2] for r in grid]
+            for b in (16, 64, 256)
+        }
+        sweeps["1024"] = [[r, -r] for r in grid]
+        results.add({"part": "many", **where, "seed": seed}, sweeps, 1.0)
+    found = lr_tables.many_table(results)
+    row = [cell.strip() for cell in found.splitlines()[-1].split("|")]
+    head = [cell.strip() for cell in found.splitlines()[0].split("|")]
+    assert "1024: outside" in row[head.index("observed optimum")]
+    assert row[head.index("observed optimum")].count("[") == 3
+    for law in ("preconditioned", "square root", "alpha 1/2", "B_noise, level"):
+        assert law in head
+    assert float(row[head.index("preconditioned")]) == pytest.approx(1.0, abs=0.03)
+    wanted = lr_tables.factor_error(
+        [(1 + 100 / b) ** -0.5 for b in (16, 64, 256)],
+        [1 / (1 + 100 / b) for b in (16, 64, 256)],
+        True,
+    )
+    assert float(row[head.index("alpha 1/2")]) == pytest.approx(wanted, abs=0.03)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from noisewise.scaling import Measurement, calibrate
-from noisewise.scaling.flat import Flat
+from noisewise.scaling import GaussianSoftSign, Measurement, advise, calibrate
+from noisewise.scaling.direct import Burst
+from noisewise.scaling.exact_laws import gaussian_law, gaussian_sums
+from noisewise.scaling.flat import Flat, gradient
 from noisewise.scaling.updates import Updater, optimizer_facts, unwrapped
 
 P, SIZE = 12, 8
@@ -117,12 +120,45 @@ def test_adam_with_correlated_noise(epsilon: float) -> None:
         assert point.lr.value == pytest.approx(truth, rel=0.5)
     own = next(p for p in found.curve if p.batch == 32)
     assert own.ratio.value == own.ratio.low == own.ratio.high == 1
+    for batch, batch0 in ((64.0, 32.0), (16.0, 32.0), (32.0, 512.0)):  # twice the batch, mostly
+        advice = advise(found, batch=batch, batch0=batch0, lr=1.0)
+        assert advice.rule == "preconditioned"
+        assert advice.low < 0.99 * advice.lr < 0.98 * advice.high
+        truth = 1.0
+        for at, power in ((batch, 1), (batch0, -1)):
+            v = GRADIENT**2 + HESSIAN.diagonal() / at
+            truth *= swept(at, 1 / (v.sqrt() + epsilon)) ** power
+        side = advice.high if truth > advice.lr else advice.low
+        assert abs(math.log(truth / advice.lr)) < 1.6 * abs(math.log(side / advice.lr))
     assert found.epsilon_share == (0.0 if epsilon < 1e-3 else 1.0)
     closed = found.soft_sign()
     assert closed is not None
     assert closed.diagonal == pytest.approx(float(HESSIAN.trace()), rel=0.2)
     # The sign of this noise meets far more curvature than tr H: the closed form's mistake.
     assert found.curvature["sign_noise"].low > 1.1 * float(HESSIAN.trace())
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0])
+def test_exact_gaussian_moments_are_filled_from_a_burst(epsilon: float) -> None:
+    """Independent noise, where the law is exact; the Hessian is not diagonal."""
+    flat = Flat(Quadratic(HESSIAN, START))
+    x = list(torch.randn(400, SIZE, P, generator=seeded(3), dtype=torch.float64))
+    rows = torch.stack([gradient(flat, loss, batch) for batch in x[8:]])
+    burst = Burst(flat, loss, rows, x[:2], SIZE, 32)
+    law = GaussianSoftSign.from_burst(burst, epsilon, 64, seeded(4))
+    assert float(law.g.square().sum()) == pytest.approx(float(burst.signal.sum()))
+    truth = GaussianSoftSign(GRADIENT, torch.ones(P, dtype=torch.float64), HESSIAN, epsilon=epsilon)
+    sums = gaussian_sums(burst, epsilon, [2.0, 32.0, 512.0], 64, seed=4)
+    table = gaussian_law(sums)
+    assert table is not None
+    for batch in (2.0, 32.0, 512.0):
+        assert law.lr(batch) == pytest.approx(truth.lr(batch), rel=0.08)
+        assert table.lr(batch) == pytest.approx(law.lr(batch))
+        assert table.gain(batch) == pytest.approx(law.gain(batch))
+    pure = Burst(flat, loss, rows - rows.mean(0), x[:2], SIZE, 32)  # no signal is left
+    assert gaussian_sums(pure, epsilon, [2.0, 32.0], 1, seed=0) == {}
+    with pytest.raises(ValueError, match="told from its noise"):
+        GaussianSoftSign.from_burst(pure, epsilon, 1, seeded())
 
 
 def test_the_training_is_left_as_it_was_and_the_measurement_repeats() -> None:
@@ -216,6 +252,42 @@ def test_any_optimiser_has_an_update_and_keeps_its_state(kind: type, settings: d
         torch.testing.assert_close(first, expected, rtol=0.2, atol=0)
         quarter = updater.update(GRADIENT, v / 4)
         torch.testing.assert_close(quarter, 2 * expected, rtol=0.2, atol=0)
+
+
+STATELESS = ["Adadelta", "Adafactor", "Adagrad", "Adam", "RMSprop", "Adamax"]
+
+
+@pytest.mark.parametrize("name", STATELESS)
+def test_an_optimiser_that_has_seen_nothing_is_refused(name: str) -> None:
+    model = Quadratic(HESSIAN, START)
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.01)
+    with pytest.raises(ValueError, match=f"{name} has no state yet"):
+        calibrate(model, loss, micro_batches(16), optimizer, probes=1)
+    assert not any(float(s.get("step", 0)) for s in optimizer.state.values())
+    assert torch.equal(model.w.detach(), START)
+    for _ in range(5):
+        model.w.grad = GRADIENT.clone()
+        optimizer.step()
+    Updater(optimizer, Flat(model))
+
+
+class Sign(torch.optim.Optimizer):
+    """Keeps no state, now or later."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    def step(self, closure: None = None) -> None:  # pyrefly: ignore[bad-override]
+        del closure
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data.add_(p.grad.sign(), alpha=-group["lr"])
+
+
+def test_one_that_never_keeps_a_state_is_measured() -> None:
+    model = Quadratic(HESSIAN, START)
+    updater = Updater(Sign(model.parameters(), 0.01), Flat(model))
+    assert updater.update(-GRADIENT).tolist() == pytest.approx([-1.0] * P)
 
 
 def test_another_epsilon_is_asked_about_without_training_with_it() -> None:

@@ -194,32 +194,41 @@ def test_both_closed_forms_are_one_when_epsilon_is_zero() -> None:
 
 
 # ---------------------------------------------------------------------- momentum, long runs
-def best_constant_lr(beta: float, batch: float, steps: int) -> float:
+def best_constant_lr(
+    beta: float, batch: float, steps: int, sums: bool = False
+) -> tuple[float, float]:
     """The lr of the smallest final loss, by the exact recursion of second moments, (w, m) a mode.
 
-    Noise per step Sigma / batch on a diagonal quadratic; m = beta m + (1 - beta) g.
+    Noise per step Sigma / batch on a diagonal quadratic; m = beta m + (1 - beta) g, or with `sums`
+    m = beta m + g as PyTorch's SGD. Also B_noise = tr(Sigma H) / E g'Hg at the end, Sigma = 1.
     """
-    lam = np.array([0.05, 0.3, 1.0])
-    rates = np.geomspace(1e-4, 3.0, 500)
-    lr, lam = np.meshgrid(rates, lam)
+    modes = np.array([0.05, 0.3, 1.0])
+    gain = 1.0 if sums else 1 - beta
+    rates = np.geomspace(1e-4, 3.0, 500) * (1 - beta if sums else 1.0)
+    lr, lam = np.meshgrid(rates, modes)
     ww, wm, mm = np.ones_like(lr), np.zeros_like(lr), np.zeros_like(lr)
     for _ in range(steps):
-        # m' = beta m + (1-beta)(lam w + xi), w' = w - lr m'
-        gain = 1 - beta
+        # m' = beta m + gain (lam w + xi), w' = w - lr m'
         mm2 = beta**2 * mm + 2 * beta * gain * lam * wm + gain**2 * (lam**2 * ww + 1 / batch)
         wm2 = beta * wm + gain * lam * ww
         ww = ww - 2 * lr * wm2 + lr**2 * mm2
         wm, mm = wm2 - lr * mm2, mm2
     loss = np.nan_to_num((lam * ww).sum(0), nan=np.inf)
-    return float(rates[loss.argmin()])
+    i = loss.argmin()
+    return float(rates[i]), float(modes.sum() / (modes**3 * ww[:, i]).sum())
 
 
 def test_momentum_does_not_multiply_the_batch_over_200_steps() -> None:
     for batch in (1.0, 16.0, 256.0):
-        ratio = best_constant_lr(0.9, batch, 200) / best_constant_lr(0.0, batch, 200)
-        assert 0.9 < ratio < 1.2, (batch, ratio)
-        asked = SGD(1.0, 300.0).lr(19 * batch) / SGD(1.0, 300.0).lr(batch)
-        assert asked > 1.8  # what the multiplier (1 + beta) / (1 - beta) = 19 would have asked for
+        plain, scale = best_constant_lr(0.0, batch, 200)
+        law = SGD(1.0, scale)
+        for sums in (False, True):
+            swept = best_constant_lr(0.9, batch, 200, sums)[0] / plain
+            ours = Momentum(law, 0.9, accumulates=sums)
+            assert ours.lr(batch) / law.lr(batch) == pytest.approx(swept, rel=0.2), (batch, sums)
+            # The multiplier would have the law asked at 19 times the batch.
+            claimed = law.lr(ours.claimed_multiplier * batch) / law.lr(batch)
+            assert claimed * (0.1 if sums else 1.0) > 1.5 * swept, (batch, sums)
     law = Momentum(Linear(0.1, 64), 0.9)
     assert law.claimed_multiplier == pytest.approx(19)
     assert law.lr(64) == 0.1

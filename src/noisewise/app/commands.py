@@ -114,7 +114,7 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
 
     config = plain(options, TrainConfig)
     if options.dry_run:
-        derived = plan(options.folder, config).to_dict()
+        derived = plan(options.folder, config, options.out).to_dict()
         return _dry_run(derived, config.budget, options.json)
     with Stop(_stream()) as stop, _progress(config.amount) as progress:
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Advice", "Curve", "Hold"]
 
@@ -21,8 +24,8 @@ class Curve:
         rates: learning rates in the user's units.
         low: lower ends, or empty.
         high: upper ends, or empty.
-        kind: "rule" (anchored at the user's point), "bound" (absolute), "points" (measured
-            directly, absolute).
+        kind: "advice" (what would be advised at every batch), "rule" (a law, anchored at the user's
+            point), "bound" (absolute), "points" (measured directly, absolute).
     """
 
     name: str
@@ -30,7 +33,7 @@ class Curve:
     rates: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    kind: Literal["rule", "bound", "points"] = "rule"
+    kind: Literal["advice", "rule", "bound", "points"] = "rule"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,9 @@ class Advice:
         hold: what is held fixed.
         lr0: the user's learning rate at batch0.
         lr: advised learning rate, in the optimiser's own units.
-        low: lower end of the 95 % band of the rule.
+        low: lower end of the band: the 95 % interval of what was measured, and further where the
+            rule itself is in doubt (`choice`); lr itself where a rule is asked for by name
+            ("trajectory").
         high: upper end; inf where the data set none.
         rule: name of the law that decided.
         reason: why it did.
@@ -56,7 +61,8 @@ class Advice:
         steps: how many times the steps to the same loss, by the frontier; nan if not known.
         examples: how many times the examples to the same loss; nan if not known.
         warnings: sentences.
-        curves: every law, the direct measurement and the bound, for a picture.
+        curves: the advice at every batch, every law, the direct measurement and the bound, for a
+            picture.
     """
 
     batch: float
@@ -87,11 +93,31 @@ class Advice:
         """Return JSON values; what is not finite becomes None."""
         return _jsonable({**asdict(self), "ratio": self.ratio})
 
+    def figure(self) -> Figure:
+        """Return a picture: every law, the direct measurement, the user's point and the advice.
+
+        Needs matplotlib, which is imported here and nowhere before.
+
+        Example:
+            >>> import noisewise.scaling as scaling
+            >>> one = scaling.Estimate(256.0, 200.0, 320.0)
+            >>> noise = scaling.Noise(scaling.Estimate(1.0, 0.9, 1.1), one, one, 6400)
+            >>> from noisewise.scaling.updates import OptimizerFacts
+            >>> facts = OptimizerFacts("SGD", "sgd", 0.1)
+            >>> found = scaling.Measurement(noise, one, facts, 64.0, 8.0, 1000)
+            >>> scaling.advise(found, batch=256).figure().axes[0].get_ylabel()
+            'learning rate'
+        """
+        from noisewise.scaling.figure import draw
+
+        return draw(self)
+
     def text(self) -> str:
         """Return the advice as lines for people."""
         high = f"{self.high:.3g}" if math.isfinite(self.high) else "no upper bound"
+        band = f" (band {self.low:.3g} to {high})" if self.low < self.high else ""
         lines = [
-            f"learning rate  {self.lr:.4g} (95%: {self.low:.3g} to {high}) at batch {self.batch:g}",
+            f"learning rate  {self.lr:.4g}{band} at batch {self.batch:g}",
             f"that is        {self.ratio:.3g} times {self.lr0:.4g} at batch {self.batch0:g}, "
             f"holding {self.hold} fixed",
             f"rule           {self.rule}: {self.reason}",

@@ -5,10 +5,10 @@ root for Adam, with beta2 and epsilon); Marek et al. 2025, "Small batch size tra
 models" (beta2's half-life in examples); Li et al. 2024 (the surge).
 
 The best learning rate depends on what is held fixed, so it is asked for. "examples": as many
-examples in all, each step doing its best: the measured law. "trajectory": the same path through
-the weights, example for example: linear for SGD, square root for Adam. "steps": as many steps, so
-that a larger batch sees more data; there the noise that is left at the end decides, and on exact
-quadratics the exponent is about half of the law's.
+examples in all, each step doing its best: the measured law, for SGD up to the noise scale (`choice`
+says why). "trajectory": the same path through the weights, example for example: linear for SGD,
+square root for Adam. "steps": as many steps, so that a larger batch sees more data; there the noise
+that is left at the end decides, and on exact quadratics the exponent is about half of the law's.
 
 The main answer is a ratio times the learning rate that the user has tuned. The one-step optimum is
 reported beside it as an order of magnitude: over many steps between a half and three times of it
@@ -23,26 +23,31 @@ from dataclasses import replace
 from typing import get_args
 
 from noisewise.scaling.advice import Advice, Curve, Hold
+from noisewise.scaling.choice import choose
 from noisewise.scaling.intervals import Estimate
 from noisewise.scaling.laws import Frontier, checked_batch
 from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.rules import (
+    ALPHA,
     BOUND,
     CLOSED,
     CONSTANT,
     DIRECT,
+    EXACT,
     LINEAR,
     MEASURED,
     MUON,
     NOISE,
     ROOT,
+    SIGN,
     SIMPLE,
+    VARIANCE,
     factors,
 )
 
 __all__ = ["advise"]
 
-_WIDEST = 4.0  # high / low of a factor above which a measured law is not used
+SCHEDULE = "Scale the whole schedule (warm-up and decay in examples), not its peak alone."
 _FAR = 16.0  # factor between batches above which an extrapolation earns a warning
 
 
@@ -91,10 +96,8 @@ def advise(
     if not (lr0 > 0 and math.isfinite(lr0)):
         raise ValueError(f"A learning rate of {lr0} cannot be scaled: give a positive one.")
     rules = factors(measurement, batch, batch0)
-    chosen, reason = _choose(measurement, rules, hold)
-    factor = rules[chosen]
-    if hold == "steps":
-        chosen, reason, factor = _for_steps(chosen, factor)
+    chosen = choose(measurement, rules, batch, batch0, hold)
+    factor = chosen.factor
     beta2, epsilon = _adam_settings(measurement, batch / batch0, hold)
     bound = measurement.preconditioned()
     units = measurement.optimizer.lr_per_effective
@@ -107,63 +110,17 @@ def advise(
         lr=lr0 * factor.value,
         low=lr0 * factor.low,
         high=lr0 * factor.high,
-        rule=chosen,
-        reason=reason,
-        others=_others(measurement, rules, chosen, hold),
+        rule=chosen.rule,
+        reason=chosen.reason,
+        others=_others(measurement, rules, chosen.law, hold),
         beta1=measurement.optimizer.beta1,
         beta2=beta2,
         epsilon=epsilon,
         lr_one_step=units * bound.lr(batch) if bound is not None else math.inf,
         steps=steps,
         examples=examples,
-        warnings=tuple(_warnings(measurement, batch, batch0, lr0, hold, factor)),
-        curves=tuple(_curves(measurement, batch, batch0, lr0)),
-    )
-
-
-def _narrow(factor: Estimate | None) -> bool:
-    return factor is not None and factor.low > 0 and factor.high / factor.low <= _WIDEST
-
-
-def _choose(m: Measurement, rules: dict[str, Estimate], hold: Hold) -> tuple[str, str]:
-    """Which law decides, and why."""
-    adam = m.optimizer.family == "adam"
-    if hold == "trajectory":
-        if m.optimizer.family == "sgd":
-            return LINEAR, "SGD follows the same path when each example moves the weights alike"
-        return ROOT, "a normalised update follows the same path when its noise keeps its size"
-    if adam:
-        if _narrow(rules.get(MEASURED)):
-            return MEASURED, (
-                "slope and curvature of Adam's update, measured with its own second moment carried "
-                "over to the new batch"
-            )
-        return ROOT, "the measured law is not resolved yet, and the square root is right below "\
-            "the noise scale"  # fmt: skip
-    if m.optimizer.family == "sgd":
-        for name in (NOISE, SIMPLE):
-            if _narrow(rules.get(name)):
-                return name, "one step of descent does best there, by the noise that was measured"
-        if BOUND in rules:
-            return BOUND, "only a lower bound of the noise scale is known: this is what it allows"
-        return CONSTANT, "the noise is not measured yet, so nothing supports a change"
-    if _narrow(rules.get(MUON)):
-        return MUON, (
-            "orthogonalised updates: a square root below the measured noise scale, none above it"
-        )
-    if _narrow(rules.get(DIRECT)):
-        return DIRECT, f"the updates of {m.optimizer.name} themselves, measured at both batches"
-    return ROOT, f"{m.optimizer.name} has no law here, and normalised updates mostly follow it"
-
-
-def _for_steps(chosen: str, factor: Estimate) -> tuple[str, str, Estimate]:
-    """As many steps as before: the root of the factor; the band is all from 1 to the factor."""
-    root = math.sqrt(max(factor.value, 0.0))
-    ends = (1.0, factor.low, factor.high)
-    return (
-        f"half the exponent of {chosen}",
-        "with as many steps the noise left at the end decides; between no change and the law",
-        Estimate(root, min(ends), max(ends)),
+        warnings=tuple(_warnings(measurement, batch, batch0, lr0, hold)),
+        curves=tuple(_curves(measurement, batch, batch0, lr0, hold)),
     )
 
 
@@ -192,25 +149,29 @@ def _price(m: Measurement, batch: float, batch0: float) -> tuple[float, float]:
 
 
 def _others(m: Measurement, rules: dict[str, Estimate], chosen: str, hold: Hold) -> dict[str, str]:
+    not_resolved = "not resolved: its band is wider than a factor of four"
     why = {
         CONSTANT: "right only far above the noise scale",
         LINEAR: "right for SGD far below the noise scale",
         ROOT: "right for Adam far below the noise scale",
-        MEASURED: "not resolved: its band is wider than a factor of four",
+        VARIANCE: "holds the noise of one update and knows no curvature",
+        MEASURED: not_resolved,
         NOISE: "a law of plain descent, without Adam's preconditioner",
         SIMPLE: "takes the curvature as the same in all directions",
+        ALPHA: "knows the noise of Adam's update and not its curvature",
+        BOUND: "what the lower end of the noise scale allows at least",
         DIRECT: "one step at the batches that the data sufficed for; a check of the law",
-        MUON: "not resolved: its band is wider than a factor of four",
+        MUON: not_resolved,
         CLOSED: "assumes independent coordinates, which failed on real nets",
+        SIGN: "the same without epsilon",
+        EXACT: "the same with exact moments in place of the mean field",
     }
     if m.optimizer.family == "sgd":
-        why[NOISE] = "not resolved: its band is wider than a factor of four"
+        why |= {NOISE: not_resolved, ALPHA: "a guess for Adam, to compare with"}
     if hold == "trajectory":
         why |= dict.fromkeys((MEASURED, NOISE), "does each step's best, not the same path")
     return {
-        name: f"{_factor(factor)}; {why.get(name, 'less certain')}"
-        for name, factor in rules.items()
-        if name not in chosen
+        name: f"{_factor(factor)}; {why[name]}" for name, factor in rules.items() if name != chosen
     }
 
 
@@ -220,9 +181,7 @@ def _factor(factor: Estimate) -> str:
     return f"times {factor.value:.3g} ({factor.low:.3g} to {factor.high:.3g})"
 
 
-def _warnings(
-    m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold, factor: Estimate
-) -> Iterator[str]:
+def _warnings(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold) -> Iterator[str]:
     """Sentences that a user must know, most important first."""
     yield from m.warnings
     if not m.noise.identifiable and not any(w.startswith("Not identifiable") for w in m.warnings):
@@ -234,6 +193,7 @@ def _warnings(
     times = max(batch / batch0, batch0 / batch)
     if times > _FAR:
         yield f"The batch changes {times:.3g} times: measure again half-way."
+    yield from _range_warnings(m, batch, batch0)
     scale = m.b_noise if m.b_noise.bounded else m.b_simple
     if scale.bounded and batch > 4 * scale.value:
         yield (
@@ -251,7 +211,21 @@ def _warnings(
         )
     if m.optimizer.weight_decay > 0:
         yield "Weight decay acts per step as lr times decay: its pull changes with lr and steps."
-    yield "Scale the whole schedule (warm-up and decay in examples), not its peak alone."
+    yield SCHEDULE
+
+
+def _range_warnings(m: Measurement, batch: float, batch0: float) -> Iterator[str]:
+    """SGD's curve is exact at every batch; Adam's is carried on where it was not measured."""
+    law = m.preconditioned()
+    if law is None or m.optimizer.family != "adam":
+        return
+    outside = [f"{at:g}" for at in sorted({batch, batch0}) if not law.covers(at)]
+    if outside:
+        yield (
+            f"The law was measured from batch {law.batches[0]:g} to {law.batches[-1]:g} and is "
+            f"carried on to {' and '.join(outside)}: there its band reaches from no further change "
+            "to the square root; measure again at a batch nearer to it."
+        )
 
 
 def _bound_warnings(m: Measurement, batch0: float, lr0: float) -> Iterator[str]:
@@ -288,17 +262,26 @@ def _surge_warnings(m: Measurement, batch: float) -> Iterator[str]:
         )
 
 
-def _curves(m: Measurement, batch: float, batch0: float, lr0: float) -> Iterator[Curve]:
-    """Every law through the user's point, then what is absolute."""
+def _curves(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold) -> Iterator[Curve]:
+    """The advice at every batch, every law through the user's point, then what is absolute."""
     low, high = min(batch, batch0) / 16, max(batch, batch0) * 16
     num = 41
     grid = tuple(low * (high / low) ** (i / (num - 1)) for i in range(num))
     tables = [factors(m, b, batch0) for b in grid]
+    chosen = [choose(m, t, b, batch0, hold) for b, t in zip(grid, tables, strict=True)]
+    yield Curve(
+        "advice",
+        grid,
+        tuple(lr0 * c.factor.value for c in chosen),
+        tuple(lr0 * c.factor.low for c in chosen),
+        tuple(lr0 * c.factor.high for c in chosen),
+        kind="advice",
+    )
     for name in factors(m, batch, batch0):
         if name == DIRECT:
             continue
         found = [(b, t[name]) for b, t in zip(grid, tables, strict=True) if name in t]
-        banded = name in (MEASURED, NOISE, SIMPLE, BOUND, MUON)
+        banded = name in (MEASURED, NOISE, SIMPLE, ALPHA, BOUND, MUON)
         yield Curve(
             name,
             tuple(b for b, _ in found),

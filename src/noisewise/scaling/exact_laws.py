@@ -9,17 +9,25 @@ in `preconditioned` does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from noisewise.scaling.intervals import Estimate
 from noisewise.scaling.laws import checked_batch
 from noisewise.scaling.moments import soft_sign_moments
+from noisewise.scaling.preconditioned import Preconditioned
 from noisewise.scaling.sign_laws import SoftSign
 
-__all__ = ["GaussianSoftSign"]
+if TYPE_CHECKING:
+    from noisewise.scaling.direct import Burst
+
+__all__ = ["GaussianSoftSign", "gaussian_law", "gaussian_sums"]
+
+_SLOPE, _CURVATURE = "gaussian_slope_", "gaussian_curvature_"  # and the batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +69,40 @@ class GaussianSoftSign:
             raise ValueError(f"Adam's epsilon is not negative, got {self.epsilon}.")
         if not isinstance(self.hessian, Tensor) and self.diagonal is None:
             raise ValueError("A Hessian given by its products needs its diagonal as well.")
+
+    @classmethod
+    def from_burst(
+        cls, burst: Burst, epsilon: float, probes: int, generator: torch.Generator
+    ) -> GaussianSoftSign:
+        """Fill it from the gradients of a calibration.
+
+        g_i has the sign of the mean gradient and the size of the unbiased signal, 0 where that is
+        negative; all are then shrunk alike so that their squares sum to the unbiased |g|^2. H_ii is
+        Hutchinson's v_i (H v)_i, whose weighted sums are unbiased with any number of probes.
+
+        Args:
+            burst: gradients and Hessian.
+            epsilon: of the optimiser.
+            probes: Rademacher vectors, 1 or more.
+            generator: of the probes, on the CPU.
+
+        Raises:
+            ValueError: if the gradient cannot be told from noise at all.
+
+        Source: our own; Hutchinson 1990 for the diagonal.
+        """
+        kept = burst.signal.clamp_min(0)
+        total, seen = float(burst.signal.double().sum()), float(kept.double().sum())
+        if not total > 0:
+            raise ValueError("The gradient cannot be told from its noise: give more micro-batches.")
+        g = burst.rows.mean(0).sign() * kept.sqrt() * math.sqrt(total / seen)
+        diagonal = torch.zeros_like(g)
+        for _ in range(probes):
+            v = torch.randint(0, 2, g.shape, generator=generator).to(g) * 2 - 1
+            diagonal += v * burst.product(v) / probes
+        # A coordinate without noise (a dead unit) keeps its sign: the smallest deviation does that.
+        sigma = burst.variance.sqrt().clamp_min(torch.finfo(g.dtype).tiny ** 0.25)
+        return cls(g, sigma, burst.product, diagonal, epsilon)
 
     def _product(self, v: Tensor) -> Tensor:
         return self.hessian @ v if isinstance(self.hessian, Tensor) else self.hessian(v)
@@ -104,3 +146,55 @@ class GaussianSoftSign:
         noise = float(self.sigma.square().sum())
         signal = float(self.g.square().sum()) + len(self.g) * self.epsilon**2
         return SoftSign(float(nu @ self.g), quadratic, float(diagonal.sum()), noise / signal)
+
+
+def gaussian_sums(
+    burst: Burst, epsilon: float, batches: Sequence[float], probes: int, seed: int
+) -> dict[str, Estimate]:
+    """Return E[phi]'g and E[phi'H phi] at several batches, for `Measurement.curvature`.
+
+    Args:
+        burst: gradients and Hessian.
+        epsilon: of the optimiser.
+        batches: examples a step.
+        probes: of the diagonal; each costs a product with the Hessian, as does each batch.
+        seed: of the probes.
+
+    Returns:
+        Two numbers a batch; nothing if the gradient cannot be told from noise.
+    """
+    if not float(burst.signal.double().sum()) > 0:
+        return {}
+    generator = torch.Generator().manual_seed(seed)
+    law, found = GaussianSoftSign.from_burst(burst, epsilon, probes, generator), {}
+    for batch in batches:
+        slope, curvature = law.moments(batch)
+        found[f"{_SLOPE}{batch:.17g}"] = Estimate(slope, -math.inf, math.inf)
+        found[f"{_CURVATURE}{batch:.17g}"] = Estimate(curvature, -math.inf, math.inf)
+    return found
+
+
+def gaussian_law(curvature: Mapping[str, Estimate]) -> Preconditioned | None:
+    """Return the law that `gaussian_sums` tabulated; None where it was not measured.
+
+    Example:
+        >>> law = GaussianSoftSign(torch.ones(4), torch.ones(4), torch.eye(4))
+        >>> table = {}
+        >>> for batch in (1.0, 4.0):
+        ...     slope, curved = law.moments(batch)
+        ...     table[f"gaussian_slope_{batch:g}"] = Estimate(slope, 0, math.inf)
+        ...     table[f"gaussian_curvature_{batch:g}"] = Estimate(curved, 0, math.inf)
+        >>> found = gaussian_law(table)
+        >>> round(found.lr(4), 6) == round(law.lr(4), 6)
+        True
+    """
+    known = sorted(
+        (float(name.removeprefix(_SLOPE)), value.value, curvature[other].value)
+        for name, value in curvature.items()
+        if name.startswith(_SLOPE) and (other := name.replace(_SLOPE, _CURVATURE)) in curvature
+    )
+    usable = [(b, slope, curved) for b, slope, curved in known if min(slope, curved) > 0]
+    if len(usable) < 2:
+        return None
+    batches, slopes, curvatures = zip(*usable, strict=True)
+    return Preconditioned(batches, slopes, curvatures, (0.0,) * len(batches))

@@ -1,90 +1,163 @@
-"""By which factor each law changes the learning rate between two batch sizes, with its band."""
+"""By which factor each law changes the learning rate between two batch sizes, with its interval.
+
+Every law of the room is here, those that decide and those that are only compared. An interval is
+that of what was measured; what a law itself may be wrong by is the business of `choice`.
+"""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
+from noisewise.scaling.exact_laws import gaussian_law
 from noisewise.scaling.intervals import Estimate
-from noisewise.scaling.laws import Constant, Linear, Muon, SquareRoot
-from noisewise.scaling.measurement import Measurement
+from noisewise.scaling.laws import Constant, Law, Linear, SquareRoot, VarianceRule
+from noisewise.scaling.measurement import LawPoint, Measurement
+from noisewise.scaling.preconditioned import Preconditioned
+from noisewise.scaling.sign_laws import SignDescent
 
 __all__ = ["factors"]
 
-LINEAR, ROOT, CONSTANT = "linear", "square root", "constant"
+LINEAR, ROOT, CONSTANT, VARIANCE = "linear", "square root", "constant", "variance rule"
 MEASURED, NOISE, SIMPLE = "preconditioned", "noise scale (B_noise)", "noise scale (B_simple)"
 BOUND, DIRECT = "lower bound of the noise scale", "direct measurement"
-CLOSED = "closed form"
+ALPHA = "noise scale, alpha 1/2"
+CLOSED, SIGN, EXACT = "closed form", "sign descent", "exact Gaussian moments"
 MUON = "Muon"
 
 
 def factors(m: Measurement, batch: float, batch0: float) -> dict[str, Estimate]:
     """Return lr(batch) / lr(batch0) of every law that the measurement can answer."""
-    exact = {
-        LINEAR: Linear(1.0, batch0),
-        ROOT: SquareRoot(1.0, batch0),
-        CONSTANT: Constant(1.0),
-    }
-    found = {name: _exactly(law.lr(batch)) for name, law in exact.items()}
+    family = m.optimizer.family
+    found = {name: _change(law, batch, batch0) for name, law in _plain(m, batch0).items()}
     measured = _measured_ratio(m, batch, batch0)
-    if measured is not None and m.optimizer.family == "adam":
+    if measured is not None and family == "adam":
         found[MEASURED] = measured
     for name, scale in ((NOISE, m.b_noise), (SIMPLE, m.b_simple)):
         if scale.bounded:
             found[name] = _noise_ratio(scale, batch, batch0)
-    if m.optimizer.family == "muon" and m.b_simple.bounded:
-        found[MUON] = _muon_ratio(m.b_simple, batch, batch0)
-    if not m.b_simple.bounded and m.b_simple.low > 0:
-        least = _noise_ratio(Estimate(m.b_simple.low, m.b_simple.low, math.inf), batch, batch0)
-        found[BOUND] = least
+    alpha = 1.0 if family == "sgd" else 0.5  # orthogonalised updates have the form of a half too
+    if m.b_simple.bounded:
+        found[MUON if family == "muon" else ALPHA] = _noise_ratio(m.b_simple, batch, batch0, 0.5)
+    if 0 < m.b_simple.low < math.inf:
+        low, high = m.b_simple.low, m.b_simple.high
+        found[BOUND] = _noise_ratio(Estimate(low, low, high), batch, batch0, alpha)
     direct = _direct_ratio(m, batch, batch0)
     if direct is not None:
         found[DIRECT] = direct
-    closed = m.soft_sign()
-    if closed is not None:
-        found[CLOSED] = _exactly(closed.lr(batch) / closed.lr(batch0))
+    for name, law in _closed(m).items():
+        found[name] = _change(law, batch, batch0)
     return found
+
+
+def _plain(m: Measurement, batch0: float) -> dict[str, Law]:
+    """Laws that need no interval, through 1 at batch0."""
+    laws: dict[str, Law] = {
+        LINEAR: Linear(1.0, batch0),
+        ROOT: SquareRoot(1.0, batch0),
+        CONSTANT: Constant(1.0),
+    }
+    signal = m.g2.value + m.num_parameters * m.optimizer.epsilon**2
+    if m.optimizer.family == "sgd":
+        laws[VARIANCE] = VarianceRule(1.0, batch0)
+    elif m.optimizer.family == "adam" and signal > 0 and m.trace_sigma.value > 0:
+        laws[VARIANCE] = VarianceRule(1.0, batch0, m.trace_sigma.value / signal)
+    return laws
+
+
+def _closed(m: Measurement) -> dict[str, Law]:
+    """Adam as soft sign: mean field, without epsilon, and with exact moments; to compare with."""
+    laws: dict[str, Law] = {}
+    soft, exact = m.soft_sign(), gaussian_law(m.curvature)
+    if soft is not None:
+        laws[CLOSED] = soft
+        rest = soft.quadratic - soft.diagonal
+        negligible = m.num_parameters * m.optimizer.epsilon**2 < 0.01 * m.g2.value
+        if negligible and min(rest, soft.slope) > 0:  # else the sums are not those of signs
+            laws[SIGN] = SignDescent.from_sums(soft.slope, soft.diagonal, rest, soft.noise_batch)
+    if exact is not None:
+        laws[EXACT] = exact
+    return laws
 
 
 def _exactly(value: float) -> Estimate:
     return Estimate(value, value, value)
 
 
-def _noise_ratio(scale: Estimate, batch: float, batch0: float) -> Estimate:
-    """(1 + B_n / B0) / (1 + B_n / B): monotone in B_n, so its ends are those of B_n."""
+def _change(law: Law, batch: float, batch0: float) -> Estimate:
+    return _exactly(law.lr(batch) / law.lr(batch0))
+
+
+def _noise_ratio(scale: Estimate, batch: float, batch0: float, alpha: float = 1.0) -> Estimate:
+    """((1 + B_n / B0) / (1 + B_n / B))^alpha: monotone in B_n, so its ends are those of B_n."""
 
     def factor(noise: float) -> float:
         if math.isinf(noise):
-            return batch / batch0
-        return (1 + noise / batch0) / (1 + noise / batch)
+            return (batch / batch0) ** alpha
+        return ((1 + noise / batch0) / (1 + noise / batch)) ** alpha
 
     ends = sorted(factor(max(0.0, noise)) for noise in (scale.low, scale.high))
     return Estimate(factor(max(0.0, scale.value)), ends[0], ends[1])
 
 
-def _muon_ratio(scale: Estimate, batch: float, batch0: float) -> Estimate:
-    """Orthogonalised updates: the square root of descent's factor, with its ends."""
-
-    def factor(noise: float) -> float:
-        law = Muon(1.0, max(0.0, noise))
-        return law.lr(batch) / law.lr(batch0)
-
-    ends = sorted((factor(scale.low), factor(scale.high)))
-    return Estimate(factor(scale.value), ends[0], ends[1])
-
-
 def _measured_ratio(m: Measurement, batch: float, batch0: float) -> Estimate | None:
-    """The preconditioned law's factor; its band is interpolated from the measured batches."""
+    """The preconditioned law's factor.
+
+    The curve's intervals are of lr(B) / lr(own batch). Between measured batches their half-widths
+    are interpolated, logarithm against logarithm; from a batch that is not the own one to another
+    the two half-widths add up, which holds however their errors are correlated.
+    """
     law = m.preconditioned()
     if law is None:
         return None
+    if batch == batch0:
+        return _exactly(1.0)
     value = law.lr(batch) / law.lr(batch0)
     if not (math.isfinite(value) and value > 0):
         return None
-    nearest = min(m.curve, key=lambda p: abs(math.log(p.batch / batch)))
-    ratio = nearest.ratio
-    if not ratio.bounded or not ratio.value > 0:
-        return Estimate(value, 0.0, math.inf)
-    return Estimate(value, value * ratio.low / ratio.value, value * ratio.high / ratio.value)
+    down, up = _half_widths(m.curve, law, batch)
+    up0, down0 = _half_widths(m.curve, law, batch0)  # of a denominator: the other way about
+    return Estimate(value, value * math.exp(-down - down0), value * _exp(up + up0))
+
+
+def _exp(power: float) -> float:
+    return math.exp(power) if power < 700 else math.inf
+
+
+def _half_widths(
+    curve: tuple[LawPoint, ...], law: Preconditioned, batch: float
+) -> tuple[float, float]:
+    """How far lr(batch) / lr(own batch) may be below and above its value, in logarithms."""
+    i = bisect_left([point.batch for point in curve], batch)
+    if i in (0, len(curve)):  # on the first measured batch, or outside: the nearest one's
+        edge = curve[min(i, len(curve) - 1)]
+        widths, beyond = _widths_of(edge), _beyond(law, edge.batch, batch)
+        return widths[0] + beyond[0], widths[1] + beyond[1]
+    left, right = curve[i - 1], curve[i]
+    share = math.log(batch / left.batch) / math.log(right.batch / left.batch)
+    below, above = (
+        b if share == 1 else a + share * (b - a) if math.isfinite(a + b) else math.inf
+        for a, b in zip(_widths_of(left), _widths_of(right), strict=True)
+    )
+    return below, above
+
+
+def _widths_of(point: LawPoint) -> tuple[float, float]:
+    ratio = point.ratio
+    if not (ratio.bounded and min(ratio.low, ratio.value) > 0):
+        return math.inf, math.inf
+    return math.log(ratio.value / ratio.low), math.log(ratio.high / ratio.value)
+
+
+def _beyond(law: Preconditioned, edge: float, batch: float) -> tuple[float, float]:
+    """Outside what was measured anything from no further change to the square root is possible."""
+    if batch == edge:
+        return 0.0, 0.0
+    carried = law.lr(batch) / law.lr(edge)
+    if not (math.isfinite(carried) and carried > 0):
+        return math.inf, math.inf
+    possible = (1.0, math.sqrt(batch / edge), carried)
+    return math.log(carried / min(possible)), math.log(max(possible) / carried)
 
 
 def _direct_ratio(m: Measurement, batch: float, batch0: float) -> Estimate | None:

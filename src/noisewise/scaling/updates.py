@@ -125,9 +125,15 @@ def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
         accumulates="momentum" in group and betas is None,
         dampening=float(group.get("dampening", 0.0) or 0.0),
         beta2=0.0 if plain_sgd else beta2,
-        epsilon=0.0 if plain_sgd else float(group.get("eps", 0.0) or 0.0),
+        epsilon=0.0 if plain_sgd else _epsilon_of(group),
         weight_decay=float(group.get("weight_decay", 0.0) or 0.0),
     )
+
+
+def _epsilon_of(group: Mapping[str, Any]) -> float:
+    """Adam's epsilon; 0 where there is none, or something else of that name (Adafactor's pair)."""
+    stored = group.get("eps")
+    return float(stored) if isinstance(stored, (int, float, Tensor)) else 0.0
 
 
 def parameter_groups(
@@ -169,7 +175,8 @@ class Updater:
 
     Raises:
         ValueError: for an epsilon that the optimiser cannot have, one that needs a closure, holds
-            other parameters, has learning rate 0, or (Adam and kin) has taken no step yet.
+            other parameters, has learning rate 0, or has taken no step yet though its updates
+            depend on what it has seen (Adam, Adagrad, Adadelta, Adafactor and kin).
 
     Example:
         >>> from torch import nn
@@ -187,7 +194,8 @@ class Updater:
             raise ValueError("LBFGS asks for the loss many times a step: it has no single update.")
         self.facts = optimizer_facts(optimizer)
         if epsilon is not None:
-            if not epsilon >= 0 or "eps" not in optimizer.param_groups[0]:
+            has_one = isinstance(optimizer.param_groups[0].get("eps"), (int, float, Tensor))
+            if not epsilon >= 0 or not has_one:
                 raise ValueError(
                     f"{self.facts.name} cannot have an epsilon of {epsilon}: leave it out, or give "
                     "a number that is not negative to an optimiser of Adam's kind."
@@ -220,6 +228,30 @@ class Updater:
         self._reset_groups()
         for group in self._twin.param_groups if epsilon is not None else ():
             group["eps"] = epsilon
+        if self.facts.family == "other" and self._is_fresh() and self._remembers():
+            raise ValueError(self._no_state())
+
+    def _no_state(self) -> str:
+        return (
+            f"The optimiser {self.facts.name} has no state yet: let it take some steps (for a "
+            "running average, about 1 / (1 - beta2)) before it is measured."
+        )
+
+    def _is_fresh(self) -> bool:
+        """Whether a measured parameter has no state, or one that has counted no step."""
+        states = [self._state.get(p) for p in self._parameters]
+        return any(not state or float(state.get("step", 1)) == 0 for state in states)
+
+    def _remembers(self) -> bool:
+        """Whether another gradient before changes the update that one makes."""
+        probe = torch.cat([torch.ones_like(p).flatten() for p in self._parameters])
+        first = self.update(probe)
+        kept = self._state
+        self.update(4 * probe)
+        self._state = {p: copy.deepcopy(state) for p, state in self._twin.state.items()}
+        second = self.update(probe)
+        self._state = kept
+        return not torch.allclose(first, second, rtol=1e-3, atol=0.0)
 
     def _check_state(self, optimizer: torch.optim.Optimizer, flat: Flat) -> None:
         if self.facts.family != "adam":
@@ -228,10 +260,7 @@ class Updater:
         for p in bare:  # looking into a defaultdict must not leave an empty entry
             optimizer.state.pop(p, None)
         if bare:
-            raise ValueError(
-                f"The optimiser {self.facts.name} has no state yet: let it take some steps "
-                "(about 1 / (1 - beta2)) before it is measured."
-            )
+            raise ValueError(self._no_state())
 
     def _silence_other(self, twins: list[Tensor]) -> None:
         """Parameters outside the measurement take no step."""
@@ -263,7 +292,7 @@ class Updater:
 
     def epsilons(self) -> Tensor:
         """Return each coordinate's epsilon, [p]."""
-        values = [float(g.get("eps", 0.0)) for g in self._groups]
+        values = [_epsilon_of(g) for g in self._groups]
         return torch.cat(
             [p.new_full((p.numel(),), e) for p, e in zip(self._parameters, values, strict=True)]
         )

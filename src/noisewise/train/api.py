@@ -24,7 +24,7 @@ from noisewise.train.lock import locked, remove_if_no_run
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.models import Build, build_denoiser, load_model, save_model
 from noisewise.train.plan import TeacherPlan, plan_teacher
-from noisewise.train.rescaling import rescaled
+from noisewise.train.rescaling import known_batch, rescaled
 from noisewise.train.run import Run
 from noisewise.train.student import StudentStage, student_pace
 from noisewise.train.teacher import TeacherStage, teacher_pace
@@ -116,8 +116,15 @@ def train(
     return run if ranks.leads else Run.open(folder)
 
 
-def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
+def plan(
+    path: str | Path, config: TrainConfig | None = None, out: str | Path | None = None
+) -> TeacherPlan:
     """Derive everything that training would use, with reasons, without training (--dry-run).
+
+    Args:
+        path: as for `train`.
+        config: as for `train`.
+        out: folder of a run that would go on: with another batch its learning rate is scaled.
 
     Raises:
         ValueError: if the pictures or the settings cannot be used.
@@ -132,8 +139,9 @@ def plan(path: str | Path, config: TrainConfig | None = None) -> TeacherPlan:
     pictures = load_pictures(
         path, config.size, config.channels, crop=config.crop, background=config.background
     )
-    pictures = sorted_into_kinds(pictures, config)
-    return rescaled(plan_teacher(config, pictures, engine), config, None)[0]
+    folder = None if out is None else Path(out)
+    pictures = sorted_into_kinds(pictures, config if folder is None else _as_begun(config, folder))
+    return rescaled(plan_teacher(config, pictures, engine), config, folder)[0]
 
 
 def distill(
@@ -298,8 +306,8 @@ def _train(
         if _to_be_written(run, stage, loop, on_record):
             _save_teacher(run, stage, loop)
         return
-    if said and engine.ranks.leads:  # not before: a finished run keeps what it was trained with
-        run.go_on_with(config.batch, plan)
+    if engine.ranks.leads and known_batch(run.info) != plan.batch:
+        run.go_on_with(config.batch, plan)  # not before: a finished run keeps what it had
     if run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed):
         _save_teacher(run, stage, loop)
     else:

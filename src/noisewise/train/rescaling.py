@@ -6,12 +6,17 @@ measurement says by which factor the learning rate does; `noisewise.scaling.advi
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from noisewise.scaling import Measurement, advise
+from noisewise.scaling import Advice, Measurement, advise
+from noisewise.scaling.advise import SCHEDULE
 from noisewise.train.config import TrainConfig
 from noisewise.train.plan import TeacherPlan
+from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.runfile import read_info
 
 NOISE = "noise.json"
@@ -34,15 +39,36 @@ def rescaled(
     Raises:
         ValueError: if the batch differs and the earlier training measured no noise.
     """
+    goes_on = folder is not None and (folder / "run.json").exists()
     if config.lr is not None:
-        return plan, ""
-    if folder is not None and (folder / "run.json").exists():
+        said = _changed(read_info(folder), plan) if folder is not None and goes_on else ""
+        return plan, f"{said}; learning rate {plan.lr:.3g}: set by hand" if said else ""
+    if folder is not None and goes_on:
         return _like(plan, folder, "this run")
     if config.lr_from is not None:
         source = Path(config.lr_from)
         _check_source(source, config)
         return _like(plan, source, str(source))
     return plan, ""
+
+
+def known_batch(info: Mapping[str, Any]) -> int:
+    """The batch that a run was trained with so far, by its run.json; older ones say it elsewhere.
+
+    Example:
+        >>> known_batch({"derived": {"batch": {"value": 32}}, "train": {"batch": None}})
+        32
+    """
+    derived = info.get("derived", {}).get("batch")
+    if isinstance(derived, Mapping) and "value" in derived:
+        return int(derived["value"])
+    train = info.get("train", {})
+    return int(train.get("batch") or train.get("recipe", {}).get("batch") or TeacherRecipe().batch)
+
+
+def _changed(info: Mapping[str, Any], plan: TeacherPlan) -> str:
+    before = known_batch(info)
+    return "" if before == plan.batch else f"the batch was {before} and is {plan.batch}"
 
 
 def _check_source(source: Path, config: TrainConfig) -> None:
@@ -61,23 +87,42 @@ def _check_source(source: Path, config: TrainConfig) -> None:
 
 
 def _like(plan: TeacherPlan, folder: Path, named: str) -> tuple[TeacherPlan, str]:
-    derived = read_info(folder).get("derived", {})
+    info = read_info(folder)
+    batch0, changed = known_batch(info), _changed(info, plan)
+    derived = info.get("derived", {})
     try:
-        batch0, lr0, adam_lr0 = (derived[name]["value"] for name in ("batch", "lr", "adam_lr"))
-        why0 = derived["lr"]["reason"]
-    except (KeyError, TypeError):
-        return plan, ""  # begun by a version that did not say
-    if plan.batch == batch0:
+        lr0, why0 = derived["lr"]["value"], derived["lr"]["reason"]
+    except (KeyError, TypeError):  # begun by a version that did not say
+        why = f"{plan.lr:.3g}, the recipe's: {named} does not say its own"
+        return plan, f"{changed}; learning rate {why}" if changed else ""
+    adam_lr0 = derived.get("adam_lr", {}).get("value", plan.adam_lr * lr0 / plan.lr)
+    if not changed:
         why = why0 if named == "this run" else f"that of {named}"
         return _with_rates(plan, lr0, adam_lr0, why), ""
     found = advise(_measured(folder, batch0, plan.batch), batch=plan.batch, batch0=batch0, lr=lr0)
-    why = (
-        f"{lr0:.3g} at a batch of {batch0} in {named}, times {found.ratio:.3g} "
-        f"({found.low / lr0:.3g} to {found.high / lr0:.3g}) for {plan.batch}: {found.rule} "
-        f"({found.reason})"
-    )
-    said = f"the batch was {batch0} and is {plan.batch}; learning rate {found.lr:.3g}: {why}"
+    why = f"{lr0:.3g} at a batch of {batch0} in {named}, {_explained(found)}"
+    said = f"{changed}; learning rate {found.lr:.3g}: {why}"
     return _with_rates(plan, found.lr, adam_lr0 * found.ratio, why), said
+
+
+def _explained(found: Advice) -> str:
+    """The factor with its band, the rule, and what the reader must know.
+
+    The band goes as far as the square root: our noise scale is measured while the rate is high.
+    """
+    root = math.sqrt(found.batch / found.batch0)
+    low, high = min(found.low / found.lr0, root), max(found.high / found.lr0, root)
+    # This training stretches its schedule over the budget by itself.
+    warnings = [sentence for sentence in found.warnings if sentence != SCHEDULE]
+    return "; ".join(
+        [
+            f"times {found.ratio:.3g} ({low:.3g} to {high:.3g}) for {found.batch:g}: {found.rule} "
+            f"({found.reason})",
+            "the band reaches to the square root because the noise scale was measured at a high "
+            "rate, where the weights bounce, and is a lower bound",
+            *(f"warning: {sentence.rstrip('.')}" for sentence in warnings),
+        ]
+    )
 
 
 def _measured(folder: Path, batch0: int, batch: int) -> Measurement:
