@@ -10,6 +10,8 @@ _NEED_PEFT = (
     "extraction",
     "gradients",
     "layers",
+    "merging",
+    "moved",
     "pro",
     "pro_adamw",
     "saving",

@@ -145,6 +145,27 @@ def everything(model: nn.Module, batches: list[Tensor]) -> nn.Module:
     return model
 
 
+# Our starts. Without a scale it is "stable"; "adam" makes Adam's first step as long as that of full
+# fine-tuning.
+OURS: dict[str, Callable[[nn.Module, list[Tensor]], nn.Module]] = {
+    "ours stable": ours(),
+    "ours gd": ours(scale="gd"),
+    "ours adam": ours(scale="adam"),
+    "ours adam sign": ours(scale="adam", answer="sign"),
+    "ours adam solve": ours(scale="adam", answer="solve"),
+    "ours moved stable": ours(mutate_base=True),
+    "ours moved gd": ours(mutate_base=True, scale="gd"),
+    "ours moved adam": ours(mutate_base=True, scale="adam"),
+    "ours moved sign": ours(mutate_base=True, answer="sign"),
+    "ours moved solve": ours(mutate_base=True, answer="solve"),
+}
+
+
+def with_pro(make: Callable[[nn.Module, list[Tensor]], nn.Module], name: str) -> dict[str, Method]:
+    """A start with LoRA-Pro in front of AdamW, and inside it."""
+    return {f"{name} + Pro": Method(make, "factors"), f"{name} + ProAdamW": Method(make, "full")}
+
+
 METHODS: dict[str, Method] = {
     "full": Method(everything),
     "LoRA": Method(plain()),
@@ -155,18 +176,8 @@ METHODS: dict[str, Method] = {
     "PiSSA": Method(our_pissa),
     "LoRA-One": Method(our_lora_one),
     "lora_ga (PEFT)": Method(peft_lora_ga),
-    "ours stable": Method(ours()),
-    "ours adam": Method(ours(scale="adam")),
-    "ours adam sign": Method(ours(scale="adam", answer="sign")),
-    "ours adam solve": Method(ours(scale="adam", answer="solve")),
-    "ours moved stable": Method(ours(mutate_base=True)),
-    "ours moved adam": Method(ours(mutate_base=True, scale="adam")),
-    "ours moved sign": Method(ours(mutate_base=True, answer="sign")),
-    "ours moved solve": Method(ours(mutate_base=True, answer="solve")),
-    "LoRA + Pro": Method(plain(), pro="factors"),
-    "ours adam + Pro": Method(ours(scale="adam"), pro="factors"),
-    "ours moved + Pro": Method(ours(mutate_base=True), pro="factors"),
-    "LoRA + ProAdamW": Method(plain(), pro="full"),
-    "ours adam + ProAdamW": Method(ours(scale="adam"), pro="full"),
-    "ours moved + ProAdamW": Method(ours(mutate_base=True), pro="full"),
+    **{name: Method(make) for name, make in OURS.items()},
+    **with_pro(plain(), "LoRA"),
 }
+for _name, _make in OURS.items():
+    METHODS |= with_pro(_make, _name.replace("moved stable", "moved"))

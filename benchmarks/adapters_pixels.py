@@ -1,114 +1,228 @@
 """A pixel model moved to a second set: adapters, full fine-tuning and from scratch, at equal time.
 
 A teacher of garments (the packaged pictures) is adapted to another set of pictures, brought to its
-size and to grey: by `noisewise adapt` with each start, by full fine-tuning (`--start full`), and a
-new teacher is trained from nothing with the same net, each within the same minutes. Held-out loss
-of the new set at the end, noisewise's own distance to its held-out pictures, and the weights
-trained. Learning rates are swept for each.
+size and to grey: by `noisewise adapt` with each start and with ranks beside the usual one, by full
+fine-tuning (`--start full`), and a new teacher is trained from nothing with as wide a net. Each has
+the same minutes; what `lora-ga` needs for its start is timed first and taken off its own. No model
+is told of kinds of pictures, as those of a new teacher would be others.
+
+Learning rates are swept for each way, and the grid grows where a best lies on its edge. All are
+scored by one measure: the loss on the new set's held-out pictures with the old teacher's noise
+levels and weight, whatever a model was trained with. A run that broke down counts as infinite.
 
     python benchmarks/adapters_pixels.py --data FOLDER --minutes 2 --seeds 5
 """
 
 from __future__ import annotations
 
+import math
+import shutil
+import statistics
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import harness
 import noisewise
 import summaries
 
+if TYPE_CHECKING:
+    from noisewise.train.adapt_config import AdaptConfig
+    from noisewise.train.run import Run
+
 NAME = "adapters_pixels"
 TITLE = "Adapters of a pixel model: garments to another set, at equal time"
 SETS = ("noto_emoji_32", "dungeon_tiles_32")
-WAYS = ("lora-ga", "lora", "full", "scratch")
-RATES = {
-    "lora-ga": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
-    "lora": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-    "full": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
-    "scratch": (1.5e-2,),  # noisewise's own, which was swept before
+WIDER = 3  # how often a grid may grow
+
+
+@dataclass(frozen=True)
+class Way:
+    """A start of `noisewise adapt`, or "scratch"; the rank of its adapters; rates to try."""
+
+    start: str
+    rank: int
+    rates: tuple[float, ...]
+
+
+ADAPTERS, RANDOM = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+WAYS = {
+    "lora-ga": Way("lora-ga", 8, ADAPTERS),
+    "lora-ga, rank 2": Way("lora-ga", 2, ADAPTERS),
+    "lora-ga, rank 32": Way("lora-ga", 32, ADAPTERS),
+    "lora": Way("lora", 8, RANDOM),
+    "lora, rank 32": Way("lora", 32, RANDOM),
+    "full": Way("full", 8, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
+    "scratch": Way("scratch", 0, (1.5e-3, 5e-3, 1.5e-2, 5e-2, 1.5e-1)),  # 1.5e-2: noisewise's own
 }
 
 
 def teacher(place: Path, minutes: float) -> Path:
     """A teacher of garments, trained once."""
     from noisewise.demo import demo_path
+    from noisewise.train.config import TrainConfig
 
     folder = place / f"garments-{minutes:g}"
-    noisewise.train(demo_path(), out=folder, budget=f"{60 * minutes:g}s")
+    config = TrainConfig(budget=f"{60 * minutes:g}s", net="unet", kinds=0)
+    noisewise.train(demo_path(), out=folder, config=config)
     return folder
 
 
+def start_seconds(old: Path, pictures: Path, config: AdaptConfig, place: Path) -> float:
+    """How long the start alone takes: the gradients of `lora-ga` and the factors out of them."""
+    from noisewise.train.adaptation import adapted_net, plan_adaptation, start_gradients
+    from noisewise.train.data import load_pictures
+
+    model = noisewise.load(old, "teacher")
+    images = load_pictures(pictures, model.config.size, model.config.channels, place / "cache")
+    plan = plan_adaptation(model, images, config)
+    began = time.perf_counter()
+    full = start_gradients(model.denoiser, images, plan, config) if config.start != "lora" else None
+    adapted_net(model.denoiser, config.start, config.rank, full)
+    return time.perf_counter() - began
+
+
+def score(run: Run, old: Path, pictures: Path, seed: int) -> float:
+    """Held-out loss of a run's teacher with the old teacher's noise levels and weight."""
+    from noisewise.train.adapt_config import AdaptConfig
+    from noisewise.train.adaptation import plan_adaptation
+    from noisewise.train.data import load_pictures
+    from noisewise.train.engine import Engine
+    from noisewise.train.heldout import HeldOut
+
+    model = noisewise.load(old, "teacher")
+    images = load_pictures(pictures, model.config.size, model.config.channels, run.path / "scored")
+    plan = plan_adaptation(model, images, AdaptConfig(seed=seed))
+    held_out = HeldOut(
+        images.tensor(images.split(seed)[1]), None, plan, Engine.choose("cpu", "float32")
+    )
+    return held_out.loss(run.teacher().denoiser)
+
+
 def measure(
-    way: str, lr: float, seed: int, seconds: float, old: Path, pictures: Path, place: Path
+    way: Way, lr: float, seed: int, seconds: float, old: Path, pictures: Path, out: Path
 ) -> harness.Values:
-    """Adapt or train within the time; what the run says of itself."""
+    """Adapt or train within the time; what came of it."""
     from noisewise.train.adapt_config import AdaptConfig
     from noisewise.train.adaptation import adapt
     from noisewise.train.config import TrainConfig
+    from noisewise.train.loop import TrainingFailed
 
-    out = place / f"{pictures.stem}-{way}-{lr:g}-{seed}"
-    budget = f"{seconds:g}s"
+    shutil.rmtree(out, ignore_errors=True)  # of a call that was stopped: its time is not known
     described = noisewise.load(old, "teacher").config
-    if way == "scratch":
-        config = TrainConfig(
-            budget=budget,
-            seed=seed,
-            size=described.size,
-            channels=described.channels,
-            widths=tuple(described.net["widths"]),
-            lr=lr,
-        )
-        run = noisewise.train(pictures, out=out, config=config)
-    else:
-        config = AdaptConfig(budget=budget, seed=seed, lr=lr, start=way, rank=8)  # pyrefly: ignore
-        run = adapt(old, pictures, out, config=config)
-    stage = run.info["stages"]["teacher"]
+    began, started = time.perf_counter(), 0.0
+    try:
+        if way.start == "scratch":
+            config = TrainConfig(
+                budget=f"{seconds:g}s",
+                seed=seed,
+                size=described.size,
+                channels=described.channels,
+                net="unet",
+                kinds=0,
+                widths=tuple(described.net["widths"]),
+                lr=lr,
+            )
+            run = noisewise.train(pictures, out=out, config=config)
+        else:
+            config = AdaptConfig(
+                seed=seed,
+                lr=lr,
+                start=way.start,
+                rank=way.rank,  # pyrefly: ignore
+            )
+            if way.start != "full":
+                started = start_seconds(old, pictures, config, out.with_name("timing"))
+                began = time.perf_counter()
+            run = adapt(old, pictures, out, f"{max(1.0, seconds - started):g}s", config=config)
+    except TrainingFailed as error:
+        return {"broke": str(error), "seconds": time.perf_counter() - began}
+    stage, wall = run.info["stages"]["teacher"], time.perf_counter() - began
     return {
-        "heldout_loss": stage["heldout_loss"],
+        "heldout_loss": score(run, old, pictures, seed),
         "distance": stage.get("distance"),
         "steps": stage["steps"],
-        "seconds": stage["seconds"],
+        "start_seconds": started,
+        "seconds": wall,
+        "weights": sum(p.numel() for p in run.teacher().denoiser.parameters()),
         "signal": run.info.get("adapt", {}).get("gradient_signal"),
     }
 
 
-def table(results: harness.Results, sets: tuple[str, ...]) -> list[str]:
+# -------------------------------------------------------------------------------------- tables
+
+
+def losses(cells: list[harness.Cell]) -> list[float]:
+    """Of each run; infinite where it broke down."""
+    found = [cell.number("heldout_loss") for cell in cells]
+    return [math.inf if loss is None else loss for loss in found]
+
+
+def best_rate(results: harness.Results, setting: harness.Setting) -> tuple[float | None, list]:
+    """The rate with the lowest median loss, and all that were tried."""
+    rates = sorted({cell.asked("lr") for cell in results.cells(setting)})
+    at = {lr: statistics.median(losses(results.cells({**setting, "lr": lr}))) for lr in rates}
+    known = {lr: loss for lr, loss in at.items() if math.isfinite(loss)}
+    return (min(known, key=known.__getitem__) if known else None), rates
+
+
+def shown(cells: list[harness.Cell]) -> str:
+    """Median with its interval, or how many runs broke down."""
+    found = losses(cells)
+    broken = sum(math.isinf(loss) for loss in found)
+    return f"{broken} of {len(found)} broke down" if broken else shown_of(found)
+
+
+def shown_of(values: list[float]) -> str:
+    """Median with its interval."""
+    return str(summaries.summarise([[value] for value in values]) or "-")
+
+
+def numbers(cells: list[harness.Cell], name: str) -> list[float]:
+    """A value of each run that has it."""
+    return [n for cell in cells if (n := cell.number(name)) is not None]
+
+
+def table(results: harness.Results, sets: tuple[str, ...], minutes: float) -> list[str]:
     """Each way at its best rate, by the held-out loss, and the whole grid."""
     parts = []
     for name in sets:
         rows, grid = [], []
         for way in WAYS:
-            rates = sorted({c.asked("lr") for c in results.cells({"set": name, "way": way})})
-            found = {}
-            for lr in rates:
-                cells = results.cells({"set": name, "way": way, "lr": lr})
-                found[lr] = summaries.summarise(
-                    [[n] for c in cells if (n := c.number("heldout_loss"))]
-                )
-                grid.append((way, f"{lr:g}", found[lr]))
-            known = {lr: s.median for lr, s in found.items() if s is not None}
-            if not known:
+            setting = {"set": name, "way": way, "minutes": minutes}
+            best, rates = best_rate(results, setting)
+            grid += [(way, f"{lr:g}", shown(results.cells({**setting, "lr": lr}))) for lr in rates]
+            if best is None:
                 continue
-            best = min(known, key=known.__getitem__)
-            cells = results.cells({"set": name, "way": way, "lr": best})
-            away = summaries.summarise(
-                [[n] for c in cells if (n := c.number("distance")) is not None]
+            cells = results.cells({**setting, "lr": best})
+            edge = " (edge)" if best in (rates[0], rates[-1]) else ""
+            rows.append(
+                (
+                    way,
+                    f"{best:g}{edge}",
+                    shown(cells),
+                    shown_of(numbers(cells, "distance")),
+                    *(
+                        statistics.median(numbers(cells, value) or [math.nan])
+                        for value in ("steps", "start_seconds", "seconds")
+                    ),
+                )
             )
-            steps = summaries.summarise([[n] for c in cells if (n := c.number("steps"))])
-            rows.append((way, f"{best:g}", found[best], away, steps.median if steps else None))
-        head = ["way", "best rate", "held-out loss", "distance", "steps"]
+        head = ["way", "best rate", "held-out loss", "distance", "steps", "start, s", "in all, s"]
         parts.append(f"{name}, each way at its best rate:\n\n" + summaries.table(head, rows))
         parts.append(f"{name}, held-out loss:\n\n" + summaries.table(["way", "rate", "loss"], grid))
     return parts
 
 
 def main() -> None:
-    """Run the cells that are missing, and print the tables."""
+    """Run the cells that are missing, widen grids, and print the tables."""
     parser = harness.parser(__doc__ or "")
     parser.add_argument("--minutes", type=float, default=2.0, help="for each way")
     parser.add_argument("--teacher-minutes", type=float, default=5.0, help="for the first teacher")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
     parser.add_argument("--sets", default=",".join(SETS), help="names of .npz files, with commas")
+    parser.add_argument("--ways", default="", help="names with semicolons between; all if empty")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
     names = ("noisewise", "torch", "peft", "transformers")
@@ -117,25 +231,41 @@ def main() -> None:
         raise harness.UsageError("This benchmark needs PEFT: pip install noisewise[adapters].")
     results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)
     sets = tuple(arguments.sets.split(","))
+    ways = [way.strip() for way in arguments.ways.split(";")] if arguments.ways else list(WAYS)
+    unknown = [way for way in ways if way not in WAYS]
+    if unknown:
+        raise harness.UsageError(f"There is no way {unknown[0]!r}; there are {'; '.join(WAYS)}.")
+    minutes = 0.1 if arguments.quick else arguments.minutes
     if not arguments.table_only:
         place = harness.work_folder(arguments, NAME)
-        minutes = 0.1 if arguments.quick else arguments.minutes
         old = teacher(place, 0.2 if arguments.quick else arguments.teacher_minutes)
-        for seed in range(1 if arguments.quick else arguments.seeds):
-            for name in sets[:1] if arguments.quick else sets:
-                pictures = harness.data_file(arguments.data, f"{name}.npz")
-                for way in WAYS:
-                    for lr in RATES[way][:1] if arguments.quick else RATES[way]:
-                        setting = {
-                            "set": name, "way": way, "lr": lr, "seed": seed, "minutes": minutes,
-                        }  # fmt: skip
-                        results.cell(
-                            setting,
-                            lambda w=way, x=lr, n=seed, p=pictures: measure(
-                                w, x, n, 60 * minutes, old, p, place
-                            ),
-                        )
-    harness.publish(results, TITLE, table(results, sets))
+
+        def cells(name: str, way: str, lr: float) -> None:
+            pictures = harness.data_file(arguments.data, f"{name}.npz")
+            for seed in range(1 if arguments.quick else arguments.seeds):
+                setting = {"set": name, "way": way, "lr": lr, "seed": seed, "minutes": minutes}
+                out = place / f"{name}-{way.replace(', ', '-').replace(' ', '')}-{lr:g}-{seed}"
+                results.cell(
+                    setting,
+                    lambda n=seed, o=out: measure(WAYS[way], lr, n, 60 * minutes, old, pictures, o),
+                )
+
+        for name in sets[:1] if arguments.quick else sets:
+            for way in ways:
+                for lr in WAYS[way].rates[1:2] if arguments.quick else WAYS[way].rates:
+                    cells(name, way, lr)
+                for _ in range(0 if arguments.quick else WIDER):
+                    setting = {"set": name, "way": way, "minutes": minutes}
+                    best, rates = best_rate(results, setting)
+                    if best is None or best not in (rates[0], rates[-1]):
+                        break
+                    cells(name, way, rounded(best / 3 if best == rates[0] else best * 3))
+    harness.publish(results, TITLE, table(results, sets, minutes))
+
+
+def rounded(lr: float) -> float:
+    """A rate of two digits: the same on the next call."""
+    return float(f"{lr:.1e}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Models that the tests of adapters share: every kind of layer, GPT-2, two U-Nets."""
+"""Models that the tests of adapters share: every kind of layer, GPT-2, diffusers', our own nets.
+
+noisewise is imported where a case needs it: a process without it makes the other cases.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from noisewise.diffusion import EDMWeight, Preconditioned, denoising_loss
-from noisewise.nets.unet import UNet
 
 Loss = Callable[[nn.Module, Any], Tensor]
 Adapted: TypeAlias = Any  # a model whose layers are PEFT's, which have no types
@@ -116,8 +116,32 @@ def diffusers_unet() -> Case:
 
 def own_unet() -> Case:
     """Our own U-Net with classes, as a denoiser."""
+    from noisewise.nets.unet import UNet
+
     torch.manual_seed(0)
-    net = UNet(channels=1, size=8, widths=(8, 16), blocks=(1, 1), num_classes=3)
+    return _denoiser(UNet(channels=1, size=8, widths=(8, 16), blocks=(1, 1), num_classes=3))
+
+
+def own_uvit() -> Case:
+    """Our own U-ViT: convolutions around transformer blocks."""
+    from noisewise.nets.uvit import UViT
+
+    torch.manual_seed(0)
+    return _denoiser(UViT(channels=1, size=8, widths=(8,), width=32, depth=1, num_classes=3))
+
+
+def own_vit() -> Case:
+    """Our own patch transformer, with the squeezed way in."""
+    from noisewise.nets.vit import ViT
+
+    torch.manual_seed(0)
+    return _denoiser(ViT(1, 8, width=32, depth=1, patch=4, bottleneck=8, num_classes=3))
+
+
+def _denoiser(net: nn.Module) -> Case:
+    """One of our nets as a denoiser of labelled pictures."""
+    from noisewise.diffusion import EDMWeight, Preconditioned, denoising_loss
+
     with torch.no_grad():  # it starts at zero, where most gradients are zero
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -143,7 +167,24 @@ def mean_loss(model: nn.Module, batches: list[Any], loss: Loss) -> Tensor:
     return torch.stack([loss(model, batch) for batch in batches]).mean()
 
 
-CASES = {"mixed": mixed, "gpt2": gpt2, "diffusers": diffusers_unet, "own": own_unet}
+def disturbed(adapted: Adapted, size: float = 0.3) -> Adapted:
+    """What a training would do."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+    return adapted.eval()
+
+
+CASES = {
+    "mixed": mixed,
+    "gpt2": gpt2,
+    "diffusers": diffusers_unet,
+    "own": own_unet,
+    "uvit": own_uvit,
+    "vit": own_vit,
+}
 
 
 def spectrum(m: int, n: int, values: list[float], seed: int = 0) -> Tensor:

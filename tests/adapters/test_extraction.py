@@ -16,7 +16,7 @@ peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapter
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
 
 from noisewise.adapters import bound, extract, load, save  # noqa: E402
-from noisewise.adapters.layers import as_matrix  # noqa: E402
+from noisewise.adapters.layers import as_matrix, lora_layers  # noqa: E402
 
 
 def tuned(model: nn.Module, names: list[str], size: float = 0.2) -> Adapted:
@@ -55,6 +55,41 @@ def test_full_rank_gives_the_second_model() -> None:
     found = extract(model, other, rank=64)
     torch.testing.assert_close(output(found.peft_model), output(other), atol=1e-4, rtol=1e-4)
     assert found.energy == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("rank", [64, 2])
+def test_tied_layers_get_the_same_factors(rank: int) -> None:
+    """GPT-2's embedding and head are one matrix; an adapter acts in its own layer alone."""
+    model, _, _, _, output = vars(CASES["gpt2"]()).values()
+    model.eval()
+    other = tuned(model, ["transformer.wte", "transformer.h.0.attn.c_attn"])
+    assert other.lm_head.weight is other.transformer.wte.weight
+    found = extract(model, other, rank=rank)
+    names = ["lm_head", "transformer.h.0.attn.c_attn", "transformer.wte"]
+    assert sorted(found.layers) == names
+    layers = lora_layers(found.peft_model)
+    changes = [layers[name].get_delta_weight("default") for name in (names[0], names[2])]
+    assert torch.equal(changes[0], changes[1])
+    assert found.left_out == ()
+    if rank == 64:  # of full rank, the second model itself
+        torch.testing.assert_close(output(found.peft_model), output(other), atol=1e-4, rtol=1e-4)
+        assert found.energy == pytest.approx(1.0)
+    else:  # each matrix counts once
+        change = (other.lm_head.weight - model.lm_head.weight).detach()  # pyrefly: ignore
+        mixed = (other.transformer.h[0].attn.c_attn.weight).detach()
+        mixed = mixed - model.transformer.h[0].attn.c_attn.weight.detach()  # pyrefly: ignore
+        values = [torch.linalg.svdvals(m).square() for m in (change, mixed)]
+        kept = sum(float(v[:rank].sum()) for v in values) / sum(float(v.sum()) for v in values)
+        assert found.energy == pytest.approx(kept, rel=1e-3)
+
+
+def test_a_tied_layer_left_alone_is_said() -> None:
+    model = CASES["gpt2"]().model.eval()
+    other = tuned(model, ["transformer.wte"])
+    with pytest.raises(ValueError, match=r"transformer\.wte\.weight is tied to lm_head.*name both"):
+        extract(model, other, rank=2, target_modules=["lm_head"])
+    found = extract(model, other, rank=2, target_modules=["lm_head"], ignore=True)
+    assert found.left_out == ("transformer.wte.weight",)
 
 
 def test_energy_chooses_the_least_rank() -> None:

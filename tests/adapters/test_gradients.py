@@ -52,15 +52,19 @@ def square(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
 def test_nothing_of_the_model_is_touched() -> None:
     torch.manual_seed(0)
     net = Norms().train()
-    net.norm.eval()
+    net.a.eval()  # modes are put back module by module
     net.a.bias.requires_grad_(False)
     net.b.weight.grad = torch.full_like(net.b.weight, 7.0)
     before = copy.deepcopy(net.state_dict())
     weight = net.a.weight
     batches = [torch.randn(16, 4) for _ in range(3)]
+    moving = copy.deepcopy(net)
+    moving(batches[0])  # in the modes as they are, the statistics of batch norm would move
+    assert not torch.equal(moving.norm.running_mean, net.norm.running_mean)
     first = gradients(net, peft.LoraConfig(target_modules=["a", "b"]), batches, square)
     assert net.training
-    assert not net.norm.training
+    assert not net.a.training
+    assert net.norm.training
     assert net.drop.training
     assert net.a.weight is weight
     assert net.a.weight.grad is None

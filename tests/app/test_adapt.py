@@ -89,14 +89,19 @@ def test_the_figure_of_an_alignment_draws_every_layer() -> None:
     from noisewise.adapters.alignment import Alignment, LayerAlignment, StepAlignment
     from noisewise.app.alignment_plot import alignment_figure
 
-    def layer(residual: float) -> LayerAlignment:
-        found = StepAlignment((1 - residual**2) ** 0.5, residual, 0.25, 1.0)
-        return LayerAlignment(4, 4, found, found, None)
+    def one(residual: float, bound: float) -> StepAlignment:
+        return StepAlignment((1 - residual**2) ** 0.5, residual, bound, 1.0)
 
-    found = Alignment({f"{i}": layer(0.3 + 0.1 * i) for i in range(5)}, layer(0.5), 32)
-    for step in ("sgd", "adam"):
-        drawn = alignment_figure(found, step)  # pyrefly: ignore
-        assert ElementTree.fromstring(drawn).tag.endswith("svg")
-        assert "0.7" in drawn  # the last layer's, for the reader's hand
+    def layer(i: int) -> LayerAlignment:
+        return LayerAlignment(4, 4, one(0.3 + 0.1 * i, 0.25), one(0.35 + 0.1 * i, 0.2), None)
+
+    found = Alignment({f"{i}": layer(i) for i in range(5)}, layer(2), 32)
+    for step, first, bound in (("sgd", 0.3, 0.25), ("adam", 0.35, 0.2)):
+        root = ElementTree.fromstring(alignment_figure(found, step))  # pyrefly: ignore
+        assert root.tag.endswith("svg")
+        # For the reader's hand, of each layer: its place in the drawing, its number, its value.
+        values = [[p[-1] for p in line["points"]] for line in json.loads(root.attrib["data-hover"])]
+        assert values[0] == pytest.approx([first + 0.1 * i for i in range(5)])
+        assert values[1] == pytest.approx([bound] * 5)
     with pytest.raises(ValueError, match="step 'muon' is unknown"):
         alignment_figure(found, "muon")  # pyrefly: ignore

@@ -14,12 +14,16 @@ from PIL import Image
 import noisewise
 from noisewise.diffusion import Preconditioned
 from noisewise.train.adapt_config import AdaptConfig
-from noisewise.train.adaptation import adapt, adapted_net
+from noisewise.train.adaptation import adapt, adapted_net, plan_adaptation, start_gradients
 from noisewise.train.config import DistillConfig, TrainConfig
+from noisewise.train.data import load_pictures
 from noisewise.train.recipes import StudentRecipe, TeacherRecipe
 from tiny import blobs, build
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
+
+from noisewise.adapters import Gradients  # noqa: E402
+from noisewise.adapters.layers import factors, lora_layers  # noqa: E402
 
 RECIPE = TeacherRecipe(
     optimizer="adamw", distance_images=32, sampler_images=0, num_steps=2, heldout_every=0.25
@@ -53,6 +57,25 @@ def weights(model: torch.nn.Module) -> list[torch.Tensor]:
     return [p.detach().clone() for p in model.parameters()]
 
 
+def started(
+    run: noisewise.Run, folder: Path, place: Path, rank: int
+) -> tuple[Preconditioned, Gradients]:
+    """The adapted net before its first step, and the gradients behind it."""
+    teacher = run.teacher(build)
+    assert isinstance(teacher.denoiser, Preconditioned)
+    pictures = load_pictures(folder, 8, 1, place / "pictures")
+    full = start_gradients(
+        teacher.denoiser, pictures, plan_adaptation(teacher, pictures, CONFIG), CONFIG
+    )
+    found = []
+
+    def gradients(config: object) -> Gradients:
+        found.append(full(config))
+        return found[0]
+
+    return adapted_net(teacher.denoiser, "lora-ga", rank, gradients), found[0]
+
+
 @pytest.mark.parametrize("start", ["lora-ga", "lora", "full"])
 def test_the_adapted_teacher_learns_the_new_set(
     start: str, old: noisewise.Run, other: Path, tmp_path: Path
@@ -68,7 +91,11 @@ def test_the_adapted_teacher_learns_the_new_set(
     assert before.state_dict().keys() == after.state_dict().keys()
     assert run.teacher(build).sample(4).shape == (4, 1, 8, 8)
     if start == "lora-ga":
-        assert 0 <= run.info["adapt"]["gradient_signal"] <= 1
+        noise = started(old, other, tmp_path, 2)[1].total
+        assert noise is not None
+        assert 0 < noise.g2 < noise.squared_norm  # neither end of [0, 1], where it is cut off
+        share = noise.g2 / noise.squared_norm
+        assert run.info["adapt"]["gradient_signal"] == pytest.approx(share, rel=1e-3)
     if start == "full":
         assert not (run.path / "adapter").exists()
         return
@@ -120,14 +147,22 @@ def test_stopped_and_gone_on_it_is_the_same_as_in_one_piece(
     assert longer.info["stages"]["teacher"]["steps"] == 30
 
 
-def test_the_start_keeps_the_function(old: noisewise.Run) -> None:
+def test_the_start_keeps_the_function_and_looks_along_the_gradient(
+    old: noisewise.Run, other: Path, tmp_path: Path
+) -> None:
     denoiser = old.teacher(build).denoiser
-    assert isinstance(denoiser, Preconditioned)
-    made = adapted_net(denoiser, "lora", 4)
+    made, grads = started(old, other, tmp_path, 2)
     x, sigma = torch.randn(2, 1, 8, 8), torch.tensor([0.3, 2.0])
     assert torch.equal(made(x, sigma), denoiser(x, sigma))
     free = [p for p in made.parameters() if p.requires_grad]
     assert 0 < sum(p.numel() for p in free) < sum(p.numel() for p in denoiser.parameters())
+    layers = lora_layers(made.net)  # pyrefly: ignore
+    assert layers.keys() == grads.keys()
+    for name, layer in layers.items():
+        a, _ = factors(layer, "default")
+        first = torch.linalg.svd(grads[name], full_matrices=False).Vh[: len(a)]
+        outside = float((a - a @ first.mT @ first).norm() / a.norm())
+        assert outside < 1e-2, name  # random rows would lie outside for the most part
 
 
 def test_what_does_not_fit_is_refused(old: noisewise.Run, other: Path, tmp_path: Path) -> None:

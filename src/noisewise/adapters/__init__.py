@@ -6,9 +6,10 @@ from noisewise.adapters.alignment import Alignment, LayerAlignment, StepAlignmen
 from noisewise.adapters.extraction import Extraction, LayerExtraction, extract
 from noisewise.adapters.gradients import Gradients, LayerNoise, gradients
 from noisewise.adapters.layers import targets
+from noisewise.adapters.merging import merge
 from noisewise.adapters.pro import lora_pro, rewritten
 from noisewise.adapters.pro_adamw import LoraProAdamW
-from noisewise.adapters.saving import Saved, load, merge, save
+from noisewise.adapters.saving import Saved, load, save
 from noisewise.adapters.solutions import (
     Start,
     adam_step,

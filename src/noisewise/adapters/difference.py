@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from noisewise.adapters.layers import factors
+from noisewise.adapters.moved import moved_by, start_of
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -15,22 +16,15 @@ if TYPE_CHECKING:
 _NOTHING = 1e-6  # singular values below this share of the largest are float32's rounding
 
 
-def remember_start(layer: LoraLayer, adapter: str, a: Tensor, b: Tensor) -> None:
-    """Note on an adapted layer that c B A was taken off its frozen weight."""
-    moved = dict(getattr(layer, "_noisewise_start", {}))
-    layer._noisewise_start = moved | {adapter: (a.clone(), b.clone())}
-
-
-def start_of(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor] | None:
-    """A0 and B0 of a start that moved the weight; None where it was left alone."""
-    return getattr(layer, "_noisewise_start", {}).get(adapter)
-
-
 def difference(layer: LoraLayer, adapter: str, adalora: bool = False) -> tuple[Tensor, Tensor]:
     """Factors [m, k], [k, n] of what an adapter adds to the clean weight, exactly; float64.
 
     `c (B A - B0 A0)`; for AdaLoRA `c / (ranks + 1e-5) B diag(E) A`, without the ranks masked away.
+
+    Raises:
+        ValueError: if another adapter's start moved the weight.
     """
+    check_own_weight(layer, adapter)
     a, b = (value.double() for value in factors(layer, adapter))
     c = float(layer.scaling[adapter])
     if adalora:
@@ -41,8 +35,22 @@ def difference(layer: LoraLayer, adapter: str, adalora: bool = False) -> tuple[T
     start = start_of(layer, adapter)
     if start is None:
         return c * b, a
-    a0, b0 = (value.to(a) for value in start)
-    return torch.cat([c * b, -c * b0], 1), torch.cat([a, a0])
+    a0, cb0 = (value.to(a) for value in start)
+    return torch.cat([c * b, -cb0], 1), torch.cat([a, a0])
+
+
+def check_own_weight(layer: LoraLayer, adapter: str) -> None:
+    """Refuse an adapter on a weight that the start of another one moved.
+
+    Raises:
+        ValueError: if it is so; what it learned there means nothing on the clean weight.
+    """
+    others = [name for name in moved_by(layer) if name != adapter]
+    if others:
+        raise ValueError(
+            f"adapter {adapter!r} stands on weights that the start of {others[0]!r} moved, and "
+            "means nothing without them: train it on the clean base"
+        )
 
 
 def truncated(

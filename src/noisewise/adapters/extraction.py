@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +16,7 @@ from noisewise.adapters.layers import (
     complaint,
     is_quantised,
     is_supported,
+    is_transposed,
     lora_layers,
     need_peft,
     set_factors,
@@ -83,14 +85,16 @@ def extract(
 ) -> Extraction:
     """Return the adapter on model_a that comes nearest to model_b, with what each layer keeps.
 
-    ``c B A`` is the best approximation of ``W_b - W_a`` of the rank; c = 1.
+    ``c B A`` is the best approximation of ``W_b - W_a`` of the rank; c = 1. Layers that share one
+    weight (tied weights) get the same factors, transposed where one of them is an embedding.
 
     Args:
         model_a: the base; a copy of it is adapted, itself it stays.
         model_b: of the same architecture, fine-tuned.
         rank: of every layer (where it is smaller, of all of that layer).
         energy: share of the squared norm of each change, in (0, 1); the least rank that keeps it.
-        target_modules: names of layers; None: all that changed and can be adapted.
+        target_modules: names of layers; None: all that changed and can be adapted. Of tied layers
+            name all: an adapter acts in its own layer alone.
         ignore: leave out other tensors that changed (biases, norms), and list them; else they are
             an error, as the adapter would lack them.
         generator: of factorisations of large matrices.
@@ -122,18 +126,24 @@ def extract(
     modules_a, modules_b = dict(model_a.named_modules()), dict(model_b.named_modules())
     chosen = _chosen(model_a, modules_a, changed, target_modules)
     covered = {f"{name}.weight" for name in chosen}
-    for name in chosen:
-        covered.update(shared_with(model_a, modules_a[name]))
     left_out = tuple(name for name in changed if name not in covered)
     if left_out and not ignore:
         raise ValueError(
             f"{len(left_out)} tensors changed that no low-rank adapter holds: "
-            f"{', '.join(left_out[:5])}; ignore=True leaves them out"
+            f"{', '.join(left_out[:5])}{_of_tied(model_a, chosen, left_out)}; ignore=True leaves "
+            "them out"
         )
     factors, report, kept, total = {}, {}, 0.0, 0.0
+    found: dict[tuple[int, int], str] = {}  # weights of both models: the layer that had them first
     for name in chosen:
-        old = as_matrix(modules_a[name], cast(Tensor, modules_a[name].weight)).float()
-        change = as_matrix(modules_b[name], cast(Tensor, modules_b[name].weight)).float() - old
+        weights = [cast(Tensor, modules[name].weight) for modules in (modules_a, modules_b)]
+        twin = found.setdefault((id(weights[0]), id(weights[1])), name)
+        if twin != name:
+            factors[name] = _of_twin(modules_a[twin], modules_a[name], *factors[twin])
+            report[name] = report[twin]
+            continue
+        old, new = (as_matrix(modules_a[name], weight).float() for weight in weights)
+        change = new - old
         left, right, report[name] = _of_layer(change, old, rank, energy, generator)
         factors[name] = (right, left)
         square = float(change.double().square().sum())
@@ -141,6 +151,21 @@ def extract(
         kept += square * report[name].energy
     peft_model = _with_factors(model_a, factors)
     return Extraction(peft_model, report, kept / total, left_out)
+
+
+def _of_twin(first: nn.Module, second: nn.Module, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors (A, B) of a tied layer, given those of the layer that its weight is shared with."""
+    return (a, b) if is_transposed(first) == is_transposed(second) else (b.mT, a.mT)
+
+
+def _of_tied(model: nn.Module, chosen: Sequence[str], left_out: Sequence[str]) -> str:
+    """What to say where a layer is left out whose tied partner is not."""
+    for name in chosen:
+        both = set(shared_with(model, model.get_submodule(name))) & set(left_out)
+        if both:
+            other = min(both)
+            return f" ({other} is tied to {name}, whose adapter acts in {name} alone: name both)"
+    return ""
 
 
 def _changed(model_a: nn.Module, model_b: nn.Module) -> list[str]:
@@ -179,17 +204,14 @@ def _chosen(
             if f"{name}.weight" not in changed:
                 raise ValueError(f"{name} did not change: take it out of target_modules")
         return list(asked)
-    chosen, seen = [], set()
-    for name, module in modules.items():
-        usable = is_supported(module) and complaint(name, module) is None
-        if f"{name}.weight" in changed and usable and not is_quantised(module):
-            if id(module.weight) in seen:
-                raise ValueError(
-                    f"{name} shares its weight with another layer: name one of them in "
-                    "target_modules, or untie them"
-                )
-            seen.add(id(module.weight))
-            chosen.append(name)
+    chosen = [
+        name
+        for name, module in modules.items()
+        if f"{name}.weight" in changed
+        and is_supported(module)
+        and complaint(name, module) is None
+        and not is_quantised(module)
+    ]
     if not chosen:
         raise ValueError("nothing changed that an adapter could hold")
     return chosen
@@ -230,7 +252,10 @@ def _with_factors(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]]) -
 
     ranks = {name: len(a) for name, (a, _) in factors.items()}
     config = LoraConfig(target_modules=target_names(model, ranks), **plain_ranks(ranks))
-    peft_model = wrapped(copy.deepcopy(model), config)
+    with warnings.catch_warnings():
+        # That tied layers need the same factors: they have them.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+        peft_model = wrapped(copy.deepcopy(model), config)
     for name, layer in lora_layers(peft_model, "default").items():
         a, b = factors[name]
         set_factors(layer, "default", a, b)

@@ -117,15 +117,26 @@ def complaint(name: str, module: nn.Module) -> str | None:
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Whether a layer's weight is kept as integers, as 4 and 8 bit layers do.
+    """Whether a layer's weight is kept as integers or in 8 bits, as 4 and 8 bit layers do.
 
     Example:
         >>> is_quantised(nn.Linear(2, 2))
         False
     """
     weight = module._parameters.get("weight")
+    return weight is not None and _packed(weight)
+
+
+def _packed(tensor: Tensor) -> bool:
+    """Whether a tensor, or one that it is made of, is of no ordinary float type.
+
+    torchao's weights say that they are float32 or bfloat16, and hold integers and their scales.
+    """
     floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-    return weight is not None and weight.dtype not in floats
+    if tensor.dtype not in floats:
+        return True
+    flatten = getattr(tensor, "__tensor_flatten__", None)  # of tensors made of tensors
+    return flatten is not None and any(_packed(getattr(tensor, name)) for name in flatten()[0])
 
 
 def shared_with(model: nn.Module, module: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""Saving, loading and merging: always a plain LoRA on the clean base.
+"""Saving and loading: always a plain LoRA on the clean base.
 
 A start that moves the frozen weight makes the adapter's own factors meaningless elsewhere: saved
 plainly and put on the clean base they are wrong by the whole start, and nothing says so. Here the
@@ -13,27 +13,30 @@ that read no configuration all take for granted.
 from __future__ import annotations
 
 import copy
-import types
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from noisewise.adapters.difference import difference, start_of, truncated
+from noisewise.adapters.difference import difference, truncated
+from noisewise.adapters.files import (
+    CONFIG,
+    beside_factors,
+    entries,
+    state,
+    write,
+    write_for_pipeline,
+)
 from noisewise.adapters.layers import (
     active_adapter,
-    base_of,
-    complaint,
-    factor_parameters,
     kind_of,
     lora_layers,
     need_peft,
-    shared_with,
     target_names,
 )
+from noisewise.adapters.moved import start_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -68,6 +71,7 @@ def save(
     rank: int | None = None,
     energy: float | None = None,
     adapter: str | None = None,
+    prefix: str | None = None,
 ) -> Saved:
     """Write an adapter as a plain LoRA on the clean base: PEFT and diffusers load it unmodified.
 
@@ -82,10 +86,14 @@ def save(
         rank: highest rank of a layer; the best approximation of its difference is written.
         energy: share of each difference's squared norm to keep, in (0, 1]; the least such rank.
         adapter: its name; None: the active one.
+        prefix: the model's name in a diffusers pipeline, "unet" or "transformer": the file is then
+            the one that the pipeline's load_lora_weights reads, with ranks in its header, and none
+            of PEFT's. None: PEFT's form.
 
     Raises:
-        ValueError: if the adapter is of a kind that is no low-rank difference, or was started by a
-            PEFT start that moves the weights (its change is not known here).
+        ValueError: if the adapter is of a kind that is no low-rank difference, was started by a
+            PEFT start that moves the weights (its change is not known here) or stands on weights
+            that another one's start moved, or holds what a pipeline has no place for.
 
     Example:
         >>> import tempfile
@@ -106,6 +114,8 @@ def save(
         raise ValueError(f"rank {rank} keeps nothing; use 1 or more")
     if energy is not None and not 0 < energy <= 1:
         raise ValueError(f"energy {energy:g} is no share; use more than 0, and 1 at most")
+    if prefix is not None and not prefix.isidentifier():
+        raise ValueError(f"prefix {prefix!r} is no model of a pipeline; use unet or transformer")
     folder = Path(path)
     if folder.is_file():
         raise ValueError(f"{folder} is a file; name a folder")
@@ -113,19 +123,20 @@ def save(
     if kind == "dora":
         if rank is not None or energy is not None:
             raise ValueError("DoRA is no low-rank difference: it is saved as it is, or merged")
-        config_, tensors = copy.deepcopy(config), _state(peft_model, name)
-        _write(folder, config_, tensors)
+        _write(folder, prefix, copy.deepcopy(config), state(peft_model, name))
         return Saved(folder, {key: layer.r[name] for key, layer in layers.items()}, {})
     found = {
         key: _compressed(layer, name, rank, energy, kind == "adalora")
         for key, layer in layers.items()
     }
-    tensors = _state(peft_model, name) if kind == "lora" else _others(peft_model, name)
+    tensors = state(peft_model, name)
+    if kind == "adalora":
+        tensors = beside_factors(tensors)
     for key, (left, right, _) in found.items():
-        tensors |= _entries(key, layers[key], name, left, right)
+        tensors |= entries(key, layers[key], name, left, right)
     ranks = {key: left.shape[1] for key, (left, _, _) in found.items()}
     names = target_names(peft_model.base_model.model, ranks)
-    _write(folder, _plain(config, ranks, names), tensors)
+    _write(folder, prefix, _plain(config, ranks, names), tensors)
     return Saved(folder, ranks, {key: kept for key, (_, _, kept) in found.items()})
 
 
@@ -138,7 +149,8 @@ def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> Peft
         trainable: whether to go on training it.
 
     Raises:
-        ValueError: if there is no adapter, or its layers are not those of this model.
+        ValueError: if there is no adapter, or its layers are not those of this model: each layer
+            that it adapts must have its tensors in the file, and each tensor its place.
 
     Example:
         >>> try:
@@ -151,84 +163,35 @@ def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> Peft
     from peft import PeftModel
 
     folder = Path(path)
-    if not (folder / "adapter_config.json").exists():
-        raise ValueError(f"{folder} holds no adapter: adapter_config.json is not there")
+    if not (folder / CONFIG).exists():
+        raise ValueError(f"{folder} holds no adapter: {CONFIG} is not there")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         try:
-            return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+            loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        except KeyError as error:
+            raise ValueError(f"{folder} does not fit this model: {error} is not there") from error
         except (UserWarning, RuntimeError, ValueError, StopIteration) as error:
             first = (str(error) or "it has no weights").splitlines()[0]
             raise ValueError(f"{folder} does not fit this model: {first}") from error
+    homeless = _without_place(loaded, folder)
+    if homeless:
+        raise ValueError(
+            f"{folder} does not fit this model, which has no place for {len(homeless)} of its "
+            f"tensors: {', '.join(homeless[:3])}"
+        )
+    return loaded
 
 
-@torch.no_grad()
-def merge(peft_model: PeftModel, adapter: str | None = None) -> nn.Module:
-    """Add an adapter into its base and return the base model; the sum is taken in float32.
+def _without_place(loaded: PeftModel, folder: Path) -> list[str]:
+    """Tensors of the file that PEFT left out, which it does without a word."""
+    from peft import set_peft_model_state_dict
+    from peft.utils import load_peft_weights
 
-    PEFT rounds the difference to the weight's dtype first and the sum once more; here it is rounded
-    once. The PeftModel is used up.
-
-    Args:
-        peft_model: LoRA of any kind that PEFT merges.
-        adapter: its name; None: the active one.
-
-    Raises:
-        ValueError: for tied weights, whose other user would change as well, or layers that PEFT
-            cannot merge.
-
-    Example:
-        >>> from peft import LoraConfig, get_peft_model
-        >>> net = nn.Sequential(nn.Linear(4, 3))
-        >>> adapted = get_peft_model(net, LoraConfig(target_modules=["0"], init_lora_weights=False))
-        >>> x = torch.randn(2, 4)
-        >>> before = adapted(x)
-        >>> bool(torch.allclose(merge(adapted)(x), before, atol=1e-5))
-        True
-    """
-    name = active_adapter(peft_model, adapter)
-    base = cast(nn.Module, peft_model.base_model.model)
-    layers = lora_layers(peft_model, name)
-    for key, layer in layers.items():
-        others = shared_with(base, base_of(layer))
-        if others:
-            raise ValueError(
-                f"{key} shares its weight with {others[0]}, which would change too: untie them"
-            )
-        trouble = complaint(key, base_of(layer))
-        if trouble:
-            raise ValueError(trouble)
-    for layer in layers.values():
-        module = base_of(layer)
-        dtypes = {key: p.dtype for key, p in module.named_parameters(recurse=False)}
-        for parameter in module.parameters(recurse=False):
-            parameter.data = parameter.data.float()
-        for parameter in factor_parameters(layer, name):
-            parameter.data = parameter.data.float()
-        layer.merge(safe_merge=True, adapter_names=[name])
-        for key, parameter in module.named_parameters(recurse=False):
-            parameter.data = parameter.data.to(dtypes[key])
-    return cast(nn.Module, peft_model.base_model.unload())
-
-
-def save_through_us(peft_model: PeftModel) -> None:
-    """Send a model's own save_pretrained to `save`: plainly saved it would be silently wrong."""
-    peft_model.save_pretrained = types.MethodType(_save_pretrained, peft_model)
-
-
-def _save_pretrained(
-    self: PeftModel,
-    save_directory: str | Path,
-    *_: object,
-    **given: Any,  # noqa: ANN401
-) -> None:
-    """What a trainer calls; its other arguments say how to write, not what."""
-    if given.get("is_main_process", True):
-        for name in given.get("selected_adapters") or list(self.peft_config):
-            folder = Path(save_directory)
-            save(self, folder if name == "default" else folder / name, adapter=name)
+    tensors = load_peft_weights(str(folder), device="cpu")
+    return list(set_peft_model_state_dict(loaded, tensors).unexpected_keys)
 
 
 def _compressed(
@@ -244,36 +207,6 @@ def _compressed(
     return left.float(), right.float(), 1.0
 
 
-def _entries(
-    key: str, layer: LoraLayer, adapter: str, left: Tensor, right: Tensor
-) -> dict[str, Tensor]:
-    """Factors under PEFT's names and in its shapes, on the CPU."""
-    module, prefix = base_of(layer), f"base_model.model.{key}"
-    a, _ = factor_parameters(layer, adapter)
-    left, right = left.to("cpu", a.dtype), right.to("cpu", a.dtype)
-    if isinstance(module, nn.Embedding):
-        return {f"{prefix}.lora_embedding_A": right, f"{prefix}.lora_embedding_B": left}
-    weight = cast(Tensor, module.weight)
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        right = right.reshape(-1, *weight.shape[1:])
-        left = left.reshape(*left.shape, *([1] * (weight.ndim - 2)))
-    return {f"{prefix}.lora_A.weight": right, f"{prefix}.lora_B.weight": left}
-
-
-def _state(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
-    """PEFT's own tensors of an adapter: factors, biases and modules that are trained in full."""
-    from peft import get_peft_model_state_dict
-
-    # Without embedding layers: a base's own embedding is none of the adapter's, and asking "auto"
-    # asks the network whether the vocabulary has grown.
-    return get_peft_model_state_dict(peft_model, adapter_name=adapter, save_embedding_layers=False)
-
-
-def _others(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
-    """What an AdaLoRA adapter trains beside its factors."""
-    return {key: value for key, value in _state(peft_model, adapter).items() if "lora_" not in key}
-
-
 def _plain(config: Any, ranks: dict[str, int], names: list[str] | str) -> Any:  # noqa: ANN401
     """The configuration of a plain LoRA of these ranks and factor 1."""
     from peft import LoraConfig
@@ -286,6 +219,7 @@ def _plain(config: Any, ranks: dict[str, int], names: list[str] | str) -> Any:  
         fan_in_fan_out=config.fan_in_fan_out,
         modules_to_save=config.modules_to_save,
         lora_bias=bool(getattr(config, "lora_bias", False)),
+        trainable_token_indices=getattr(config, "trainable_token_indices", None),
         task_type=config.task_type,
         base_model_name_or_path=config.base_model_name_or_path,
     )
@@ -308,18 +242,16 @@ def _escaped(name: str) -> str:
     return name.replace(".", r"\.")
 
 
-def _write(folder: Path, config: Any, tensors: dict[str, Tensor]) -> None:  # noqa: ANN401
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    plain = {
-        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for key, value in tensors.items()
-    }
-    save_file(plain, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config.inference_mode = True
-    config.init_lora_weights = True
-    config.save_pretrained(str(folder))
+def _write(
+    folder: Path,
+    prefix: str | None,
+    config: Any,  # noqa: ANN401
+    tensors: dict[str, Tensor],
+) -> None:
+    if prefix is None:
+        write(folder, config, tensors)
+    else:
+        write_for_pipeline(folder, prefix, config, tensors)
 
 
 def _check_savable(kind: str, config: Any) -> None:  # noqa: ANN401
@@ -327,6 +259,9 @@ def _check_savable(kind: str, config: Any) -> None:  # noqa: ANN401
         raise ValueError(
             f"an adapter of kind {kind} is no low-rank difference; use save_pretrained"
         )
+    for field in ("target_parameters", "layer_replication"):
+        if getattr(config, field, None):
+            raise ValueError(f"{field} is not handled here; use save_pretrained")
     start = config.init_lora_weights
     if isinstance(start, str) and start.lower().startswith(_MUTATING):
         raise ValueError(

@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from noisewise.adapters.difference import remember_start
+from noisewise.adapters.guards import guard
 from noisewise.adapters.layers import (
     active_adapter,
     as_matrix,
-    base_of,
     factors,
-    from_matrix,
     is_quantised,
     lora_layers,
     rank_and_scaling,
@@ -31,7 +29,7 @@ from noisewise.adapters.layers import (
     shared_with,
     targets,
 )
-from noisewise.adapters.saving import save_through_us
+from noisewise.adapters.moved import move
 from noisewise.adapters.solutions import (
     Answer,
     Scale,
@@ -44,7 +42,6 @@ from noisewise.adapters.solutions import (
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
-    from peft.tuners.lora import LoraLayer
 
 Make = Callable[[str, nn.Module, int, float], Start]  # name, layer, rank, scaling
 
@@ -67,7 +64,8 @@ def lora_ga(
     By default ``A = s V_r^T``, ``B = 0``: the best step of rank r, and the weights stay as they
     are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base
     it is the paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W;
-    save such a model by `save` (its own save_pretrained is sent there). The function of the model
+    save such a model by `save` (its own save_pretrained is sent there, see `guards` for what else
+    of PEFT's is). The function of the model
     stays as it was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A``.
 
     Args:
@@ -253,10 +251,11 @@ def _adapted(
         start = starts[name]
         set_factors(layer, adapter, start.a, start.b)
         layer._noisewise_error = {adapter: start.error}
-        if start.moved:
-            _move(layer, adapter)
+        if start.moved:  # PEFT will add c B A
+            a, b = (value.float() for value in factors(layer, adapter))
+            move(layer, adapter, a, float(layer.scaling[adapter]) * b)
     if moves:
-        save_through_us(peft_model)
+        guard(peft_model)
     return peft_model
 
 
@@ -269,18 +268,6 @@ def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> P
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         return cast("PeftModel", get_peft_model(model, copy.deepcopy(config), adapter))
-
-
-@torch.no_grad()
-def _move(layer: LoraLayer, adapter: str) -> None:
-    """Take c B A off the frozen weight, as PEFT will add it, and remember it."""
-    a, b = factors(layer, adapter)
-    a, b, c = a.float(), b.float(), layer.scaling[adapter]
-    module = base_of(layer)
-    weight = cast(Tensor, module.weight)
-    product = from_matrix(module, c * (b @ a), weight.shape)
-    weight.copy_((weight.float() - product).to(weight.dtype))
-    remember_start(layer, adapter, a, b)
 
 
 def _check_config(config: LoraConfig, moves: bool) -> None:

@@ -1,0 +1,119 @@
+"""An adapter's files: names and shapes of tensors as PEFT and diffusers pipelines read them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from noisewise.adapters.layers import base_of, factor_parameters
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PIPELINE_WEIGHTS = "pytorch_lora_weights.safetensors"  # where load_lora_weights looks first
+_PEFT = "base_model.model."
+# What a pipeline needs to make the layers; it would guess these from the shapes.
+_METADATA = (
+    "r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora", "use_dora",
+    "lora_bias",
+)  # fmt: skip
+_PIPELINE_TENSORS = (
+    ".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_magnitude_vector",
+)  # fmt: skip
+
+
+def entries(
+    key: str, layer: LoraLayer, adapter: str, left: Tensor, right: Tensor
+) -> dict[str, Tensor]:
+    """Factors under PEFT's names and in its shapes, for a factor of 1, on the CPU.
+
+    PEFT multiplies the bias of lora_bias by c as well; here c goes into it.
+    """
+    module, prefix = base_of(layer), f"{_PEFT}{key}"
+    a, _ = factor_parameters(layer, adapter)
+    left, right = left.to("cpu", a.dtype), right.to("cpu", a.dtype)
+    if isinstance(module, nn.Embedding):
+        return {f"{prefix}.lora_embedding_A": right, f"{prefix}.lora_embedding_B": left}
+    weight = cast(Tensor, module.weight)
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        right = right.reshape(-1, *weight.shape[1:])
+        left = left.reshape(*left.shape, *([1] * (weight.ndim - 2)))
+    found = {f"{prefix}.lora_A.weight": right, f"{prefix}.lora_B.weight": left}
+    if layer.lora_bias.get(adapter):
+        bias = layer.lora_B[adapter].bias.detach()
+        found[f"{prefix}.lora_B.bias"] = float(layer.scaling[adapter]) * bias
+    return found
+
+
+def state(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
+    """PEFT's own tensors of an adapter: factors, biases and modules that are trained in full."""
+    from peft import get_peft_model_state_dict
+
+    with warnings.catch_warnings():
+        if peft_model.peft_config[adapter].lora_bias:  # PEFT takes its vectors for shards
+            warnings.filterwarnings("ignore", message="Adapter .* have invalid shape")
+        # Without embedding layers: a base's own embedding is none of the adapter's, and asking
+        # "auto" asks the network whether the vocabulary has grown.
+        return get_peft_model_state_dict(
+            peft_model, adapter_name=adapter, save_embedding_layers=False
+        )
+
+
+def beside_factors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What an adapter trains beside its factors."""
+    return {key: value for key, value in tensors.items() if "lora_" not in key}
+
+
+def write(folder: Path, config: Any, tensors: dict[str, Tensor]) -> None:  # noqa: ANN401
+    """Write an adapter as PEFT reads it."""
+    write_tensors(folder / WEIGHTS, tensors, {})
+    config.inference_mode = True
+    config.init_lora_weights = True
+    config.save_pretrained(str(folder))
+
+
+def write_for_pipeline(
+    folder: Path,
+    prefix: str,
+    config: Any,  # noqa: ANN401
+    tensors: dict[str, Tensor],
+) -> None:
+    """Write an adapter as a diffusers pipeline's load_lora_weights reads it.
+
+    Its keys say which model of the pipeline they are of, ranks and patterns stand in the header.
+
+    Raises:
+        ValueError: if there are tensors that a pipeline has no place for.
+    """
+    odd = [key for key in tensors if not key.endswith(_PIPELINE_TENSORS)]
+    if odd:
+        raise ValueError(
+            f"a diffusers pipeline has no place for {odd[0].removeprefix(_PEFT)}, it takes the "
+            "factors of linear layers and convolutions alone: save without prefix"
+        )
+    renamed = {f"{prefix}.{key.removeprefix(_PEFT)}": value for key, value in tensors.items()}
+    values = {field: getattr(config, field) for field in _METADATA}
+    listed = {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
+    described = {f"{prefix}.{field}": value for field, value in listed.items()}
+    header = {"lora_adapter_metadata": json.dumps(described, indent=2, sort_keys=True)}
+    write_tensors(folder / PIPELINE_WEIGHTS, renamed, header)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write tensors, from any device, each with a memory of its own."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {
+        key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for key, value in tensors.items()
+    }
+    save_file(plain, path, metadata={"format": "pt", **header})
