@@ -18,7 +18,7 @@ from noisewise.train.data import Pictures, load_pictures
 from noisewise.train.engine import Engine
 from noisewise.train.generator import Generator, Teacher
 from noisewise.train.kinds import sorted_into_kinds
-from noisewise.train.lock import locked, remove_if_no_run
+from noisewise.train.lock import Before, locked
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.models import Build, build_denoiser, load_model, save_model
 from noisewise.train.plan import TeacherPlan, plan_teacher
@@ -75,6 +75,7 @@ def train(
     config = _with(config or TrainConfig(), budget=budget, size=size, classes=classes, seed=seed)
     folder = Path("runs") / Path(path).resolve().stem if out is None else Path(out)
     Run.check(folder)
+    before = Before(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
     ranks, began = engine.ranks, time.monotonic()
     if config.shard and ranks.world == 1:
@@ -83,6 +84,7 @@ def train(
         if not ranks.leads:
             ranks.wait()  # the first process reads and writes; the others then find the cache
         try:
+            Run.must_match(folder, config)  # before any picture is read
             pictures = load_pictures(
                 path,
                 config.size,
@@ -98,7 +100,7 @@ def train(
                 Run.create(folder, config, run_plan, pictures)
         except ValueError:
             if ranks.leads:
-                remove_if_no_run(folder)
+                before.restore()
             raise
         if ranks.leads:
             ranks.wait()
