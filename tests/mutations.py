@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,27 @@ def mutated(data: bytes, generator: np.random.Generator) -> bytes:
         noise = generator.integers(0, 256, min(64, len(data) - at), dtype=np.uint8)
         changed[at : at + len(noise)] = noise.tobytes()
     return bytes(changed)
+
+
+def archives(folder: Path) -> list[Path]:
+    """Small sound files of arrays and a zip of pictures, of every kind that is read as a whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 8, 8), dtype=np.uint8)
+    more = {
+        "labels": np.arange(16) % 2,
+        "categories": np.array(["a", "b"]),
+        "names": np.array([f"n{i}" for i in range(16)]),
+    }
+    np.savez(folder / "plain.npz", images=pixels, **more)
+    np.savez_compressed(folder / "packed.npz", images=pixels / np.float32(255), **more)
+    np.save(folder / "bytes.npy", pixels)
+    np.save(folder / "floats.npy", pixels / np.float32(255))
+    with zipfile.ZipFile(folder / "pictures.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i, picture in enumerate(pixels):
+            archive.writestr(f"{i % 2}/{i}.png", encoded(Image.fromarray(picture), "PNG"))
+        rows = "".join(f"{i % 2}/{i}.png,{i % 2}\n" for i in range(16))
+        archive.writestr("metadata.csv", f"file_name,label\n{rows}")
+    return sorted(folder.iterdir())
 
 
 def write_mutants(folder: Path, count: int, seed: int) -> list[str]:

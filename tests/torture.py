@@ -33,7 +33,11 @@ PLACES = ("at the start", "in training", "at the end")
 A_RUN = 5  # kills before a run may end
 # Rows that the test suite does: what, how many are tried in it (0: its tests), the tests.
 SUITE = (
-    ("pictures mutated: used, or named with a reason", 1080, ["train/test_data_mutants.py"]),
+    (
+        "pictures and archives mutated: used, or named with a reason",
+        6280,
+        ["train/test_data_mutants.py"],
+    ),
     ("run files mutated: refused in a sentence, or equal", 450, ["train/test_mutated_files.py"]),
     ("caches killed, filled, flipped, shared", 0, ["train/test_cache.py"]),
     ("disks filled, folders closed, runs taken", 0, ["end_to_end/test_disks.py"]),

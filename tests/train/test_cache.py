@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -57,10 +58,27 @@ def test_what_a_kill_leaves_is_swept_by_the_next_reader(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_being_written_is_not_swept(tmp_path: Path) -> None:
-    with cache._replacing(tmp_path / "x.json") as file:
+    with cache.replacing(tmp_path / "x.json") as file:
         file.write(b"half")
         assert cache.sweep(tmp_path) == 0
     assert (tmp_path / "x.json").read_bytes() == b"half"
+
+
+def test_a_file_is_not_swept_in_the_moment_of_its_renaming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock is of one opening of a file: to it, this sweep is that of another process."""
+    rename, swept = os.replace, []
+
+    def interrupted(old: str, new: Path) -> None:
+        swept.append(cache.sweep(tmp_path))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with cache.replacing(tmp_path / "x.json") as file:
+        file.write(b"whole")
+    assert swept == [0]
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_several_processes_write_the_same_cache_at_once(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from noisewise.train import decode, framing, sources
+from noisewise.train import decode, depth, framing, sources
 from noisewise.train.decode import UnusableError
+from noisewise.train.depth import Ranges
 from noisewise.train.framing import Frame, Square
 from noisewise.train.survey import quiet_pillow
 from picture_files import colour
@@ -25,9 +26,11 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def decoded(data: bytes, size: int = 32, name: str = "x.png", full_scale: float = 65535) -> Square:
+def decoded(
+    data: bytes, size: int = 32, name: str = "x.png", ranges: Ranges | None = None
+) -> Square:
     """Decode from memory."""
-    return decode.decode(io.BytesIO(data), name, Frame(size), full_scale)
+    return decode.decode(io.BytesIO(data), name, Frame(size), ranges)
 
 
 def refusal(data: bytes, name: str = "x.png") -> str:
@@ -64,16 +67,18 @@ def test_16_bit_grey_keeps_its_mean_where_pillow_clips_to_white() -> None:
 def test_12_bit_pictures_use_their_own_range() -> None:
     ramp = np.linspace(0, 4095, 32 * 32).reshape(32, 32).astype(np.uint16)
     data = encoded(Image.fromarray(ramp), "TIFF")
-    assert decode.declared_range(decode.brightest(io.BytesIO(data), "x.tif")) == 4095
-    assert abs(decoded(data, full_scale=4095).pixels.mean() - 127.5) < 0.5
+    ranges = depth.ranges([decode.extent(io.BytesIO(data), "x.tif")])
+    assert ranges.of("I;16").high == 4095
+    assert abs(decoded(data, ranges=ranges).pixels.mean() - 127.5) < 0.5
 
 
 def test_float_tiff() -> None:
     ramp = np.linspace(0, 1, 32 * 32, dtype=np.float32).reshape(32, 32)
     data = encoded(Image.fromarray(ramp), "TIFF")
-    assert abs(decoded(data, full_scale=1.0).pixels.mean() - 127.5) < 0.5
-    ramp[0, 0] = np.nan
-    assert refusal(encoded(Image.fromarray(ramp), "TIFF")) == sources.UNSUPPORTED
+    assert abs(decoded(data).pixels.mean() - 127.5) < 0.5
+    for bad in (np.nan, np.inf):
+        ramp[0, 0] = bad
+        assert refusal(encoded(Image.fromarray(ramp), "TIFF")) == sources.NOT_FINITE
 
 
 def test_hidden_colours_under_transparency_become_white() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from noisewise.train import api
 from noisewise.train.checkpoint import read_json
 from noisewise.train.config import TrainConfig
 from noisewise.train.engine import Engine
@@ -105,6 +107,73 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
         assert f"another process (number {os.getpid()}) is training".encode() in other.stderr
     with run.locked():
         pass
+
+
+def test_a_file_system_without_locks_is_not_called_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network file system without a lock daemon answers; none can be mounted in a test."""
+
+    def no_locks(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    run = create(tmp_path / "x")
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(ValueError, match="cannot be locked against a second process") as caught:
+        run.locked().__enter__()
+    assert "is training" not in str(caught.value)
+
+
+def test_what_a_kill_leaves_of_the_first_run_json_is_no_strangers_file(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / ".run.json.4711.tmp").write_text('{"format"')
+    run = create(tmp_path / "x")
+    with run.locked():
+        assert sorted(p.name for p in run.path.iterdir()) == [".lock", "run.json"]
+    (tmp_path / "y").mkdir()
+    (tmp_path / "y" / ".thesis.4711.tmp").write_text("dear")
+    with pytest.raises(ValueError, match="holds something else"):
+        create(tmp_path / "y")
+
+
+# ---------------------------------------------------------------------- what a refusal leaves
+def few(folder: Path) -> Path:
+    """A folder with too few pictures, which is noticed late: all are copies."""
+    for i in range(20):
+        folder.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), 9).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_refusal_leaves_a_cache_folder_of_the_users_own(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (mine / "cache").mkdir(parents=True)
+    (mine / "cache" / "letters.txt").write_text("dear")
+    with pytest.raises(ValueError, match="differ from each other"):
+        api.train(few(tmp_path / "few"), mine, config=CONFIG)
+    assert sorted(p.name for p in mine.rglob("*")) == ["cache", "letters.txt"]
+    assert (mine / "cache" / "letters.txt").read_text() == "dear"
+    with pytest.raises(ValueError, match="differ from each other"):
+        api.train(tmp_path / "few", tmp_path / "new", config=CONFIG)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_that_refuses_other_pictures_or_sizes_keeps_no_cache_of_them(tmp_path: Path) -> None:
+    source, run = tmp_path / "x.npz", tmp_path / "run"
+    small = replace(CONFIG, widths=(4, 4), recipe=replace(CONFIG.recipe, sampler_images=0))
+    np.savez(source, images=tiny_pictures().images)
+    api.train(source, run, config=small)
+    before = {p: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
+    read: list[int] = []
+    with pytest.raises(ValueError, match="size was None and is now 12"):
+        api.train(source, run, size=12, config=small, on_file=lambda done, _: read.append(done))
+    assert read == [], "settings are compared before anything is read"
+    np.savez(source, images=tiny_pictures(seed=5).images)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="other pictures"):
+            api.train(source, run, config=small)
+    after = {p: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
+    assert after == before
 
 
 # ---------------------------------------------------------------------- the log

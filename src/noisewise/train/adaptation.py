@@ -34,7 +34,7 @@ from noisewise.train.engine import Engine
 from noisewise.train.generator import Teacher
 from noisewise.train.kept_kinds import keep_kinds, with_kinds
 from noisewise.train.kinds import sorted_like
-from noisewise.train.lock import locked, remove_if_no_run
+from noisewise.train.lock import Before, locked
 from noisewise.train.loop import Loop, Record
 from noisewise.train.models import Build, load_model, save_model
 from noisewise.train.plan import TeacherPlan
@@ -84,7 +84,8 @@ def adapt(
         config: everything else; the arguments above go before it.
         on_record: is given every step's record.
         on_file: is given (files read, files in all).
-        stop: asked before every step; true ends after saving.
+        stop: asked before every step, and before every batch of the start's gradient; true ends
+            after saving.
         build: makes the net from its configuration; None: the package's own nets.
 
     Returns:
@@ -105,6 +106,7 @@ def adapt(
     if folder.resolve() == source.resolve() or folder.resolve() == source.parent.resolve():
         raise ValueError(f"{folder} holds the teacher itself; name a new folder with --out")
     Run.check(folder)
+    before = Before(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
     if engine.ranks.world > 1:
         raise ValueError("adapt works in one process; start it without torchrun")
@@ -120,7 +122,7 @@ def adapt(
             run_ = Run.create(folder, training, plan, pictures)
             keep_kinds(folder, pictures)
         except ValueError:
-            remove_if_no_run(folder)
+            before.restore()
             raise
         _begin(run_, config, source)
         engine = engine.settled(teacher.denoiser, plan.batch, config.precision, config.amount)
@@ -250,10 +252,21 @@ def adapted_net(
     return made
 
 
+class StoppedError(Exception):
+    """Somebody asked to stop before the first step."""
+
+
 def start_gradients(
-    denoiser: Preconditioned, pictures: Pictures, plan: TeacherPlan, config: AdaptConfig
+    denoiser: Preconditioned,
+    pictures: Pictures,
+    plan: TeacherPlan,
+    config: AdaptConfig,
+    stop: Callable[[], bool] | None = None,
 ) -> Callable[[Any], Gradients]:
-    """Full gradients of the denoising loss on the new pictures, for a PEFT configuration."""
+    """Full gradients of the denoising loss on the new pictures, for a PEFT configuration.
+
+    What it returns raises StoppedError when `stop`, asked before every batch, says so.
+    """
     from noisewise.adapters import gradients
 
     chosen = pictures.split(config.seed)[0]
@@ -262,6 +275,8 @@ def start_gradients(
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
         left, chunk = config.samples, min(_CHUNK, max(1, config.samples // _BATCHES))
         while left > 0:
+            if stop is not None and stop():
+                raise StoppedError
             count = min(chunk, left, len(chosen))
             order = torch.randperm(len(chosen), generator=generator)[:count].numpy()
             x0 = pictures.tensor(chosen[order])
@@ -297,7 +312,7 @@ def _train(
     going_on = bool(run.checkpoints("teacher").paths())
     find = None
     if config.start == "lora-ga" and not going_on:
-        full = start_gradients(denoiser, pictures, plan, config)
+        full = start_gradients(denoiser, pictures, plan, config, stop)
 
         def find(peft_config: Any) -> Gradients:  # noqa: ANN401 (PEFT's LoraConfig)
             found = full(peft_config)
@@ -305,8 +320,11 @@ def _train(
             run.write()
             return found
 
-    with engine.seeded(config.seed):
-        made = adapted_net(denoiser, config.start, config.rank, find)
+    try:
+        with engine.seeded(config.seed):
+            made = adapted_net(denoiser, config.start, config.rank, find)
+    except StoppedError:
+        return  # nothing was trained; the same call begins with the gradient
     training = config.training(bool(plan.classes), plan.batch)
     stage = AdaptStage(pictures, made, plan, training, engine)
     loop = Loop(stage, config.amount, teacher_pace(config.recipe))

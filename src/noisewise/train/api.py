@@ -20,7 +20,7 @@ from noisewise.train.generator import Generator, Teacher
 from noisewise.train.kept_kinds import keep_kinds, with_kinds
 from noisewise.train.kept_net import with_kept_net
 from noisewise.train.kinds import sorted_into_kinds
-from noisewise.train.lock import locked, remove_if_no_run
+from noisewise.train.lock import Before, locked
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.models import Build, build_denoiser, load_model, save_model
 from noisewise.train.plan import TeacherPlan, plan_teacher
@@ -78,6 +78,7 @@ def train(
     config = _with(config or TrainConfig(), budget=budget, size=size, classes=classes, seed=seed)
     folder = Path("runs") / Path(path).resolve().stem if out is None else Path(out)
     Run.check(folder)
+    before = Before(folder)
     engine = Engine.choose(config.device, config.precision, config.threads)
     ranks, began = engine.ranks, time.monotonic()
     if config.shard and ranks.world == 1:
@@ -86,6 +87,7 @@ def train(
         if not ranks.leads:
             ranks.wait()  # the first process reads and writes; the others then find the cache
         try:
+            Run.must_match(folder, config)  # before any picture is read
             pictures = load_pictures(
                 path,
                 config.size,
@@ -103,7 +105,7 @@ def train(
                 keep_kinds(folder, pictures)
         except ValueError:
             if ranks.leads:
-                remove_if_no_run(folder)
+                before.restore()
             raise
         if ranks.leads:
             ranks.wait()
@@ -140,8 +142,12 @@ def plan(
         path, config.size, config.channels, crop=config.crop, background=config.background
     )
     folder = None if out is None else Path(out)
-    pictures = sorted_into_kinds(pictures, config if folder is None else _as_begun(config, folder))
-    return rescaled(plan_teacher(config, pictures, engine), config, folder)[0]
+    if folder is None:
+        return rescaled(
+            plan_teacher(config, sorted_into_kinds(pictures, config), engine), config, None
+        )[0]
+    planned = plan_teacher(config, _with_kinds(pictures, config, folder), engine)
+    return rescaled(with_kept_net(planned, folder), config, folder)[0]
 
 
 def distill(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -12,7 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from noisewise.train import decode
+from noisewise.train import decode, depth
 from noisewise.train.sources import printable
 
 LABEL_KEYS = ("labels", "label", "y")
@@ -22,12 +24,21 @@ _BLOCK_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Member:
-    """One array in a file, known by its header only; `key` is empty in a .npy file."""
+    """One array in a file, known by its header only; `key` is empty in a .npy file.
+
+    `num_bytes` is what follows the header.
+    """
 
     key: str
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
+    num_bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are as many bytes as the header promises."""
+        return self.dtype.itemsize * math.prod(self.shape) <= self.num_bytes
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,11 @@ def open_arrays(path: Path) -> ArrayFile:
         ValueError: says which keys or shapes were found and what to do.
     """
     members = _members(path)
+    with _in_a_sentence(path):
+        return _described(path, members)
+
+
+def _described(path: Path, members: dict[str, Member]) -> ArrayFile:
     member = _choose(path, members)
     channels_first, layout_note = _layout(path, member)
     low, factor, range_note = _range(path, member)
@@ -98,24 +114,24 @@ def _members(path: Path) -> dict[str, Member]:
     try:
         if path.suffix.lower() == ".npy":
             with open(path, "rb") as file:
-                return {"": _header(file, "")}
+                return {"": _header(file, "", os.fstat(file.fileno()).st_size)}
         with zipfile.ZipFile(path) as archive:
             found = {}
-            for name in archive.namelist():
-                if name.endswith(".npy"):
-                    with archive.open(name) as file:
-                        key = name.removesuffix(".npy")
-                        found[key] = _header(file, key)
+            for info in archive.infolist():
+                if info.filename.endswith(".npy"):
+                    with archive.open(info) as file:
+                        key = info.filename.removesuffix(".npy")
+                        found[key] = _header(file, key, info.file_size)
             return found
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        # NotImplementedError is zipfile's word for a compression or a zip version it cannot read.
+    except Exception as error:  # NumPy parses headers as Python; of damaged ones anything may come
+        said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{_shown(path)} cannot be read as a NumPy file ({error}): "
+            f"{_shown(path)} cannot be read as a NumPy file ({printable(said)}): "
             "write it again with numpy.savez(path, images=array)."
         ) from error
 
 
-def _header(file: IO[bytes], key: str) -> Member:
+def _header(file: IO[bytes], key: str, num_bytes: int) -> Member:
     version = npy.read_magic(file)
     if version == (1, 0):
         shape, fortran, dtype = npy.read_array_header_1_0(file)
@@ -123,7 +139,7 @@ def _header(file: IO[bytes], key: str) -> Member:
         shape, fortran, dtype = npy.read_array_header_2_0(file)
     else:
         raise ValueError(f"format version {version} of the array {key!r} is not supported")
-    return Member(key, shape, dtype, fortran)
+    return Member(key, shape, dtype, fortran, num_bytes - file.tell())
 
 
 def _choose(path: Path, members: dict[str, Member]) -> Member:
@@ -148,7 +164,7 @@ def _checked(path: Path, member: Member) -> Member:
             f"{where} holds Python objects, which are never unpickled: "
             "save one plain uint8 array of shape [n, height, width, channels]."
         )
-    if len(member.shape) not in (3, 4) or 0 in member.shape:
+    if len(member.shape) not in (3, 4) or min(member.shape) < 1:
         raise ValueError(
             f"{where} has shape {member.shape}: "
             "pictures are expected as [n, height, width] or [n, height, width, channels]."
@@ -160,6 +176,8 @@ def _checked(path: Path, member: Member) -> Member:
             f"{where} is stored in Fortran order: "
             "save numpy.ascontiguousarray(images) so that it can be read picture by picture."
         )
+    if not member.is_whole:
+        raise _damaged(path)
     return member
 
 
@@ -207,7 +225,7 @@ def _range(path: Path, member: Member) -> tuple[float, float, str]:
     if low >= 0 and high <= 255:
         return 0.0, 1.0, f"{seen} 0 to 255"
     if low >= 0 and high <= 65535 and member.dtype.kind in "iu":
-        scale = decode.declared_range(high)
+        scale = depth.declared_range(high)
         return 0.0, 255.0 / scale, f"{seen} 0 to {scale:g}"
     raise ValueError(
         f"{_shown(path)} holds values from {low:g} to {high:g} ({member.dtype}), "
@@ -216,39 +234,52 @@ def _range(path: Path, member: Member) -> tuple[float, float, str]:
 
 
 def _blocks(path: Path, member: Member) -> Iterator[np.ndarray]:
-    row_bytes = member.dtype.itemsize * int(np.prod(member.shape[1:]))
+    with _in_a_sentence(path):
+        if member.key == "":
+            with open(path, "rb") as file:
+                yield from _read_rows(path, file, member)
+            return
+        with zipfile.ZipFile(path) as archive, archive.open(member.key + ".npy") as file:
+            yield from _read_rows(path, file, member)
+
+
+def _read_rows(path: Path, file: IO[bytes], member: Member) -> Iterator[np.ndarray]:
+    _header(file, member.key, 0)
+    row_bytes = member.dtype.itemsize * math.prod(member.shape[1:])
     step = max(1, _BLOCK_BYTES // row_bytes)
-    if member.key == "":
-        with open(path, "rb") as file:
-            _header(file, "")
-            yield from _read_rows(path, file, member, step, row_bytes)
-        return
-    with zipfile.ZipFile(path) as archive, archive.open(member.key + ".npy") as file:
-        _header(file, member.key)
-        yield from _read_rows(path, file, member, step, row_bytes)
-
-
-def _read_rows(
-    path: Path, file: IO[bytes], member: Member, step: int, row_bytes: int
-) -> Iterator[np.ndarray]:
     for start in range(0, member.shape[0], step):
         count = min(step, member.shape[0] - start)
-        try:
-            data = file.read(count * row_bytes)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise _damaged(path) from error
+        data = file.read(count * row_bytes)
         if len(data) != count * row_bytes:
             raise _damaged(path)
         yield np.frombuffer(data, member.dtype).reshape(count, *member.shape[1:])
+
+
+@contextmanager
+def _in_a_sentence(path: Path) -> Generator[None]:
+    """Turn what zipfile and NumPy raise on damaged input (almost anything) into one sentence."""
+    try:
+        yield
+    except ValueError:  # such a sentence
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble
+            raise
+        raise _damaged(path) from error
 
 
 def _damaged(path: Path) -> ValueError:
     return ValueError(f"{_shown(path)} is cut short or damaged: copy or download it again.")
 
 
-def _small(path: Path, key: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as arrays:
-        return arrays[key]
+def _small(path: Path, member: Member) -> np.ndarray:
+    if not member.is_whole:
+        raise _damaged(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[member.key]
+    except ValueError as error:  # NumPy's, without a name
+        raise _damaged(path) from error
 
 
 def _labels(
@@ -263,7 +294,7 @@ def _labels(
             f"{_shown(path)}: {key!r} has shape {shape} and type {members[key].dtype}: give "
             f"{num_images} whole numbers or names, one a picture (or leave the array out)."
         )
-    values = _small(path, key).reshape(-1)
+    values = _small(path, members[key]).reshape(-1)
     named = members.get("categories")
     if named is None or kind in "US":
         found, labels = np.unique(values, return_inverse=True)
@@ -273,7 +304,7 @@ def _labels(
             f"{_shown(path)}: 'categories' must be a list of names, not shape {named.shape} "
             f"and type {named.dtype}."
         )
-    classes = tuple(_text(value) for value in _small(path, "categories"))
+    classes = tuple(_text(value) for value in _small(path, named))
     if values.min() < 0 or values.max() >= len(classes):
         raise ValueError(
             f"{_shown(path)}: labels run from {values.min()} to {values.max()} "
@@ -286,7 +317,7 @@ def _names(path: Path, members: dict[str, Member], num_images: int) -> tuple[str
     member = members.get("names")
     if member is None or member.shape != (num_images,) or member.dtype.kind not in "US":
         return ()
-    return tuple(_text(value) for value in _small(path, "names"))
+    return tuple(_text(value) for value in _small(path, member))
 
 
 def _text(value: object) -> str:

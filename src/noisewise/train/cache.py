@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-_VERSION = 1
+_VERSION = 2  # of how pictures are made from files; older caches are read again
 _BLOCK_ROWS = 1024
 _NEW = ".new-"  # names of files that are not whole yet
 
@@ -88,7 +88,7 @@ class Rows:
         if self._folder is None:
             return self._in_memory(shape)
         target = self._folder / f"{key}.npy"
-        with _replacing(target) as file:
+        with replacing(target) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for block in self._blocks(channels):
@@ -159,25 +159,42 @@ def read_cached(folder: Path, key: str) -> tuple[np.ndarray, dict[str, Any]] | N
 
 def write_facts(folder: Path, key: str, facts: dict[str, Any]) -> None:
     """Write what belongs to the cached pictures; this commits the pair."""
-    with _replacing(folder / f"{key}.json") as file:
+    with replacing(folder / f"{key}.json") as file:
         file.write(json.dumps(facts).encode("ascii"))
 
 
 @contextmanager
-def _replacing(target: Path) -> Generator[IO[bytes]]:
-    """Write under a temporary name, sync, rename over the target, sync the folder."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=_NEW)
+def replacing(target: Path) -> Generator[IO[bytes]]:
+    """Write under a temporary name, sync, rename over the target, sync the folder.
+
+    The file is held until it has its name: to the sweep of another process it is never one that
+    somebody left behind.
+    """
+    file, name, is_held = _begun(target.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            _hold(file)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp allows only the owner; a cache may be shared
-        os.replace(name, target)
+            os.chmod(name, 0o644)  # mkstemp allows only the owner; a cache may be shared
+            if is_held:
+                os.replace(name, target)
+        if not is_held:  # Windows renames no open file, and nothing is swept there
+            os.replace(name, target)
         _sync_folder(target.parent)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _begun(folder: Path) -> tuple[IO[bytes], str, bool]:
+    """A new file, its name, and whether it is held; one that was swept at once is made again."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=_NEW)
+        file = os.fdopen(handle, "wb")
+        is_held = _hold(file, wait=True)
+        if os.path.exists(name):
+            return file, name, is_held
+        file.close()
 
 
 def sweep(folder: Path) -> int:
@@ -198,14 +215,14 @@ def sweep(folder: Path) -> int:
     return removed
 
 
-def _hold(file: IO[bytes]) -> bool:
+def _hold(file: IO[bytes], wait: bool = False) -> bool:
     """Mark a file as being written, for as long as it is open; False when another process does."""
     try:
         import fcntl
     except ImportError:  # not on Windows: there nothing is swept
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

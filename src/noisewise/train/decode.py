@@ -17,10 +17,10 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from noisewise.train import sources
+from noisewise.train import depth, sources
+from noisewise.train.depth import Extent, NotFiniteError, Ranges
 from noisewise.train.framing import (
     ANIMATED,
-    DEEP,
     MIN_SIDE,
     PROFILE,
     ROTATED,
@@ -74,11 +74,15 @@ def read_header(file: BinaryIO, name: str) -> Header:
         raise UnusableError(reason_of(error, name)) from error
 
 
-def brightest(file: BinaryIO, name: str) -> float:
-    """Return the largest value of a picture with more than 8 bits; decodes it."""
+def extent(file: BinaryIO, name: str) -> Extent:
+    """Measure the darkest and the brightest value of a picture with more than 8 bits; decodes it.
+
+    Raises:
+        UnusableError: with the reason; values that are not finite are one.
+    """
     try:
         with _open(file, name) as image:
-            return float(np.nanmax(np.asarray(image)))
+            return depth.extent(image)
     except UnusableError:
         raise
     except Exception as error:  # as above: Pillow raises almost anything
@@ -90,7 +94,9 @@ def enlargement(file: BinaryIO, name: str) -> int:
     try:
         with _open(file, name) as image:
             image.load()
-            flat = on_ground(image, Frame(MIN_SIDE), set()) if image.mode[0] not in "IF" else image
+            flat = (
+                on_ground(image, Frame(MIN_SIDE), set()) if not depth.is_deep(image.mode) else image
+            )
             colours = flat.getcolors(256) if flat.mode in ("L", "RGB") else None
             if colours is None or len(colours) == 1:
                 return 0 if colours else 1
@@ -101,40 +107,28 @@ def enlargement(file: BinaryIO, name: str) -> int:
         raise UnusableError(reason_of(error, name)) from error
 
 
-def declared_range(largest: float) -> float:
-    """Return the full scale that the brightest value of a set speaks for: 1 or 2^k - 1.
-
-    Example:
-        >>> declared_range(3987.0), declared_range(65000.0), declared_range(0.7)
-        (4095.0, 65535.0, 1.0)
-    """
-    if largest <= 1.0:
-        return 1.0
-    return next((2.0**k - 1 for k in (8, 10, 12, 14, 16) if largest <= 2**k - 1), largest)
-
-
-def decode(file: BinaryIO, name: str, frame: Frame, full_scale: float = 65535.0) -> Square:
+def decode(file: BinaryIO, name: str, frame: Frame, ranges: Ranges | None = None) -> Square:
     """Decode one picture to a uint8 square.
 
     Args:
         file: the picture's bytes.
         name: its name, for the reason when it is no picture, and for the place of a random crop.
         frame: size, crop and background.
-        full_scale: value that means white in pictures with more than 8 bits.
+        ranges: what is black and white in pictures with more than 8 bits; None: the usual.
 
     Raises:
         UnusableError: with the reason.
     """
     try:
         with _open(file, name) as image:
-            return _decode(image, name, frame, full_scale)
+            return _decode(image, name, frame, ranges or Ranges())
     except UnusableError:
         raise
     except Exception as error:  # as above: Pillow raises almost anything
         raise UnusableError(reason_of(error, name)) from error
 
 
-def _decode(image: Image.Image, name: str, frame: Frame, full_scale: float) -> Square:
+def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Square:
     lossless = image.format not in LOSSY
     done: set[str] = set()
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
@@ -144,8 +138,9 @@ def _decode(image: Image.Image, name: str, frame: Frame, full_scale: float) -> S
     image.load()
     profile = image.info.get("icc_profile")
     upright = _upright(image, done)
-    if upright.mode[0] in "IF":
-        upright = _to_eight_bits(upright, full_scale, done)
+    if depth.is_deep(upright.mode):
+        done.add(depth.kind_of(upright.mode))
+        upright = depth.to_eight_bits(upright, ranges.of(upright.mode))
     flat = on_ground(upright, frame, done)
     if (
         frame.crop == "pad"
@@ -180,6 +175,8 @@ def _picture_suffixes() -> frozenset[str]:
 
 def reason_of(error: Exception, name: str) -> str:
     """Return the skip reason for what reading or decoding raised."""
+    if isinstance(error, NotFiniteError):
+        return sources.NOT_FINITE
     text = str(error).lower()
     suffix = PurePosixPath(name).suffix.lower()
     if isinstance(error, UnidentifiedImageError):
@@ -210,15 +207,6 @@ def _upright(image: Image.Image, done: set[str]) -> Image.Image:
     if turned:
         done.add(ROTATED)
     return result
-
-
-def _to_eight_bits(image: Image.Image, full_scale: float, done: set[str]) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise UnusableError(sources.UNSUPPORTED)
-    done.add(DEEP)
-    scaled = np.rint(np.clip(values / full_scale, 0.0, 1.0) * 255.0)
-    return Image.fromarray(scaled.astype(np.uint8))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, done: set[str]) -> Image.Image:

@@ -20,7 +20,7 @@ _GREY_TOLERANCE = 8
 _FEW_COLOURS = 64
 _LARGEST_PADDED = 8192  # pixels of a padded picture's side
 
-ALPHA, ROTATED, ANIMATED, DEEP = "alpha", "rotated", "animated", "deep"
+ALPHA, ROTATED, ANIMATED = "alpha", "rotated", "animated"
 CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from noisewise.train import arrays, cache, decode, framing, metadata, sources
+from noisewise.train import arrays, cache, decode, depth, framing, metadata, sources
 from noisewise.train.collecting import (
     MIN_PICTURES,
     Gathered,
@@ -26,6 +26,7 @@ from noisewise.train.collecting import (
 )
 from noisewise.train.config import Crop
 from noisewise.train.decode import UnusableError
+from noisewise.train.depth import is_deep
 from noisewise.train.framing import Frame, Square
 from noisewise.train.sources import Entry, Skipped, Source, printable
 from noisewise.train.survey import (
@@ -133,13 +134,20 @@ def _from_files(source: Source, wish: _Wish) -> Gathered:
     squares = _decoded(source, found, plan.frame)
     images, names, skipped = collect(source.path, plan, squares, found.skipped, wish.progress)
     labels = _labels(source, said, names, plan)
-    if plan.done[framing.DEEP]:
-        plan.notes.append(
-            f"{plan.done[framing.DEEP]} pictures with more than 8 bits: "
-            f"white is {found.full_scale:g}, the range that the brightest one speaks for"
-        )
+    plan.notes.extend(_depth_notes(plan, found))
     seen = Seen(found.sizes, found.modes, found.formats)
     return remember(plan, images, labels, names, skipped, seen)
+
+
+def _depth_notes(plan: Plan, found: Survey) -> list[str]:
+    """What is black and white in pictures with more than 8 bits, for each kind that is there."""
+    scales = {depth.kind_of(mode): found.ranges.of(mode) for mode in found.modes if is_deep(mode)}
+    return [
+        f"{plan.done[kind]} pictures with more than 8 bits ({kind}): {scale.low:g} is black and "
+        f"{scale.high:g} white, the range that all of them speak for"
+        for kind, scale in sorted(scales.items())
+        if plan.done[kind]
+    ]
 
 
 def _labels(source: Source, said: tuple[Entry, ...], names: list[str], plan: Plan) -> Labels:
@@ -182,15 +190,17 @@ def _from_arrays(path: Path, wish: _Wish) -> Gathered:
 
 
 def _decoded(source: Source, found: Survey, frame: Frame) -> Squares:
-    def one(entry: Entry) -> Square | Skipped:
+    def one(item: tuple[Entry, int]) -> Square | Skipped:
+        entry, _ = item
         try:
             with opened(source, entry) as file:
-                return decode.decode(file, entry.name, frame, found.full_scale)
+                return decode.decode(file, entry.name, frame, found.ranges)
         except UnusableError as error:
             return Skipped(entry.name, error.reason)
 
     with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
-        for entry, square in in_order(pool, one, found.entries):
+        items = zip(found.entries, found.num_bytes, strict=True)
+        for (entry, _), square in in_order(pool, one, items, lambda item: item[1]):
             yield entry.name, square
 
 

@@ -23,7 +23,7 @@ from noisewise.train.checkpoint import file_digest
 from noisewise.train.following import Following
 from noisewise.train.keeping import Checkpoints, Resumed
 from noisewise.train.kept_kinds import kinds_digest
-from noisewise.train.lock import BEFORE_A_RUN, locked
+from noisewise.train.lock import lies_before_a_run, locked
 from noisewise.train.log import Log
 from noisewise.train.loop import Loop, Record, TrainingFailed
 from noisewise.train.models import is_whole
@@ -77,12 +77,25 @@ class Run:
         if (path / "run.json").exists():
             return True
         there = path.iterdir() if path.exists() else ()
-        others = sorted(p.name for p in there if p.name not in BEFORE_A_RUN)
+        others = sorted(p.name for p in there if not lies_before_a_run(p.name))
         if others:
             raise ValueError(
                 f"{path} holds something else ({others[0]}); name a new folder with --out"
             )
         return False
+
+    @classmethod
+    def must_match(cls, path: Path, config: TrainConfig) -> Run | None:
+        """The run that is there already, None where there is none yet.
+
+        Raises:
+            ValueError: if it was begun with other settings.
+        """
+        if not (path / "run.json").exists():
+            return None
+        run = cls.open(path)
+        must_match(run.info["train"], config, path, "name a new folder with --out", ("batch",))
+        return run
 
     @classmethod
     def create(
@@ -94,10 +107,9 @@ class Run:
             ValueError: if the folder holds something else, or a run with other settings.
         """
         path = Path(path)
-        if cls.check(path):
-            run = cls.open(path)
-            way = "name a new folder with --out"
-            must_match(run.info["train"], config, path, way, free=("batch",))
+        cls.check(path)
+        run = cls.must_match(path, config)
+        if run is not None:
             if run.info["data"]["fingerprint"] != pictures.fingerprint:
                 before = run.info["data"]["num_pictures"]
                 raise ValueError(
@@ -365,8 +377,9 @@ class Run:
     def _missing(self, stage: StageName) -> str:
         if stage == "generator":
             return f"{self.path} has no generator yet; distil one: noisewise distill {self.path}"
-        source = self.info["data"]["source"]
+        source, adapted = self.info["data"]["source"], self.info.get("adapt")
+        verb = f"adapt {adapted['teacher_from']}" if adapted else "train"
         return (
             f"{self.path} has no finished teacher yet; go on training: "
-            f"noisewise train {source} --out {self.path}"
+            f"noisewise {verb} {source} --out {self.path}"
         )

@@ -30,6 +30,7 @@ NOT_REGULAR = "not a regular file"
 UNREADABLE = "unreadable"
 PASSWORD = "password-protected"
 UNSUPPORTED = "unsupported kind of image"
+NOT_FINITE = "values that are not finite"
 
 HARMLESS = frozenset({HIDDEN, OTHER_FILE, SEEN_BEFORE, NOT_REGULAR})
 """Reasons that say nothing about the pictures: such files were never meant to be read."""
@@ -72,7 +73,13 @@ class Source:
         if isinstance(entry.locator, str):
             return open(entry.locator, "rb")
         assert self.archive is not None
-        return io.BytesIO(self.archive.read(entry.locator))
+        with self.archive.open(entry.locator) as member:
+            # Never more than was listed: a member that lies about its length is not unpacked whole.
+            return io.BytesIO(member.read(entry.num_bytes))
+
+    def held_bytes(self, entry: Entry) -> int:
+        """Bytes of memory that an opened entry takes by itself."""
+        return 0 if isinstance(entry.locator, str) else entry.num_bytes
 
 
 def printable(name: str) -> str:
@@ -97,8 +104,7 @@ def open_source(path: Path) -> Generator[Source]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
-        # NotImplementedError is zipfile's word for a zip over several disks, and the like.
+    except Exception as error:  # zipfile raises almost anything on a damaged table of contents
         raise ValueError(
             f"{printable(str(path))} is not a zip that can be read ({error}): "
             "download it again, or give the unpacked folder."

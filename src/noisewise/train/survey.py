@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,14 +17,18 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import Image
 
-from noisewise.train import decode
+from noisewise.train import decode, depth
 from noisewise.train.config import Crop
 from noisewise.train.decode import Header, UnusableError
+from noisewise.train.depth import Extent, Ranges
 from noisewise.train.sources import Entry, Skipped, Source, printable
 
 MIN_SIZE = 8
 SIZE_STEP = 4
 DEFAULT_MAX_SIZE = 64
+BYTES_IN_FLIGHT = 2**30
+"""Memory that pictures may take while they are decoded; a larger one is decoded alone."""
+_BYTES_A_PIXEL = 16  # Pillow's 4 for a picture, and for what it is turned, laid and converted to
 _BATCH = 256
 _SAMPLE = 32
 
@@ -33,25 +38,27 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Survey:
-    """What the headers say: pictures to try, those left out, and the range of deep ones.
+    """What the headers say: pictures to try, those left out, and the ranges of deep ones.
 
-    `sizes` counts (width, height), `modes` Pillow's modes, `formats` file formats; `block` is how
-    many times enlarged a set of pixel art is stored (1 for everything else).
+    `num_bytes` is about the memory that decoding each entry takes; `sizes` counts (width, height),
+    `modes` Pillow's modes, `formats` file formats; `block` is how many times enlarged a set of
+    pixel art is stored (1 for everything else).
     """
 
     entries: tuple[Entry, ...]
+    num_bytes: tuple[int, ...]
     skipped: tuple[Skipped, ...]
     sizes: Counter[tuple[int, int]]
     modes: Counter[str]
     formats: Counter[str]
-    full_scale: float
+    ranges: Ranges
     block: int
 
 
 def survey(
     source: Source, entries: tuple[Entry, ...], progress: Callable[[int, int], None] | None = None
 ) -> Survey:
-    """Read every header, the brightest value of deep pictures, and the block of pixel art.
+    """Read every header, the extent of deep pictures, and the block of pixel art.
 
     Args:
         source: the folder or zip.
@@ -61,7 +68,7 @@ def survey(
     kept: list[tuple[Entry, Header]] = []
     skipped = list(source.skipped)
     with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
-        looked_at = in_order(pool, lambda e: _header(source, e), entries)
+        looked_at = in_order(pool, lambda e: _header(source, e), entries, source.held_bytes)
         for count, (entry, found) in enumerate(looked_at, start=1):
             if progress is not None:
                 progress(count, len(entries))
@@ -69,19 +76,21 @@ def survey(
                 skipped.append(found)
             else:
                 kept.append((entry, found))
-        deep = [entry for entry, header in kept if header.mode[0] in "IF"]
-        brightest = [value for _, value in in_order(pool, lambda e: _brightest(source, e), deep)]
-        full_scale = decode.declared_range(max(brightest, default=65535.0))
+        costs = {e.name: source.held_bytes(e) + _decoding_bytes(header) for e, header in kept}
+        deep = [entry for entry, header in kept if depth.is_deep(header.mode)]
+        measured = in_order(pool, lambda e: _extent(source, e), deep, lambda e: costs[e.name])
+        ranges = depth.ranges(found for _, found in measured if found is not None)
         lossy = sum(header.format in decode.LOSSY for _, header in kept)
         block = 1 if lossy else _common_block(source, [entry for entry, _ in kept])
     headers = [header for _, header in kept]
     return Survey(
         tuple(entry for entry, _ in kept),
+        tuple(costs[entry.name] for entry, _ in kept),
         tuple(sorted(skipped, key=lambda item: item.name)),
         Counter((h.width, h.height) for h in headers),
         Counter(h.mode for h in headers),
         Counter(h.format for h in headers),
-        full_scale,
+        ranges,
         block,
     )
 
@@ -144,12 +153,56 @@ def num_threads() -> int:
 
 
 def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]
+    pool: ThreadPoolExecutor,
+    function: Callable[[T], R],
+    items: Iterable[T],
+    num_bytes: Callable[[T], int],
+    most_bytes: int = BYTES_IN_FLIGHT,
 ) -> Iterator[tuple[T, R]]:
-    """Map over threads, in order, with a bounded number of results in flight."""
+    """Map over threads, in order, with a bounded number of results and of bytes in flight.
+
+    Args:
+        pool: the threads.
+        function: is called with each item.
+        items: what to map over.
+        num_bytes: memory that the call for an item takes.
+        most_bytes: memory that all calls at a time may take; one that takes more runs alone.
+    """
+    gate = _Gate(most_bytes)
+
+    def held(item: T) -> R:
+        with gate.passed(num_bytes(item)):
+            return function(item)
+
     remaining = iter(items)
     while batch := list(islice(remaining, _BATCH)):
-        yield from zip(batch, pool.map(function, batch), strict=True)
+        yield from zip(batch, pool.map(held, batch), strict=True)
+
+
+class _Gate:
+    """Lets threads through as long as what they hold together is below a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._free = limit
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def passed(self, amount: int) -> Generator[None]:
+        """Hold so much, at most all there is, inside the block; wait until it is free."""
+        amount = min(amount, self._limit)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= amount)
+            self._free -= amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += amount
+                self._changed.notify_all()
+
+
+def _decoding_bytes(header: Header) -> int:
+    return _BYTES_A_PIXEL * header.width * header.height
 
 
 @contextmanager
@@ -184,12 +237,13 @@ def _header(source: Source, entry: Entry) -> Header | Skipped:
         return Skipped(entry.name, error.reason)
 
 
-def _brightest(source: Source, entry: Entry) -> float:
+def _extent(source: Source, entry: Entry) -> Extent | None:
+    """None for what cannot be used: it says nothing of the others, and decoding will name it."""
     try:
         with opened(source, entry) as file:
-            return decode.brightest(file, entry.name)
+            return decode.extent(file, entry.name)
     except UnusableError:
-        return 0.0  # decoding it again will say why
+        return None
 
 
 def _common_block(source: Source, entries: list[Entry]) -> int:
