@@ -192,7 +192,7 @@ def test_a_lost_process_and_a_damaged_checkpoint(shop: Workshop) -> None:
     """The survivor says so and ends; two go on, both from the last checkpoint that is whole."""
     run = shop.root / "short-lost"
     command = training(
-        shop, "short-lost", settings(shop, "o", checkpoint_seconds=1e-9), "1500images"
+        shop, "short-lost", settings(shop, "o", checkpoint_seconds=1e-9), "750images"
     )
     processes = launch_bare(command)
     await_checkpoints(run, 2, processes)
@@ -207,7 +207,7 @@ def test_a_lost_process_and_a_damaged_checkpoint(shop: Workshop) -> None:
     said = finish_all(launch_bare([sys.executable, "-c", SLOW, *command[3:]]))
     assert f"{newest.name} is damaged" in said
     assert f"went on from the checkpoint before it, {before.name}" in said
-    alone(training(shop, "short-kept", settings(shop, "k"), "1500images"))
+    alone(training(shop, "short-kept", settings(shop, "k"), "750images"))
     kept = losses(shop.root / "short-kept", "teacher")
     assert losses(run, "teacher") == pytest.approx(kept, rel=2e-3)
 
