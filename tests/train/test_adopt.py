@@ -89,6 +89,20 @@ def test_a_copy_that_a_kill_cut_short_is_made_whole(source: Run, tmp_path: Path)
     assert adopt(cut, source.path).teacher_digest() == source.teacher_digest()
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_copy_that_was_damaged_since_is_copied_again(
+    source: Run, tmp_path: Path, name: str
+) -> None:
+    run = adopt(tmp_path / "run", source.path)
+    path = run.path / "teacher" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-50])
+    with pytest.raises(ValueError, match=name):
+        run.teacher()
+    adopt(run.path, source.path)
+    assert path.read_bytes() == whole
+
+
 def test_dry_run_writes_nothing(source: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     words = ["distill", str(tmp_path / "new"), "--teacher", str(source.path), "--dry-run", "--json"]
     assert cli.main(words) == 0

@@ -24,6 +24,19 @@ from noisewise.train.run import Run
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
+# The command line where putting aside takes so long that two processes would meet in it.
+SLOW = """
+import pathlib, sys, time
+from noisewise.app import cli
+replace = pathlib.Path.replace
+def slow(path, target):
+    if str(target).endswith(".damaged"):
+        time.sleep(3)
+    return replace(path, target)
+pathlib.Path.replace = slow
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
@@ -179,7 +192,7 @@ def test_a_lost_process_and_a_damaged_checkpoint(shop: Workshop) -> None:
     """The survivor says so and ends; two go on, both from the last checkpoint that is whole."""
     run = shop.root / "short-lost"
     command = training(
-        shop, "short-lost", settings(shop, "o", checkpoint_seconds=1e-9), "1500images"
+        shop, "short-lost", settings(shop, "o", checkpoint_seconds=1e-9), "750images"
     )
     processes = launch_bare(command)
     await_checkpoints(run, 2, processes)
@@ -191,10 +204,10 @@ def test_a_lost_process_and_a_damaged_checkpoint(shop: Workshop) -> None:
     assert "the same command goes on, with any number of processes" in said
     newest, before = Run.open(run).checkpoints("teacher").paths()
     newest.write_bytes(newest.read_bytes()[:-1000])
-    said = finish_all(launch_bare(command))
+    said = finish_all(launch_bare([sys.executable, "-c", SLOW, *command[3:]]))
     assert f"{newest.name} is damaged" in said
     assert f"went on from the checkpoint before it, {before.name}" in said
-    alone(training(shop, "short-kept", settings(shop, "k"), "1500images"))
+    alone(training(shop, "short-kept", settings(shop, "k"), "750images"))
     kept = losses(shop.root / "short-kept", "teacher")
     assert losses(run, "teacher") == pytest.approx(kept, rel=2e-3)
 
