@@ -7,8 +7,9 @@ to the rule that would hold if there were no upper bound of the noise at all.
 Which law is used where follows from benchmarks/lr_laws.py. Over many steps (16,384 examples, an
 MLP) SGD's own law was 1.94 times off and the square root 1.98, a draw: below the noise scale the
 law was nearer, beyond it both asked for too much. So it is followed up to the noise scale and no
-further there. Adam's measured law beat the square root everywhere, for one step and for many; where
-no curvature is known (1 + B_simple / B)^(-1/2) did too, and far below the noise scale it is one.
+further: 1.55 on the same sweeps, and no worse for one step (1.17 against 1.24). Adam's measured law
+beat the square root everywhere, for one step and for many; where no curvature is known,
+(1 + B_simple / B)^(-1/2) did too, and far below the noise scale it is a square root.
 """
 
 from __future__ import annotations
@@ -196,8 +197,8 @@ def _no_further(chosen: Choice, scale: Estimate, batch: float, batch0: float) ->
     factor = Estimate(level(max(0.0, scale.value)), min(ends), max(ends))
     why = (
         f"{chosen.reason}, up to the noise scale and no further, since over many steps the law "
-        "asked for too much beyond it; it was a draw with the square root there, so the band "
-        "holds both"
+        "asked for too much beyond it, as the square root did; the band holds the law, and the "
+        "square root where that asks for less"
     )
     return Choice(chosen.law, chosen.rule, why, factor)
 
