@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisewise.app import cli
+from noisewise.app import cli, demo
+from noisewise.app.progress import Progress
 
 Settings = Callable[[str], list[str]]
 
@@ -39,6 +40,76 @@ def test_inspect(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert image.width > 100
     assert cli.main(["inspect", str(folder)]) == 0
     assert "120 usable pictures" in capsys.readouterr().out
+
+
+def test_a_contact_sheet_is_the_old_one_or_the_new_one(folder: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the disk that fills while the sheet is written."""
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"the old one")
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+        "from noisewise.app import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", limited, "inspect", str(folder), "--out", str(sheet)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "there is no room" in done.stderr
+    assert sheet.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [sheet]
+
+
+def test_training_says_first_what_it_made_of_the_pictures(
+    folder: Path, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    for i in range(3):
+        Image.new("RGB", (30, 16), (i, 90, 0)).save(pictures / "round" / f"wide{i}.png")
+    words = ["--out", str(tmp_path / "run"), "--budget", "64images", *settings("train")]
+    assert cli.main(["train", str(pictures), *words]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    for line in (
+        "pictures: 123 of 16 x 16 pixels, colour",
+        "left out: 1 not an image (round/broken.png)",
+        "left out: 1 other file (readme.txt)",
+    ):
+        assert line in lines
+    assert any(line.startswith("note: 3 pictures not square: the middle") for line in lines)
+    begun = next(i for i, line in enumerate(lines) if line.startswith("teacher: "))
+    assert all(line.startswith(("pictures: ", "left out: ", "note: ")) for line in lines[:begun])
+
+
+@pytest.mark.parametrize("verb", ["train", "adapt", "demo"])
+def test_the_first_signal_ends_reading(
+    verb: str,
+    folder: Path,
+    teacher_run: Path,
+    settings: Settings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A real signal, sent when the first file has been read; no run comes about."""
+    shown, sent = Progress.count, []
+
+    def interrupted(self: Progress, done: int, total: int) -> None:
+        if not sent:
+            sent.append(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        shown(self, done, total)
+
+    monkeypatch.setattr(Progress, "count", interrupted)
+    out = tmp_path / "run"
+    where = ["--out", str(out), "--budget", "64images"]
+    if verb == "demo":
+        code = demo.main(where)
+    elif verb == "train":
+        code = cli.main(["train", str(folder), *where, *settings("train")])
+    else:
+        code = cli.main(["adapt", str(teacher_run), str(folder), *where, "--start", "full"])
+    assert code == 130
+    assert not (out / "run.json").exists()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_dry_run_says_why_and_writes_nothing(

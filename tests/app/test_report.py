@@ -5,17 +5,26 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from noisewise.app import cli
+from noisewise.app.again import again
 from noisewise.app.facts import Event, Facts
+from noisewise.app.options import AdaptOptions, Options, TrainOptions, parse, plain
 from noisewise.app.page import render
 from noisewise.app.report import gather, report
+from noisewise.train.adapt_config import AdaptConfig
+from noisewise.train.config import TrainConfig
+from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.run import Run
+from noisewise.train.runfile import must_match
 
 NUM_IMAGES = 128
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -112,6 +121,73 @@ def test_the_copy_test_puts_the_most_suspicious_first(distilled_run: Path) -> No
     assert copies.pictures.shape == copies.nearest.shape
     assert len(copies.distances) == copies.num_images
     assert copies.held_out_distances
+
+
+WITHOUT_FLAGS: dict[str, Any] = {
+    "batch": 24,
+    "crop": "pad",
+    "background": "black",
+    "widths": (4, 4),
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(),
+        TrainConfig(size=16, classes=True, kinds=0, flips="on", net="unet", lr=0.25, seed=7),
+        TrainConfig(lr=0.5, **WITHOUT_FLAGS, recipe=TeacherRecipe(dropout=0.5, betas=(0.5, 0.6))),
+    ],
+)
+def test_the_command_to_go_on_has_every_setting(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is typed into a shell for real, and its flags are read back."""
+    data = {"source": "my pictures"}
+    run = Run(tmp_path / "a run", {"train": json.loads(json.dumps(asdict(config))), "data": data})
+    options = typed(again(run, "30m"), tmp_path, monkeypatch)
+    assert isinstance(options, TrainOptions)
+    assert (options.folder, options.out) == ("my pictures", str(tmp_path / "a run"))
+    must_match(run.info["train"], plain(options, TrainConfig), run.path, "do not")
+    assert plain(options, TrainConfig) == replace(config, budget="30m")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AdaptConfig(),
+        AdaptConfig(rank=3, start="lora", samples=99, flips="off", batch=8, lr=0.5, seed=3),
+        AdaptConfig(recipe=TeacherRecipe(optimizer="adamw", distance_images=9)),
+    ],
+)
+def test_the_command_that_goes_on_with_an_adapted_run_has_every_setting(
+    config: AdaptConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {
+        **asdict(config),
+        "teacher_from": "old run/teacher",
+        "teacher_digest": "0",
+    }
+    del how["recipe"]
+    info = {"train": asdict(config.training(False, 64)), "adapt": how, "data": {"source": "new"}}
+    run = Run(tmp_path / "run", json.loads(json.dumps(info)))
+    options = typed(again(run, "30m"), tmp_path, monkeypatch)
+    assert isinstance(options, AdaptOptions)
+    assert (options.run, options.folder) == ("old run/teacher", "new")
+    assert plain(options, AdaptConfig) == replace(config, budget="30m")
+    with pytest.raises(ValueError, match="noisewise adapt old run/teacher new --out"):
+        Run(tmp_path / "run", {**run.info, "stages": {}}).teacher()
+
+
+def typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Run all but the last line in a shell, and read the last one as noisewise does."""
+    *before, last = command.split("\n")
+    monkeypatch.chdir(place)
+    for line in before:
+        subprocess.run(line, shell=True, check=True)
+    name, verb, *words = shlex.split(last)
+    assert name == "noisewise"
+    return parse(verb, words)
 
 
 def test_an_unfinished_run_has_a_page_that_says_so(teacher_run: Path, tmp_path: Path) -> None:

@@ -147,6 +147,25 @@ def test_stopped_and_gone_on_it_is_the_same_as_in_one_piece(
     assert longer.info["stages"]["teacher"]["steps"] == 30
 
 
+def test_a_stop_is_heeded_while_the_first_gradient_is_computed(
+    old: noisewise.Run, other: Path, tmp_path: Path
+) -> None:
+    """Nothing is trained and nothing saved; the same call then does what it would have done."""
+    asked: list[int] = []
+
+    def third_time() -> bool:
+        asked.append(len(asked))
+        return len(asked) >= 3
+
+    run = adapt(old, other, tmp_path / "new", config=CONFIG, stop=third_time, build=build)
+    assert not run.finished("teacher")
+    assert run.checkpoints("teacher").paths() == []
+    assert len(asked) == 3, "64 samples are eight batches"
+    again = adapt(old, other, tmp_path / "new", config=CONFIG, build=build)
+    whole = adapt(old, other, tmp_path / "whole", config=CONFIG, build=build)
+    assert again.teacher_digest() == whole.teacher_digest()
+
+
 def test_the_start_keeps_the_function_and_looks_along_the_gradient(
     old: noisewise.Run, other: Path, tmp_path: Path
 ) -> None:

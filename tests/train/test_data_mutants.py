@@ -59,7 +59,8 @@ def test_every_mutated_archive_is_read_or_refused_in_a_sentence(
             except ValueError as error:
                 said = str(error)
                 refused += 1
-            assert said.startswith(str(path)) or not said
+            # "only 15 of the 16 pictures differ" is such a sentence too
+            assert said.startswith((str(path), "only ")) or not said
             assert "\n" not in said
     assert refused > count, "most damage is found"
 

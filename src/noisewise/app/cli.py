@@ -1,8 +1,8 @@
 """`noisewise COMMAND`: reads the flags, calls the command, says in a sentence what went wrong.
 
 Results go to stdout; progress, notes and errors to stderr. Exit codes: 0 done, 1 failed, 2 bad
-usage or bad input, 130 and 143 stopped by Ctrl-C or SIGTERM after saving. Nothing here imports
-torch: a help text must not wait for it.
+usage or bad input; 130, 143 and 129 stopped by Ctrl-C, SIGTERM or a closed terminal (SIGHUP) after
+saving. Nothing here imports torch: a help text must not wait for it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import errno
 import io
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import NoReturn, TypeVar
+
+from noisewise.app.telling import Steady, tell
 
 Parsed = TypeVar("Parsed")
 Action = Callable[[], int]
@@ -43,7 +46,7 @@ Measure the noise, then decide: a folder of pictures becomes a generator of one 
   noisewise --version
 
 train, adapt and distill go on where they stopped when called again on the same run.
-Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 stopped after saving.
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 / 143 / 129 stopped after saving.
 """
 
 # The system takes no more bytes: full disk, quota, file size limit; or none there at all.
@@ -61,8 +64,8 @@ def entry() -> NoReturn:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # One of several processes: all is saved, and threads that torch.distributed leaves running
         # can abort a process that Python takes down; the launcher would count that as a failure.
-        sys.stdout.flush()
-        sys.stderr.flush()
+        Steady(sys.stdout).flush()
+        Steady(sys.stderr).flush()
         os._exit(code)
     sys.exit(code)
 
@@ -190,8 +193,10 @@ def guarded(where: str, action: Callable[[], int]) -> int:
         return action()
     except ValueError as error:
         return _complain(str(error), where)
-    except BrokenPipeError:
-        # The reader went away (`| head`): nothing failed, and nothing more can be said.
+    except BrokenPipeError as error:
+        if not _nobody_reads_stdout():
+            return _failed(error, where)
+        # The reader of the answer went away (`| head`): nothing failed, nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -202,6 +207,21 @@ def guarded(where: str, action: Callable[[], int]) -> int:
         return _failed(error, where)
     except Exception as error:  # a person gets a sentence; NOISEWISE_TRACE=1 the trace
         return _failed(error, where)
+
+
+def _nobody_reads_stdout() -> bool:
+    """Whether stdout is a pipe without a reader; other pipes may break too, and that is a failure.
+
+    Stdout is written when a command has its answer, and notes on stderr never raise.
+    """
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(found & (select.POLLERR | select.POLLHUP) for _, found in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # no stdout at all
+        return False
 
 
 def _not_written(error: OSError) -> str:
@@ -262,7 +282,7 @@ def _unknown(word: str) -> str:
 
 def _complain(text: str, where: str) -> int:
     """One sentence on stderr, and the exit code of bad usage or input."""
-    print(f"{where}: {' '.join(text.split())}", file=sys.stderr)
+    tell(f"{where}: {' '.join(text.split())}")
     return 2
 
 
@@ -270,10 +290,7 @@ def _failed(error: Exception, where: str) -> int:
     """Something that is not the user's fault: one sentence, and the trace only when asked for."""
     if os.environ.get("NOISEWISE_TRACE"):
         raise error
-    print(
-        f"{where}: failed with {type(error).__name__}: {error} (NOISEWISE_TRACE=1 shows where).",
-        file=sys.stderr,
-    )
+    tell(f"{where}: failed with {type(error).__name__}: {error} (NOISEWISE_TRACE=1 shows where).")
     return 1
 
 

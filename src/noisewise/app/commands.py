@@ -6,11 +6,11 @@ import io
 import json
 import os
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
+from noisewise.app.looking import counted, told
 from noisewise.app.lr_options import LrAdviseOptions, LrCurvesOptions, LrWatchOptions
 from noisewise.app.options import (
     AdaptOptions,
@@ -25,6 +25,7 @@ from noisewise.app.options import (
 )
 from noisewise.app.progress import Progress, duration
 from noisewise.app.stopping import Stop
+from noisewise.app.telling import readable, tell
 from noisewise.train.adapt_config import AdaptConfig
 from noisewise.train.config import Budget, DistillConfig, EvaluateConfig, TrainConfig
 
@@ -76,7 +77,8 @@ def _show(values: Mapping[str, Any], as_json: bool, text: str) -> None:
     """Print a result on stdout: one JSON object, or lines for people; of several processes once."""
     if not _leads():
         return
-    print(json.dumps(values, ensure_ascii=False) if as_json else text, flush=True)
+    text = json.dumps(values, ensure_ascii=False) if as_json else text
+    print(readable(text), flush=True)
 
 
 def _inspect(options: InspectOptions) -> int:
@@ -92,9 +94,12 @@ def _inspect(options: InspectOptions) -> int:
     if options.out is not None:
         from PIL import Image
 
+        from noisewise.train.cache import replacing
+
         path = Path(options.out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(found.contact_sheet).save(path)
+        with replacing(path) as file:
+            Image.fromarray(found.contact_sheet).save(file, format="PNG")
         values["contact_sheet"] = str(path)
         text += f"\nContact sheet: {path}"
     _show(values, options.json, text)
@@ -116,20 +121,15 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
     if options.dry_run:
         derived = plan(options.folder, config, options.out).to_dict()
         return _dry_run(derived, config.budget, options.json)
+    assert options.out is not None
     with Stop(_stream()) as stop, _progress(config.amount) as progress:
-
-        def count(done: int, total: int) -> None:
-            if stop():  # nothing is lost: the cache is only ever whole
-                raise KeyboardInterrupt
-            progress.count(done, total)
-
         try:
             run = train(
                 options.folder,
                 options.out,
                 config=config,
-                on_record=progress.update,
-                on_file=count,
+                on_record=told(progress, options.out),
+                on_file=counted(progress, stop),
                 stop=stop,
             )
         except KeyboardInterrupt:
@@ -144,15 +144,18 @@ def _adapt(options: AdaptOptions, words: Sequence[str]) -> int:
 
     config = plain(options, AdaptConfig)
     with Stop() as stop, _progress(config.amount) as progress:
-        run = adapt(
-            options.run,
-            options.folder,
-            options.out,
-            config=config,
-            on_record=progress.update,
-            on_file=progress.count,
-            stop=stop,
-        )
+        try:
+            run = adapt(
+                options.run,
+                options.folder,
+                options.out,
+                config=config,
+                on_record=told(progress, options.out),
+                on_file=counted(progress, stop),
+                stop=stop,
+            )
+        except KeyboardInterrupt:
+            return stop.exit_code or 130
     return _trained(run, "teacher", stop, options.json, ["adapt", *words])
 
 
@@ -209,7 +212,7 @@ def _trained(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Seque
     """Say what a stage came to, and what comes next."""
     if not run.finished(stage):
         if _leads():
-            print(f"Saved. To go on: noisewise {shlex.join(words)}", file=sys.stderr)
+            tell(f"Saved. To go on: noisewise {shlex.join(words)}")
         # Nobody asked and it is not finished: the loop ended for a reason it has already told.
         return stop.exit_code or 1
     came_to = dict(run.info["stages"][stage])

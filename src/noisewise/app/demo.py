@@ -20,8 +20,10 @@ from tyro.conf import arg
 
 from noisewise.app.cli import guarded, parsed
 from noisewise.app.invocation import program, python
+from noisewise.app.looking import counted
 from noisewise.app.progress import Progress, duration
 from noisewise.app.stopping import Stop
+from noisewise.app.telling import readable, tell
 from noisewise.demo import demo_path
 from noisewise.train.config import Budget, DistillConfig, TrainConfig
 
@@ -86,8 +88,8 @@ def _demo(options: DemoOptions) -> int:
     if summary.exists():
         told = json.loads(summary.read_text(encoding="utf-8"))
         if told["budget"] == budget:
-            _say("This demo is finished; nothing is to be done. Remove its folder to see it again.")
-            print(told["text"])
+            tell("This demo is finished; nothing is to be done. Remove its folder to see it again.")
+            print(readable(told["text"]))
             return 0
     return _run(options, budget, summary)
 
@@ -98,7 +100,10 @@ def _run(options: DemoOptions, budget: str, summary: Path) -> int:
     teacher_budget, student_budget = budgets(options.budget)
     with Stop() as stop:
         start = time.perf_counter()
-        run = _train(options.out, teacher_budget, stop)
+        try:
+            run = _train(options.out, teacher_budget, stop)
+        except KeyboardInterrupt:  # while the pictures were read
+            return _stopped(options, stop)
         if not run.finished("teacher"):
             return _stopped(options, stop)
         seconds["teacher"] = time.perf_counter() - start
@@ -114,18 +119,14 @@ def _run(options: DemoOptions, budget: str, summary: Path) -> int:
     from noisewise.train.checkpoint import write_json
 
     write_json(summary, {"budget": budget, "seconds": seconds, "text": text})
-    print(text)
+    print(readable(text))
     return 0
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _train(out: str, budget: str, stop: Stop) -> Run:
     from noisewise.train.api import train
 
-    _say(
+    tell(
         "1 of 3  A teacher learns to take noise off 6,000 pictures of garments, at every\n"
         f"        level of noise ({_length(budget)}). Held-out loss and distance shall fall."
     )
@@ -136,7 +137,7 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
             out,
             config=config,
             on_record=progress.update,
-            on_file=progress.count,
+            on_file=counted(progress, stop),
             stop=stop,
         )
 
@@ -144,7 +145,7 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
 def _distill(run: Run, budget: str, stop: Stop) -> None:
     from noisewise.train.api import distill
 
-    _say(
+    tell(
         "2 of 3  A generator learns from that teacher to draw a garment in one network call\n"
         f"        ({_length(budget)}). It sees no picture. The distance shall fall."
     )
@@ -167,12 +168,12 @@ def _judge(run: Run) -> dict[str, Any]:
     from noisewise.app import drawing, report
     from noisewise.app.options import SampleOptions
 
-    _say("3 of 3  Both draw pictures, which are measured against garments nobody has learned from.")
+    tell("3 of 3  Both draw pictures, which are measured against garments nobody has learned from.")
     sheet = run.path / "samples" / "one-call.png"
     drawing.draw(
         SampleOptions(run=str(run.path), num_images=NUM_SAMPLES, seed=SEED, out=str(sheet), scale=4)
     )
-    facts = report.gather(run, NUM_JUDGED, _say)
+    facts = report.gather(run, NUM_JUDGED, tell)
     page = run.path / "report.html"
     report.write(facts, page)
     ways = [(w.name, w.distance, w.seconds_per_image, w.network_calls) for w in facts.ways]
@@ -205,7 +206,7 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
 def _stopped(options: DemoOptions, stop: Stop) -> int:
     out = shlex.quote(options.out)
     again = f"{python()} -m noisewise.app.demo --out {out} --budget {options.budget}"
-    _say(f"Saved. To go on: {again}")
+    tell(f"Saved. To go on: {again}")
     return stop.exit_code or 1
 
 

@@ -14,6 +14,7 @@ from noisewise import lowrank
 from noisewise.app.lowrank_files import Weight, Writer, weights
 from noisewise.app.lowrank_plot import Spectrum, draw
 from noisewise.app.progress import Progress
+from noisewise.app.telling import readable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +80,8 @@ def carry_out_lowrank(options: LowrankOptions) -> int:
     values = _values(options, rows)
     assert first is not None
     text = _single(first) if len(rows) == 1 else _table(rows)
-    print(json.dumps(values, ensure_ascii=False) if options.json else _lines(options, text, values))
+    answer = json.dumps(values, ensure_ascii=False) if options.json else None
+    print(readable(answer or _lines(options, text, values)))
     return 0
 
 

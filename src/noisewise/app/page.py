@@ -17,6 +17,7 @@ from PIL import Image
 from noisewise.app import curves, plots
 from noisewise.app.facts import Copies, Facts, Frame, Way
 from noisewise.app.progress import duration
+from noisewise.app.telling import readable
 
 _MAX_BYTES = 2_000_000
 
@@ -32,7 +33,7 @@ def render(facts: Facts) -> str:
     """
     page = ""
     for share in (1.0, 0.5, 0.25, 0.1):
-        page = _document(facts, share)
+        page = readable(_document(facts, share))
         if len(page.encode()) < _MAX_BYTES:
             break
     return page

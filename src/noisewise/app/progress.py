@@ -1,7 +1,8 @@
 """What a person sees while something long is running, always on stderr.
 
 On a terminal: a bar by rich. Anywhere else (a file, a CI log, a pipe) a bar would be noise, so
-one plain line appears every 30 s and at each stage's end.
+one plain line appears every 30 s and at each stage's end. When nobody can see it any more (the
+terminal closed, the pipe broken, the disk full), what is running goes on without.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
+
+from noisewise.app.telling import Steady
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -87,7 +90,7 @@ class Progress:
         interval_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = Steady(sys.stderr if stream is None else stream)
         self._seconds = seconds
         self._images = images
         self._interval = interval_seconds
@@ -205,7 +208,7 @@ class Progress:
             TaskProgressColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
-            console=Console(file=self._stream),
+            console=Console(file=self._stream),  # pyrefly: ignore[bad-argument-type]
             refresh_per_second=4,
         )
         self._bar.start()

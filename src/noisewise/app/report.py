@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from noisewise.app.again import again
 from noisewise.app.facts import Derived, Event, Facts, Frame, Point
 from noisewise.app.judging import Judged, judge
 from noisewise.app.page import render
@@ -302,7 +303,7 @@ def _commands(run: Run) -> tuple[tuple[str, str], ...]:
         shown = f"noisewise sample {shlex.quote(str(best))} -n 64 --out best.png"
         return (("Look at the best teacher so far", shown),) if best.exists() else ()
     if not run.finished("teacher"):
-        rows.append(("Go on training", _longer(run, train["budget"])))
+        rows.append(("Go on training", again(run, train["budget"])))
         return tuple(rows)
     if not run.finished("generator"):
         budget = distill.get("budget", train.get("budget", "5m"))
@@ -314,27 +315,8 @@ def _commands(run: Run) -> tuple[tuple[str, str], ...]:
     rows += [
         ("More pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"),
         ("Measure again", f"noisewise evaluate {path} -n 2000"),
-        *([] if adopted else [("Train longer", _longer(run, "30m"))]),
+        *([] if adopted else [("Train longer", again(run, "30m"))]),
         ("Your own pictures", "noisewise train FOLDER --out runs/mine --budget 30m"),
         ("From Python", f'import noisewise\nnoisewise.load("{run.path}").sample(64, seed=0)'),
     ]
     return tuple(rows)
-
-
-def _longer(run: Run, budget: str) -> str:
-    """The command that goes on with a run: it was trained, or adapted from another."""
-    path, source = shlex.quote(str(run.path)), shlex.quote(str(run.info["data"]["source"]))
-    how = run.info.get("adapt")
-    if how is None:
-        return _train_line(source, path, run.info["train"], budget)
-    words = ["noisewise adapt", shlex.quote(how["teacher_from"]), source, "--out", path]
-    flags = [f"--rank {how['rank']}", f"--start {how['start']}"]
-    flags += [f"--seed {how['seed']}"] if how["seed"] else []
-    return " ".join([*words, *flags, "--budget", budget])
-
-
-def _train_line(source: str, path: str, train: Mapping[str, Any], budget: str) -> str:
-    flags = [f"--size {train['size']}"] if train["size"] else []
-    flags += ["--classes"] if train["classes"] else []
-    flags += [f"--seed {train['seed']}"] if train["seed"] else []
-    return " ".join(["noisewise train", source, "--out", path, *flags, "--budget", budget])

@@ -18,7 +18,7 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 _STATE, _DIGEST, _FORMAT = "state", "digest", "format"
@@ -60,8 +60,13 @@ def file_digest(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, utf-8."""
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file atomically, utf-8.
+
+    Paths that are not UTF-8 reach us with lone surrogates. They are written as the escapes by which
+    JSON reads them back, and which show people what is there.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    write_atomic(path, lambda temporary: temporary.write_bytes(data))
 
 
 def write_json(path: Path, values: Any) -> None:  # noqa: ANN401 (any JSON value)
@@ -172,6 +177,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     try:
         _read_through(path)
+        if not _is_utf8(path):  # torch opens no such file
+            return _from_bytes(path.read_bytes())
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = dict(file.metadata() or {})
@@ -187,6 +194,19 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise OSError(code, os.strerror(code), str(path)) from error
         raise _damaged(path, _first_line(error)) from error
     return tensors, metadata
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode("utf-8"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same from a file's content: a length, a JSON header with the metadata in it, tensors."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return load(data), dict(header.get("__metadata__", {}))
 
 
 def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:

@@ -83,7 +83,7 @@ class Log:
         write_text(self.path, "".join(f"{line}\n" for line in kept))
         at = Position() if position is None else position
         at.lines = lines
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             yield LogWriter(file, at, timed)
 
     def _entries(self) -> Iterator[tuple[str, Record]]:
