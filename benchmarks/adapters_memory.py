@@ -14,9 +14,9 @@ def peak_bytes(call: Callable[[], object]) -> int:
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as seen:
         call()
-    found = seen.profiler
-    assert found is not None
-    events = [e for e in found.kineto_results.events() if e.name() == "[memory]"]
+    assert seen.profiler is not None
+    found = seen.profiler.kineto_results.events()  # pyrefly: ignore (its type is torch's secret)
+    events = [event for event in found if event.name() == "[memory]"]
     live = most = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         live += event.nbytes()

@@ -21,14 +21,14 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import harness
 import noisewise
 import summaries
 
 if TYPE_CHECKING:
-    from noisewise.train.adapt_config import AdaptConfig
+    from noisewise.train.adapt_config import AdaptConfig, AdapterStart
     from noisewise.train.run import Run
 
 NAME = "adapters_pixels"
@@ -41,7 +41,7 @@ WIDER = 3  # how often a grid may grow
 class Way:
     """A start of `noisewise adapt`, or "scratch"; the rank of its adapters; rates to try."""
 
-    start: str
+    start: AdapterStart | Literal["scratch"]
     rank: int
     rates: tuple[float, ...]
 
@@ -71,12 +71,14 @@ def teacher(place: Path, minutes: float) -> Path:
 
 def start_seconds(old: Path, pictures: Path, config: AdaptConfig, place: Path) -> float:
     """How long the start alone takes: the gradients of `lora-ga` and the factors out of them."""
+    from noisewise.diffusion import Preconditioned
     from noisewise.train.adaptation import adapted_net, plan_adaptation, start_gradients
     from noisewise.train.data import load_pictures
 
-    model = noisewise.load(old, "teacher")
+    model = noisewise.Run.open(old).teacher()
     images = load_pictures(pictures, model.config.size, model.config.channels, place / "cache")
     plan = plan_adaptation(model, images, config)
+    assert isinstance(model.denoiser, Preconditioned)
     began = time.perf_counter()
     full = start_gradients(model.denoiser, images, plan, config) if config.start != "lora" else None
     adapted_net(model.denoiser, config.start, config.rank, full)
@@ -91,7 +93,7 @@ def score(run: Run, old: Path, pictures: Path, seed: int) -> float:
     from noisewise.train.engine import Engine
     from noisewise.train.heldout import HeldOut
 
-    model = noisewise.load(old, "teacher")
+    model = noisewise.Run.open(old).teacher()
     images = load_pictures(pictures, model.config.size, model.config.channels, run.path / "scored")
     plan = plan_adaptation(model, images, AdaptConfig(seed=seed))
     held_out = HeldOut(
@@ -110,10 +112,10 @@ def measure(
     from noisewise.train.loop import TrainingFailed
 
     shutil.rmtree(out, ignore_errors=True)  # of a call that was stopped: its time is not known
-    described = noisewise.load(old, "teacher").config
+    described, start = noisewise.Run.open(old).teacher().config, way.start
     began, started = time.perf_counter(), 0.0
     try:
-        if way.start == "scratch":
+        if start == "scratch":
             config = TrainConfig(
                 budget=f"{seconds:g}s",
                 seed=seed,
@@ -126,13 +128,8 @@ def measure(
             )
             run = noisewise.train(pictures, out=out, config=config)
         else:
-            config = AdaptConfig(
-                seed=seed,
-                lr=lr,
-                start=way.start,
-                rank=way.rank,  # pyrefly: ignore
-            )
-            if way.start != "full":
+            config = AdaptConfig(seed=seed, lr=lr, start=start, rank=way.rank)
+            if start != "full":
                 started = start_seconds(old, pictures, config, out.with_name("timing"))
                 began = time.perf_counter()
             run = adapt(old, pictures, out, f"{max(1.0, seconds - started):g}s", config=config)
@@ -159,7 +156,9 @@ def losses(cells: list[harness.Cell]) -> list[float]:
     return [math.inf if loss is None else loss for loss in found]
 
 
-def best_rate(results: harness.Results, setting: harness.Setting) -> tuple[float | None, list]:
+def best_rate(
+    results: harness.Results, setting: harness.Setting
+) -> tuple[float | None, list[float]]:
     """The rate with the lowest median loss, and all that were tried."""
     rates = sorted({cell.asked("lr") for cell in results.cells(setting)})
     at = {lr: statistics.median(losses(results.cells({**setting, "lr": lr}))) for lr in rates}

@@ -281,7 +281,7 @@ class Packed(torch.Tensor):
         return ["whole", "scale"], None
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # pyrefly: ignore
         cls, function: object, types: object, args: tuple = (), kwargs: dict | None = None
     ) -> object:
         return args[0] if function is torch.ops.aten.detach.default else NotImplemented

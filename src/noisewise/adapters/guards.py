@@ -42,27 +42,27 @@ START = "noisewise_start.safetensors"  # beside the plain adapter: what training
 
 def guard(peft_model: PeftModel) -> None:
     """Put the calls of this module in the place of PEFT's, on this model alone."""
+    for name, call in {"save_pretrained": _save_pretrained, "load_adapter": _load_adapter}.items():
+        setattr(peft_model, name, types.MethodType(call, peft_model))
     tuner: LoraModel = peft_model.base_model
-    for call in (save_pretrained, load_adapter):
-        setattr(peft_model, call.__name__, types.MethodType(call, peft_model))
-    for call in (
-        disable_adapter_layers,
-        enable_adapter_layers,
-        unload,
-        delete_adapter,
-        inject_adapter,
-        add_weighted_adapter,
-        merge_adapter,
-        merge_and_unload,
-        _enable_peft_forward_hooks,
-    ):
-        setattr(tuner, call.__name__, types.MethodType(call, tuner))
+    for name, call in {
+        "disable_adapter_layers": _disable_adapter_layers,
+        "enable_adapter_layers": _enable_adapter_layers,
+        "unload": _unload,
+        "delete_adapter": _delete_adapter,
+        "inject_adapter": _inject_adapter,
+        "add_weighted_adapter": _add_weighted_adapter,
+        "merge_adapter": _merge_adapter,
+        "merge_and_unload": _merge_and_unload,
+        "_enable_peft_forward_hooks": _forward_hooks,
+    }.items():
+        setattr(tuner, name, types.MethodType(call, tuner))
 
 
 # ---------------------------------------------------------------------------- of the PeftModel
 
 
-def save_pretrained(
+def _save_pretrained(
     self: PeftModel,
     save_directory: str | Path,
     *_: object,
@@ -78,7 +78,7 @@ def save_pretrained(
                 write_tensors(folder / START, _resumable(self, name), {})
 
 
-def load_adapter(
+def _load_adapter(
     self: PeftModel,
     model_id: str | Path,
     adapter_name: str,
@@ -143,20 +143,20 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
 # ---------------------------------------------------------------------------- of its base_model
 
 
-def disable_adapter_layers(self: LoraModel) -> None:
+def _disable_adapter_layers(self: LoraModel) -> None:
     """As PEFT's, on W; disable_adapter calls it."""
     type(self).disable_adapter_layers(self)
     for layer in moved_layers(self):
         clean_again(layer)
 
 
-def enable_adapter_layers(self: LoraModel) -> None:
+def _enable_adapter_layers(self: LoraModel) -> None:
     """As PEFT's, on W - c B0 A0 again."""
     _all_moved(self)
     type(self).enable_adapter_layers(self)
 
 
-def unload(self: LoraModel) -> nn.Module:
+def _unload(self: LoraModel) -> nn.Module:
     """As PEFT's: W, or where the adapter was merged the sum."""
     for layer in moved_layers(self):
         if not layer.merged:
@@ -164,7 +164,7 @@ def unload(self: LoraModel) -> nn.Module:
     return type(self).unload(self)
 
 
-def delete_adapter(self: LoraModel, adapter_name: str) -> None:
+def _delete_adapter(self: LoraModel, adapter_name: str) -> None:
     """As PEFT's; its start goes along."""
     layers = list(moved_layers(self))
     type(self).delete_adapter(self, adapter_name)
@@ -172,7 +172,7 @@ def delete_adapter(self: LoraModel, adapter_name: str) -> None:
         forget_start(layer, adapter_name)
 
 
-def inject_adapter(
+def _inject_adapter(
     self: LoraModel,
     model: nn.Module,
     adapter_name: str,
@@ -184,25 +184,25 @@ def inject_adapter(
     type(self).inject_adapter(self, model, adapter_name, *args, **given)
 
 
-def add_weighted_adapter(self: LoraModel, *args: object, **given: object) -> None:
+def _add_weighted_adapter(self: LoraModel, *args: object, **given: object) -> None:
     """A sum of adapters, one of which has a start."""
     _refuse_another(self)
     type(self).add_weighted_adapter(self, *args, **given)
 
 
-def merge_adapter(self: LoraModel, *args: object, **given: object) -> None:
+def _merge_adapter(self: LoraModel, *args: object, **given: object) -> None:
     """As PEFT's, on W - c B0 A0."""
     _all_moved(self)
     type(self).merge_adapter(self, *args, **given)
 
 
-def merge_and_unload(self: LoraModel, *args: object, **given: object) -> nn.Module:
+def _merge_and_unload(self: LoraModel, *args: object, **given: object) -> nn.Module:
     """As PEFT's, on W - c B0 A0."""
     _all_moved(self)
     return type(self).merge_and_unload(self, *args, **given)
 
 
-def _enable_peft_forward_hooks(
+def _forward_hooks(
     self: LoraModel,
     *args: object,
     **given: Any,  # noqa: ANN401

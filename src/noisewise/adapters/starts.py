@@ -64,9 +64,10 @@ def lora_ga(
     By default ``A = s V_r^T``, ``B = 0``: the best step of rank r, and the weights stay as they
     are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base
     it is the paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W;
-    save such a model by `save` (its own save_pretrained is sent there, see `guards` for what else
-    of PEFT's is). The function of the model
-    stays as it was: to 1e-6 in float32; with bfloat16 weights mutate_base rounds ``W - c B A``.
+    save such a model by `save` (its own save_pretrained is sent there; `guards` lists what else of
+    PEFT's is). The function of the model stays as it was: exactly, and with mutate_base to 1e-6 of
+    the output in float32 (1e-5 with the longer factors of "unit" and "adam"); with bfloat16 weights
+    mutate_base rounds ``W - c B A``.
 
     Args:
         model: it is changed in place, as by PEFT's get_peft_model.
