@@ -79,7 +79,7 @@ def test_forms_traces_and_their_ratio_cover_the_truth_where_rows_and_probes_alon
     for name in names:
         assert hits[name] >= 0.91 * RUNS, (name, hits)
     for name in ("drift", "noise", "trace"):
-        assert naive[name] < 0.8 * RUNS, (name, naive)
+        assert naive[name] < 0.84 * RUNS, (name, naive)
     assert min(hits.values()) < RUNS  # wide enough, and not for every price
 
 
@@ -103,7 +103,7 @@ def test_the_laws_learning_rate_covers_the_truth() -> None:
         assert (own.noise.value, own.noise.count) == (pytest.approx(own.diffusion), ROWS // 2)
         assert own.ratio.value == own.ratio.low == own.ratio.high == 1
     assert 0.91 * RUNS <= hits < RUNS
-    assert naive < 0.8 * RUNS
+    assert naive < 0.84 * RUNS
     assert 0.91 * RUNS <= ratios <= RUNS
 
 
