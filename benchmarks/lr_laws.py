@@ -339,7 +339,7 @@ def _loop(data: Data, net: str, name: str):  # noqa: ANN202 (a closure)
     model, generator = lr_nets.build(net, data, 0), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     if name != "plain":
-        watch(model, optimizer, every=10 if name == "every 10" else 1)
+        watch(model, optimizer, every=10 if name == "every 10" else 1, skip=0)
 
     def step() -> None:
         for _ in range(4):

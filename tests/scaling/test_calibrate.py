@@ -188,6 +188,55 @@ def test_the_training_is_left_as_it_was_and_the_measurement_repeats() -> None:
     assert any("Batch norm" in sentence for sentence in first.warnings)
 
 
+class Masked(nn.Module):
+    """Gradient: a mask of dropout on each example's row, twice 0 or 1; nothing else is random."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(P, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (nn.functional.dropout(x, 0.5) @ self.w).mean() + 0.5 * self.w @ self.w
+
+
+class Shaken(Quadratic):
+    """A quadratic whose loss draws noise of its own, three times that of the data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 3 * torch.randn_like(x))
+
+
+def test_what_the_loss_draws_is_noise_and_not_signal() -> None:
+    """With one draw for all micro-batches |g|^2 is too large by its variance / size, for any n."""
+    ones = [torch.ones(SIZE, P, dtype=torch.float64)] * 200
+    cases = [
+        (Masked(), ones, P, P),
+        (
+            Shaken(HESSIAN, START),
+            micro_batches(200),
+            float(GRADIENT @ GRADIENT),
+            float(HESSIAN.trace()) + 9 * P,
+        ),
+    ]
+    for model, data, signal, trace in cases:
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        found = calibrate(model, loss, data, sgd, probes=4)
+        assert abs(found.g2.value - signal) < 4 * found.g2.standard_error
+        assert abs(found.trace_sigma.value - trace) < 4 * found.trace_sigma.standard_error
+        assert found.g2.standard_error < 0.2 * trace / SIZE  # so that the bias would be seen
+
+
+def test_update_curvature_is_that_of_the_batch_that_was_trained_at() -> None:
+    model, batch = Quadratic(HESSIAN, 0 * START), 4 * SIZE  # at rest: an update is noise alone
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    found = calibrate(model, loss, micro_batches(400), sgd, batch=batch, probes=90)
+    noise, real = float((HESSIAN @ HESSIAN).trace()), found.curvature["update_curvature"]
+    assert abs(real.value - noise / batch) < 3 * real.standard_error
+    assert real.high < noise / (2 * SIZE)
+    large = calibrate(model, loss, micro_batches(24), sgd, batch=100 * SIZE, probes=4)
+    assert "update_curvature" not in large.curvature  # none rather than another batch's
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     model = Quadratic(HESSIAN, START)
     optimizer = adam_after_steps(model, 8, 1e-8, steps=20)

@@ -7,14 +7,26 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-TRAINER = """
+# 236 rows are 29 micro-batches of 8 and one of 4: the eighth step of an epoch has 8 and 4.
+COMMON = """
 import json, sys, torch
 from torch import nn
-from transformers import Trainer, TrainingArguments
-from noisewise.scaling import Measurement
+from noisewise.scaling import Measurement, advise, watch
+
+def show(found, monitor, **more):
+    print(json.dumps({"batch": found.batch, "size": found.size, "steps": len(monitor.noise),
+                      "skipped": dict(monitor.skipped), "clipped": found.clipped_share,
+                      "g2": found.g2.value, "lr": advise(found, batch=found.batch).lr, **more}))
+"""
+
+TRAINER = (
+    COMMON
+    + """
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from noisewise.scaling.callbacks import trainer_callback
 
 class Net(nn.Module):
@@ -24,28 +36,66 @@ class Net(nn.Module):
     def forward(self, x, labels):
         return {"loss": (self.inner(x)[:, 0] - labels).square().mean()}
 
-torch.manual_seed(0)
-x = torch.randn(640, 4)
-data = [{"x": row, "labels": row.sum()} for row in x]
-callback = trainer_callback(every=1, save=sys.argv[1] + "/m.json")
-arguments = TrainingArguments(
-    sys.argv[1], per_device_train_batch_size=8, gradient_accumulation_steps=4, max_steps=15,
-    logging_steps=5, report_to=[], use_cpu=True, max_grad_norm=1e-3, disable_tqdm=True,
-    save_strategy="no", learning_rate=1e-3,
-)
-trainer = Trainer(Net(), arguments, train_dataset=data, callbacks=[callback])
-trainer.train()
-found = Measurement.load(sys.argv[1] + "/m.json")
-logged = [entry for entry in trainer.state.log_history if "noise/b_simple_low" in entry]
-print(json.dumps([found.batch, found.size, len(callback.monitor.noise), found.clipped_share,
-                  found.g2.value, len(logged)]))
-"""
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+    def forward(self, x, labels, num_items_in_batch=None, **kwargs):
+        scores, labels = self.inner(x).flatten(0, 1), labels.flatten()
+        total = nn.functional.cross_entropy(scores, labels, reduction="sum")
+        return {"loss": total / (num_items_in_batch or labels.ne(-100).sum())}
 
-LIGHTNING = """
-import json, sys, warnings, torch
-from torch import nn
+class Reporter(TrainerCallback):  # as those for TensorBoard: called before ours
+    def __init__(self):
+        self.seen = 0
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.seen += "noise/b_simple_low" in dict(logs)
+
+def arguments(**more):
+    return TrainingArguments(
+        sys.argv[1], per_device_train_batch_size=8, gradient_accumulation_steps=4, max_steps=15,
+        logging_steps=5, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no",
+        learning_rate=1e-3, **more,
+    )
+
+torch.manual_seed(0)
+x = torch.randn(236, 4)
+data = [{"x": row, "labels": row.sum()} for row in x]
+callback, reporter = trainer_callback(every=1, save=sys.argv[1] + "/m.json"), Reporter()
+trainer = Trainer(Net(), arguments(max_grad_norm=1e-3), train_dataset=data,
+                  callbacks=[reporter, callback])
+trainer.train()
+found, first = Measurement.load(sys.argv[1] + "/m.json"), callback.monitor
+history = sum("noise/b_simple_low" in entry for entry in trainer.state.log_history)
+reported = reporter.seen
+trainer.train()
+again = [callback.monitor is not first, len(callback.monitor.noise)]
+
+torch.manual_seed(0)
+texts = torch.randn(640, 6, 4)
+tags = torch.randint(3, (640, 6)).masked_fill(torch.rand(640, 6) < 0.4, -100)
+words = trainer_callback(every=1)
+data = [{"x": row, "labels": tag} for row, tag in zip(texts, tags)]
+Trainer(Words(), arguments(), train_dataset=data, callbacks=[words]).train()
+by_labels = [words.monitor.noise.batch, len(words.monitor.noise), words.monitor.num_skipped]
+
+many = Trainer(Net(), arguments(), train_dataset=data, callbacks=[trainer_callback()])
+many.args._n_gpu = 2
+try:
+    many.train()
+    refused = "no complaint"
+except ValueError as error:
+    refused = str(error)
+show(found, first, reported=reported, history=history, again=again, by_labels=by_labels,
+     refused=refused)
+"""
+)
+
+LIGHTNING = (
+    COMMON
+    + """
 import lightning
-from noisewise.scaling import Measurement
+from lightning.pytorch.plugins.precision import MixedPrecision
 from noisewise.scaling.callbacks import lightning_callback
 
 class Net(lightning.LightningModule):
@@ -58,65 +108,106 @@ class Net(lightning.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
+def fit(callback, **more):
+    trainer = lightning.Trainer(
+        max_steps=15, accumulate_grad_batches=4, callbacks=[callback], accelerator="cpu",
+        enable_progress_bar=False, default_root_dir=sys.argv[1], logger=False,
+        enable_model_summary=False, **more,
+    )
+    torch.manual_seed(0)
+    trainer.fit(Net(), torch.utils.data.DataLoader(data, batch_size=8))
+    return trainer
+
 torch.manual_seed(0)
-data = torch.utils.data.TensorDataset(torch.randn(640, 4))
-loader = torch.utils.data.DataLoader(data, batch_size=8)
+data = torch.utils.data.TensorDataset(torch.randn(236, 4))
 callback = lightning_callback(every=1, save=sys.argv[1] + "/m.json")
-trainer = lightning.Trainer(
-    max_steps=15, accumulate_grad_batches=4, gradient_clip_val=1e-3, callbacks=[callback],
-    accelerator="cpu", enable_progress_bar=False, default_root_dir=sys.argv[1], logger=False,
-    enable_model_summary=False,
-)
-trainer.fit(Net(), loader)
-found = Measurement.load(sys.argv[1] + "/m.json")
+trainer = fit(callback, gradient_clip_val=1e-3)
+found, first = Measurement.load(sys.argv[1] + "/m.json"), callback.monitor
 state = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=False)["callbacks"]
-kept = [s for s in state.values() if "noise" in s]
-print(json.dumps([found.batch, found.size, len(callback.monitor.noise), found.clipped_share,
-                  found.g2.value, len(kept)]))
+kept = [s["noise"]["num_steps"] for s in state.values() if "noise" in s]
+half = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+fit(callback, plugins=[half])
+half = callback.monitor.measurement()
+show(found, first, kept=kept, again=[callback.monitor is not first, len(callback.monitor.noise)],
+     scaled=[half.g2.value, half.clipped_share])
 """
-
-ACCELERATE = """
-import json, sys, torch
-from torch import nn
-from accelerate import Accelerator
-from noisewise.scaling import watch
-
-torch.manual_seed(0)
-accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
-net = nn.Linear(4, 1)
-adam = torch.optim.Adam(net.parameters(), lr=1e-3)
-loader = torch.utils.data.DataLoader(torch.randn(480, 4), batch_size=8)
-net, adam, loader = accelerator.prepare(net, adam, loader)
-monitor = watch(net, adam, every=1)
-for x in loader:
-    with accelerator.accumulate(net):
-        loss = (net(x)[:, 0] - x.sum(1)).square().mean()
-        accelerator.backward(loss)
-        if accelerator.sync_gradients:
-            accelerator.clip_grad_norm_(net.parameters(), 1e-3)
-        adam.step()
-        adam.zero_grad()
-found = monitor.measurement()
-print(json.dumps([found.batch, found.size, len(monitor.noise), found.clipped_share,
-                  found.g2.value, 1]))
-"""
-
-
-@pytest.mark.parametrize(
-    ("library", "program"),
-    [("transformers", TRAINER), ("lightning", LIGHTNING), ("accelerate", ACCELERATE)],
-    ids=["transformers", "lightning", "accelerate"],
 )
-def test_a_real_loop_of_fifteen_steps(library: str, program: str, tmp_path: Path) -> None:
+
+ACCELERATE = (
+    COMMON
+    + """
+from accelerate import Accelerator
+
+def run(scaler, clip):
+    torch.manual_seed(0)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=4)
+    accelerator.scaler = scaler  # as mixed_precision="fp16" has it on a GPU
+    net = nn.Linear(4, 1)
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    loader = torch.utils.data.DataLoader(torch.randn(236, 4), batch_size=8)
+    net, adam, loader = accelerator.prepare(net, adam, loader)
+    monitor = watch(net, adam, every=1)
+    for _ in range(2):
+        for x in loader:
+            with accelerator.accumulate(net):
+                loss = (net(x)[:, 0] - x.sum(1)).square().mean()
+                accelerator.backward(loss)
+                if accelerator.sync_gradients and clip:
+                    accelerator.clip_grad_norm_(net.parameters(), 1e-3)
+                adam.step()
+                adam.zero_grad()
+    return monitor
+
+monitor = run(None, True)
+half = run(torch.amp.GradScaler("cpu", init_scale=1024.0), False).measurement()
+show(monitor.measurement(), monitor, scaled=[half.g2.value, half.clipped_share])
+"""
+)
+
+
+def result_of(library: str, program: str, folder: Path) -> dict[str, Any]:
+    """What a program printed, after what holds for each of them."""
     pytest.importorskip(library)
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path)],
+        [sys.executable, "-c", program, str(folder)],
         capture_output=True, text=True, timeout=280, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    batch, size, steps, clipped, g2, kept = json.loads(done.stdout.splitlines()[-1])
-    assert (batch, size, steps) == (32.0, 8.0, 15)
-    assert clipped == 1.0  # seen before clipping
-    assert 1.0 < g2 < 40.0  # of the order of the true |g|^2, not of the clipped 1e-6
-    assert kept >= 1
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["batch"], found["size"]) == (32.0, 8.0)
+    assert found["clipped"] == 1.0  # seen before clipping
+    assert 1.0 < found["g2"] < 40.0  # of the order of the true |g|^2, not of the clipped 1e-6
+    assert found["lr"] == pytest.approx(1e-3)  # the schedule's top, not its end
+    assert all("unequal" in reason for reason in found["skipped"])
+    return found
+
+
+def test_transformers(tmp_path: Path) -> None:
+    found = result_of("transformers", TRAINER, tmp_path)
+    # Of 15 steps the first 4 are left out, and the eighth, whose micro-batches differ.
+    assert (found["steps"], sum(found["skipped"].values())) == (10, 1)
+    assert found["history"] == found["reported"] >= 2
+    assert found["again"] == [True, 10]
+    labels, steps, skipped = found["by_labels"]
+    assert (steps, skipped) == (11, 0)
+    assert labels == pytest.approx(32 * 6 * 0.6, rel=0.1)
+    assert "one device" in found["refused"]
+
+
+def test_lightning(tmp_path: Path) -> None:
+    found = result_of("lightning", LIGHTNING, tmp_path)
+    assert (found["steps"], sum(found["skipped"].values())) == (10, 1)
+    assert found["kept"] == [10]
+    assert found["again"] == [True, 10]
+    g2, clipped = found["scaled"]
+    assert clipped == 0.0
+    assert 1.0 < g2 < 40.0  # not times 1024^2
+
+
+def test_accelerate(tmp_path: Path) -> None:
+    found = result_of("accelerate", ACCELERATE, tmp_path)
+    assert (found["steps"], sum(found["skipped"].values())) == (10, 2)  # of 16
+    g2, clipped = found["scaled"]
+    assert clipped == 0.0
+    assert g2 == pytest.approx(found["g2"], rel=1e-3)  # both nets have hardly moved, and alike

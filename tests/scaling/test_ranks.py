@@ -27,7 +27,7 @@ torch.manual_seed(0)
 net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)).double()
 parallel = nn.parallel.DistributedDataParallel(net)
 sgd = torch.optim.SGD(parallel.parameters(), lr=0.05)
-monitor = watch(parallel, sgd, every=1)
+monitor = watch(parallel, sgd, every=1, skip=0)
 data = torch.randn(8, 4, 8, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 loss = lambda model, x: (model(x)[:, 0] - x.sum(1)).square().mean()
 by_hand = []
@@ -42,6 +42,11 @@ for step in data:
     nn.utils.clip_grad_norm_(parallel.parameters(), 1e-2)
     sgd.step()
     sgd.zero_grad()
+kept = len(monitor.noise)
+for x in data[0, rank::2, : 8 - 4 * rank]:  # the second rank has half as many examples
+    (loss(parallel, x) / 2).backward()
+sgd.step()
+unequal = [kept, len(monitor.noise), monitor.num_skipped]
 try:
     watch(parallel, sgd)
     second = "no complaint"
@@ -49,7 +54,8 @@ except ValueError as error:
     second = str(error)
 with open(f"{folder}/{rank}.json", "w") as stream:
     json.dump({"records": monitor.noise.state_dict()["records"], "by_hand": by_hand,
-               "clipped": monitor.measurement().clipped_share, "second": second}, stream)
+               "clipped": monitor.measurement().clipped_share, "second": second,
+               "unequal": unequal}, stream)
 dist.destroy_process_group()
 """
 
@@ -67,12 +73,13 @@ def test_two_gloo_ranks_agree_with_one_process(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first["records"] == second["records"]
     assert first["clipped"] == 1.0
+    assert first["unequal"] == second["unequal"] == [8, 8, 1]
     assert "communication hook already" in first["second"]
 
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)).double()
     sgd = torch.optim.SGD(net.parameters(), lr=0.05)
-    monitor = watch(net, sgd, every=1)
+    monitor = watch(net, sgd, every=1, skip=0)
     data = torch.randn(8, 4, 8, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for i, step in enumerate(data):
         rows = []

@@ -6,10 +6,12 @@ nothing of this: its optimiser is seen through, see docs/scaling.md.
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from noisewise.scaling.measure import examples_in
+from noisewise.scaling.sources import examples_in
 from noisewise.scaling.watch import Monitor, watch
 
 if TYPE_CHECKING:
@@ -28,11 +30,24 @@ class _Holder:
         self.monitor: Monitor | None = None
         self.state: dict[str, Any] = {}
 
-    def begin(self, model: Any, optimizer: Any) -> None:  # noqa: ANN401 (their types)
-        if self.monitor is None:
-            self.monitor = watch(model, optimizer, every=self.every)
-            if self.state:
-                self.monitor.load_state_dict(self.state)
+    def begin(
+        self,
+        model: Any,  # noqa: ANN401 (their types)
+        optimizer: Any,  # noqa: ANN401
+        grad_scale: Callable[[], float] | None = None,
+    ) -> None:
+        """Watch; anew where an earlier training has ended, for its model may have been another."""
+        if self.monitor is not None and self.monitor.watching:
+            return
+        self.monitor = watch(model, optimizer, every=self.every, grad_scale=grad_scale)
+        if self.state:
+            self.monitor.load_state_dict(self.state)
+            self.state = {}
+
+    def end_earlier(self) -> None:
+        """Let go of a training that was broken off, with its hooks still in."""
+        if self.monitor is not None:
+            self.monitor.remove()
 
     def numbers(self) -> dict[str, float]:
         """What goes into a log; nothing before two steps were measured."""
@@ -58,7 +73,9 @@ def trainer_callback(
     """Return a callback for transformers' Trainer; set gradient_accumulation_steps to 2 or more.
 
     `callback.monitor` has the measurement; the log gets noise/b_simple (where it is identifiable)
-    and noise/b_simple_low.
+    and noise/b_simple_low, for TensorBoard and the like as well. Where the Trainer divides the loss
+    by the labels of a step (a model that takes `num_items_in_batch`), sizes are counted in labels.
+    With a `compute_loss_func` that does so for another model, call `monitor.micro_batch` in it.
 
     Args:
         every: steps from one measurement to the next.
@@ -66,10 +83,11 @@ def trainer_callback(
 
     Raises:
         ValueError: if transformers is not installed, or (when training starts) there are several
-            processes.
+            processes, or several devices in one (DataParallel).
     """
     try:
         from transformers import TrainerCallback
+        from transformers.trainer_callback import CallbackHandler
     except ImportError as error:
         raise ValueError("transformers is not installed: pip install transformers.") from error
 
@@ -79,7 +97,22 @@ def trainer_callback(
         def __init__(self) -> None:
             _Holder.__init__(self, every, save)
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            self.end_earlier()
+            # Callbacks are called in turn, those that report first, so that they would never see
+            # our numbers in a log. The Trainer does not hand the list over: it is the caller's.
+            frame = inspect.currentframe()
+            handler = frame.f_back.f_locals.get("self") if frame and frame.f_back else None
+            if isinstance(handler, CallbackHandler) and self in handler.callbacks:
+                handler.callbacks.remove(self)
+                handler.callbacks.insert(0, self)
+
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
+            if args.n_gpu > 1:
+                raise ValueError(
+                    f"DataParallel spreads each micro-batch over {args.n_gpu} devices and hides "
+                    "their gradients: show the Trainer one device (CUDA_VISIBLE_DEVICES=0)."
+                )
             if args.world_size > 1:
                 raise ValueError(
                     "The Trainer hides its DistributedDataParallel from callbacks: run it on one "
@@ -130,8 +163,11 @@ def lightning_callback(
                 raise ValueError(
                     f"The module has {len(trainer.optimizers)} optimisers: watch() each by itself."
                 )
+            self.end_earlier()
             model = trainer.strategy.model or pl_module
-            self.begin(model, trainer.optimizers[0])
+            scaler = getattr(trainer.precision_plugin, "scaler", None)
+            scale = None if scaler is None else scaler.get_scale
+            self.begin(model, trainer.optimizers[0], scale)
 
         def on_train_batch_start(
             self,
@@ -142,7 +178,7 @@ def lightning_callback(
         ) -> None:
             size = examples_in(batch)
             if self.monitor is not None and size:
-                self.monitor.micro_batch(size)
+                self.monitor.micro_batch(size, weighted=False)  # all weigh alike in Lightning
 
         def on_train_batch_end(
             self,

@@ -6,20 +6,22 @@ update is best taken on other data than the update was made from is the old rule
 half.
 
 Vectors are flat, `[p]`, the trainable parameters in the model's order (`Flat`). A probe is one
-number; `mean_estimate` of several is the result, and `Estimate.needed(0.1)` says how many probes
-give 10 %.
+number; the mean of several is the result, and `Estimate.needed(0.1)` says how many probes give
+10 %. Its error is that of the probes and of the Hessian's batches (`probes`); with a single batch
+the Hessian is taken as known. The model's random numbers are those of a draw, the batch's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from noisewise.scaling.flat import Flat, Loss, checked_loss, gradient
-from noisewise.scaling.intervals import Estimate, mean_estimate, symmetric
+from noisewise.scaling.flat import Flat, Loss, along, checked_loss, gradient
+from noisewise.scaling.intervals import Estimate
+from noisewise.scaling.probes import HalfForm, Probes
 
 __all__ = [
     "Route",
@@ -37,7 +39,12 @@ _LOSS_STEP = {torch.float64: 1e-4, torch.float32: 2e-2}  # of a second differenc
 
 
 def hessian_product(
-    flat: Flat, loss: Loss, batch: object, v: Tensor, route: Route = "double_backward"
+    flat: Flat,
+    loss: Loss,
+    batch: object,
+    v: Tensor,
+    route: Route = "double_backward",
+    draw: int = 0,
 ) -> Tensor:
     """Return H v, [p], for the loss on one batch.
 
@@ -51,6 +58,7 @@ def hessian_product(
         batch: whatever loss takes.
         v: direction [p].
         route: one of the two above.
+        draw: which of the model's random numbers, see `Flat`.
 
     Raises:
         ValueError: for "three_losses", which gives v'Hv only, or when the model cannot be
@@ -67,19 +75,19 @@ def hessian_product(
         [1.0, 2.0]
     """
     if route == "double_backward":
-        return _double_backward(flat, loss, batch, v)
+        return _double_backward(flat, loss, batch, v, draw)
     if route != "central_difference":
         raise ValueError(f"The route {route!r} gives v'Hv only: use quadratic_form for it.")
     step = _step(flat, v, _STEP)
     with flat.moved(step * v):
-        above = gradient(flat, loss, batch)
+        above = gradient(flat, loss, batch, draw)
     with flat.moved(-step * v):
-        below = gradient(flat, loss, batch)
+        below = gradient(flat, loss, batch, draw)
     return (above - below) / (2 * step)
 
 
-def _double_backward(flat: Flat, loss: Loss, batch: object, v: Tensor) -> Tensor:
-    with flat.still(), torch.enable_grad():
+def _double_backward(flat: Flat, loss: Loss, batch: object, v: Tensor, draw: int) -> Tensor:
+    with flat.still(draw), torch.enable_grad():
         value = checked_loss(flat, loss, batch)
         first = torch.autograd.grad(
             value, flat.parameters, create_graph=True, allow_unused=True, materialize_grads=True
@@ -103,7 +111,12 @@ def _double_backward(flat: Flat, loss: Loss, batch: object, v: Tensor) -> Tensor
 
 
 def quadratic_form(
-    flat: Flat, loss: Loss, batch: object, v: Tensor, route: Route = "double_backward"
+    flat: Flat,
+    loss: Loss,
+    batch: object,
+    v: Tensor,
+    route: Route = "double_backward",
+    draw: int = 0,
 ) -> float:
     """Return v'Hv for the loss on one batch, by any of the three routes.
 
@@ -116,6 +129,7 @@ def quadratic_form(
         batch: whatever loss takes; not the data that v was made from.
         v: direction [p].
         route: see `hessian_product` for the other two.
+        draw: which of the model's random numbers, the same for all losses of the difference.
 
     Raises:
         ValueError: as `hessian_product`.
@@ -132,11 +146,11 @@ def quadratic_form(
         4.0
     """
     if route != "three_losses":
-        return float(v.double() @ hessian_product(flat, loss, batch, v, route).double())
+        return float(v.double() @ hessian_product(flat, loss, batch, v, route, draw).double())
     step = _step(flat, v, _LOSS_STEP)
     total = 0.0
     for factor, weight in ((step, 1.0), (0.0, -2.0), (-step, 1.0)):
-        with flat.moved(factor * v), flat.still(), torch.no_grad():
+        with flat.moved(factor * v), flat.still(draw), torch.no_grad():
             total += weight * float(checked_loss(flat, loss, batch).double())
     return total / step**2
 
@@ -150,24 +164,42 @@ def _step(flat: Flat, v: Tensor, relative: dict[torch.dtype, float]) -> float:
     return relative.get(flat.parameters[0].dtype, 2e-2) * weights / norm
 
 
+def probe_batches(
+    flat: Flat,
+    loss: Loss,
+    directions: Iterable[Tensor],
+    batches: Sequence[object],
+    route: Route = "double_backward",
+) -> Probes:
+    """The form v'Hv of each direction, on the batches in turn; batch j has the draw j."""
+    k = len(batches)
+    found = [
+        quadratic_form(flat, loss, batches[i % k], v, route, i % k)
+        for i, v in enumerate(directions)
+    ]
+    return Probes(torch.tensor(found, dtype=torch.float64), k)
+
+
 def hessian_trace(
     flat: Flat,
     loss: Loss,
     batches: Sequence[object],
     generator: torch.Generator,
     route: Route = "double_backward",
+    probes: int | None = None,
 ) -> Estimate:
-    """Return tr H by one Rademacher probe a batch: ``E z'Hz``, z_i = +-1.
+    """Return tr H by Rademacher probes: ``E z'Hz``, z_i = +-1.
 
     Args:
         flat: the model's parameters.
         loss: scalar mean loss.
-        batches: one probe for each.
+        batches: where the Hessian is taken, cycled through.
         generator: draws the signs, on the CPU.
         route: of the Hessian.
+        probes: how many; None: one for each batch.
 
     Raises:
-        ValueError: if there is no batch.
+        ValueError: if there is no batch, or no probe is asked for.
 
     Source: Hutchinson 1990.
 
@@ -179,12 +211,14 @@ def hessian_trace(
         >>> hessian_trace(Flat(model), half, x, torch.Generator().manual_seed(0)).value
         1.0
     """
+    count = len(batches) if probes is None else probes
+    if count < 1 or not batches:
+        raise ValueError("A trace needs a batch for the Hessian and one probe or more.")
     like = flat.vector()
-    probes = []
-    for batch in batches:
-        z = torch.randint(2, like.shape, generator=generator).to(like) * 2 - 1
-        probes.append(quadratic_form(flat, loss, batch, z, route))
-    return mean_estimate(torch.tensor(probes, dtype=torch.float64))
+    signs = (
+        torch.randint(2, like.shape, generator=generator).to(like) * 2 - 1 for _ in range(count)
+    )
+    return probe_batches(flat, loss, signs, batches, route).estimate()
 
 
 def noise_curvature(
@@ -215,16 +249,30 @@ def noise_curvature(
 
     Source: McCandlish et al. 2018, equation 2.8 (tr(H Sigma)).
     """
+    return noise_probes(flat, loss, pairs, batches, size, preconditioner, route).estimate()
+
+
+def noise_probes(
+    flat: Flat,
+    loss: Loss,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+    batches: Sequence[object],
+    size: float,
+    preconditioner: Tensor | None = None,
+    route: Route = "double_backward",
+) -> Probes:
+    """The probes of `noise_curvature`, before they are averaged."""
+    _check_pairs(pairs, batches)
+    scale = 1.0 if preconditioner is None else preconditioner
+    found = probe_batches(flat, loss, ((a - b) * scale for a, b in pairs), batches, route)
+    return Probes(0.5 * size * found.values, found.batches)
+
+
+def _check_pairs(pairs: Sequence[object], batches: Sequence[object]) -> None:
     if not pairs or not batches:
         raise ValueError(
             "A probe of the noise needs two micro-batches and a third for the Hessian."
         )
-    scale = 1.0 if preconditioner is None else preconditioner
-    probes = [
-        0.5 * size * quadratic_form(flat, loss, batches[i % len(batches)], (a - b) * scale, route)
-        for i, (a, b) in enumerate(pairs)
-    ]
-    return mean_estimate(torch.tensor(probes, dtype=torch.float64))
 
 
 def sign_noise_curvature(
@@ -242,15 +290,9 @@ def sign_noise_curvature(
     Raises:
         ValueError: if there is no pair or no batch.
     """
-    if not pairs or not batches:
-        raise ValueError(
-            "A probe of the noise needs two micro-batches and a third for the Hessian."
-        )
-    probes = [
-        quadratic_form(flat, loss, batches[i % len(batches)], (a - b).sign(), route)
-        for i, (a, b) in enumerate(pairs)
-    ]
-    return mean_estimate(torch.tensor(probes, dtype=torch.float64))
+    _check_pairs(pairs, batches)
+    signs = ((a - b).sign() for a, b in pairs)
+    return probe_batches(flat, loss, signs, batches, route).estimate()
 
 
 def half_product(
@@ -263,7 +305,7 @@ def half_product(
     """Return g'Hg from two independent halves of micro-batch gradients, ``gA' H gB``.
 
     One noisy gradient on both sides would add tr(Sigma H) / B. The error is that of the rows on
-    either side, the Hessian being the mean over the batches.
+    either side and that of the Hessian's batches, whose spread shows with two or more.
 
     Args:
         flat: the model's parameters.
@@ -277,23 +319,41 @@ def half_product(
 
     Source: McCandlish et al. 2018, equation 2.7; the independent halves are ours.
     """
+    return half_form(flat, loss, halves, batches, route).estimate()
+
+
+def half_form(
+    flat: Flat,
+    loss: Loss,
+    halves: tuple[Tensor, Tensor],
+    batches: Sequence[object],
+    route: Route = "double_backward",
+    preconditioner: Tensor | None = None,
+) -> HalfForm:
+    """The form gA'P H P gB batch by batch, before it is averaged."""
     a, b = halves
     if len(a) < 2 or len(b) < 2 or not batches:
         raise ValueError("g'Hg needs two halves of two or more gradients each, and a batch for H.")
-    along_b, along_a = (
-        mean_hessian_product(flat, loss, batches, rows.mean(0), route).double() for rows in (b, a)
-    )
-    left, right = a.double() @ along_b, b.double() @ along_a
-    variance = float(left.var() / len(a) + right.var() / len(b))
-    value, count = float((left.mean() + right.mean()) / 2), min(len(a), len(b))
-    return symmetric(value, variance, count)
+    scale = 1.0 if preconditioner is None else preconditioner
+    sides, by_batch = [], torch.zeros(len(batches), dtype=torch.float64)
+    for own, other in ((a, b), (b, a)):
+        v, left = scale * other.mean(0), (scale * own.mean(0)).double()
+        mean = torch.zeros_like(v)
+        for j, batch in enumerate(batches):
+            product = hessian_product(flat, loss, batch, v, route, j)
+            by_batch[j] += float(left @ product.double()) / 2
+            mean += product / len(batches)
+        sides.append(along(own, scale * mean))
+    rows = sum(float(side.var()) / len(side) for side in sides)
+    count = min(len(a), len(b))
+    return HalfForm(by_batch, (rows, count - 1), (sides[0], sides[1]))
 
 
 def mean_hessian_product(
     flat: Flat, loss: Loss, batches: Sequence[object], v: Tensor, route: Route = "double_backward"
 ) -> Tensor:
-    """Return H v averaged over batches of equal size, [p]."""
+    """Return H v averaged over batches of equal size, [p]; batch j has the draw j."""
     total = torch.zeros_like(v)
-    for batch in batches:
-        total += hessian_product(flat, loss, batch, v, route)
+    for j, batch in enumerate(batches):
+        total += hessian_product(flat, loss, batch, v, route, j)
     return total / len(batches)

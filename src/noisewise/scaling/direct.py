@@ -9,26 +9,34 @@ N(B) = <u, g> and D(B) = u'Hu are unbiased for whatever the optimiser does.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from noisewise.scaling.curvature import Route, mean_hessian_product, quadratic_form
-from noisewise.scaling.flat import Flat, Loss
+from noisewise.scaling.curvature import (
+    Route,
+    half_form,
+    mean_hessian_product,
+    noise_probes,
+    probe_batches,
+)
+from noisewise.scaling.flat import Flat, Loss, along, gram
 from noisewise.scaling.intervals import (
     Estimate,
+    effective_degrees,
     fieller,
     jackknife_covariance,
-    mean_estimate,
+    symmetric,
     t_quantile,
 )
 from noisewise.scaling.measurement import DirectPoint, LawPoint
 from noisewise.scaling.preconditioned import second_moment_at
+from noisewise.scaling.probes import Part, Probes
 from noisewise.scaling.updates import Updater
 
-__all__ = ["Burst", "direct_points", "law_points"]
+__all__ = ["Burst", "direct_points", "law_points", "update_curvature"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +81,11 @@ class Burst:
         return mean_hessian_product(self.flat, self.loss, self.batches, v, self.route)
 
 
-def _pair_slopes(scaled: Tensor) -> tuple[float, Tensor]:
-    """mean_{i != j} r_i.r_j of rows [n, p], and the same with each row left out, [n]."""
-    n, exact = len(scaled), scaled.double()
-    gram = (exact @ exact.T).cpu()
-    total, own = gram.sum() - gram.trace(), gram.diagonal()
-    left_out = (total - 2 * (gram.sum(1) - own)) / ((n - 1) * (n - 2))
+def _pair_slopes(rows: Tensor, scale: Tensor) -> tuple[float, Tensor]:
+    """mean_{i != j} r_i'P r_j of rows [n, p], and the same with each row left out, [n]."""
+    n, products = len(rows), gram(rows, scale)
+    total, own = products.sum() - products.trace(), products.diagonal()
+    left_out = (total - 2 * (products.sum(1) - own)) / ((n - 1) * (n - 2))
     return float(total / (n * (n - 1))), left_out
 
 
@@ -89,7 +96,7 @@ def law_points(
 
     Slope: all pairs of rows. Drift: gA'P H P gB of the two halves. Diffusion: `probes` differences
     of neighbouring rows. The interval is Fieller's, from the jackknife over rows and the spread of
-    the probes.
+    the probes, or of the Hessian's batches where that is wider.
 
     Args:
         burst: gradients and Hessian.
@@ -125,69 +132,85 @@ class _Table:
     slope: float
     drift: float
     left_out: Tensor  # slope and drift with each row left out, [n, 2]
-    noise: Tensor  # probes of one example's noise, [k]
+    drifts: Tensor  # drift without each of the Hessian's batches, [k]
+    noise: Probes  # of one example's noise
 
     @property
     def diffusion(self) -> float:
-        return float(self.noise.mean()) / self.batch
+        return self.noise.mean / self.batch
 
-    def logs(self) -> tuple[Tensor, Tensor]:
-        """Ln lr with each row, and each probe, left out; nan where it is not positive."""
-        rest = (self.noise.sum() - self.noise) / max(1, len(self.noise) - 1)
-        rows = self.left_out[:, 0] / (self.left_out[:, 1] + self.diffusion)
-        probes = self.slope / (self.drift + rest / self.batch)
-        return rows.log(), probes.log()
+    @property
+    def curvature(self) -> float:
+        return self.drift + self.diffusion
+
+    def without(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Slope and curvature with each row, each probe, and each batch left out."""
+        noise = self.noise.values
+        rest = (noise.sum() - noise) / max(1, len(noise) - 1)
+        all_rows = torch.tensor(self.slope, dtype=torch.float64)
+        return (
+            (self.left_out[:, 0], self.left_out[:, 1] + self.diffusion),
+            (all_rows, self.drift + rest / self.batch),
+            (all_rows, self.drifts + self.noise.left_out() / self.batch),
+        )
 
     def point(self, own: _Table) -> LawPoint:
         """This batch's point of the law, its ratio taken to the batch `own`."""
         covariance = jackknife_covariance(self.left_out)
-        if len(self.noise) > 1:
-            covariance[1, 1] += self.noise.var() / len(self.noise) / self.batch**2
-        count = min(len(self.left_out), max(2, len(self.noise)))
-        lr = fieller(self.slope, self.drift + self.diffusion, covariance, count)
+        parts = _parts([curvature for _, curvature in self.without()])
+        covariance[1, 1] = sum(v for v, _ in parts)
+        count = min(len(self.left_out), max(2, len(self.noise.values)))
+        lr = fieller(self.slope, self.curvature, covariance, count, effective_degrees(parts))
+        noise = self.noise.estimate().scaled(1 / self.batch)
         return LawPoint(
-            self.batch, self.slope, self.drift, self.diffusion, lr, self._ratio(own, count)
+            self.batch, self.slope, self.drift, self.diffusion, lr, self._ratio(own), noise
         )
 
-    def _ratio(self, own: _Table, count: int) -> Estimate:
-        curvatures = self.drift + self.diffusion, own.drift + own.diffusion
-        if min(self.slope, own.slope, *curvatures) <= 0:
-            return Estimate(math.nan, 0.0, math.inf)
-        value = self.slope / curvatures[0] / (own.slope / curvatures[1])
-        variance = 0.0
-        for mine, theirs in zip(self.logs(), own.logs(), strict=True):
-            if len(mine) > 1:
-                variance += float(jackknife_covariance((mine - theirs)[:, None])[0, 0])
+    def _ratio(self, own: _Table) -> Estimate:
+        if self is own:
+            return Estimate(1.0, 1.0, 1.0)
+        if min(self.slope, own.slope, self.curvature, own.curvature) <= 0:
+            return Estimate.unknown()
+        value = self.slope / self.curvature / (own.slope / own.curvature)
+        logs = [
+            ((slope / curvature).log() - (slope_0 / curvature_0).log())
+            for (slope, curvature), (slope_0, curvature_0) in zip(
+                self.without(), own.without(), strict=True
+            )
+        ]
+        parts = _parts(logs)
+        variance = sum(v for v, _ in parts)
         if not math.isfinite(variance):  # a row decides the sign: no bound
             return Estimate(value, 0.0, math.inf)
-        half = t_quantile(count - 1) * math.sqrt(variance)
+        half = t_quantile(effective_degrees(parts)) * math.sqrt(variance)
         return Estimate(value, value * math.exp(-half), value * math.exp(min(half, 50.0)))
+
+
+def _parts(left_out: Sequence[Tensor]) -> list[Part]:
+    """Variances of a number with each row, probe and batch left out; nan where one is not known.
+
+    A batch takes its probes with it, so the larger of the last two counts.
+    """
+    rows, probes, batches = (
+        (float(jackknife_covariance(x[:, None])[0, 0]) if len(x) > 1 else 0.0, len(x) - 1)
+        for x in left_out
+    )
+    return [rows, probes if batches[0] <= probes[0] else batches]
 
 
 def _law_terms(burst: Burst, batch: float, scale: Tensor, probes: int) -> _Table:
     """The terms of the law for one preconditioner."""
-    slope, slopes = _pair_slopes(burst.rows * scale.sqrt())
-    first, second = burst.halves
-    along = [
-        scale.double() * burst.product(scale * half.mean(0)).double() for half in (second, first)
-    ]
-    sides = [half.double() @ h for half, h in zip((first, second), along, strict=True)]
-    drift = float((sides[0].mean() + sides[1].mean()) / 2)
+    slope, slopes = _pair_slopes(burst.rows, scale)
+    flat, loss, at, route = burst.flat, burst.loss, burst.batches, burst.route
+    form = half_form(flat, loss, burst.halves, at, route, scale)
     drifts = torch.empty(len(burst.rows), dtype=torch.float64)
-    for start, side in enumerate(sides):
+    for start, side in enumerate(form.sides):
         rest = (side.sum() - side) / (len(side) - 1)
-        drifts[start::2] = drift + (rest - side.mean()).cpu()
-    noise = torch.tensor(
-        [
-            0.5 * burst.size * quadratic_form(
-                burst.flat, burst.loss, burst.batches[i % len(burst.batches)],
-                scale * (burst.rows[2 * i] - burst.rows[2 * i + 1]), burst.route,
-            )
-            for i in range(probes)
-        ],
-        dtype=torch.float64,
-    )  # fmt: skip
-    return _Table(batch, slope, drift, torch.stack([slopes, drifts], 1), noise)
+        drifts[start::2] = form.mean + (rest - side.mean())
+    pairs = [(burst.rows[2 * i], burst.rows[2 * i + 1]) for i in range(probes)]
+    noise = noise_probes(flat, loss, pairs, at, burst.size, scale, route)
+    left_out = torch.stack([slopes, drifts], 1)
+    return _Table(batch, slope, form.mean, left_out, form.left_out(), noise)
 
 
 def direct_points(
@@ -223,32 +246,30 @@ def _direct_point(
     burst: Burst, updater: Updater, v: Tensor | None, rows: int, draws: int
 ) -> DirectPoint:
     first, second = burst.halves
-    slopes, curvatures, shared = [], [], 0.0
+    slopes, updates, shared = [], [], 0.0
     for own, other in ((first, second), (second, first)):
-        updates = []
-        for i in range(min(draws, len(own) // rows)):
-            u = updater.update(own[i * rows : (i + 1) * rows].mean(0), v)
-            updates.append(u)
-            slopes.append(float(u.double() @ other.mean(0).double()))
-            at = burst.batches[len(curvatures) % len(burst.batches)]
-            curvatures.append(quadratic_form(burst.flat, burst.loss, at, u, burst.route))
+        num = min(draws, len(own) // rows)
+        made = [updater.update(own[i * rows : (i + 1) * rows].mean(0), v) for i in range(num)]
+        mean = other.mean(0).double()
+        slopes += [float(u.double() @ mean) for u in made]
         # All slopes of this half share the other half's mean gradient, and its error.
-        along = other.double() @ torch.stack(updates).mean(0).double()
-        shared += float(along.var() / len(along)) / 4
-    pairs = torch.tensor([slopes, curvatures], dtype=torch.float64).T
-    covariance = torch.cov(pairs.T) / len(pairs)
+        toward = along(other, sum(made, torch.zeros_like(made[0])) / num)
+        shared += float(toward.var() / len(toward)) / 4
+        updates += made
+    curvatures = probe_batches(burst.flat, burst.loss, updates, burst.batches, burst.route)
+    curvature = curvatures.estimate()
+    n = len(slopes)
+    pairs = torch.stack([torch.tensor(slopes, dtype=torch.float64), curvatures.values])
+    covariance = torch.cov(pairs) / n
     covariance[0, 0] += shared
-    slope, curvature = mean_estimate(pairs[:, 0]), mean_estimate(pairs[:, 1])
-    lr = fieller(slope.value, curvature.value, covariance, len(pairs))
+    covariance[1, 1] = curvature.standard_error**2
+    slope = symmetric(float(pairs[0].mean()), float(covariance[0, 0]), n)
+    degrees = min(n - 1, curvatures.spread()[1])
+    lr = fieller(slope.value, curvature.value, covariance, n, degrees)
     return DirectPoint(rows * burst.size, slope, curvature, lr)
 
 
-def update_curvature(burst: Burst, updates: Sequence[Tensor]) -> Estimate:
+def update_curvature(burst: Burst, updates: Iterable[Tensor]) -> Estimate:
     """Return u'Hu of given updates on the Hessian's batches, one probe an update."""
-    probes = [
-        quadratic_form(
-            burst.flat, burst.loss, burst.batches[i % len(burst.batches)], u, burst.route
-        )
-        for i, u in enumerate(updates)
-    ]
-    return mean_estimate(torch.tensor(probes, dtype=torch.float64))
+    found = probe_batches(burst.flat, burst.loss, updates, burst.batches, burst.route)
+    return found.estimate()

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Flat", "Loss", "gradient"]
+__all__ = ["Flat", "Loss", "along", "gradient", "gram"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
+_PIECE = 1 << 20  # numbers that are made float64 at a time: 8 MiB
 
 
 class Flat:
@@ -19,8 +20,9 @@ class Flat:
 
     Args:
         model: its trainable parameters, in `named_parameters` order; shared ones count once.
-        seed: of dropout and other randomness inside the model; every call of the loss sees the
-            same draws, so that a difference of two losses is one of weights alone.
+        seed: of dropout and other randomness inside the model. Calls of one `draw` see the same
+            random numbers, so that a difference of two losses is one of weights alone; calls of
+            different draws see independent ones, so that what they share is signal.
         trained: parameters that an optimiser holds; None: all that are trainable.
 
     Raises:
@@ -76,12 +78,16 @@ class Flat:
         return self.join([p.detach() for p in self.parameters]).clone()
 
     @contextmanager
-    def still(self) -> Iterator[None]:
-        """Fix the random draws inside the model, and put buffers back afterwards."""
+    def still(self, draw: int = 0) -> Iterator[None]:
+        """Fix the random numbers inside the model to those of a draw; put buffers back afterwards.
+
+        Micro-batches must not share them: with one dropout mask, or one set of noise levels, for
+        all, the noise of the mask stays in the mean of any number of gradients.
+        """
         buffers = [(b, b.detach().clone()) for b in self.model.buffers()]
         devices = {p.device.index for p in self.parameters if p.device.type == "cuda"}
         with torch.random.fork_rng(sorted(d for d in devices if d is not None)):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed + draw)
             try:
                 yield
             finally:
@@ -116,13 +122,14 @@ def checked_loss(flat: Flat, loss: Loss, batch: object) -> Tensor:
     return value.reshape(())
 
 
-def gradient(flat: Flat, loss: Loss, batch: object) -> Tensor:
+def gradient(flat: Flat, loss: Loss, batch: object, draw: int = 0) -> Tensor:
     """Return the gradient of the loss on one batch, [p], leaving `.grad` and buffers untouched.
 
     Args:
         flat: the model's parameters.
         loss: `loss(model, batch)`, the mean over the batch, a scalar.
         batch: whatever loss takes.
+        draw: which of the model's random numbers, see `Flat`; another for each micro-batch.
 
     Raises:
         ValueError: for a loss without a graph, or a gradient that is not finite.
@@ -132,7 +139,7 @@ def gradient(flat: Flat, loss: Loss, batch: object) -> Tensor:
         >>> gradient(Flat(model), lambda m, x: m(x).sum(), torch.tensor([[1.0, 2.0]])).tolist()
         [1.0, 2.0]
     """
-    with flat.still(), torch.enable_grad():
+    with flat.still(draw), torch.enable_grad():
         found = torch.autograd.grad(
             checked_loss(flat, loss, batch),
             flat.parameters,
@@ -146,3 +153,27 @@ def gradient(flat: Flat, loss: Loss, batch: object) -> Tensor:
             "float32 in place of float16."
         )
     return joined
+
+
+def gram(rows: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Inner products of all rows, ``sum_i scale_i a_i b_i``, float64 [n, n] on the CPU.
+
+    A piece of the columns at a time: the rows fill the memory that there is.
+    """
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
+    columns = max(1, _PIECE // len(rows))
+    for start in range(0, rows.shape[1], columns):
+        part = slice(start, start + columns)
+        exact = rows[:, part].double()
+        other = exact if scale is None else exact * scale[part].double()
+        total += (exact @ other.T).cpu()
+    return total
+
+
+def along(rows: Tensor, vector: Tensor) -> Tensor:
+    """Inner product of each row with a vector [p], float64 [n] on the CPU, a piece at a time."""
+    total = torch.zeros(len(rows), dtype=torch.float64)
+    columns = max(1, _PIECE // len(rows))
+    for piece, part in zip(rows.split(columns, dim=1), vector.split(columns), strict=True):
+        total += (piece.double() @ part.double()).cpu()
+    return total

@@ -1,7 +1,8 @@
 """Values with their uncertainty: jackknife for means, Fieller for ratios, probes still needed.
 
 Papers: Miller 1974, "The jackknife: a review"; Fieller 1954, "Some problems in interval
-estimation"; Hill 1970, "Algorithm 396: Student's t-quantiles" (the expansion in 1/df).
+estimation"; Hill 1970, "Algorithm 396: Student's t-quantiles" (the expansion in 1/df);
+Satterthwaite 1946 (degrees of freedom of a sum of variances).
 
 Where which: a mean (|g|^2, tr Sigma, a curvature) has a symmetric interval from its jackknife
 variance. A ratio (a noise scale, a learning rate) has Fieller's: it is not symmetric, and it is
@@ -11,12 +12,19 @@ unbounded, as it must be, when the denominator cannot be told from zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["Estimate", "fieller", "jackknife_covariance", "mean_estimate", "t_quantile"]
+__all__ = [
+    "Estimate",
+    "effective_degrees",
+    "fieller",
+    "jackknife_covariance",
+    "mean_estimate",
+    "t_quantile",
+]
 
 _NORMAL_975 = 1.959963984540054
 
@@ -26,7 +34,8 @@ class Estimate:
     """A measured number and how sure it is.
 
     Attributes:
-        value: the estimate; nan where nothing was measured.
+        value: the estimate; nan where nothing was measured, inf for a ratio whose denominator was
+            not above zero ("> low only").
         low: lower end of the 95 % interval.
         high: upper end; inf where the data set no bound.
         standard_error: of the value; nan for a ratio whose interval is not symmetric.
@@ -112,8 +121,10 @@ class Estimate:
             value = stored.get(name)
             return missing if value is None else float(value)
 
+        # What was measured has a lower bound; without an upper one its value may have been inf.
+        measured = stored.get("low") is not None
         return cls(
-            number("value", math.nan),
+            number("value", math.inf if measured else math.nan),
             number("low", -math.inf),
             number("high", math.inf),
             number("standard_error", math.nan),
@@ -205,14 +216,46 @@ def mean_estimate(values: Tensor) -> Estimate:
     return symmetric(mean, error**2, len(values))
 
 
-def symmetric(value: float, variance: float, count: int) -> Estimate:
-    """A value with Student's interval of `count` pieces."""
+def symmetric(value: float, variance: float, count: int, degrees: int | None = None) -> Estimate:
+    """A value with Student's interval of `count` pieces; degrees of freedom if not one less."""
     error = math.sqrt(max(0.0, variance))
-    half = t_quantile(count - 1) * error
+    half = t_quantile(count - 1 if degrees is None else degrees) * error
     return Estimate(value, value - half, value + half, error, count)
 
 
-def fieller(numerator: float, denominator: float, covariance: Tensor, count: int) -> Estimate:
+def effective_degrees(parts: Sequence[tuple[float, int]]) -> int:
+    """Return the degrees of freedom of a sum of variances, each known as well as its own allow.
+
+    ``(sum V_i)^2 / sum V_i^2 / df_i``, rounded down, at least 1.
+
+    Args:
+        parts: (V_i, df_i); what has no variance or no degrees does not count.
+
+    Raises:
+        ValueError: if no part has degrees of freedom.
+
+    Source: Satterthwaite 1946, "An approximate distribution of estimates of variance components".
+
+    Example:
+        >>> effective_degrees([(1.0, 10), (1.0, 10)]), effective_degrees([(1.0, 99), (50.0, 3)])
+        (20, 3)
+    """
+    if not any(degrees > 0 for _, degrees in parts):
+        raise ValueError("An interval needs two or more independent pieces.")
+    known = [(v, degrees) for v, degrees in parts if v > 0 and degrees > 0]
+    if not known:
+        return max(degrees for _, degrees in parts)
+    share = sum(v for v, _ in known)
+    return max(1, math.floor(1 / sum((v / share) ** 2 / degrees for v, degrees in known) + 1e-9))
+
+
+def fieller(
+    numerator: float,
+    denominator: float,
+    covariance: Tensor,
+    count: int,
+    degrees: int | None = None,
+) -> Estimate:
     """Return a ratio of two means, both positive in truth, with Fieller's 95 % interval.
 
     The set of all theta with ``(a - theta b)^2 <= t^2 (V_aa - 2 theta V_ab + theta^2 V_bb)``. When
@@ -223,6 +266,7 @@ def fieller(numerator: float, denominator: float, covariance: Tensor, count: int
         denominator: mean b.
         covariance: of (a, b), float [2, 2].
         count: independent pieces behind it, at least 2.
+        degrees: of freedom of the covariance; None: one less than count.
 
     Returns:
         Ratio, low (not below 0) and high (inf where unbounded).
@@ -238,7 +282,7 @@ def fieller(numerator: float, denominator: float, covariance: Tensor, count: int
         >>> wide.value, round(wide.low, 1), wide.high
         (4.0, 1.3, inf)
     """
-    t2 = t_quantile(count - 1) ** 2
+    t2 = t_quantile(count - 1 if degrees is None else degrees) ** 2
     (v_aa, v_ab), (_, v_bb) = covariance.double().tolist()
     value = numerator / denominator if denominator > 0 else math.inf
     quadratic = denominator**2 - t2 * v_bb

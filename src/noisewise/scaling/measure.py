@@ -16,16 +16,18 @@ from torch import Tensor, nn
 
 from noisewise.scaling.curvature import (
     Route,
-    half_product,
+    half_form,
     hessian_trace,
-    noise_curvature,
+    noise_probes,
     sign_noise_curvature,
 )
 from noisewise.scaling.direct import Burst, direct_points, law_points, update_curvature
 from noisewise.scaling.flat import Flat, Loss, checked_loss, gradient
-from noisewise.scaling.intervals import Estimate, fieller, mean_estimate
+from noisewise.scaling.intervals import Estimate, mean_estimate
 from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.noise import Noise, measure_noise
+from noisewise.scaling.probes import HalfForm, Probes, noise_scale
+from noisewise.scaling.sources import examples_in
 from noisewise.scaling.updates import OptimizerFacts, Updater, unwrapped
 
 __all__ = ["calibrate"]
@@ -55,7 +57,7 @@ def calibrate(
         model: in the mode that it is trained in.
         loss: `loss(model, batch)`, the mean over the batch as a tensor with a graph.
         batches: micro-batches of one size, 12 or more (64 are better), drawn as in training; an
-            eighth of them (2 to 8) is kept for the Hessian.
+            eighth of them (4 to 8) is kept for the Hessian.
         optimizer: the one that trains; its state is read and not changed.
         size: examples in a micro-batch; None: the first dimension of its first tensor.
         batch: examples a step that the optimiser was run at so far; None: `size`.
@@ -68,7 +70,8 @@ def calibrate(
             twice.
         memory_bytes: gradients kept at most (one float32 copy of the model a micro-batch); with
             more, neighbours are averaged.
-        seed: of the probes, and of dropout, which is the same in every call.
+        seed: of the probes, and of dropout and other randomness in the loss, of which each
+            micro-batch has its own.
 
     Returns:
         The measurement; its `warnings` say what a reader should know.
@@ -107,19 +110,23 @@ def calibrate(
         )
     size = _common_size(given, size)
     _check_repeats(flat, loss, given[0])
-    kept = min(8, max(2, len(given) // 8))
-    rows, together = _gradients(flat, loss, given[kept:], memory_bytes)
+    kept = min(8, max(4, len(given) // 8))
+    rows, together = _gradients(flat, loss, given[kept:], kept, memory_bytes)
     names = flat.slices()
     noise = measure_noise(rows, size * together, names, dataset_size)
     own = batch or size
     burst = Burst(flat, loss, rows, given[:kept], size * together, own, route)
-    curvature = _curvature(burst, updater, min(probes, len(rows) // 2), seed)
+    probes = min(probes, len(rows) // 2)
+    pairs = [(rows[2 * i], rows[2 * i + 1]) for i in range(probes)]
+    spread = noise_probes(flat, loss, pairs, burst.batches, burst.size, None, route)
+    drift = half_form(flat, loss, burst.halves, burst.batches, route)
+    curvature = _curvature(burst, updater, spread, drift, seed)
     curve = ()
     if updater.facts.family in ("sgd", "adam"):
-        curve = law_points(burst, updater, _grid(own), min(probes, len(rows) // 2))
+        curve = law_points(burst, updater, _grid(own), probes)
     return Measurement(
         noise=noise,
-        b_noise=_b_noise(curvature),
+        b_noise=noise_scale(spread, drift),
         optimizer=updater.facts,
         batch=own,
         size=size,
@@ -141,21 +148,6 @@ def _common_size(given: Sequence[Any], size: float | None) -> float:
     if size is None and inferred is None:
         raise ValueError("The examples in a micro-batch cannot be counted: say size=.")
     return float(size if size is not None else inferred or 0)
-
-
-def examples_in(batch: object) -> int | None:
-    """First dimension of the first tensor in a batch (tensor, tuple, list or dict); None: none.
-
-    Example:
-        >>> examples_in({"x": torch.zeros(3, 2)}), examples_in("text")
-        (3, None)
-    """
-    from torch.utils._pytree import tree_leaves
-
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.ndim:
-            return len(leaf)
-    return None
 
 
 def _check_repeats(flat: Flat, loss: Loss, batch: object) -> None:
@@ -180,9 +172,12 @@ def _check_repeats(flat: Flat, loss: Loss, batch: object) -> None:
 
 
 def _gradients(
-    flat: Flat, loss: Loss, given: Sequence[Any], memory_bytes: int
+    flat: Flat, loss: Loss, given: Sequence[Any], first: int, memory_bytes: int
 ) -> tuple[Tensor, int]:
-    """Gradients of micro-batches, [n, p] with n even; neighbours averaged where memory is short."""
+    """Gradients of micro-batches, [n, p] with n even; neighbours averaged where memory is short.
+
+    Each has random numbers of its own, from the draw `first` on: those before are the Hessian's.
+    """
     bytes_each = 4 * flat.num_parameters
     together = 1
     while len(given) // together * bytes_each > memory_bytes and len(given) // together >= 16:
@@ -194,34 +189,43 @@ def _gradients(
             f"{n * bytes_each / 2**30:.1f} GiB: raise memory_bytes, or measure with watch()."
         )
     n -= n % 2
-    rows = torch.stack(
-        [
-            torch.stack(
-                [gradient(flat, loss, b) for b in given[i * together : (i + 1) * together]]
-            ).mean(0)
-            for i in range(n)
-        ]
-    )
+    rows = flat.vector().new_zeros(n, flat.num_parameters)
+    for i in range(n * together):
+        rows[i // together] += gradient(flat, loss, given[i], first + i) / together
     return rows, together
 
 
-def _curvature(burst: Burst, updater: Updater, probes: int, seed: int) -> dict[str, Estimate]:
-    pairs = [(burst.rows[2 * i], burst.rows[2 * i + 1]) for i in range(probes)]
+def _curvature(
+    burst: Burst, updater: Updater, spread: Probes, drift: HalfForm, seed: int
+) -> dict[str, Estimate]:
+    probes, generator = len(spread.values), torch.Generator().manual_seed(seed)
     flat, loss, at, route = burst.flat, burst.loss, burst.batches, burst.route
-    generator = torch.Generator().manual_seed(seed)
-    cycled = [at[i % len(at)] for i in range(probes)]
     found = {
-        "trace_h": hessian_trace(flat, loss, cycled, generator, route),
-        "trace_sigma_h": noise_curvature(flat, loss, pairs, at, burst.size, None, route),
-        "g_h_g": half_product(flat, loss, burst.halves, at, route),
+        "trace_h": hessian_trace(flat, loss, at, generator, route, probes),
+        "trace_sigma_h": spread.estimate(),
+        "g_h_g": drift.estimate(),
     }
-    v = updater.second_moment()
-    updates = [updater.update(burst.rows[i], v) for i in range(probes)]
-    found["update_curvature"] = update_curvature(burst, updates)
+    found.update(_real_updates(burst, updater, probes))
     if updater.facts.family == "adam":
+        pairs = [(burst.rows[2 * i], burst.rows[2 * i + 1]) for i in range(probes)]
         found["sign_noise"] = sign_noise_curvature(flat, loss, pairs, at, route)
         found.update(_soft_sign_sums(burst, updater.facts.epsilon, found["trace_h"].value))
     return found
+
+
+def _real_updates(burst: Burst, updater: Updater, probes: int) -> dict[str, Estimate]:
+    """Curvature of updates as the optimiser makes them: from whole batches, by its own v.
+
+    An update from a smaller batch is longer, and another one: without two whole batches nothing is
+    said here (`direct` has the sizes that the data suffice for, each with the v of its own).
+    """
+    together = round(burst.batch / burst.size)
+    count = min(probes, len(burst.rows) // max(1, together))
+    if count < 2 or abs(together * burst.size / burst.batch - 1) > 0.25:
+        return {}
+    v = updater.second_moment()
+    groups = (burst.rows[i * together : (i + 1) * together].mean(0) for i in range(count))
+    return {"update_curvature": update_curvature(burst, (updater.update(g, v) for g in groups))}
 
 
 def _soft_sign_sums(burst: Burst, epsilon: float, trace: float) -> dict[str, Estimate]:
@@ -246,16 +250,6 @@ def _soft_sign_sums(burst: Burst, epsilon: float, trace: float) -> dict[str, Est
         "sign_slope": mean_estimate(torch.tensor(slopes)),
         "sign_curvature": mean_estimate(torch.tensor(quadratics)),
     }
-
-
-def _b_noise(curvature: dict[str, Estimate]) -> Estimate:
-    """tr(Sigma H) / g'Hg, Fieller; the two errors are of different data, so uncorrelated."""
-    noise, drift = curvature["trace_sigma_h"], curvature["g_h_g"]
-    if not math.isfinite(noise.standard_error):
-        return Estimate(noise.value / drift.value if drift.value > 0 else math.inf, 0.0, math.inf)
-    errors = torch.tensor([noise.standard_error, drift.standard_error], dtype=torch.float64)
-    count = max(2, min(noise.count, drift.count))
-    return fieller(noise.value, drift.value, errors.square().diag(), count)
 
 
 def _grid(batch: float) -> list[float]:

@@ -34,6 +34,7 @@ class LawPoint:
         lr: best learning rate (Fieller), for the optimiser without momentum.
         ratio: the same over its value at the batch of the optimiser so far; its interval is much
             narrower than that of lr, for both are of the same data (jackknife in logarithms).
+        noise: the diffusion with its error; `noise.needed(0.1)` are the probes for 10 %.
     """
 
     batch: float
@@ -42,6 +43,24 @@ class LawPoint:
     diffusion: float
     lr: Estimate
     ratio: Estimate
+    noise: Estimate = field(default_factory=Estimate.unknown)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        estimates = {name: getattr(self, name).to_dict() for name in ("lr", "ratio", "noise")}
+        return {**vars(self), **estimates}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> LawPoint:
+        """Make it from what `to_dict` returned; older files do not know the noise's error."""
+        plain = (float(stored[name]) for name in ("batch", "slope", "drift", "diffusion"))
+        noise = stored.get("noise")
+        return cls(
+            *plain,
+            Estimate.from_dict(stored["lr"]),
+            Estimate.from_dict(stored["ratio"]),
+            Estimate.unknown() if noise is None else Estimate.from_dict(noise),
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +92,8 @@ class Measurement:
         size: examples in a micro-batch.
         num_parameters: trainable ones.
         curvature: "trace_h", "trace_sigma_h", "g_h_g", "sign_noise" (curvature of sign(noise)),
-            "sign_slope" and "sign_curvature" (of the soft sign of the mean gradient).
+            "sign_slope" and "sign_curvature" (of the soft sign of the mean gradient),
+            "update_curvature" (of the optimiser's updates from whole batches, where there are two).
         curve: the preconditioned law at several batches.
         direct: the optimiser's own updates at the batches that the data sufficed for.
         epsilon_share: share of coordinates with sqrt(v) below epsilon; nan where there is none.
@@ -153,9 +173,7 @@ class Measurement:
             "size": self.size,
             "num_parameters": self.num_parameters,
             "curvature": {name: value.to_dict() for name, value in self.curvature.items()},
-            "curve": [
-                {**vars(p), "lr": p.lr.to_dict(), "ratio": p.ratio.to_dict()} for p in self.curve
-            ],
+            "curve": [point.to_dict() for point in self.curve],
             "direct": [
                 {
                     "batch": p.batch,
@@ -193,17 +211,7 @@ class Measurement:
                 float(stored["size"]),
                 int(stored["num_parameters"]),
                 {name: Estimate.from_dict(value) for name, value in stored["curvature"].items()},
-                tuple(
-                    LawPoint(
-                        float(point["batch"]),
-                        float(point["slope"]),
-                        float(point["drift"]),
-                        float(point["diffusion"]),
-                        Estimate.from_dict(point["lr"]),
-                        Estimate.from_dict(point["ratio"]),
-                    )
-                    for point in stored["curve"]
-                ),
+                tuple(LawPoint.from_dict(point) for point in stored["curve"]),
                 tuple(
                     DirectPoint(
                         point["batch"],

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisewise.scaling.flat import gram
 from noisewise.scaling.intervals import Estimate, fieller, jackknife_covariance, symmetric
 
 __all__ = [
@@ -191,11 +192,11 @@ def measure_noise(
     weights = torch.as_tensor(sizes, dtype=torch.float64).expand(n)
     if not bool((weights > 0).all()):
         raise ValueError("A micro-batch needs a positive size.")
-    if not bool(gradients.isfinite().all()):
+    whole = gram(gradients)
+    if not bool(whole.diagonal().isfinite().all()):
         raise ValueError("A gradient is not finite (NaN or inf): nothing was measured.")
     names = dict(groups or {})
-    parts = {name: _gram(gradients[:, columns]) for name, columns in names.items()}
-    whole = _gram(gradients)
+    parts = {name: gram(gradients[:, columns]) for name, columns in names.items()}
     found = _noise_of_gram(whole, weights, dataset_size)
     return Noise(
         found.g2,
@@ -204,15 +205,6 @@ def measure_noise(
         n,
         {name: _noise_of_gram(gram, weights, dataset_size) for name, gram in parts.items()},
     )
-
-
-def _gram(rows: Tensor, columns: int = 1 << 20) -> Tensor:
-    """Inner products of all rows in float64, a piece of the columns at a time."""
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for piece in rows.split(columns, dim=1):
-        exact = piece.double()
-        total += (exact @ exact.T).cpu()
-    return total
 
 
 def _noise_of_gram(gram: Tensor, sizes: Tensor, dataset_size: int | None) -> Noise:

@@ -72,26 +72,32 @@ class RankSums:
         squares: Tensor,
         num_micro: int,
         batch: float,
+        known: bool,
         by_group: Callable[[list[tuple[Tensor, Tensor]]], Tensor],
-    ) -> tuple[Tensor, Tensor, int, float]:
+    ) -> tuple[Tensor, Tensor, int, float, bool]:
         """Join this rank's step with the others'.
 
         Args:
             squares: [groups] sum_i b_i |g_i|^2 of this rank.
             num_micro: its micro-batches.
             batch: its examples.
+            known: whether the weights of its micro-batches are known.
             by_group: sums the averaged gradient's norms into the groups.
 
         Returns:
-            The same for all ranks together, with [groups] |G|^2: `GradientNoise.add`'s arguments.
+            The same for all ranks together, with [groups] |G|^2: `GradientNoise.add`'s arguments,
+            and whether all weights are known. Ranks are averaged alike, whatever each has seen, so
+            their batches must be of one size.
         """
         import torch.distributed as dist
 
         means = by_group(list(self._sums.items()))
         self._sums.clear()
-        counts = torch.tensor([num_micro, batch], dtype=torch.float64)
+        counts = torch.tensor([num_micro, not known, batch**2, batch], dtype=torch.float64)
         device = next(iter(self._measured)).device
         joined = torch.cat([squares, counts]).to(device)
         dist.all_reduce(joined, group=self._group)
         joined = joined.cpu()
-        return joined[:-2], means, round(float(joined[-2])), float(joined[-1])
+        num, unknown, squared, batch = joined[-4:].tolist()
+        alike = dist.get_world_size(self._group) * squared <= batch**2 * (1 + 1e-9)
+        return joined[:-4], means, round(num), batch, alike and not unknown

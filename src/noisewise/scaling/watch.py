@@ -9,13 +9,18 @@ A tensor hook sees each micro-batch's own gradient on its way into `.grad` (befo
 and before clipping), and the sum is read when the last micro-batch has been added; both as squared
 norms only, so no gradient is copied. One of `every` steps is measured, the others cost a test each.
 
+What a step's micro-batches weigh is not seen, so they must be of one size, or weigh by their sizes:
+`micro_batch` says so, and transformers' own count of labels. Other steps are left out and counted.
+
 Paper: McCandlish et al. 2018, appendix A.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,13 +30,18 @@ from noisewise.scaling.advice import Advice, Hold
 from noisewise.scaling.advise import advise
 from noisewise.scaling.flat import Loss
 from noisewise.scaling.intervals import Estimate
-from noisewise.scaling.measure import calibrate, examples_in
+from noisewise.scaling.measure import calibrate
 from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.noise import GradientNoise
+from noisewise.scaling.passes import Passes, scale_of, square_of
 from noisewise.scaling.ranks import RankSums, is_parallel
 from noisewise.scaling.updates import optimizer_facts, parameter_groups, unwrapped
 
 __all__ = ["Monitor", "watch"]
+
+_ONE_MICRO, _NOT_FINITE = "one micro-batch only", "a gradient that was zero or not finite"
+_UNEQUAL = "unequal micro-batches whose weights are not known (see micro_batch())"
+_UNCOUNTED = "examples that could not be counted (say size=)"
 
 
 def watch(
@@ -39,7 +49,8 @@ def watch(
     optimizer: object,
     *,
     every: int = 10,
-    window: int = 2000,
+    window: int = 200,
+    skip: int = 4,
     size: float | None = None,
     by_layer: bool = False,
     dataset_size: int | None = None,
@@ -52,22 +63,26 @@ def watch(
             hook is used).
         optimizer: the one that steps; accelerate's and Lightning's wrappers are seen through.
         every: steps from one measurement to the next.
-        window: measured steps remembered.
-        size: examples in a micro-batch on this rank; None: first dimension of the first tensor
+        window: measured steps remembered; the noise grows as training goes on, so that a long
+            memory tells of a training that is over.
+        skip: measurements left out at the start, where |g|^2 falls a hundredfold and would
+            outweigh all later ones.
+        size: examples in each micro-batch on this rank; None: first dimension of the first tensor
             given to the model, or what `micro_batch` says.
         by_layer: tell parameter tensors apart, else the optimiser's parameter groups.
         dataset_size: as in `unbiased_moments`.
         grad_scale: current scale of a gradient scaler, such as `scaler.get_scale`: gradients are
-            divided by it. Leave it out without mixed precision in float16.
+            divided by it. Leave it out without mixed precision in float16, and with accelerate,
+            whose optimiser knows its scaler.
 
     Raises:
-        ValueError: for `every` below 1, no trainable parameter, sharded parameters (FSDP), or a
-            DistributedDataParallel that has another communication hook.
+        ValueError: for `every` below 1, a negative `skip`, no trainable parameter, sharded
+            parameters (FSDP), or a DistributedDataParallel that has another communication hook.
 
     Example:
         >>> model = nn.Linear(3, 1)
         >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> monitor = watch(model, sgd, every=1)
+        >>> monitor = watch(model, sgd, every=1, skip=0)
         >>> for x in torch.randn(20, 4, 8, 3, generator=torch.Generator().manual_seed(0)):
         ...     for micro in x:
         ...         ((model(micro)[:, 0] - micro.sum(1)).square().mean() / 4).backward()
@@ -77,9 +92,9 @@ def watch(
         (20, 32.0, 4.0)
         >>> monitor.remove()
     """
-    return Monitor(
-        model, unwrapped(optimizer), every, window, size, by_layer, dataset_size, grad_scale
-    )
+    scale = grad_scale or scale_of(optimizer)
+    inner = unwrapped(optimizer)
+    return Monitor(model, inner, every, window, skip, size, by_layer, dataset_size, scale)
 
 
 class Monitor:
@@ -87,8 +102,8 @@ class Monitor:
 
     Attributes:
         noise: the running measurement.
-        num_skipped: measured steps that were left out, for a gradient that was not finite or one
-            micro-batch only.
+        skipped: measured steps that were left out, by reason.
+        largest_lr: learning rate at the top of its schedule so far; None before the first step.
     """
 
     def __init__(
@@ -97,6 +112,7 @@ class Monitor:
         optimizer: torch.optim.Optimizer,
         every: int,
         window: int,
+        skip: int,
         size: float | None,
         by_layer: bool,
         dataset_size: int | None,
@@ -105,89 +121,65 @@ class Monitor:
         """Put the hooks in."""
         if every < 1:
             raise ValueError(f"Every {every} steps is never: use 1 or more.")
+        if skip < 0:
+            raise ValueError(f"{skip} measurements cannot be left out: use 0 or more.")
         if size is not None and not size > 0:
             raise ValueError(f"A micro-batch of {size} examples is none: give a positive number.")
         self.model, self.optimizer, self.every = model, optimizer, every
-        self._size, self._grad_scale = size, grad_scale
+        self._grad_scale, self._first = grad_scale, skip * every
         self._parameters, names = parameter_groups(model, optimizer, by_layer)
         self.noise = GradientNoise(names, window, dataset_size)
-        self.num_skipped = 0
+        self.skipped: Counter[str] = Counter()
+        self.largest_lr: float | None = None
         self._clipped = self._seen = self._steps = 0
-        self._one_micro = False
-        self._announced: float | None = None
         self._ranks = RankSums(model, self._parameters) if is_parallel(model) else None
-        self._active = True
-        self._clear()
+        self._passes = Passes(self._parameters, size, sums=self._ranks is None)
+        self._tokens = False
         self._handles = [
-            model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
+            model.register_forward_pre_hook(self._passes.before_forward, with_kwargs=True),
             optimizer.register_step_post_hook(lambda *_: self._after_step()),
         ]
-        self._tensor_handles: list[Any] = []
-        self._arm()
+        self._turn()
 
-    def _arm(self) -> None:
-        """Hook the parameters, for a measured step only: an idle hook costs time as well."""
-        for parameter in self._parameters:
-            self._tensor_handles.append(parameter.register_hook(self._gradient_hook(parameter)))
-            self._tensor_handles.append(
-                parameter.register_post_accumulate_grad_hook(self._after_accumulation)
-            )
+    @property
+    def num_skipped(self) -> int:
+        """Measured steps that were left out, for any reason."""
+        return sum(self.skipped.values())
 
-    def _disarm(self) -> None:
-        for handle in self._tensor_handles:
-            handle.remove()
-        self._tensor_handles.clear()
+    @property
+    def watching(self) -> bool:
+        """Whether the hooks are in the loop: not so after `remove`."""
+        return bool(self._handles)
 
-    def _clear(self) -> None:
-        """Forget the step under way."""
-        self._sizes: list[float] = []
-        self._norms: list[dict[Tensor, Tensor]] = []  # |w_i g_i|^2 of each micro-batch's tensors
-        self._passing: dict[Tensor, Tensor] = {}  # seen, not yet added to .grad
-        self._sums: dict[Tensor, Tensor] = {}  # |G|^2 of each tensor, the last is the whole
-        self._pending: float | None = None
-        self._forward_seen = True
+    def _turn(self) -> None:
+        """See whether the step that comes next is measured."""
+        due = self.watching and self._steps >= self._first and self._steps % self.every == 0
+        if due and not self._passes.active:
+            self._passes.arm()
+        elif self._passes.active and not due:
+            self._passes.disarm()
+        if self._ranks is not None:
+            self._ranks.active = due
 
     # ---------------------------------------------------------------- what the loop does
-    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if self._active and torch.is_grad_enabled() and module.training:
-            self._forward_seen = True
-            self._pending = examples_in((args, kwargs))
-
-    def micro_batch(self, size: float) -> None:
+    def micro_batch(self, size: float, weighted: bool = True) -> None:
         """Say how many examples (or tokens) the next backward pass is of.
 
         For micro-batches that differ, scale each loss by its share of the whole, so that the sum
-        of the gradients is the gradient of the mean.
+        of the gradients is the gradient of the mean. Data-parallel ranks are averaged alike, so
+        the whole must be as large on each.
+
+        Args:
+            size: examples or tokens.
+            weighted: whether the loss is scaled so; False: as it comes, and a step of unequal
+                micro-batches is left out.
 
         Raises:
             ValueError: if the size is not positive.
         """
         if not (size > 0 and math.isfinite(size)):
             raise ValueError(f"A micro-batch of {size} examples is none: give a positive number.")
-        self._announced, self._forward_seen = float(size), True
-
-    def _gradient_hook(self, parameter: Tensor) -> Callable[[Tensor], None]:
-        def seen(gradient: Tensor) -> None:
-            if not self._active:
-                return
-            if parameter.grad is None and any(parameter in norms for norms in self._norms):
-                # Set to None although seen in this step: a gradient scaler left a step out.
-                self._norms, self._sizes, self._sums = [], [], {}
-            self._passing[parameter] = _square(gradient)
-
-        return seen
-
-    def _after_accumulation(self, parameter: Tensor) -> None:
-        """It went into `.grad`: not so for torch.autograd.grad, whose gradients do not count."""
-        if not self._active or parameter not in self._passing:
-            return
-        if self._forward_seen or not self._norms or parameter in self._norms[-1]:
-            self._norms.append({})
-            self._sizes.append(self._announced or self._size or self._pending or math.nan)
-            self._forward_seen, self._announced = False, None
-        self._norms[-1][parameter] = self._passing.pop(parameter)
-        if self._ranks is None and parameter.grad is not None:
-            self._sums[parameter] = _square(parameter.grad)
+        self._passes.announce(size, weighted)
 
     def backward(self, losses: Tensor, parts: int = 2) -> None:
         """Do the backward pass of one batch; on a measured step in several parts.
@@ -207,7 +199,7 @@ class Monitor:
                 f"Give the unreduced losses, one an example, with their graph (at least {parts}), "
                 f"not shape {tuple(losses.shape)}."
             )
-        if not self._active:
+        if not self._passes.active:
             losses.mean().backward()
             return
         pieces = losses.tensor_split(parts)
@@ -221,49 +213,52 @@ class Monitor:
         Not before it, for a closure (Lightning's way) does its backward pass within the step; the
         norms were taken at the weights before it all the same.
         """
-        if self._active:
+        measured = self._passes.active
+        if measured:
             self._record()
-            self._clear()
+            self._passes.clear()
+        lr = self.optimizer.param_groups[0]["lr"]
+        if measured or not isinstance(lr, Tensor):  # a tensor's value may have to be fetched
+            self.largest_lr = max(self.largest_lr or 0.0, float(lr))
         self._steps += 1
-        measured = self._active
-        self._active = self._steps % self.every == 0
-        if measured and not self._active:
-            self._disarm()
-        elif self._active and not measured:
-            self._arm()
-        if self._ranks is not None:
-            self._ranks.active = self._active
+        self._turn()
 
     def _record(self) -> None:
-        scale = self._grad_scale() if self._grad_scale is not None else 1.0
-        batch = sum(self._sizes)
-        squares = self._by_group(
-            [
-                (p, square * (batch**2 / size))  # b_i |g_i|^2 with g_i = (B / b_i) (w_i g_i)
-                for sizes, norms in zip(self._sizes, self._norms, strict=True)
-                for p, square in norms.items()
-                for size in (sizes,)
-            ]
-        )
+        seen, scale = self._passes, 1.0 if self._grad_scale is None else self._grad_scale()
+        squares = self._by_group(seen.weighted_squares())
+        num, batch, known = seen.num_micro, seen.batch, seen.weights_known
+        self._tokens = self._tokens or seen.counts_labels
         if self._ranks is None:
-            means, num = self._by_group(list(self._sums.items())), len(self._sizes)
+            means = self._by_group(list(seen.sums.items()))
         else:
-            squares, means, num, batch = self._ranks.reduce(
-                squares, len(self._sizes), batch, self._by_group
+            squares, means, num, batch, known = self._ranks.reduce(
+                squares, num, batch, known, self._by_group
             )
         # The step is one unit of the optimiser; the hooks saw it scaled.
         squares, means = squares / scale**2, means / scale**2
-        self._one_micro = num < 2
-        usable = bool(squares.isfinite().all() and means.isfinite().all())
-        if num < 2 or not usable or not batch > 0 or not bool((means > 0).any()):
-            self.num_skipped += 1
+        reason = self._why_not(squares, means, num, batch, known)
+        if reason is not None:
+            self.skipped[reason] += 1
             return
         self.noise.add(squares, means, num, batch)
         self._note_clipping(float(means.sum()))
 
+    def _why_not(
+        self, squares: Tensor, means: Tensor, num: int, batch: float, known: bool
+    ) -> str | None:
+        """The reason to leave a step out; None: there is none."""
+        if num < 2:
+            return _ONE_MICRO
+        if not batch > 0:
+            return _UNCOUNTED
+        finite = bool(squares.isfinite().all() and means.isfinite().all())
+        if not finite or not bool((means > 0).any()):
+            return _NOT_FINITE
+        return None if known else _UNEQUAL
+
     def _note_clipping(self, mean_square: float) -> None:
         """Compare with what the optimiser saw."""
-        final = [_square(p.grad) for p in self._parameters if p.grad is not None]
+        final = [square_of(p.grad) for p in self._parameters if p.grad is not None]
         self._seen += 1
         if final and float(torch.stack(final).sum()) < 0.998 * mean_square:
             self._clipped += 1
@@ -289,13 +284,20 @@ class Monitor:
         noise = self.noise.read()
         shares = self._clipped / self._seen if self._seen else math.nan
         warnings = [] if noise.identifiable else [self._more_sentence()]
+        if self.skipped:
+            warnings.append(self._skipped_sentence())
+        if self._tokens:
+            warnings.append("Sizes are labels (tokens), not rows: give the new batch in them, too.")
         norms = (m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
         if any(m.training for m in norms):
             warnings.append("Batch norm in training mode: the noise is that of micro-batches.")
+        facts = optimizer_facts(self.optimizer)
+        if self.largest_lr:  # a schedule may have ended at 0
+            facts = replace(facts, lr=self.largest_lr)
         return Measurement(
             noise=noise,
             b_noise=Estimate.unknown(),
-            optimizer=optimizer_facts(self.optimizer),
+            optimizer=facts,
             batch=self.noise.batch,
             size=self.noise.batch / self.noise.num_micro,
             num_parameters=sum(p.numel() for p in self._parameters),
@@ -304,17 +306,26 @@ class Monitor:
         )
 
     def _why_nothing(self) -> str:
-        if self._one_micro:
+        if self.skipped and self.skipped.most_common(1)[0][0] == _ONE_MICRO:
             return (
                 "Each step has one micro-batch only, which shows no noise: accumulate two or more, "
                 "use ranks, call monitor.backward(losses), or calibrate()."
             )
-        if self.num_skipped:
-            return (
-                f"{self.num_skipped} steps were left out: their gradients were not finite, or the "
-                "examples could not be counted (say size=)."
-            )
-        return f"{len(self.noise)} steps were measured: two or more are needed."
+        if self.skipped:
+            return self._skipped_sentence()
+        return (
+            f"{len(self.noise)} steps were measured: two or more are needed, one of every "
+            f"{self.every} is taken, and none of the first {self._first}."
+        )
+
+    def _skipped_sentence(self) -> str:
+        reasons = "; ".join(f"{reason}, {n}" for reason, n in self.skipped.most_common())
+        total = self.num_skipped + self.noise.num_steps
+        return f"{self.num_skipped} of {total} measured steps were left out: {reasons}."
+
+    def __repr__(self) -> str:
+        left = f", {self.num_skipped} left out" if self.skipped else ""
+        return f"Monitor({self.noise.num_steps} steps measured{left})"
 
     def _more_sentence(self) -> str:
         noise = self.noise.read()
@@ -330,11 +341,11 @@ class Monitor:
         inner = self.model
         if isinstance(inner, nn.parallel.DistributedDataParallel):
             inner = inner.module
-        active, self._active = self._active, False
+        active, self._passes.active = self._passes.active, False
         try:
             return calibrate(inner, loss, batches, self.optimizer, batch=batch, probes=probes)
         finally:
-            self._active = active
+            self._passes.active = active
 
     def recommend(self, batch: float, hold: Hold = "examples") -> Advice:
         """Return the advice for another batch; see `advise`."""
@@ -354,12 +365,15 @@ class Monitor:
         ]
         if not found.identifiable:
             lines.append(self._more_sentence())
+        if self.skipped:
+            lines.append(self._skipped_sentence())
         return "\n".join(lines)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, as JSON values."""
         counts = {"steps": self._steps, "clipped": self._clipped, "seen": self._seen}
-        return {"noise": self.noise.state_dict(), "num_skipped": self.num_skipped, **counts}
+        kept = {"skipped": dict(self.skipped), "largest_lr": self.largest_lr}
+        return {"noise": self.noise.state_dict(), **counts, **kept, "tokens": self._tokens}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken.
@@ -368,19 +382,16 @@ class Monitor:
             ValueError: if it belongs to another model.
         """
         self.noise.load_state_dict(state["noise"])
-        self.num_skipped, self._steps = int(state["num_skipped"]), int(state["steps"])
+        self._steps = int(state["steps"])
         self._clipped, self._seen = int(state["clipped"]), int(state["seen"])
+        self.skipped = Counter(state.get("skipped", {}))  # older states have no reasons
+        self.largest_lr = state.get("largest_lr")
+        self._tokens = bool(state.get("tokens", False))
+        self._turn()
 
     def remove(self) -> None:
         """Take all hooks out of the loop; what was measured stays."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._disarm()
-        self._active = False
-
-
-def _square(tensor: Tensor) -> Tensor:
-    """|tensor|^2 in float32 or better: half precision would overflow."""
-    exact = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return torch.linalg.vector_norm(tensor.detach(), dtype=exact).square()
+        self._turn()

@@ -1,0 +1,162 @@
+"""What the hooks see of one step: each micro-batch's squared norms, and how much it weighs.
+
+A tensor hook sees a micro-batch's own gradient on its way into `.grad`; when it has been added,
+the sum so far is read. The weight of a micro-batch in the step's gradient is not seen. It is taken
+to be its share of the examples, which holds where all are of one size, where the loop says so
+(`announce`), and where transformers' Trainer divides by the number of labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from noisewise.scaling.sources import examples_in, labels_in
+
+__all__ = ["MicroSize", "Passes", "scale_of", "square_of"]
+
+
+@dataclass(frozen=True)
+class MicroSize:
+    """Examples of a micro-batch.
+
+    Attributes:
+        count: examples or tokens; nan where they could not be counted.
+        weighted: whether its loss is known to weigh by them.
+    """
+
+    count: float
+    weighted: bool = False
+
+
+class Passes:
+    """The backward passes of one step, while `active`.
+
+    Args:
+        parameters: those that are measured.
+        size: examples in each micro-batch; None: what is announced, or seen.
+        sums: whether the sum in `.grad` is read, which with ranks it is elsewhere.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], size: float | None, sums: bool) -> None:
+        """Nothing is seen yet."""
+        self.active = False
+        self.counts_labels = False  # so in some step
+        self._parameters = list(parameters)
+        self._size, self._reads_sums = size, sums
+        self._handles: list[RemovableHandle] = []
+        self._announced: MicroSize | None = None
+        self.clear()
+
+    def arm(self) -> None:
+        """Hook the parameters, for a measured step only: an idle hook costs time as well."""
+        for parameter in self._parameters:
+            self._handles.append(parameter.register_hook(self._gradient_hook(parameter)))
+            self._handles.append(
+                parameter.register_post_accumulate_grad_hook(self._after_accumulation)
+            )
+        self.active = True
+
+    def disarm(self) -> None:
+        """Take the parameters' hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.active = False
+
+    def clear(self) -> None:
+        """Forget the step under way."""
+        self._sizes: list[MicroSize] = []
+        self._norms: list[dict[Tensor, Tensor]] = []  # |w_i g_i|^2 of each micro-batch's tensors
+        self._passing: dict[Tensor, Tensor] = {}  # seen, not yet added to .grad
+        self.sums: dict[Tensor, Tensor] = {}  # |G|^2 of each tensor, the last is the whole
+        self._pending: MicroSize | None = None
+        self._forward_seen = True
+
+    def announce(self, size: float, weighted: bool) -> None:
+        """Take the size of the next backward pass from the loop."""
+        self._announced, self._forward_seen = MicroSize(float(size), weighted), True
+
+    def before_forward(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Count the examples that go into the model; a forward hook."""
+        if not (self.active and torch.is_grad_enabled() and module.training):
+            return
+        self._forward_seen = True
+        by_labels = kwargs.get("num_items_in_batch") is not None  # the Trainer divides by them
+        found = labels_in(module, kwargs) if by_labels else examples_in((args, kwargs))
+        self.counts_labels = self.counts_labels or by_labels
+        self._pending = None if found is None else MicroSize(found, weighted=by_labels)
+
+    def _gradient_hook(self, parameter: Tensor) -> Callable[[Tensor], None]:
+        def seen(gradient: Tensor) -> None:
+            if not self.active:
+                return
+            if parameter.grad is None and any(parameter in norms for norms in self._norms):
+                # Set to None although seen in this step: a gradient scaler left a step out.
+                self._norms, self._sizes, self.sums = [], [], {}
+            self._passing[parameter] = square_of(gradient)
+
+        return seen
+
+    def _after_accumulation(self, parameter: Tensor) -> None:
+        """It went into `.grad`: not so for torch.autograd.grad, whose gradients do not count."""
+        if not self.active or parameter not in self._passing:
+            return
+        if self._forward_seen or not self._norms or parameter in self._norms[-1]:
+            self._norms.append({})
+            given = MicroSize(self._size) if self._size is not None else self._pending
+            self._sizes.append(self._announced or given or MicroSize(math.nan))
+            self._forward_seen, self._announced = False, None
+        self._norms[-1][parameter] = self._passing.pop(parameter)
+        if self._reads_sums and parameter.grad is not None:
+            self.sums[parameter] = square_of(parameter.grad)
+
+    @property
+    def num_micro(self) -> int:
+        """Micro-batches; one without a single label is none."""
+        return sum(size.count != 0 for size in self._sizes)
+
+    @property
+    def batch(self) -> float:
+        """Examples in all; nan where they could not be counted."""
+        return sum(size.count for size in self._sizes)
+
+    @property
+    def weights_known(self) -> bool:
+        """Whether the micro-batches are of one size, or all known to weigh by their sizes."""
+        alike = len({size.count for size in self._sizes}) < 2
+        return alike or all(size.weighted for size in self._sizes)
+
+    def weighted_squares(self) -> list[tuple[Tensor, Tensor]]:
+        """Each tensor with b_i |g_i|^2 of each micro-batch, g_i = (B / b_i) (w_i g_i)."""
+        batch = self.batch
+        return [
+            (parameter, square * (batch**2 / size.count))
+            for size, norms in zip(self._sizes, self._norms, strict=True)
+            for parameter, square in norms.items()
+            if size.count != 0
+        ]
+
+
+def square_of(tensor: Tensor) -> Tensor:
+    """|tensor|^2 in float32 or better: half precision would overflow."""
+    exact = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return torch.linalg.vector_norm(tensor.detach(), dtype=exact).square()
+
+
+def scale_of(optimizer: object) -> Callable[[], float] | None:
+    """Return how to ask the scaler that a wrapper, accelerate's, holds beside its optimiser."""
+    while optimizer is not None:
+        scaler = getattr(optimizer, "scaler", None)
+        if scaler is not None and hasattr(scaler, "get_scale"):
+            return scaler.get_scale
+        optimizer = getattr(optimizer, "optimizer", None) or getattr(optimizer, "_optimizer", None)
+    return None
