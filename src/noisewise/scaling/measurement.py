@@ -53,10 +53,12 @@ class LawPoint:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> LawPoint:
         """Make it from what `to_dict` returned; older files do not know the noise's error."""
-        plain = (float(stored[name]) for name in ("batch", "slope", "drift", "diffusion"))
         noise = stored.get("noise")
         return cls(
-            *plain,
+            float(stored["batch"]),
+            float(stored["slope"]),
+            float(stored["drift"]),
+            float(stored["diffusion"]),
             Estimate.from_dict(stored["lr"]),
             Estimate.from_dict(stored["ratio"]),
             Estimate.unknown() if noise is None else Estimate.from_dict(noise),
