@@ -22,6 +22,7 @@ from noisewise.scaling.curvature import (
     sign_noise_curvature,
 )
 from noisewise.scaling.direct import Burst, direct_points, law_points, update_curvature
+from noisewise.scaling.exact_laws import gaussian_sums
 from noisewise.scaling.flat import Flat, Loss, checked_loss, gradient
 from noisewise.scaling.intervals import Estimate, mean_estimate
 from noisewise.scaling.measurement import Measurement
@@ -121,6 +122,8 @@ def calibrate(
     spread = noise_probes(flat, loss, pairs, burst.batches, burst.size, None, route)
     drift = half_form(flat, loss, burst.halves, burst.batches, route)
     curvature = _curvature(burst, updater, spread, drift, seed)
+    if updater.facts.family == "adam":
+        curvature |= gaussian_sums(burst, updater.facts.epsilon, _grid(own), min(8, probes), seed)
     curve = ()
     if updater.facts.family in ("sgd", "adam"):
         curve = law_points(burst, updater, _grid(own), probes)
