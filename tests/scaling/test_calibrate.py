@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -265,78 +264,6 @@ def test_little_memory_averages_neighbours() -> None:
     assert half.trace_sigma.value == pytest.approx(whole.trace_sigma.value, rel=0.3)
     with pytest.raises(ValueError, match="memory_bytes"):
         calibrate(model, loss, micro_batches(24), optimizer, memory_bytes=100)
-
-
-OPTIMIZERS = [
-    (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-    (torch.optim.Adam, {}),
-    (torch.optim.AdamW, {"amsgrad": True}),
-    (torch.optim.RMSprop, {"momentum": 0.5}),
-    (torch.optim.NAdam, {}),
-    (torch.optim.Adagrad, {}),
-    (torch.optim.Adadelta, {}),
-]
-
-
-@pytest.mark.parametrize(("kind", "settings"), OPTIMIZERS, ids=lambda x: getattr(x, "__name__", ""))
-def test_any_optimiser_has_an_update_and_keeps_its_state(kind: type, settings: dict) -> None:
-    model = Quadratic(HESSIAN, START)
-    optimizer = kind(model.parameters(), lr=0.01, weight_decay=0.1, **settings)
-    for _ in range(300):
-        model.w.grad = GRADIENT.clone()
-        optimizer.step()
-    before = model.w.detach().clone()
-    state = {k: v.clone() for k, v in optimizer.state[model.w].items() if isinstance(v, Tensor)}
-    updater = Updater(optimizer, Flat(model))
-    first, second = updater.update(GRADIENT), updater.update(GRADIENT)
-    assert torch.equal(first, second)
-    assert float(first @ GRADIENT) > 0
-    assert torch.equal(model.w.detach(), before)
-    for name, value in state.items():
-        assert torch.equal(optimizer.state[model.w][name], value), name
-    if kind in (torch.optim.Adam, torch.optim.AdamW):
-        v = updater.second_moment()
-        assert v is not None
-        expected = GRADIENT / (v.sqrt() + 1e-8)  # v hardly moves in one more step
-        torch.testing.assert_close(first, expected, rtol=0.2, atol=0)
-        quarter = updater.update(GRADIENT, v / 4)
-        torch.testing.assert_close(quarter, 2 * expected, rtol=0.2, atol=0)
-
-
-STATELESS = ["Adadelta", "Adafactor", "Adagrad", "Adam", "RMSprop", "Adamax"]
-
-
-@pytest.mark.parametrize("name", STATELESS)
-def test_an_optimiser_that_has_seen_nothing_is_refused(name: str) -> None:
-    model = Quadratic(HESSIAN, START)
-    optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.01)
-    with pytest.raises(ValueError, match=f"{name} has no state yet"):
-        calibrate(model, loss, micro_batches(16), optimizer, probes=1)
-    assert not any(float(s.get("step", 0)) for s in optimizer.state.values())
-    assert torch.equal(model.w.detach(), START)
-    for _ in range(5):
-        model.w.grad = GRADIENT.clone()
-        optimizer.step()
-    Updater(optimizer, Flat(model))
-
-
-class Sign(torch.optim.Optimizer):
-    """Keeps no state, now or later."""
-
-    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
-        super().__init__(parameters, {"lr": lr})
-
-    def step(self, closure: None = None) -> None:  # pyrefly: ignore[bad-override]
-        del closure
-        for group in self.param_groups:
-            for p in group["params"]:
-                p.data.add_(p.grad.sign(), alpha=-group["lr"])
-
-
-def test_one_that_never_keeps_a_state_is_measured() -> None:
-    model = Quadratic(HESSIAN, START)
-    updater = Updater(Sign(model.parameters(), 0.01), Flat(model))
-    assert updater.update(-GRADIENT).tolist() == pytest.approx([-1.0] * P)
 
 
 def test_another_epsilon_is_asked_about_without_training_with_it() -> None:

@@ -129,7 +129,7 @@ def test_what_a_kill_leaves_of_the_first_run_json_is_no_strangers_file(tmp_path:
     (tmp_path / "x" / ".run.json.4711.tmp").write_text('{"format"')
     run = create(tmp_path / "x")
     with run.locked():
-        assert sorted(p.name for p in run.path.iterdir()) == [".lock", "run.json"]
+        assert sorted(p.name for p in run.path.iterdir()) == [".lock", "run-copy.json", "run.json"]
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / ".thesis.4711.tmp").write_text("dear")
     with pytest.raises(ValueError, match="holds something else"):
