@@ -302,3 +302,15 @@ def test_a_start_duller_than_the_data_is_no_collapse() -> None:
     guard.begin(0.2)
     assert guard.trouble({"_max": 1.0, "_std": 0.2, "fisher": 0.0}, 0.0) is None
     assert guard.trouble({"_max": 1.0, "_std": 0.09, "fisher": 0.0}, 0.0) is not None
+
+
+def test_the_distance_that_is_told_is_that_of_all_pictures() -> None:
+    """The one by which the weights were chosen is a least of many; here it is made absurdly low."""
+    loop = made()
+    list(loop.records())
+    stage = stage_of(loop)
+    stage._best["distance"] = -1.0
+    told = stage.finish(None).distance
+    assert stage._reference is not None
+    pictures = stage._pictures(stage.best(), stage._num_images)
+    assert told == stage.stats["distance"] == float(stage._reference.distance(pictures).value)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from noisewise.diffusion import karras_sigmas
 from noisewise.train.description import SamplerSettings
 from noisewise.train.sampling import choose_sampler
 
@@ -67,6 +68,51 @@ def test_all_that_was_tried_is_reported() -> None:
     assert kept <= 1.1 * min(d for _, _, d in choice.few) + 1e-3
     assert "measured on 64 pictures" in choice.settings.reason
     assert len(choice.to_dict()["few"]) == 16
+
+
+class Telling:
+    """Answers with rho / 100 in all pixels, read off the levels that it was asked at."""
+
+    def __init__(self) -> None:
+        self.levels: list[float] = []
+
+    def __call__(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        level = float(sigma.flatten()[0])
+        self.levels = [*(self.levels if level < 39 else []), level]
+        return torch.full_like(x, self._rho() / 100)
+
+    def _rho(self) -> float:
+        few = [(steps, stop) for steps in (4, 5, 6, 8) for stop in (0.5, 0.3, 0.18, 0.08)]
+        for rho in (4.0, 7.0, 10.0):
+            seconds = [float(karras_sigmas(*pair, 40.0, rho)[1]) for pair in few]
+            if any(abs(second - level) < 1e-3 for second in seconds for level in self.levels[1:2]):
+                return rho
+        return 0.0
+
+
+class Wanted:
+    """Distance 1, but for pictures of one spacing, which are nearer."""
+
+    def __init__(self, rho: float, nearer: float) -> None:
+        self.rho, self.nearer = rho, nearer
+
+    def distance(self, images: Tensor) -> Found:
+        value = 1.0 - self.nearer * (abs(100 * float(images.mean()) - self.rho) < 0.1)
+        return Found(value, value, value)
+
+
+@pytest.mark.parametrize(
+    ("rho", "nearer", "chosen"), [(10.0, 0.5, 10.0), (4.0, 0.5, 4.0), (4.0, 0.05, 7.0)]
+)
+def test_calls_are_spread_otherwise_where_that_is_nearer_by_a_tenth(
+    rho: float, nearer: float, chosen: float
+) -> None:
+    wanted = Wanted(rho, nearer)
+    choice = choose_sampler(Telling(), wanted, inputs, SamplerSettings(), num_images=64)
+    assert choice.settings.rho == chosen
+    expected = {4.0: 1.0, 7.0: 1.0, 10.0: 1.0} | {rho: 1 - nearer}
+    assert dict(choice.by_spread) == pytest.approx(expected)
+    assert f"spread with rho {chosen:g}" in choice.settings.reason
 
 
 class Negative(Spread):

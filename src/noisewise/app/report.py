@@ -12,6 +12,7 @@ from PIL import Image
 
 from noisewise.app.again import again
 from noisewise.app.facts import Derived, Event, Facts, Frame, Point
+from noisewise.app.invocation import program
 from noisewise.app.judging import Judged, judge
 from noisewise.app.page import render
 from noisewise.app.progress import duration
@@ -103,7 +104,7 @@ def gather(run: Run, num_images: int = 1000, tell: Callable[[str], None] | None 
         derived=_derived(run),
         machine=(*describe_machine(), *_versions(run.info)),
         stage_seconds={s: stages[s]["seconds"] for s in _STAGES if "seconds" in stages.get(s, {})},
-        commands=_commands(run),
+        commands=tuple((what, _as_typed_here(line)) for what, line in _commands(run)),
     )
 
 
@@ -241,6 +242,7 @@ def _derived(run: Run) -> tuple[Derived, ...]:
     if config is not None:
         s = config.sampler
         value = f"{s.name}, {s.num_steps} steps from sigma {s.sigma_max:.3g} to {s.sigma_min:.3g}"
+        value += f", rho {s.rho:g}"
         found.append(Derived("sampler", value, s.reason))
     if config is not None and "distill" in run.info:
         values = student_values(_distill_config(run.info["distill"]), config.sigma_data)
@@ -290,6 +292,11 @@ def _versions(info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     rows = [(f"trained with {name}", str(value)) for name, value in info["versions"].items()]
     rows += [(f"trained on {name}", str(value)) for name, value in info.get("machine", {}).items()]
     return (("begun", str(info["created"])), ("seed", str(info["seed"])), *rows)
+
+
+def _as_typed_here(lines: str) -> str:
+    """Commands with the program as this shell finds it: it may be in a `.venv` only."""
+    return re.sub(r"^noisewise(?= )", lambda _: program(), lines, flags=re.MULTILINE)
 
 
 def _commands(run: Run) -> tuple[tuple[str, str], ...]:

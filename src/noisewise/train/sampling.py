@@ -22,7 +22,9 @@ from noisewise.train.description import SamplerSettings
 _STOPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03)
 _NEAR = 0.1  # share of the lowest distance: what counts as equal, for fewer calls
 _FEW = tuple((steps, stop) for steps in (4, 5, 6, 8) for stop in (0.5, 0.3, 0.18, 0.08))
-_CALLS = 2 * 16 - 1 + sum(2 * steps - 1 for steps, _ in _FEW)  # of all that is tried, a picture
+_SPREADS = (4.0, 10.0)  # other rho for the one chosen: more of its levels at high or at low noise
+_MOST = max(2 * steps - 1 for steps, _ in _FEW)
+_CALLS = 2 * 16 - 1 + sum(2 * steps - 1 for steps, _ in _FEW) + len(_SPREADS) * _MOST  # a picture
 _CHUNK = 64
 
 
@@ -56,6 +58,7 @@ class SamplerChoice:
         settings: the sampler, with its reason.
         by_stop: (sigma_min, distance) of each level of the fine walk.
         few: (num_steps, sigma_min, distance) of each sampler of few calls.
+        by_spread: (rho, distance) of the one of them that was chosen, its calls spread otherwise.
         num_images: pictures behind each distance.
         seconds: how long the measurement took.
     """
@@ -63,6 +66,7 @@ class SamplerChoice:
     settings: SamplerSettings
     by_stop: tuple[tuple[float, float], ...]
     few: tuple[tuple[int, float, float], ...]
+    by_spread: tuple[tuple[float, float], ...]
     num_images: int
     seconds: float
 
@@ -71,6 +75,7 @@ class SamplerChoice:
         return {
             "by_stop": [list(pair) for pair in self.by_stop],
             "few": [list(row) for row in self.few],
+            "by_spread": [list(pair) for pair in self.by_spread],
             "num_images": self.num_images,
             "seconds": self.seconds,
         }
@@ -88,18 +93,19 @@ def choose_sampler(
     seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SamplerChoice:
-    """Choose sigma_min and num_steps by the distance of the sampler's pictures to real ones.
+    """Choose sigma_min, num_steps and rho by the distance of the sampler's pictures to real ones.
 
     One walk of many steps is judged at every level: what stopping there would give if calls cost
     nothing. Then samplers of 7 to 15 calls that stop at four levels; the one with the fewest calls
-    whose distance is within a tenth of the best one's is taken.
+    whose distance is within a tenth of the best one's is taken. Its calls are then spread in two
+    other ways; one of these is taken if it is nearer by more than that tenth.
 
     Args:
         denoiser: trained.
         reference: held-out pictures.
         inputs: ``inputs(start, count)`` gives standard normal noise [count, c, h, w], and labels or
             None.
-        settings: sigma_max and rho; returned with the chosen values and the reason.
+        settings: sigma_max and the usual rho; returned with the chosen values and the reason.
         num_images: pictures for each distance, at most.
         seconds: about how long it may take; fewer pictures then, 64 at least.
         clock: seconds that only go up; of several processes, the same on all.
@@ -113,26 +119,43 @@ def choose_sampler(
     walks = _walk(denoiser, inputs, levels, num_images)
     by_stop = {stop: reference.distance(walks[stop]) for stop in _STOPS}
     few: dict[tuple[int, float], Measured] = {}
+
+    def measured(steps: int, stop: float, rho: float) -> Measured:
+        sigmas = karras_sigmas(steps, stop, settings.sigma_max, rho)
+        return reference.distance(_walk(denoiser, inputs, sigmas, num_images)[stop])
+
     for steps, stop in _FEW:
-        sigmas = karras_sigmas(steps, stop, settings.sigma_max, settings.rho)
-        few[steps, stop] = reference.distance(_walk(denoiser, inputs, sigmas, num_images)[stop])
+        few[steps, stop] = measured(steps, stop, settings.rho)
     best = min(few.values(), key=lambda distance: distance.value)
     # All samplers start from the same noise, so that their order is surer than their intervals say.
     # An unbiased distance may be negative: then only the interval says what is near.
-    near = best.value + _NEAR * max(best.value, best.high - best.value)
+    equal = _NEAR * max(best.value, best.high - best.value)
+    near = best.value + equal
     fewest = min(steps for (steps, _), d in few.items() if d.value <= near)
     chosen = min((k for k in few if k[0] == fewest), key=lambda k: few[k].value)
+    spreads = {settings.rho: few[chosen]}
+    spreads |= {rho: measured(*chosen, rho) for rho in _SPREADS if rho != settings.rho}
+    rho = min(spreads, key=lambda r: spreads[r].value)
+    if spreads[rho].value >= few[chosen].value - equal:
+        rho = settings.rho
     ideal = min(by_stop, key=lambda stop: by_stop[stop].value)
-    few_calls = f"{few[chosen].value:.4f} in {2 * fewest - 1} calls, stopped at sigma {chosen[1]:g}"
+    few_calls = (
+        f"{spreads[rho].value:.4f} in {2 * fewest - 1} calls, stopped at sigma {chosen[1]:g}"
+    )
+    others = ", ".join(f"{d.value:.4f} with {r:g}" for r, d in spreads.items() if r != rho)
     reason = (
         f"measured on {num_images} pictures against held-out ones: distance {few_calls} "
-        f"(best of 16: {best.value:.4f}); in 31 calls {by_stop[ideal].value:.4f} at {ideal:g}, "
+        f"(best of 16: {best.value:.4f}), spread with rho {rho:g} ({others}); "
+        f"in 31 calls {by_stop[ideal].value:.4f} at {ideal:g}, "
         f"{by_stop[min(by_stop)].value:.4f} at {min(by_stop):g}"
     )
     return SamplerChoice(
-        replace(settings, name="heun", sigma_min=chosen[1], num_steps=fewest, reason=reason),
+        replace(
+            settings, name="heun", sigma_min=chosen[1], num_steps=fewest, rho=rho, reason=reason
+        ),
         tuple((stop, float(d.value)) for stop, d in by_stop.items()),
         tuple((steps, stop, float(d.value)) for (steps, stop), d in few.items()),
+        tuple((r, float(d.value)) for r, d in spreads.items()),
         num_images,
         clock() - start,
     )
