@@ -21,7 +21,7 @@ from noisewise.app.options import AdaptOptions, Options, TrainOptions, parse, pl
 from noisewise.app.page import render
 from noisewise.app.report import gather, report
 from noisewise.train.adapt_config import AdaptConfig
-from noisewise.train.config import TrainConfig
+from noisewise.train.config import Budget, TrainConfig
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.run import Run
 from noisewise.train.runfile import must_match
@@ -261,6 +261,14 @@ def test_names_cannot_break_out_of_the_page() -> None:
         data_card=((evil, evil),), commands=((evil, evil),),
     )  # fmt: skip
     assert "alert(1)</script>" not in render(facts)
+
+
+def test_training_longer_is_twice_as_long(teacher_run: Path) -> None:
+    run = Run.open(teacher_run)
+    lines = dict(gather(run, NUM_IMAGES).commands)
+    images = Budget.parse(run.info["stages"]["teacher"]["budget"]).images
+    assert images is not None
+    assert lines["Train longer"].endswith(f"--budget {2 * images}images")
 
 
 def test_the_command_writes_the_page(

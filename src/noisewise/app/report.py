@@ -17,7 +17,7 @@ from noisewise.app.judging import Judged, judge
 from noisewise.app.page import render
 from noisewise.app.progress import duration
 from noisewise.train.checkpoint import write_text
-from noisewise.train.config import DistillConfig, StudentRecipe
+from noisewise.train.config import Budget, DistillConfig, StudentRecipe
 from noisewise.train.description import ModelConfig
 from noisewise.train.loop import FAILED, Record
 from noisewise.train.machine import describe_machine
@@ -294,6 +294,15 @@ def _versions(info: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return (("begun", str(info["created"])), ("seed", str(info["seed"])), *rows)
 
 
+def _twice(run: Run) -> str:
+    """Twice the budget that the teacher had: less would end where it is."""
+    had = Budget.parse(run.info["stages"]["teacher"].get("budget", run.info["train"]["budget"]))
+    if had.seconds is not None:
+        return str(Budget(seconds=2 * had.seconds))
+    assert had.images is not None
+    return str(Budget(images=2 * had.images))
+
+
 def _as_typed_here(lines: str) -> str:
     """Commands with the program as this shell finds it: it may be in a `.venv` only."""
     return re.sub(r"^noisewise(?= )", lambda _: program(), lines, flags=re.MULTILINE)
@@ -322,7 +331,7 @@ def _commands(run: Run) -> tuple[tuple[str, str], ...]:
     rows += [
         ("More pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"),
         ("Measure again", f"noisewise evaluate {path} -n 2000"),
-        *([] if adopted else [("Train longer", again(run, "30m"))]),
+        *([] if adopted else [("Train longer", again(run, _twice(run)))]),
         ("Your own pictures", "noisewise train FOLDER --out runs/mine --budget 30m"),
         ("From Python", f'import noisewise\nnoisewise.load("{run.path}").sample(64, seed=0)'),
     ]
