@@ -201,8 +201,13 @@ def test_a_dry_run_shows_what_going_on_would_do(
 def test_what_is_not_known_is_refused(root: Path) -> None:
     data, short = root / "blobs.npz", replace(CONFIG, budget="160images")
     api.train(data, root / "short", config=short, build=build)
-    with pytest.raises(ValueError, match=r"measured no noise yet.*set lr yourself"):
+    with pytest.raises(
+        ValueError, match=r"measured no noise yet.*keep the batch, or begin in a new"
+    ):
         api.train(data, root / "short", config=replace(short, batch=32), build=build)
+    another = replace(short, batch=32, lr_from=str(root / "short"))
+    with pytest.raises(ValueError, match=r"measured no noise yet.*set lr yourself"):
+        api.train(data, root / "x", config=another, build=build)
     with pytest.raises(ValueError, match="is no run; name the folder of one"):
         api.train(data, root / "x", config=replace(short, lr_from=str(root / "no")), build=build)
     assert not (root / "x").exists()

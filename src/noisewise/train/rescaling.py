@@ -99,7 +99,9 @@ def _like(plan: TeacherPlan, folder: Path, named: str) -> tuple[TeacherPlan, str
     if not changed:
         why = why0 if named == "this run" else f"that of {named}"
         return _with_rates(plan, lr0, adam_lr0, why), ""
-    found = advise(_measured(folder, batch0, plan.batch), batch=plan.batch, batch0=batch0, lr=lr0)
+    way = "keep the batch, or begin in a new folder" if named == "this run" else "set lr yourself"
+    measured = _measured(folder, batch0, plan.batch, way)
+    found = advise(measured, batch=plan.batch, batch0=batch0, lr=lr0)
     why = f"{lr0:.3g} at a batch of {batch0} in {named}, {_explained(found)}"
     said = f"{changed}; learning rate {found.lr:.3g}: {why}"
     return _with_rates(plan, found.lr, adam_lr0 * found.ratio, why), said
@@ -125,12 +127,12 @@ def _explained(found: Advice) -> str:
     )
 
 
-def _measured(folder: Path, batch0: int, batch: int) -> Measurement:
+def _measured(folder: Path, batch0: int, batch: int, way: str) -> Measurement:
     path = folder / NOISE
     if not path.exists():
         raise ValueError(
             f"{folder} was trained with a batch of {batch0} and has measured no noise yet, so the "
-            f"learning rate for {batch} is not known; set lr yourself, or keep the batch"
+            f"learning rate for {batch} is not known; {way}"
         )
     return Measurement.load(path)
 
