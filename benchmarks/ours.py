@@ -202,15 +202,19 @@ def generator_of(folder: Path) -> Generator:
 
 
 def with_sampler(
-    teacher: Teacher, num_steps: int | None = None, sigma_min: float | None = None
+    teacher: Teacher,
+    num_steps: int | None = None,
+    sigma_min: float | None = None,
+    rho: float | None = None,
 ) -> Teacher:
-    """The same teacher with another number of Heun steps or another last noise level."""
+    """The same teacher with another number of Heun steps, last noise level or spacing of levels."""
     old = teacher.sampler
     new = dataclasses.replace(
         old,
         name="heun",
         num_steps=num_steps or old.num_steps,
         sigma_min=sigma_min or old.sigma_min,
+        rho=rho or old.rho,
         reason="set by a benchmark",
     )
     return Teacher(teacher.denoiser, dataclasses.replace(teacher.config, sampler=new)).eval()

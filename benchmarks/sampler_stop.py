@@ -5,7 +5,7 @@ noise levels (sigma_min) and denoise once there, and with the level that noisewi
 net by its own measurement. Two witnesses: noisewise's offline distance (kernel distance and sliced
 Wasserstein at the finest level) and, on Fashion-MNIST, the judge. Real pictures with a little noise
 are put before the same witnesses: if only the judge minded faint speckle, only its column would
-rise.
+rise. How the chosen number of calls is spread (rho) is tried as well.
 
     python benchmarks/sampler_stop.py --data FOLDER --minutes 5
     python benchmarks/sampler_stop.py --data FOLDER --run emoji=runs/mine     an existing run
@@ -31,6 +31,7 @@ from noisewise.quality import sliced_wasserstein
 NAME = "sampler_stop"
 STOPS = (0.002, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
 LONG_STOPS = (0.002, 0.1, 0.3)  # of those, tried with many steps too
+SPREADS = (4.0, 7.0, 10.0)  # rho: more levels at high, or at low noise
 SPECKLE = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 
@@ -83,10 +84,14 @@ def open_subject(
 
 
 def measure_stop(
-    subject: Subject, teacher: ours.Teacher, num_steps: int, sigma_min: float
+    subject: Subject,
+    teacher: ours.Teacher,
+    num_steps: int,
+    sigma_min: float,
+    rho: float | None = None,
 ) -> harness.Values:
-    """One last noise level."""
-    teacher = ours.with_sampler(teacher, num_steps, sigma_min)
+    """One last noise level, or one spacing."""
+    teacher = ours.with_sampler(teacher, num_steps, sigma_min, rho)
     drawn = [teacher.sample(subject.num_images, seed) for seed in subject.sample_seeds]
     own = {"calls": teacher.sampler.calls, "num_steps": num_steps, "sigma_min": sigma_min}
     return own | subject.witness(drawn)
@@ -112,6 +117,7 @@ def settings(own: dict[str, object], num_images: int, quick: bool) -> list[dict[
     found: list[dict[str, object]] = [
         {"stage": "chosen"},
         *({"stage": "fixed", "steps": n, "sigma_min": s} for n, s in pairs),
+        *({"stage": "spread", "rho": rho} for rho in ((4.0,) if quick else SPREADS)),
         *({"stage": "speckle", "amount": amount} for amount in amounts),
     ]
     return [{**own, "num_images": num_images, **setting} for setting in found]
@@ -128,6 +134,10 @@ def measure(subject: Subject, setting: dict[str, object]) -> harness.Values:
     if setting["stage"] == "chosen":
         values = measure_stop(subject, teacher, chosen.num_steps, chosen.sigma_min)
         return values | {"reason": chosen.reason}
+    if setting["stage"] == "spread":
+        rho = setting["rho"]
+        assert isinstance(rho, float)
+        return measure_stop(subject, teacher, chosen.num_steps, chosen.sigma_min, rho)
     steps, stop = str(setting["steps"]), setting["sigma_min"]
     assert isinstance(stop, float)
     num_steps = chosen.num_steps if steps == "as chosen" else int(steps)
@@ -149,6 +159,29 @@ def stops_table(results: harness.Results, match: harness.Setting) -> str:
     columns = [
         "which", "sigma_min", "steps", "calls", "Frechet distance", "offline distance",
         "x the chosen one's", "finest Wasserstein", "runs",
+    ]  # fmt: skip
+    return summaries.table(columns, rows)
+
+
+def spreads_table(results: harness.Results, match: harness.Setting) -> str:
+    """The chosen number of calls and last level, spaced in other ways, with ratios to rho 7."""
+    cells = results.cells({**match, "stage": "spread"})
+    usual = [cell for cell in cells if cell.asked("rho") == 7]
+    rows = []
+    for rho in sorted({cell.asked("rho") for cell in cells}):
+        of = [cell for cell in cells if cell.asked("rho") == rho]
+        offline = [cell.numbers("offline") for cell in of]
+        rows.append(
+            [
+                f"{rho:g}", shown(of, "calls"),
+                summaries.summarise([cell.numbers("distance") for cell in of]),
+                summaries.summarise(offline),
+                summaries.ratio(offline, [cell.numbers("offline") for cell in usual]),
+                summaries.summarise([cell.numbers("finest") for cell in of]),
+            ]
+        )  # fmt: skip
+    columns = [
+        "rho", "calls", "Frechet distance", "offline distance", "x that of 7", "finest Wasserstein"
     ]  # fmt: skip
     return summaries.table(columns, rows)
 
@@ -270,6 +303,7 @@ def main() -> None:
     for which, match in zip(sets, matches, strict=True):
         title = f"{which.title} ({match['run']}):"
         parts += [title, stops_table(results, match), reasons(results, match)]
+        parts += ["Its calls spread otherwise:", spreads_table(results, match)]
     parts += ["The witnesses themselves:", speckle_table(results, list(matches))]
     harness.publish(results, "Where the sampler stops", parts)
 
