@@ -209,3 +209,16 @@ def linear_case(g: Tensor, scale: float = 1.0) -> tuple[nn.Module, list[Tensor],
     net = nn.Sequential(nn.Linear(g.shape[1], g.shape[0], bias=False))
     eye = torch.eye(g.shape[1])
     return net, [eye], lambda model, batch: scale * (model(batch) * g.T).sum()
+
+
+class EightBit(nn.Linear):
+    """A stand-in for an 8 bit layer: integers with a scale, of the Linear class."""
+
+    def __init__(self, of: Adapted) -> None:
+        super().__init__(of.in_features, of.out_features, bias=False)
+        self.scale = of.weight.detach().abs().max() / 127
+        whole = (of.weight.detach() / self.scale).round().to(torch.int8)
+        self.weight = nn.Parameter(whole, requires_grad=False)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input @ (self.weight.float() * self.scale).T

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from adapter_cases import Adapted, disturbed
+from adapter_cases import EightBit, disturbed
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -28,19 +28,6 @@ def test_merging_in_bfloat16_rounds_once() -> None:
     exact = weight + layer.scaling["default"] * (b.float() @ a.float())
     merged: Any = merge(adapted)
     assert torch.equal(merged[0].weight, exact.to(torch.bfloat16))
-
-
-class EightBit(nn.Linear):
-    """A stand-in for an 8 bit layer: integers with a scale, of the Linear class."""
-
-    def __init__(self, of: Adapted) -> None:
-        super().__init__(of.in_features, of.out_features, bias=False)
-        self.scale = of.weight.detach().abs().max() / 127
-        whole = (of.weight.detach() / self.scale).round().to(torch.int8)
-        self.weight = nn.Parameter(whole, requires_grad=False)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return input @ (self.weight.float() * self.scale).T
 
 
 def test_quantised_layers_are_refused_and_left_as_they_were() -> None:

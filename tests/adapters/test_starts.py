@@ -12,7 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from adapter_cases import CASES, SPECTRA, Adapted, Loss, linear_case, mean_loss, spectrum
+from adapter_cases import (
+    CASES,
+    SPECTRA,
+    Adapted,
+    EightBit,
+    Loss,
+    linear_case,
+    mean_loss,
+    spectrum,
+)
 
 peft = pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
 # PEFT 0.21 asks transformers 5 by a name that is going away.
@@ -299,18 +308,6 @@ def test_quantised_weights_are_seen_behind_a_float_dtype() -> None:
 
 
 def test_quantised_weights_take_the_start_that_leaves_them_alone() -> None:
-    """A stand-in for a 4 or 8 bit layer: integers with a scale, of the Linear class."""
-
-    class EightBit(nn.Linear):
-        def __init__(self, of: Adapted) -> None:
-            super().__init__(of.in_features, of.out_features, bias=False)
-            self.scale = of.weight.detach().abs().max() / 127
-            whole = (of.weight.detach() / self.scale).round().to(torch.int8)
-            self.weight = nn.Parameter(whole, requires_grad=False)
-
-        def forward(self, input: torch.Tensor) -> torch.Tensor:
-            return input @ (self.weight.float() * self.scale).T
-
     float_net = nn.Sequential(nn.Linear(16, 12, bias=False))
     x = torch.randn(2, 8, 16)
     config = config_for(["0"])

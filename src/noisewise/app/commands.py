@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
@@ -122,19 +123,8 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
         derived = plan(options.folder, config, options.out).to_dict()
         return _dry_run(derived, config.budget, options.json)
     assert options.out is not None
-    with Stop(_stream()) as stop, _progress(config.amount) as progress:
-        try:
-            run = train(
-                options.folder,
-                options.out,
-                config=config,
-                on_record=told(progress, options.out),
-                on_file=counted(progress, stop),
-                stop=stop,
-            )
-        except KeyboardInterrupt:
-            return stop.exit_code or 130
-    return _trained(run, "teacher", stop, options.json, ["train", *words])
+    begin = partial(train, options.folder, options.out, config=config)
+    return _watched(begin, options.out, config.amount, options.json, ["train", *words])
 
 
 def _adapt(options: AdaptOptions, words: Sequence[str]) -> int:
@@ -143,20 +133,20 @@ def _adapt(options: AdaptOptions, words: Sequence[str]) -> int:
     from noisewise.train.adaptation import adapt
 
     config = plain(options, AdaptConfig)
-    with Stop() as stop, _progress(config.amount) as progress:
+    begin = partial(adapt, options.run, options.folder, options.out, config=config)
+    return _watched(begin, options.out, config.amount, options.json, ["adapt", *words])
+
+
+def _watched(
+    begin: Callable[..., Run], out: str, budget: Budget, as_json: bool, words: Sequence[str]
+) -> int:
+    """Train with a display, end when asked to, and say how it went."""
+    with Stop(_stream()) as stop, _progress(budget) as progress:
         try:
-            run = adapt(
-                options.run,
-                options.folder,
-                options.out,
-                config=config,
-                on_record=told(progress, options.out),
-                on_file=counted(progress, stop),
-                stop=stop,
-            )
+            run = begin(on_record=told(progress, out), on_file=counted(progress, stop), stop=stop)
         except KeyboardInterrupt:
             return stop.exit_code or 130
-    return _trained(run, "teacher", stop, options.json, ["adapt", *words])
+    return _trained(run, "teacher", stop, as_json, words)
 
 
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:

@@ -262,7 +262,7 @@ def _in_a_sentence(path: Path) -> Generator[None]:
         yield
     except ValueError:  # such a sentence
         raise
-    except Exception as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise almost anything on damaged input
         if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble
             raise
         raise _damaged(path) from error
