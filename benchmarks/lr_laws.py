@@ -18,6 +18,7 @@ at each batch). Where they are not installed their columns are dashes.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import random
 import time
@@ -45,6 +46,7 @@ LR = {  # of the checkpoints' training
     ("transformer", "adam large"): 2e-2,
 }  # fmt: skip
 BATCHES = (8, 32, 128, 512, 2048, 4096)
+MANY_BATCHES = (16, 64, 256, 1024)
 CHECKPOINTS = (100, 400, 1600)
 
 
@@ -69,25 +71,29 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace, results: harness.Results) -> None:
+    """Breadth first, so that a run that was stopped has something of every net and optimiser."""
     quick, parts = arguments.quick, arguments.parts.split(",")
     points = [20] if quick else arguments.checkpoints
-    for net in arguments.nets.split(","):
-        num_eval = 256 if quick else 8192 if net == "mlp" else 512
-        data = _data(arguments, net, num_eval)
-        for steps in points:
-            for kind in KINDS:
-                where = {"net": net, "kind": kind, "checkpoint": steps}
-                if "one" in parts:
-                    setting = {"part": "one", **where}
-                    _again_if_cut_off(results, setting)
-                    results.cell(setting, lambda d=data, w=where: _one(d, w, quick))
-                for seed in range(1 if quick else arguments.seeds) if "many" in parts else ():
-                    budget = 512 if quick else arguments.examples
-                    setting = {"part": "many", **where, "seed": seed, "examples": budget}
-                    _again_if_cut_off(results, setting)
-                    results.cell(setting, lambda d=data, s=setting: _many(d, s, quick))
-        if "cost" in parts:
+    nets = {net: _data(arguments, net, quick) for net in arguments.nets.split(",")}
+    places = [
+        {"net": net, "kind": kind, "checkpoint": steps}
+        for steps in points for net in nets for kind in KINDS
+    ]  # fmt: skip
+    for where in places if "one" in parts else ():
+        data, setting = nets[str(where["net"])], {"part": "one", **where}
+        _again_if_cut_off(results, setting)
+        results.cell(setting, lambda d=data, w=where: _one(d, w, quick))
+    if "cost" in parts:
+        for net, data in nets.items():
             results.cell({"part": "cost", "net": net}, lambda d=data, n=net: _cost(d, n, quick))
+    for seed in range(1 if quick else arguments.seeds) if "many" in parts else ():
+        for where in places:
+            budget = 512 if quick else arguments.examples
+            data = nets[str(where["net"])]
+            setting = {"part": "many", **where, "seed": seed, "examples": budget}
+            _again_if_cut_off(results, setting)
+            first = results.find({**setting, "seed": 0}) if seed else None
+            results.cell(setting, lambda d=data, s=setting, f=first: _many(d, s, f, quick))
 
 
 def _again_if_cut_off(results: harness.Results, setting: Mapping[str, object]) -> None:
@@ -105,18 +111,39 @@ def _again_if_cut_off(results: harness.Results, setting: Mapping[str, object]) -
             return
 
 
-def _data(arguments: argparse.Namespace, net: str, num_eval: int) -> Data:
+def _data(arguments: argparse.Namespace, net: str, quick: bool) -> Data:
     if net == "transformer":
-        return lr_nets.manual(num_eval)
+        return lr_nets.manual(256 if quick else 512)
     path = harness.data_file(arguments.data, "fashion_mnist_zalando.npz")
-    return lr_nets.garments(path, num_eval)
+    return lr_nets.garments(path, 256 if quick else 8192)
 
 
 def _at(data: Data, where: Mapping[str, object]) -> tuple[nn.Module, torch.optim.Optimizer]:
-    net, kind = str(where["net"]), str(where["kind"])
-    steps = where["checkpoint"]
+    net, kind, steps = str(where["net"]), str(where["kind"]), where["checkpoint"]
     assert isinstance(steps, int)
+    return _trained_to(data, net, kind, steps)
+
+
+@functools.cache
+def _trained_to(
+    data: Data, net: str, kind: str, steps: int
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A checkpoint; what is trained on from it is a copy, so one is enough for all seeds."""
     return lr_nets.checkpoint(net, data, kind.split()[0], KINDS[kind], steps, LR[net, kind])
+
+
+@functools.cache
+def _centres(data: Data, net: str, kind: str, steps: int) -> dict[int, float]:
+    """Where the grids of the many-step sweeps begin: half of our law, the same for every seed."""
+    model, optimizer = _trained_to(data, net, kind, steps)
+    micro = [data.draw(BATCH, torch.Generator().manual_seed(i)) for i in range(40)]
+    law = calibrate(model, loss, micro, optimizer, batch=BATCH, probes=4).preconditioned()
+    assert law is not None
+    found = {}
+    for batch in MANY_BATCHES:
+        at = law.lr(batch) / 2
+        found[batch] = 2.0 ** round(math.log2(at)) if math.isfinite(at) and at > 0 else 1e-3
+    return found
 
 
 # --------------------------------------------------------------------------------- one step
@@ -263,31 +290,42 @@ class _Listed(torch.utils.data.Dataset):
 
 
 # --------------------------------------------------------------------------------- many steps
-def _many(data: Data, setting: Mapping[str, object], quick: bool) -> harness.Values:
-    """Held-out loss after the budget at each batch and learning rate; one seed."""
+def _many(
+    data: Data, setting: Mapping[str, object], first_seed: harness.Cell | None, quick: bool
+) -> harness.Values:
+    """Held-out loss after the budget at each batch and learning rate; one seed.
+
+    The first seed's grid begins about half of our law, the others' about what was best for it; all
+    lie on the same octaves and are widened alike.
+    """
     model, optimizer = _at(data, setting)
-    seed, examples = setting["seed"], setting["examples"]
+    seed, examples, steps = setting["seed"], setting["examples"], setting["checkpoint"]
     assert isinstance(seed, int)
     assert isinstance(examples, int)
-    law = calibrate(
-        model, loss, [data.draw(BATCH, torch.Generator().manual_seed(i)) for i in range(40)],
-        optimizer, batch=BATCH, probes=4,
-    ).preconditioned()  # fmt: skip
-    assert law is not None
+    assert isinstance(steps, int)
+    centres = _centres(data, str(setting["net"]), str(setting["kind"]), steps)
     values: harness.Values = {"widened": True}
-    for batch in (32, 128) if quick else (16, 64, 256, 1024):
-        # The grid begins at half of the one-step optimum, the same for every seed.
-        at = law.lr(batch) / 2
-        centre = 2.0 ** round(math.log2(at)) if math.isfinite(at) and at > 0 else 1e-3
+    for batch in MANY_BATCHES[:2] if quick else MANY_BATCHES:
 
         def losses_at(lr: float, batch: int = batch) -> list[float]:
             return [_trained(model, optimizer, data, batch, lr, examples, seed)]
 
         first = range(-2, 2) if quick else range(-4, 4)
         step, most, margin = (2.0, 5, 1) if quick else (1.0, 24, 2)
+        centre = centres[batch]
+        if first_seed is not None:
+            centre, first = _best_rate(first_seed, batch), range(-2, 3)
         rates, losses = sweep(losses_at, centre, step, first, most, margin)
         values[str(batch)] = [[float(r), float(x)] for r, x in zip(rates, losses[0], strict=True)]
     return values
+
+
+def _best_rate(cell: harness.Cell, batch: int) -> float:
+    """The lowest point of a finished sweep, exactly as it was tried."""
+    pairs = cell.values[str(batch)]
+    assert isinstance(pairs, list)
+    known = [(loss, rate) for rate, loss in pairs if loss is not None]
+    return min(known)[1]
 
 
 def _trained(
