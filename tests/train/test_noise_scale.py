@@ -21,6 +21,7 @@ from noisewise.train.config import TrainConfig
 from noisewise.train.engine import Engine
 from noisewise.train.noise_scale import NoiseScale
 from noisewise.train.plan import plan_teacher
+from noisewise.train.ranks import Ranks
 from noisewise.train.recipes import TeacherRecipe
 from noisewise.train.teacher import TeacherStage
 from tiny import blobs, build, tiny_denoiser, tiny_pictures
@@ -46,7 +47,7 @@ class Linear(nn.Module):
 def noise_of(config: TrainConfig) -> NoiseScale:
     pictures = tiny_pictures()
     plan = plan_teacher(config, pictures, Engine.choose("cpu"))
-    return NoiseScale(plan, config.recipe, measures=True)
+    return NoiseScale(plan, config.recipe, Ranks())
 
 
 @pytest.mark.parametrize("batch", [16, 18])  # 18: parts of 5, 5, 4 and 4
@@ -77,12 +78,13 @@ def test_levels_are_spread_over_each_part_and_over_any_number_of_ranks_alike() -
     plan = plan_teacher(CONFIG, pictures, engine)
     batches = Batches(pictures, np.arange(96), plan, 0, engine)
     batch = batches.next(0, 4)
-    for part in batch.cut(4):
+    for first in (0, 4, 8, 12):
+        part = batch.rows(slice(first, first + 4))
         share = 0.5 * (
             1 + torch.erf((part.sigma.log() - plan.noise.mean) / plan.noise.std / 2**0.5)
         )
         assert (share * 4).floor().tolist() == [0, 1, 2, 3]
-    noise = NoiseScale(plan, RECIPE, measures=False)  # one of several processes
+    noise = NoiseScale(plan, RECIPE, Ranks(), measures=False)  # a net in parts
     assert (noise.num_parts(8), noise.num_parts(9), noise.due(8)) == (4, 1, False)
 
 

@@ -18,6 +18,7 @@ import torch
 
 from killing import Workshop, traces
 from noisewise.app import cli
+from noisewise.scaling import Measurement
 from noisewise.train.checkpoint import load_tensors
 from noisewise.train.ranks import Ranks
 from noisewise.train.run import Run
@@ -28,6 +29,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 SLOW = """
 import pathlib, sys, time
 from noisewise.app import cli
+from noisewise.scaling import Measurement
 replace = pathlib.Path.replace
 def slow(path, target):
     if str(target).endswith(".damaged"):
@@ -147,6 +149,25 @@ def same_as_one(shop: Workshop, verb: str, stage: str, budget: str) -> None:
 
 def test_two_processes_train_what_one_does(shop: Workshop) -> None:
     same_as_one(shop, "train", "teacher", "450images")
+
+
+@pytest.mark.parametrize("world", [2, 3])  # 3: parts of 4, 4, 4, 3 on processes with 5 each
+def test_several_processes_measure_the_noise_that_one_does(shop: Workshop, world: int) -> None:
+    """One of every two steps is measured; the gradients of those steps are the same as well."""
+    recipe = {**json.loads((shop.root / "train.json").read_text())["recipe"], "noise_every": 2}
+    config = settings(shop, "noise", recipe=recipe)
+    one, more = "short-noise-1", f"short-noise-{world}"
+    if not (shop.root / one).exists():
+        alone(training(shop, one, config, "450images"))
+    finish_all(launch_bare(training(shop, more, config, "450images"), world))
+    found, wanted = (Measurement.load(shop.root / run / "noise.json") for run in (more, one))
+    assert found.noise.num_micro == wanted.noise.num_micro >= 32
+    assert found.g2.value == pytest.approx(wanted.g2.value, rel=2e-3)
+    assert found.trace_sigma.value == pytest.approx(wanted.trace_sigma.value, rel=2e-3)
+    assert (found.batch, found.size) == (wanted.batch, wanted.size)
+    assert losses(shop.root / more, "teacher") == pytest.approx(
+        losses(shop.root / one, "teacher"), rel=5e-4, abs=1e-7
+    )
 
 
 @pytest.mark.slow

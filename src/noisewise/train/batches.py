@@ -35,12 +35,8 @@ class Batch:
         """Pictures in it."""
         return len(self.x0)
 
-    def cut(self, num_parts: int) -> list[Batch]:
-        """Cut into parts, the first ones one picture longer if need be."""
-        rows = np.array_split(np.arange(len(self)), num_parts)
-        return [self._rows(slice(int(part[0]), int(part[-1]) + 1)) for part in rows]
-
-    def _rows(self, rows: slice) -> Batch:
+    def rows(self, rows: slice) -> Batch:
+        """Some of its pictures."""
         labels = None if self.labels is None else self.labels[rows]
         return Batch(self.x0[rows], self.sigma[rows], self.noise[rows], labels)
 

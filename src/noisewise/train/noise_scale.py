@@ -2,7 +2,8 @@
 
 On one of every few steps the batch is cut into parts whose gradients are found one by one; their
 squared norms tell signal from noise (`noisewise.scaling`), and their mean is the step's gradient as
-ever. What that costs stands in docs/results.md.
+ever. What that costs stands in docs/results.md. The parts are those of the whole batch: where
+several processes share it, each adds what it holds of a part, so that they measure what one does.
 
 At a high learning rate the gradient mostly points along the sharp directions in which the weights
 bounce, so that its signal looks large and the noise scale small; it rises as the rate falls.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from noisewise.scaling import Estimate, GradientNoise, Measurement
 from noisewise.scaling.updates import OptimizerFacts
 from noisewise.train.batches import Batch
 from noisewise.train.plan import TeacherPlan
+from noisewise.train.ranks import Ranks
 from noisewise.train.recipes import TeacherRecipe
 
 _PARTS = 4  # of a measured step
@@ -34,13 +37,17 @@ class NoiseScale:
     Args:
         plan: batch and learning rate of the training.
         recipe: its optimiser, and how often to measure.
-        measures: False where no process sees a whole gradient of its own; nothing is measured then.
+        ranks: the processes that share the batch.
+        measures: False where no process sees whole gradients; nothing is measured then.
 
     Source: McCandlish et al. 2018, appendix A.
     """
 
-    def __init__(self, plan: TeacherPlan, recipe: TeacherRecipe, measures: bool) -> None:
+    def __init__(
+        self, plan: TeacherPlan, recipe: TeacherRecipe, ranks: Ranks, measures: bool = True
+    ) -> None:
         """Nothing is measured yet."""
+        self._ranks = ranks
         self._facts = optimizer_facts(recipe, plan.lr)
         self._batch = plan.batch
         self._every = recipe.noise_every if plan.batch >= _PARTS else 0
@@ -64,31 +71,35 @@ class NoiseScale:
         """Put the batch's gradient into the parameters, measuring it on the way.
 
         Args:
-            batch: as `num_parts` has it.
-            loss_of: mean loss of a part.
+            batch: as `num_parts` has it; of several processes, this one's share.
+            loss_of: mean loss of some of its pictures.
             parameters: those that learn.
 
         Returns:
-            The mean loss.
+            The mean loss of this process's share.
         """
         wanted = [p for p in parameters if p.requires_grad]
         total: list[Tensor] = [torch.zeros_like(p, dtype=torch.float32) for p in wanted]
-        squares, losses = torch.zeros((), device=batch.x0.device), []
-        for part in batch.cut(_PARTS):
-            loss = loss_of(part)
-            found = torch.autograd.grad(loss, wanted, allow_unused=True)
-            gradients = [
-                torch.zeros_like(t) if g is None else g.float()
-                for g, t in zip(found, total, strict=True)
-            ]
-            squares += len(part) * _square(gradients)
-            torch._foreach_add_(total, gradients, alpha=len(part) / len(batch))
-            losses.append(loss.detach() * (len(part) / len(batch)))
+        squares = torch.zeros((), device=batch.x0.device)
+        loss = torch.zeros((), device=batch.x0.device)
+        own = self._ranks.part(self._batch)
+        for rows in _part_rows(self._batch):
+            size = rows.stop - rows.start
+            held = slice(max(rows.start, own.start), min(rows.stop, own.stop))
+            if held.start < held.stop:
+                piece = batch.rows(slice(held.start - own.start, held.stop - own.start))
+                found, gradients = _gradients(loss_of(piece), wanted, len(piece) / size)
+                loss += found * (len(piece) / len(batch))
+            else:
+                gradients = [torch.zeros_like(t) for t in total]
+            gradients = self._ranks.added(gradients)
+            squares += size * _square(gradients)
+            torch._foreach_add_(total, gradients, alpha=size / self._batch)
         for parameter, gradient in zip(wanted, total, strict=True):
             parameter.grad = gradient.to(parameter.dtype)
         self._num_parameters = sum(p.numel() for p in wanted)
-        self._take_in(squares, _square(total), len(batch))
-        return torch.stack(losses).sum()
+        self._take_in(squares, _square(total), self._batch)
+        return loss
 
     @property
     def value(self) -> float | None:
@@ -142,6 +153,22 @@ def optimizer_facts(recipe: TeacherRecipe, lr: float) -> OptimizerFacts:
     beta1, beta2 = recipe.betas
     decay = recipe.weight_decay
     return OptimizerFacts("AdamW", "adam", lr, beta1, beta2=beta2, epsilon=1e-8, weight_decay=decay)
+
+
+def _part_rows(batch: int) -> list[slice]:
+    """Rows of each part, the first ones one longer if need be."""
+    rows = np.array_split(np.arange(batch), _PARTS)
+    return [slice(int(part[0]), int(part[-1]) + 1) for part in rows]
+
+
+def _gradients(loss: Tensor, wanted: list[Tensor], weight: float) -> tuple[Tensor, list[Tensor]]:
+    """A loss, and its gradients times a weight in float32; zeros where there are none."""
+    found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    gradients = [
+        torch.zeros_like(p, dtype=torch.float32) if g is None else g.float() * weight
+        for g, p in zip(found, wanted, strict=True)
+    ]
+    return loss.detach().float(), gradients
 
 
 def _square(gradients: list[Tensor]) -> Tensor:

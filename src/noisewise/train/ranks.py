@@ -103,6 +103,15 @@ class Ranks:
         dist.all_reduce(total)
         return total
 
+    def added(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Sum of each tensor over all processes; these themselves when alone."""
+        if self.world == 1:
+            return tensors
+        joined = torch.cat([t.flatten() for t in tensors])  # one message instead of many
+        dist.all_reduce(joined)
+        pieces = joined.split([t.numel() for t in tensors])
+        return [piece.view_as(t) for piece, t in zip(pieces, tensors, strict=True)]
+
     def largest(self, value: Tensor) -> Tensor:
         """Largest of each process's values."""
         if self.world > 1:

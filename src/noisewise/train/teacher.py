@@ -99,7 +99,7 @@ class TeacherStage:
         self._pictures = pictures
         self._training, self._held_out = pictures.split(config.seed)
         self._batches = Batches(pictures, self._training, plan, config.seed, engine)
-        self.noise = NoiseScale(plan, recipe, engine.ranks.world == 1 and not config.shard)
+        self.noise = NoiseScale(plan, recipe, engine.ranks, measures=not config.shard)
         self._sharded = config.shard
         self.denoiser = (denoiser if config.shard else engine.prepare(denoiser)).train()
         self._shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
