@@ -83,6 +83,7 @@ def test_the_function_is_kept_and_the_first_step_is_the_formulas(
 ) -> None:
     model, batches, loss, names, output = vars(CASES[name]()).values()
     model.eval()
+    original = {n: v.clone() for n, v in model.state_dict().items()}
     config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=names)
     grads = gradients(model, config, batches, loss)
     with torch.no_grad():
@@ -96,7 +97,16 @@ def test_the_function_is_kept_and_the_first_step_is_the_formulas(
     adapted.eval()
     with torch.no_grad():
         error = float((output(adapted) - before).norm() / before.norm())
-    assert error < KEPT.get(name, 1e-6) if mutate else error == 0
+    # Where B = 0 the base is untouched; its output is equal but for the blocks that a matrix
+    # product is done in, which on some processors depend on where a tensor lies in memory.
+    assert error < KEPT.get(name, 1e-6)
+    if not mutate:
+        base = adapted.base_model.model.state_dict()
+        kept = {n.replace(".base_layer", ""): v for n, v in base.items() if "lora_" not in n}
+        assert kept.keys() == original.keys()
+        assert all(torch.equal(kept[n], original[n]) for n in original)
+        layers = lora_layers(adapted, "default").values()  # pyrefly: ignore
+        assert all(not factor_parameters(x, "default")[1].any() for x in layers)
     steps = first_step(adapted, batches, loss)
     for key, layer in lora_layers(adapted, "default").items():
         u, s, vh = torch.linalg.svd(grads[key].double(), full_matrices=False)

@@ -57,6 +57,7 @@ with open(f"{folder}/{rank}.json", "w") as stream:
                "clipped": monitor.measurement().clipped_share, "second": second,
                "unequal": unequal}, stream)
 dist.destroy_process_group()
+os._exit(0)  # threads that torch.distributed leaves running would abort a normal exit now and then
 """
 
 

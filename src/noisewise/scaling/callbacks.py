@@ -68,7 +68,7 @@ class _Holder:
 
 
 def trainer_callback(
-    every: int = 10, save: str | os.PathLike[str] | None = None
+    every: int = 20, save: str | os.PathLike[str] | None = None
 ) -> transformers.TrainerCallback:
     """Return a callback for transformers' Trainer; set gradient_accumulation_steps to 2 or more.
 
@@ -132,7 +132,7 @@ def trainer_callback(
 
 
 def lightning_callback(
-    every: int = 10, save: str | os.PathLike[str] | None = None
+    every: int = 20, save: str | os.PathLike[str] | None = None
 ) -> lightning.Callback:
     """Return a callback for Lightning's Trainer; set accumulate_grad_batches to 2 or more.
 

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from noisewise.scaling.sources import examples_in, labels_in
 
-__all__ = ["MicroSize", "Passes", "scale_of", "square_of"]
+__all__ = ["MicroSize", "Norm", "Passes", "norm_of", "scale_of"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,15 @@ class MicroSize:
 
     count: float
     weighted: bool = False
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Of a tensor's gradient, with the weight that its square has; a square at once costs more."""
+
+    parameter: Tensor
+    norm: Tensor
+    weight: float = 1.0
 
 
 class Passes:
@@ -54,8 +63,9 @@ class Passes:
         self._announced: MicroSize | None = None
         self.clear()
 
-    def arm(self) -> None:
-        """Hook the parameters, for a measured step only: an idle hook costs time as well."""
+    def arm(self, model: nn.Module) -> None:
+        """Hook model and parameters, for a measured step only: an idle hook costs time as well."""
+        self._handles.append(model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
         for parameter in self._parameters:
             self._handles.append(parameter.register_hook(self._gradient_hook(parameter)))
             self._handles.append(
@@ -73,9 +83,9 @@ class Passes:
     def clear(self) -> None:
         """Forget the step under way."""
         self._sizes: list[MicroSize] = []
-        self._norms: list[dict[Tensor, Tensor]] = []  # |w_i g_i|^2 of each micro-batch's tensors
+        self._norms: list[dict[Tensor, Tensor]] = []  # |w_i g_i| of each micro-batch's tensors
         self._passing: dict[Tensor, Tensor] = {}  # seen, not yet added to .grad
-        self.sums: dict[Tensor, Tensor] = {}  # |G|^2 of each tensor, the last is the whole
+        self._sums: dict[Tensor, Tensor] = {}  # |G| of each tensor, the last is the whole
         self._pending: MicroSize | None = None
         self._forward_seen = True
 
@@ -101,8 +111,8 @@ class Passes:
                 return
             if parameter.grad is None and any(parameter in norms for norms in self._norms):
                 # Set to None although seen in this step: a gradient scaler left a step out.
-                self._norms, self._sizes, self.sums = [], [], {}
-            self._passing[parameter] = square_of(gradient)
+                self._norms, self._sizes, self._sums = [], [], {}
+            self._passing[parameter] = norm_of(gradient)
 
         return seen
 
@@ -117,7 +127,7 @@ class Passes:
             self._forward_seen, self._announced = False, None
         self._norms[-1][parameter] = self._passing.pop(parameter)
         if self._reads_sums and parameter.grad is not None:
-            self.sums[parameter] = square_of(parameter.grad)
+            self._sums[parameter] = norm_of(parameter.grad)
 
     @property
     def num_micro(self) -> int:
@@ -135,21 +145,26 @@ class Passes:
         alike = len({size.count for size in self._sizes}) < 2
         return alike or all(size.weighted for size in self._sizes)
 
-    def weighted_squares(self) -> list[tuple[Tensor, Tensor]]:
-        """Each tensor with b_i |g_i|^2 of each micro-batch, g_i = (B / b_i) (w_i g_i)."""
+    def sums(self) -> list[Norm]:
+        """Norm of each tensor's whole gradient."""
+        return [Norm(parameter, norm) for parameter, norm in self._sums.items()]
+
+    def squares(self) -> list[Norm]:
+        """Each tensor's b_i |g_i|^2 of each micro-batch, g_i = (B / b_i) (w_i g_i)."""
         batch = self.batch
         return [
-            (parameter, square * (batch**2 / size.count))
+            Norm(parameter, norm, batch**2 / size.count)
             for size, norms in zip(self._sizes, self._norms, strict=True)
-            for parameter, square in norms.items()
+            for parameter, norm in norms.items()
             if size.count != 0
         ]
 
 
-def square_of(tensor: Tensor) -> Tensor:
-    """|tensor|^2 in float32 or better: half precision would overflow."""
-    exact = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return torch.linalg.vector_norm(tensor.detach(), dtype=exact).square()
+def norm_of(tensor: Tensor) -> Tensor:
+    """|tensor| in float32 or better: half precision would overflow."""
+    if tensor.dtype in (torch.float32, torch.float64):
+        return torch.linalg.vector_norm(tensor.detach())
+    return torch.linalg.vector_norm(tensor.detach(), dtype=torch.float32)
 
 
 def scale_of(optimizer: object) -> Callable[[], float] | None:

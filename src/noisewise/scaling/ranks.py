@@ -7,11 +7,13 @@ are read by `watch`'s tensor hooks. One small all-reduce a measured step joins t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from noisewise.scaling.passes import Norm, norm_of
 
 __all__ = ["RankSums", "is_parallel"]
 
@@ -61,20 +63,20 @@ class RankSums:
             pieces = averaged.detach().split(shapes)
             for parameter, piece in zip(parameters, pieces, strict=True):
                 if parameter in self._measured:
-                    exact = torch.float64 if piece.dtype == torch.float64 else torch.float32
-                    self._sums[parameter] = torch.linalg.vector_norm(piece, dtype=exact).square()
+                    self._sums[parameter] = norm_of(piece)
             return averaged
 
         return future.then(read)
 
+    def sums(self) -> list[Norm]:
+        """Norms of the averaged gradient, for once."""
+        found = [Norm(parameter, norm) for parameter, norm in self._sums.items()]
+        self._sums.clear()
+        return found
+
     def reduce(
-        self,
-        squares: Tensor,
-        num_micro: int,
-        batch: float,
-        known: bool,
-        by_group: Callable[[list[tuple[Tensor, Tensor]]], Tensor],
-    ) -> tuple[Tensor, Tensor, int, float, bool]:
+        self, squares: Tensor, num_micro: int, batch: float, known: bool
+    ) -> tuple[Tensor, int, float, bool]:
         """Join this rank's step with the others'.
 
         Args:
@@ -82,17 +84,13 @@ class RankSums:
             num_micro: its micro-batches.
             batch: its examples.
             known: whether the weights of its micro-batches are known.
-            by_group: sums the averaged gradient's norms into the groups.
 
         Returns:
-            The same for all ranks together, with [groups] |G|^2: `GradientNoise.add`'s arguments,
-            and whether all weights are known. Ranks are averaged alike, whatever each has seen, so
-            their batches must be of one size.
+            The same for all ranks together, and whether all weights are known. Ranks are averaged
+            alike, whatever each has seen, so their batches must be of one size.
         """
         import torch.distributed as dist
 
-        means = by_group(list(self._sums.items()))
-        self._sums.clear()
         counts = torch.tensor([num_micro, not known, batch**2, batch], dtype=torch.float64)
         device = next(iter(self._measured)).device
         joined = torch.cat([squares, counts]).to(device)
@@ -100,4 +98,4 @@ class RankSums:
         joined = joined.cpu()
         num, unknown, squared, batch = joined[-4:].tolist()
         alike = dist.get_world_size(self._group) * squared <= batch**2 * (1 + 1e-9)
-        return joined[:-4], means, round(num), batch, alike and not unknown
+        return joined[:-4], round(num), batch, alike and not unknown

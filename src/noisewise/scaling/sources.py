@@ -114,6 +114,11 @@ def examples_in(batch: object) -> int | None:
         >>> examples_in({"x": torch.zeros(3, 2)}), examples_in("text")
         (3, None)
     """
+    first = batch
+    while isinstance(first, (tuple, list)) and first:  # the usual case: flattening costs more
+        first = first[0]
+    if isinstance(first, Tensor) and first.ndim:
+        return len(first)
     from torch.utils._pytree import tree_leaves
 
     for leaf in tree_leaves(batch):

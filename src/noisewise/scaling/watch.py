@@ -33,7 +33,7 @@ from noisewise.scaling.intervals import Estimate
 from noisewise.scaling.measure import calibrate
 from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.noise import GradientNoise
-from noisewise.scaling.passes import Passes, scale_of, square_of
+from noisewise.scaling.passes import Norm, Passes, norm_of, scale_of
 from noisewise.scaling.ranks import RankSums, is_parallel
 from noisewise.scaling.updates import optimizer_facts, parameter_groups, unwrapped
 
@@ -48,7 +48,7 @@ def watch(
     model: nn.Module,
     optimizer: object,
     *,
-    every: int = 10,
+    every: int = 20,
     window: int = 200,
     skip: int = 4,
     size: float | None = None,
@@ -135,10 +135,7 @@ class Monitor:
         self._ranks = RankSums(model, self._parameters) if is_parallel(model) else None
         self._passes = Passes(self._parameters, size, sums=self._ranks is None)
         self._tokens = False
-        self._handles = [
-            model.register_forward_pre_hook(self._passes.before_forward, with_kwargs=True),
-            optimizer.register_step_post_hook(lambda *_: self._after_step()),
-        ]
+        self._handles = [optimizer.register_step_post_hook(lambda *_: self._after_step())]
         self._turn()
 
     @property
@@ -155,7 +152,7 @@ class Monitor:
         """See whether the step that comes next is measured."""
         due = self.watching and self._steps >= self._first and self._steps % self.every == 0
         if due and not self._passes.active:
-            self._passes.arm()
+            self._passes.arm(self.model)
         elif self._passes.active and not due:
             self._passes.disarm()
         if self._ranks is not None:
@@ -225,23 +222,23 @@ class Monitor:
 
     def _record(self) -> None:
         seen, scale = self._passes, 1.0 if self._grad_scale is None else self._grad_scale()
-        squares = self._by_group(seen.weighted_squares())
         num, batch, known = seen.num_micro, seen.batch, seen.weights_known
         self._tokens = self._tokens or seen.counts_labels
-        if self._ranks is None:
-            means = self._by_group(list(seen.sums.items()))
-        else:
-            squares, means, num, batch, known = self._ranks.reduce(
-                squares, num, batch, known, self._by_group
-            )
+        whole = seen.sums() if self._ranks is None else self._ranks.sums()
+        final = [Norm(p, norm_of(p.grad)) for p in self._parameters if p.grad is not None]
+        squares, means, clipped = self._by_group(seen.squares(), whole, final)
+        if self._ranks is not None:
+            squares, num, batch, known = self._ranks.reduce(squares, num, batch, known)
         # The step is one unit of the optimiser; the hooks saw it scaled.
-        squares, means = squares / scale**2, means / scale**2
         reason = self._why_not(squares, means, num, batch, known)
         if reason is not None:
             self.skipped[reason] += 1
             return
+        squares, means = squares / scale**2, means / scale**2
         self.noise.add(squares, means, num, batch)
-        self._note_clipping(float(means.sum()))
+        self._seen += 1  # what the optimiser saw is clipped, if it is shorter
+        if final and float(clipped.sum()) < 0.998 * float(means.sum()):
+            self._clipped += 1
 
     def _why_not(
         self, squares: Tensor, means: Tensor, num: int, batch: float, known: bool
@@ -251,26 +248,22 @@ class Monitor:
             return _ONE_MICRO
         if not batch > 0:
             return _UNCOUNTED
-        finite = bool(squares.isfinite().all() and means.isfinite().all())
-        if not finite or not bool((means > 0).any()):
+        if not math.isfinite(float(squares.sum() + means.sum())) or not float(means.max()) > 0:
             return _NOT_FINITE
         return None if known else _UNEQUAL
 
-    def _note_clipping(self, mean_square: float) -> None:
-        """Compare with what the optimiser saw."""
-        final = [square_of(p.grad) for p in self._parameters if p.grad is not None]
-        self._seen += 1
-        if final and float(torch.stack(final).sum()) < 0.998 * mean_square:
-            self._clipped += 1
-
-    def _by_group(self, items: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Sums over the parameters of each group, [groups], float64 on the CPU; one transfer."""
-        total = torch.zeros(len(self.noise.groups), dtype=torch.float64)
+    def _by_group(self, *lists: list[Norm]) -> list[Tensor]:
+        """Sums of squares over each group's parameters, float64 on the CPU; one transfer."""
+        items, num = [item for norms in lists for item in norms], len(self.noise.groups)
+        totals = torch.zeros(len(lists) * num, dtype=torch.float64)
         if items:
-            values = torch.stack([value for _, value in items]).double().cpu()
-            index = torch.tensor([self._parameters[p] for p, _ in items])
-            total.index_add_(0, index, values)
-        return total
+            places = [
+                i * num + self._parameters[n.parameter] for i, ns in enumerate(lists) for n in ns
+            ]
+            values = torch.stack([item.norm for item in items]).double().cpu().square()
+            weights = torch.tensor([item.weight for item in items], dtype=torch.float64)
+            totals.index_add_(0, torch.tensor(places), values * weights)
+        return list(totals.view(len(lists), num))
 
     # ---------------------------------------------------------------- what the user asks
     def measurement(self) -> Measurement:
