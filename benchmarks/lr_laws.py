@@ -12,7 +12,7 @@ Peers: gns-pytorch 0.1.5 (noise scale, put into the same law), torch-lr-finder 0
 at each batch). Where they are not installed their columns are dashes.
 
     python benchmarks/lr_laws.py --data FOLDER
-    python benchmarks/lr_laws.py --data FOLDER --parts one,many,cost --nets mlp,transformer
+    python benchmarks/lr_laws.py --data FOLDER --parts one,edge --nets mlp --checkpoints 400
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from __future__ import annotations
 import argparse
 import functools
 import math
-import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -30,9 +29,10 @@ from torch import nn
 
 import harness
 import lr_nets
+import lr_peers
 from lr_nets import BATCH, Data, loss
 from lr_sweeps import at_an_edge, optimum, sweep
-from noisewise.scaling import Measurement, calibrate, watch
+from noisewise.scaling import Measurement, calibrate, sharpness, watch
 from noisewise.scaling.curvature import Route, quadratic_form
 from noisewise.scaling.flat import Flat, gradient
 from noisewise.scaling.laws import SGD
@@ -46,6 +46,7 @@ LR = {  # of the checkpoints' training
     ("transformer", "adam large"): 2e-2,
 }  # fmt: skip
 BATCHES = (8, 32, 128, 512, 2048, 4096)
+PARTS = "one,edge,cost,many"
 MANY_BATCHES = (16, 64, 256, 1024)
 CHECKPOINTS = (100, 400, 1600)
 
@@ -53,10 +54,12 @@ CHECKPOINTS = (100, 400, 1600)
 def main() -> None:
     """Run the cells that are missing and print the tables."""
     parser = harness.parser(__doc__ or "")
-    parser.add_argument("--parts", default="one,many,cost", help="one, many, cost")
+    parser.add_argument("--parts", default=PARTS, help="of " + PARTS)
     parser.add_argument("--nets", default="mlp,transformer", help="mlp, transformer")
     parser.add_argument("--checkpoints", type=harness.numbers(int), default=list(CHECKPOINTS))
-    parser.add_argument("--seeds", type=int, default=8, help="of the many-step sweeps")
+    parser.add_argument(
+        "--seeds", type=harness.numbers(int), default=list(range(8)), help="of the many-step sweeps"
+    )
     parser.add_argument("--examples", type=int, default=16384, help="budget of a many-step run")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
@@ -83,10 +86,13 @@ def _run(arguments: argparse.Namespace, results: harness.Results) -> None:
         data, setting = nets[str(where["net"])], {"part": "one", **where}
         _again_if_cut_off(results, setting)
         results.cell(setting, lambda d=data, w=where: _one(d, w, quick))
+    for where in places if "edge" in parts else ():
+        setting = {"part": "edge", **where}
+        results.cell(setting, lambda d=nets[str(where["net"])], w=where: _edge(d, w, quick))
     if "cost" in parts:
         for net, data in nets.items():
             results.cell({"part": "cost", "net": net}, lambda d=data, n=net: _cost(d, n, quick))
-    for seed in range(1 if quick else arguments.seeds) if "many" in parts else ():
+    for seed in (arguments.seeds[:1] if quick else arguments.seeds) if "many" in parts else ():
         for where in places:
             budget = 512 if quick else arguments.examples
             data = nets[str(where["net"])]
@@ -162,14 +168,14 @@ def _one(data: Data, where: Mapping[str, object], quick: bool) -> harness.Values
         "curvature": {name: value.to_dict() for name, value in found.curvature.items()},
         "direct": [[p.batch, p.lr.value, p.lr.low, p.lr.high] for p in found.direct],
     }  # fmt: skip
-    gns = _gns(model, data)
+    gns = lr_peers.gns_scale(model, data)
     values["gns_pytorch"] = gns
     g, sigma2 = lr_nets.truth(model, data, 16 if quick else 256)
     for batch in BATCHES[:2] if quick else BATCHES:
         values[str(batch)] = {
             "observed": _swept(model, optimizer, data, batch, found, (g, sigma2), quick),
             **_predictions(found, batch, gns),
-            "finder": _finder(model, optimizer, data, batch, quick),
+            "finder": None if quick else lr_peers.finder(model, optimizer, data, batch),
         }
     return values
 
@@ -234,59 +240,16 @@ def _predictions(found: Measurement, batch: int, gns: float | None) -> dict[str,
     return values
 
 
-def _gns(model: nn.Module, data: Data) -> float | None:
-    """The peer's noise scale as its README uses it: the mean of the ratios of several batches."""
-    try:
-        from gns_pytorch import compute_gns
-    except ImportError:
-        return None
+def _edge(data: Data, where: Mapping[str, object], quick: bool) -> harness.Values:
+    """The edge of stability, from the micro-batches that `calibrate` keeps for the Hessian."""
+    model, optimizer = _at(data, where)
     generator = torch.Generator().manual_seed(3)
-    random.seed(0)
-    scales = [
-        compute_gns(lr_nets.losses(model, data.draw(BATCH, generator)), model, batch_percentage=1.0)
-        for _ in range(20)
-    ]
-    return float(np.mean(scales))
-
-
-def _finder(
-    model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, batch: int, quick: bool
-) -> float | None:
-    """The peer's suggestion: the steepest fall in its range test, without its ends."""
-    try:
-        from torch_lr_finder import LRFinder
-    except ImportError:
-        return None
-    if quick or batch > 512:  # a hundred batches of thousands
-        return None
-    twin, again = lr_nets.continued(model, optimizer, 1e-5)
-    batches = list(lr_nets.batches(data, batch, 100 * batch, 0))
-
-    class Criterion(nn.Module):
-        def forward(self, out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            return nn.functional.cross_entropy(out.flatten(0, -2), target.flatten())
-
-    import logging
-
-    logging.disable(logging.WARNING)
-    loader = torch.utils.data.DataLoader(_Listed(batches), batch_size=None)
-    finder = LRFinder(twin, again, Criterion(), device="cpu")
-    finder.range_test(loader, end_lr=10, num_iter=100)
-    rates, seen = finder.history["lr"][10:-5], finder.history["loss"][10:-5]
-    return float(rates[int(np.gradient(np.asarray(seen)).argmin())]) if len(seen) > 2 else None
-
-
-class _Listed(torch.utils.data.Dataset):
-    """Ready-made batches as a data set."""
-
-    def __init__(self, batches: Sequence[lr_nets.Examples]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> lr_nets.Examples:
-        return self.batches[index]
+    kept = [data.draw(BATCH, generator) for _ in range(2 if quick else 8)]
+    flat = Flat(model)
+    updater = Updater(optimizer, flat)
+    scale = updater.preconditioner(updater.second_moment())
+    found = sharpness(flat, loss, kept, torch.Generator().manual_seed(0), scale)
+    return {"sharpness": found.to_dict(), "edge": updater.facts.edge_times_sharpness / found.value}
 
 
 # --------------------------------------------------------------------------------- many steps
@@ -390,9 +353,9 @@ def _loop(data: Data, net: str, name: str):  # noqa: ANN202 (a closure)
 
 # --------------------------------------------------------------------------------- tables
 def _tables(results: harness.Results) -> list[str]:
-    from lr_tables import cost_table, many_table, one_tables
+    from lr_tables import cost_table, many_tables, one_tables
 
-    return [*one_tables(results), many_table(results), cost_table(results)]
+    return [*one_tables(results), *many_tables(results), cost_table(results)]
 
 
 if __name__ == "__main__":

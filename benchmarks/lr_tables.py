@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +18,7 @@ LAWS = (
     "preconditioned", "B_noise", "B_noise, level", "B_simple", "alpha 1/2", "square root", "linear",
     "constant", "closed form", "gns-pytorch", "finder",
 )  # fmt: skip
-MANY_LAWS = tuple(law for law in LAWS if law not in ("closed form", "finder"))
+MANY_LAWS = ("edge", *(law for law in LAWS if law not in ("closed form", "finder")))
 
 
 def one_tables(results: harness.Results) -> list[str]:
@@ -131,41 +132,105 @@ def _cell_error(cell: harness.Cell, law: str) -> float | None:
     return factor_error(predicted, observed, True) if len(predicted) >= 3 else None
 
 
-def many_table(results: harness.Results) -> str:
-    """Factor errors of the laws' ratios after a budget of examples, over seeds."""
-    cells = results.cells({"part": "many"})
-    groups = sorted(
-        {(str(c.setting["net"]), str(c.setting["kind"]), c.asked("checkpoint")) for c in cells}
-    )
-    rows = []
-    for net, kind, steps in groups:
-        here = [
-            c for c in cells
-            if (c.setting["net"], c.setting["kind"], c.asked("checkpoint")) == (net, kind, steps)
-        ]  # fmt: skip
-        observed = _observed_many(here)
-        one = results.cells({"part": "one", "net": net, "kind": kind, "checkpoint": int(steps)})
-        feet = {b: foot for b, (foot, _, _) in observed.items() if math.isfinite(foot)}
-        if len(feet) < 3 or not one:
-            continue
-        row: list[object] = [net, kind, int(steps), len(here), _shown(observed)]
-        for law in MANY_LAWS:
-            predicted = [_predicted(one[0], law, b) for b in feet]
-            known = [p for p in predicted if p is not None and p > 0]
-            error = (
-                factor_error(known, list(feet.values()), True) if len(known) == len(feet) else None
-            )
-            row.append(None if error is None else f"{error:.2f}")
-        rows.append(row)
-    columns = [
-        "many steps: net",
-        "optimiser",
-        "checkpoint",
-        "seeds",
-        "observed optimum",
-        *MANY_LAWS,
+def many_tables(results: harness.Results) -> list[str]:
+    """Factor errors of the laws' ratios after a budget of examples, over seeds.
+
+    Twice: after the best common factor, and from the rate that was best at BATCH, as a user asks.
+    "edge" is the preconditioned law below the edge of stability, which the advice follows for SGD
+    and for Adam with a large epsilon; without an edge (a small epsilon) it is the law itself.
+    """
+    fitted, anchored, optima = [], [], []
+    for net in ("mlp", "transformer"):
+        for kind in KINDS:
+            rows = [
+                row
+                for steps in sorted({c.asked("checkpoint") for c in _many(results, net, kind)})
+                if (row := _many_row(results, net, kind, int(steps))) is not None
+            ]
+            optima += [(net, kind, row.steps, row.seeds, row.observed) for row in rows]
+            for table_rows, take in ((fitted, 0), (anchored, 1)):
+                errors = [row.errors[take] for row in rows]
+                table_rows += [
+                    (net, kind, str(r.steps), *e) for r, e in zip(rows, errors, strict=True)
+                ]
+                if len(rows) > 1:
+                    table_rows.append((net, kind, "median", *_medians(errors)))
+    head = ["optimiser", "checkpoint"]
+    return [
+        table(["many steps: net", *head, "seeds", "observed optimum"], optima),
+        "After the best common factor:\n\n" + table(["many steps: net", *head, *MANY_LAWS], fitted),
+        f"From the rate that was best at batch {BATCH}:\n\n"
+        + table(["many steps: net", *head, *MANY_LAWS], anchored),
     ]
-    return table(columns, rows)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One net, optimiser and checkpoint: errors by law, after the best factor and anchored."""
+
+    steps: int
+    seeds: int
+    observed: str
+    errors: tuple[list[str | None], list[str | None]]
+
+
+def _many(results: harness.Results, net: str, kind: str) -> list[harness.Cell]:
+    return results.cells({"part": "many", "net": net, "kind": kind})
+
+
+def _many_row(results: harness.Results, net: str, kind: str, steps: int) -> _Row | None:
+    where: dict[str, object] = {"net": net, "kind": kind, "checkpoint": steps}
+    cells, one = results.cells({"part": "many", **where}), results.cells({"part": "one", **where})
+    observed = _observed_many(cells)
+    feet = {b: foot for b, (foot, _, _) in observed.items() if math.isfinite(foot)}
+    if len(feet) < 3 or not one:
+        return None
+    found = [
+        _errors({b: _predicted(one[0], law, b) for b in feet}, feet, _edge_of(results, where, law))
+        for law in MANY_LAWS
+    ]
+    fitted, anchored = ([pair[i] for pair in found] for i in (0, 1))
+    return _Row(steps, len(cells), _shown(observed), (fitted, anchored))
+
+
+def _edge_of(results: harness.Results, where: dict[str, object], law: str) -> float | None:
+    """Where the law is bent; inf: nowhere, None: not measured."""
+    if law != "edge" or where["kind"] == "adam":
+        return math.inf
+    cells = results.cells({"part": "edge", **where})
+    return cells[0].number("edge") if cells else None
+
+
+def _errors(
+    law: dict[int, float | None], feet: dict[int, float], edge: float | None
+) -> tuple[str | None, str | None]:
+    """Factor error after the best common factor, and from the foot at BATCH."""
+    known = {b: value for b, value in law.items() if value is not None and value > 0}
+    if len(known) < len(feet) or edge is None:
+        return None, None
+    observed, limit = [feet[b] for b in known], 1 / edge
+
+    def bent(scale: float) -> list[float]:
+        return [1 / (1 / (scale * value) + limit) for value in known.values()]
+
+    centre = observed[0] / next(iter(known.values()))
+    fitted = min(
+        factor_error(bent(centre * s), observed, False) for s in np.geomspace(0.01, 100, 2000)
+    )
+    if BATCH not in feet:
+        return f"{fitted:.2f}", None
+    free = 1 / feet[BATCH] - limit  # beyond the edge nothing is left for the law
+    scale = 1 / max(free, 1e-9 / feet[BATCH]) / known[BATCH]
+    others = [b for b in known if b != BATCH]
+    guess = dict(zip(known, bent(scale), strict=True))
+    anchored = factor_error([guess[b] for b in others], [feet[b] for b in others], False)
+    return f"{fitted:.2f}", f"{anchored:.2f}"
+
+
+def _medians(rows: Sequence[Sequence[str | None]]) -> list[str | None]:
+    """Of each law over the checkpoints."""
+    columns = [[float(x) for x in column if x is not None] for column in zip(*rows, strict=True)]
+    return [f"{np.median(column):.2f}" if column else None for column in columns]
 
 
 def _shown(observed: Mapping[int, tuple[float, float, float]]) -> str:
@@ -199,6 +264,7 @@ def _sweep_of(cell: harness.Cell, batch: int) -> dict[float, float]:
 
 def _predicted(cell: harness.Cell, law: str, batch: int) -> float | None:
     """A law at any batch, interpolated in logarithms between the batches that were kept."""
+    law = "preconditioned" if law == "edge" else law
     if law in ("constant", "alpha 1/2", "B_noise, level"):
         return _kept(cell, law, batch)
     known = []

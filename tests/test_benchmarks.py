@@ -225,11 +225,27 @@ def test_the_stored_many_step_sweeps_become_a_table_that_hides_no_outside_optimu
         }
         sweeps["1024"] = [[r, -r] for r in grid]
         results.add({"part": "many", **where, "seed": seed}, sweeps, 1.0)
-    found = lr_tables.many_table(results)
-    row = [cell.strip() for cell in found.splitlines()[-1].split("|")]
-    head = [cell.strip() for cell in found.splitlines()[0].split("|")]
+    results.add({"part": "edge", **where}, {"edge": 0.5}, 1.0)
+
+    def read(found: str) -> tuple[list[str], list[str]]:
+        lines = [line for line in found.splitlines() if line.startswith("|")]
+        rows = [[cell.strip() for cell in line.split("|")] for line in (lines[0], lines[-1])]
+        return rows[0], rows[1]
+
+    optima, fitted, anchored = lr_tables.many_tables(results)
+    head, row = read(optima)
     assert "1024: outside" in row[head.index("observed optimum")]
     assert row[head.index("observed optimum")].count("[") == 3
+    head, row = read(anchored)
+    assert float(row[head.index("preconditioned")]) == pytest.approx(1.0, abs=0.03)
+    # The mean over four seeds is best at exp(0.15) of the law; it is bent at 0.5 through 64.
+    low, at, high = (np.exp(0.15) / (1 + 100 / b) for b in (16, 64, 256))
+    bent = [1 / ((1 / at - 2) * at / law + 2) for law in (low, high)]
+    wanted = lr_tables.factor_error(bent, [low, high], False)
+    assert float(row[head.index("edge")]) == pytest.approx(wanted, abs=0.03)
+    assert wanted > 1.3
+    head, row = read(fitted)
+    assert float(row[head.index("edge")]) > 1.1
     for law in ("preconditioned", "square root", "alpha 1/2", "B_noise, level"):
         assert law in head
     assert float(row[head.index("preconditioned")]) == pytest.approx(1.0, abs=0.03)

@@ -36,6 +36,7 @@ from noisewise.scaling.noise import GradientNoise, Noise, measure_noise, unbiase
 from noisewise.scaling.preconditioned import Preconditioned
 from noisewise.scaling.sign_laws import SignDescent, SoftSign
 from noisewise.scaling.sources import per_sample_gradients, rank_moments
+from noisewise.scaling.stability import EdgeOfStability, sharpness
 from noisewise.scaling.watch import Monitor, watch
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Advice",
     "Constant",
     "Curve",
+    "EdgeOfStability",
     "Estimate",
     "Flat",
     "Frontier",
@@ -66,6 +68,7 @@ __all__ = [
     "measure_noise",
     "per_sample_gradients",
     "rank_moments",
+    "sharpness",
     "unbiased_moments",
     "watch",
 ]

@@ -5,7 +5,7 @@ root for Adam, with beta2 and epsilon); Marek et al. 2025, "Small batch size tra
 models" (beta2's half-life in examples); Li et al. 2024 (the surge).
 
 The best learning rate depends on what is held fixed, so it is asked for. "examples": as many
-examples in all, each step doing its best: the measured law, for SGD up to the noise scale (`choice`
+examples in all, each step doing its best: the measured law, below the edge of stability (`choice`
 says why). "trajectory": the same path through the weights, example for example: linear for SGD,
 square root for Adam. "steps": as many steps, so that a larger batch sees more data; there the noise
 that is left at the end decides, and on exact quadratics the exponent is about half of the law's.
@@ -33,6 +33,7 @@ from noisewise.scaling.rules import (
     CLOSED,
     CONSTANT,
     DIRECT,
+    EDGE,
     EXACT,
     LINEAR,
     MEASURED,
@@ -95,7 +96,7 @@ def advise(
     lr0 = measurement.optimizer.lr if lr is None else lr
     if not (lr0 > 0 and math.isfinite(lr0)):
         raise ValueError(f"A learning rate of {lr0} cannot be scaled: give a positive one.")
-    rules = factors(measurement, batch, batch0)
+    rules = factors(measurement, batch, batch0, lr0)
     chosen = choose(measurement, rules, batch, batch0, hold)
     factor = chosen.factor
     beta2, epsilon = _adam_settings(measurement, batch / batch0, hold)
@@ -159,6 +160,7 @@ def _others(m: Measurement, rules: dict[str, Estimate], chosen: str, hold: Hold)
         NOISE: "a law of plain descent, without Adam's preconditioner",
         SIMPLE: "takes the curvature as the same in all directions",
         ALPHA: "knows the noise of Adam's update and not its curvature",
+        EDGE: not_resolved,
         BOUND: "what the lower end of the noise scale allows at least",
         DIRECT: "one step at the batches that the data sufficed for; a check of the law",
         MUON: not_resolved,
@@ -168,6 +170,10 @@ def _others(m: Measurement, rules: dict[str, Estimate], chosen: str, hold: Hold)
     }
     if m.optimizer.family == "sgd":
         why |= {NOISE: not_resolved, ALPHA: "a guess for Adam, to compare with"}
+    if hold != "examples":
+        why[EDGE] = "for as many examples"
+    elif chosen == EDGE:
+        why |= dict.fromkeys((MEASURED, NOISE, SIMPLE), "of one step: does not know the edge")
     if hold == "trajectory":
         why |= dict.fromkeys((MEASURED, NOISE), "does each step's best, not the same path")
     return {
@@ -203,6 +209,12 @@ def _warnings(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hol
     if hold == "trajectory" and scale.bounded and max(batch, batch0) > scale.value:
         yield "Beyond the noise scale no learning rate follows the same trajectory."
     yield from _bound_warnings(m, batch0, lr0)
+    if m.edge.bounded and lr0 > 0.9 * m.edge.value:
+        yield (
+            f"The present learning rate {lr0:.3g} is at the edge of stability ({m.edge}): the "
+            "sharpest direction limits it whatever the batch, and what a smaller batch wants "
+            "cannot be told from here."
+        )
     yield from _surge_warnings(m, batch)
     if m.clipped_share > 0.05:
         yield (
@@ -267,7 +279,7 @@ def _curves(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold)
     low, high = min(batch, batch0) / 16, max(batch, batch0) * 16
     num = 41
     grid = tuple(low * (high / low) ** (i / (num - 1)) for i in range(num))
-    tables = [factors(m, b, batch0) for b in grid]
+    tables = [factors(m, b, batch0, lr0) for b in grid]
     chosen = [choose(m, t, b, batch0, hold) for b, t in zip(grid, tables, strict=True)]
     yield Curve(
         "advice",
@@ -277,11 +289,11 @@ def _curves(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold)
         tuple(lr0 * c.factor.high for c in chosen),
         kind="advice",
     )
-    for name in factors(m, batch, batch0):
+    for name in factors(m, batch, batch0, lr0):
         if name == DIRECT:
             continue
         found = [(b, t[name]) for b, t in zip(grid, tables, strict=True) if name in t]
-        banded = name in (MEASURED, NOISE, SIMPLE, ALPHA, BOUND, MUON)
+        banded = name in (MEASURED, NOISE, SIMPLE, EDGE, ALPHA, BOUND, MUON)
         yield Curve(
             name,
             tuple(b for b, _ in found),

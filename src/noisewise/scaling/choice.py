@@ -4,12 +4,12 @@ The band of a choice is wider than the interval of what was measured wherever th
 doubt: a law made from the noise alone reaches to the plain square root, one that is not resolved
 to the rule that would hold if there were no upper bound of the noise at all.
 
-Which law is used where follows from benchmarks/lr_laws.py. Over many steps (16,384 examples, an
-MLP) SGD's own law was 1.94 times off and the square root 1.98, a draw: below the noise scale the
-law was nearer, beyond it both asked for too much. So it is followed up to the noise scale and no
-further: 1.55 on the same sweeps, and no worse for one step (1.17 against 1.24). Adam's measured law
-beat the square root everywhere, for one step and for many; where no curvature is known,
-(1 + B_simple / B)^(-1/2) did too, and far below the noise scale it is a square root.
+Which law is used where follows from benchmarks/lr_laws.py: over many steps the laws of one step ask
+for too much at large batches, since the sharpest direction decides there. Where its curvature was
+measured, the edge of stability bends the law (`stability`); else SGD's law is followed up to the
+noise scale and no further. Adam with a small epsilon adapts to the sharpest direction, so that its
+measured law is used as it is; where no curvature is known, (1 + B_simple / B)^(-1/2), which far
+below the noise scale is a square root.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from noisewise.scaling.rules import (
     BOUND,
     CONSTANT,
     DIRECT,
+    EDGE,
     LINEAR,
     MEASURED,
     MUON,
@@ -90,6 +91,8 @@ def choose(
     chosen = _BY_FAMILY[m.optimizer.family](m, rules)
     if hold == "steps":
         return _for_steps(chosen)
+    if chosen.law in (NOISE, SIMPLE, MEASURED) and _narrow(rules.get(EDGE)):
+        return _below_the_edge(chosen, rules[EDGE])
     if chosen.law in (NOISE, SIMPLE):
         scale = m.b_noise if chosen.law == NOISE else m.b_simple
         return _no_further(chosen, scale, batch, batch0)
@@ -181,6 +184,14 @@ def _bound(rules: dict[str, Estimate], *reach: float) -> Choice | None:
 def _root(rules: dict[str, Estimate], because: str) -> Choice:
     why = f"{because}; right far below the noise scale, so the band goes down to no change at all"
     return Choice(ROOT, ROOT, why, _reaching(rules[ROOT], 1.0))
+
+
+def _below_the_edge(chosen: Choice, factor: Estimate) -> Choice:
+    why = (
+        f"{chosen.reason}; over many steps the sharpest direction sets a limit, which was measured "
+        "and bends the law; the band reaches to the law without it"
+    )
+    return Choice(EDGE, EDGE, why, _reaching(factor, chosen.factor.value))
 
 
 def _no_further(chosen: Choice, scale: Estimate, batch: float, batch0: float) -> Choice:

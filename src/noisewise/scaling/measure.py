@@ -29,11 +29,15 @@ from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.noise import Noise, measure_noise
 from noisewise.scaling.probes import HalfForm, Probes, noise_scale
 from noisewise.scaling.sources import examples_in
+from noisewise.scaling.stability import sharpness
 from noisewise.scaling.updates import OptimizerFacts, Updater, unwrapped
 
 __all__ = ["calibrate"]
 
 _LEAST = 12  # micro-batches: 4 a half, and some for the Hessian
+_SETTLED = (
+    0.5  # share of coordinates under epsilon from which on Adam's preconditioner is nearly fixed
+)
 _MEMORY = 4 << 30  # bytes of gradients kept at most, unless told otherwise
 
 
@@ -209,6 +213,10 @@ def _curvature(
         "g_h_g": drift.estimate(),
     }
     found.update(_real_updates(burst, updater, probes))
+    share = _epsilon_share(updater)
+    if updater.facts.family == "sgd" or share > _SETTLED:
+        scale = updater.preconditioner(updater.second_moment())
+        found["sharpness"] = sharpness(flat, loss, at, generator, scale, route)
     if updater.facts.family == "adam":
         pairs = [(burst.rows[2 * i], burst.rows[2 * i + 1]) for i in range(probes)]
         found["sign_noise"] = sign_noise_curvature(flat, loss, pairs, at, route)

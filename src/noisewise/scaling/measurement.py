@@ -95,7 +95,8 @@ class Measurement:
         num_parameters: trainable ones.
         curvature: "trace_h", "trace_sigma_h", "g_h_g", "sign_noise" (curvature of sign(noise)),
             "sign_slope" and "sign_curvature" (of the soft sign of the mean gradient),
-            "update_curvature" (of the optimiser's updates from whole batches, where there are two).
+            "update_curvature" (of the optimiser's updates from whole batches, where there are two),
+            "sharpness" (lambda_max of P H, for SGD and where epsilon outweighs most of sqrt(v)).
         curve: the preconditioned law at several batches.
         direct: the optimiser's own updates at the batches that the data sufficed for.
         epsilon_share: share of coordinates with sqrt(v) below epsilon; nan where there is none.
@@ -130,6 +131,19 @@ class Measurement:
     def b_simple(self) -> Estimate:
         """Tr Sigma / |g|^2 in examples."""
         return self.noise.b_simple
+
+    @property
+    def edge(self) -> Estimate:
+        """Learning rate at the edge of stability, in the optimiser's units; unknown if not known.
+
+        Source: `stability`.
+        """
+        found = self.curvature.get("sharpness", Estimate.unknown())
+        if not (found.known and found.value > 0):
+            return Estimate.unknown()
+        times = self.optimizer.edge_times_sharpness
+        low = times / found.high if found.high > 0 else 0.0
+        return Estimate(times / found.value, low, times / found.low if found.low > 0 else math.inf)
 
     def preconditioned(self) -> Preconditioned | None:
         """Return the measured law; None where curvature was not measured."""

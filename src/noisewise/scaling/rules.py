@@ -22,12 +22,22 @@ LINEAR, ROOT, CONSTANT, VARIANCE = "linear", "square root", "constant", "varianc
 MEASURED, NOISE, SIMPLE = "preconditioned", "noise scale (B_noise)", "noise scale (B_simple)"
 BOUND, DIRECT = "lower bound of the noise scale", "direct measurement"
 ALPHA = "noise scale, alpha 1/2"
+EDGE = "noise and the edge of stability"
 CLOSED, SIGN, EXACT = "closed form", "sign descent", "exact Gaussian moments"
 MUON = "Muon"
 
 
-def factors(m: Measurement, batch: float, batch0: float) -> dict[str, Estimate]:
-    """Return lr(batch) / lr(batch0) of every law that the measurement can answer."""
+def factors(
+    m: Measurement, batch: float, batch0: float, lr0: float | None = None
+) -> dict[str, Estimate]:
+    """Return lr(batch) / lr(batch0) of every law that the measurement can answer.
+
+    Args:
+        m: what was measured.
+        batch: the new batch.
+        batch0: the old one.
+        lr0: learning rate tuned at batch0, for the edge of stability; None: the optimiser's.
+    """
     family = m.optimizer.family
     found = {name: _change(law, batch, batch0) for name, law in _plain(m, batch0).items()}
     measured = _measured_ratio(m, batch, batch0)
@@ -42,6 +52,9 @@ def factors(m: Measurement, batch: float, batch0: float) -> dict[str, Estimate]:
     if 0 < m.b_simple.low < math.inf:
         low, high = m.b_simple.low, m.b_simple.high
         found[BOUND] = _noise_ratio(Estimate(low, low, high), batch, batch0, alpha)
+    base = found.get(MEASURED) if family == "adam" else found.get(NOISE, found.get(SIMPLE))
+    if base is not None and m.edge.known and family in ("adam", "sgd"):
+        found[EDGE] = _edge_ratio(base, lr0 or m.optimizer.lr, m.edge)
     direct = _direct_ratio(m, batch, batch0)
     if direct is not None:
         found[DIRECT] = direct
@@ -158,6 +171,23 @@ def _beyond(law: Preconditioned, edge: float, batch: float) -> tuple[float, floa
         return math.inf, math.inf
     possible = (1.0, math.sqrt(batch / edge), carried)
     return math.log(carried / min(possible)), math.log(max(possible) / carried)
+
+
+def _edge_ratio(base: Estimate, lr0: float, edge: Estimate) -> Estimate:
+    """1 / ((1 - f) / r + f): of the law's factor r and no change, f = lr0 / edge of the latter.
+
+    That is `EdgeOfStability` through the tuned rate. Monotone in r and in f, so the ends are those
+    of the ends; a rate beyond the edge leaves nothing to add.
+    """
+
+    def factor(ratio: float, at: float) -> float:
+        share = 1.0 if at <= 0 else min(1.0, lr0 / at)
+        if ratio <= 0:
+            return 1.0 if share == 1 else 0.0
+        return 1 / ((1 - share) / ratio + share) if share or math.isfinite(ratio) else math.inf
+
+    ends = [factor(r, at) for r in (base.low, base.high) for at in (edge.low, edge.high)]
+    return Estimate(factor(base.value, edge.value), min(ends), max(ends))
 
 
 def _direct_ratio(m: Measurement, batch: float, batch0: float) -> Estimate | None:

@@ -52,6 +52,7 @@ class OptimizerFacts:
         beta1: momentum, of either kind.
         accumulates: whether its momentum sums gradients (PyTorch's SGD) and does not average them.
         dampening: of SGD.
+        nesterov: whether SGD's momentum looks ahead.
         beta2: decay of the second moment; 0 where there is none.
         epsilon: added to the root; 0 where there is none.
         weight_decay: decoupled or not.
@@ -66,6 +67,18 @@ class OptimizerFacts:
     beta2: float = 0.0
     epsilon: float = 0.0
     weight_decay: float = 0.0
+    nesterov: bool = False
+
+    @property
+    def edge_times_sharpness(self) -> float:
+        """Learning rate times sharpness above which plain dynamics are unstable.
+
+        ``2 (1 + beta) / (1 - beta)`` for a rate without momentum; Nesterov's over (1 + 2 beta).
+        Source: Cohen et al. 2021, equation 1 and appendix B; 2022 (38 for Adam's beta1 of 0.9).
+        """
+        beta = self.beta1
+        edge = 2 * (1 + beta) / (1 - beta) / (1 + 2 * beta if self.nesterov else 1)
+        return edge * self.lr_per_effective
 
     @property
     def lr_per_effective(self) -> float:
@@ -127,6 +140,7 @@ def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
         beta2=0.0 if plain_sgd else beta2,
         epsilon=0.0 if plain_sgd else _epsilon_of(group),
         weight_decay=float(group.get("weight_decay", 0.0) or 0.0),
+        nesterov=plain_sgd and bool(group.get("nesterov", False)),
     )
 
 
