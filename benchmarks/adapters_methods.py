@@ -61,11 +61,16 @@ def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Method:
-    """How a model is made ready; LoRA-Pro in front of AdamW ("factors") or inside it ("full")."""
+    """How a model is made ready; LoRA-Pro in front of AdamW ("factors") or inside it ("full").
+
+    With `cut` nothing is trained: full fine-tuning's own change of each matrix is cut to that rank
+    by its singular values, which says how much of the gap a rank holds at all.
+    """
 
     make: Callable[[nn.Module, list[Tensor]], nn.Module]
     pro: str = ""
     b_ratio: float = 1.0
+    cut: int = 0
 
 
 def plain(**more: Any) -> Callable[[nn.Module, list[Tensor]], nn.Module]:  # noqa: ANN401
@@ -168,6 +173,8 @@ def with_pro(make: Callable[[nn.Module, list[Tensor]], nn.Module], name: str) ->
 
 METHODS: dict[str, Method] = {
     "full": Method(everything),
+    "full cut to rank 4": Method(everything, cut=RANK),
+    "full cut to rank 8": Method(everything, cut=2 * RANK),
     "LoRA": Method(plain()),
     "LoRA+ x8": Method(plain(), b_ratio=8.0),
     "rsLoRA": Method(plain(use_rslora=True)),

@@ -184,6 +184,28 @@ def run(
     }
 
 
+def cut_to_rank(base: Bytes, data: Texts, rank: int, goals: dict[str, Tensor]) -> harness.Values:
+    """Losses and distances of full fine-tuning's own changes, each matrix cut to a rank."""
+    found: dict[str, float] = {}
+    for step, goal in goals.items():
+        model, pieces, start = copy.deepcopy(base), [], 0
+        for name, module in model.named_modules():
+            if name.rpartition(".")[2] not in LAYER_NAMES:
+                continue
+            weight = module.get_parameter("weight")
+            whole = goal[start : start + weight.numel()].view_as(weight)
+            start += weight.numel()
+            u, s, v = torch.linalg.svd(whole, full_matrices=False)
+            pieces.append((u[:, :rank] * s[:rank]) @ v[:rank])
+            with torch.no_grad():
+                weight += pieces[-1]
+        with torch.no_grad():
+            found[f"loss_{step}"] = float(loss_of(model, data.held_out))
+        moved = torch.cat([piece.flatten() for piece in pieces])
+        found[f"distance_{step}"], found[f"cosine_{step}"] = away(moved, goal)
+    return dict(found)
+
+
 def lacks_distance(kept: harness.Cell | None, goal: harness.Cell) -> bool:
     """Whether a finished cell was run when full fine-tuning had not been, at its rate."""
     end, value = f"distance_{STEPS}", f"loss_{STEPS}"
@@ -217,6 +239,8 @@ def main() -> None:
         seeds = range(1 if arguments.quick else arguments.seeds)
 
         def compute(method: str, lr: float, seed: int) -> Callable[[], harness.Values]:
+            if METHODS[method].cut:
+                return lambda: cut(METHODS[method].cut, lr, seed)
             return lambda: run(base, data, method, lr, seed, STEPS, place)
 
         def goal(lr: float, seed: int) -> harness.Cell:
@@ -225,6 +249,10 @@ def main() -> None:
             if found is not None and goal_file(place, lr, seed).exists():
                 return found
             return results.run(setting, compute("full", lr, seed))
+
+        def cut(rank: int, lr: float, seed: int) -> harness.Values:
+            goal(lr, seed)
+            return cut_to_rank(base, data, rank, load_file(goal_file(place, lr, seed)))
 
         def cells(method: str, lr: float) -> None:
             for seed in seeds:
@@ -237,7 +265,7 @@ def main() -> None:
         for lr in RATES[1:3] if arguments.quick else RATES:
             for method in chosen:
                 cells(method, lr)
-        for method in () if arguments.quick else chosen:
+        for method in () if arguments.quick else [m for m in chosen if not METHODS[m].cut]:
             for _ in range(3):  # a best on the edge of the grid is no best
                 rates, best = rates_of(results, method), best_rate(results, method)
                 if best is None or best not in (rates[0], rates[-1]):

@@ -144,10 +144,15 @@ def best_row(results: harness.Results, method: str, own: float) -> tuple[object,
         last,
         *(None if share is None else share.percent for share in shares),
         away,
-        *seconds,
-        *(f"{mean(cells, name):.0f}" for name in ("trained", "moments")),
+        *(s if math.isfinite(s) else None for s in seconds),
+        *(known(mean(cells, name)) for name in ("trained", "moments")),
         *(megabytes(cells, name) for name in ("step_bytes", "start_bytes")),
     )
+
+
+def known(number: float) -> str | None:
+    """A count; None where nothing was trained."""
+    return f"{number:.0f}" if math.isfinite(number) else None
 
 
 def megabytes(cells: list[harness.Cell], value: str) -> str | None:
@@ -193,7 +198,7 @@ def gap_verdict(results: harness.Results, own: float) -> str:
 def best_verdict(results: harness.Results) -> str:
     """Goal 2: paired with the adapter that has the lowest mean loss, ours aside."""
     value = f"loss_{STEPS}"
-    others = [m for m in METHODS if m != "full" and not m.startswith("ours")]
+    others = [m for m in METHODS if not m.startswith(("full", "ours"))]
     missing = [m for m in (OURS, *others) if not rates_of(results, m)]
     best = {m: lr for m in (OURS, *others) if (lr := best_rate(results, m)) is not None}
     if missing or len(best) < 2 or OURS not in best:

@@ -194,7 +194,7 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
         shown = "-" if distance is None else f"{distance:.4f}"
         lines.append(f"{name:<20}{shown:>10}{1000 * each:>14.3g}{calls:>7}")
     if result["floor"] is not None:
-        lines.append(f"{'real to real':<20}{result['floor']:>10.4f}")
+        lines.append(f"{'real pictures':<20}{result['floor']:>10.4f}")
     lines += [
         "",
         "Now your own pictures:",
