@@ -46,6 +46,7 @@ LR = {  # of the checkpoints' training
     ("transformer", "adam large"): 2e-2,
 }  # fmt: skip
 BATCHES = (8, 32, 128, 512, 2048, 4096)
+WATCHED = {"plain": 0, "every 20": 20, "every step": 1}  # 20 is the default of `watch`
 PARTS = "one,edge,cost,many"
 MANY_BATCHES = (16, 64, 256, 1024)
 CHECKPOINTS = (100, 400, 1600)
@@ -90,7 +91,8 @@ def _run(arguments: argparse.Namespace, results: harness.Results) -> None:
         setting = {"part": "edge", **where}
         results.cell(setting, lambda d=nets[str(where["net"])], w=where: _edge(d, w, quick))
     if "cost" in parts:
-        for net, data in nets.items():
+        wide = {lr_nets.WIDE: nets["transformer"]} if "transformer" in nets else {}
+        for net, data in {**nets, **wide}.items():
             results.cell({"part": "cost", "net": net}, lambda d=data, n=net: _cost(d, n, quick))
     for seed in (arguments.seeds[:1] if quick else arguments.seeds) if "many" in parts else ():
         for where in places:
@@ -306,15 +308,17 @@ def _trained(
 
 # --------------------------------------------------------------------------------- overhead
 def _cost(data: Data, net: str, quick: bool) -> harness.Values:
-    """Processor seconds of a step of four micro-batches: plain, watched every 10 and every step."""
-    ways: dict[str, list[float]] = {"plain": [], "every 10": [], "every step": []}
+    """Processor seconds of a step of four micro-batches: plain, and watched every so many steps."""
+    ways: dict[str, list[float]] = {name: [] for name in WATCHED}
     loops = {name: _loop(data, net, name) for name in ways}
-    for _ in range(3 if quick else 30):  # in turns, so that a drift of the machine hits all alike
+    for _ in range(
+        3 if quick else 10 if net == lr_nets.WIDE else 30
+    ):  # in turns, so that a drift of the machine hits all alike
         for name, run in loops.items():
             start = time.process_time()
-            for _ in range(10):
+            for _ in range(20):
                 run()
-            ways[name].append((time.process_time() - start) / 10)
+            ways[name].append((time.process_time() - start) / 20)
     return {**ways, **_routes(data, net, quick)}
 
 
@@ -325,7 +329,7 @@ def _routes(data: Data, net: str, quick: bool) -> dict[str, list[float]]:
     v = torch.randn(flat.num_parameters, generator=torch.Generator().manual_seed(1))
     routes: tuple[Route, ...] = ("double_backward", "central_difference", "three_losses")
     taken: dict[str, list[float]] = {"gradient": [], **{name: [] for name in routes}}
-    for _ in range(3 if quick else 40):
+    for _ in range(3 if quick else 10 if net == lr_nets.WIDE else 40):
         start = time.process_time()
         gradient(flat, loss, batch)
         taken["gradient"].append(time.process_time() - start)
@@ -339,8 +343,8 @@ def _routes(data: Data, net: str, quick: bool) -> dict[str, list[float]]:
 def _loop(data: Data, net: str, name: str):  # noqa: ANN202 (a closure)
     model, generator = lr_nets.build(net, data, 0), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    if name != "plain":
-        watch(model, optimizer, every=10 if name == "every 10" else 1, skip=0)
+    if WATCHED[name]:
+        watch(model, optimizer, every=WATCHED[name], skip=0)
 
     def step() -> None:
         for _ in range(4):

@@ -21,6 +21,7 @@ from noisewise.scaling.flat import Flat, gradient
 
 BATCH = 64  # that checkpoints are trained at, and laws are measured at
 CONTEXT = 32
+WIDE = "wide transformer"  # of 1.1 million parameters, for what watching costs alone
 Examples = tuple[Tensor, Tensor]
 
 
@@ -131,7 +132,10 @@ def build(net: str, data: Data, seed: int) -> nn.Module:
     """A fresh net."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return mlp() if net == "mlp" else Transformer(int(data.x.max()) + 1)
+        if net == "mlp":
+            return mlp()
+        letters = int(data.x.max()) + 1
+        return Transformer(letters, 256, 8) if net == WIDE else Transformer(letters)
 
 
 def optimizer_for(model: nn.Module, kind: str, epsilon: float, lr: float) -> torch.optim.Optimizer:

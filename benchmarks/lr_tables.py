@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import harness
-from lr_laws import BATCHES, KINDS
+from lr_laws import BATCHES, KINDS, WATCHED
 from lr_nets import BATCH
 from lr_sweeps import WORST, optimum
 from summaries import ratio, summarise, table
@@ -283,7 +283,7 @@ def cost_table(results: harness.Results) -> str:
     rows = []
     for cell in results.cells({"part": "cost"}):
         plain = cell.numbers("plain")
-        for name in ("plain", "every 10", "every step"):
+        for name in WATCHED:
             taken = cell.numbers(name)
             spent = summarise([[1000 * t for t in taken]])
             rows.append((cell.setting["net"], name, str(spent), str(ratio([taken], [plain]))))
