@@ -162,6 +162,9 @@ def test_calibrate_measures_it_where_it_counts_and_the_advice_bends_there() -> N
     assert advice.low <= advice.lr <= advice.high
     assert advice.high == pytest.approx(0.3 * law, rel=0.01)  # the band reaches to the law
     assert advise(found, batch=1024, hold="steps").rule.startswith("half the exponent of noise")
+    edge = next(c for c in advice.curves if c.name == "edge of stability")
+    assert (edge.kind, set(edge.rates)) == ("bound", {found.edge.value})
+    assert "edge of stability" in {t.get_text() for t in advice.figure().legends[0].get_texts()}
     at_it = advise(found, batch=1024, lr=1.5)
     assert at_it.ratio == 1.0
     assert any("edge of stability" in sentence for sentence in at_it.warnings)

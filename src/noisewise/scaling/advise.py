@@ -304,6 +304,10 @@ def _curves(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold)
     law, units = m.preconditioned(), m.optimizer.lr_per_effective
     if law is not None:
         yield Curve("one-step optimum", grid, tuple(units * law.lr(b) for b in grid), kind="bound")
+    if m.edge.known:
+        edge = m.edge
+        ends = [(end,) * num for end in (edge.value, edge.low, edge.high)]
+        yield Curve("edge of stability", grid, *ends, kind="bound")
     if m.direct:
         yield Curve(
             DIRECT,

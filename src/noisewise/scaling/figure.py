@@ -59,11 +59,15 @@ def draw(advice: Advice) -> Figure:
     for i, curve in enumerate(c for c in advice.curves if c.kind == "rule"):
         colour, dash = COLOURS[i % len(COLOURS)], _DASHES[i // len(COLOURS) % len(_DASHES)]
         axes.plot(curve.batches, curve.rates, dash, color=colour, linewidth=1.1, label=curve.name)
+    bounds = [curve for curve in advice.curves if curve.kind == "bound"]
+    for curve, dash in zip(bounds, (":", (0, (8, 4))), strict=False):
+        axes.plot(
+            curve.batches, curve.rates, color="black", linestyle=dash, linewidth=1.1,
+            label=curve.name,
+        )  # fmt: skip
     for curve in advice.curves:
         if curve.kind == "advice":
             _draw_band(axes, curve)
-        elif curve.kind == "bound":
-            axes.plot(curve.batches, curve.rates, color="black", linestyle=":", label=curve.name)
         elif curve.kind == "points":
             _draw_points(axes, curve)
     axes.plot(
