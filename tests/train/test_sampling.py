@@ -135,5 +135,17 @@ def test_time_decides_how_many_pictures(seconds: float) -> None:
     assert choice.num_images == (64 if seconds < 1 else 128)
 
 
+def test_where_time_runs_out_what_was_measured_has_to_do() -> None:
+    now = iter(range(1000))  # a second passes with every look at the clock
+    choice = choose_sampler(
+        exact, Spread(), inputs, SamplerSettings(), 64, 3.0, lambda: float(next(now))
+    )
+    assert 1 <= len(choice.few) < 16
+    assert choice.by_spread == ((SamplerSettings().rho, choice.by_spread[0][1]),)
+    assert _key(choice.settings) in [(n, s) for n, s, _ in choice.few]
+    assert f"best of {len(choice.few)}" in choice.settings.reason
+    assert "(the usual)" in choice.settings.reason
+
+
 def _key(settings: SamplerSettings) -> tuple[int, float]:
     return settings.num_steps, settings.sigma_min

@@ -26,6 +26,7 @@ _SPREADS = (4.0, 10.0)  # other rho for the one chosen: more of its levels at hi
 _MOST = max(2 * steps - 1 for steps, _ in _FEW)
 _CALLS = 2 * 16 - 1 + sum(2 * steps - 1 for steps, _ in _FEW) + len(_SPREADS) * _MOST  # a picture
 _CHUNK = 64
+_PATIENCE = 2.0  # times the seconds asked for, after which what was measured has to do
 
 
 class Measured(Protocol):
@@ -107,7 +108,8 @@ def choose_sampler(
             None.
         settings: sigma_max and the usual rho; returned with the chosen values and the reason.
         num_images: pictures for each distance, at most.
-        seconds: about how long it may take; fewer pictures then, 64 at least.
+        seconds: about how long it may take; fewer pictures then, 64 at least. Where even these take
+            twice as long, the samplers of more calls are left out.
         clock: seconds that only go up; of several processes, the same on all.
 
     Source: our own measurements; no paper is known to us that measures it for each net.
@@ -124,7 +126,12 @@ def choose_sampler(
         sigmas = karras_sigmas(steps, stop, settings.sigma_max, rho)
         return reference.distance(_walk(denoiser, inputs, sigmas, num_images)[stop])
 
+    def late() -> bool:
+        return seconds is not None and clock() - start > _PATIENCE * seconds
+
     for steps, stop in _FEW:
+        if few and late():
+            break
         few[steps, stop] = measured(steps, stop, settings.rho)
     best = min(few.values(), key=lambda distance: distance.value)
     # All samplers start from the same noise, so that their order is surer than their intervals say.
@@ -134,7 +141,9 @@ def choose_sampler(
     fewest = min(steps for (steps, _), d in few.items() if d.value <= near)
     chosen = min((k for k in few if k[0] == fewest), key=lambda k: few[k].value)
     spreads = {settings.rho: few[chosen]}
-    spreads |= {rho: measured(*chosen, rho) for rho in _SPREADS if rho != settings.rho}
+    for rho in _SPREADS:
+        if rho != settings.rho and not late():
+            spreads[rho] = measured(*chosen, rho)
     rho = min(spreads, key=lambda r: spreads[r].value)
     if spreads[rho].value >= few[chosen].value - equal:
         rho = settings.rho
@@ -143,9 +152,10 @@ def choose_sampler(
         f"{spreads[rho].value:.4f} in {2 * fewest - 1} calls, stopped at sigma {chosen[1]:g}"
     )
     others = ", ".join(f"{d.value:.4f} with {r:g}" for r, d in spreads.items() if r != rho)
+    others = others or "the usual"
     reason = (
         f"measured on {num_images} pictures against held-out ones: distance {few_calls} "
-        f"(best of 16: {best.value:.4f}), spread with rho {rho:g} ({others}); "
+        f"(best of {len(few)}: {best.value:.4f}), spread with rho {rho:g} ({others}); "
         f"in 31 calls {by_stop[ideal].value:.4f} at {ideal:g}, "
         f"{by_stop[min(by_stop)].value:.4f} at {min(by_stop):g}"
     )
