@@ -15,6 +15,7 @@ levels and weight, whatever a model was trained with. A run that broke down coun
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import statistics
@@ -239,26 +240,29 @@ def main() -> None:
         place = harness.work_folder(arguments, NAME)
         old = teacher(place, 0.2 if arguments.quick else arguments.teacher_minutes)
 
-        def cells(name: str, way: str, lr: float) -> None:
+        seeds = range(1 if arguments.quick else arguments.seeds)
+
+        def cell(name: str, way: str, lr: float, seed: int) -> None:
             pictures = harness.data_file(arguments.data, f"{name}.npz")
-            for seed in range(1 if arguments.quick else arguments.seeds):
-                setting = {"set": name, "way": way, "lr": lr, "seed": seed, "minutes": minutes}
-                out = place / f"{name}-{way.replace(', ', '-').replace(' ', '')}-{lr:g}-{seed}"
-                results.cell(
-                    setting,
-                    lambda n=seed, o=out: measure(WAYS[way], lr, n, 60 * minutes, old, pictures, o),
-                )
+            setting = {"set": name, "way": way, "lr": lr, "seed": seed, "minutes": minutes}
+            out = place / f"{name}-{way.replace(', ', '-').replace(' ', '')}-{lr:g}-{seed}"
+            results.cell(
+                setting, lambda: measure(WAYS[way], lr, seed, 60 * minutes, old, pictures, out)
+            )
 
         for name in sets[:1] if arguments.quick else sets:
-            for way in ways:
+            for seed, way in itertools.product(seeds, ways):  # all ways of a seed, then the next
                 for lr in WAYS[way].rates[1:2] if arguments.quick else WAYS[way].rates:
-                    cells(name, way, lr)
+                    cell(name, way, lr, seed)
+            for way in ways:
                 for _ in range(0 if arguments.quick else WIDER):
                     setting = {"set": name, "way": way, "minutes": minutes}
                     best, rates = best_rate(results, setting)
                     if best is None or best not in (rates[0], rates[-1]):
                         break
-                    cells(name, way, rounded(best / 3 if best == rates[0] else best * 3))
+                    for seed in seeds:
+                        wider = rounded(best / 3 if best == rates[0] else best * 3)
+                        cell(name, way, wider, seed)
     harness.publish(results, TITLE, table(results, sets, minutes))
 
 
