@@ -71,6 +71,11 @@ def main() -> None:
     )
     if not arguments.table_only:
         _run(arguments, results)
+    from lr_figure import draw
+
+    place = harness.work_folder(arguments, "lr_laws") if arguments.quick else harness.FIGURES
+    if draw(results, place / "lr_laws.svg"):
+        harness.note(f"picture: {place / 'lr_laws.svg'}")
     harness.publish(results, "Learning rate against batch size", _tables(results))
 
 

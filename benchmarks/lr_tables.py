@@ -99,7 +99,7 @@ def _error_table(cells: Sequence[harness.Cell]) -> str:
     return table(named, rows)
 
 
-def _kept(cell: harness.Cell, law: str, batch: int) -> float | None:
+def _kept(cell: harness.Cell, law: str, batch: float) -> float | None:
     """What a law says at a batch up to a common factor: stored, or made of the noise scales."""
     scales = {}
     for name in ("b_noise", "b_simple"):
@@ -144,7 +144,7 @@ def many_tables(results: harness.Results) -> list[str]:
         for kind in KINDS:
             rows = [
                 row
-                for steps in sorted({c.asked("checkpoint") for c in _many(results, net, kind)})
+                for steps in sorted({c.asked("checkpoint") for c in many_cells(results, net, kind)})
                 if (row := _many_row(results, net, kind, int(steps))) is not None
             ]
             optima += [(net, kind, row.steps, row.seeds, row.observed) for row in rows]
@@ -174,14 +174,15 @@ class _Row:
     errors: tuple[list[str | None], list[str | None]]
 
 
-def _many(results: harness.Results, net: str, kind: str) -> list[harness.Cell]:
+def many_cells(results: harness.Results, net: str, kind: str) -> list[harness.Cell]:
+    """The many-step sweeps of a net and an optimiser."""
     return results.cells({"part": "many", "net": net, "kind": kind})
 
 
 def _many_row(results: harness.Results, net: str, kind: str, steps: int) -> _Row | None:
     where: dict[str, object] = {"net": net, "kind": kind, "checkpoint": steps}
     cells, one = results.cells({"part": "many", **where}), results.cells({"part": "one", **where})
-    observed = _observed_many(cells)
+    observed = observed_many(cells)
     feet = {b: foot for b, (foot, _, _) in observed.items() if math.isfinite(foot)}
     if len(feet) < 3 or not one:
         return None
@@ -199,6 +200,19 @@ def _edge_of(results: harness.Results, where: dict[str, object], law: str) -> fl
         return math.inf
     cells = results.cells({"part": "edge", **where})
     return cells[0].number("edge") if cells else None
+
+
+def law_at(
+    results: harness.Results, where: dict[str, object], batch: float, anchor: float, edge: bool
+) -> float | None:
+    """The preconditioned law through a rate at BATCH, bent below the edge or not."""
+    one = results.cells({"part": "one", **where})
+    limit = _edge_of(results, where, "edge") if edge else math.inf
+    values = [_predicted(one[0], "preconditioned", b) for b in (batch, BATCH)] if one else []
+    if limit is None or not values or values[0] is None or values[1] is None:
+        return None
+    share = min(1.0, anchor / limit)
+    return anchor / ((1 - share) * values[1] / values[0] + share)
 
 
 def _errors(
@@ -242,7 +256,7 @@ def _shown(observed: Mapping[int, tuple[float, float, float]]) -> str:
     return "; ".join(parts)
 
 
-def _observed_many(cells: Sequence[harness.Cell]) -> dict[int, tuple[float, float, float]]:
+def observed_many(cells: Sequence[harness.Cell]) -> dict[int, tuple[float, float, float]]:
     """Optimum of the mean loss over seeds at each batch, with a bootstrap interval over seeds.
 
     Only rates that every seed was trained at count; three seeds or more give an interval.
@@ -262,7 +276,7 @@ def _sweep_of(cell: harness.Cell, batch: int) -> dict[float, float]:
     return {float(r): float(x) if math.isfinite(x) else WORST for r, x in pairs}
 
 
-def _predicted(cell: harness.Cell, law: str, batch: int) -> float | None:
+def _predicted(cell: harness.Cell, law: str, batch: float) -> float | None:
     """A law at any batch, interpolated in logarithms between the batches that were kept."""
     law = "preconditioned" if law == "edge" else law
     if law in ("constant", "alpha 1/2", "B_noise, level"):
