@@ -62,7 +62,7 @@ def calibrate(
         model: in the mode that it is trained in.
         loss: `loss(model, batch)`, the mean over the batch as a tensor with a graph.
         batches: micro-batches of one size, 12 or more (64 are better), drawn as in training; an
-            eighth of them (4 to 8) is kept for the Hessian.
+            eighth of them (4 to 16) is kept for the Hessian.
         optimizer: the one that trains; its state is read and not changed.
         size: examples in a micro-batch; None: the first dimension of its first tensor.
         batch: examples a step that the optimiser was run at so far; None: `size`.
@@ -115,7 +115,7 @@ def calibrate(
         )
     size = _common_size(given, size)
     _check_repeats(flat, loss, given[0])
-    kept = min(8, max(4, len(given) // 8))
+    kept = min(16, max(4, len(given) // 8))
     rows, together = _gradients(flat, loss, given[kept:], kept, memory_bytes)
     names = flat.slices()
     noise = measure_noise(rows, size * together, names, dataset_size)
