@@ -106,7 +106,7 @@ def test_sgd_on_a_quadratic() -> None:
 def test_adam_with_correlated_noise(epsilon: float) -> None:
     model = Quadratic(HESSIAN, START)
     optimizer = adam_after_steps(model, 32, epsilon)
-    found = calibrate(model, loss, micro_batches(200), optimizer, batch=32, probes=24)
+    found = calibrate(model, loss, micro_batches(600), optimizer, batch=32, probes=90)
     law = found.preconditioned()
     assert law is not None
     for batch in (2.0, 32.0, 128.0, 2048.0):
@@ -125,7 +125,7 @@ def test_adam_with_correlated_noise(epsilon: float) -> None:
         assert advice.rule == (
             "preconditioned" if epsilon < 1 else "noise and the edge of stability"
         )
-        assert advice.low < 0.99 * advice.lr < 0.98 * advice.high
+        assert advice.low < 0.999 * advice.lr < 0.998 * advice.high
         truth = 1.0
         for at, power in ((batch, 1), (batch0, -1)):
             v = GRADIENT**2 + HESSIAN.diagonal() / at
@@ -260,8 +260,8 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
 def test_little_memory_averages_neighbours() -> None:
     model = Quadratic(HESSIAN, START)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    whole = calibrate(model, loss, micro_batches(72), optimizer, probes=4)
-    half = calibrate(model, loss, micro_batches(72), optimizer, probes=4, memory_bytes=40 * 4 * P)
+    whole = calibrate(model, loss, micro_batches(64), optimizer, probes=4)
+    half = calibrate(model, loss, micro_batches(64), optimizer, probes=4, memory_bytes=40 * 4 * P)
     assert half.noise.num_micro == whole.noise.num_micro // 2
     assert half.g2.value == pytest.approx(whole.g2.value, rel=0.5)
     assert half.trace_sigma.value == pytest.approx(whole.trace_sigma.value, rel=0.3)
