@@ -172,7 +172,12 @@ def verdicts(results: harness.Results, own: float) -> list[str]:
         f"At each method's best rate, {OURS} is within noise of the best adapter or better at step "
         f"{STEPS}: {best_verdict(results)}",
         f"{OURS_PRO} is strictly nearer to full fine-tuning's weights at step {STEPS} than any "
-        f"method in PEFT, at the rate {own:g}: {nearer_verdict(results, own)}",
+        f"method in PEFT, at the rate {own:g}: {nearer_verdict(results, own, f'distance_{STEPS}')}",
+        *(
+            f"The same by the loss at step {step}: {nearer_verdict(results, own, f'loss_{step}')}"
+            for step in (EARLY, STEPS)
+        ),
+        f"Looked up afterwards, so no verdict: {afterwards(results)}",
     ]
 
 
@@ -212,9 +217,25 @@ def best_verdict(results: harness.Results) -> str:
     return decided(found, lambda e: e.low <= 0, f"ours minus {first}: {found}")
 
 
-def nearer_verdict(results: harness.Results, own: float) -> str:
+def afterwards(results: harness.Results) -> str:
+    """The best of ours and the best of the others, each at its best rate, paired."""
+    value = f"loss_{STEPS}"
+    best = {m: lr for m in METHODS if (lr := best_rate(results, m)) is not None}
+
+    def first(names: list[str]) -> str | None:
+        at = {m: mean(results.cells({"method": m, "lr": best[m]}), value) for m in names}
+        return min(at, key=at.__getitem__) if at else None
+
+    ours = first([m for m in best if m.startswith("ours")])
+    other = first([m for m in best if not m.startswith(("ours", "full"))])
+    if ours is None or other is None:
+        return "runs are missing"
+    runs = [by_seed(results, m, best[m], value) for m in (ours, other)]
+    return f"{ours} minus {other} at step {STEPS}: {estimate(runs, lambda a, b: a - b)}"
+
+
+def nearer_verdict(results: harness.Results, own: float, value: str) -> str:
     """Goal 3: against the nearest of PEFT's, so that it holds against each."""
-    value = f"distance_{STEPS}"
     runs = {m: by_seed(results, m, own, value) for m in (OURS_PRO, *IN_PEFT)}
     missing = [m for m, run in runs.items() if estimate([run], lambda x: x) is None]
     if missing:
