@@ -56,8 +56,8 @@ class Advice:
         beta1: momentum, unchanged.
         beta2: decay of the second moment for the new batch; 0 where there is none.
         epsilon: of the optimiser for the new batch.
-        lr_one_step: best for one single step at the new batch; inf where not measured. Many steps
-            wanted between a half and three times of it: an order of magnitude, no target.
+        lr_one_step: best for one single step at the new batch; inf where not measured. Over many
+            steps a third to nine times of it was best: an order of magnitude, no target.
         steps: how many times the steps to the same loss, by the frontier; nan if not known.
         examples: how many times the examples to the same loss; nan if not known.
         warnings: sentences.
@@ -128,8 +128,8 @@ class Advice:
         lines.append(f"momentum       {self.beta1:g}, unchanged")
         if math.isfinite(self.lr_one_step):
             lines.append(
-                f"one step       {self.lr_one_step:.4g} is best for one single step; many steps "
-                "wanted between a half and three times of it"
+                f"one step       {self.lr_one_step:.4g} is best for one single step; over many steps up "
+                "to nine times as much was best early in training, a third to once late"
             )
         if not math.isnan(self.steps):
             lines.append(

@@ -11,8 +11,8 @@ square root for Adam. "steps": as many steps, so that a larger batch sees more d
 that is left at the end decides, and on exact quadratics the exponent is about half of the law's.
 
 The main answer is a ratio times the learning rate that the user has tuned. The one-step optimum is
-reported beside it as an order of magnitude: over many steps between a half and three times of it
-was best in our sweeps, so it is no target.
+reported beside it as an order of magnitude: over many steps up to nine times of it was best in our
+sweeps early in training, and a third to once late, so it is no target.
 """
 
 from __future__ import annotations
