@@ -128,8 +128,8 @@ class Advice:
         lines.append(f"momentum       {self.beta1:g}, unchanged")
         if math.isfinite(self.lr_one_step):
             lines.append(
-                f"one step       {self.lr_one_step:.4g} is best for one single step; over many steps "
-                "up to nine times as much was best early in training, a third to once late"
+                f"one step       {self.lr_one_step:.4g} is best for one single step; over many "
+                "steps up to nine times as much was best early in training, a third to once late"
             )
         if not math.isnan(self.steps):
             lines.append(
