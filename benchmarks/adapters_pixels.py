@@ -7,10 +7,12 @@ the same minutes; what `lora-ga` needs for its start is timed first and taken of
 is told of kinds of pictures, as those of a new teacher would be others.
 
 Learning rates are swept for each way, and the grid grows where a best lies on its edge. All are
-scored by one measure: the loss on the new set's held-out pictures with the old teacher's noise
+scored by one measure: the loss on 300 other pictures of the new set with the old teacher's noise
 levels and weight, whatever a model was trained with. A run that broke down counts as infinite.
+`--pictures` leaves each way only so many pictures of the new set, drawn anew for each seed.
 
     python benchmarks/adapters_pixels.py --data FOLDER --minutes 2 --seeds 5
+    python benchmarks/adapters_pixels.py --data FOLDER --minutes 1 --seeds 2 --pictures 100
 """
 
 from __future__ import annotations
@@ -47,15 +49,15 @@ class Way:
     rates: tuple[float, ...]
 
 
-ADAPTERS, RANDOM = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+ADAPTERS = RANDOM = (1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 WAYS = {
     "lora-ga": Way("lora-ga", 8, ADAPTERS),
     "lora-ga, rank 2": Way("lora-ga", 2, ADAPTERS),
     "lora-ga, rank 32": Way("lora-ga", 32, ADAPTERS),
     "lora": Way("lora", 8, RANDOM),
     "lora, rank 32": Way("lora", 32, RANDOM),
-    "full": Way("full", 8, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
-    "scratch": Way("scratch", 0, (1.5e-3, 5e-3, 1.5e-2, 5e-2, 1.5e-1)),  # 1.5e-2: noisewise's own
+    "full": Way("full", 8, (3e-4, 7e-4, 1.5e-3, 3e-3, 6e-3)),
+    "scratch": Way("scratch", 0, (4e-3, 8e-3, 1.5e-2, 2.5e-2, 5e-2)),  # 1.5e-2: noisewise's own
 }
 
 
@@ -86,8 +88,28 @@ def start_seconds(old: Path, pictures: Path, config: AdaptConfig, place: Path) -
     return time.perf_counter() - began
 
 
+def parted(whole: Path, num_pictures: int, seed: int, place: Path) -> tuple[Path, Path]:
+    """A set as two files: so many pictures to learn from (0: all but 300), 300 to be judged by."""
+    import numpy as np
+
+    paths = tuple(
+        place / f"{whole.stem}-{num_pictures}-{seed}-{part}.npz" for part in ("learnt", "judged")
+    )
+    if not all(path.exists() for path in paths):
+        with np.load(whole) as stored:
+            images = stored["images"]
+        order = np.random.default_rng(seed).permutation(len(images))
+        learnt = order[300:][: num_pictures or None]
+        place.mkdir(parents=True, exist_ok=True)
+        for path, chosen in zip(paths, (learnt, order[:300]), strict=True):
+            np.savez(path, images=images[chosen])
+    return paths[0], paths[1]
+
+
 def score(run: Run, old: Path, pictures: Path, seed: int) -> float:
-    """Held-out loss of a run's teacher with the old teacher's noise levels and weight."""
+    """Loss of a run's teacher on pictures, with the old teacher's noise levels and weight."""
+    import numpy as np
+
     from noisewise.train.adapt_config import AdaptConfig
     from noisewise.train.adaptation import plan_adaptation
     from noisewise.train.data import load_pictures
@@ -98,13 +120,13 @@ def score(run: Run, old: Path, pictures: Path, seed: int) -> float:
     images = load_pictures(pictures, model.config.size, model.config.channels, run.path / "scored")
     plan = plan_adaptation(model, images, AdaptConfig(seed=seed))
     held_out = HeldOut(
-        images.tensor(images.split(seed)[1]), None, plan, Engine.choose("cpu", "float32")
+        images.tensor(np.arange(len(images))), None, plan, Engine.choose("cpu", "float32")
     )
     return held_out.loss(run.teacher().denoiser)
 
 
 def measure(
-    way: Way, lr: float, seed: int, seconds: float, old: Path, pictures: Path, out: Path
+    way: Way, lr: float, seed: int, seconds: float, old: Path, sets: tuple[Path, Path], out: Path
 ) -> harness.Values:
     """Adapt or train within the time; what came of it."""
     from noisewise.train.adapt_config import AdaptConfig
@@ -113,6 +135,7 @@ def measure(
     from noisewise.train.loop import TrainingFailed
 
     shutil.rmtree(out, ignore_errors=True)  # of a call that was stopped: its time is not known
+    pictures, judged = sets
     described, start = noisewise.Run.open(old).teacher().config, way.start
     began, started = time.perf_counter(), 0.0
     try:
@@ -138,7 +161,7 @@ def measure(
         return {"broke": str(error), "seconds": time.perf_counter() - began}
     stage, wall = run.info["stages"]["teacher"], time.perf_counter() - began
     return {
-        "heldout_loss": score(run, old, pictures, seed),
+        "heldout_loss": score(run, old, judged, seed),
         "distance": stage.get("distance"),
         "steps": stage["steps"],
         "start_seconds": started,
@@ -184,13 +207,13 @@ def numbers(cells: list[harness.Cell], name: str) -> list[float]:
     return [n for cell in cells if (n := cell.number(name)) is not None]
 
 
-def table(results: harness.Results, sets: tuple[str, ...], minutes: float) -> list[str]:
+def table(results: harness.Results, sets: tuple[str, ...], kept: dict[str, float]) -> list[str]:
     """Each way at its best rate, by the held-out loss, and the whole grid."""
     parts = []
     for name in sets:
         rows, grid = [], []
         for way in WAYS:
-            setting = {"set": name, "way": way, "minutes": minutes}
+            setting = {**kept, "set": name, "way": way}
             best, rates = best_rate(results, setting)
             grid += [(way, f"{lr:g}", shown(results.cells({**setting, "lr": lr}))) for lr in rates]
             if best is None:
@@ -222,6 +245,7 @@ def main() -> None:
     parser.add_argument("--teacher-minutes", type=float, default=5.0, help="for the first teacher")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
     parser.add_argument("--sets", default=",".join(SETS), help="names of .npz files, with commas")
+    parser.add_argument("--pictures", type=int, default=0, help="of the new set; 0: all but 300")
     parser.add_argument("--ways", default="", help="names with semicolons between; all if empty")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
@@ -236,6 +260,7 @@ def main() -> None:
     if unknown:
         raise harness.UsageError(f"There is no way {unknown[0]!r}; there are {'; '.join(WAYS)}.")
     minutes = 0.1 if arguments.quick else arguments.minutes
+    kept = {"minutes": minutes, "pictures": arguments.pictures}
     if not arguments.table_only:
         place = harness.work_folder(arguments, NAME)
         old = teacher(place, 0.2 if arguments.quick else arguments.teacher_minutes)
@@ -244,10 +269,12 @@ def main() -> None:
 
         def cell(name: str, way: str, lr: float, seed: int) -> None:
             pictures = harness.data_file(arguments.data, f"{name}.npz")
-            setting = {"set": name, "way": way, "lr": lr, "seed": seed, "minutes": minutes}
-            out = place / f"{name}-{way.replace(', ', '-').replace(' ', '')}-{lr:g}-{seed}"
+            setting = {**kept, "set": name, "way": way, "lr": lr, "seed": seed}
+            sets = parted(pictures, arguments.pictures, seed, place / "sets")
+            plain = way.replace(", ", "-").replace(" ", "")
+            out = place / f"{name}-{arguments.pictures}-{plain}-{lr:g}-{seed}"
             results.cell(
-                setting, lambda: measure(WAYS[way], lr, seed, 60 * minutes, old, pictures, out)
+                setting, lambda: measure(WAYS[way], lr, seed, 60 * minutes, old, sets, out)
             )
 
         for name in sets[:1] if arguments.quick else sets:
@@ -256,14 +283,14 @@ def main() -> None:
                     cell(name, way, lr, seed)
             for way in ways:
                 for _ in range(0 if arguments.quick else WIDER):
-                    setting = {"set": name, "way": way, "minutes": minutes}
+                    setting = {**kept, "set": name, "way": way}
                     best, rates = best_rate(results, setting)
                     if best is None or best not in (rates[0], rates[-1]):
                         break
                     for seed in seeds:
                         wider = rounded(best / 3 if best == rates[0] else best * 3)
                         cell(name, way, wider, seed)
-    harness.publish(results, TITLE, table(results, sets, minutes))
+    harness.publish(results, TITLE, table(results, sets, kept))
 
 
 def rounded(lr: float) -> float:

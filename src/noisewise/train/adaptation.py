@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 OnRecord = Callable[[Record], object]
 
 # Of AdamW, by start: what each learns best at, see docs/adapters.md.
-_LR = {"lora-ga": 1e-3, "lora": 1e-2, "full": 1e-3}
+_LR = {"lora-ga": 1e-2, "lora": 1e-2, "full": 3e-3}
 _CHUNK = 64  # pictures in a batch of the start's gradient, at most
 _BATCHES = 8  # of it, at least: their differences show its noise
 _NO_MATCH = ("rank", "start", "samples", "teacher_digest")
@@ -248,7 +248,7 @@ def adapted_net(
     if start == "lora" or gradients is None:
         made.net = wrapped(made.net, config)
     else:
-        made.net = lora_ga(made.net, config, gradients(config), scale="adam")
+        made.net = lora_ga(made.net, config, gradients(config))
     return made
 
 
