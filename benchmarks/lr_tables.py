@@ -137,7 +137,8 @@ def many_tables(results: harness.Results) -> list[str]:
 
     Twice: after the best common factor, and from the rate that was best at BATCH, as a user asks.
     "edge" is the preconditioned law below the edge of stability, which the advice follows for SGD
-    and for Adam with a large epsilon; without an edge (a small epsilon) it is the law itself.
+    and for Adam with a large epsilon; without an edge (a small epsilon) it is the law itself. Means
+    over checkpoints are geometric.
     """
     fitted, anchored, optima = [], [], []
     for net in ("mlp", "transformer"):
@@ -153,8 +154,11 @@ def many_tables(results: harness.Results) -> list[str]:
                 table_rows += [
                     (net, kind, str(r.steps), *e) for r, e in zip(rows, errors, strict=True)
                 ]
-                if len(rows) > 1:
-                    table_rows.append((net, kind, "median", *_medians(errors)))
+                table_rows += [(net, kind, "mean", *_means(errors))] if len(rows) > 1 else []
+    for table_rows in (fitted, anchored):
+        for kind in KINDS:
+            every = [row[3:] for row in table_rows if row[1] == kind and row[2] != "mean"]
+            table_rows += [("both", kind, "mean", *_means(every))] if len(every) > 3 else []
     head = ["optimiser", "checkpoint"]
     return [
         table(["many steps: net", *head, "seeds", "observed optimum"], optima),
@@ -241,10 +245,10 @@ def _errors(
     return f"{fitted:.2f}", f"{anchored:.2f}"
 
 
-def _medians(rows: Sequence[Sequence[str | None]]) -> list[str | None]:
-    """Of each law over the checkpoints."""
+def _means(rows: Sequence[Sequence[str | None]]) -> list[str | None]:
+    """Geometric, of each law over the checkpoints."""
     columns = [[float(x) for x in column if x is not None] for column in zip(*rows, strict=True)]
-    return [f"{np.median(column):.2f}" if column else None for column in columns]
+    return [f"{np.exp(np.log(column).mean()):.2f}" if column else None for column in columns]
 
 
 def _shown(observed: Mapping[int, tuple[float, float, float]]) -> str:
