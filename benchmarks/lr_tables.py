@@ -12,6 +12,7 @@ import harness
 from lr_laws import BATCHES, KINDS, WATCHED
 from lr_nets import BATCH
 from lr_sweeps import WORST, optimum
+from noisewise.scaling.stability import bent
 from summaries import ratio, summarise, table
 
 LAWS = (
@@ -215,8 +216,7 @@ def law_at(
     values = [_predicted(one[0], "preconditioned", b) for b in (batch, BATCH)] if one else []
     if limit is None or not values or values[0] is None or values[1] is None:
         return None
-    share = min(1.0, anchor / limit)
-    return anchor / ((1 - share) * values[1] / values[0] + share)
+    return anchor * bent(values[0] / values[1], anchor / limit)
 
 
 def _errors(
@@ -228,19 +228,18 @@ def _errors(
         return None, None
     observed, limit = [feet[b] for b in known], 1 / edge
 
-    def bent(scale: float) -> list[float]:
+    def scaled(scale: float) -> list[float]:
         return [1 / (1 / (scale * value) + limit) for value in known.values()]
 
     centre = observed[0] / next(iter(known.values()))
     fitted = min(
-        factor_error(bent(centre * s), observed, False) for s in np.geomspace(0.01, 100, 2000)
+        factor_error(scaled(centre * s), observed, False) for s in np.geomspace(0.01, 100, 2000)
     )
     if BATCH not in feet:
         return f"{fitted:.2f}", None
-    free = 1 / feet[BATCH] - limit  # beyond the edge nothing is left for the law
-    scale = 1 / max(free, 1e-9 / feet[BATCH]) / known[BATCH]
     others = [b for b in known if b != BATCH]
-    guess = dict(zip(known, bent(scale), strict=True))
+    share, at = feet[BATCH] * limit, known[BATCH]
+    guess = {b: feet[BATCH] * bent(known[b] / at, share) for b in others}
     anchored = factor_error([guess[b] for b in others], [feet[b] for b in others], False)
     return f"{fitted:.2f}", f"{anchored:.2f}"
 

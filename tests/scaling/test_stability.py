@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from noisewise.scaling import EdgeOfStability, Flat, Preconditioned, advise, calibrate, sharpness
+from noisewise.scaling import (
+    EdgeOfStability,
+    Estimate,
+    Flat,
+    Preconditioned,
+    advise,
+    calibrate,
+    sharpness,
+)
 from noisewise.scaling.updates import OptimizerFacts, optimizer_facts
 
 P, SIZE = 10, 8
@@ -165,6 +174,11 @@ def test_calibrate_measures_it_where_it_counts_and_the_advice_bends_there() -> N
     edge = next(c for c in advice.curves if c.name == "edge of stability")
     assert (edge.kind, set(edge.rates)) == ("bound", {found.edge.value})
     assert "edge of stability" in {t.get_text() for t in advice.figure().legends[0].get_texts()}
+    vague = replace(found.noise, b_simple=Estimate(math.inf, 500.0, math.inf))
+    bound = replace(found, noise=vague, b_noise=Estimate.unknown())
+    past = advise(bound, batch=1024)  # a rule that does not know the edge says so
+    assert past.rule == "lower bound of the noise scale"
+    assert any("beyond the edge" in sentence for sentence in past.warnings)
     at_it = advise(found, batch=1024, lr=1.5)
     assert at_it.ratio == 1.0
     assert any("edge of stability" in sentence for sentence in at_it.warnings)

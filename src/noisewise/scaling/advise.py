@@ -120,7 +120,10 @@ def advise(
         lr_one_step=units * bound.lr(batch) if bound is not None else math.inf,
         steps=steps,
         examples=examples,
-        warnings=tuple(_warnings(measurement, batch, batch0, lr0, hold)),
+        warnings=(
+            *_edge_warnings(measurement, lr0, lr0 * factor.value),
+            *_warnings(measurement, batch, batch0, lr0, hold),
+        ),
         curves=tuple(_curves(measurement, batch, batch0, lr0, hold)),
     )
 
@@ -209,12 +212,6 @@ def _warnings(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hol
     if hold == "trajectory" and scale.bounded and max(batch, batch0) > scale.value:
         yield "Beyond the noise scale no learning rate follows the same trajectory."
     yield from _bound_warnings(m, batch0, lr0)
-    if m.edge.bounded and lr0 > 0.9 * m.edge.value:
-        yield (
-            f"The present learning rate {lr0:.3g} is at the edge of stability ({m.edge}): the "
-            "sharpest direction limits it whatever the batch, and what a smaller batch wants "
-            "cannot be told from here."
-        )
     yield from _surge_warnings(m, batch)
     if m.clipped_share > 0.05:
         yield (
@@ -224,6 +221,21 @@ def _warnings(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hol
     if m.optimizer.weight_decay > 0:
         yield "Weight decay acts per step as lr times decay: its pull changes with lr and steps."
     yield SCHEDULE
+
+
+def _edge_warnings(m: Measurement, lr0: float, lr: float) -> Iterator[str]:
+    """A law that does not know the edge, as the lower bound, may advise a rate beyond it."""
+    if m.edge.bounded and lr0 > 0.9 * m.edge.value:
+        yield (
+            f"The present learning rate {lr0:.3g} is at the edge of stability ({m.edge}): the "
+            "sharpest direction limits it whatever the batch, and what a smaller batch wants "
+            "cannot be told from here."
+        )
+    elif m.edge.bounded and lr > m.edge.value:
+        yield (
+            f"The advised learning rate {lr:.3g} is beyond the edge of stability ({m.edge}): many "
+            "steps hardly bear it."
+        )
 
 
 def _range_warnings(m: Measurement, batch: float, batch0: float) -> Iterator[str]:

@@ -350,10 +350,15 @@ def half_form(
 
 
 def mean_hessian_product(
-    flat: Flat, loss: Loss, batches: Sequence[object], v: Tensor, route: Route = "double_backward"
+    flat: Flat,
+    loss: Loss,
+    batches: Sequence[object],
+    v: Tensor,
+    route: Route = "double_backward",
+    chosen: Sequence[int] | None = None,
 ) -> Tensor:
-    """Return H v averaged over batches of equal size, [p]; batch j has the draw j."""
-    total = torch.zeros_like(v)
-    for j, batch in enumerate(batches):
-        total += hessian_product(flat, loss, batch, v, route, j)
-    return total / len(batches)
+    """Return H v averaged over batches of equal size, all or the chosen, [p]; j has the draw j."""
+    total, chosen = torch.zeros_like(v), range(len(batches)) if chosen is None else chosen
+    for j in chosen:
+        total += hessian_product(flat, loss, batches[j], v, route, j)
+    return total / len(chosen)

@@ -35,9 +35,8 @@ from noisewise.scaling.updates import OptimizerFacts, Updater, unwrapped
 __all__ = ["calibrate"]
 
 _LEAST = 12  # micro-batches: 4 a half, and some for the Hessian
-_SETTLED = (
-    0.5  # share of coordinates under epsilon from which on Adam's preconditioner is nearly fixed
-)
+# Share of coordinates under epsilon from which on Adam's preconditioner is nearly fixed.
+_SETTLED = 0.5
 _MEMORY = 4 << 30  # bytes of gradients kept at most, unless told otherwise
 
 

@@ -15,6 +15,7 @@ from noisewise.scaling.laws import Constant, Law, Linear, SquareRoot, VarianceRu
 from noisewise.scaling.measurement import LawPoint, Measurement
 from noisewise.scaling.preconditioned import Preconditioned
 from noisewise.scaling.sign_laws import SignDescent
+from noisewise.scaling.stability import bent
 
 __all__ = ["factors"]
 
@@ -174,17 +175,10 @@ def _beyond(law: Preconditioned, edge: float, batch: float) -> tuple[float, floa
 
 
 def _edge_ratio(base: Estimate, lr0: float, edge: Estimate) -> Estimate:
-    """1 / ((1 - f) / r + f): of the law's factor r and no change, f = lr0 / edge of the latter.
-
-    That is `EdgeOfStability` through the tuned rate. Monotone in r and in f, so the ends are those
-    of the ends; a rate beyond the edge leaves nothing to add.
-    """
+    """`EdgeOfStability` through the tuned rate; monotone in both, so its ends are of their ends."""
 
     def factor(ratio: float, at: float) -> float:
-        share = 1.0 if at <= 0 else min(1.0, lr0 / at)
-        if ratio <= 0:
-            return 1.0 if share == 1 else 0.0
-        return 1 / ((1 - share) / ratio + share) if share or math.isfinite(ratio) else math.inf
+        return bent(ratio, lr0 / at if at > 0 else 1.0)
 
     ends = [factor(r, at) for r in (base.low, base.high) for at in (edge.low, edge.high)]
     return Estimate(factor(base.value, edge.value), min(ends), max(ends))

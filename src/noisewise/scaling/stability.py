@@ -24,12 +24,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.scaling.curvature import Route, hessian_product
+from noisewise.scaling.curvature import Route, hessian_product, mean_hessian_product
 from noisewise.scaling.flat import Flat, Loss
 from noisewise.scaling.intervals import Estimate, mean_estimate
 from noisewise.scaling.laws import Law, checked_batch
 
-__all__ = ["EdgeOfStability", "sharpness"]
+__all__ = ["EdgeOfStability", "bent", "sharpness"]
 
 _CLOSE = 2e-3  # relative change of an eigenvalue from one product to the next that ends the search
 
@@ -100,9 +100,7 @@ def _sharpest(
     """Direction of the largest eigenvalue; where the one largest in size is negative, moved off."""
     x, value, moved = first / first.norm(), math.inf, 0.0
     for _ in range(products):
-        y = moved * x
-        for j in half:
-            y = y + root * hessian_product(flat, loss, batches[j], root * x, route, j) / len(half)
+        y = moved * x + root * mean_hessian_product(flat, loss, batches, root * x, route, half)
         before, value = value, float(x.double() @ y.double())
         length = y.norm()
         if not length > 0:  # flat in every direction that was tried
@@ -114,6 +112,25 @@ def _sharpest(
             return x
         moved, value = moved + 2 * abs(value), math.inf  # H + c: its order stays, the signs do not
     return x
+
+
+def bent(ratio: float, share: float) -> float:
+    """Return a law's factor between two batches, bent: ``1 / ((1 - share) / ratio + share)``.
+
+    Args:
+        ratio: lr(B) / lr(B_0) by the law of one step.
+        share: tuned learning rate over the edge of stability; at 1 nothing changes any more.
+
+    Source: the module's head, divided by the tuned rate.
+
+    Example:
+        >>> bent(4.0, 0.0), bent(4.0, 0.5), bent(4.0, 1.0), bent(4.0, 2.0)
+        (4.0, 1.6, 1.0, 1.0)
+    """
+    share = min(share, 1.0)
+    if ratio <= 0:
+        return 1.0 if share == 1 else 0.0
+    return 1 / ((1 - share) / ratio + share) if share or math.isfinite(ratio) else math.inf
 
 
 @dataclass(frozen=True)
