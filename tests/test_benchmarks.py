@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import batch_rate  # noqa: E402
-import harness  # noqa: E402
-import lr_sweeps  # noqa: E402
-import lr_tables  # noqa: E402
-import summaries  # noqa: E402
+from benchmarks.learning_rate import sweeps as lr_sweeps
+from benchmarks.learning_rate import tables as lr_tables
+from benchmarks.pictures import batch_rate
+from benchmarks.shared import (
+    harness,
+    summaries,
+)
 
 CONDITIONS = harness.environment(threads=1)
 
@@ -136,7 +135,7 @@ def test_table_lines_up_and_shows_three_figures() -> None:
 
 def test_a_program_without_its_data_says_so_and_exits_with_2() -> None:
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "judge.py"), "--data", "no/such/folder"],
+        [sys.executable, "-m", "benchmarks.shared.judge", "--data", "no/such/folder"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2

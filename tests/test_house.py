@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "noisewise"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 CHECKED = SOURCES + sorted((ROOT / "tests").rglob("*.py"))
-MAX_LINES = 400
+MAX_LINES = 500
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 # A new room is written in here and into the contract in pyproject.toml. `__init__` hands out names
@@ -33,9 +33,10 @@ FLOORS = {
     "nets": 1,
     "diffusion": 1,
     "adapters": 1,
-    "train": 2,
-    "app": 3,
-    "__main__": 4,
+    "pictures": 2,
+    "training": 3,
+    "app": 5,
+    "__main__": 6,
 }
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNPICKLERS = {("torch", "load"), ("torch", "save"), ("np", "load"), ("numpy", "load")}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from noisewise.diffusion import Preconditioned
-from noisewise.train.data import Pictures
+from noisewise.pictures.pictures import Pictures
 
 
 class TinyNet(nn.Module):

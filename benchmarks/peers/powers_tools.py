@@ -1,4 +1,4 @@
-"""One tool on one question: `powers_tools.py TOOL CASE`, run by benchmarks/powers.py.
+"""One tool on one question: `powers_tools.py TOOL CASE`, run by benchmarks/powers/tools.py.
 
 Prints a JSON line {"sign": -1 | 0 | 1 | null, "seconds": [...]}. Each tool is asked in the way its
 documentation suggests for numbers that are too large to write out; the time of building the numbers
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from powers_cases import CASES, Case
+from benchmarks.powers.cases import CASES, Case
 
 MAX_REPEATS, MAX_SECONDS = 15, 1.0
 Sign = int | None

@@ -154,9 +154,7 @@ def advice() -> Iterable[tuple[str, str]]:
 
     parts = [(x[i : i + 32], y[i : i + 32]) for i in range(0, 512, 32)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    found = scaling.calibrate(
-        model, loss, parts, optimizer, batch=64, seed=2
-    )
+    found = scaling.calibrate(model, loss, parts, optimizer, batch=64, seed=2)
     values: dict[str, Any] = scaling.advise(found, batch=512).to_dict()
     yield "advice", of_values({k: v for k, v in values.items() if isinstance(v, int | float)})
 

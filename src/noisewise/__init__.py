@@ -16,30 +16,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from noisewise.app.report import report
-    from noisewise.train.adaptation import adapt
-    from noisewise.train.api import distill, load, plan, train
-    from noisewise.train.evaluation import evaluate
-    from noisewise.train.inspection import inspect
-    from noisewise.train.run import Run
+    from noisewise.app.report.collect import report
+    from noisewise.training.adapt import adapt
+    from noisewise.training.distill import distill
+    from noisewise.training.evaluate import evaluate
+    from noisewise.training.inspect import inspect
+    from noisewise.training.load import load
+    from noisewise.training.run.run import Run
+    from noisewise.training.train import plan, train
 
 __all__ = ["Run", "adapt", "distill", "evaluate", "inspect", "load", "plan", "report", "train"]
 
 _HOMES = {
-    "Run": "noisewise.train.run",
-    "adapt": "noisewise.train.adaptation",
-    "distill": "noisewise.train.api",
-    "evaluate": "noisewise.train.evaluation",
-    "inspect": "noisewise.train.inspection",
-    "load": "noisewise.train.api",
-    "plan": "noisewise.train.api",
-    "report": "noisewise.app.report",
+    "Run": "noisewise.training.run.run",
+    "adapt": "noisewise.training.adapt",
+    "distill": "noisewise.training.distill",
+    "evaluate": "noisewise.training.evaluate",
+    "inspect": "noisewise.training.inspect",
+    "load": "noisewise.training.load",
+    "plan": "noisewise.training.train",
+    "report": "noisewise.app.report.collect",
+    "train": "noisewise.training.train",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name == "train":  # the package is the verb, see noisewise/train/__init__.py
-        return import_module("noisewise.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'noisewise' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

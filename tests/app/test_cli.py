@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from noisewise.app import cli
-from noisewise.app.options import COMMANDS, AdaptOptions, TrainOptions, parse, plain
-from noisewise.train.adapt_config import AdaptConfig
-from noisewise.train.config import DistillConfig, TeacherRecipe, TrainConfig
+from noisewise.app.flags import COMMANDS, AdaptOptions, TrainOptions, parse, plain
+from noisewise.training.settings.config import AdaptConfig, DistillConfig, TrainConfig
+from noisewise.training.settings.recipes import TeacherRecipe
 
 # A new flag is a decision: it belongs here, in the docs and in the changelog.
 FLAGS = {

@@ -9,8 +9,8 @@ import pytest
 
 from noisewise.app import cli
 from noisewise.app.config_file import read_values
-from noisewise.train.config import TrainConfig
-from noisewise.train.recipes import TeacherRecipe
+from noisewise.training.settings.config import TrainConfig
+from noisewise.training.settings.recipes import TeacherRecipe
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from noisewise.app import demo
-from noisewise.train.config import DistillConfig, StudentRecipe, TeacherRecipe, TrainConfig
+from noisewise.training.settings.config import DistillConfig, TrainConfig
+from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 
 
 @pytest.mark.parametrize("text", ["5m", "90s", "20000images", "1h"])

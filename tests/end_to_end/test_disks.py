@@ -12,7 +12,7 @@ import pytest
 
 from killing import Workshop, traces
 from noisewise.app import cli
-from noisewise.train.run import Run
+from noisewise.training.run.run import Run
 from small_disk import fill, small_disk
 from tiny import blobs
 

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import noisewise
-from noisewise.train.config import DistillConfig, TrainConfig
-from noisewise.train.recipes import StudentRecipe, TeacherRecipe
+from noisewise.training.settings.config import DistillConfig, TrainConfig
+from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from tiny import blobs
 
 TEACH = TrainConfig(
@@ -66,8 +66,8 @@ def test_five_lines_from_a_folder_to_pictures(folder: Path, tmp_path: Path) -> N
 
 _TRAIN = """
 import sys, noisewise
-from noisewise.train.config import TrainConfig
-from noisewise.train.recipes import TeacherRecipe
+from noisewise.training.settings.config import TrainConfig
+from noisewise.training.settings.recipes import TeacherRecipe
 recipe = TeacherRecipe(batch=16, distance_images=64, sampler_images=32)
 config = TrainConfig(size=8, classes=True, widths=(16, 16), checkpoint_seconds=0.01, recipe=recipe)
 noisewise.train(sys.argv[1], sys.argv[2], "1600images", config=config)

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from killing import Workshop, leftovers, traces
-from noisewise.train.checkpoint import load_state
-from noisewise.train.run import Run
+from noisewise.training.files.atomic import load_state
+from noisewise.training.run.run import Run
 
 BUDGETS = {"train": "640images", "distill": "320images"}
 STAGES = {"train": "teacher", "distill": "generator"}
@@ -55,7 +55,7 @@ def test_kills_change_nothing(verb: str, kills: int, shop: Workshop, tmp_path: P
 _STALLS = """
 import sys, time
 from noisewise.app import cli
-from noisewise.train.teacher import TeacherStage
+from noisewise.training.stages.teacher import TeacherStage
 step = TeacherStage.step
 def stalling(self, number, *rest):
     if number == 5:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import NoReturn, TypeVar
 
-from noisewise.app.telling import Steady, tell
+from noisewise.app.terminal.stderr import Steady, tell
 
 Parsed = TypeVar("Parsed")
 Action = Callable[[], int]
@@ -114,12 +114,12 @@ def _ready(command: str, words: Sequence[str]) -> Action:
         return _ready_powers(words)
     if command == "lowrank":
         return _ready_lowrank(words)
-    from noisewise.app.options import parse
+    from noisewise.app.flags import parse
 
     options = parse(command, words)
 
     def action() -> int:
-        from noisewise.app.commands import carry_out
+        from noisewise.app.commands.shared import carry_out
 
         return carry_out(options, words)
 
@@ -127,12 +127,12 @@ def _ready(command: str, words: Sequence[str]) -> Action:
 
 
 def _ready_powers(words: Sequence[str]) -> Action:
-    from noisewise.app.powers_options import parse_powers
+    from noisewise.app.commands.powers_options import parse_powers
 
     options = parse_powers(words)
 
     def action() -> int:
-        from noisewise.app.powers_command import carry_out_powers
+        from noisewise.app.commands.powers import carry_out_powers
 
         return carry_out_powers(options)
 
@@ -140,12 +140,12 @@ def _ready_powers(words: Sequence[str]) -> Action:
 
 
 def _ready_lowrank(words: Sequence[str]) -> Action:
-    from noisewise.app.lowrank_options import parse_lowrank
+    from noisewise.app.commands.lowrank_options import parse_lowrank
 
     options = parse_lowrank(words)
 
     def action() -> int:
-        from noisewise.app.lowrank_command import carry_out_lowrank
+        from noisewise.app.commands.lowrank import carry_out_lowrank
 
         return carry_out_lowrank(options)
 
@@ -154,7 +154,7 @@ def _ready_lowrank(words: Sequence[str]) -> Action:
 
 def _lr(words: Sequence[str]) -> int:
     """`noisewise lr` and the name of one of its three parts."""
-    from noisewise.app.lr_options import HELP, LR_COMMANDS
+    from noisewise.app.commands.lr_options import HELP, LR_COMMANDS
 
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")

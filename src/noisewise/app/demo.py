@@ -19,16 +19,16 @@ import tyro
 from tyro.conf import arg
 
 from noisewise.app.cli import guarded, parsed
-from noisewise.app.invocation import program, python
-from noisewise.app.looking import counted
-from noisewise.app.progress import Progress, duration
-from noisewise.app.stopping import Stop
-from noisewise.app.telling import readable, tell
+from noisewise.app.terminal.notices import counted
+from noisewise.app.terminal.program_name import program, python
+from noisewise.app.terminal.progress import Progress, duration
+from noisewise.app.terminal.signals import Stop
+from noisewise.app.terminal.stderr import readable, tell
 from noisewise.demo import demo_path
-from noisewise.train.config import Budget, DistillConfig, TrainConfig
+from noisewise.training.settings.config import Budget, DistillConfig, TrainConfig
 
 if TYPE_CHECKING:
-    from noisewise.train.run import Run
+    from noisewise.training.run.run import Run
 
 # Everything that the demo decides, in one place.
 TEACHER_SHARE = 0.55  # of the budget; the rest distils
@@ -116,7 +116,7 @@ def _run(options: DemoOptions, budget: str, summary: Path) -> int:
     result = _judge(run)
     seconds["judging and report"] = time.perf_counter() - start
     text = _summary(run, seconds, result)
-    from noisewise.train.checkpoint import write_json
+    from noisewise.training.files.atomic import write_json
 
     write_json(summary, {"budget": budget, "seconds": seconds, "text": text})
     print(readable(text))
@@ -124,7 +124,7 @@ def _run(options: DemoOptions, budget: str, summary: Path) -> int:
 
 
 def _train(out: str, budget: str, stop: Stop) -> Run:
-    from noisewise.train.api import train
+    from noisewise.training.train import train
 
     tell(
         "1 of 3  A teacher learns to take noise off 6,000 pictures of garments, at every\n"
@@ -143,7 +143,7 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
 
 
 def _distill(run: Run, budget: str, stop: Stop) -> None:
-    from noisewise.train.api import distill
+    from noisewise.training.distill import distill
 
     tell(
         "2 of 3  A generator learns from that teacher to draw a garment in one network call\n"
@@ -165,17 +165,18 @@ def _progress(amount: Budget) -> Progress:
 
 def _judge(run: Run) -> dict[str, Any]:
     """Draw the sheet, measure, and write the report."""
-    from noisewise.app import drawing, report
-    from noisewise.app.options import SampleOptions
+    from noisewise.app.commands import sample
+    from noisewise.app.flags import SampleOptions
+    from noisewise.app.report import collect
 
     tell("3 of 3  Both draw pictures, which are measured against garments nobody has learned from.")
     sheet = run.path / "samples" / "one-call.png"
-    drawing.draw(
+    sample.draw(
         SampleOptions(run=str(run.path), num_images=NUM_SAMPLES, seed=SEED, out=str(sheet), scale=4)
     )
-    facts = report.gather(run, NUM_JUDGED, tell)
+    facts = collect.gather(run, NUM_JUDGED, tell)
     page = run.path / "report.html"
-    report.write(facts, page)
+    collect.write(facts, page)
     ways = [(w.name, w.distance, w.seconds_per_image, w.network_calls) for w in facts.ways]
     return {"sheet": sheet, "report": page, "ways": ways, "floor": facts.floor}
 

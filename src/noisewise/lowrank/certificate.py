@@ -26,9 +26,8 @@ import torch
 from torch import Tensor
 
 from noisewise.lowrank.chi_square import chi_square_quantile
-from noisewise.lowrank.dtypes import common_dtype
 from noisewise.lowrank.magnitude import frobenius_norm
-from noisewise.lowrank.operators import Matrix, to_unit
+from noisewise.lowrank.operators import Matrix, common_dtype, to_unit
 from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
 
 Norm = Literal["frobenius", "spectral"]

@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from noisewise.lowrank.certificate import Error, Kind, Norm
+from noisewise.lowrank.certificate import ROUNDING, Error, Kind, Norm
+from noisewise.lowrank.gradients import truncation, with_gradient
 from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.singular import of_projection, smallest_rank, tails
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -176,7 +178,7 @@ class LowRank:
     def __truediv__(self, number: complex) -> LowRank:
         return self * (1 / number)
 
-    def compress(self, rank: int | None = None, *, tol: float | None = None) -> LowRank:
+    def compress(self, rank: int | None = None, *, tol: float | None = None) -> SVD:
         """Return the best approximation of this value of a smaller rank: QR of both, SVD between.
 
         Its error is this one's plus what was cut off (the triangle inequality).
@@ -188,8 +190,6 @@ class LowRank:
         Raises:
             ValueError: unless exactly one is given and possible.
         """
-        from noisewise.lowrank.singular import compressed
-
         return compressed(self, rank, tol)
 
     def to(self, target: torch.dtype | torch.device | str) -> LowRank:
@@ -312,6 +312,101 @@ class Attached(LowRank):
 _WEAKNESS: tuple[Kind, ...] = ("exact", "bound", "probes", "estimate")
 KEY = "noisewise.lowrank:"  # and the name, in the metadata of a file
 MEASURED = ("estimate", "upper", "scale", "optimal_lower")
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SVD(LowRank):
+    """A ~ U diag(S) Vh; left = U diag(S), right = Vh.
+
+    Attributes:
+        U: orthonormal columns [*batch, m, rank]; the largest entry of each is real and positive.
+        S: real, falling [*batch, rank].
+        Vh: orthonormal rows [*batch, rank, n].
+        source: the matrix that a gradient flows to, or None.
+    """
+
+    U: Tensor
+    S: Tensor
+    Vh: Tensor
+    source: Tensor | None = None
+
+    @property
+    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """U, S, Vh."""
+        return self.U, self.S, self.Vh
+
+    @property
+    def attached(self) -> Tensor | None:
+        """U diag(S) Vh; its gradient needs only s_k > s_(k+1), not that all values differ."""
+        if self.source is None:
+            return None
+        return truncation(self.source, self.U, self.S, self.Vh)
+
+    def _rounded(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        u = self.U.to(dtype)
+        parts = {"U": u, "S": self.S.to(u.real.dtype), "Vh": self.Vh.to(dtype)}
+        return {**super()._rounded(dtype), **parts}
+
+    def detach(self) -> SVD:
+        """Return it without a gradient."""
+        u, s, vh = (part.detach() for part in self.factors)
+        return make(u, s, vh, self.error, self.converged, self.notes)
+
+
+def make(
+    u: Tensor,
+    s: Tensor,
+    vh: Tensor,
+    error: Error,
+    converged: bool = True,
+    notes: tuple[str, ...] = (),
+    source: Tensor | None = None,
+) -> SVD:
+    """Return the value of three factors, attached to the matrix that a gradient flows to."""
+    if source is not None:
+        u, s, vh = with_gradient(source, u, s, vh)
+    left = u * s[..., None, :].to(u.dtype)
+    return SVD(
+        left=left,
+        right=vh,
+        error=error,
+        converged=converged,
+        notes=notes,
+        U=u,
+        S=s,
+        Vh=vh,
+        source=source,
+    )
+
+
+def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
+    """The best approximation of a low-rank value, see `LowRank.compress`."""
+    if (rank is None) == (tol is None):
+        raise ValueError("Say what to compress to: a rank, or a relative tolerance tol.")
+    if rank is not None and not 0 <= rank <= value.rank:
+        raise ValueError(f"rank is {rank}, the value has {value.rank}: give no more than that.")
+    if tol is not None and not tol > 0:
+        raise ValueError(f"tol is {tol}: give a positive relative tolerance.")
+    whole = value.attached
+    left, right = value.left, value.right
+    if whole is not None:
+        left, right = left.detach(), right.detach()
+    q, r = torch.linalg.qr(left)
+    u, s, vh = of_projection(q, (r @ right).mH)
+    losses = tails(s.detach(), value.error.norm)
+    if rank is None:
+        assert tol is not None
+        rank = smallest_rank(losses, tol * losses[..., 0])
+    rank = min(rank, s.shape[-1])
+    lost = losses[..., rank] + ROUNDING * torch.finfo(value.dtype).eps * losses[..., 0]
+    cut = replace(value.error, kind="exact", estimate=losses[..., rank], upper=lost)
+    cut = replace(cut, failure_probability=0.0)
+    error = added(value.error, cut)
+    if bool((value.error.upper == 0).all()):
+        error = replace(error, kind="exact")
+    error = rescaled(error, losses[..., 0])
+    parts = u[..., :rank], s[..., :rank], vh[..., :rank, :]
+    return make(*parts, error, value.converged, value.notes, whole)
 
 
 def added(first: Error, second: Error) -> Error:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.dtypes import COMPUTED, SINGLE, common_dtype, dtype_name, promoted
+from noisewise.lowrank.dtypes import COMPUTED, SINGLE, dtype_name
 from noisewise.lowrank.magnitude import (
     careful_norm,
     frobenius_norm,
@@ -380,3 +381,19 @@ def gaussian(
     return torch.randn(tuple(shape), dtype=dtype, device=generator.device, generator=generator).to(
         device
     )
+
+
+def promoted(matrices: Sequence[Matrix], *others: torch.dtype) -> torch.dtype:
+    """The dtype that holds all numbers of all."""
+    return reduce(torch.promote_types, (*(matrix.dtype for matrix in matrices), *others))
+
+
+def common_dtype(matrices: Sequence[Matrix], *others: torch.dtype) -> torch.dtype:
+    """Return the dtype in which matrices and tensors can meet.
+
+    Complex where one is; double only where all can be had in it, as errors are counted in its eps.
+    """
+    dtype = promoted(matrices, *others)
+    if all(matrix.precision == torch.float64 for matrix in matrices):
+        return dtype
+    return torch.complex64 if dtype.is_complex else torch.float32

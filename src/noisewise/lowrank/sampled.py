@@ -23,10 +23,9 @@ from noisewise.lowrank.certificate import (
     check_probability,
     rounding,
 )
-from noisewise.lowrank.dtypes import common_dtype
 from noisewise.lowrank.factors import LowRank
 from noisewise.lowrank.magnitude import frobenius_norm
-from noisewise.lowrank.operators import Dense, Matrix, to_unit
+from noisewise.lowrank.operators import Dense, Matrix, common_dtype, to_unit
 from noisewise.lowrank.reading import as_matrix, new_generator, product
 
 Method = Literal["priority", "independent", "top"]

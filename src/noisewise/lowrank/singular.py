@@ -1,80 +1,11 @@
-"""The singular value decomposition as a value, and what is done with singular values."""
+"""What is done with singular values and vectors: ranks, tails, signs."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.certificate import ROUNDING, Error, Norm
-from noisewise.lowrank.factors import LowRank, added, rescaled
-from noisewise.lowrank.gradients import truncation, with_gradient
-
-
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class SVD(LowRank):
-    """A ~ U diag(S) Vh; left = U diag(S), right = Vh.
-
-    Attributes:
-        U: orthonormal columns [*batch, m, rank]; the largest entry of each is real and positive.
-        S: real, falling [*batch, rank].
-        Vh: orthonormal rows [*batch, rank, n].
-        source: the matrix that a gradient flows to, or None.
-    """
-
-    U: Tensor
-    S: Tensor
-    Vh: Tensor
-    source: Tensor | None = None
-
-    @property
-    def factors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """U, S, Vh."""
-        return self.U, self.S, self.Vh
-
-    @property
-    def attached(self) -> Tensor | None:
-        """U diag(S) Vh; its gradient needs only s_k > s_(k+1), not that all values differ."""
-        if self.source is None:
-            return None
-        return truncation(self.source, self.U, self.S, self.Vh)
-
-    def _rounded(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        u = self.U.to(dtype)
-        parts = {"U": u, "S": self.S.to(u.real.dtype), "Vh": self.Vh.to(dtype)}
-        return {**super()._rounded(dtype), **parts}
-
-    def detach(self) -> SVD:
-        """Return it without a gradient."""
-        u, s, vh = (part.detach() for part in self.factors)
-        return make(u, s, vh, self.error, self.converged, self.notes)
-
-
-def make(
-    u: Tensor,
-    s: Tensor,
-    vh: Tensor,
-    error: Error,
-    converged: bool = True,
-    notes: tuple[str, ...] = (),
-    source: Tensor | None = None,
-) -> SVD:
-    """Return the value of three factors, attached to the matrix that a gradient flows to."""
-    if source is not None:
-        u, s, vh = with_gradient(source, u, s, vh)
-    left = u * s[..., None, :].to(u.dtype)
-    return SVD(
-        left=left,
-        right=vh,
-        error=error,
-        converged=converged,
-        notes=notes,
-        U=u,
-        S=s,
-        Vh=vh,
-        source=source,
-    )
+from noisewise.lowrank.certificate import Norm
 
 
 def fixed_signs(u: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,33 +73,3 @@ def rank_for(values: Tensor, tol: float, norm: Norm = "frobenius") -> int:
         raise ValueError(f"tol is {tol}: give a positive relative tolerance.")
     losses = tails(values, norm)
     return smallest_rank(losses, tol * losses[..., 0])
-
-
-def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
-    """The best approximation of a low-rank value, see `LowRank.compress`."""
-    if (rank is None) == (tol is None):
-        raise ValueError("Say what to compress to: a rank, or a relative tolerance tol.")
-    if rank is not None and not 0 <= rank <= value.rank:
-        raise ValueError(f"rank is {rank}, the value has {value.rank}: give no more than that.")
-    if tol is not None and not tol > 0:
-        raise ValueError(f"tol is {tol}: give a positive relative tolerance.")
-    whole = value.attached
-    left, right = value.left, value.right
-    if whole is not None:
-        left, right = left.detach(), right.detach()
-    q, r = torch.linalg.qr(left)
-    u, s, vh = of_projection(q, (r @ right).mH)
-    losses = tails(s.detach(), value.error.norm)
-    if rank is None:
-        assert tol is not None
-        rank = smallest_rank(losses, tol * losses[..., 0])
-    rank = min(rank, s.shape[-1])
-    lost = losses[..., rank] + ROUNDING * torch.finfo(value.dtype).eps * losses[..., 0]
-    cut = replace(value.error, kind="exact", estimate=losses[..., rank], upper=lost)
-    cut = replace(cut, failure_probability=0.0)
-    error = added(value.error, cut)
-    if bool((value.error.upper == 0).all()):
-        error = replace(error, kind="exact")
-    error = rescaled(error, losses[..., 0])
-    parts = u[..., :rank], s[..., :rank], vh[..., :rank, :]
-    return make(*parts, error, value.converged, value.notes, whole)

@@ -5,7 +5,7 @@ Peebles and Xie 2023 (DiT) for modulation; Esser et al. 2024 for normalised quer
 
 Every part computes in the dtype of its own weights. The norm is over the channels of each pixel:
 with channels last that is one contiguous row. On a CPU it took half the time of a group norm in
-float32 and a quarter in bfloat16 (benchmarks/precision.py).
+float32 and a quarter in bfloat16 (benchmarks/pictures/precision.py).
 """
 
 from __future__ import annotations

@@ -6,34 +6,14 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from noisewise.scaling.figure import Curve, draw
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Advice", "Curve", "Hold"]
 
 Hold = Literal["examples", "steps", "trajectory"]
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line of the picture: learning rates at batches, for whoever draws it.
-
-    Attributes:
-        name: of the law.
-        batches: examples.
-        rates: learning rates in the user's units.
-        low: lower ends, or empty.
-        high: upper ends, or empty.
-        kind: "advice" (what would be advised at every batch), "rule" (a law, anchored at the user's
-            point), "bound" (absolute), "points" (measured directly, absolute).
-    """
-
-    name: str
-    batches: tuple[float, ...]
-    rates: tuple[float, ...]
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    kind: Literal["advice", "rule", "bound", "points"] = "rule"
 
 
 @dataclass(frozen=True)
@@ -108,8 +88,6 @@ class Advice:
             >>> scaling.advise(found, batch=256).figure().axes[0].get_ylabel()
             'learning rate'
         """
-        from noisewise.scaling.figure import draw
-
         return draw(self)
 
     def text(self) -> str:

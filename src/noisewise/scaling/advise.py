@@ -73,7 +73,7 @@ def advise(
         ValueError: for a batch or learning rate that is not positive, an unknown hold, or a
             measurement that does not know its own batch.
 
-    Source: see the module; which law decides follows from benchmarks/lr_laws.py.
+    Source: see the module; which law decides follows from benchmarks/learning_rate/laws.py.
 
     Example:
         >>> from noisewise.scaling.noise import Noise

@@ -6,19 +6,89 @@ The one file of this room that knows matplotlib, and it does so only when it is 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from noisewise.scaling.advice import Advice, Curve
-
-__all__ = ["COLOURS", "blank", "draw"]
+__all__ = ["COLOURS", "Curve", "Drawable", "blank", "draw"]
 
 # Told apart by people who see colours differently (Okabe and Ito 2008); black is the advice's.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _DASHES = ("-", "--", "-.")  # a second and third round of the colours
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of the picture: learning rates at batches, for whoever draws it.
+
+    Attributes:
+        name: of the law.
+        batches: examples.
+        rates: learning rates in the user's units.
+        low: lower ends, or empty.
+        high: upper ends, or empty.
+        kind: "advice" (what would be advised at every batch), "rule" (a law, anchored at the user's
+            point), "bound" (absolute), "points" (measured directly, absolute).
+    """
+
+    name: str
+    batches: tuple[float, ...]
+    rates: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    kind: Literal["advice", "rule", "bound", "points"] = "rule"
+
+
+class Drawable(Protocol):
+    """The parts of an advice that its picture shows; see `Advice` for what they mean."""
+
+    @property
+    def batch(self) -> float:
+        """The new batch."""
+        ...
+
+    @property
+    def batch0(self) -> float:
+        """The batch that lr0 was tuned at."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """The advised learning rate."""
+        ...
+
+    @property
+    def lr0(self) -> float:
+        """The user's learning rate at batch0."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """Lower end of the band."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """Upper end of the band; inf for none."""
+        ...
+
+    @property
+    def hold(self) -> str:
+        """What is held fixed."""
+        ...
+
+    @property
+    def rule(self) -> str:
+        """The law that decided."""
+        ...
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """The lines to draw."""
+        ...
 
 
 def blank(columns: int, width: float = 0.0) -> tuple[Figure, list[Axes]]:
@@ -46,7 +116,7 @@ def blank(columns: int, width: float = 0.0) -> tuple[Figure, list[Axes]]:
     return figure, found
 
 
-def draw(advice: Advice) -> Figure:
+def draw(advice: Drawable) -> Figure:
     """Return every law through the user's point, what was measured, and the advice.
 
     Args:

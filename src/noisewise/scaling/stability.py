@@ -12,7 +12,7 @@ lr = 2 / lambda_max it grows from step to step. Hence for many steps
 
 with c from the learning rate that was tuned at one batch. On exact quadratics at a fixed budget of
 examples the best rate rises with the batch up to 1.5 to 1.9 / lambda_max and stays there; on real
-nets see benchmarks/lr_laws.py.
+nets see benchmarks/learning_rate/laws.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Programs that measure what noisewise claims; `python -m benchmarks.FOLDER.PROGRAM`."""

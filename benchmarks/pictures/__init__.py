@@ -1,0 +1,1 @@
+"""Training, distilling and judging pictures."""

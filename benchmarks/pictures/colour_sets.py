@@ -1,0 +1,225 @@
+"""Small colour sets: what a total of minutes gives, with the copy test beside every grid.
+
+Each set is trained and distilled within a total; teacher, one call and two calls are drawn and
+measured with noisewise's own distance (there is no judge for these) against the pictures held out
+from training, beside the floor of real training pictures, and tested for copies. A grid shows 64
+pictures at the left and the nearest training picture of each at the right.
+
+    python -m benchmarks.pictures.colour_sets --data FOLDER --minutes 60
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import noisewise
+from benchmarks.shared import harness, ours, picture_sets, summaries
+from noisewise.quality import copy_test, nearest, sliced_wasserstein
+from noisewise.training.evaluate import mirrored
+from noisewise.training.files.sample_sheet import sheet
+
+NAME = "pictures/colour_sets"
+IMAGES = harness.FIGURES
+WHO = ("teacher", "one call", "two calls")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Training and held-out pictures of a run, float NCHW in [-1, 1]."""
+
+    training: Tensor
+    held_out: Tensor
+    flips: bool
+
+
+def sides_of(folder: Path) -> Sides:
+    """The very split that the run was trained with."""
+    run = noisewise.Run.open(folder)
+    pictures = run.pictures()
+    training, held_out = pictures.split(run.info["seed"])
+    flips = mirrored(run, pictures)
+    return Sides(pictures.tensor(training), pictures.tensor(held_out), flips)
+
+
+def sampler_of(folder: Path, who: str) -> tuple[Callable[[int, int], Tensor], int]:
+    """How one of teacher, one call, two calls draws, and its network calls."""
+    if who == "teacher":
+        teacher = ours.teacher_of(folder)
+        return teacher.sample, teacher.sampler.calls
+    generator, calls = ours.generator_of(folder), 1 if who == "one call" else 2
+    return lambda n, seed: generator.sample(n, seed=seed, calls=calls), calls
+
+
+def save_grid(path: Path, images: Tensor, training: Tensor, flips: bool, scale: int = 2) -> None:
+    """64 pictures, a gap, and the nearest training picture of each."""
+    images = images[:64]
+    near = training[torch.as_tensor(nearest(images, training, k=1, flips=flips).index)[:, 0]]
+    left, right = sheet(images), sheet(near)
+    gap = np.full((left.shape[0], images.shape[-1] // 2, *left.shape[2:]), 255, np.uint8)
+    picture = Image.fromarray(np.concatenate([left, gap, right], axis=1))
+    size = (picture.width * scale, picture.height * scale)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.resize(size, Image.Resampling.NEAREST).save(path)
+
+
+def measure(
+    folder: Path, who: str, num_images: int, seeds: list[int], grid: Path
+) -> harness.Values:
+    """Distances, copies and the grid of one way to draw."""
+    sides = sides_of(folder)
+    sample, calls = sampler_of(folder, who)
+    held_out, training = ours.Offline(sides.held_out), ours.Offline(sides.training)
+    drawn = [ours.draw(sample, num_images, seed) for seed in seeds]
+    save_grid(grid, drawn[0].images, sides.training, sides.flips)
+    copies = copy_test(drawn[0].images, sides.training, sides.held_out, flips=sides.flips)
+    generator = torch.Generator().manual_seed(0)
+    levels = sliced_wasserstein(drawn[0].images, sides.training, generator=generator)
+    beside = copies.held_out_fraction
+    return {
+        "calls": calls,
+        "to_held_out": [held_out.distance(d.images) for d in drawn],
+        "to_training": [training.distance(d.images) for d in drawn],
+        "floor": held_out.distance(sides.training[:num_images]),
+        "wasserstein": [float(level) for level in levels],
+        "copies": float(copies.fraction),
+        "copies_low": float(copies.low),
+        "copies_high": float(copies.high),
+        "copies_held_out": None if beside is None else float(beside),
+        "copies_threshold": float(copies.threshold),
+        "ms_per_image": [d.ms_per_image for d in drawn],
+        "num_training": len(sides.training),
+        "num_held_out": len(sides.held_out),
+        "grid": grid.name,
+    }
+
+
+def measure_set(
+    which: picture_sets.PictureSet,
+    arguments: argparse.Namespace,
+    results: harness.Results,
+    minutes: float,
+    threads: int,
+) -> None:
+    """Train, distil and measure one set."""
+    work = harness.work_folder(arguments, NAME)
+    images = work / "grids" if arguments.quick else arguments.images
+    share, num_images = arguments.share, arguments.num_images
+    for seed in arguments.seeds:
+        own = {"set": which.name, "minutes": minutes, "share": share, "seed": seed}
+        wanted = {who: {**own, "stage": who, "num_images": num_images} for who in WHO}
+        if results.complete(wanted.values()):
+            harness.note(f"[kept] {which.name}, {minutes:g} minutes, seed {seed}")
+            continue
+        data = picture_sets.prepare(which, arguments.data, work.parent / "data")
+        folder = work / f"{which.name}-{minutes:g}min-share{share:g}-seed{seed}"
+        ours.run_chain(results, own, ours.Chain(data, folder, 60 * minutes, share, seed, threads))
+        for who, setting in wanted.items():
+            suffix = "" if seed == arguments.seeds[0] else f"_seed{seed}"
+            grid = images / f"colour_{which.name}_{who.replace(' ', '_')}{suffix}.png"
+            results.cell(
+                setting,
+                lambda f=folder, w=who, g=grid: measure(
+                    f, w, num_images, arguments.sample_seeds, g
+                ),
+            )
+
+
+def listing(results: harness.Results, num_images: int) -> str:
+    """All finished rows."""
+    groups: dict[tuple[str, float, float, str], list[harness.Cell]] = {}
+    for cell in results.cells({"num_images": num_images}):
+        key = (
+            str(cell.setting["set"]), cell.asked("minutes"), cell.asked("share"),
+            str(cell.setting["stage"]),
+        )  # fmt: skip
+        groups.setdefault(key, []).append(cell)
+    rows = []
+    for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], WHO.index(k[3]))):
+        (name, minutes, share, who), cells = key, groups[key]
+        first = cells[0]
+        same = results.cells(
+            {"set": name, "minutes": minutes, "share": share, "stage": "teacher"}
+            | {"num_images": num_images}
+        )
+        near = [cell.numbers("to_training") for cell in cells]
+        rows.append(
+            [
+                picture_sets.SETS[name].title, f"{minutes:g}", f"{minutes * share:g}", who,
+                int(first.number("calls") or 0),
+                summaries.summarise([cell.numbers("to_held_out") for cell in cells]),
+                first.number("floor"), summaries.summarise(near),
+                None if who == "teacher" else summaries.ratio(
+                    near, [cell.numbers("to_training") for cell in same]
+                ),
+                copied(first), percent(first.number("copies_held_out")),
+                summaries.summarise([cell.numbers("ms_per_image") for cell in cells]),
+                first.values.get("grid"), len(cells),
+            ]
+        )  # fmt: skip
+    columns = [
+        "set", "minutes", "of them teacher", "drawn by", "calls", "to held-out", "its floor",
+        "to training", "x its teacher's", "copies", "copies among held-out", "ms a picture", "grid",
+        "runs",
+    ]  # fmt: skip
+    return summaries.table(columns, rows)
+
+
+def copied(cell: harness.Cell) -> str:
+    """The share of copies with its interval."""
+    low, high = percent(cell.number("copies_low")), percent(cell.number("copies_high"))
+    return f"{percent(cell.number('copies'))} [{low}, {high}]"
+
+
+def percent(share: float | None) -> str | None:
+    """A share as a percentage."""
+    return None if share is None else f"{100 * share:.1f} %"
+
+
+def main() -> None:
+    """Train, distil and measure what is missing; print the table."""
+    parser = harness.parser("Small colour sets, with copy tests.")
+    floats, integers = harness.numbers(float), harness.numbers(int)
+    parser.add_argument("--sets", default="people,emoji,dungeon", help="which sets")
+    parser.add_argument("--minutes", type=floats, default=[60.0], help="totals")
+    parser.add_argument("--share", type=float, default=0.6, help="of the total for the teacher")
+    parser.add_argument("--seeds", type=integers, default=[0], help="training seeds")
+    parser.add_argument("--num-images", type=int, default=1000, help="pictures a distance")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="folder for the grids")
+    arguments = parser.parse_args()
+    if not 0 < arguments.share < 1:
+        raise harness.UsageError("--share is the teacher's part of the total: between 0 and 1.")
+    arguments.sample_seeds = [0] if arguments.quick else [0, 1, 2]
+    if arguments.quick:
+        arguments.minutes, arguments.num_images, arguments.seeds = [0.4], 64, [0]
+    threads = harness.use_threads(arguments.threads)
+    conditions = harness.environment(threads)
+    results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)
+    sets = picture_sets.chosen(arguments.sets)
+    if not arguments.table_only:
+        for minutes in arguments.minutes:
+            for which in sets:
+                measure_set(which, arguments, results, minutes, threads)
+    credits = "; ".join(dict.fromkeys(picture_sets.CREDITS[which.name] for which in sets))
+    harness.publish(
+        results,
+        "Small colour sets",
+        [
+            f"n = {arguments.num_images} pictures, sample seeds {arguments.sample_seeds}; offline "
+            "distance, 0 where the two sets have the same law. Copies: nearest over second-nearest "
+            "training picture below the test's threshold; beside it the same share of real "
+            f"held-out pictures. Median [95 % bootstrap interval]. {credits}.",
+            listing(results, arguments.num_images),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    harness.run_program(main)

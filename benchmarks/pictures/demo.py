@@ -1,0 +1,134 @@
+"""The demo as a newcomer meets it: the seconds of each stage, the distances, the README's picture.
+
+Runs `python -m noisewise.app.demo` in a new folder and takes its figures from what it leaves there;
+beside them, how long a second call takes, and how many pictures of the sheet copy a training one.
+
+    python -m benchmarks.pictures.demo
+    python -m benchmarks.pictures.demo --run runs/demo        of a demo that has ended
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import noisewise
+from benchmarks.shared import harness, ours, summaries
+from noisewise.training.files.sample_sheet import sheet
+from noisewise.training.settings.config import EvaluateConfig
+
+NAME = "pictures/demo"
+PICTURE = harness.FIGURES / "demo.png"
+SHOWN = 48
+
+
+def run_demo(folder: Path, budget: str) -> float:
+    """Run the demo; returns the seconds it took, those of starting Python included."""
+    words = [sys.executable, "-m", "noisewise.app.demo", "--out", str(folder), "--budget", budget]
+    start = time.perf_counter()
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise harness.UsageError(f"The demo ended with {done.returncode}: {done.stderr[-400:]}")
+    return time.perf_counter() - start
+
+
+def measure(folder: Path, budget: str) -> harness.Values:
+    """Figures of a finished demo, and of asking for it again."""
+    again = run_demo(folder, budget)
+    told = json.loads((folder / "demo.json").read_text())
+    values: harness.Values = {f"seconds_{k}": round(v, 1) for k, v in told["seconds"].items()}
+    values |= {
+        "seconds_again": round(again, 2),
+        "text": told["text"].replace(str(folder), "runs/demo"),
+    }
+    for who, calls, teacher in (("teacher", None, True), ("one", 1, False), ("two", 2, False)):
+        config = EvaluateConfig(num_images=2000, teacher=teacher, calls=calls)
+        found = noisewise.evaluate(folder, config=config)
+        values |= {
+            f"{who}_distance": found.distance,
+            f"{who}_low": found.distance_low,
+            f"{who}_high": found.distance_high,
+            f"{who}_calls": found.network_calls,
+            f"{who}_ms": 1000 * found.seconds_per_image,
+            f"{who}_copies": None if found.copies is None else found.copies["fraction"],
+            "floor": found.floor,
+        }
+    return values
+
+
+def draw(folder: Path, path: Path) -> None:
+    """Real pictures, the teacher's, one call's and two calls', side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    run = noisewise.Run.open(folder)
+    pictures = run.pictures()
+    _, held_out = pictures.split(run.info["seed"])
+    teacher, generator = ours.teacher_of(folder), ours.generator_of(folder)
+    panels = {
+        "real": pictures.tensor(held_out[:SHOWN]),
+        f"teacher, {teacher.sampler.calls} network calls": teacher.sample(SHOWN, seed=0),
+        "one call": generator.sample(SHOWN, seed=0),
+        "two calls": generator.sample(SHOWN, seed=0, calls=2),
+    }
+    figure, places = pyplot.subplots(1, 4, figsize=(14, 4.7), layout="constrained")
+    for place, (title, images) in zip(places, panels.items(), strict=True):
+        place.imshow(sheet(images, columns=6), cmap="gray", vmin=0, vmax=255, interpolation="none")
+        place.set_title(title, fontsize=13)
+        place.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def listing(cell: harness.Cell) -> list[str]:
+    """The two tables."""
+    stages = [
+        [name.removeprefix("seconds_"), f"{value:.1f} s"]
+        for name, value in cell.values.items()
+        if name.startswith("seconds_") and isinstance(value, float)
+    ]
+    rows = []
+    for who, title in (("teacher", "teacher"), ("one", "one call"), ("two", "two calls")):
+        numbers = {
+            k: cell.number(f"{who}_{k}") for k in ("distance", "low", "high", "ms", "copies")
+        }
+        interval = " to ".join(summaries.figure(numbers[k]) for k in ("low", "high"))
+        copies = "-" if numbers["copies"] is None else f"{100 * numbers['copies']:.1f} %"
+        calls = int(cell.number(f"{who}_calls") or 0)
+        rows.append([title, calls, numbers["distance"], interval, numbers["ms"], copies])
+    rows.append(["real to real (floor)", "-", cell.number("floor"), "", None, ""])
+    columns = ["drawn by", "calls", "our distance", "95 % interval", "ms a picture", "copies"]
+    return [summaries.table(["stage", "time"], stages), summaries.table(columns, rows)]
+
+
+def main() -> None:
+    """Run what is missing, print the tables, draw the picture."""
+    parser = harness.parser("The demo's times, distances and picture.")
+    parser.add_argument("--run", type=Path, default=None, help="a demo that has ended")
+    parser.add_argument("--budget", default="5m", help="of the demo")
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="where the picture goes")
+    arguments = parser.parse_args()
+    threads = harness.use_threads(arguments.threads)
+    budget = "10s" if arguments.quick else arguments.budget
+    conditions = harness.environment(threads)
+    results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)
+    folder = arguments.run or harness.work_folder(arguments, NAME) / f"demo-{budget}"
+    if not (folder / "demo.json").is_file():
+        harness.note(f"demo: {budget} in {folder}")
+        harness.note(f"demo: {run_demo(folder, budget):.0f} s in all")
+    cell = results.cell({"budget": budget}, lambda: measure(folder, budget))
+    picture = folder / "demo.png" if arguments.quick else arguments.picture
+    draw(folder, picture)
+    harness.publish(
+        results, "The demo", [f"2,000 pictures; picture: {picture.name}.", *listing(cell)]
+    )
+
+
+if __name__ == "__main__":
+    harness.run_program(main)

@@ -1,0 +1,308 @@
+"""Where the sampler stops: the measured choice of noisewise against fixed last noise levels.
+
+For a trained run of each set the teacher is drawn with Heun steps that end at each of several last
+noise levels (sigma_min) and denoise once there, and with the level that noisewise chose for that
+net by its own measurement. Two witnesses: noisewise's offline distance (kernel distance and sliced
+Wasserstein at the finest level) and, on Fashion-MNIST, the judge. Real pictures with a little noise
+are put before the same witnesses: if only the judge minded faint speckle, only its column would
+rise. How the chosen number of calls is spread (rho) is tried as well.
+
+    python -m benchmarks.pictures.sampler_stop --data FOLDER --minutes 5
+    python -m benchmarks.pictures.sampler_stop --data FOLDER --run emoji=runs/mine     an existing run
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import noisewise
+from benchmarks.shared import harness, judge, ours, picture_sets, summaries
+from noisewise.quality import sliced_wasserstein
+
+NAME = "pictures/sampler_stop"
+STOPS = (0.002, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
+LONG_STOPS = (0.002, 0.1, 0.3)  # of those, tried with many steps too
+SPREADS = (4.0, 7.0, 10.0)  # rho: more levels at high, or at low noise
+SPECKLE = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained run with its witnesses."""
+
+    name: str
+    folder: Path
+    real: Tensor
+    offline: ours.Offline
+    bench: judge.Bench | None
+    num_images: int
+    sample_seeds: tuple[int, ...]
+
+    def witness(self, drawn: list[Tensor]) -> harness.Values:
+        """What every witness says of some draws."""
+        generator = torch.Generator()
+        finest = [
+            float(sliced_wasserstein(x, self.real, generator=generator.manual_seed(0))[-1])
+            for x in drawn
+        ]
+        values: harness.Values = {
+            "offline": [self.offline.distance(x) for x in drawn],
+            "finest": finest,
+        }
+        if self.bench is not None:
+            values["distance"] = [self.bench.distance(x) for x in drawn]
+            values["severe"] = [self.bench.severe(x) for x in drawn]
+        return values
+
+
+def open_subject(
+    which: picture_sets.PictureSet, arguments: argparse.Namespace, bench: judge.Bench | None,
+    folder: Path,
+) -> Subject:  # fmt: skip
+    """Run and witnesses; the reference is held-out pictures, or all where few are held out."""
+    quick = arguments.quick
+    if bench is not None:
+        real = bench.data.test_images
+    else:
+        run = noisewise.Run.open(folder)
+        pictures = run.pictures()
+        real = pictures.tensor(list(range(len(pictures))))
+    real = real[:500] if quick else real
+    seeds = (0,) if quick else (0, 1, 2)
+    return Subject(
+        which.name, folder, real, ours.Offline(real), bench, arguments.num_images, seeds
+    )  # fmt: skip
+
+
+def measure_stop(
+    subject: Subject,
+    teacher: ours.Teacher,
+    num_steps: int,
+    sigma_min: float,
+    rho: float | None = None,
+) -> harness.Values:
+    """One last noise level, or one spacing."""
+    teacher = ours.with_sampler(teacher, num_steps, sigma_min, rho)
+    drawn = [teacher.sample(subject.num_images, seed) for seed in subject.sample_seeds]
+    own = {"calls": teacher.sampler.calls, "num_steps": num_steps, "sigma_min": sigma_min}
+    return own | subject.witness(drawn)
+
+
+def measure_speckle(subject: Subject, amount: float) -> harness.Values:
+    """Real pictures with white noise added, of another half than the reference where possible."""
+    drawn = []
+    for seed in subject.sample_seeds:
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(subject.real), generator=generator)
+        x = subject.real[order[: subject.num_images]]
+        drawn.append((x + amount * torch.randn(x.shape, generator=generator)).clamp(-1, 1))
+    return subject.witness(drawn)
+
+
+def settings(own: dict[str, object], num_images: int, quick: bool) -> list[dict[str, object]]:
+    """All cells of one run: the chosen stop, fixed stops at two lengths, noised real pictures."""
+    many = "5" if quick else "18"
+    stops, long_stops = ((0.002, 0.3),) * 2 if quick else (STOPS, LONG_STOPS)
+    pairs = [*(("as chosen", s) for s in stops), *((many, s) for s in long_stops)]
+    amounts = (0.0, 0.1) if quick else SPECKLE
+    found: list[dict[str, object]] = [
+        {"stage": "chosen"},
+        *({"stage": "fixed", "steps": n, "sigma_min": s} for n, s in pairs),
+        *({"stage": "spread", "rho": rho} for rho in ((4.0,) if quick else SPREADS)),
+        *({"stage": "speckle", "amount": amount} for amount in amounts),
+    ]
+    return [{**own, "num_images": num_images, **setting} for setting in found]
+
+
+def measure(subject: Subject, setting: dict[str, object]) -> harness.Values:
+    """One cell."""
+    if setting["stage"] == "speckle":
+        amount = setting["amount"]
+        assert isinstance(amount, float)
+        return measure_speckle(subject, amount)
+    teacher = ours.teacher_of(subject.folder)
+    chosen = teacher.sampler
+    if setting["stage"] == "chosen":
+        values = measure_stop(subject, teacher, chosen.num_steps, chosen.sigma_min)
+        return values | {"reason": chosen.reason}
+    if setting["stage"] == "spread":
+        rho = setting["rho"]
+        assert isinstance(rho, float)
+        return measure_stop(subject, teacher, chosen.num_steps, chosen.sigma_min, rho)
+    steps, stop = str(setting["steps"]), setting["sigma_min"]
+    assert isinstance(stop, float)
+    num_steps = chosen.num_steps if steps == "as chosen" else int(steps)
+    return measure_stop(subject, teacher, num_steps, stop)
+
+
+# ------------------------------------------------------------------------------------------- tables
+
+
+def stops_table(results: harness.Results, match: harness.Setting) -> str:
+    """Every last noise level of one set, and the chosen one, with ratios to the chosen one."""
+    chosen = results.cells({**match, "stage": "chosen"})
+    groups: dict[tuple[str, float], list[harness.Cell]] = {}
+    for cell in results.cells({**match, "stage": "fixed"}):
+        key = (str(cell.setting["steps"]), cell.asked("sigma_min"))
+        groups.setdefault(key, []).append(cell)
+    rows = [row_of("chosen", chosen, chosen)] if chosen else []
+    rows += [row_of("fixed", groups[key], chosen) for key in sorted(groups, reverse=True)]
+    columns = [
+        "which", "sigma_min", "steps", "calls", "Frechet distance", "offline distance",
+        "x the chosen one's", "finest Wasserstein", "runs",
+    ]  # fmt: skip
+    return summaries.table(columns, rows)
+
+
+def spreads_table(results: harness.Results, match: harness.Setting) -> str:
+    """The chosen number of calls and last level, spaced in other ways, with ratios to rho 7."""
+    cells = results.cells({**match, "stage": "spread"})
+    usual = [cell for cell in cells if cell.asked("rho") == 7]
+    rows = []
+    for rho in sorted({cell.asked("rho") for cell in cells}):
+        of = [cell for cell in cells if cell.asked("rho") == rho]
+        offline = [cell.numbers("offline") for cell in of]
+        rows.append(
+            [
+                f"{rho:g}", shown(of, "calls"),
+                summaries.summarise([cell.numbers("distance") for cell in of]),
+                summaries.summarise(offline),
+                summaries.ratio(offline, [cell.numbers("offline") for cell in usual]),
+                summaries.summarise([cell.numbers("finest") for cell in of]),
+            ]
+        )  # fmt: skip
+    columns = [
+        "rho", "calls", "Frechet distance", "offline distance", "x that of 7", "finest Wasserstein"
+    ]  # fmt: skip
+    return summaries.table(columns, rows)
+
+
+def row_of(which: str, cells: list[harness.Cell], chosen: list[harness.Cell]) -> list[object]:
+    """One row of a set's table."""
+
+    def runs(of: list[harness.Cell], value: str) -> list[list[float]]:
+        return [cell.numbers(value) for cell in of]
+
+    offline = runs(cells, "offline")
+    return [
+        which, shown(cells, "sigma_min"), shown(cells, "num_steps"), shown(cells, "calls"),
+        summaries.summarise(runs(cells, "distance")), summaries.summarise(offline),
+        None if which == "chosen" else summaries.ratio(offline, runs(chosen, "offline")),
+        summaries.summarise(runs(cells, "finest")), len(cells),
+    ]  # fmt: skip
+
+
+def shown(cells: list[harness.Cell], value: str) -> str:
+    """One number, or the range over runs."""
+    numbers = sorted({number for cell in cells if (number := cell.number(value)) is not None})
+    return "-".join(f"{v:.3g}" for v in sorted({numbers[0], numbers[-1]})) if numbers else "-"
+
+
+def reasons(results: harness.Results, match: harness.Setting) -> str:
+    """What noisewise said of its choice for one set."""
+    cells = results.cells({**match, "stage": "chosen"})
+    return "\n".join(f"Seed {cell.setting['seed']}: {cell.values.get('reason')}." for cell in cells)
+
+
+def speckle_table(results: harness.Results, matches: list[harness.Setting]) -> str:
+    """What a little white noise on real pictures costs with each witness."""
+    rows = []
+    for match in matches:
+        # the pictures do not depend on the run, so that the cells of one seed tell all
+        for cell in results.cells({**match, "seed": 0, "stage": "speckle"}):
+            rows.append(
+                [
+                    str(cell.setting["set"]), f"{cell.asked('amount'):g}",
+                    summaries.summarise([cell.numbers("distance")]),
+                    summaries.summarise([cell.numbers("offline")]),
+                    summaries.summarise([cell.numbers("finest")]),
+                ]
+            )  # fmt: skip
+    columns = [
+        "set", "noise on real pictures", "Frechet distance", "offline distance",
+        "finest Wasserstein",
+    ]  # fmt: skip
+    return summaries.table(columns, rows)
+
+
+# -------------------------------------------------------------------------------------- the program
+
+
+def given_runs(texts: list[str]) -> dict[str, Path]:
+    """Read SET=FOLDER pairs.
+
+    Raises:
+        harness.UsageError: where one is not a pair or holds no teacher.
+    """
+    found = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if name not in picture_sets.SETS or not ours.has_model(Path(folder), "teacher"):
+            raise harness.UsageError(f"--run {text}: give SET=FOLDER of a run with a teacher.")
+        found[name] = Path(folder)
+    return found
+
+
+def main() -> None:
+    """Train where needed, measure what is missing, print the tables."""
+    parser = harness.parser("The measured last noise level against fixed ones.")
+    judge.add_options(parser)
+    integers = harness.numbers(int)
+    parser.add_argument("--sets", default="fashion,emoji,dungeon", help="which sets")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of training, a set")
+    parser.add_argument("--seeds", type=integers, default=[0], help="training seeds")
+    parser.add_argument("--num-images", type=int, default=2000, help="pictures a distance")
+    parser.add_argument("--run", action="append", default=[], help="SET=FOLDER of a trained run")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.minutes, arguments.num_images, arguments.seeds = 0.2, 64, [0]
+    threads = harness.use_threads(arguments.threads)
+    sets, runs = picture_sets.chosen(arguments.sets), given_runs(arguments.run)
+    bench = judge.bench_from(arguments) if any(w.name == "fashion" for w in sets) else None
+    conditions = harness.environment(threads) | (bench.conditions() if bench else {})
+    results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)
+    work = harness.work_folder(arguments, NAME)
+
+    def match_of(name: str) -> dict[str, object]:
+        given = runs.get(name)
+        run = given.name if given else f"{arguments.minutes:g} minutes"
+        judging = bench.fingerprint if bench and name == "fashion" else None
+        return {"set": name, "run": run, "judge": judging}
+
+    for which in [] if arguments.table_only else sets:
+        for seed in arguments.seeds:
+            given = runs.get(which.name)
+            own = {**match_of(which.name), "seed": seed}
+            judging = bench if which.name == "fashion" else None
+            wanted = settings(own, arguments.num_images, arguments.quick)
+            if results.complete(wanted):
+                harness.note(f"[kept] {which.name}, seed {seed}")
+                continue
+            folder = given or work / f"{which.name}-{arguments.minutes:g}min-seed{seed}"
+            if given is None:
+                data = picture_sets.prepare(which, arguments.data, work.parent / "data")
+                chain = ours.Chain(data, folder, 60 * arguments.minutes, 1.0, seed, threads)
+                ours.run_chain(results, own, chain)
+            subject = open_subject(which, arguments, judging, folder)
+            for setting in wanted:
+                results.cell(setting, lambda u=subject, t=setting: measure(u, t))
+    parts = [
+        f"n = {arguments.num_images} pictures; reference: the 10,000 test pictures (fashion), else "
+        "all pictures of the set. Median [95 % bootstrap interval].",
+    ]
+    matches = [{**match_of(w.name), "num_images": arguments.num_images} for w in sets]
+    for which, match in zip(sets, matches, strict=True):
+        title = f"{which.title} ({match['run']}):"
+        parts += [title, stops_table(results, match), reasons(results, match)]
+        parts += ["Its calls spread otherwise:", spreads_table(results, match)]
+    parts += ["The witnesses themselves:", speckle_table(results, list(matches))]
+    harness.publish(results, "Where the sampler stops", parts)
+
+
+if __name__ == "__main__":
+    harness.run_program(main)

@@ -1,0 +1,255 @@
+"""How the benchmarks drive noisewise: train and distill against the clock, draw with any sampler.
+
+Wall-clock is taken around the public call, from reading the pictures to the model on disk. A
+training that was interrupted is begun anew: the time of a resumed one would not be honest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import noisewise
+from benchmarks.shared import harness
+from noisewise.quality import Reference
+from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.settings.config import DistillConfig, TrainConfig
+
+LONG_STEPS, LONG_STOP = 18, 0.002  # EDM's own sampler, 35 calls
+
+
+def prepare(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> Path:
+    """Write uint8 pictures [n, h, w, c], and labels, as the .npz that everybody trains on, once."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.npz")
+        if labels is None:
+            np.savez(temporary, images=images)
+        else:
+            np.savez(temporary, images=images, labels=labels)
+        temporary.replace(path)
+    return path
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """Float NCHW in [-1, 1] -> uint8 NHWC."""
+    pixels = images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def to_images(pixels: np.ndarray) -> Tensor:
+    """Convert uint8 NHWC to float NCHW in [-1, 1]."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    return tensor.float().div(127.5).sub(1)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Wall-clock and processor time; far fewer cores used than threads: a busy machine."""
+
+    wall: float
+    processor: float
+
+    @classmethod
+    def start(cls) -> Clock:
+        """Begin."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def passed(self) -> tuple[float, float]:
+        """Seconds by the wall, and cores used on average."""
+        wall = time.perf_counter() - self.wall
+        return wall, (time.process_time() - self.processor) / max(wall, 1e-9)
+
+
+def _stage(folder: Path, name: str, clock: Clock) -> harness.Values:
+    """What the run noted of a stage, beside the wall-clock of the call."""
+    seconds, cores = clock.passed()
+    noted = noisewise.Run.open(folder).info["stages"][name]
+    images, own = noted["images"], noted["seconds"]
+    return {
+        "wall_seconds": round(seconds, 2),
+        "cores_used": round(cores, 2),
+        "seconds": own,
+        "images": images,
+        "train_steps": noted["steps"],
+        "images_per_second": round(images / max(own, 1e-9), 2),
+    }
+
+
+def train(
+    data: Path,
+    folder: Path,
+    seconds: float,
+    seed: int,
+    threads: int,
+    classes: bool = False,
+    kinds: int | None = None,
+) -> harness.Values:
+    """Train a teacher for a wall-clock, everything else derived by noisewise."""
+    shutil.rmtree(folder, ignore_errors=True)
+    config = TrainConfig(
+        budget=f"{seconds:g}s",
+        seed=seed,
+        threads=threads,
+        device="cpu",
+        classes=classes,
+        kinds=kinds,
+    )
+    clock = Clock.start()
+    run = noisewise.train(data, out=folder, config=config)
+    noted = _stage(folder, "teacher", clock)
+    teacher = run.teacher()
+    return noted | {
+        "parameters": parameters(teacher),
+        "sampler": dataclasses.asdict(teacher.sampler),
+        "net": dict(teacher.config.net),
+    }
+
+
+def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Values:
+    """Distil the folder's teacher for a wall-clock."""
+    shutil.rmtree(folder / "generator", ignore_errors=True)
+    for old in (folder / "checkpoints").glob("generator*"):
+        old.unlink()
+    config = DistillConfig(budget=f"{seconds:g}s", seed=seed, threads=threads, device="cpu")
+    clock = Clock.start()
+    generator = noisewise.distill(folder, config=config)
+    return _stage(folder, "generator", clock) | {
+        "parameters": parameters(generator),
+        "sigma_init": generator.sigma_init,
+        "two_call_sigma": generator.config.two_call_sigma,
+    }
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A total of seconds, and the share of it that the teacher gets; at 1 there is no student.
+
+    With classes, both learn the labels of the data and are drawn as often with each as the data;
+    without, kinds found by likeness are learnt like classes, unless their number is set to 0.
+    """
+
+    data: Path
+    folder: Path
+    seconds: float
+    share: float
+    seed: int
+    threads: int
+    classes: bool = False
+    kinds: int | None = None
+
+
+def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> None:
+    """Train and distil what is not there yet, as the cells `own` with a stage each.
+
+    What was measured on a model is dropped before the model is made again.
+
+    Args:
+        results: gets the cells "train" and "distill".
+        own: setting that names the run.
+        chain: what to do.
+    """
+    train_cell, seed, threads = {**own, "stage": "train"}, chain.seed, chain.threads
+    found = results.find(train_cell)
+    if found is None or not has_model(chain.folder, "teacher"):
+        results.forget(own)
+        length = chain.seconds * chain.share
+        found = results.run(
+            train_cell,
+            lambda: train(
+                chain.data, chain.folder, length, seed, threads, chain.classes, chain.kinds
+            ),
+        )
+    distill_cell = {**own, "stage": "distill"}
+    done = results.find(distill_cell) is not None and has_model(chain.folder, "generator")
+    if chain.share < 1 and not done:
+        for stage in ("one call", "two calls"):
+            results.forget({**own, "stage": stage})
+        rest = max(1.0, chain.seconds - (found.number("wall_seconds") or 0.0))
+        results.run(distill_cell, lambda: distill(chain.folder, rest, seed, threads))
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def has_model(folder: Path, which: str) -> bool:
+    """Whether a finished model of this kind lies in a run folder."""
+    return (folder / which / "config.json").is_file()
+
+
+def teacher_of(folder: Path) -> Teacher:
+    """The run's teacher."""
+    model = noisewise.load(folder, which="teacher")
+    assert isinstance(model, Teacher)
+    return model
+
+
+def generator_of(folder: Path) -> Generator:
+    """The run's generator."""
+    model = noisewise.load(folder, which="generator")
+    assert isinstance(model, Generator)
+    return model
+
+
+def with_sampler(
+    teacher: Teacher,
+    num_steps: int | None = None,
+    sigma_min: float | None = None,
+    rho: float | None = None,
+) -> Teacher:
+    """The same teacher with another number of Heun steps, last noise level or spacing of levels."""
+    old = teacher.sampler
+    new = dataclasses.replace(
+        old,
+        name="heun",
+        num_steps=num_steps or old.num_steps,
+        sigma_min=sigma_min or old.sigma_min,
+        rho=rho or old.rho,
+        reason="set by a benchmark",
+    )
+    return Teacher(teacher.denoiser, dataclasses.replace(teacher.config, sampler=new)).eval()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures float NCHW in [-1, 1], and the time that one took."""
+
+    images: Tensor
+    ms_per_image: float
+
+
+def draw(sample: Callable[[int, int], Tensor], num_images: int, seed: int) -> Drawn:
+    """Draw pictures and time them, after a small warm-up.
+
+    Args:
+        sample: (number of images, seed) -> float NCHW.
+        num_images: how many.
+        seed: of the noise.
+    """
+    sample(min(8, num_images), seed)
+    start = time.perf_counter()
+    images = sample(num_images, seed)
+    seconds = time.perf_counter() - start
+    return Drawn(images, 1000 * seconds / num_images)
+
+
+class Offline:
+    """noisewise's own distance, with no download, to a fixed set of real pictures."""
+
+    def __init__(self, real: Tensor) -> None:
+        """Measure the real pictures once; float NCHW in [-1, 1]."""
+        self.reference = Reference(real)
+
+    def distance(self, images: Tensor) -> float:
+        """Distance of pictures to the real ones."""
+        return float(self.reference.distance(images).value)

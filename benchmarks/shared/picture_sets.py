@@ -1,0 +1,86 @@
+"""The sets of pictures that benchmarks train on, prepared from the data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.shared import harness, ours
+
+CREDITS = {
+    "fashion": "Fashion-MNIST (c) 2017 Zalando SE, MIT",
+    "people": "Noto Emoji (c) Google, Apache-2.0",
+    "emoji": "Noto Emoji (c) Google, Apache-2.0",
+    "dungeon": "Dungeon Crawl Stone Soup tiles, CC0",
+}
+FACES = ("People & Body", "Smileys & Emotion")
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """A set: its file, which of its pictures, and what it is."""
+
+    name: str
+    file: str
+    title: str
+    choose: Callable[[dict[str, np.ndarray]], np.ndarray]
+
+
+def _all(stored: dict[str, np.ndarray]) -> np.ndarray:
+    return np.arange(len(stored["images"]))
+
+
+def _training(stored: dict[str, np.ndarray]) -> np.ndarray:
+    return np.flatnonzero(stored["split"] == 0)
+
+
+def _faces(stored: dict[str, np.ndarray]) -> np.ndarray:
+    wanted = [k for k, name in enumerate(stored["categories"]) if str(name) in FACES]
+    return np.flatnonzero(np.isin(stored["labels"], wanted))
+
+
+SETS = {
+    "fashion": PictureSet(
+        "fashion", "fashion_mnist_zalando.npz", "Fashion-MNIST, 28 px", _training
+    ),
+    "people": PictureSet(
+        "people", "noto_emoji_32.npz", "emoji of people and smileys, 32 px", _faces
+    ),
+    "emoji": PictureSet("emoji", "noto_emoji_32.npz", "all emoji, 32 px", _all),
+    "dungeon": PictureSet("dungeon", "dungeon_tiles_32.npz", "dungeon tiles, 32 px", _all),
+}
+
+
+def chosen(text: str) -> list[PictureSet]:
+    """The sets named in a list with commas.
+
+    Raises:
+        harness.UsageError: where a name is unknown.
+    """
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    unknown = [name for name in names if name not in SETS]
+    if unknown or not names:
+        raise harness.UsageError(f"Unknown set {', '.join(unknown)}: use {', '.join(SETS)}.")
+    return [SETS[name] for name in names]
+
+
+def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
+    """Write the set's pictures, and its categories as labels, as the .npz that noisewise trains on.
+
+    Raises:
+        harness.UsageError: where the data are not there.
+    """
+    source = harness.data_file(data, which.file)
+    target = folder / f"{which.name}.npz"
+    if target.is_file():
+        return target
+    with np.load(source) as loaded:
+        stored = {name: loaded[name] for name in loaded.files}
+    chosen = which.choose(stored)
+    labels = None
+    if "categories" in stored:  # numbered anew: a part of the set may have a part of the categories
+        labels = np.unique(stored["labels"][chosen], return_inverse=True)[1].astype(np.int64)
+    return ours.prepare(target, stored["images"][chosen], labels)

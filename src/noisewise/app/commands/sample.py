@@ -1,0 +1,115 @@
+"""`noisewise sample`: pictures from a run onto one sheet or into a folder of single files."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from noisewise.app.flags import SampleOptions
+from noisewise.app.plots import svg
+from noisewise.app.plots.svg import as_pixels
+from noisewise.training.files.atomic import write_json
+
+if TYPE_CHECKING:
+    from noisewise.training.models.models import Generator, Teacher
+
+_OUR_FILE = re.compile(r"\d{5,}\.png")
+_MARKER = "samples.json"  # in a folder of ours: what was drawn; without it the pictures are theirs
+
+
+def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
+    """Draw the pictures and write them.
+
+    Returns:
+        What was done, as JSON values and as lines for people.
+
+    Raises:
+        ValueError: if there is no such model, or the place for the pictures cannot be used.
+    """
+    from noisewise.training.load import load
+    from noisewise.training.models.models import Teacher
+
+    out = _place(options)
+    which = "teacher" if options.teacher else "auto"
+    model = load(options.run, which, options.device)
+    calls = _calls(model, options)
+    start = time.perf_counter()
+    pictures = as_pixels(model.sample(options.num_images, options.seed, options.label, calls))
+    seconds = time.perf_counter() - start
+    network_calls = calls or (model.sampler.calls if isinstance(model, Teacher) else 1)
+    values = {
+        "out": str(out),
+        "model": model.config.kind,
+        "num_images": len(pictures),
+        "seed": options.seed,
+        "label": options.label,
+        "network_calls": network_calls,
+        "seconds": round(seconds, 4),
+        "device": str(model.device),
+    }
+    _write(pictures, out, options.scale, values)
+    word = "call" if network_calls == 1 else "calls"
+    text = (
+        f"{out}\n{len(pictures):,} pictures of the {model.config.kind}, {network_calls} network "
+        f"{word} each, {1000 * seconds / len(pictures):.3g} ms a picture"
+    )
+    return values, text
+
+
+def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
+    """Network calls that the flags ask for; None: as many as the model takes by itself."""
+    from noisewise.training.models.models import Teacher
+
+    if options.steps is None:
+        return options.calls
+    assert isinstance(model, Teacher), "--steps goes with --teacher"
+    return 2 * options.steps - 1 if model.sampler.name == "heun" else options.steps
+
+
+def _place(options: SampleOptions) -> Path:
+    """Where the pictures go; refuses, before anything is drawn, what would spoil other files."""
+    if options.out is None:
+        return Path(options.run) / "samples" / f"seed-{options.seed}.png"
+    out = Path(options.out)
+    if out.suffix.lower() == ".png":
+        if out.is_dir():
+            raise ValueError(f"--out {out} is a folder; name a file, or a folder without .png")
+        return out
+    if out.suffix:
+        raise ValueError(f"--out {out}: pictures are written as PNG; use .png, or name a folder")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a new folder, or a file ending in .png")
+    found = list(out.iterdir()) if out.exists() else []
+    ours = (out / _MARKER).exists()
+    others = sorted(p.name for p in found if not (ours and _is_ours(p)))
+    if others:
+        raise ValueError(f"--out {out} holds something else ({others[0]}); name a new folder")
+    return out
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name == _MARKER or _OUR_FILE.fullmatch(path.name) is not None
+
+
+def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) -> None:
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        svg.grid(pictures, scale=scale).save(out)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for earlier in out.iterdir():  # of an earlier, perhaps larger number
+        if _OUR_FILE.fullmatch(earlier.name):
+            earlier.unlink()
+    write_json(out / _MARKER, values)
+    for i, picture in enumerate(pictures):
+        pixels = picture[..., 0] if picture.shape[-1] == 1 else picture
+        image = Image.fromarray(pixels)
+        if scale > 1:
+            size = (image.width * scale, image.height * scale)
+            image = image.resize(size, Image.Resampling.NEAREST)
+        image.save(out / f"{i:05d}.png")

@@ -1,0 +1,56 @@
+"""Pictures of learning rates against batch sizes: one file each, for a page or a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from noisewise.scaling.figure import COLOURS, blank
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from noisewise.app.plots.lr_theory import Panel
+    from noisewise.scaling import Advice
+
+
+def draw_advice(advice: Advice, path: Path) -> None:
+    """Write the picture of an advice: every law, what was measured, the user's own point.
+
+    Args:
+        advice: from `noisewise.scaling.advise`.
+        path: .svg, .png or .pdf; the folder must be there.
+    """
+    _save(advice.figure(), path)
+
+
+def draw_panels(panels: Sequence[Panel], path: Path) -> None:
+    """Draw the theory's panels side by side, exact as lines and the mean field dashed.
+
+    Args:
+        panels: from `lr_curves.panels`.
+        path: .svg, .png or .pdf; the folder must be there.
+    """
+    figure, all_axes = blank(len(panels))
+    for axes, panel in zip(all_axes, panels, strict=True):
+        for colour, line in zip((*COLOURS, "#000000"), panel.lines, strict=False):
+            axes.plot(
+                panel.batches, line.rates, color=colour, linewidth=1.8,
+                label=f"epsilon {line.epsilon:g}",
+            )  # fmt: skip
+            axes.plot(panel.batches, line.mean_field, color=colour, linewidth=1, linestyle="--")
+        axes.set_title(panel.title, fontsize=10, loc="left")
+        axes.set_ylim(3e-3, 3)
+    all_axes[0].set_ylabel("best learning rate / its largest value")
+    all_axes[0].legend(frameon=False, fontsize=8, loc="lower right")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    from matplotlib import rc_context
+
+    # Text stays text, and the same numbers give the same bytes.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "noisewise"}):
+        stamp = {"Date": None} if path.suffix.lower() == ".svg" else None
+        figure.savefig(path, metadata=stamp)

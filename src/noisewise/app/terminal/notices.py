@@ -1,0 +1,68 @@
+"""What a person learns of the pictures when training begins, and how reading them is stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from noisewise.app.terminal.progress import Progress, Record
+from noisewise.app.terminal.signals import Stop
+from noisewise.pictures.sources import HARMLESS, printable
+
+
+def counted(progress: Progress, stop: Stop) -> Callable[[int, int], None]:
+    """Show how many files are read; the first signal ends reading by a KeyboardInterrupt.
+
+    Nothing is lost by that: a cache of pictures is there when it is whole, or not at all.
+    """
+
+    def count(done: int, total: int) -> None:
+        if stop():
+            raise KeyboardInterrupt
+        progress.count(done, total)
+
+    return count
+
+
+def told(progress: Progress, run: str | Path) -> Callable[[Record], None]:
+    """Show records; before the first one, what was done with the pictures and what was left out."""
+    waiting = True
+
+    def tell(record: Record) -> None:
+        nonlocal waiting
+        if waiting:
+            from noisewise.training.run.run_json import read_info
+
+            waiting = False
+            for line in account(read_info(Path(run))["data"]):
+                progress.note(line)
+        progress.update(record)
+
+    return tell
+
+
+def account(data: Mapping[str, Any]) -> list[str]:
+    """The lines of it: pictures used, files left out by reason, and every note.
+
+    Args:
+        data: the part of run.json about the pictures.
+
+    Example:
+        >>> skipped = [{"name": "b.png", "reason": "truncated"}]
+        >>> some = {"num_pictures": 20, "size": 32, "channels": 1, "notes": ["3 pictures turned"]}
+        >>> for line in account({**some, "skipped": skipped}):
+        ...     print(line)
+        pictures: 20 of 32 x 32 pixels, grey
+        left out: 1 truncated (b.png)
+        note: 3 pictures turned
+    """
+    size, colour = data["size"], "grey" if data["channels"] == 1 else "colour"
+    lines = [f"pictures: {data['num_pictures']:,} of {size} x {size} pixels, {colour}"]
+    reasons = Counter(item["reason"] for item in data["skipped"])
+    for reason, count in sorted(reasons.items(), key=lambda item: (item[0] in HARMLESS, -item[1])):
+        first = next(item["name"] for item in data["skipped"] if item["reason"] == reason)
+        more = ", ..." if count > 1 else ""
+        lines.append(f"left out: {count:,} {reason} ({printable(first)}{more})")
+    return [*lines, *(f"note: {printable(note)}" for note in data["notes"])]

@@ -1,0 +1,227 @@
+"""What a person sees while something long is running, always on stderr.
+
+On a terminal: a bar by rich. Anywhere else (a file, a CI log, a pipe) a bar would be noise, so
+one plain line appears every 30 s and at each stage's end. When nobody can see it any more (the
+terminal closed, the pipe broken, the disk full), what is running goes on without.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
+
+from noisewise.app.terminal.stderr import Steady
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+
+class Record(Protocol):
+    """What one logged step of training tells (`noisewise.train` yields these)."""
+
+    @property
+    def stage(self) -> str: ...  # noqa: D102
+    @property
+    def step(self) -> int: ...  # noqa: D102
+    @property
+    def images(self) -> int: ...  # noqa: D102
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+    @property
+    def loss(self) -> float | None: ...  # noqa: D102
+    @property
+    def heldout_loss(self) -> float | None: ...  # noqa: D102
+    @property
+    def distance(self) -> float | None: ...  # noqa: D102
+    @property
+    def event(self) -> str | None: ...  # noqa: D102
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it.
+
+    Example:
+        >>> duration(7.25), duration(90), duration(5400)
+        ('7.2s', '1m30s', '1h30m')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s" if rest else f"{minutes}m"
+    hours, minutes = divmod(round(whole / 60), 60)
+    return f"{hours}h{minutes:02d}m" if minutes else f"{hours}h"
+
+
+class Progress:
+    r"""Shows the records of a run as they come: a bar on a terminal, else a line every 30 s.
+
+    Args:
+        stream: where to write; stderr by default.
+        seconds: the stage's budget of time, when it has one.
+        images: the stage's budget of images, when it has one.
+        interval_seconds: time between plain lines.
+        clock: seconds on any steady clock; given by tests.
+
+    Example:
+        >>> import io
+        >>> from types import SimpleNamespace as Step
+        >>> out = io.StringIO()
+        >>> with Progress(out, seconds=60) as progress:
+        ...     progress.update(Step(stage="teacher", step=10, images=640, seconds=5.0, loss=0.31,
+        ...                          heldout_loss=None, distance=None, event=None))
+        >>> out.getvalue()
+        'teacher: done after 5.0s, step 10, 640 images, 128 images/s, loss 0.31\n'
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        seconds: float | None = None,
+        images: int | None = None,
+        interval_seconds: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = Steady(sys.stderr if stream is None else stream)
+        self._seconds = seconds
+        self._images = images
+        self._interval = interval_seconds
+        self._clock = clock
+        self._last_line = clock()
+        self._last: Record | None = None
+        self._heldout: float | None = None
+        self._distance: float | None = None
+        self._start: tuple[float, int] | None = None
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._stream.isatty():
+            self._open_bar()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._last is not None:
+            self._finish(self._last, "done" if kind is None else "stopped")
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def update(self, record: Record) -> None:
+        """Take one record: move the bar, or write a line when the last one is old enough."""
+        if self._last is not None and record.stage != self._last.stage:
+            self._finish(self._last, "done")
+            self._start, self._heldout, self._distance = None, None, None
+        if self._start is None:
+            self._start = (record.seconds, record.images) if self._last is None else (0.0, 0)
+            # The first record of a fresh stage counts from its start; a resumed one from itself.
+            if record.seconds < 2 * self._interval:
+                self._start = (0.0, 0)
+        if record.heldout_loss is not None:
+            self._heldout = record.heldout_loss
+        if record.distance is not None:
+            self._distance = record.distance
+        self._last = record
+        if record.event:
+            self.note(f"{record.stage}: {record.event}")
+        if self._bar is not None:
+            self._move_bar(record)
+        elif self._clock() - self._last_line >= self._interval:
+            self._last_line = self._clock()
+            self.note(f"{record.stage}: {self._how_far(record)}, {self._figures(record)}")
+
+    def count(self, done: int, total: int) -> None:
+        """Take how many of some files are read; told as rarely as the records are."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(
+                self._task, description="reading", total=total, completed=done, figures=""
+            )
+        elif self._clock() - self._last_line >= self._interval:
+            self._last_line = self._clock()
+            self.note(f"reading: {done:,} of {total:,} files")
+
+    def note(self, text: str) -> None:
+        """Write one line, above the bar when there is one."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def _finish(self, record: Record, word: str) -> None:
+        self._last_line = self._clock()
+        self.note(
+            f"{record.stage}: {word} after {duration(record.seconds)}, {self._figures(record)}"
+        )
+        self._last = None
+
+    def _share(self, record: Record) -> float | None:
+        """How much of the budget is used, 0 to 1, or None when there is none."""
+        shares = []
+        if self._seconds:
+            shares.append(record.seconds / self._seconds)
+        if self._images:
+            shares.append(record.images / self._images)
+        return min(1.0, max(shares)) if shares else None
+
+    def _how_far(self, record: Record) -> str:
+        share = self._share(record)
+        if share is None:
+            return duration(record.seconds)
+        if self._seconds:
+            return f"{duration(record.seconds)} of {duration(self._seconds)}"
+        return f"{100 * share:.0f}% of {self._images:,} images"
+
+    def _figures(self, record: Record) -> str:
+        parts = [f"step {record.step:,}", f"{record.images:,} images"]
+        seconds, images = self._start or (0.0, 0)
+        if record.seconds > seconds and record.images > images:
+            parts.append(f"{(record.images - images) / (record.seconds - seconds):,.0f} images/s")
+        if record.loss is not None:
+            parts.append(f"loss {record.loss:.3g}")
+        if self._heldout is not None:
+            parts.append(f"held-out {self._heldout:.3g}")
+        if self._distance is not None:
+            parts.append(f"distance {self._distance:.3g}")
+        return ", ".join(parts)
+
+    def _open_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            console=Console(file=self._stream),  # pyrefly: ignore[bad-argument-type]
+            refresh_per_second=4,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task("starting", total=None, figures="")
+
+    def _move_bar(self, record: Record) -> None:
+        assert self._bar is not None
+        assert self._task is not None
+        share = self._share(record)
+        self._bar.update(
+            self._task,
+            description=record.stage,
+            total=None if share is None else 1.0,
+            completed=0.0 if share is None else share,
+            figures=self._figures(record),
+        )

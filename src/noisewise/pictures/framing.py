@@ -1,0 +1,199 @@
+"""From an upright picture to a square: what is cut off or added, and the one resize.
+
+Pixel art is taken back to its own pixels exactly, where smoothing would smear it; everything else
+is resized once, with antialiasing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import get_args
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from noisewise.pictures.request import Crop
+
+MIN_SIDE = 4
+_GREY_TOLERANCE = 8
+_FEW_COLOURS = 64
+_LARGEST_PADDED = 8192  # pixels of a padded picture's side
+
+ALPHA, ROTATED, ANIMATED = "alpha", "rotated", "animated"
+CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every picture is made into.
+
+    Args:
+        size: side of the square in pixels.
+        crop: of what is not square: "centre" takes the middle, "random" a part whose place is drawn
+            once for each file's name (the same in every run), "pad" all of it, on the background.
+        background: under transparency and around padded pictures: a name or #rrggbb.
+
+    Raises:
+        ValueError: if the crop or the background is unknown.
+
+    Example:
+        >>> Frame(32, background="#0000ff").colour
+        (0, 0, 255)
+        >>> Frame(32, crop="corner")
+        Traceback (most recent call last):
+        ...
+        ValueError: crop 'corner' is unknown; use centre, random or pad.
+    """
+
+    size: int
+    crop: Crop = "centre"
+    background: str = "white"
+    colour: tuple[int, int, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the words, and read the colour."""
+        if self.crop not in get_args(Crop):
+            raise ValueError(f"crop {self.crop!r} is unknown; use centre, random or pad.")
+        object.__setattr__(self, "colour", read_colour(self.background))
+
+    @property
+    def on_grey(self) -> bool:
+        """Whether the background has no hue, so that grey pictures stay grey on it."""
+        return len(set(self.colour)) == 1
+
+
+@dataclass(frozen=True)
+class Square:
+    """A decoded picture: uint8 [size, size, 1 or 3], whether it is grey, what was done to it."""
+
+    pixels: np.ndarray
+    grey: bool
+    done: frozenset[str]
+
+
+def read_colour(text: str) -> tuple[int, int, int]:
+    """Read a colour from a name or #rrggbb.
+
+    Raises:
+        ValueError: if it is none.
+
+    Example:
+        >>> read_colour("black"), read_colour("#ff8000")
+        ((0, 0, 0), (255, 128, 0))
+    """
+    try:
+        found = ImageColor.getrgb(text)
+    except (ValueError, AttributeError, TypeError):
+        found = ()
+    if len(found) != 3:
+        raise ValueError(
+            f"background {text!r} is no colour; write white, black, gray or for example #ff8000."
+        )
+    return found[0], found[1], found[2]
+
+
+def fit(
+    image: Image.Image, name: str, frame: Frame, done: set[str], lossless: bool = True
+) -> Image.Image:
+    """Make a square of the picture and resize it once to the frame's size.
+
+    Enlarged pixel art is first taken back to its own pixels, exactly. Whole-number enlargement of
+    a picture with few colours repeats pixels; everything else is resized by Lanczos in Pillow,
+    whose filter is antialiased. `done` gains the names of what was done.
+    """
+    size = frame.size
+    if lossless and min(image.size) != size and image.mode in ("L", "RGB"):
+        image = _undo_enlargement(image, done)
+    if image.width != image.height:
+        done.add(CROPPED)
+        if frame.crop == "pad":
+            image = _padded(image, frame)
+    width, height = image.size
+    side = min(width, height)
+    share = _place(name) if frame.crop == "random" else 0.5
+    left, top = int((width - side) * share), int((height - side) * share)
+    box = (left, top, left + side, top + side)
+    if side == size:
+        return image.crop(box) if width != height else image
+    if side < size:
+        done.add(ENLARGED)
+        if size % side == 0 and image.getcolors(_FEW_COLOURS):
+            return image.resize((size, size), Image.Resampling.NEAREST, box)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
+
+
+def as_square(image: Image.Image, done: set[str]) -> Square:
+    """Turn a fitted L or RGB picture into a Square."""
+    pixels = np.asarray(image)
+    if image.mode == "L":
+        return Square(pixels[:, :, None], True, frozenset(done))
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    return Square(pixels, bool(spread.max() <= _GREY_TOLERANCE), frozenset(done))
+
+
+def on_ground(image: Image.Image, frame: Frame, done: set[str]) -> Image.Image:
+    """Lay a picture with transparency on the background; others come back as L, RGB or CMYK."""
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        lowest = rgba.getchannel("A").getextrema()[0]
+        is_clear = isinstance(lowest, (int, float)) and lowest < 255
+        if is_clear:
+            done.add(ALPHA)
+            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (*frame.colour, 255)), rgba)
+        grey = image.mode in ("L", "LA", "La", "1") and (frame.on_grey or not is_clear)
+        return rgba.convert("L" if grey else "RGB")
+    if image.mode in ("L", "RGB", "CMYK"):
+        return image
+    return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+
+
+def block_factor(pixels: np.ndarray) -> int:
+    """Return the largest k for which a picture is made of constant k x k blocks.
+
+    Args:
+        pixels: [height, width, ...]; a picture of one colour gives 1.
+
+    Example:
+        >>> art = np.kron(np.arange(4).reshape(2, 2), np.ones((3, 3)))
+        >>> block_factor(art)
+        3
+    """
+    height, width = pixels.shape[:2]
+    flat = pixels.reshape(height, width, -1)
+    rows = np.flatnonzero((flat[1:] != flat[:-1]).any(axis=(1, 2))) + 1
+    columns = np.flatnonzero((flat[:, 1:] != flat[:, :-1]).any(axis=(0, 2))) + 1
+    if not rows.size and not columns.size:
+        return 1
+    return int(np.gcd.reduce(np.concatenate([rows, columns, [height, width]])))
+
+
+def _undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
+    if image.getcolors(256) is None:
+        return image
+    pixels = np.asarray(image)
+    factor = block_factor(pixels)
+    if factor == 1 or min(image.size) // factor < MIN_SIDE:
+        return image
+    done.add(BLOCKS)
+    return Image.fromarray(np.ascontiguousarray(pixels[::factor, ::factor]))
+
+
+def _padded(image: Image.Image, frame: Frame) -> Image.Image:
+    side = max(image.size)
+    if side > _LARGEST_PADDED:  # a strip of 20 million by 4 pixels must not become a square of them
+        share = _LARGEST_PADDED / side
+        smaller = (max(1, round(image.width * share)), max(1, round(image.height * share)))
+        image, side = image.resize(smaller, Image.Resampling.BOX), max(smaller)
+    if image.mode == "L" and not frame.on_grey:
+        image = image.convert("RGB")
+    colour = frame.colour[0] if image.mode == "L" else frame.colour
+    square = Image.new(image.mode, (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def _place(name: str) -> float:
+    """Where a random crop lies, 0 to 1: drawn from the name, the same in every run."""
+    mark = hashlib.blake2b(name.encode("utf-8", "backslashreplace"), digest_size=4).digest()
+    return int.from_bytes(mark, "little") / (2**32 - 1)

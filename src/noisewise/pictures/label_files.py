@@ -1,0 +1,148 @@
+"""Labels from `metadata.csv` or `metadata.jsonl`, as image folders of `datasets` have them.
+
+Each row names a file relative to the metadata file's own folder (`file_name`) and may hold a
+`label`, a name or a whole number. A metadata file speaks for its folder and what lies below it.
+Source: Hugging Face `datasets`, "Create an image dataset", section ImageFolder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from noisewise.pictures.decode import UnusableError
+from noisewise.pictures.headers import opened
+from noisewise.pictures.sources import Entry, Source, printable
+
+NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
+_FILE = "file_name"
+_LABELS = ("label", "labels", "class", "category")
+
+
+class UnreadableError(Exception):
+    """A metadata file that cannot be used; the text says why."""
+
+
+def split_off(source: Source) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """Part the listed files into metadata files and all others, both in their order."""
+    ours = tuple(e for e in source.entries if PurePosixPath(e.name).name in NAMES)
+    others = tuple(e for e in source.entries if PurePosixPath(e.name).name not in NAMES)
+    return ours, others
+
+
+def read_labels(source: Source, files: Iterable[Entry]) -> tuple[dict[str, str | int], list[str]]:
+    """Read what metadata files say of the pictures' labels.
+
+    Args:
+        source: the folder or zip.
+        files: its metadata files.
+
+    Returns:
+        A label for each name that has one (relative to the source), and notes on files that say
+        nothing, or cannot be read: those are left aside, never guessed at.
+    """
+    labels: dict[str, str | int] = {}
+    notes: list[str] = []
+    for entry in files:
+        try:
+            found = _labels_of(source, entry)
+        except (UnreadableError, UnusableError, UnicodeDecodeError, csv.Error) as error:
+            notes.append(f"{printable(entry.name)} was not used: {printable(str(error))}")
+        else:
+            labels |= found
+    return labels, notes
+
+
+def class_labels(
+    names: list[str], labels: dict[str, str | int]
+) -> tuple[list[int] | None, list[str], list[str]]:
+    """Number the classes of the pictures that are used: numbers by value, names by alphabet.
+
+    There are no classes when a picture has no label, or when all have the same.
+
+    Args:
+        names: of the pictures, relative to the source.
+        labels: as `read_labels` gives them.
+
+    Returns:
+        One number a picture (or None), the class names, and notes; as `sources.class_labels`.
+
+    Example:
+        >>> class_labels(["a.png", "b.png", "c.png"], {"a.png": 10, "b.png": 9, "c.png": 10})
+        ([1, 0, 1], ['9', '10'], ['classes are the labels of the metadata file'])
+    """
+    missing = [name for name in names if name not in labels]
+    if missing:
+        note = (
+            f"no classes: {len(missing)} of {len(names)} pictures have no label in the metadata "
+            f"file, among them {printable(missing[0])}"
+        )
+        return None, [], [note]
+    values = [labels[name] for name in names]
+    if not all(isinstance(value, int) for value in values):
+        values = [str(value) for value in values]
+    classes = sorted(set(values))  # pyrefly: ignore[bad-specialization]
+    if len(classes) < 2:
+        return None, [], ["no classes: all labels of the metadata file are the same"]
+    number = {value: index for index, value in enumerate(classes)}
+    note = "classes are the labels of the metadata file"
+    return [number[value] for value in values], [str(value) for value in classes], [note]
+
+
+def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
+    with opened(source, entry) as file:
+        text = file.read().decode("utf-8-sig")
+    rows = _json_rows(text) if entry.name.endswith(".jsonl") else _csv_rows(text)
+    folder = PurePosixPath(entry.name).parent
+    labels: dict[str, str | int] = {}
+    key = ""
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get(_FILE), str):
+            raise UnreadableError(f"row {number} has no {_FILE}")
+        key = key or next((name for name in _LABELS if row.get(name) is not None), "")
+        value = row.get(key)
+        if isinstance(value, bool) or not isinstance(value, str | int | None):
+            raise UnreadableError(f"row {number}: {key} is neither a name nor a whole number")
+        if key and value is not None and value != "":
+            labels[_joined(folder, row[_FILE])] = _as_number(value)
+    if not key:
+        raise UnreadableError(f"it has no column named {', '.join(_LABELS[:-1])} or {_LABELS[-1]}")
+    return labels
+
+
+def _joined(folder: PurePosixPath, name: str) -> str:
+    """Name relative to the source; `.` and `..` are worked out by hand, as nothing is opened."""
+    parts: list[str] = []
+    for part in (folder / name.replace("\\", "/")).parts:
+        if part == ".." and parts:
+            parts.pop()
+        elif part not in (".", "..", "/"):
+            parts.append(part)
+    return "/".join(parts)
+
+
+def _as_number(value: str | int) -> str | int:
+    is_plain = isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,17}", value) is not None
+    return int(value) if is_plain else value
+
+
+def _csv_rows(text: str) -> Iterator[dict[str, Any]]:
+    yield from csv.DictReader(io.StringIO(text, newline=""), strict=True)
+
+
+def _json_rows(text: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError(f"line {number} is no JSON") from error
+        if not isinstance(row, dict):
+            raise UnreadableError(f"line {number} is no JSON object")
+        yield row

@@ -1,0 +1,210 @@
+"""Pictures for training: one uint8 array, its labels, and an honest account of what was left out.
+
+pictures = load_pictures("folder", cache_dir="runs/x/cache")
+train, held_out = pictures.split(seed=0)
+batch = pictures.tensor(train[:64])        # float32 [64, channels, size, size] in [-1, 1]
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from noisewise.pictures import flips
+from noisewise.pictures.cache import in_blocks, let_go
+from noisewise.pictures.gather import Gathered, Progress, digests
+from noisewise.pictures.read import gather
+from noisewise.pictures.request import Crop
+from noisewise.pictures.sources import Skipped
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Pictures", "Progress", "Skipped", "load_pictures"]
+
+_LARGE = 2**28  # bytes of a memory map whose pages are given back as soon as they were read
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """A set of square pictures of one size.
+
+    Attributes:
+        images: uint8 [n, size, size, channels], a read-only memory map when a cache is used.
+        labels: int64 [n], or None when there are no classes.
+        classes: one name a label; empty when there are none.
+        names: one name a picture, relative to the source; empty for arrays without names.
+        skipped: files left out, with their reasons, in the order of their names.
+        fingerprint: hexadecimal digest of pixels, labels and class names, the same anywhere.
+        source: the path that was read.
+        notes: what was decided or changed while reading, in plain words.
+        kinds: why labels and classes are kinds found by likeness (see `kinds`); "" where they are
+            the source's own.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    fingerprint: str
+    source: str
+    notes: tuple[str, ...]
+    kinds: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.images)
+
+    @property
+    def size(self) -> int:
+        """Side of every picture in pixels."""
+        return int(self.images.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return int(self.images.shape[3])
+
+    @property
+    def label_histogram(self) -> tuple[int, ...]:
+        """Number of pictures of each class; empty when there are no labels."""
+        if self.labels is None:
+            return ()
+        return tuple(np.bincount(self.labels, minlength=len(self.classes)).tolist())
+
+    @property
+    def skip_reasons(self) -> Counter[str]:
+        """Number of files left out for each reason."""
+        return Counter(item.reason for item in self.skipped)
+
+    def split(self, seed: int, fraction: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Split into training and held-out pictures, both in random order.
+
+        Exact copies of a picture stay on one side, so the held-out loss measures no memory.
+
+        Args:
+            seed: the same seed gives the same split.
+            fraction: share held out, above 0 and at most 0.5; None takes 5%, at least 64 and at
+                most 2000 pictures, and never more than a fifth.
+
+        Returns:
+            Indices of training and of held-out pictures, int64.
+
+        Raises:
+            ValueError: if the fraction is out of range.
+
+        Example:
+            >>> from noisewise.demo import demo_path
+            >>> train, held_out = load_pictures(demo_path()).split(seed=0)
+            >>> len(train), len(held_out)
+            (5700, 300)
+        """
+        if fraction is not None and not 0 < fraction <= 0.5:
+            raise ValueError(f"fraction {fraction} cannot be held out: give a number in (0, 0.5].")
+        num_images = len(self)
+        if fraction is None:
+            wanted = min(max(round(0.05 * num_images), 64), 2000, num_images // 5)
+        else:
+            wanted = max(1, round(fraction * num_images))
+        generator = np.random.default_rng(seed)
+        is_held_out = _whole_groups(digests(self.images), wanted, generator)
+        order = generator.permutation(num_images)
+        return order[~is_held_out[order]], order[is_held_out[order]]
+
+    def tensor(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Return pictures as models take them: float32 [n, channels, size, size] in [-1, 1]."""
+        import torch  # here, so that `noisewise inspect` starts without it
+
+        chosen = self.images[np.asarray(indices, dtype=np.int64)]
+        if self.images.nbytes > _LARGE:
+            let_go(self.images)
+        pixels = torch.from_numpy(np.ascontiguousarray(chosen.transpose(0, 3, 1, 2)))
+        return pixels.to(torch.float32).div_(127.5).sub_(1.0)
+
+    def sigma_data(self) -> float:
+        """Return the standard deviation of all pixels on the scale [-1, 1] about their mean.
+
+        Source: Karras et al. 2022 (EDM), section 5; measured here, where the paper sets 0.5.
+        """
+        total = squares = 0.0
+        for block in in_blocks(self.images):
+            values = block.astype(np.float64)
+            total += values.sum()
+            squares += np.square(values).sum()
+        mean = total / self.images.size
+        return float(np.sqrt(max(squares / self.images.size - mean**2, 0.0)) / 127.5)
+
+    def suggest_flip(self, seed: int = 0) -> tuple[bool, str]:
+        """Measure whether mirrored pictures look like the set; return the advice and its reason."""
+        return flips.suggest_flip(self.images, seed)
+
+
+def load_pictures(
+    path: str | Path,
+    size: int | None = None,
+    channels: int | None = None,
+    cache_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    crop: Crop = "centre",
+    background: str = "white",
+) -> Pictures:
+    """Read pictures from a folder (subfolders may be classes), a .zip, a .npz or a .npy file.
+
+    Every picture is turned upright, laid on the background, made square and resized once with
+    antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` where there is one. Files that
+    cannot be used are left out and counted by reason.
+
+    Args:
+        path: the folder or file.
+        size: side in pixels, a multiple of 4 from 8; None takes the pictures' own (see `notes`).
+        channels: 1 or 3; None takes 1 when the pictures are grey, 3 otherwise.
+        cache_dir: folder for the uint8 cache, reused while name, length and time of change of every
+            file stay the same; None keeps the pictures in memory. Safe to delete.
+        progress: called with (files done, files in all), once round for the headers of the files
+            and once for their pixels.
+        crop: what becomes of pictures that are not square: "centre", "random" (drawn once from
+            each file's name) or "pad" (all of it, on the background).
+        background: under transparency and around padded pictures, a name or #rrggbb.
+
+    Raises:
+        ValueError: if the path cannot be used, too little is left, or the size is not possible;
+            one sentence that says what was found and what to do.
+
+    Example:
+        >>> from noisewise.demo import demo_path
+        >>> pictures = load_pictures(demo_path())
+        >>> len(pictures), pictures.size, pictures.channels, pictures.classes[:2]
+        (6000, 28, 1, ('t-shirt', 'trouser'))
+    """
+    return as_pictures(gather(path, size, channels, cache_dir, progress, crop, background), path)
+
+
+def as_pictures(found: Gathered, path: str | Path) -> Pictures:
+    """Keep of what was read only what training needs."""
+    return Pictures(
+        found.images,
+        found.labels,
+        found.classes,
+        found.names,
+        found.skipped,
+        found.fingerprint,
+        str(path),
+        found.notes,
+    )
+
+
+def _whole_groups(marks: np.ndarray, wanted: int, generator: np.random.Generator) -> np.ndarray:
+    """Choose about `wanted` pictures at random, equal ones together; bool [n], never all."""
+    _, group, counts = np.unique(marks, return_inverse=True, return_counts=True)
+    order = generator.permutation(len(counts))
+    order = order[counts[order] <= wanted]
+    chosen = order[np.cumsum(counts[order]) <= wanted]
+    if not chosen.size:
+        chosen = np.array([np.argmin(counts)])
+    return np.isin(group, chosen)

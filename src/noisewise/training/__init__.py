@@ -1,0 +1,1 @@
+"""Training: devices, time and runs. One public verb a file."""

@@ -1,0 +1,186 @@
+"""Devices, precision, memory layout and threads: the only file that knows them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from noisewise.nets.timing import fastest
+from noisewise.training.devices.processes import Ranks
+
+if TYPE_CHECKING:
+    from noisewise.training.settings.config import Budget, Precision
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how a net is computed.
+
+    Args:
+        device: where the nets live.
+        dtype: arithmetic inside the nets: float32, or bfloat16 beside float32 masters (see `Twin`).
+        check_every: steps between looks at the loss. Reading a number from a GPU waits for it, so
+            there it is more than 1; trouble is then seen a few steps late and rolled back.
+        why: how the precision was chosen.
+        channels_last: how the weights of convolutions lie in memory while training.
+        ranks: the processes that train together.
+
+    Example:
+        >>> Engine.choose("cpu").describe()
+        'cpu, float32'
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    check_every: int = 1
+    why: str = ""
+    channels_last: bool = True
+    ranks: Ranks = field(default_factory=Ranks)
+
+    @classmethod
+    def choose(
+        cls,
+        device: str = "auto",
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        threads: int | None = None,
+    ) -> Engine:
+        """Pick the device and precision of this machine.
+
+        Raises:
+            ValueError: if the device is not there, or a launcher's environment is incomplete.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        where = _device(device)
+        ranks = Ranks.join(where)
+        on_gpu = where.type == "cuda"
+        wide = precision == "float32" or (precision == "auto" and not _has_bfloat16(where))
+        dtype = torch.float32 if wide else torch.bfloat16
+        return cls(where, dtype, 10 if on_gpu else 1, ranks=ranks)
+
+    def prepare(self, module: Module) -> Module:
+        """Move a module to the device, its convolutions' weights in the layout chosen."""
+        module = module.to(self.device)
+        return channels_last(module) if self.channels_last else contiguous(module)
+
+    def tensor(self, values: Tensor) -> Tensor:
+        """Move a tensor to the device; images become channels last."""
+        layout = torch.channels_last if values.ndim == 4 else torch.preserve_format
+        return values.to(self.device, memory_format=layout, non_blocking=True)
+
+    def quickest(self, net: nn.Module, batch: int, seconds: float = 2.0) -> Engine:
+        """Time a step of this net in float32 and bfloat16 here; return the engine that is quicker.
+
+        Args:
+            net: as `nets.derive.build` makes it.
+            batch: images a step.
+            seconds: about how long to measure.
+        """
+        timed = fastest(net, self.device, len(range(batch)[self.ranks.part(batch)]), seconds)
+        dtype = str(timed.dtype).removeprefix("torch.")
+        name, why, last = self.ranks.agree([dtype, timed.reason, timed.channels_last])
+        return replace(self, dtype=getattr(torch, name), why=why, channels_last=last)
+
+    def images_per_second(self, net: nn.Module, batch: int, seconds: float = 1.0) -> float:
+        """Pictures a second that all processes push forward and backward through a net here.
+
+        Args:
+            net: as `nets.derive.build` makes it.
+            batch: images a step.
+            seconds: about how long to measure.
+        """
+        part = len(range(batch)[self.ranks.part(batch)])
+        timed = fastest(net, self.device, part, seconds)
+        speed = max(speed for _, speed in timed.images_per_second)
+        return float(self.ranks.agree(speed * batch / part))
+
+    def settled(
+        self, denoiser: nn.Module, batch: int, precision: Precision, budget: Budget
+    ) -> Engine:
+        """Time the precisions on a denoiser's net, where none was asked for.
+
+        A budget in images stays reproducible: nothing is timed. Neither is a net of the user's own,
+        of which nobody knows how to call it.
+
+        Args:
+            denoiser: to be trained.
+            batch: images a step.
+            precision: as the user set it.
+            budget: of the training.
+        """
+        net = getattr(denoiser, "net", None)
+        ours = isinstance(net, nn.Module) and isinstance(getattr(net, "config", None), dict)
+        if precision != "auto" or budget.seconds is None or not ours:
+            return self
+        assert isinstance(net, nn.Module)
+        return self.quickest(net, batch)
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Source of random numbers on the device."""
+        return torch.Generator(self.device).manual_seed(seed)
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Context in which torch's own source (dropout, initial weights) starts from seed.
+
+        The state outside is put back, so a step's dropout depends on its seed alone.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
+
+    def synchronize(self) -> None:
+        """Wait for the device, for timings."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def describe(self) -> str:
+        """Device and precision in words."""
+        named = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
+        named = f"{named} ({self.why})" if self.why else named
+        return f"{named}, {self.ranks.world} processes" if self.ranks.world > 1 else named
+
+
+def channels_last(module: Module) -> Module:
+    """Lay out the weights of convolutions channels last, in place."""
+    return module.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+
+
+def contiguous(module: Module) -> Module:
+    """Lay out the weights of convolutions as torch does by itself, in place."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.contiguous()
+    return module
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            local = os.environ.get("LOCAL_RANK")
+            return torch.device("cuda" if local is None else f"cuda:{local}")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{name!r} is no device; use auto, cpu, cuda or mps") from None
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(device.type, False):
+        raise ValueError(f"device {name} is not available on this machine; use cpu")
+    return device
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

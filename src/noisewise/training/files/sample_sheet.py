@@ -1,0 +1,45 @@
+"""Sheets of pictures as PNG files: the same seeds at every moment of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from noisewise.training.files.atomic import write_atomic
+
+COLUMNS = 8
+
+
+def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
+    """Lay pictures out in rows, left to right, without gaps; missing ones at the end are white.
+
+    Args:
+        images: float [n, 1 or 3, h, w] in [-1, 1].
+        columns: pictures in a row.
+
+    Returns:
+        uint8 [rows * h, columns * w] for grey, [rows * h, columns * w, 3] for colour.
+
+    Example:
+        >>> import torch
+        >>> sheet(torch.full((9, 1, 4, 4), -1.0)).shape
+        (8, 32)
+    """
+    n, channels, height, width = images.shape
+    rows = -(-n // columns)
+    pixels = images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    laid = np.full((rows * columns, height, width, channels), 255, np.uint8)
+    laid[:n] = pixels
+    grid = laid.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    flat = grid.reshape(rows * height, columns * width, channels)
+    return flat[:, :, 0] if channels == 1 else flat
+
+
+def save_sheet(path: Path, images: Tensor, columns: int = COLUMNS) -> None:
+    """Write a sheet as PNG, atomically; the folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(sheet(images.cpu(), columns))
+    write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))

@@ -1,0 +1,341 @@
+"""What is in a folder before anything is trained: counts, reasons, measurements, a contact sheet.
+
+The measured curve v(s) / v(1) is the share of the pictures' variance that survives averaging s x s
+blocks. White noise keeps 1 / s^2 of its own, so averaging raises the signal-to-noise ratio by
+s^2 v(s) / v(1): the resolution shift that these pictures need, where Hoogeboom et al. 2023 (simple
+diffusion, section 3.1) assume s^2.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from noisewise.diffusion import MeasuredShift
+from noisewise.pictures.cache import in_blocks
+from noisewise.pictures.gather import Progress, Seen, digests
+from noisewise.pictures.near_duplicates import near_duplicates
+from noisewise.pictures.pictures import Pictures, as_pictures
+from noisewise.pictures.read import gather
+from noisewise.pictures.request import Crop
+from noisewise.pictures.sources import HARMLESS, printable
+from noisewise.training.settings.config import TrainConfig
+from noisewise.training.stages.kinds import num_kinds
+
+_FIRST = 3
+_MOST = 6
+
+
+@dataclass(frozen=True)
+class Left:
+    """Files left out for one reason, and the first of their names."""
+
+    reason: str
+    count: int
+    first_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Inspection:
+    """An account of a set of pictures.
+
+    Attributes:
+        source: the path; kind: folder, zip, npz or npy.
+        num_pictures: usable pictures; num_files: those and all that were left out.
+        size: side that training will use; channels: 1 or 3.
+        found_sizes, found_modes, found_formats: what the files hold, most frequent first.
+        skipped: files left out, one item a reason.
+        classes: number of pictures of each class; empty without classes.
+        num_duplicates: pictures that are exact copies of an earlier one (after resizing).
+        duplicate_names: the first pairs of equal pictures, by name or index.
+        num_near: pictures that nearly equal an earlier one, exact copies left out (see `likeness`).
+        near_names: the first pairs of those.
+        noise_curve: v(s) / v(1) for s = 1, 2, 4, ...
+        sigma_data: standard deviation of the pixels on the scale [-1, 1].
+        flip, flip_reason: whether mirrored pictures pass for members of the set.
+        num_training, num_held_out: the default split.
+        notes: decisions and changes while reading.
+        contact_sheet: uint8 [height, width, 3].
+    """
+
+    source: str
+    kind: str
+    num_files: int
+    num_pictures: int
+    size: int
+    channels: int
+    found_sizes: dict[str, int]
+    found_modes: dict[str, int]
+    found_formats: dict[str, int]
+    skipped: tuple[Left, ...]
+    classes: dict[str, int]
+    num_duplicates: int
+    duplicate_names: tuple[tuple[str, str], ...]
+    num_near: int
+    near_names: tuple[tuple[str, str], ...]
+    noise_curve: dict[int, float]
+    sigma_data: float
+    flip: bool
+    flip_reason: str
+    num_training: int
+    num_held_out: int
+    fingerprint: str
+    notes: tuple[str, ...]
+    contact_sheet: np.ndarray = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the contact sheet, ready for json.dumps."""
+        result = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        del result["contact_sheet"]
+        result["skipped"] = [
+            {"reason": left.reason, "count": left.count, "first_names": list(left.first_names)}
+            for left in self.skipped
+        ]
+        for name in ("duplicate_names", "near_names"):
+            result[name] = [list(pair) for pair in result[name]]
+        result["noise_curve"] = {str(s): value for s, value in self.noise_curve.items()}
+        result["notes"] = list(self.notes)
+        result["log_shift"] = self.shift.log_shift
+        result["log_shift_by_formula"] = self.shift.formula_shift
+        return result
+
+    def text(self) -> str:
+        """Return the account as lines for people."""
+        lines = [
+            f"{printable(self.source)} ({self.kind}): {self.num_pictures} usable pictures "
+            f"of {self.num_files} {'files' if self.kind in ('folder', 'zip') else 'rows'}",
+            f"  sizes     {_listed(self.found_sizes)}",
+            f"  modes     {_listed(self.found_modes)}",
+            f"  formats   {_listed(self.found_formats)}",
+            f"  classes   {_listed(self.classes) if self.classes else 'none'}",
+            f"  copies    {self._copies()}",
+            f"  near      {self._near()}",
+            f"  noise     share of variance left by averaging s x s: {self._curve()}",
+            f"  shift     {self._shift_in_words()}",
+            f"  spread    sigma_data {self.sigma_data:.3f}",
+        ]
+        if not self.skipped:
+            lines.append("  left out  nothing")
+        for left in self.skipped:
+            names = ", ".join(printable(name) for name in left.first_names)
+            more = ", ..." if left.count > len(left.first_names) else ""
+            lines.append(f"  left out  {left.count} {left.reason}: {names}{more}")
+        lines += [f"  note      {printable(note)}" for note in self.notes]
+        return "\n".join([*lines, "Training will:", *(f"  - {step}" for step in self.plan())])
+
+    def plan(self) -> list[str]:
+        """Say what training will do with these pictures."""
+        colour = "grey, 1 channel" if self.channels == 1 else "colour, 3 channels"
+        steps = [
+            f"see every picture as {self.size} x {self.size} pixels ({colour})",
+            f"learn from {self.num_training} pictures and judge by {self.num_held_out} held out",
+            self.flip_reason,
+        ]
+        if self.classes:
+            steps.append(f"be able to learn {len(self.classes)} classes (--classes)")
+        kinds, why = num_kinds(TrainConfig(), self.num_training + self.num_held_out)
+        if kinds:
+            without = "without --classes, " if self.classes else ""
+            steps.append(f"{without}sort them into {kinds} kinds by likeness ({why})")
+        return steps
+
+    @property
+    def shift(self) -> MeasuredShift:
+        """How far these pictures shift the noise schedule, measured, and what the formula says."""
+        scales, survival = tuple(self.noise_curve), tuple(self.noise_curve.values())
+        return MeasuredShift(self.size, 64, scales, survival)
+
+    def _shift_in_words(self) -> str:
+        if self.size <= 64:
+            return "none of the noise schedule: the pictures have 64 pixels or fewer"
+        measured, formula = (-s / 2 for s in (self.shift.log_shift, self.shift.formula_shift))
+        return f"ln sigma {measured:+.2f} as measured; for flat pictures it were {formula:+.2f}"
+
+    def _copies(self) -> str:
+        if not self.num_duplicates:
+            return "none are exact"
+        pairs = _paired(self.duplicate_names, "=")
+        return f"{self.num_duplicates} are exact copies of another picture: {pairs}"
+
+    def _near(self) -> str:
+        if not self.num_near:
+            return "none is nearly the same as another"
+        pairs = _paired(self.near_names, "~")
+        return f"{self.num_near} are nearly the same as another picture: {pairs}"
+
+    def _curve(self) -> str:
+        return ", ".join(f"s={s} {value:.2f}" for s, value in self.noise_curve.items())
+
+
+def inspect(
+    path: str | Path,
+    size: int | None = None,
+    progress: Progress | None = None,
+    crop: Crop = "centre",
+    background: str = "white",
+) -> Inspection:
+    """Decode everything in a folder, zip, npz or npy file and report; writes nothing.
+
+    Args:
+        path: the folder or file.
+        size: side in pixels, as training would get it; None for the pictures' own.
+        progress: called with (files done, files in all).
+        crop: as for `load_pictures`.
+        background: as for `load_pictures`.
+
+    Raises:
+        ValueError: as `load_pictures`.
+
+    Example:
+        >>> from noisewise.demo import demo_path
+        >>> found = inspect(demo_path())
+        >>> found.num_pictures, found.num_held_out, found.flip
+        (6000, 300, False)
+    """
+    found = gather(path, size, progress=progress, crop=crop, background=background)
+    assert found.seen is not None, "nothing is cached here"
+    pictures = as_pictures(found, path)
+    training, held_out = pictures.split(seed=0)
+    flip, flip_reason = pictures.suggest_flip()
+    num_duplicates, pairs = _duplicates(pictures)
+    near = near_duplicates(pictures.images)
+    return Inspection(
+        source=pictures.source,
+        kind=found.kind,
+        num_files=len(pictures) + len(pictures.skipped),
+        num_pictures=len(pictures),
+        size=pictures.size,
+        channels=pictures.channels,
+        **_as_found(found.seen),
+        skipped=_left_out(pictures),
+        classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),
+        num_duplicates=num_duplicates,
+        duplicate_names=pairs,
+        num_near=len(near),
+        near_names=tuple(_named(pictures, *pair) for pair in near[:_FIRST]),
+        noise_curve=noise_curve(pictures.images),
+        sigma_data=pictures.sigma_data(),
+        flip=flip,
+        flip_reason=flip_reason,
+        num_training=len(training),
+        num_held_out=len(held_out),
+        fingerprint=pictures.fingerprint,
+        notes=pictures.notes,
+        contact_sheet=contact_sheet(pictures.images),
+    )
+
+
+def noise_curve(images: np.ndarray) -> dict[int, float]:
+    """Measure v(s) / v(1): the share of variance that survives averaging s x s blocks.
+
+    Args:
+        images: uint8 [n, size, size, channels].
+
+    Returns:
+        One value for s = 1, 2, 4, ... as far as s divides the size and two blocks are left; the
+        variance is about the mean of each channel.
+
+    Raises:
+        ValueError: if all pixels are equal.
+
+    Example:
+        >>> noise = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 1), dtype=np.uint8)
+        >>> {s: round(value, 2) for s, value in noise_curve(noise).items()}
+        {1: 1.0, 2: 0.25, 4: 0.06, 8: 0.02}
+    """
+    n, size, _, channels = images.shape
+    scales = [s for s in (2**k for k in range(size.bit_length())) if size % s == 0 and s < size]
+    mean = np.zeros(channels)
+    square = {s: np.zeros(channels) for s in scales}
+    for block in in_blocks(images):
+        level = block.astype(np.float32)
+        mean += level.sum(axis=(0, 1, 2), dtype=np.float64) / (n * size * size)
+        for s in scales:
+            if s > 1:
+                half = level.shape[1] // 2
+                level = level.reshape(-1, half, 2, half, 2, channels).mean(axis=(2, 4))
+            side = size // s
+            square[s] += np.square(level).sum(axis=(0, 1, 2), dtype=np.float64) / (n * side * side)
+    variance = {s: float((square[s] - mean**2).sum()) for s in scales}
+    if variance[1] <= 0:
+        raise ValueError("all pixels are equal, so nothing can be measured: give other pictures.")
+    return {s: max(value, 0.0) / variance[1] for s, value in variance.items()}
+
+
+def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.ndarray:
+    """Lay an even sample of the pictures out as one picture.
+
+    Args:
+        images: uint8 [n, size, size, channels].
+        columns: pictures a row.
+        rows: rows, fewer when there are fewer pictures.
+
+    Returns:
+        uint8 [height, width, 3]; pictures under 64 pixels are enlarged by a whole number.
+
+    Example:
+        >>> contact_sheet(np.zeros((20, 32, 32, 1), np.uint8)).shape
+        (200, 530, 3)
+    """
+    size = images.shape[1]
+    count = min(len(images), columns * rows)
+    rows = -(-count // columns)
+    factor = max(1, 64 // size)
+    cell, gap = size * factor, 2
+    sheet = np.full((rows * (cell + gap) + gap, columns * (cell + gap) + gap, 3), 255, np.uint8)
+    for place, index in enumerate(np.linspace(0, len(images) - 1, count).round().astype(int)):
+        picture = np.repeat(np.repeat(images[index], factor, axis=0), factor, axis=1)
+        top = gap + place // columns * (cell + gap)
+        left = gap + place % columns * (cell + gap)
+        sheet[top : top + cell, left : left + cell] = picture
+    return sheet
+
+
+def _as_found(seen: Seen) -> dict[str, dict[str, int]]:
+    sizes = Counter({f"{w} x {h}": count for (w, h), count in seen.sizes.items()})
+    return {
+        "found_sizes": dict(sizes.most_common()),
+        "found_modes": dict(seen.modes.most_common()),
+        "found_formats": dict(seen.formats.most_common()),
+    }
+
+
+def _left_out(pictures: Pictures) -> tuple[Left, ...]:
+    names: dict[str, list[str]] = {}
+    for item in pictures.skipped:
+        names.setdefault(item.reason, []).append(item.name)
+    order = sorted(names, key=lambda reason: (reason in HARMLESS, -len(names[reason]), reason))
+    return tuple(Left(r, len(names[r]), tuple(names[r][:_FIRST])) for r in order)
+
+
+def _duplicates(pictures: Pictures) -> tuple[int, tuple[tuple[str, str], ...]]:
+    first: dict[int, int] = {}
+    pairs: list[tuple[str, str]] = []
+    count = 0
+    for index, mark in enumerate(digests(pictures.images).tolist()):
+        earlier = first.setdefault(mark, index)
+        if earlier == index:
+            continue
+        count += 1
+        if len(pairs) < _FIRST:
+            pairs.append(_named(pictures, earlier, index))
+    return count, tuple(pairs)
+
+
+def _named(pictures: Pictures, a: int, b: int) -> tuple[str, str]:
+    names = pictures.names
+    return (names[a], names[b]) if names else (f"#{a}", f"#{b}")
+
+
+def _paired(names: tuple[tuple[str, str], ...], sign: str) -> str:
+    return ", ".join(f"{printable(a)} {sign} {printable(b)}" for a, b in names)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    items = [f"{count} {printable(name)}" for name, count in counts.items()]
+    more = [f"{len(items) - _MOST} more kinds"] if len(items) > _MOST else []
+    return ", ".join(items[:_MOST] + more)

@@ -1,0 +1,47 @@
+"""The verb `load`: a trained model from a run, or from a model's own folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from noisewise.training.devices.engine import Engine
+from noisewise.training.models.model_folder import Build, load_model
+from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.run.run import Run
+
+
+def load(
+    path: Run | str | Path,
+    which: Literal["auto", "generator", "teacher"] = "auto",
+    device: str = "cpu",
+    build: Build | None = None,
+) -> Generator | Teacher:
+    """Load a trained model from a run, or from a model's own folder.
+
+    Args:
+        path: a run, or a folder with config.json and model.safetensors.
+        which: "generator", "teacher", or "auto": the generator if there is one.
+        device: where to put it: auto, cpu, cuda or mps.
+        build: makes the net from its configuration; None: the package's own nets.
+
+    Returns:
+        A module in eval mode with ``.sample(num_images, seed, label, calls)``.
+
+    Raises:
+        ValueError: if there is no such model, or its files are damaged.
+    """
+    if which not in ("auto", "generator", "teacher"):
+        raise ValueError(f"{which!r} is no model; use generator, teacher or auto")
+    folder = path.path if isinstance(path, Run) else Path(path)
+    engine = Engine.choose(device)
+    if (folder / "config.json").exists():
+        model = load_model(folder, build)
+        if which not in ("auto", model.config.kind):
+            raise ValueError(f"{folder} holds a {model.config.kind}, not a {which}")
+        return engine.prepare(model)
+    run = Run.open(folder)
+    if which == "auto":
+        which = "generator" if (folder / "generator" / "config.json").exists() else "teacher"
+    model = run.generator(build) if which == "generator" else run.teacher(build)
+    return engine.prepare(model)

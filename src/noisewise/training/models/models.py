@@ -1,0 +1,301 @@
+"""Trained models: a Teacher that samples in several calls, a Generator that draws in one.
+
+Picture i of a seed depends on the seed and on i alone: not on how many are drawn at once, nor on
+the device.
+
+Papers: Karras et al. 2022 (EDM), the teacher's sampler; Zhou et al. 2024 (SiD), the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from noisewise.diffusion import ddim, heun, karras_sigmas, sample
+from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+
+
+class Model(nn.Module):
+    """What Teacher and Generator share: a denoiser, its description, labels and noise.
+
+    Attributes:
+        denoiser: ``D(x, sigma, condition) -> x0``.
+        config: what the model folder says.
+    """
+
+    def __init__(self, denoiser: nn.Module, config: ModelConfig) -> None:
+        """Wrap a trained denoiser."""
+        super().__init__()
+        self.denoiser = denoiser
+        self.config = config
+
+    @property
+    def size(self) -> int:
+        """Side of the pictures, pixels."""
+        return self.config.size
+
+    @property
+    def channels(self) -> int:
+        """Channels of the pictures."""
+        return self.config.channels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that can be asked for; empty for none."""
+        return self.config.classes
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.denoiser.parameters()).device
+
+    def noise(self, seed: int, start: int, count: int, stream: int = 0) -> Tensor:
+        """Standard normal noise of pictures start, start + 1, ... of a seed, [count, c, h, w]."""
+        shape = (self.channels, self.size, self.size)
+        return picture_noise(seed, start, count, shape, stream).to(self.device)
+
+    def labels(self, seed: int, start: int, count: int, label: int | str | None) -> Tensor | None:
+        """Labels int64 [count]: all `label`, or drawn as in the data; None without classes.
+
+        Raises:
+            ValueError: if the label is unknown, or the model knows no classes.
+        """
+        if not self.classes:
+            if label is not None:
+                raise ValueError("this model was trained without classes; leave the label out")
+            return None
+        if label is not None:
+            return torch.full((count,), self._label(label), device=self.device)
+        drawn = picture_labels(seed, start, count, self.config.label_histogram)
+        return drawn.to(self.device)
+
+    def _label(self, label: int | str) -> int:
+        if isinstance(label, str) and label in self.classes:
+            return self.classes.index(label)
+        number = int(label) if str(label).isdecimal() else -1
+        if not 0 <= number < len(self.classes):
+            some = ", ".join(self.classes[:10])
+            raise ValueError(f"unknown class {label!r}; there are {len(self.classes)}: {some}")
+        return number
+
+    def _chunks(self, num_images: int, seed: int) -> Iterator[tuple[int, int]]:
+        if num_images < 1:
+            raise ValueError(f"{num_images} pictures: ask for at least 1")
+        if seed < 0:
+            raise ValueError(f"seed {seed} is negative; use 0 or more")
+        chunk = max(1, min(250, 2**18 // self.size**2))
+        for start in range(0, num_images, chunk):
+            yield start, min(chunk, num_images - start)
+
+
+class Teacher(Model):
+    """A trained denoiser with the sampler that suits it; itself a denoiser."""
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Denoise x [n, c, h, w] at sigma [n]."""
+        return self.denoiser(x, sigma, condition)
+
+    @property
+    def sampler(self) -> SamplerSettings:
+        """How it is sampled unless told otherwise."""
+        return self.config.sampler
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_images: int,
+        seed: int = 0,
+        label: int | str | None = None,
+        calls: int | None = None,
+    ) -> Tensor:
+        """Draw pictures, float [num_images, c, h, w] in [-1, 1].
+
+        Args:
+            num_images: how many.
+            seed: picture i depends on the seed and on i alone.
+            label: class by name or number; None: as often as in the training data.
+            calls: network calls a picture; None: the sampler's own.
+
+        Raises:
+            ValueError: if a value cannot be had, with the ones that can.
+        """
+        return torch.cat(
+            [
+                self.draw(seed, start, count, label, calls)
+                for start, count in self._chunks(num_images, seed)
+            ]
+        )
+
+    @torch.no_grad()
+    def draw(
+        self,
+        seed: int,
+        start: int,
+        count: int,
+        label: int | str | None = None,
+        calls: int | None = None,
+    ) -> Tensor:
+        """Draw pictures start to start + count of a seed in one batch; see `sample`."""
+        settings = self.sampler
+        steps = settings.num_steps if calls is None else settings.steps_for(calls)
+        sigmas = karras_sigmas(steps, settings.sigma_min, settings.sigma_max, settings.rho)
+        noise, condition = self.noise(seed, start, count), self.labels(seed, start, count, label)
+        walk = heun if settings.name == "heun" else ddim
+        return sample(walk(self.denoiser, noise, sigmas, condition)).clamp(-1, 1)
+
+
+class Generator(Model):
+    """Pictures in one network call: ``G(z) = D_theta(sigma_init z, sigma_init)``.
+
+    A second call may follow: add noise of two_call_sigma, denoise once with the teacher.
+
+    Args:
+        denoiser: the distilled denoiser.
+        config: with sigma_init.
+        teacher: gives the teacher when a second call is asked for; None: there is none.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        config: ModelConfig,
+        teacher: Callable[[], Teacher] | None = None,
+    ) -> None:
+        """Wrap a distilled denoiser; see the class."""
+        super().__init__(denoiser, config)
+        if config.sigma_init is None:
+            raise ValueError("a generator's config needs sigma_init")
+        self.sigma_init = config.sigma_init
+        self._find_teacher = teacher
+        self._found: list[Teacher] = []  # in a list: not a part of this module's weights
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """One network call.
+
+        Args:
+            z: standard normal noise, float [n, c, h, w].
+            label: int64 [n], or None without classes.
+
+        Returns:
+            Pictures, float [n, c, h, w] in [-1, 1].
+
+        Raises:
+            ValueError: if labels are missing, or z has another shape.
+        """
+        if z.shape[1:] != (self.channels, self.size, self.size):
+            raise ValueError(
+                f"z is {tuple(z.shape)}; this generator takes "
+                f"[n, {self.channels}, {self.size}, {self.size}]"
+            )
+        if self.classes and label is None:
+            raise ValueError("this generator needs a label for each picture")
+        return one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_images: int,
+        seed: int = 0,
+        label: int | str | None = None,
+        calls: int | None = None,
+    ) -> Tensor:
+        """Draw pictures, float [num_images, c, h, w] in [-1, 1].
+
+        Args:
+            num_images: how many.
+            seed: picture i depends on the seed and on i alone.
+            label: class by name or number; None: as often as in the training data.
+            calls: 1 (or None), or 2: noise is added and the teacher denoises once.
+
+        Raises:
+            ValueError: if a value cannot be had, with the ones that can.
+        """
+        if calls not in (None, 1, 2):
+            raise ValueError(
+                f"a generator takes 1 or 2 network calls, not {calls}; see the teacher"
+            )
+        two = self._second_call() if calls == 2 else None
+        parts = []
+        for start, count in self._chunks(num_images, seed):
+            labels = self.labels(seed, start, count, label)
+            pictures = self(self.noise(seed, start, count), labels)
+            if two is not None:
+                noise = self.noise(seed, start, count, stream=1)
+                pictures = second_call(two[0].denoiser, pictures, two[1], noise, labels)
+            parts.append(pictures)
+        return torch.cat(parts)
+
+    def _second_call(self) -> tuple[Teacher, float]:
+        if self.config.two_call_sigma is None or self._find_teacher is None:
+            raise ValueError("two calls need the teacher beside the generator; use 1 call")
+        if not self._found:
+            self._found.append(self._find_teacher())
+        return self._found[0].to(self.device), self.config.two_call_sigma
+
+
+def one_call(
+    denoiser: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    z: Tensor,
+    sigma_init: float,
+    label: Tensor | None = None,
+) -> Tensor:
+    """Return ``D(sigma_init z, sigma_init)``, unclamped: what distillation trains.
+
+    Example:
+        >>> one_call(lambda x, sigma, c: x / sigma[0], torch.ones(1, 1), 2.5)
+        tensor([[1.]])
+    """
+    return denoiser(z * sigma_init, z.new_full((len(z),), sigma_init), label)
+
+
+def second_call(
+    teacher: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    pictures: Tensor,
+    sigma: float,
+    noise: Tensor,
+    label: Tensor | None = None,
+) -> Tensor:
+    """Add noise of sigma to the pictures and denoise once with the teacher; in [-1, 1].
+
+    Example:
+        >>> second_call(lambda x, sigma, c: x / 2, torch.ones(1, 1), 0.5, torch.ones(1, 1))
+        tensor([[0.7500]])
+    """
+    level = pictures.new_full((len(pictures),), sigma)
+    return teacher(pictures.add(noise, alpha=sigma), level, label).clamp(-1, 1)
+
+
+def picture_noise(
+    seed: int, start: int, count: int, shape: tuple[int, ...], stream: int = 0
+) -> Tensor:
+    """Standard normal noise for pictures start, start + 1, ...: each from (seed, its number) alone.
+
+    Example:
+        >>> a, b = picture_noise(0, 0, 4, (1, 8, 8)), picture_noise(0, 2, 1, (1, 8, 8))
+        >>> torch.equal(a[2:3], b)
+        True
+    """
+    out = torch.empty(count, *shape)
+    generator = torch.Generator()
+    for i in range(count):
+        words = np.random.SeedSequence((seed, start + i, stream)).generate_state(1)
+        torch.randn(shape, generator=generator.manual_seed(int(words[0])), out=out[i])
+    return out
+
+
+def picture_labels(seed: int, start: int, count: int, histogram: tuple[int, ...]) -> Tensor:
+    """Labels for pictures start, start + 1, ..., drawn as often as the histogram says, int64.
+
+    Example:
+        >>> picture_labels(0, 0, 4, (0, 5, 0))
+        tensor([1, 1, 1, 1])
+    """
+    edges = np.cumsum(histogram) / sum(histogram)
+    words = [
+        np.random.SeedSequence((seed, start + i, 2)).generate_state(1)[0] for i in range(count)
+    ]
+    drawn = np.searchsorted(edges, np.array(words) / 2**32, side="right")
+    return torch.from_numpy(drawn.astype(np.int64))

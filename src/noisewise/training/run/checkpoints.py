@@ -1,0 +1,196 @@
+"""The checkpoints of a stage: the last two, the state to go back to, and the best model so far.
+
+    checkpoints/teacher-0001200.safetensors       everything that exact resumption needs
+    checkpoints/teacher-0001800.safetensors       the newer one; if it is damaged, the other is used
+    checkpoints/teacher-good-0001750.safetensors  what training goes back to when it breaks down
+    checkpoints/best-teacher/                     the best model so far, to be loaded like any other
+
+A damaged checkpoint is put aside as NAME.damaged, and said.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from noisewise.training.devices.sharding import whole
+from noisewise.training.files.atomic import load_state, save_state
+from noisewise.training.models.model_config import ModelConfig
+from noisewise.training.models.model_folder import save_model
+from noisewise.training.run.log import Position
+from noisewise.training.stages.loop import Loop
+
+_KEPT = 2
+SUFFIX = ".safetensors"
+
+
+class Showing(Protocol):
+    """A stage that can show its best model at any moment."""
+
+    def best(self) -> Any:  # noqa: ANN401 (a Preconditioned)
+        """The best model so far."""
+        ...
+
+    def model_config(self) -> ModelConfig:
+        """What its config.json shall say."""
+        ...
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where the log goes on, and what has to be said of the way there; "" for nothing."""
+
+    position: Position | None
+    note: str = ""
+
+
+class Checkpoints:
+    """The checkpoints of one stage in a run's `checkpoints` folder.
+
+    Args:
+        folder: the folder; it is made when the first one is saved.
+        stage: "teacher" or "generator".
+    """
+
+    def __init__(self, folder: Path, stage: str) -> None:
+        """Nothing is read yet."""
+        self.folder = folder
+        self.stage = stage
+        self._shown = ""
+
+    def paths(self) -> list[Path]:
+        """The checkpoints, newest first; one of an older version of noisewise counts as oldest."""
+        numbered = [(step, path) for path in self._files("") if (step := _step(path)) is not None]
+        found = [path for _, path in sorted(numbered, reverse=True)]
+        old = self.folder / f"{self.stage}{SUFFIX}"
+        return [*found, *([old] if old.exists() else [])]
+
+    def save(self, loop: Loop, position: Position, stage: Showing) -> None:
+        """Save the loop's state as the newest checkpoint, then drop what is no longer needed.
+
+        All processes that run the loop together call it; the first one writes.
+        """
+        ranks = loop.ranks
+        good = self._good(loop.at.good_step)
+        if ranks.agree(not good.exists()):
+            learned = whole(loop.good)
+            if ranks.leads:
+                self.folder.mkdir(exist_ok=True)
+                save_state(good, {"learned": learned})
+        self.show(loop, stage)
+        state = whole(loop.state_dict())
+        if ranks.leads:
+            path = self.folder / f"{self.stage}-{loop.at.step:07d}{SUFFIX}"
+            save_state(path, {**state, "log": position.to_dict()})
+            self._prune(loop.at.good_step)
+
+    def load(self, loop: Loop) -> Resumed | None:
+        """Bring a loop to the newest checkpoint that is whole; None when there is none at all.
+
+        All processes that run the loop together call it; the first one chooses.
+
+        Raises:
+            ValueError: if there are checkpoints and none can be used.
+            OSError, MemoryError: if one cannot be read now; then nothing is put aside.
+        """
+        state: dict[str, Any] | None = None
+        name, wrong = "", []
+        if loop.ranks.leads:
+            name, state, wrong = self._newest_whole()
+        # One process puts damaged files aside: two would do it twice, and might choose differently.
+        name, wrong = loop.ranks.agree([name, wrong])
+        if name:
+            path = self.folder / name
+            state = load_state(path) if state is None else state
+            note = "; ".join([*wrong, *self._take_over(loop, state, path)])
+            if wrong:
+                note += f"; went on from the checkpoint before it, {name}"
+            return Resumed(_position(state), note)
+        if wrong:
+            raise ValueError(
+                f"{wrong[-1]}, and there is no other checkpoint in {self.folder}; give the same "
+                "command again to start anew"
+            )
+        return None
+
+    def clear(self) -> None:
+        """Remove every checkpoint of the stage."""
+        for path in (*self._files(""), *self._files("good-"), *self.paths()):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.best, ignore_errors=True)
+
+    @property
+    def best(self) -> Path:
+        """The folder of the best model so far, once there is one."""
+        return self.folder / f"best-{self.stage}"
+
+    def show(self, loop: Loop, stage: Showing) -> None:
+        """Write the best model so far where it has changed; all processes call it."""
+        rest = loop.stage.rest()
+        kept, best = rest.get("kept_as") or {}, rest.get("best")
+        mark, known = json.dumps([kept, best]), bool(best or kept.get("images"))
+        if loop.ranks.agree(known and mark != self._shown):
+            save_model(self.best, stage.best(), stage.model_config(), loop.ranks.leads)
+            self._shown = mark
+
+    def _newest_whole(self) -> tuple[str, dict[str, Any] | None, list[str]]:
+        """Name and state of the newest whole checkpoint, "" for none; what is wrong with others."""
+        wrong: list[str] = []
+        for path in self.paths():
+            try:
+                return path.name, load_state(path), wrong
+            except ValueError as error:
+                wrong.append(str(error))
+                path.replace(path.with_name(f"{path.name}.damaged"))
+        return "", None, wrong
+
+    def _take_over(self, loop: Loop, state: dict[str, Any], path: Path) -> list[str]:
+        """Load a state and the one to go back to; returns what has to be said."""
+        notes, good = [], None
+        good_path = self._good(state.get("counters", {}).get("good_step", -1))
+        if good_path.exists():
+            try:
+                good = load_state(good_path)["learned"]
+            except (ValueError, KeyError, TypeError) as error:
+                notes.append(f"{error}; the checkpoint itself is gone back to instead")
+        try:
+            loop.load_state_dict(state, good)
+        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+            raise ValueError(f"{path} does not fit this run; remove it to start anew") from error
+        return notes
+
+    def _good(self, step: int) -> Path:
+        return self.folder / f"{self.stage}-good-{step:07d}{SUFFIX}"
+
+    def _files(self, kind: str) -> list[Path]:
+        pattern = re.compile(rf"{self.stage}-{kind}\d+{re.escape(SUFFIX)}")
+        if not self.folder.is_dir():
+            return []
+        return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name)]
+
+    def _prune(self, good_step: int) -> None:
+        """Keep the last two, and the states to go back to that they may need."""
+        for path in self.paths()[_KEPT:]:
+            path.unlink(missing_ok=True)
+        oldest = min((_step(path) or 0 for path in self.paths()), default=0)
+        goods = sorted(self._files("good-"), key=lambda path: _step(path) or 0)
+        before = [path for path in goods if (_step(path) or 0) <= oldest]
+        for path in before[:-1]:
+            if path != self._good(good_step):
+                path.unlink(missing_ok=True)
+
+
+def _step(path: Path) -> int | None:
+    match = re.search(rf"-(\d+){re.escape(SUFFIX)}$", path.name)
+    return None if match is None else int(match[1])
+
+
+def _position(state: dict[str, Any]) -> Position | None:
+    try:
+        return Position.from_dict(state["log"])
+    except (KeyError, TypeError):
+        return None  # written by an older version: the log is cut by the steps instead

@@ -1,0 +1,151 @@
+"""log.jsonl: one line a logged step; numbers of the steps between two lines are averaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from noisewise.training.files.atomic import write_text
+from noisewise.training.stages.loop import Record
+
+_LINES = 400  # about so many for a whole stage
+_LONGEST = 30.0  # seconds between lines, at most, with a budget of time
+_AVERAGED = ("loss", "grad_norm", "fake_loss", "fisher")
+
+
+@dataclass
+class Position:
+    """Where the log of a stage stands: what a resume needs to go on as if nothing had happened.
+
+    Attributes:
+        lines: lines of this stage so far.
+        progress: share of the budget at the last line.
+        sums: of the numbers since then: the sum and the count of each.
+    """
+
+    lines: int = 0
+    progress: float = -1.0
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        sums = {name: list(pair) for name, pair in self.sums.items()}
+        return {"lines": self.lines, "progress": self.progress, "sums": sums}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` gave."""
+        sums = {name: (float(total), int(n)) for name, (total, n) in values["sums"].items()}
+        return cls(int(values["lines"]), float(values["progress"]), sums)
+
+
+class Log:
+    """The log of a run.
+
+    Args:
+        path: of log.jsonl.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is opened yet."""
+        self.path = path
+
+    def read(self) -> list[Record]:
+        """All logged records; a last line cut short by a crash is left out."""
+        return [record for _, record in self._entries()]
+
+    @contextmanager
+    def writing(
+        self, stage: str, step: int, position: Position | None = None, timed: bool = True
+    ) -> Iterator[LogWriter]:
+        """Open for a stage that goes on after `step`; what it logged later than that is dropped.
+
+        Args:
+            stage: whose lines are written.
+            step: where it goes on; 0 drops all of its lines.
+            position: where its log stood there; None cuts by the step alone.
+            timed: with a budget of time, a line is written every 30 s at least.
+        """
+        most = None if position is None else position.lines
+        kept, lines = [], 0
+        for line, record in self._entries():
+            if record.stage == stage:
+                if (lines >= most) if most is not None else not 0 < step >= record.step:
+                    continue
+                lines += 1
+            kept.append(line)
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        at = Position() if position is None else position
+        at.lines = lines
+        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            yield LogWriter(file, at, timed)
+
+    def _entries(self) -> Iterator[tuple[str, Record]]:
+        """Every whole line with the record in it."""
+        known = {f.name for f in fields(Record)}
+        if not self.path.exists():
+            return
+        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                values = json.loads(line)
+                record = Record(**{k: v for k, v in values.items() if k in known})
+            except (ValueError, AttributeError, TypeError, RecursionError):
+                continue
+            yield line, record
+
+
+class LogWriter:
+    """Decides which records become lines, and averages what lies between."""
+
+    def __init__(self, file: TextIO, position: Position, timed: bool) -> None:
+        """Write to an open file."""
+        self._file = file
+        self._timed = timed
+        self._when = time.monotonic()
+        self.position = position
+
+    def write(self, record: Record, progress: float) -> None:
+        """Take in a record; write a line if it is time or if it tells something rare."""
+        at = self.position
+        for name in _AVERAGED:
+            value = getattr(record, name)
+            if value is not None:
+                total, count = at.sums.get(name, (0.0, 0))
+                at.sums[name] = (total + value, count + 1)
+        rare = (record.event, record.heldout_loss, record.distance)
+        # With a budget of images the lines depend on nothing but the images, not on the machine.
+        late = self._timed and time.monotonic() - self._when > _LONGEST
+        due = late or progress - at.progress >= 1 / _LINES
+        if not due and all(value is None for value in rare):
+            return
+        means = {name: total / count for name, (total, count) in at.sums.items()}
+        self._file.write(_line(asdict(record) | means))
+        self._file.flush()
+        at.sums, at.progress, self._when = {}, progress, time.monotonic()
+        at.lines += 1
+
+    def note(self, record: Record) -> None:
+        """Write a record as it is, beside the averages: a resume, which changes none of them."""
+        self._file.write(_line(asdict(record)))
+        self._file.flush()
+        self.position.lines += 1
+
+    def sync(self) -> None:
+        """Make what was written last, before a checkpoint that speaks of it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _line(values: dict[str, Any]) -> str:
+    given = {name: _short(value) for name, value in values.items() if value is not None}
+    return json.dumps(given, ensure_ascii=False) + "\n"
+
+
+def _short(value: object) -> object:
+    return float(f"{value:.6g}") if isinstance(value, float) else value

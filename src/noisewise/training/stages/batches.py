@@ -1,0 +1,141 @@
+"""What each step of teacher training sees: pictures, their labels, noise levels and noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noisewise.diffusion import stratified
+from noisewise.pictures.pictures import Pictures
+from noisewise.training.devices.engine import Engine
+from noisewise.training.stages.plan import TeacherPlan
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures with the noise that is put on them.
+
+    Attributes:
+        x0: clean pictures [n, c, h, w] in [-1, 1].
+        sigma: noise level of each, [n].
+        noise: of unit variance, like x0.
+        labels: int64 [n], or None.
+    """
+
+    x0: Tensor
+    sigma: Tensor
+    noise: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        """Pictures in it."""
+        return len(self.x0)
+
+    def rows(self, rows: slice) -> Batch:
+        """Some of its pictures."""
+        labels = None if self.labels is None else self.labels[rows]
+        return Batch(self.x0[rows], self.sigma[rows], self.noise[rows], labels)
+
+
+class BatchOrder:
+    """Which pictures the next batch holds: a new random order each time round.
+
+    A function of the seed and the images seen, so that a resume needs no memory.
+
+    Example:
+        >>> order = BatchOrder(np.arange(3), seed=0)
+        >>> sorted(order.batch(seen=0, count=3).tolist()), len(order.batch(seen=2, count=8))
+        ([0, 1, 2], 8)
+    """
+
+    def __init__(self, indices: np.ndarray, seed: int) -> None:
+        """Order the pictures with these indices."""
+        self._indices = indices
+        self._seed = seed
+        self._round = -1
+        self._order = indices
+
+    def batch(self, seen: int, count: int) -> np.ndarray:
+        """Indices of the next `count` pictures after `seen` ones, int64."""
+        parts = []
+        while count > 0:
+            turn, start = divmod(seen, len(self._indices))
+            part = self._shuffled(turn)[start : start + count]
+            parts.append(part)
+            seen, count = seen + len(part), count - len(part)
+        return np.concatenate(parts)
+
+    def _shuffled(self, turn: int) -> np.ndarray:
+        if turn != self._round:
+            self._order = np.random.default_rng((self._seed, turn)).permutation(self._indices)
+            self._round = turn
+        return self._order
+
+
+class Batches:
+    """The batches of a run, a function of its seed and of the pictures seen.
+
+    Everything random is drawn for the whole batch, and this process keeps its own part of it.
+
+    Args:
+        pictures: all of them.
+        training: indices of those that training sees.
+        plan: size of a batch, noise levels, flips.
+        seed: source of everything random.
+        engine: where the batches are wanted.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        training: np.ndarray,
+        plan: TeacherPlan,
+        seed: int,
+        engine: Engine,
+    ) -> None:
+        """Start at the first picture."""
+        self._pictures, self._plan, self._engine = pictures, plan, engine
+        self._order = BatchOrder(training, seed)
+        self._draws = engine.generator(seed)
+        self._part = engine.ranks.part(plan.batch)
+
+    def next(self, seen: int, num_parts: int = 1) -> Batch:
+        """Return the batch after `seen` pictures.
+
+        Args:
+            seen: pictures before it.
+            num_parts: the noise levels are spread evenly over each of so many parts.
+        """
+        n, engine, part = self._plan.batch, self._engine, self._part
+        chosen = self._order.batch(seen, n)[part]
+        x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
+        sizes = [len(rows) for rows in np.array_split(np.arange(n), num_parts)]
+        levels = [stratified(self._plan.noise, k, self._draws, engine.device) for k in sizes]
+        noise = torch.randn((n, *x0.shape[1:]), generator=self._draws, device=engine.device)
+        return Batch(x0, torch.cat(levels)[part], engine.tensor(noise)[part], self.labels(chosen))
+
+    def labels(self, chosen: np.ndarray) -> Tensor | None:
+        """Labels of pictures, on the device; None where the net takes none."""
+        if not self._plan.classes:
+            return None
+        assert self._pictures.labels is not None
+        labels = torch.from_numpy(self._pictures.labels[chosen].astype(np.int64))
+        return labels.to(self._engine.device)
+
+    def get_state(self) -> Tensor:
+        """State of the random source."""
+        return self._draws.get_state()
+
+    def set_state(self, state: Tensor) -> None:
+        """Restore what `get_state` gave."""
+        self._draws.set_state(state)
+
+    def _flipped(self, x0: Tensor) -> Tensor:
+        if not self._plan.flips:
+            return x0
+        shape = (self._plan.batch, 1, 1, 1)
+        drawn = torch.rand(shape, generator=self._draws, device=x0.device)[self._part]
+        return torch.where(drawn < 0.5, x0.flip(3), x0)

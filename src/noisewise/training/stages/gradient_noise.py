@@ -1,0 +1,176 @@
+"""The gradient's noise as training goes on: how many pictures a step could use.
+
+On one of every few steps the batch is cut into parts whose gradients are found one by one; their
+squared norms tell signal from noise (`noisewise.scaling`), and their mean is the step's gradient as
+ever. What that costs stands in docs/results.md. The parts are those of the whole batch: where
+several processes share it, each adds what it holds of a part, so that they measure what one does.
+
+At a high learning rate the gradient mostly points along the sharp directions in which the weights
+bounce, so that its signal looks large and the noise scale small; it rises as the rate falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from noisewise.scaling import Estimate, GradientNoise, Measurement
+from noisewise.scaling.updates import OptimizerFacts
+from noisewise.training.devices.processes import Ranks
+from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.stages.batches import Batch
+from noisewise.training.stages.plan import TeacherPlan
+
+_PARTS = 4  # of a measured step
+_WINDOW = 32  # measured steps that are remembered: the noise grows as training goes on
+_SKIPPED = 4  # measurements left out at the start, where the gradient falls a hundredfold
+_FEWEST = 8  # measured steps before anything is said
+
+
+class NoiseScale:
+    """tr Sigma / |g|^2 of the last measured steps, in pictures.
+
+    Args:
+        plan: batch and learning rate of the training.
+        recipe: its optimiser, and how often to measure.
+        ranks: the processes that share the batch.
+        measures: False where no process sees whole gradients; nothing is measured then.
+
+    Source: McCandlish et al. 2018, appendix A.
+    """
+
+    def __init__(
+        self, plan: TeacherPlan, recipe: TeacherRecipe, ranks: Ranks, measures: bool = True
+    ) -> None:
+        """Nothing is measured yet."""
+        self._ranks = ranks
+        self._facts = optimizer_facts(recipe, plan.lr)
+        self._batch = plan.batch
+        self._every = recipe.noise_every if plan.batch >= _PARTS else 0
+        self._measures = measures
+        self._noise = GradientNoise(window=_WINDOW)
+        self._num_parameters = 0
+        self._value: float | None = None
+
+    def num_parts(self, step: int) -> int:
+        """Parts that a step's noise levels are spread over: the same with any number of ranks."""
+        begun = step >= _SKIPPED * self._every
+        return _PARTS if self._every and begun and step % self._every == 0 else 1
+
+    def due(self, step: int) -> bool:
+        """Whether this step is measured."""
+        return self._measures and self.num_parts(step) > 1
+
+    def backward(
+        self, batch: Batch, loss_of: Callable[[Batch], Tensor], parameters: Iterable[Tensor]
+    ) -> Tensor:
+        """Put the batch's gradient into the parameters, measuring it on the way.
+
+        Args:
+            batch: as `num_parts` has it; of several processes, this one's share.
+            loss_of: mean loss of some of its pictures.
+            parameters: those that learn.
+
+        Returns:
+            The mean loss of this process's share.
+        """
+        wanted = [p for p in parameters if p.requires_grad]
+        total: list[Tensor] = [torch.zeros_like(p, dtype=torch.float32) for p in wanted]
+        squares = torch.zeros((), device=batch.x0.device)
+        loss = torch.zeros((), device=batch.x0.device)
+        own = self._ranks.part(self._batch)
+        for rows in _part_rows(self._batch):
+            size = rows.stop - rows.start
+            held = slice(max(rows.start, own.start), min(rows.stop, own.stop))
+            if held.start < held.stop:
+                piece = batch.rows(slice(held.start - own.start, held.stop - own.start))
+                found, gradients = _gradients(loss_of(piece), wanted, len(piece) / size)
+                loss += found * (len(piece) / len(batch))
+            else:
+                gradients = [torch.zeros_like(t) for t in total]
+            gradients = self._ranks.added(gradients)
+            squares += size * _square(gradients)
+            torch._foreach_add_(total, gradients, alpha=size / self._batch)
+        for parameter, gradient in zip(wanted, total, strict=True):
+            parameter.grad = gradient.to(parameter.dtype)
+        self._num_parameters = sum(p.numel() for p in wanted)
+        self._take_in(squares, _square(total), self._batch)
+        return loss
+
+    @property
+    def value(self) -> float | None:
+        """The noise scale in pictures; None until it is bounded from above."""
+        return self._value
+
+    def measurement(self) -> Measurement | None:
+        """What was measured, as `noisewise lr advise` reads it; None before there is enough."""
+        if len(self._noise) < _FEWEST:
+            return None
+        return Measurement(
+            noise=self._noise.read(),
+            b_noise=Estimate.unknown(),
+            optimizer=self._facts,
+            batch=self._batch,
+            size=self._batch / _PARTS,
+            num_parameters=self._num_parameters,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, as JSON values."""
+        return {"noise": self._noise.state_dict(), "num_parameters": self._num_parameters}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._noise.load_state_dict(state["noise"])
+        self._num_parameters = state["num_parameters"]
+        self._read()
+
+    def _take_in(self, squares: Tensor, mean_square: Tensor, batch: int) -> None:
+        pair = torch.stack([squares, mean_square]).cpu()
+        if bool(pair.isfinite().all()):  # else the loop goes back, for its own reasons
+            self._noise.add(pair[:1], pair[1:], _PARTS, batch)
+            self._read()
+
+    def _read(self) -> None:
+        if len(self._noise) >= _FEWEST:
+            scale = self._noise.read().b_simple
+            self._value = scale.value if scale.bounded else None
+
+
+def optimizer_facts(recipe: TeacherRecipe, lr: float) -> OptimizerFacts:
+    """What the laws ask of the recipe's main optimiser.
+
+    Example:
+        >>> optimizer_facts(TeacherRecipe(), 0.015).family
+        'muon'
+    """
+    if recipe.optimizer == "muon":
+        return OptimizerFacts("Muon", "muon", lr, recipe.momentum)
+    beta1, beta2 = recipe.betas
+    decay = recipe.weight_decay
+    return OptimizerFacts("AdamW", "adam", lr, beta1, beta2=beta2, epsilon=1e-8, weight_decay=decay)
+
+
+def _part_rows(batch: int) -> list[slice]:
+    """Rows of each part, the first ones one longer if need be."""
+    rows = np.array_split(np.arange(batch), _PARTS)
+    return [slice(int(part[0]), int(part[-1]) + 1) for part in rows]
+
+
+def _gradients(loss: Tensor, wanted: list[Tensor], weight: float) -> tuple[Tensor, list[Tensor]]:
+    """A loss, and its gradients times a weight in float32; zeros where there are none."""
+    found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    gradients = [
+        torch.zeros_like(p, dtype=torch.float32) if g is None else g.float() * weight
+        for g, p in zip(found, wanted, strict=True)
+    ]
+    return loss.detach().float(), gradients
+
+
+def _square(gradients: list[Tensor]) -> Tensor:
+    """Squared norm of all together."""
+    return torch.stack(torch._foreach_norm(gradients)).square().sum()

@@ -1,0 +1,45 @@
+"""The held-out loss: the same pictures with the same noise each time, so that small gains show."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from noisewise.diffusion import Denoiser, denoising_loss
+from noisewise.training.devices.engine import Engine
+from noisewise.training.stages.plan import TeacherPlan
+
+_CHUNK = 64  # pictures at a time
+
+
+class HeldOut:
+    """Pictures that training does not see, noised once at even quantiles of the training draw.
+
+    Args:
+        x0: float [n, c, h, w] in [-1, 1].
+        labels: int64 [n], or None.
+        plan: the draw of noise levels and the loss's weight.
+        engine: where to compute.
+    """
+
+    def __init__(
+        self, x0: Tensor, labels: Tensor | None, plan: TeacherPlan, engine: Engine
+    ) -> None:
+        """Draw the noise."""
+        n, generator = len(x0), torch.Generator().manual_seed(0)
+        shares = (torch.randperm(n, generator=generator) + 0.5) / n
+        noise = torch.randn(x0.shape, generator=generator)
+        self._x0, self._noise = engine.tensor(x0), engine.tensor(noise)
+        self._sigma = engine.tensor(plan.noise.quantile(shares))
+        self._labels, self._weight = labels, plan.weight
+
+    @torch.no_grad()
+    def loss(self, denoiser: Denoiser) -> float:
+        """Mean of the training loss over the pictures."""
+        parts = []
+        for at in range(0, len(self._x0), _CHUNK):
+            part = slice(at, at + _CHUNK)
+            labels = None if self._labels is None else self._labels[part]
+            x0, sigma, noise = self._x0[part], self._sigma[part], self._noise[part]
+            parts.append(denoising_loss(denoiser, x0, sigma, noise, self._weight, labels).float())
+        return torch.cat(parts).mean().item()

@@ -1,0 +1,300 @@
+"""Each command on a tiny real run: results on stdout, notes on stderr, codes as promised."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from noisewise.app import cli, demo
+from noisewise.app.terminal.progress import Progress
+
+Settings = Callable[[str], list[str]]
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    """Run a command with --json and return its one object."""
+    assert cli.main([*words, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_inspect(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.png"
+    found = told(capsys, "inspect", str(folder), "--out", str(sheet))
+    assert found["num_pictures"] == 120
+    assert found["classes"] == {"round": 60, "rounder": 60}
+    assert sum(item["count"] for item in found["skipped"]) == 2
+    with Image.open(sheet) as image:
+        assert image.width > 100
+    assert cli.main(["inspect", str(folder)]) == 0
+    assert "120 usable pictures" in capsys.readouterr().out
+
+
+def test_a_contact_sheet_is_the_old_one_or_the_new_one(folder: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the disk that fills while the sheet is written."""
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"the old one")
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+        "from noisewise.app import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", limited, "inspect", str(folder), "--out", str(sheet)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "there is no room" in done.stderr
+    assert sheet.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [sheet]
+
+
+def test_training_says_first_what_it_made_of_the_pictures(
+    folder: Path, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    for i in range(3):
+        Image.new("RGB", (30, 16), (i, 90, 0)).save(pictures / "round" / f"wide{i}.png")
+    words = ["--out", str(tmp_path / "run"), "--budget", "64images", *settings("train")]
+    assert cli.main(["train", str(pictures), *words]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    for line in (
+        "pictures: 123 of 16 x 16 pixels, colour",
+        "left out: 1 not an image (round/broken.png)",
+        "left out: 1 other file (readme.txt)",
+    ):
+        assert line in lines
+    assert any(line.startswith("note: 3 pictures not square: the middle") for line in lines)
+    begun = next(i for i, line in enumerate(lines) if line.startswith("teacher: "))
+    assert all(line.startswith(("pictures: ", "left out: ", "note: ")) for line in lines[:begun])
+
+
+@pytest.mark.parametrize("verb", ["train", "adapt", "demo"])
+def test_the_first_signal_ends_reading(
+    verb: str,
+    folder: Path,
+    teacher_run: Path,
+    settings: Settings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A real signal, sent when the first file has been read; no run comes about."""
+    shown, sent = Progress.count, []
+
+    def interrupted(self: Progress, done: int, total: int) -> None:
+        if not sent:
+            sent.append(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        shown(self, done, total)
+
+    monkeypatch.setattr(Progress, "count", interrupted)
+    out = tmp_path / "run"
+    where = ["--out", str(out), "--budget", "64images"]
+    if verb == "demo":
+        code = demo.main(where)
+    elif verb == "train":
+        code = cli.main(["train", str(folder), *where, *settings("train")])
+    else:
+        code = cli.main(["adapt", str(teacher_run), str(folder), *where, "--start", "full"])
+    assert code == 130
+    assert not (out / "run.json").exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_dry_run_says_why_and_writes_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    words = ["train", str(folder), "--out", str(out), "--dry-run", "--lr", "0.01"]
+    derived = told(capsys, *words)["derived"]
+    assert derived["lr"] == {"value": 0.01, "reason": "set by hand"}
+    assert all(item["reason"] for item in derived.values())
+    assert not out.exists()
+    assert cli.main(words) == 0
+    assert "set by hand" in capsys.readouterr().out
+
+
+def test_train_leaves_a_run_and_says_what_is_next(
+    teacher_run: Path, folder: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(folder), "--out", str(teacher_run), "--budget", "1000images"]
+    before = (teacher_run / "teacher" / "model.safetensors").read_bytes()
+    values = told(capsys, "train", *words, *settings("train"))
+    assert values["stage"] == "teacher"
+    assert values["finished"]
+    assert values["images"] >= 1000
+    assert (teacher_run / "teacher" / "model.safetensors").read_bytes() == before
+    assert cli.main(["train", *words, *settings("train")]) == 0
+    out, err = capsys.readouterr()
+    assert f"next: noisewise distill {teacher_run}" in out
+    assert "already finished" in err
+
+
+def test_sample_a_sheet_a_folder_and_a_teacher(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet, single = tmp_path / "sheet.png", tmp_path / "single"
+    run = str(distilled_run)
+    values = told(capsys, "sample", run, "-n", "9", "--out", str(sheet), "--scale", "2")
+    assert (values["model"], values["network_calls"]) == ("generator", 1)
+    with Image.open(sheet) as image:
+        assert image.size == (2 * (3 * 16 + 2),) * 2
+        first = np.asarray(image.convert("RGB"))[:32:2, :32:2]
+    told(capsys, "sample", run, "-n", "3", "--out", str(single))
+    drawn = sorted(p.name for p in single.glob("*.png"))
+    assert drawn == ["00000.png", "00001.png", "00002.png"]
+    assert json.loads((single / "samples.json").read_text())["num_images"] == 3
+    with Image.open(single / "00000.png") as image:
+        assert np.array_equal(np.asarray(image), first)  # the same seed, however many are drawn
+    values = told(
+        capsys, "sample", run, "-n", "2", "--teacher", "--steps", "4", "--out", str(single)
+    )
+    assert (values["model"], values["network_calls"]) == ("teacher", 7)
+    drawn = sorted(p.name for p in single.glob("*.png"))
+    assert drawn == ["00000.png", "00001.png"]  # none is left of the earlier three
+
+
+def test_sample_does_not_take_somebodys_pictures_for_its_own(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = tmp_path / "00000.png"  # as sets of faces are named
+    Image.new("L", (4, 4)).save(theirs)
+    before = theirs.read_bytes()
+    assert cli.main(["sample", str(distilled_run), "--out", str(tmp_path)]) == 2
+    assert "holds something else (00000.png)" in capsys.readouterr().err
+    assert theirs.read_bytes() == before
+
+
+def test_a_report_is_written_over_no_other_kind_of_file(
+    teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes.md"
+    notes.write_text("dear")
+    assert cli.main(["report", str(teacher_run), "--out", str(notes)]) == 2
+    assert "ending in .html" in capsys.readouterr().err
+    assert notes.read_text() == "dear"
+
+
+def test_sample_does_not_write_over_other_things(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("dear")
+    run = str(distilled_run)
+    assert cli.main(["sample", run, "--out", str(tmp_path)]) == 2
+    assert "holds something else (thesis.tex)" in capsys.readouterr().err
+    assert cli.main(["sample", run, "--out", str(tmp_path / "x.jpg")]) == 2
+    assert "PNG" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_evaluate_has_the_promised_keys(
+    distilled_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = told(capsys, "evaluate", str(distilled_run), "-n", "128")
+    promised = (
+        "model num_images distance distance_low distance_high floor wasserstein copies "
+        "seconds_per_image network_calls device"
+    )
+    assert set(promised.split()) <= set(values)
+    assert values["num_images"] == 128
+    assert {"fraction", "threshold"} <= set(values["copies"])
+    assert values["distance_low"] <= values["distance"] <= values["distance_high"]
+    assert cli.main(["evaluate", str(distilled_run), "-n", "128", "--teacher"]) == 0
+    out, err = capsys.readouterr()
+    assert "distance" in out
+    assert "judging" in err
+
+
+@pytest.mark.parametrize("command", ["distill", "sample", "evaluate", "report"])
+def test_without_a_run_there_is_one_sentence(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, str(tmp_path / "nothing")]) == 2
+    err = capsys.readouterr().err
+    assert "no run" in err
+    assert len([line for line in err.splitlines() if line.startswith("noisewise ")]) == 1
+
+
+def test_a_damaged_model_is_one_sentence(
+    teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "damaged"
+    shutil.copytree(teacher_run, run)
+    weights = run / "teacher" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert cli.main(["sample", str(run), "--out", str(tmp_path / "x.png")]) == 2
+    err = capsys.readouterr().err
+    assert "model.safetensors" in err
+    assert "Traceback" not in err
+
+
+def test_train_into_a_strangers_folder_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "letters.txt").write_text("dear")
+    assert cli.main(["train", str(folder), "--out", str(tmp_path)]) == 2
+    assert "something else" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_printed_line_goes_on(
+    number: signal.Signals, code: int, folder: Path, settings: Settings, tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped run"
+    words = [str(folder), "--out", str(out), "--budget", "10m", *settings("train")]
+    command = [sys.executable, "-m", "noisewise", "train", *words]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    log = out / "log.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(number)
+    printed, noted = process.communicate(timeout=60)
+    assert process.returncode == code, noted
+    assert printed == ""
+    assert list((out / "checkpoints").glob("teacher-*.safetensors"))
+    line = next(line for line in noted.splitlines() if line.startswith("Saved. To go on: "))
+    assert line.endswith(f"train {words[0]} --out '{out}' --budget 10m {' '.join(words[5:])}")
+    steps = json.loads(log.read_text().splitlines()[-1])["step"]
+    assert steps > 0
+
+
+def test_a_disk_that_takes_no_more_is_told_in_a_sentence_and_nothing_is_lost(
+    folder: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """A limit on file sizes stands for the full disk: the same refusal by the system."""
+    out = tmp_path / "run"
+    words = ["train", str(folder), "--out", str(out), "--budget", "600images", *settings("train")]
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)); "
+        "from noisewise.app import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *words], capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("noisewise train: there is no room for ")
+    assert "make room and give the same command again" in said
+    assert "Traceback" not in done.stderr
+    assert not list(out.rglob("*.tmp"))
+    assert cli.main(words) == 0
+    assert (out / "teacher" / "model.safetensors").exists()

@@ -1,0 +1,311 @@
+"""The page: whole at every stage, small, self-contained, and quiet in a real browser."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noisewise.app import cli
+from noisewise.app.flags import AdaptOptions, Options, TrainOptions, parse, plain
+from noisewise.app.report.collect import gather, report
+from noisewise.app.report.facts import Event, Facts
+from noisewise.app.report.page import render
+from noisewise.app.report.resume_command import again
+from noisewise.training.run.run import Run
+from noisewise.training.run.run_json import must_match
+from noisewise.training.settings.config import AdaptConfig, Budget, TrainConfig
+from noisewise.training.settings.recipes import TeacherRecipe
+
+NUM_IMAGES = 128
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+
+
+class Page(html.parser.HTMLParser):
+    """Collects headings, addresses and unclosed tags."""
+
+    EMPTY = frozenset({"meta", "link", "img", "input", "br", "path", "use"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "xlink:href"} and value:
+                self.addresses.append(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.EMPTY:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in {"h1", "h2"}:
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(distilled_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a distilled run."""
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    return report(distilled_run, out, num_images=NUM_IMAGES)
+
+
+def test_the_page_is_whole_small_and_alone(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    seen = Page(text)
+    assert seen.open == []
+    assert len(text.encode()) < 2_000_000
+    assert all(a.startswith(("data:", "#")) for a in seen.addresses)
+    outside = re.sub(r'"http://www\.w3\.org/[^"]*"', "", text)
+    assert not re.search(r"https?://", outside)
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_shows_everything(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for heading in (
+        "Pictures",
+        "The same noise, few calls and many",
+        "Fixed seeds while training",
+        "Is it copying?",
+        "How it learned",
+        "The data",
+        "What was decided, and why",
+        "Time, machine and versions",
+        "To go on",
+    ):
+        assert heading in Page(text).headings
+    for words in (
+        "One call",
+        "Two calls",
+        "Teacher, 3 steps",
+        "Floor",
+        "broken.png",
+        "set by hand",
+    ):
+        assert words in text
+    assert "image-rendering: pixelated" in text
+
+
+def test_a_run_with_a_teacher_only(teacher_run: Path, tmp_path: Path) -> None:
+    facts = gather(Run.open(teacher_run), NUM_IMAGES)
+    assert [way.name for way in facts.ways] == ["teacher, 3 steps"]
+    assert facts.has_teacher
+    assert not facts.has_generator
+    assert any("distill" in command for _, command in facts.commands)
+    assert facts.floor is not None
+    text = render(facts)
+    assert Page(text).open == []
+    assert "A diffusion model of" in text
+
+
+def test_the_copy_test_puts_the_most_suspicious_first(distilled_run: Path) -> None:
+    copies = gather(Run.open(distilled_run), NUM_IMAGES).copies
+    assert copies is not None
+    assert copies.pictures.shape == copies.nearest.shape
+    assert len(copies.distances) == copies.num_images
+    assert copies.held_out_distances
+
+
+WITHOUT_FLAGS: dict[str, Any] = {
+    "batch": 24,
+    "crop": "pad",
+    "background": "black",
+    "widths": (4, 4),
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(),
+        TrainConfig(size=16, classes=True, kinds=0, flips="on", net="unet", lr=0.25, seed=7),
+        TrainConfig(lr=0.5, **WITHOUT_FLAGS, recipe=TeacherRecipe(dropout=0.5, betas=(0.5, 0.6))),
+    ],
+)
+def test_the_command_to_go_on_has_every_setting(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is typed into a shell for real, and its flags are read back."""
+    data = {"source": "my pictures"}
+    run = Run(tmp_path / "a run", {"train": json.loads(json.dumps(asdict(config))), "data": data})
+    options = typed(again(run, "30m"), tmp_path, monkeypatch)
+    assert isinstance(options, TrainOptions)
+    assert (options.folder, options.out) == ("my pictures", str(tmp_path / "a run"))
+    must_match(run.info["train"], plain(options, TrainConfig), run.path, "do not")
+    assert plain(options, TrainConfig) == replace(config, budget="30m")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AdaptConfig(),
+        AdaptConfig(rank=3, start="lora", samples=99, flips="off", batch=8, lr=0.5, seed=3),
+        AdaptConfig(recipe=TeacherRecipe(optimizer="adamw", distance_images=9)),
+    ],
+)
+def test_the_command_that_goes_on_with_an_adapted_run_has_every_setting(
+    config: AdaptConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how: dict[str, Any] = {
+        **asdict(config),
+        "teacher_from": "old run/teacher",
+        "teacher_digest": "0",
+    }
+    del how["recipe"]
+    info = {"train": asdict(config.training(False, 64)), "adapt": how, "data": {"source": "new"}}
+    run = Run(tmp_path / "run", json.loads(json.dumps(info)))
+    options = typed(again(run, "30m"), tmp_path, monkeypatch)
+    assert isinstance(options, AdaptOptions)
+    assert (options.run, options.folder) == ("old run/teacher", "new")
+    assert plain(options, AdaptConfig) == replace(config, budget="30m")
+    with pytest.raises(ValueError, match="noisewise adapt old run/teacher new --out"):
+        Run(tmp_path / "run", {**run.info, "stages": {}}).teacher()
+
+
+def typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+    """Run all but the last line in a shell, and read the last one as noisewise does."""
+    *before, last = command.split("\n")
+    monkeypatch.chdir(place)
+    for line in before:
+        subprocess.run(line, shell=True, check=True)
+    name, verb, *words = shlex.split(last)
+    assert name == "noisewise"
+    return parse(verb, words)
+
+
+def test_an_unfinished_run_has_a_page_that_says_so(teacher_run: Path, tmp_path: Path) -> None:
+    """A run that stopped before its first model: log and data are shown, and the line to go on."""
+    run = tmp_path / "unfinished"
+    shutil.copytree(teacher_run, run)
+    shutil.rmtree(run / "teacher")
+    info = json.loads((run / "run.json").read_text())
+    info["stages"]["teacher"]["finished"] = False
+    del info["seal"]  # as somebody may who changes it on purpose
+    (run / "run.json").write_text(json.dumps(info))
+    text = report(run, num_images=NUM_IMAGES).read_text()
+    assert "Look at this first" in text
+    assert "not finished" in text
+    assert "Go on training" in text
+    assert "No model has been saved yet" in text
+
+
+def test_a_run_that_broke_down_is_not_said_to_go_on(teacher_run: Path, tmp_path: Path) -> None:
+    run = Run.open(shutil.copytree(teacher_run, tmp_path / "broken"))
+    run.info["stages"]["teacher"] |= {"finished": False, "failed": "it broke down"}
+    run.write()
+    event = "failed: teacher training broke down 4 times"
+    line = {"stage": "teacher", "step": 9, "images": 288, "seconds": 1.5, "event": event}
+    with (run.path / "log.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
+    facts = gather(Run.open(run.path), NUM_IMAGES)
+    bad = [found.text for found in facts.events if found.bad]
+    assert event in bad
+    assert "this stage broke down too often and ended; begin anew in a new folder" in bad
+    assert "the same command goes on" not in " ".join(bad)
+    assert not [command for name, command in facts.commands if "noisewise train" in command]
+
+
+def test_a_run_whose_pictures_are_gone(teacher_run: Path, tmp_path: Path) -> None:
+    """A run sent to somebody else still has a page; what needs the pictures says so."""
+    run = tmp_path / "sent"
+    shutil.copytree(teacher_run, run)
+    info = json.loads((run / "run.json").read_text())
+    info["data"]["source"] = str(tmp_path / "nowhere")
+    del info["seal"]  # as somebody may who changes it on purpose
+    (run / "run.json").write_text(json.dumps(info))
+    text = report(run, num_images=NUM_IMAGES).read_text()
+    assert "Real pictures cannot be shown" in text
+    assert "Copies cannot be looked for" in text
+    assert "ms" in text
+
+
+def test_trouble_stands_on_top(distilled_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "troubled"
+    shutil.copytree(distilled_run, run)
+    line = {
+        "stage": "generator", "step": 9, "images": 288, "seconds": 1.5,
+        "event": "went back to the last good state (1 of 3): loss is nan; learning rate halved",
+    }  # fmt: skip
+    with (run / "log.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
+    facts = gather(Run.open(run), NUM_IMAGES)
+    assert facts.events[0].bad
+    text = render(facts)
+    assert text.index("loss is nan") < text.index("<h1>")
+
+
+def test_names_cannot_break_out_of_the_page() -> None:
+    """Folder and file names are text, whatever signs they hold."""
+    evil = "<script>alert(1)</script>"
+    facts = Facts(
+        name=evil, path=evil, size=8, channels=1, num_pictures=1, source=evil,
+        has_teacher=False, has_generator=False, real_missing=evil,
+        events=(Event(evil, 1.0, evil, True),), skipped=((evil, 1, evil),),
+        data_card=((evil, evil),), commands=((evil, evil),),
+    )  # fmt: skip
+    assert "alert(1)</script>" not in render(facts)
+
+
+def test_training_longer_is_twice_as_long(teacher_run: Path) -> None:
+    run = Run.open(teacher_run)
+    lines = dict(gather(run, NUM_IMAGES).commands)
+    images = Budget.parse(run.info["stages"]["teacher"]["budget"]).images
+    assert images is not None
+    assert lines["Train longer"].endswith(f"--budget {2 * images}images")
+
+
+def test_the_command_writes_the_page(
+    teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    assert cli.main(["report", str(teacher_run), "-n", "64", "--out", str(out), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values == {"report": str(out), "bytes": out.stat().st_size}
+    assert cli.main(["report", str(teacher_run), "--out", str(tmp_path)]) == 2
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_shows_it_without_errors_or_requests(page: Path, tmp_path: Path) -> None:
+    """The script runs to its end, nothing is asked of the network, no error is logged."""
+    assert CHROMIUM is not None
+    log = tmp_path / "net.json"
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--disable-dev-shm-usage", "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--log-net-log={log}", "--virtual-time-budget=3000", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "CONSOLE" not in done.stderr
+    # What the script does: a frame is switched on, a tip waits beside each plot, the output is set.
+    assert 'class="pixels on"' in done.stdout
+    assert '<div class="tip"' in done.stdout
+    assert re.search(r"<output>picture 1 of \d+</output>", done.stdout)
+    # The browser's own errands may stand in the log; the page's may not.
+    asked = re.findall(r'"url":"(https?://[^"]+)"', log.read_text())
+    assert not [url for url in asked if page.name in url or "noisewise" in url]
+
+
+def test_a_clean_run_raises_no_alarm(distilled_run: Path) -> None:
+    """An interval that starts at nothing but rounding is no sign of copies."""
+    assert not [e for e in gather(Run.open(distilled_run), NUM_IMAGES).events if e.bad]

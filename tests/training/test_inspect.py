@@ -1,0 +1,87 @@
+"""The account of a folder: true numbers, JSON, printable lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from noisewise.diffusion.noise import measured_shift
+from noisewise.training.inspect import contact_sheet, inspect, noise_curve
+from picture_files import colour, write_pictures
+
+
+def test_account_of_an_odd_folder(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_pictures(tmp_path / name, 18, 32 if name == "a" else 36)
+    colour(0).save(tmp_path / "a" / "again\nsame.png")
+    for i in range(4):
+        (tmp_path / "b" / f"empty{i}.png").touch()
+    (tmp_path / "b" / ".DS_Store").write_bytes(b"x")
+    found = inspect(tmp_path)
+    assert (found.kind, found.num_pictures, found.num_files) == ("folder", 37, 42)
+    assert found.found_sizes == {"32 x 32": 19, "36 x 32": 18}
+    assert found.found_modes == {"RGB": 37}
+    assert found.classes == {"a": 19, "b": 18}
+    assert found.num_duplicates == 1
+    assert found.duplicate_names == (("a/again\nsame.png", "a/p000.png"),)
+    assert [(left.reason, left.count) for left in found.skipped] == [
+        ("empty file", 4),
+        ("hidden or system file", 1),
+    ]
+    assert found.num_training + found.num_held_out == 37
+    text = found.text()
+    assert "4 empty file: b/empty0.png, b/empty1.png, b/empty2.png, ..." in text
+    assert "a/again\\nsame.png = a/p000.png" in text
+    again = json.loads(json.dumps(found.to_dict()))
+    assert again["noise_curve"]["1"] == 1.0
+    assert "contact_sheet" not in again
+
+
+def test_inspection_writes_nothing(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "x")
+    before = sorted(tmp_path.rglob("*"))
+    inspect(folder)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_refuses_as_loading_does(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is empty"):
+        inspect(tmp_path)
+
+
+def test_noise_curve_of_what_is_known() -> None:
+    generator = np.random.default_rng(0)
+    noise = generator.integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
+    for s, value in noise_curve(noise).items():
+        assert value == pytest.approx(1 / s**2, rel=0.1)
+    flat = np.broadcast_to(generator.integers(0, 256, (200, 1, 1, 3)), (200, 16, 16, 3))
+    assert noise_curve(flat.astype(np.uint8)) == pytest.approx({1: 1, 2: 1, 4: 1, 8: 1}, rel=1e-6)
+    blocks = np.kron(noise[:, :8, :8], np.ones((1, 2, 2, 1), np.uint8))
+    assert noise_curve(blocks)[2] == pytest.approx(1, rel=1e-6)
+    assert list(noise_curve(np.zeros((9, 28, 28, 1), np.uint8) + noise[:9, :1, :1, :1])) == [
+        1,
+        2,
+        4,
+    ]
+
+
+def test_contact_sheet_shows_the_pictures() -> None:
+    images = np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 1), np.uint8)
+    sheet = contact_sheet(images)
+    assert sheet.shape == (8 * 66 + 2, 8 * 66 + 2, 3)
+    assert (sheet[2:66, 2:66] == 0).all()
+    assert (sheet[-66:-2, -66:-2] == 99).all()
+    assert (sheet[:2] == 255).all()
+
+
+def test_noise_curve_agrees_with_the_floor_below() -> None:
+    images = np.stack([np.asarray(colour(i)) for i in range(20)])
+    floats = torch.from_numpy(images).permute(0, 3, 1, 2).double()
+    expected = measured_shift(floats)
+    found = noise_curve(images)
+    assert tuple(found) == expected.scales
+    assert tuple(found.values()) == pytest.approx(expected.survival, rel=1e-4)
