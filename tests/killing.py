@@ -107,7 +107,7 @@ def traces(run: Path, stage: str) -> dict[str, object]:
     lines = []
     for line in (run / "log.jsonl").read_text().splitlines():
         values = json.loads(line)
-        if values["stage"] == stage and "resumed at step" not in values.get("event", ""):
+        if values["stage"] == stage and values.get("kind") != "resumed":
             lines.append({k: v for k, v in values.items() if k not in _UNTIMED})
     return {"weights": weights, "sheets": sheets, "log": lines}
 

@@ -136,7 +136,7 @@ def where(run: Path, verb: str, before: bytes) -> str:
         return PLACES[0]
     lines = now.split(b"\n")[:-1]
     last = json.loads(lines[-1]) if lines else {}
-    ended = last.get("stage") == STAGES[verb] and last.get("event", "").startswith("finished")
+    ended = last.get("stage") == STAGES[verb] and last.get("kind") == "finished"
     return PLACES[2] if ended else PLACES[1]
 
 

@@ -7,7 +7,7 @@ grows for a method whose best one lies on its edge. What a table must not do is 
 rate: methods differ in the length of their steps above all. Below the tables stand the verdicts on
 the three goals that were set, for methods named before the first run.
 
-    python -m benchmarks.adapters.transformer            hours on one quiet core; goes on when called again
+    python -m benchmarks.adapters.transformer    hours on one quiet core; resumes if called again
     python -m benchmarks.adapters.transformer --threads 1
     python -m benchmarks.adapters.transformer --seeds 2 --methods full,LoRA
     python -m benchmarks.adapters.transformer --quick

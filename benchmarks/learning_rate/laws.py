@@ -12,7 +12,7 @@ Peers: gns-pytorch 0.1.5 (noise scale, put into the same law), torch-lr-finder 0
 at each batch). Where they are not installed their columns are dashes.
 
     python -m benchmarks.learning_rate.laws --data FOLDER
-    python -m benchmarks.learning_rate.laws --data FOLDER --parts one,edge --nets mlp --checkpoints 400
+    python -m benchmarks.learning_rate.laws --data FOLDER --parts one,edge --nets mlp
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ machine's speed hits all alike. Times are processor times on one thread: a busy 
 but does not count into them. F/opt is the error in the Frobenius norm over the best possible.
 
     python -m benchmarks.lowrank.factorisations                       all of it, some ten minutes
-    python -m benchmarks.lowrank.factorisations --weights FILE        with the largest weights of a checkpoint
+    python -m benchmarks.lowrank.factorisations --weights FILE   the largest weights of a file
 
 Peers scikit-learn and skerch are compared where they are installed.
 """

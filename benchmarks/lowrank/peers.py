@@ -1,4 +1,4 @@
-"""The factorisations that benchmarks/lowrank/factorisations.py compares, ours and others', under one signature.
+"""The factorisations that `factorisations` compares, ours and others', under one signature.
 
 Each takes the matrix (torch, on the CPU), the rank and a seed, and gives back the approximation's
 two factors, so that all are judged by the same residual. A peer that is not installed is left out.

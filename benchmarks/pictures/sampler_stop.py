@@ -8,7 +8,7 @@ are put before the same witnesses: if only the judge minded faint speckle, only 
 rise. How the chosen number of calls is spread (rho) is tried as well.
 
     python -m benchmarks.pictures.sampler_stop --data FOLDER --minutes 5
-    python -m benchmarks.pictures.sampler_stop --data FOLDER --run emoji=runs/mine     an existing run
+    python -m benchmarks.pictures.sampler_stop --data FOLDER --run emoji=runs/mine
 """
 
 from __future__ import annotations

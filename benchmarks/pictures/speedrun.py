@@ -8,7 +8,7 @@ small number of calls, with the best of a few last noise levels, picked by the j
 favours the teacher. These rows have one sample seed. Speed-ups are quoted against the fewest
 teacher calls of equal distance.
 
-    python -m benchmarks.pictures.speedrun --data FOLDER --minutes 5 --seeds 0,1,2 [--condition names]
+    python -m benchmarks.pictures.speedrun --data FOLDER --minutes 5 --seeds 0,1 [--condition names]
 
 The nets are told of what kind a picture is, found by likeness (noisewise's default), of which of
 the ten names it is, or nothing; results of their own for each.

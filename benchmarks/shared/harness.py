@@ -333,7 +333,7 @@ def numbers(kind: Callable[[str], float | int]) -> Callable[[str], list[float | 
 
 
 def results_file(arguments: argparse.Namespace, name: str) -> Path:
-    """Where cells go: `benchmarks/results/FOLDER/NAME.json`, or the scratch folder for a smoke run."""
+    """Where cells go: `benchmarks/results/NAME.json`, or the scratch folder of a smoke run."""
     if arguments.results:
         return Path(arguments.results)
     return (SCRATCH / "quick" if arguments.quick else RESULTS) / f"{name}.json"

@@ -12,7 +12,7 @@ that the goals name, it gives a prototype's recipe the prototype's figures. Anot
 another judge from the same seed, so that these two lie in judges/ beside this file, rounded to half
 precision, and the fingerprint stands in every result.
 
-    python -m benchmarks.shared.judge --data FOLDER      prints their scales; trains one that is not there
+    python -m benchmarks.shared.judge --data FOLDER   prints their scales; trains missing ones
 """
 
 from __future__ import annotations

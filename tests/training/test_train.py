@@ -17,7 +17,8 @@ from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
-from noisewise.training.stages.loop import Record, TrainingFailed
+from noisewise.training.stages.loop import TrainingFailed
+from noisewise.training.stages.record import Record
 from tiny import blobs, build
 
 TEACH = TrainConfig(

@@ -4,7 +4,8 @@ The band of a choice is wider than the interval of what was measured wherever th
 doubt: a law made from the noise alone reaches to the plain square root, one that is not resolved
 to the rule that would hold if there were no upper bound of the noise at all.
 
-Which law is used where follows from benchmarks/learning_rate/laws.py: over many steps the laws of one step ask
+Which law is used where follows from benchmarks/learning_rate/laws.py: over many steps the laws of
+one step ask
 for too much at large batches, since the sharpest direction decides there. Where its curvature was
 measured, the edge of stability bends the law (`stability`); else SGD's law is followed up to the
 noise scale and no further. Adam with a small epsilon adapts to the sharpest direction, so that its

@@ -37,8 +37,9 @@ from noisewise.training.run.kinds_file import keep_kinds, with_kinds
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
 from noisewise.training.stages.kinds import sorted_like
-from noisewise.training.stages.loop import Loop, Record
+from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan
+from noisewise.training.stages.record import Record
 from noisewise.training.stages.teacher import TeacherStage, teacher_pace
 
 if TYPE_CHECKING:

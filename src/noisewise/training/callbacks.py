@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from noisewise.training.settings.config import DistillConfig, TrainConfig
-from noisewise.training.stages.loop import Record
+from noisewise.training.stages.record import Record
 
 OnRecord = Callable[[Record], object]
 Stop = Callable[[], bool]

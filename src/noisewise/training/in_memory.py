@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from noisewise.diffusion import Preconditioned
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.models import Teacher
-from noisewise.training.stages.loop import Loop, Record
+from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import plan_teacher
+from noisewise.training.stages.record import Record
 from noisewise.training.stages.student import StudentStage, student_pace
 from noisewise.training.stages.teacher import TeacherStage, teacher_pace
 

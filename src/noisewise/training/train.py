@@ -18,8 +18,9 @@ from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import known_batch
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.kinds import sorted_into_kinds
-from noisewise.training.stages.loop import Loop, Record
+from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan, plan_teacher
+from noisewise.training.stages.record import Record
 from noisewise.training.stages.student import StudentStage
 from noisewise.training.stages.teacher import TeacherStage, teacher_pace
 

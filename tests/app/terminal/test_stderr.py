@@ -20,7 +20,7 @@ from noisewise.app import cli
 from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import Steady, tell
-from noisewise.training.stages.loop import Record
+from noisewise.training.stages.record import Record
 
 Settings = Callable[[str], list[str]]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

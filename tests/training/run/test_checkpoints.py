@@ -21,7 +21,7 @@ from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.stages import teacher
-from noisewise.training.stages.loop import Record
+from noisewise.training.stages.record import Record
 from tiny import blobs, build
 
 RECIPE = TeacherRecipe(

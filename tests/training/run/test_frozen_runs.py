@@ -14,7 +14,7 @@ from noisewise.training.files.atomic import read_json
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
-from noisewise.training.stages.loop import Record
+from noisewise.training.stages.record import Record
 
 FROZEN = Path(__file__).resolve().parents[1] / "frozen"
 VERSIONS = sorted(path.name for path in FROZEN.iterdir() if path.is_dir())

@@ -21,8 +21,8 @@ from noisewise.training.run.log import Log
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
-from noisewise.training.stages.loop import Record
 from noisewise.training.stages.plan import plan_teacher
+from noisewise.training.stages.record import KINDS, Record
 from tiny import tiny_pictures
 
 CONFIG = TrainConfig(budget="64images", recipe=TeacherRecipe(batch=16, distance_images=0))
@@ -208,6 +208,35 @@ def test_a_resume_drops_what_was_logged_after_the_checkpoint(tmp_path: Path) -> 
     assert found == [*(("teacher", s) for s in range(5)), ("generator", 3), ("teacher", 5)]
     for line in (tmp_path / "log.jsonl").read_text().splitlines():
         assert None not in json.loads(line).values()
+
+
+def test_kinds_are_kept_whatever_the_text_says(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl")
+    with log.writing("teacher", 0) as writer:
+        for step, kind in enumerate(KINDS):
+            writer.write(Record("teacher", step, 0, 0.0, event="finished: no", kind=kind), 0.0)
+    assert tuple(record.kind for record in log.read()) == KINDS
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        ("training on 5 pictures, 0 held out", "begun"),
+        ("resumed at step 7; the batch was 16 and is 32", "resumed"),
+        ("went back to the last good state (1 of 3): loss is nan", "went_back"),
+        ("stopped on request", "stopped"),
+        ("failed: teacher training broke down 4 times", "failed"),
+        ("finished: kept the weight average over a share of 0.2", "finished"),
+        (None, "step"),
+    ],
+)
+def test_a_log_from_before_there_were_kinds_is_read_with_them(
+    tmp_path: Path, event: str | None, kind: str
+) -> None:
+    line = {"stage": "teacher", "step": 0 if kind == "begun" else 9, "images": 0, "seconds": 0.0}
+    (tmp_path / "log.jsonl").write_text(json.dumps(line | ({"event": event} if event else {})))
+    (record,) = Log(tmp_path / "log.jsonl").read()
+    assert record.kind == kind
 
 
 # ---------------------------------------------------------------------- sheets

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from noisewise.training.settings.config import Budget
-from noisewise.training.stages.loop import Loop, Record, TrainingFailed
+from noisewise.training.stages.loop import Loop, TrainingFailed
+from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import Judgement, Pace
 
 
@@ -122,7 +123,7 @@ def test_time_that_the_caller_takes_counts() -> None:
 def test_a_loss_that_is_no_number_goes_back_with_half_the_rate() -> None:
     loop, stage = timed(Budget(images=1000), lambda step: float("nan") if step == 60 else 1.0)
     records = list(loop.records())
-    events = [r for r in records if r.event and "went back" in r.event]
+    events = [r for r in records if r.kind == "went_back"]
     assert len(events) == 1
     assert events[0].step == 61
     assert "(1 of 3): loss is nan; learning rate halved" in (events[0].event or "")
@@ -152,7 +153,7 @@ def test_after_three_tries_it_stops_with_a_clear_error() -> None:
 def test_spikes_far_apart_do_not_end_a_night() -> None:
     spikes = (120, 300, 480, 660, 840)
     loop, _ = timed(Budget(images=10_000), lambda step: float("nan") if step in spikes else 1.0)
-    events = [r.event for r in loop.records() if r.event and "went back" in r.event]
+    events = [r.event or "" for r in loop.records() if r.kind == "went_back"]
     assert len(events) == len(spikes)
     assert all("(1 of 3)" in event for event in events)
     assert loop.finished
@@ -168,7 +169,7 @@ def test_only_a_judged_state_is_gone_back_to() -> None:
     stage = Counting(clock, lambda step: float("nan") if step == 500 else 1.0)
     loop = Loop(stage, Budget(seconds=1000.0), replace(PACE, evaluation_share=1e-9), clock)
     for record in loop.records():
-        if record.event and "went back" in record.event:
+        if record.kind == "went_back":
             break
     assert len(stage.judged) == 1
     assert stage.value == loop.at.good_step
@@ -231,7 +232,7 @@ def test_on_a_device_where_looking_costs_time_trouble_is_seen_late_but_never_sav
                 assert stage.value <= record.step
             yield record
 
-    went_back = [r.step for r in events() if r.event and "went back" in r.event]
+    went_back = [r.step for r in events() if r.kind == "went_back"]
     assert went_back == [30]
 
 
@@ -239,5 +240,5 @@ def test_a_stop_looks_at_what_was_not_yet_looked_at() -> None:
     loop, stage = timed(Budget(images=500), lambda step: float("nan") if step == 22 else 1.0)
     stage.check_every = 10
     records = list(loop.records(stop=lambda: loop.at.step >= 25))
-    assert "went back" in (records[-1].event or "")
+    assert [r.kind for r in records[-2:]] == ["went_back", "stopped"]
     assert loop.settled

@@ -24,8 +24,8 @@ from noisewise.training.models.model_folder import read_config
 from noisewise.training.run.run import Run, StageName
 from noisewise.training.settings.config import Budget, DistillConfig
 from noisewise.training.settings.recipes import StudentRecipe
-from noisewise.training.stages.loop import FAILED, Record
 from noisewise.training.stages.plan import student_values
+from noisewise.training.stages.record import TROUBLE, Record
 
 _SHEET_NAME = re.compile(r"(teacher|generator)-(\d+)\.png")
 _STAGES: tuple[StageName, ...] = ("teacher", "generator")
@@ -154,11 +154,7 @@ def _points(records: list[Record]) -> tuple[Point, ...]:
 
 def _events(run: Run, records: list[Record], judged: Judged) -> tuple[Event, ...]:
     """What happened, the bad first: on top of the page stands what a reader must not miss."""
-    logged = [
-        Event(r.stage, r.seconds, r.event, "went back" in r.event or r.event.startswith(FAILED))
-        for r in records
-        if r.event
-    ]
+    logged = [Event(r.stage, r.seconds, r.event, r.kind in TROUBLE) for r in records if r.event]
     found = [event for event in logged if event.bad]
     if stale := run.stale_generator():
         found.append(Event("generator", 0.0, stale, True))

@@ -7,12 +7,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TextIO
 
 from noisewise.training.files.atomic import write_text
-from noisewise.training.stages.loop import Record
+from noisewise.training.stages.record import Kind, Record
 
 _LINES = 400  # about so many for a whole stage
 _LONGEST = 30.0  # seconds between lines, at most, with a budget of time
@@ -97,7 +97,7 @@ class Log:
                 record = Record(**{k: v for k, v in values.items() if k in known})
             except (ValueError, AttributeError, TypeError, RecursionError):
                 continue
-            yield line, record
+            yield line, record if "kind" in values else replace(record, kind=_older(record))
 
 
 class LogWriter:
@@ -140,6 +140,21 @@ class LogWriter:
         """Make what was written last, before a checkpoint that speaks of it."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _older(record: Record) -> Kind:
+    """The kind of a record in a log from before there were kinds, which wrote these words."""
+    words: tuple[tuple[str, Kind], ...] = (
+        ("failed: ", "failed"),
+        ("finished: ", "finished"),
+        ("stopped on request", "stopped"),
+        ("resumed at step", "resumed"),
+        ("went back", "went_back"),
+    )
+    event = record.event or ""
+    if record.step == 0 and event:
+        return "begun"
+    return next((kind for start, kind in words if event.startswith(start)), "step")
 
 
 def _line(values: dict[str, Any]) -> str:

@@ -12,11 +12,16 @@ from noisewise.training.files.sample_sheet import save_sheet
 from noisewise.training.run.checkpoints import Checkpoints, Resumed
 from noisewise.training.run.log import Log, LogWriter, Position
 from noisewise.training.run.run_json import NOISE
-from noisewise.training.stages.loop import STOPPED, Loop, Record
+from noisewise.training.stages.loop import Loop
+from noisewise.training.stages.record import Kind, Record
 
 if TYPE_CHECKING:
     from noisewise.training.stages.student import StudentStage
     from noisewise.training.stages.teacher import TeacherStage
+
+
+_BESIDE: tuple[Kind, ...] = ("resumed", "stopped")
+"""Records that a run without a pause would not have: they leave the log's averages as they are."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,9 @@ class Following:
         log = Log(self.path / "log.jsonl")
         with log.writing(self.keeper.stage, loop.at.step, position, timed) as lines:
             for number, record in enumerate(loop.records(stop)):
-                paused = (record.event or "").startswith(STOPPED)
                 if number == 0:
                     record = replace(record, event=_joined(record.event, note))
-                    paused = resumed is not None
-                if paused:  # such a line must leave the averages between lines as they are
+                if record.kind in _BESIDE:
                     lines.note(record)
                 else:
                     lines.write(record, loop.progress)

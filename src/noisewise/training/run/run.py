@@ -27,7 +27,8 @@ from noisewise.training.run.kinds_file import kinds_digest
 from noisewise.training.run.log import Log
 from noisewise.training.run.recorder import Following
 from noisewise.training.run.run_json import begun, must_match, read_either, write_info
-from noisewise.training.stages.loop import Loop, Record, TrainingFailed
+from noisewise.training.stages.loop import Loop, TrainingFailed
+from noisewise.training.stages.record import Record
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures

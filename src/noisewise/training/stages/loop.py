@@ -25,50 +25,14 @@ from torch import Tensor
 
 from noisewise.training.devices.processes import Ranks
 from noisewise.training.settings.recipes import lr_factor
+from noisewise.training.stages.record import Kind, Record
 from noisewise.training.stages.stage import Judgement, Pace, Stage
 
 if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
-STOPPED = "stopped on request"  # how the event of such an end begins
-FAILED = "failed: "  # the same, when training gives up
 _SOUND = 0.1  # of the budget, without trouble: then the tries are counted anew
 _LARGEST_RESERVE = 0.3  # of a time budget, for the judgement at the end
-
-
-@dataclass(frozen=True)
-class Record:
-    """One step of training as the log has it; None where a value was not measured at this step.
-
-    Attributes:
-        stage: "teacher" or "generator".
-        step: steps taken.
-        images: images seen.
-        seconds: time used of this stage, evaluations included.
-        loss: of this step's batch; of a generator it says nothing about its quality.
-        heldout_loss: of the best weight average, on held-out pictures.
-        lr: learning rate of the main optimiser.
-        grad_norm: before clipping.
-        noise_scale: gradient noise scale, images.
-        distance: to real pictures (teacher) or to the teacher's own pictures (generator).
-        event: what happened, in words.
-        fake_loss: denoising loss of the fake score (generator only).
-        fisher: mean |teacher - fake score|^2 (generator only); falls as they agree.
-    """
-
-    stage: str
-    step: int
-    images: int
-    seconds: float
-    loss: float | None = None
-    heldout_loss: float | None = None
-    lr: float | None = None
-    grad_norm: float | None = None
-    noise_scale: float | None = None
-    distance: float | None = None
-    event: str | None = None
-    fake_loss: float | None = None
-    fisher: float | None = None
 
 
 class TrainingFailed(RuntimeError):
@@ -169,22 +133,20 @@ class Loop:
         judgement = self._agreed(self.stage.begin(self._allowance(begin=True)))
         if not self._good:
             self._remember_as_good()
-        event = f"resumed at step {self.at.step}" if resumed else judgement.event
-        yield self._record(event=event, distance=None if resumed else judgement.distance)
+        if resumed:
+            yield self._record("resumed", f"resumed at step {self.at.step}")
+        else:
+            yield self._record("begun", judgement.event, distance=judgement.distance)
         while self.progress < 1:
             if stop is not None and self.ranks.any(stop()):
-                trouble = self._read()[1]
-                event = self._retreat(trouble) if trouble else ""
-                if not self._failed:
-                    event = "; ".join(filter(None, (STOPPED, event)))
-                yield self._record(event=event)
+                yield from self._stop()
                 return
             yield self._step()
             if self._failed:
                 return
         trouble = self._read()[1]  # where looking costs time, the last steps are not yet looked at
         if trouble:
-            yield self._record(event=self._retreat(trouble))
+            yield self._record(*self._retreat(trouble))
         if not self._failed:
             yield self._finish()
 
@@ -192,7 +154,9 @@ class Loop:
         """What to say when a finished loop is asked to go on."""
         at = self.at
         event = f"already finished with this budget ({self.budget}); a larger one goes on"
-        return Record(self.stage.name, at.step, at.images, at.seconds, event=event)
+        return Record(
+            self.stage.name, at.step, at.images, at.seconds, event=event, kind="already_finished"
+        )
 
     @property
     def good(self) -> dict[str, Any]:
@@ -238,16 +202,25 @@ class Loop:
         judgement = None if trouble else self._judge_if_due()
         if judgement is not None:
             trouble = judgement.trouble
-        event = self._retreat(trouble) if trouble else None
         found = judgement or Judgement()
+        kind, event = self._retreat(trouble) if trouble else ("step", found.event)
         self._tick()
         return self._record(
+            kind,
+            event,
             measured,
             lr=self.stage.lr * factor,
             heldout_loss=found.heldout_loss,
             distance=found.distance,
-            event=event or found.event,
         )
+
+    def _stop(self) -> Iterator[Record]:
+        """The last records of a loop that somebody stops; its last steps are looked at first."""
+        trouble = self._read()[1]
+        if trouble:
+            yield self._record(*self._retreat(trouble))
+        if not self._failed:
+            yield self._record("stopped", "stopped on request")
 
     def _read(self) -> tuple[dict[str, float], str | None]:
         """Read the numbers of the last steps; returns the last row and what is wrong, or None."""
@@ -317,8 +290,8 @@ class Loop:
         cost = self.at.costs["heldout"] + self.at.costs["distance"]
         return min(_LARGEST_RESERVE * self.budget.seconds, self.stage.finish_cost * cost)
 
-    def _retreat(self, trouble: str) -> str:
-        """Go back to the last good state with half the learning rate, or give up."""
+    def _retreat(self, trouble: str) -> tuple[Kind, str]:
+        """Go back to the last good state with half the learning rate, or give up; what was done."""
         at = self.at
         if self.progress - at.tried_at > _SOUND:
             at.tries = 0
@@ -333,14 +306,14 @@ class Loop:
         change = self.stage.retreat()
         count = f"{at.tries} of {self._pace.tries}"
         changes = f"learning rate halved{', ' + change if change else ''}"
-        return f"went back to the last good state ({count}): {trouble}; {changes}"
+        return "went_back", f"went back to the last good state ({count}): {trouble}; {changes}"
 
-    def _give_up(self, why: str) -> str:
+    def _give_up(self, why: str) -> tuple[Kind, str]:
         self._failed = (
             f"{why}; lower the learning rate or use another seed, in a new folder: this run keeps "
             "the settings that it was begun with"
         )
-        return f"{FAILED}{self._failed}"
+        return "failed", f"failed: {self._failed}"
 
     def _finish(self) -> Record:
         allowance = self._allowance()
@@ -348,12 +321,13 @@ class Loop:
         self._tick()
         if judgement.trouble:
             why = f"nothing that {self.stage.name} training came to can be kept"
-            return self._record(event=self._give_up(f"{why}: {judgement.trouble}"))
+            return self._record(*self._give_up(f"{why}: {judgement.trouble}"))
         self.at.finished = True
         return self._record(
+            "finished",
+            f"finished: {judgement.event}",
             heldout_loss=judgement.heldout_loss,
             distance=judgement.distance,
-            event=f"finished: {judgement.event}",
         )
 
     def _tick(self) -> None:
@@ -361,11 +335,12 @@ class Loop:
 
     def _record(
         self,
+        kind: Kind = "step",
+        event: str | None = None,
         measured: dict[str, float] | None = None,
         lr: float | None = None,
         heldout_loss: float | None = None,
         distance: float | None = None,
-        event: str | None = None,
     ) -> Record:
         values = measured or {}
         return Record(
@@ -382,6 +357,7 @@ class Loop:
             event=event,
             fake_loss=values.get("fake_loss"),
             fisher=values.get("fisher"),
+            kind=kind,
         )
 
 
