@@ -13,6 +13,7 @@ The names below are loaded when they are first used; importing noisewise does no
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,14 +23,28 @@ if TYPE_CHECKING:
     from noisewise.training.evaluate import evaluate
     from noisewise.training.inspect import inspect
     from noisewise.training.load import load
+    from noisewise.training.models.any_teacher import as_teacher
     from noisewise.training.run.run import Run
     from noisewise.training.train import plan, train
 
-__all__ = ["Run", "adapt", "distill", "evaluate", "inspect", "load", "plan", "report", "train"]
+__all__ = [
+    "Run",
+    "__version__",
+    "adapt",
+    "as_teacher",
+    "distill",
+    "evaluate",
+    "inspect",
+    "load",
+    "plan",
+    "report",
+    "train",
+]
 
 _HOMES = {
     "Run": "noisewise.training.run.run",
     "adapt": "noisewise.training.adapt",
+    "as_teacher": "noisewise.training.models.any_teacher",
     "distill": "noisewise.training.distill",
     "evaluate": "noisewise.training.evaluate",
     "inspect": "noisewise.training.inspect",
@@ -41,6 +56,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("noisewise")
     if name not in _HOMES:
         raise AttributeError(f"module 'noisewise' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -14,7 +14,7 @@ import noisewise
 from noisewise.app import cli
 from noisewise.app.report.collect import report
 from noisewise.diffusion import Preconditioned
-from noisewise.training.borrowed_teacher import adopt
+from noisewise.training.borrowed_teacher import borrow
 from noisewise.training.models.model_folder import load_model, save_model
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
@@ -78,28 +78,28 @@ def test_what_is_no_teacher_is_refused(source: Run, tmp_path: Path) -> None:
 
 
 def test_a_copy_that_a_kill_cut_short_is_made_whole(source: Run, tmp_path: Path) -> None:
-    whole = adopt(tmp_path / "whole", source.path)
+    whole = borrow(tmp_path / "whole", source.path)
     cut = tmp_path / "cut"
     shutil.copytree(whole.path, cut)
     (cut / "teacher" / "config.json").unlink()
-    again = adopt(cut, source.path)
+    again = borrow(cut, source.path)
     assert again.teacher_digest() == source.teacher_digest()
     assert again.teacher().config == source.teacher().config
     shutil.rmtree(cut / "teacher")
-    assert adopt(cut, source.path).teacher_digest() == source.teacher_digest()
+    assert borrow(cut, source.path).teacher_digest() == source.teacher_digest()
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_copy_that_was_damaged_since_is_copied_again(
     source: Run, tmp_path: Path, name: str
 ) -> None:
-    run = adopt(tmp_path / "run", source.path)
+    run = borrow(tmp_path / "run", source.path)
     path = run.path / "teacher" / name
     whole = path.read_bytes()
     path.write_bytes(whole[:-50])
     with pytest.raises(ValueError, match=name):
         run.teacher()
-    adopt(run.path, source.path)
+    borrow(run.path, source.path)
     assert path.read_bytes() == whole
 
 

@@ -1,7 +1,7 @@
-"""A trained teacher moved to another folder: by low-rank adapters, or all of its weights.
+"""The verb `adapt`: a trained teacher is moved to another folder of pictures, as a new run.
 
 The result is a run like any other: its teacher is the sum of the old one and the adapter, so that
-`distill`, `sample`, `evaluate` and `report` need not know; beside it lies the adapter by itself, in
+`distill`, `sample`, `evaluate` and `report` need not know. Beside it lies the adapter by itself, in
 PEFT's format, to be put on the old teacher.
 
 Papers: Hu et al. 2022 (LoRA); Wang et al. 2024 (LoRA-GA), for the start.
@@ -9,49 +9,44 @@ Papers: Hu et al. 2022 (LoRA); Wang et al. 2024 (LoRA-GA), for the start.
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from noisewise.diffusion import (
-    LogNormal,
-    Preconditioned,
-    denoising_loss,
-    draw_from_dict,
-    stratified,
-)
+from noisewise.diffusion import LogNormal, draw_from_dict
 from noisewise.pictures.pictures import Pictures, load_pictures
+from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
+from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.atomic import file_digest
-from noisewise.training.files.lock import Before, locked
 from noisewise.training.models.model_folder import Build, load_model, save_model
 from noisewise.training.models.models import Teacher
+from noisewise.training.models.networks import network
 from noisewise.training.run.kinds_file import keep_kinds, with_kinds
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
+from noisewise.training.settings.overrides import overridden
+from noisewise.training.stages.adapted_teacher import (
+    AdaptStage,
+    StoppedError,
+    adapted_net,
+    has_adapter,
+    start_gradients,
+)
 from noisewise.training.stages.kinds import sorted_like
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan
-from noisewise.training.stages.record import Record
-from noisewise.training.stages.teacher import TeacherStage, teacher_pace
+from noisewise.training.stages.stage import Pace, Stage
+from noisewise.training.stages.teacher import teacher_pace
 
 if TYPE_CHECKING:
     from noisewise.adapters import Gradients
 
-OnRecord = Callable[[Record], object]
-
-# Of AdamW, by start: what each learns best at, see docs/adapters.md.
+# Learning rates of AdamW: each start learns best at its own, see docs/adapters.md.
 _LR = {"lora-ga": 1e-2, "lora": 1e-2, "full": 3e-3}
-_CHUNK = 64  # pictures in a batch of the start's gradient, at most
-_BATCHES = 8  # of it, at least: their differences show its noise
-_NO_MATCH = ("rank", "start", "samples", "teacher_digest")
+_MUST_MATCH = ("rank", "start", "samples", "teacher_digest")
 
 
 def adapt(
@@ -65,13 +60,13 @@ def adapt(
     seed: int | None = None,
     config: AdaptConfig | None = None,
     on_record: OnRecord | None = None,
-    on_file: Callable[[int, int], None] | None = None,
-    stop: Callable[[], bool] | None = None,
+    on_file: OnFile | None = None,
+    stop: Stop | None = None,
     build: Build | None = None,
 ) -> Run:
     """Adapt a run's teacher to another folder of pictures, as a new run.
 
-    The same call goes on where an earlier one stopped, as for `noisewise.train`.
+    The same call resumes an adaptation that was stopped, as for `noisewise.train`.
 
     Args:
         run: a run with a finished teacher, or a teacher's folder.
@@ -83,8 +78,8 @@ def adapt(
         start: "lora-ga", "lora", or "full" for all weights and no adapter.
         seed: source of everything random.
         config: everything else; the arguments above go before it.
-        on_record: is given every step's record.
-        on_file: is given (files read, files in all).
+        on_record: gets every step's record.
+        on_file: gets (files read, files in all).
         stop: asked before every step, and before every batch of the start's gradient; true ends
             after saving.
         build: makes the net from its configuration; None: the package's own nets.
@@ -97,38 +92,10 @@ def adapt(
         TrainingFailed: if training broke down more often than the recipe's tries.
     """
     given = {"budget": budget, "rank": rank, "start": start, "seed": seed}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    config = replace(config or AdaptConfig(), **changes)
-    if config.start != "full":
-        from noisewise.adapters.layers import need_peft
-
-        need_peft()
-    folder, teacher, source = Path(out), *_teacher(run, build)
-    if folder.resolve() == source.resolve() or folder.resolve() == source.parent.resolve():
-        raise ValueError(f"{folder} holds the teacher itself; name a new folder with --out")
-    Run.check(folder)
-    before = Before(folder)
-    engine = Engine.choose(config.device, config.precision, config.threads)
-    if engine.ranks.world > 1:
-        raise ValueError("adapt works in one process; start it without torchrun")
-    described = teacher.config
-    with locked(folder):
-        try:
-            pictures = load_pictures(
-                path, described.size, described.channels, folder / "cache", on_file
-            )
-            pictures = with_kinds(folder, pictures, partial(sorted_like, teacher))
-            plan = plan_adaptation(teacher, pictures, config)
-            training = config.training(bool(plan.classes), plan.batch)
-            run_ = Run.create(folder, training, plan, pictures)
-            keep_kinds(folder, pictures)
-        except ValueError:
-            before.restore()
-            raise
-        _begin(run_, config, source)
-        engine = engine.settled(teacher.denoiser, plan.batch, config.precision, config.amount)
-        _train(run_, teacher, pictures, plan, config, engine, on_record, stop)
-    return run_
+    config = overridden(config or AdaptConfig(), given)
+    folder = run.path if isinstance(run, Run) else Path(run)
+    task = AdaptTask(folder, Path(path), Path(out), config, build)
+    return carry_out(task, Callbacks(on_record, on_file, stop)).run
 
 
 def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -> TeacherPlan:
@@ -183,176 +150,87 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
     )
 
 
-class AdaptStage(TeacherStage):
-    """Teacher training of a net whose frozen weights carry adapters; see `TeacherStage`."""
+class AdaptTask(Task[AdaptConfig]):
+    """A teacher is loaded, pictures are read for it; adapters are trained and merged."""
 
-    def begin(self, seconds: float | None) -> Any:  # noqa: ANN401 (a Judgement)
-        """As for a teacher; says what is trained."""
-        judgement = super().begin(seconds)
-        free = sum(p.numel() for p in self.denoiser.parameters() if p.requires_grad)
-        event = f"{judgement.event}; {free:,} weights are trained"
-        return replace(judgement, event=event)
+    def __init__(
+        self, teacher: Path, path: Path, folder: Path, config: AdaptConfig, build: Build | None
+    ) -> None:
+        """Nothing is read yet."""
+        self.folder = folder
+        self.config = config
+        self._given, self._path, self._build = teacher, path, build
 
-    def merged(self) -> Preconditioned:
-        """The best weights with the adapter added in float32: a denoiser like the teacher's."""
-        best = copy.deepcopy(self.best())
-        if hasattr(best.net, "peft_config"):
-            from noisewise.adapters import merge
+    def check(self, engine: Engine) -> None:
+        """Refuse a missing PEFT, a missing teacher, the teacher's own folder, several processes."""
+        if self.config.start != "full":
+            from noisewise.adapters.layers import need_peft
 
-            best.net = merge(best.net)  # pyrefly: ignore
-        return best
+            need_peft()
+        self._teacher, self._source = load_teacher(self._given, self._build)
+        if self.folder.resolve() in (self._source.resolve(), self._source.parent.resolve()):
+            raise ValueError(
+                f"{self.folder} holds the teacher itself; name a new folder with --out"
+            )
+        Run.check(self.folder)
+        if engine.ranks.world > 1:
+            raise ValueError("adapt works in one process; start it without torchrun")
 
-    def _compile(self) -> str:
-        """Adapted nets are not compiled: timing knows only the package's own."""
-        return ""
+    def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
+        """Read the pictures for the teacher, derive the plan, make the run."""
+        described, config, folder = self._teacher.config, self.config, self.folder
+        pictures = load_pictures(
+            self._path, described.size, described.channels, folder / "cache", callbacks.on_file
+        )
+        pictures = with_kinds(folder, pictures, partial(sorted_like, self._teacher))
+        self._pictures = pictures
+        self._plan = plan = plan_adaptation(self._teacher, pictures, config)
+        self._training = config.training(bool(plan.classes), plan.batch)
+        run = Run.create(folder, self._training, plan, pictures)
+        keep_kinds(folder, pictures)
+        _note(run, config, self._source)
 
+    def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage | None:
+        """Put adapters into a copy of the teacher; a fresh start needs the full gradient first."""
+        config, plan, denoiser = self.config, self._plan, self._teacher.denoiser
+        engine = engine.settled(denoiser, plan.batch, config.precision, config.amount)
+        find = None
+        if config.start == "lora-ga" and not run.checkpoints("teacher").paths():
+            full = start_gradients(denoiser, self._pictures, plan, config, stop)
 
-def adapted_net(
-    denoiser: Preconditioned,
-    start: AdapterStart,
-    rank: int,
-    gradients: Callable[[Any], Gradients] | None = None,
-) -> Preconditioned:
-    """A copy of a denoiser with trainable adapters in every layer that can have one.
+            def find(peft_config: Any) -> Gradients:  # noqa: ANN401 (PEFT's LoraConfig)
+                found = full(peft_config)
+                run.info["adapt"]["gradient_signal"] = found.total and found.total.signal
+                run.write()
+                return found
 
-    Args:
-        denoiser: as trained.
-        start: "lora-ga", "lora", or "full", which trains the copy itself.
-        rank: of each adapter; smaller layers get all of their own rank.
-        gradients: of "lora-ga": given PEFT's configuration, the full gradients; None: the factors
-            are filled in later, from a checkpoint.
+        try:
+            with engine.seeded(config.seed):
+                made = adapted_net(denoiser, config.start, config.rank, find)
+        except StoppedError:
+            return None  # nothing was trained; the same call begins with the gradient
+        return AdaptStage(self._pictures, made, plan, self._training, engine)
 
-    Raises:
-        ValueError: if no layer can be adapted.
-    """
-    made = copy.deepcopy(denoiser)
-    if start == "full":
-        made.requires_grad_(True)
-        return made
-    from peft import LoraConfig
+    @property
+    def pace(self) -> Pace:
+        """As the recipe has it."""
+        return teacher_pace(self.config.recipe)
 
-    from noisewise.adapters import lora_ga
-    from noisewise.adapters.layers import as_matrix, complaint, target_names
-    from noisewise.adapters.saving import plain_ranks
-    from noisewise.adapters.starts import wrapped
+    def save(self, run: Run, loop: Loop) -> None:
+        """Write adapter/, then teacher/: the run is finished when its teacher is there."""
+        stage = loop.stage
+        assert isinstance(stage, AdaptStage)
+        best = stage.best()
+        if has_adapter(best):
+            from noisewise.adapters import save
 
-    made.requires_grad_(False)
-    layers = {
-        name: module for name, module in made.net.named_modules() if not complaint(name, module)
-    }
-    if not layers:
-        raise ValueError("no layer of this net can be adapted; use --start full")
-    ranks = {
-        n: min(rank, *as_matrix(m, m.get_parameter("weight")).shape) for n, m in layers.items()
-    }
-    config = LoraConfig(target_modules=target_names(made.net, ranks), **plain_ranks(ranks))
-    if start == "lora" or gradients is None:
-        made.net = wrapped(made.net, config)
-    else:
-        made.net = lora_ga(made.net, config, gradients(config))
-    return made
-
-
-class StoppedError(Exception):
-    """Somebody asked to stop before the first step."""
-
-
-def start_gradients(
-    denoiser: Preconditioned,
-    pictures: Pictures,
-    plan: TeacherPlan,
-    config: AdaptConfig,
-    stop: Callable[[], bool] | None = None,
-) -> Callable[[Any], Gradients]:
-    """Full gradients of the denoising loss on the new pictures, for a PEFT configuration.
-
-    What it returns raises StoppedError when `stop`, asked before every batch, says so.
-    """
-    from noisewise.adapters import gradients
-
-    chosen = pictures.split(config.seed)[0]
-    generator = torch.Generator().manual_seed(config.seed)
-
-    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-        left, chunk = config.samples, min(_CHUNK, max(1, config.samples // _BATCHES))
-        while left > 0:
-            if stop is not None and stop():
-                raise StoppedError
-            count = min(chunk, left, len(chosen))
-            order = torch.randperm(len(chosen), generator=generator)[:count].numpy()
-            x0 = pictures.tensor(chosen[order])
-            sigma = stratified(plan.noise, count, generator, torch.device("cpu"))
-            noise = torch.randn(x0.shape, generator=generator)
-            labels = None
-            if plan.classes:
-                assert pictures.labels is not None
-                labels = torch.from_numpy(pictures.labels[chosen[order]].astype("int64"))
-            left -= count
-            yield x0, sigma, noise, labels
-
-    def loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Tensor:
-        x0, sigma, noise, labels = batch
-        model = Preconditioned(net, denoiser.sigma_data, denoiser.prediction)
-        return denoising_loss(model, x0, sigma, noise, plan.weight, labels).mean()
-
-    return lambda peft_config: gradients(denoiser.net, peft_config, batches(), loss)
+            save(network(best), run.path / "adapter")  # pyrefly: ignore
+        save_model(run.path / "teacher", stage.merged(), stage.model_config())
+        run.note(loop, True, stage.stats())
 
 
-def _train(
-    run: Run,
-    teacher: Teacher,
-    pictures: Pictures,
-    plan: TeacherPlan,
-    config: AdaptConfig,
-    engine: Engine,
-    on_record: OnRecord | None,
-    stop: Callable[[], bool] | None,
-) -> None:
-    denoiser = teacher.denoiser
-    assert isinstance(denoiser, Preconditioned)
-    going_on = bool(run.checkpoints("teacher").paths())
-    find = None
-    if config.start == "lora-ga" and not going_on:
-        full = start_gradients(denoiser, pictures, plan, config, stop)
-
-        def find(peft_config: Any) -> Gradients:  # noqa: ANN401 (PEFT's LoraConfig)
-            found = full(peft_config)
-            run.info["adapt"]["gradient_signal"] = found.total and found.total.signal
-            run.write()
-            return found
-
-    try:
-        with engine.seeded(config.seed):
-            made = adapted_net(denoiser, config.start, config.rank, find)
-    except StoppedError:
-        return  # nothing was trained; the same call begins with the gradient
-    training = config.training(bool(plan.classes), plan.batch)
-    stage = AdaptStage(pictures, made, plan, training, engine)
-    loop = Loop(stage, config.amount, teacher_pace(config.recipe))
-    resumed = run.resume(loop, "teacher")
-    if not loop.finished:
-        run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
-    elif on_record is not None:
-        on_record(loop.already_finished())
-    if not loop.finished:
-        run.note("teacher", loop, run.finished("teacher"), {})
-    elif not run.stands(stage, loop):
-        _save(run, stage, loop)
-
-
-def _save(run: Run, stage: AdaptStage, loop: Loop) -> None:
-    """The adapter first: the run is finished when its teacher is there."""
-    best = stage.best()
-    if hasattr(best.net, "peft_config"):
-        from noisewise.adapters import save
-
-        save(best.net, run.path / "adapter")  # pyrefly: ignore
-    save_model(run.path / "teacher", stage.merged(), stage.model_config())
-    run.note("teacher", loop, True, stage.stats)
-
-
-def _begin(run: Run, config: AdaptConfig, source: Path) -> None:
-    """Note what is adapted and how; refuse to go on with something else."""
+def _note(run: Run, config: AdaptConfig, source: Path) -> None:
+    """Note what is adapted and how; refuse to resume something else."""
     values = {
         **{key: value for key, value in asdict(config).items() if key != "recipe"},
         "teacher_from": str(source.resolve()),
@@ -361,7 +239,7 @@ def _begin(run: Run, config: AdaptConfig, source: Path) -> None:
     before: dict[str, Any] = run.info.get("adapt", {})
     if not before and bool(run.checkpoints("teacher").paths()):
         raise ValueError(f"{run.path} was trained, not adapted; name a new folder with --out")
-    for key in _NO_MATCH if before else ():
+    for key in _MUST_MATCH if before else ():
         if before[key] != json.loads(json.dumps(values[key])):
             raise ValueError(
                 f"{run.path}: {key} was {before[key]!r} and is now {values[key]!r}; use the same "
@@ -371,16 +249,17 @@ def _begin(run: Run, config: AdaptConfig, source: Path) -> None:
     run.write()
 
 
-def _teacher(run: Run | str | Path, build: Build | None) -> tuple[Teacher, Path]:
-    """The teacher to be adapted, and its folder."""
-    folder = run.path if isinstance(run, Run) else Path(run)
+def load_teacher(folder: Path, build: Build | None = None) -> tuple[Teacher, Path]:
+    """Load the teacher of a run, or of a teacher's folder; returns it and its folder.
+
+    Raises:
+        ValueError: if there is none.
+    """
     if not (folder / "config.json").exists():
-        opened = run if isinstance(run, Run) else Run.open(folder)
-        opened.teacher(build)  # says what is missing
-        folder = opened.path / "teacher"
+        run = Run(folder)
+        run.need("teacher")
+        folder = run.path / "teacher"
     model = load_model(folder, build)
     if not isinstance(model, Teacher):
         raise ValueError(f"{folder} holds a {model.config.kind}, not a teacher")
-    if not isinstance(model.denoiser, Preconditioned):
-        raise ValueError("only a teacher trained by noisewise can be adapted")
     return model, folder

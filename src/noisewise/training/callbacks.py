@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
 
-from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.stages.record import Record
 
 OnRecord = Callable[[Record], object]
-Stop = Callable[[], bool]
 OnFile = Callable[[int, int], None]
-Config = TypeVar("Config", TrainConfig, DistillConfig)
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """The three together.
+
+    Args:
+        on_record: gets every step's record.
+        on_file: gets (files read, files in all) while pictures are read.
+        stop: asked before every step; true ends the training after it is saved.
+    """
+
+    on_record: OnRecord | None = None
+    on_file: OnFile | None = None
+    stop: Stop | None = None
+
+    def record(self, record: Record) -> None:
+        """Pass a record on."""
+        if self.on_record is not None:
+            self.on_record(record)

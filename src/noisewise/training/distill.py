@@ -1,23 +1,25 @@
-"""The verb `distill`: a run's teacher becomes a generator of one network call."""
+"""The verb `distill`: a teacher becomes a generator of one network call, without any picture."""
 
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
 from pathlib import Path
 
-from noisewise.training.borrowed_teacher import adopt
-from noisewise.training.callbacks import OnRecord, Stop
+from noisewise.training.borrowed_teacher import borrow
+from noisewise.training.callbacks import Callbacks, OnRecord, Stop
+from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.atomic import write_text
 from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_folder import Build, save_model
 from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.models.networks import network
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig
-from noisewise.training.stages.loop import Loop, TrainingFailed
+from noisewise.training.settings.overrides import overridden
+from noisewise.training.stages.loop import Loop
+from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.student import StudentStage, student_pace
-from noisewise.training.train import _to_be_written, _with
 
 
 def distill(
@@ -26,28 +28,29 @@ def distill(
     *,
     lam: float | None = None,
     seed: int | None = None,
-    teacher: str | Path | None = None,
+    teacher: Teacher | str | Path | None = None,
     config: DistillConfig | None = None,
     on_record: OnRecord | None = None,
     stop: Stop | None = None,
     build: Build | None = None,
 ) -> Generator:
-    """Distil a run's teacher into a generator of one call; only RUN/teacher is read, no pictures.
+    """Distil a teacher into a generator of one call; no picture is read.
 
-    The same call goes on where an earlier one stopped, as for `train`. If the teacher has changed
-    since, distillation begins anew.
+    The same call resumes a distillation that was stopped, as for `train`. If the teacher has
+    changed since, distillation restarts.
 
     Args:
-        run: a run with a finished teacher.
+        run: a run with a finished teacher; with `teacher`, a new folder.
         budget: 90s, 30m, 2h or 200000images; None: the configuration's, 5m.
         lam: lambda of the loss L2 - lambda L1.
         seed: source of everything random.
-        teacher: another run, or a teacher's folder: `run` is then a new folder, and begins with a
-            copy of that teacher.
+        teacher: another run, a teacher's folder, or any denoiser with its description (see
+            `noisewise.as_teacher`): `run` begins with a copy of it.
         config: everything else; the arguments above go before it.
-        on_record: is given every step's record.
+        on_record: gets every step's record.
         stop: asked before every step; true ends after saving, see `Run.finished`.
-        build: makes the nets from their configuration; None: the package's own nets.
+        build: makes the nets from their configuration; None: the package's own nets, or copies of
+            `teacher` if that is a model.
 
     Returns:
         The generator with the best weights by distance, so far if it was stopped.
@@ -56,68 +59,80 @@ def distill(
         ValueError: if there is no finished teacher, or the settings cannot be used.
         TrainingFailed: if training broke down; the best generator so far is kept in the run.
     """
-    config = _with(config or DistillConfig(), budget=budget, lam=lam, seed=seed)
-    engine = Engine.choose(config.device, config.precision, config.threads)
-    ranks = engine.ranks
-    with ranks.watched():
-        if teacher is not None and ranks.leads:
-            run = adopt(run.path if isinstance(run, Run) else run, teacher, build)
-        if not ranks.leads:
-            ranks.wait()
-        run = run if isinstance(run, Run) and ranks.leads else Run.open(_path_of(run))
-        model = run.teacher(build)
-        with run.locked() if ranks.leads else nullcontext():
-            if ranks.leads:
-                run.begin_distill(config)
-                ranks.wait()
-            generator = _distill(run, model, config, engine, on_record, stop, build)
-            ranks.wait()
-    return generator
+    config = overridden(config or DistillConfig(), {"budget": budget, "lam": lam, "seed": seed})
+    folder = run.path if isinstance(run, Run) else Path(run)
+    if isinstance(teacher, Teacher) and build is None:
+        given = network(teacher.denoiser)
+        build = lambda _: copy.deepcopy(given)  # noqa: E731 (a name would not say more)
+    task = DistillTask(folder, teacher, config, build)
+    outcome = carry_out(task, Callbacks(on_record, None, stop))
+    if outcome.finished:
+        return outcome.run.generator(build)
+    stage = outcome.stage
+    assert stage is not None
+    model = copy.deepcopy(stage.best())
+    return Generator(model, stage.model_config(), lambda: outcome.run.teacher(build))
 
 
-def _path_of(run: Run | str | Path) -> Path:
-    return run.path if isinstance(run, Run) else Path(run)
+class DistillTask(Task[DistillConfig]):
+    """A teacher is loaded; a generator is distilled and saved."""
 
+    reads_pictures = False
 
-def _distill(
-    run: Run,
-    model: Teacher,
-    config: DistillConfig,
-    engine: Engine,
-    on_record: OnRecord | None,
-    stop: Stop | None,
-    build: Build | None,
-) -> Generator:
-    batch = config.batch or config.recipe.batch
-    engine = engine.settled(model.denoiser, batch, config.precision, config.amount)
-    stage = StudentStage(model, config, engine)
-    loop = Loop(stage, config.amount, student_pace(config.recipe), ranks=engine.ranks)
-    resumed = run.resume(loop, "generator")
-    if loop.finished:
-        if _to_be_written(run, stage, loop, on_record):
-            _save_generator(run, stage, loop, finished=True)
-            loop.ranks.wait()
-        return run.generator(build)
-    try:
-        finished = run.follow(loop, stage, config.checkpoint_seconds, on_record, stop, resumed)
-    except TrainingFailed as error:
-        _save_generator(run, stage, loop, finished=False, failed=str(error))
-        raise
-    if finished:
-        _save_generator(run, stage, loop, finished=True)
+    def __init__(
+        self,
+        folder: Path,
+        teacher: Teacher | str | Path | None,
+        config: DistillConfig,
+        build: Build | None,
+    ) -> None:
+        """Nothing is read yet."""
+        self.folder = folder
+        self.config = config
+        self._given, self._build = teacher, build
+
+    def check(self, engine: Engine) -> None:
+        """Refuse what is no run, and a run without a finished teacher."""
+        if self._given is not None:
+            Run.check(self.folder)
+        elif engine.ranks.leads:
+            Run(self.folder).need("teacher")
+
+    def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
+        """Copy a borrowed teacher, load the run's teacher, note the settings."""
+        if self._given is not None and engine.ranks.leads:
+            borrow(self.folder, self._given, self._build)
+        run = Run(self.folder)
+        self._teacher = run.teacher(self._build)
+        if engine.ranks.leads:
+            run.begin_distill(self.config)
+
+    def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
+        """Start generator and fake score as copies of the teacher."""
+        config = self.config
+        batch = config.batch or config.recipe.batch
+        engine = engine.settled(self._teacher.denoiser, batch, config.precision, config.amount)
+        return StudentStage(self._teacher, config, engine)
+
+    @property
+    def pace(self) -> Pace:
+        """As the recipe has it."""
+        return student_pace(self.config.recipe)
+
+    def save(self, run: Run, loop: Loop) -> None:
+        """Write generator/."""
+        self._save(run, loop, finished=True)
+
+    def failed(self, run: Run, loop: Loop, why: str) -> None:
+        """Write the best generator so far, and why it is not finished."""
+        self._save(run, loop, finished=False, more={"failed": why})
+
+    def _save(
+        self, run: Run, loop: Loop, finished: bool, more: dict[str, str] | None = None
+    ) -> None:
+        folder, stage = run.path / "generator", loop.stage
+        described = stage.model_config()
+        save_model(folder, stage.best(), described, loop.ranks.leads)
+        run.note(loop, finished, {**stage.stats(), **(more or {})})
         if loop.ranks.leads:
-            return run.generator(build)
-    if not finished:
-        run.note("generator", loop, False, {})
-    return Generator(copy.deepcopy(stage.best()), stage.model_config(), lambda: run.teacher(build))
-
-
-def _save_generator(
-    run: Run, stage: StudentStage, loop: Loop, finished: bool, failed: str = ""
-) -> None:
-    folder, config = run.path / "generator", stage.model_config()
-    save_model(folder, stage.best(), config, loop.ranks.leads)
-    noted = {"failed": failed} if failed else {}
-    run.note("generator", loop, finished, {**stage.stats, **noted})
-    if loop.ranks.leads:
-        write_text(folder / "README.md", model_card(run.name, config, run.info))
+            write_text(folder / "README.md", model_card(run.name, described, run.info))

@@ -56,7 +56,7 @@ def train(
     loop = Loop(stage, config.amount, teacher_pace(config.recipe))
     yield from loop.records(stop)
     if loop.finished:
-        stage.keep_best(denoiser)
+        stage.write_best(denoiser)
 
 
 def distill(

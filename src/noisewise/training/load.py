@@ -40,7 +40,7 @@ def load(
         if which not in ("auto", model.config.kind):
             raise ValueError(f"{folder} holds a {model.config.kind}, not a {which}")
         return engine.prepare(model)
-    run = Run.open(folder)
+    run = Run(folder)
     if which == "auto":
         which = "generator" if (folder / "generator" / "config.json").exists() else "teacher"
     model = run.generator(build) if which == "generator" else run.teacher(build)

@@ -211,14 +211,14 @@ def test_a_damaged_run_json_is_read_from_its_copy_and_mended(data: Path, tmp_pat
     damaged = path.read_bytes().replace(b'"seed": 0', b'"seed": 1', 1)
     path.write_bytes(damaged)
     opened = Run.open(run.path)
-    assert "its copy run-copy.json was used" in opened.said
+    assert "its copy run-copy.json was used" in opened.warning
     assert opened.info["seed"] == 0
     seen: list[Record] = []
     train(data, run.path, on_record=seen.append)
     assert "run.json is not what noisewise wrote" in (seen[0].event or "")
     assert (run.path / "run.json.damaged").read_bytes() == damaged
     mended = Run.open(run.path)
-    assert not mended.said
+    assert not mended.warning
     assert mended.info["created"] == whole["created"]
     assert weights(run) == weights(train(data, tmp_path / "whole"))
     (run.path / "run-copy.json").write_text("{")

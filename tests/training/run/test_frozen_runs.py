@@ -16,7 +16,7 @@ from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.stages.record import Record
 
-FROZEN = Path(__file__).resolve().parents[1] / "frozen"
+FROZEN = Path(__file__).resolve().parents[2] / "frozen"
 VERSIONS = sorted(path.name for path in FROZEN.iterdir() if path.is_dir())
 TEACH = TrainConfig(
     budget="640images",

@@ -29,7 +29,7 @@ CONFIG = ModelConfig(
     channels=1,
     noise={"name": "LogNormal", "mean": -0.4, "std": 1.4},
 )
-FROZEN = Path(__file__).resolve().parents[1] / "frozen"
+FROZEN = Path(__file__).resolve().parents[2] / "frozen"
 
 
 def model_folder(folder: Path) -> Path:

@@ -126,15 +126,17 @@ def test_weights_from_before_the_set_was_learnt_by_heart_are_kept() -> None:
     losses = [r.heldout_loss for r in records if r.heldout_loss is not None]
     stage = loop.stage
     assert isinstance(stage, TeacherStage)
-    assert stage.stats["kept_after_images"] < 0.8 * 6000
+    assert stage.stats()["kept_after_images"] < 0.8 * 6000
     assert "what came after made it worse" in (records[-1].event or "")
-    assert stage.stats["heldout_loss"] == min(losses) == records[-1].heldout_loss
+    assert stage.stats()["heldout_loss"] == min(losses) == records[-1].heldout_loss
     assert losses[-2] > 1.01 * losses[-1], "the last average is worse than the kept one"
     drawn = Teacher(stage.best(), stage.model_config()).draw(0, 0, 64)
-    assert stage.preview is not None
-    torch.testing.assert_close(stage.preview, drawn)  # the last sheet and the distance are its own
-    distance = Reference(pictures.tensor(stage._real()[0])).distance(drawn).value
-    assert records[-1].distance == stage.stats["distance"] == pytest.approx(distance)
+    assert stage.preview() is not None
+    torch.testing.assert_close(
+        stage.preview(), drawn
+    )  # the last sheet and the distance are its own
+    distance = Reference(pictures.tensor(stage.judged.real()[0])).distance(drawn).value
+    assert records[-1].distance == stage.stats()["distance"] == pytest.approx(distance)
 
 
 def test_every_round_shows_every_picture_once_in_a_new_order() -> None:
@@ -170,7 +172,7 @@ def trained(images: int = 3000) -> tuple[TeacherStage, float]:
     loop = made(TrainConfig(budget=f"{images}images", recipe=QUICK))
     list(loop.records())
     assert isinstance(loop.stage, TeacherStage)
-    return loop.stage, loop.stage.stats["heldout_loss"]
+    return loop.stage, loop.stage.stats()["heldout_loss"]
 
 
 @torch.no_grad()
@@ -187,7 +189,7 @@ def spoil(stage: TeacherStage, factor: float) -> None:
 def test_a_climb_of_the_held_out_loss_is_judged_trouble_and_nothing_of_it_is_kept() -> None:
     stage, lowest = trained()
     assert stage.judge(False, None).trouble is None
-    kept = [weight.clone() for weight in stage._kept]
+    kept = [weight.clone() for weight in stage.judged.kept]
     spoil(stage, 5.0)
     for step in range(200):  # so slow that no step is a jump
         loss = float(stage.step(step, 3000, 0.0, 0.9)[0])
@@ -199,4 +201,4 @@ def test_a_climb_of_the_held_out_loss_is_judged_trouble_and_nothing_of_it_is_kep
     spoil(stage, float("nan"))
     found = stage.judge(True, None)
     assert (found.heldout_loss, found.trouble) == (None, "the held-out loss is nan")
-    assert equal(kept, stage._kept)
+    assert equal(kept, stage.judged.kept)

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.settings.config import Budget
 from noisewise.training.stages.loop import Loop, TrainingFailed
 from noisewise.training.stages.record import Record
-from noisewise.training.stages.stage import Judgement, Pace
+from noisewise.training.stages.stage import Judgement, Pace, StageName
 
 
 class Clock:
@@ -30,7 +31,7 @@ class Clock:
 class Counting:
     """A stage with one number to learn, whose steps and judgements cost time."""
 
-    name = "teacher"
+    name: StageName = "teacher"
     batch = 10
     lr = 1.0
     check_every = 1
@@ -68,6 +69,24 @@ class Counting:
 
     def noise_scale(self) -> float | None:
         return 2.0 * self.value
+
+    def best(self) -> nn.Module:
+        return nn.Identity()
+
+    def best_so_far(self) -> None:
+        return None
+
+    def model_config(self) -> ModelConfig:
+        raise AssertionError("a loop alone saves no model")
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    def preview(self) -> None:
+        return None
+
+    def measured_noise(self) -> None:
+        return None
 
     def learned(self) -> dict[str, Any]:
         return {"value": self.value}

@@ -111,12 +111,12 @@ def test_the_best_over_time_is_kept_not_the_last() -> None:
     stage, best, record = stage_of(loop), {}, None
     for record in loop.records():
         if record.step == 120:  # after the distance at three quarters
-            best = copy.deepcopy(stage._best)
+            best = copy.deepcopy(stage.judged.best_as)
             with torch.no_grad():
                 for average in (*stage._ema.averages, list(stage._generator.parameters())):
                     for p in average:
                         p.add_(0.05)
-    assert stage._best == best
+    assert stage.judged.best_as == best
     assert loop.finished
     assert record is not None
     assert "kept the weight average" in (record.event or "")
@@ -126,10 +126,10 @@ def test_a_second_call_is_chosen_by_distance() -> None:
     loop = made()
     list(loop.records())
     stage = stage_of(loop)
-    tried = stage.stats["two_call_distances"]
+    tried = stage.stats()["two_call_distances"]
     assert set(tried) == {"0.1", "0.2", "0.3", "0.45", "0.7"}
-    assert tried[f"{stage.stats['two_call_sigma']:g}"] == min(tried.values())
-    assert stage.model_config().two_call_sigma == stage.stats["two_call_sigma"]
+    assert tried[f"{stage.stats()['two_call_sigma']:g}"] == min(tried.values())
+    assert stage.model_config().two_call_sigma == stage.stats()["two_call_sigma"]
     assert generator_of(loop).sample(2, calls=2).shape == (2, 1, 8, 8)
 
 
@@ -237,20 +237,20 @@ def test_a_distance_that_climbs_is_trouble_and_gone_back_from() -> None:
     for record in loop.records():
         events.append(record.event or "")
         if record.step == 112:  # the next step is judged
-            before = dict(stage._best)
+            before = dict(stage.judged.best_as)
             spoil(stage, 2.0)
     (back,) = (event for event in events if "went back" in event)
     assert "the distance climbed to" in back
     assert loop.finished
-    assert stage._best["distance"] <= before["distance"]
+    assert stage.judged.best_as["distance"] <= before["distance"]
     assert all(average[0].abs().max() < 1 for average in stage._ema.averages)  # none is spoilt
 
 
 def test_the_limit_of_the_distance_is_a_multiple_of_the_best_ones_upper_end() -> None:
     loop = made()
     list(loop.records())
-    stage, best = stage_of(loop), dict(stage_of(loop)._best)
-    kept, judged = [stage._best_weights for _ in stage._ema.averages], []
+    stage, best = stage_of(loop), dict(stage_of(loop).judged.best_as)
+    kept, judged = [stage.judged.best_weights for _ in stage._ema.averages], []
     for shift in (0.0, 0.1, 0.2, 0.4, 0.8, 1.6):
         stage._ema.load_state_dict({"averages": kept})
         spoil(stage, shift)
@@ -267,7 +267,7 @@ def test_the_limit_of_the_distance_is_a_multiple_of_the_best_ones_upper_end() ->
     assert "the distance climbed" in (judged[-1].trouble or "")
     spoil(stage, float("nan"))
     assert stage.judge(True, None).trouble == "a generated pixel is no number"
-    assert stage._best == best
+    assert stage.judged.best_as == best
 
 
 def steady(guard: Guard, steps: int = 100) -> None:
@@ -309,8 +309,10 @@ def test_the_distance_that_is_told_is_that_of_all_pictures() -> None:
     loop = made()
     list(loop.records())
     stage = stage_of(loop)
-    stage._best["distance"] = -1.0
+    stage.judged.best_as["distance"] = -1.0
     told = stage.finish(None).distance
-    assert stage._reference is not None
-    pictures = stage._pictures(stage.best(), stage._num_images)
-    assert told == stage.stats["distance"] == float(stage._reference.distance(pictures).value)
+    assert stage.judged.reference is not None
+    pictures = stage.judged.pictures(stage.best(), stage.judged.num_images)
+    assert (
+        told == stage.stats()["distance"] == float(stage.judged.reference.distance(pictures).value)
+    )

@@ -158,8 +158,8 @@ def _events(run: Run, records: list[Record], judged: Judged) -> tuple[Event, ...
     found = [event for event in logged if event.bad]
     if stale := run.stale_generator():
         found.append(Event("generator", 0.0, stale, True))
-    if run.said:
-        found.append(Event("run", 0.0, run.said, True))
+    if run.warning:
+        found.append(Event("run", 0.0, run.warning, True))
     for stage in _STAGES:
         here = [r for r in records if r.stage == stage]
         if here and not run.finished(stage):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 from noisewise.training.files.atomic import write_atomic
 
 COLUMNS = 8
+_SHEET = re.compile(r"(teacher|generator)-(\d+)\.png")
 
 
 def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
@@ -36,6 +38,22 @@ def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
     grid = laid.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
     flat = grid.reshape(rows * height, columns * width, channels)
     return flat[:, :, 0] if channels == 1 else flat
+
+
+def sheet_path(run: Path, stage: str, step: int) -> Path:
+    """Where the sheet of a stage at a step lies in a run.
+
+    Example:
+        >>> sheet_path(Path("runs/x"), "teacher", 40).as_posix()
+        'runs/x/samples/teacher-0000040.png'
+    """
+    return run / "samples" / f"{stage}-{step:07d}.png"
+
+
+def sheets(run: Path) -> list[tuple[str, int, Path]]:
+    """The sheets in a run: stage, step and path of each, sorted by stage and step."""
+    found = [(path, _SHEET.fullmatch(path.name)) for path in (run / "samples").glob("*.png")]
+    return sorted((match[1], int(match[2]), path) for path, match in found if match)
 
 
 def save_sheet(path: Path, images: Tensor, columns: int = COLUMNS) -> None:

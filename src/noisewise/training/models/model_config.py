@@ -69,12 +69,13 @@ class ModelConfig:
     size: int
     channels: int
     noise: dict[str, Any]
-    prediction: Prediction = "edm"
+    prediction: Prediction | Literal["denoiser"] = "edm"
     classes: tuple[str, ...] = ()
     label_histogram: tuple[int, ...] = ()
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     sigma_init: float | None = None
     two_call_sigma: float | None = None
+    sigma_range: tuple[float, float] | None = None
     stats: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,6 +97,9 @@ class ModelConfig:
             given["sampler"] = SamplerSettings(**given.get("sampler", {}))
             for name in ("classes", "label_histogram"):
                 given[name] = tuple(given.get(name, ()))
+            if given.get("sigma_range") is not None:
+                low, high = given["sigma_range"]
+                given["sigma_range"] = (float(low), float(high))
             return cls(**given)
         except (TypeError, KeyError) as error:
             raise ValueError(f"{where} does not describe a model: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -22,22 +22,25 @@ from noisewise.training.files.atomic import (
 )
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.models.networks import network
 
 Build = Callable[[dict[str, Any]], nn.Module]
+_FOREIGN = (
+    "the net of this model is not one of noisewise's; load it from Python with build=, a function "
+    "that makes the module from its configuration"
+)
 
 
-def save_model(
-    folder: Path, denoiser: Preconditioned, config: ModelConfig, writes: bool = True
-) -> None:
+def save_model(folder: Path, denoiser: nn.Module, config: ModelConfig, writes: bool = True) -> None:
     """Write a model folder; the weights first, so that a config never stands without weights.
 
     Args:
         folder: the folder.
-        denoiser: its net is written; of a net in parts every process calls this.
+        denoiser: its network is written; if it is split over processes, all call this.
         config: what it is.
         writes: whether this process is the one that writes.
     """
-    tensors = whole(denoiser.net.state_dict())
+    tensors = whole(network(denoiser).state_dict())
     if not writes:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,9 +61,11 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
         OSError, MemoryError: if one cannot be read now.
     """
     config, weights = _read(folder)
+    if config.prediction == "denoiser" and build is None:
+        raise ValueError(f"{folder}: {_FOREIGN}")
     try:
         denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
-        denoiser.net.load_state_dict(weights)
+        network(denoiser).load_state_dict(weights)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / 'model.safetensors'} does not fit its config.json") from error
     denoiser = channels_last(denoiser).requires_grad_(False)
@@ -108,10 +113,24 @@ def read_config(folder: Path) -> tuple[ModelConfig, str | None]:
 def build_denoiser(
     net: dict[str, Any],
     sigma_data: float,
-    prediction: Prediction = "edm",
+    prediction: Prediction | Literal["denoiser"] = "edm",
     build: Build | None = None,
-) -> Preconditioned:
-    """Net from its configuration, preconditioned; fresh weights."""
+) -> nn.Module:
+    """Make a denoiser with fresh weights.
+
+    Args:
+        net: configuration of the net.
+        sigma_data: standard deviation of the pictures.
+        prediction: what the net predicts; "denoiser": it is a denoiser already.
+        build: makes the net from its configuration; None: `noisewise.nets.derive.build`.
+
+    Raises:
+        ValueError: if the net is not one of noisewise's and `build` is missing.
+    """
+    if prediction == "denoiser":
+        if build is None:
+            raise ValueError(_FOREIGN)
+        return build(net)
     if build is None:
         from noisewise.nets.derive import build as build_net
 

@@ -15,29 +15,16 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from noisewise.training.devices.sharding import whole
 from noisewise.training.files.atomic import load_state, save_state
-from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.model_folder import save_model
 from noisewise.training.run.log import Position
-from noisewise.training.stages.loop import Loop
+from noisewise.training.stages.loop import Loop, good_step
 
 _KEPT = 2
 SUFFIX = ".safetensors"
-
-
-class Showing(Protocol):
-    """A stage that can show its best model at any moment."""
-
-    def best(self) -> Any:  # noqa: ANN401 (a Preconditioned)
-        """The best model so far."""
-        ...
-
-    def model_config(self) -> ModelConfig:
-        """What its config.json shall say."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +47,7 @@ class Checkpoints:
         """Nothing is read yet."""
         self.folder = folder
         self.stage = stage
-        self._shown = ""
+        self._saved_best = ""
 
     def paths(self) -> list[Path]:
         """The checkpoints, newest first; one of an older version of noisewise counts as oldest."""
@@ -69,7 +56,7 @@ class Checkpoints:
         old = self.folder / f"{self.stage}{SUFFIX}"
         return [*found, *([old] if old.exists() else [])]
 
-    def save(self, loop: Loop, position: Position, stage: Showing) -> None:
+    def save(self, loop: Loop, position: Position) -> None:
         """Save the loop's state as the newest checkpoint, then drop what is no longer needed.
 
         All processes that run the loop together call it; the first one writes.
@@ -81,7 +68,7 @@ class Checkpoints:
             if ranks.leads:
                 self.folder.mkdir(exist_ok=True)
                 save_state(good, {"learned": learned})
-        self.show(loop, stage)
+        self.save_best(loop)
         state = whole(loop.state_dict())
         if ranks.leads:
             path = self.folder / f"{self.stage}-{loop.at.step:07d}{SUFFIX}"
@@ -128,14 +115,13 @@ class Checkpoints:
         """The folder of the best model so far, once there is one."""
         return self.folder / f"best-{self.stage}"
 
-    def show(self, loop: Loop, stage: Showing) -> None:
+    def save_best(self, loop: Loop) -> None:
         """Write the best model so far where it has changed; all processes call it."""
-        rest = loop.stage.rest()
-        kept, best = rest.get("kept_as") or {}, rest.get("best")
-        mark, known = json.dumps([kept, best]), bool(best or kept.get("images"))
-        if loop.ranks.agree(known and mark != self._shown):
+        stage, best = loop.stage, loop.stage.best_so_far()
+        mark = json.dumps(best)
+        if loop.ranks.agree(best is not None and mark != self._saved_best):
             save_model(self.best, stage.best(), stage.model_config(), loop.ranks.leads)
-            self._shown = mark
+            self._saved_best = mark
 
     def _newest_whole(self) -> tuple[str, dict[str, Any] | None, list[str]]:
         """Name and state of the newest whole checkpoint, "" for none; what is wrong with others."""
@@ -151,8 +137,9 @@ class Checkpoints:
     def _take_over(self, loop: Loop, state: dict[str, Any], path: Path) -> list[str]:
         """Load a state and the one to go back to; returns what has to be said."""
         notes, good = [], None
-        good_path = self._good(state.get("counters", {}).get("good_step", -1))
-        if good_path.exists():
+        step = good_step(state)
+        good_path = None if step is None else self._good(step)
+        if good_path is not None and good_path.exists():
             try:
                 good = load_state(good_path)["learned"]
             except (ValueError, KeyError, TypeError) as error:

@@ -1,8 +1,8 @@
 """A run: one folder that holds everything about a training, and the only writer of it.
 
 run.json      configuration, derived values with reasons, versions, data, finished stages
-run-copy.json the same, for the day when run.json is damaged
-kinds.safetensors  which picture is of which kind, where they were sorted into kinds
+run-copy.json the same, in case run.json is damaged
+kinds.safetensors  which picture is of which kind, where noisewise sorted them into kinds
 log.jsonl     one line a logged step
 teacher/      generator/      the finished models
 checkpoints/  what exact resume needs
@@ -13,22 +13,25 @@ noise.json    the gradient's noise at the end of training, as `noisewise lr advi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Self
 
+from noisewise.training.callbacks import Callbacks
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import lies_before_a_run, locked
 from noisewise.training.models.model_folder import is_whole
 from noisewise.training.run.checkpoints import Checkpoints, Resumed
 from noisewise.training.run.kinds_file import kinds_digest
 from noisewise.training.run.log import Log
-from noisewise.training.run.recorder import Following
+from noisewise.training.run.notes import DataNotes, StageNotes
+from noisewise.training.run.recorder import Recorder
 from noisewise.training.run.run_json import begun, must_match, read_either, write_info
 from noisewise.training.stages.loop import Loop, TrainingFailed
 from noisewise.training.stages.record import Record
+from noisewise.training.stages.stage import StageName
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
@@ -36,33 +39,40 @@ if TYPE_CHECKING:
     from noisewise.training.models.models import Generator, Teacher
     from noisewise.training.settings.config import DistillConfig, TrainConfig
     from noisewise.training.stages.plan import TeacherPlan
-    from noisewise.training.stages.student import StudentStage
-    from noisewise.training.stages.teacher import TeacherStage
 
-StageName = Literal["teacher", "generator"]
+STAGES: tuple[StageName, ...] = ("teacher", "generator")
 
 
 class Run:
-    """A run folder; made by `Run.create`, found again by `Run.open`.
+    """A run folder; `Run("runs/x")` opens it, `noisewise.train` makes it.
 
     Attributes:
         path: the folder.
-        info: what run.json says.
-        said: what has to be said of how it was read: that its copy had to do; else "".
+        info: what run.json says; `data` and `stage` give its parts as values.
+        warning: that run.json is damaged and its copy was read; else "".
+
+    Args:
+        path: of the folder.
+
+    Raises:
+        ValueError: if it is no run, or run.json and its copy are damaged.
 
     Example:
         >>> try:
-        ...     Run.open("no/such/run")
+        ...     Run("no/such/run")
         ... except ValueError as error:
         ...     print(error)
         no/such/run is no run; train one first: noisewise train FOLDER --out no/such/run
     """
 
-    def __init__(self, path: Path, info: dict[str, Any], said: str = "") -> None:
-        """Use `create` or `open`."""
-        self.path = path
-        self.info = info
-        self.said = said
+    def __init__(self, path: str | Path) -> None:
+        """Open the folder; see the class."""
+        self.path = Path(path)
+        if not (self.path / "run.json").exists():
+            raise ValueError(
+                f"{path} is no run; train one first: noisewise train FOLDER --out {path}"
+            )
+        self.info, self.warning = read_either(self.path)
         self._mended = False
 
     @classmethod
@@ -111,8 +121,8 @@ class Run:
         cls.check(path)
         run = cls.must_match(path, config)
         if run is not None:
-            if run.info["data"]["fingerprint"] != pictures.fingerprint:
-                before = run.info["data"]["num_pictures"]
+            if run.data.fingerprint != pictures.fingerprint:
+                before = run.data.num_pictures
                 raise ValueError(
                     f"{path} was trained on other pictures ({before}; now {len(pictures)} are "
                     f"found in {pictures.source}): undo the change, or name a new folder with --out"
@@ -139,62 +149,87 @@ class Run:
             "derived": plan.to_dict(),
             "stages": {},
         }
-        path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, info)
-        run.write()
-        return run
+        return cls.begin(path, info)
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """Open a run folder.
+    def open(cls, path: str | Path) -> Self:
+        """Open a run folder, as `Run(path)` does.
 
         Raises:
-            ValueError: if it is none, or run.json and its copy are damaged.
+            ValueError: if it is no run, or run.json and its copy are damaged.
         """
-        path = Path(path)
-        if not (path / "run.json").exists():
-            raise ValueError(
-                f"{path} is no run; train one first: noisewise train FOLDER --out {path}"
-            )
-        return cls(path, *read_either(path))
+        return cls(path)
+
+    @classmethod
+    def begin(cls, path: Path, info: dict[str, Any]) -> Self:
+        """Make the folder and write what run.json says at first.
+
+        Args:
+            path: of the folder; what lies there is not looked at.
+            info: `begun` and what is known of pictures and settings.
+        """
+        path.mkdir(parents=True, exist_ok=True)
+        write_info(path, json.loads(json.dumps(info)), damaged=False)
+        return cls(path)
 
     @property
     def name(self) -> str:
         """Name of the folder."""
         return self.path.resolve().name
 
+    @property
+    def seed(self) -> int:
+        """Source of everything random in it."""
+        return int(self.info["seed"])
+
+    @property
+    def data(self) -> DataNotes:
+        """The pictures that it was begun with."""
+        return DataNotes.from_dict(self.info["data"])
+
+    def stage(self, name: StageName) -> StageNotes:
+        """What a stage came to; all zeros for one that was not begun."""
+        return StageNotes.from_dict(self.info["stages"].get(name, {}))
+
     def __repr__(self) -> str:
-        """Path and finished stages."""
-        done = [name for name in ("teacher", "generator") if self.finished(name)]
-        return f"Run({str(self.path)!r}, finished={done})"
+        """Path, pictures and stages, in one line."""
+        data, parts = self.data, []
+        colour = "grey" if data.channels == 1 else "colour"
+        parts.append(f"{data.num_pictures:,} pictures of {data.size} x {data.size}, {colour}")
+        for name in STAGES:
+            stage = self.stage(name)
+            word = "finished" if stage.finished else "not finished" if stage.steps else "missing"
+            parts.append(f"{name} {word}")
+        return f"Run({str(self.path)!r}: {', '.join(parts)})"
 
     def write(self) -> None:
         """Write run.json and its copy; what is in memory is then as it would be read."""
         self.info = json.loads(json.dumps(self.info))
-        write_info(self.path, self.info, damaged=bool(self.said) and not self._mended)
+        write_info(self.path, self.info, damaged=bool(self.warning) and not self._mended)
         self._mended = True
 
-    def go_on_with(self, batch: int | None, plan: TeacherPlan) -> None:
-        """Note that training goes on with another batch, and with the rates that it gets."""
+    def note_batch(self, batch: int | None, plan: TeacherPlan) -> None:
+        """Note that training resumes with another batch, and with the rates that it gets."""
         self.info["train"]["batch"] = batch
         self.info["derived"] = plan.to_dict()
         self.write()
 
     def finished(self, stage: StageName) -> bool:
         """Whether a stage has ended and its model is there."""
-        return bool(self.info["stages"].get(stage, {}).get("finished"))
+        return self.stage(stage).finished
 
-    def stands(self, stage: TeacherStage | StudentStage, loop: Loop) -> bool:
-        """Whether the finished model that lies there is the one that this loop ended with, whole.
+    def has_model_of(self, loop: Loop) -> bool:
+        """Whether the model on disk is the one that this loop ended with, and whole.
 
         All processes that run the loop together call it; the first one looks.
 
         Raises:
             OSError, MemoryError: if the model cannot be read now.
         """
-        noted = self.info["stages"].get(stage.name, {})
-        ended = bool(noted.get("finished")) and noted.get("steps") == loop.at.step
-        there = loop.ranks.leads and ended and is_whole(self.path / stage.name)
+        name = loop.stage.name
+        noted = self.stage(name)
+        ended = noted.finished and noted.steps == loop.at.step
+        there = loop.ranks.leads and ended and is_whole(self.path / name)
         return bool(loop.ranks.agree(there))
 
     def records(self) -> list[Record]:
@@ -225,6 +260,15 @@ class Run:
         assert isinstance(model, Generator)
         return model
 
+    def need(self, stage: StageName) -> None:
+        """Refuse to work without a finished model.
+
+        Raises:
+            ValueError: if the stage has none, with the command that makes it.
+        """
+        if not (self.path / stage / "config.json").exists():
+            raise ValueError(self._missing(stage))
+
     def pictures(self) -> Pictures:
         """Read the training pictures again, where they were.
 
@@ -233,31 +277,31 @@ class Run:
         """
         from noisewise.pictures.pictures import load_pictures
 
-        data = self.info["data"]
-        if not Path(data["source"]).exists():
-            raise ValueError(f"the training pictures are gone from {data['source']}")
+        data = self.data
+        if not Path(data.source).exists():
+            raise ValueError(f"the training pictures are missing: {data.source} does not exist")
         asked = self.info["train"]
         pictures = load_pictures(
-            data["source"],
-            data["size"],
-            data["channels"],
+            data.source,
+            data.size,
+            data.channels,
             self.path / "cache",
             crop=asked.get("crop", "centre"),
             background=asked.get("background", "white"),
         )
-        if pictures.fingerprint != data["fingerprint"]:
-            raise ValueError(f"the pictures in {data['source']} have changed since training")
+        if pictures.fingerprint != data.fingerprint:
+            raise ValueError(f"the pictures in {data.source} have changed since training")
         return pictures
 
     def begin_distill(self, config: DistillConfig) -> None:
-        """Note the settings of a distillation; one of another teacher is begun anew.
+        """Note the settings of a distillation; with another teacher than before it restarts.
 
         Raises:
             ValueError: if this run holds a generator distilled with other settings.
         """
         digest = self.teacher_digest()
         before = self.info.get("distill")
-        if before is not None and self.info["stages"].get("generator", {}).get("teacher") != digest:
+        if before is not None and self.stage("generator").teacher != digest:
             self.checkpoints("generator").clear()
             self.info["stages"].pop("generator", None)
             before = None
@@ -273,47 +317,41 @@ class Run:
         return file_digest(self.path / "teacher" / "model.safetensors")
 
     def stale_generator(self) -> str:
-        """What to say where the generator was distilled from an earlier teacher; else ""."""
-        of = self.info["stages"].get("generator", {}).get("teacher")
-        there = all(
-            (self.path / s / "model.safetensors").exists() for s in ("teacher", "generator")
-        )
+        """A warning if the generator was distilled from an earlier teacher; else ""."""
+        of = self.stage("generator").teacher
+        there = all((self.path / name / "model.safetensors").exists() for name in STAGES)
         if not there or of is None or of == self.teacher_digest():
             return ""
         return (
             "the generator was distilled from an earlier teacher of this run; "
-            f"distil it anew: noisewise distill {self.path}"
+            f"distil it again: noisewise distill {self.path}"
         )
 
     def checkpoints(self, stage: StageName) -> Checkpoints:
         """The checkpoints of a stage."""
         return Checkpoints(self.path / "checkpoints", stage)
 
-    def resume(self, loop: Loop, stage: StageName) -> Resumed | None:
-        """Bring a loop to its newest checkpoint that is whole, if there is any.
+    def resume(self, loop: Loop) -> Resumed | None:
+        """Bring a loop to its newest checkpoint that is whole; None if there is no checkpoint.
 
         Raises:
             ValueError: if there are checkpoints and none can be used.
         """
-        return self.checkpoints(stage).load(loop)
+        return self.checkpoints(loop.stage.name).load(loop)
 
     def follow(
         self,
         loop: Loop,
-        stage: TeacherStage | StudentStage,
         checkpoint_seconds: float,
-        on_record: Callable[[Record], object] | None = None,
-        stop: Callable[[], bool] | None = None,
+        callbacks: Callbacks | None = None,
         resumed: Resumed | None = None,
     ) -> bool:
         """Run a loop to its end, or until asked to stop: writes log, sheets and checkpoints.
 
         Args:
             loop: fresh, or as `resume` left it.
-            stage: what the loop drives.
             checkpoint_seconds: time between checkpoints.
-            on_record: is given every record.
-            stop: asked before every step.
+            callbacks: get every record; may ask to stop.
             resumed: what `resume` returned.
 
         Returns:
@@ -323,36 +361,58 @@ class Run:
             TrainingFailed: if training broke down too often; run.json then says so, and the best
                 model so far is kept in `checkpoints`.
         """
-        name: StageName = loop.stage.name  # pyrefly: ignore[bad-assignment]
-        keeper = self.checkpoints(name)
-        follow = Following(self.path, loop, stage, keeper, checkpoint_seconds)
+        callbacks = callbacks or Callbacks()
+        name, keeper = loop.stage.name, self.checkpoints(loop.stage.name)
+        recorder = Recorder(self.path, loop, keeper, checkpoint_seconds)
         try:
             if loop.ranks.leads:
-                follow.lead(on_record, stop, resumed, self.said)
+                recorder.lead(callbacks, resumed, self.warning)
             else:
-                follow.along(stop)
+                recorder.follow(callbacks.stop)
         except TrainingFailed as error:
-            keeper.show(loop, stage)
-            self.note(name, loop, self.finished(name), {"failed": str(error)})
+            keeper.save_best(loop)
+            self.note(loop, self.finished(name), {"failed": str(error)})
             kept = f"; the best {name} so far is kept in {keeper.best}"
             raise TrainingFailed(f"{error}{kept if keeper.best.exists() else ''}") from error
         return loop.finished
 
-    def note(self, stage: StageName, loop: Loop, finished: bool, stats: dict[str, Any]) -> None:
-        """Write into run.json what a stage came to."""
+    # ------------------------------------------------------------------ notes in run.json
+    def note(self, loop: Loop, finished: bool, more: dict[str, Any]) -> None:
+        """Write into run.json what a stage came to.
+
+        Args:
+            loop: of the stage.
+            finished: whether its finished model is there.
+            more: further values, for example what was measured.
+        """
         if not loop.ranks.leads:
             return
-        before = self.info["stages"].get(stage, {})
-        self.info["stages"][stage] = {
-            **{name: value for name, value in before.items() if name != "failed"},
+        name = loop.stage.name
+        before = self.info["stages"].get(name, {})
+        kept = {key: value for key, value in before.items() if key not in ("failed", "stopped")}
+        self.info["stages"][name] = {
+            **kept,
             "finished": finished,
             "budget": str(loop.budget),
             "steps": loop.at.step,
             "images": loop.at.images,
             "seconds": round(loop.at.seconds, 3),
-            **stats,
+            **more,
         }
         self.write()
+
+    def note_stopped(self, loop: Loop) -> None:
+        """Note that somebody stopped a stage; a finished model of a smaller budget may be there."""
+        self.note(loop, self.finished(loop.stage.name), {"stopped": True})
+
+    @property
+    def knows_first_batch(self) -> bool:
+        """Whether the time to the first batch is noted."""
+        return self.data.seconds_to_first_batch is not None
+
+    def note_first_batch(self, seconds: float) -> None:
+        """Note how long the first batch took to come; it is written with the next note."""
+        self.info["data"]["seconds_to_first_batch"] = round(seconds, 1)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -367,9 +427,8 @@ class Run:
     def _model(self, stage: StageName, build: Build | None) -> Teacher | Generator:
         from noisewise.training.models.model_folder import load_model
 
+        self.need(stage)
         folder = self.path / stage
-        if not (folder / "config.json").exists():
-            raise ValueError(self._missing(stage))
         model = load_model(folder, build)
         if model.config.kind != stage:
             raise ValueError(f"{folder} holds a {model.config.kind}, not a {stage}")
@@ -378,9 +437,9 @@ class Run:
     def _missing(self, stage: StageName) -> str:
         if stage == "generator":
             return f"{self.path} has no generator yet; distil one: noisewise distill {self.path}"
-        source, adapted = self.info["data"]["source"], self.info.get("adapt")
+        adapted = self.info.get("adapt")
         verb = f"adapt {adapted['teacher_from']}" if adapted else "train"
         return (
-            f"{self.path} has no finished teacher yet; go on training: "
-            f"noisewise {verb} {source} --out {self.path}"
+            f"{self.path} has no finished teacher yet; resume its training: "
+            f"noisewise {verb} {self.data.source} --out {self.path}"
         )

@@ -364,3 +364,10 @@ class Loop:
 def _after(progress: float, every: float) -> float:
     """Next multiple of `every` above progress."""
     return (math.floor(progress / every + 1e-9) + 1) * every
+
+
+def good_step(state: dict[str, Any]) -> int | None:
+    """The step of the state that a saved loop goes back to; None if `state` is not a loop's."""
+    counters = state.get("counters")
+    step = counters.get("good_step") if isinstance(counters, dict) else None
+    return step if isinstance(step, int) else None

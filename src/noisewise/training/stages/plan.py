@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class TeacherPlan:
     channels: int
     classes: tuple[str, ...]
     net: dict[str, Any]
-    prediction: Prediction
+    prediction: Prediction | Literal["denoiser"]
     sigma_data: float
     noise: LogNormal
     batch: int
@@ -149,9 +149,21 @@ def fake_noise(
     return replace(teachers, mean=teachers.mean + recipe.fake_noise_shift)
 
 
-def student_values(config: DistillConfig, sigma_data: float) -> dict[str, Reasoned]:
-    """Values of a distillation with their reasons, for run.json and --dry-run."""
+def student_values(
+    config: DistillConfig, sigma_data: float, sigma_range: tuple[float, float] | None = None
+) -> dict[str, Reasoned]:
+    """Values of a distillation with their reasons, for run.json and --dry-run.
+
+    Args:
+        config: as the user set it.
+        sigma_data: the teacher's standard deviation of pixels.
+        sigma_range: lowest and highest noise level that the teacher knows; None: all.
+    """
     recipe = config.recipe
+    sigma_init = recipe.sigma_init_scale * sigma_data
+    why_init = f"{recipe.sigma_init_scale:g} sigma_data, SiD's 2.5 for sigma_data 0.5"
+    if sigma_range is not None and sigma_init > sigma_range[1]:
+        sigma_init, why_init = sigma_range[1], "the highest noise level that the teacher knows"
     lam = recipe.lam if config.lam is None else config.lam
     return {
         "lam": Reasoned(
@@ -164,10 +176,7 @@ def student_values(config: DistillConfig, sigma_data: float) -> dict[str, Reason
         "batch": Reasoned(
             config.batch or recipe.batch, _why(config.batch, "64 at least (SiD, small sets)")
         ),
-        "sigma_init": Reasoned(
-            recipe.sigma_init_scale * sigma_data,
-            f"{recipe.sigma_init_scale:g} sigma_data, SiD's 2.5 for sigma_data 0.5",
-        ),
+        "sigma_init": Reasoned(sigma_init, why_init),
     }
 
 

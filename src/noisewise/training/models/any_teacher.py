@@ -1,0 +1,114 @@
+"""Any denoiser as a teacher: what noisewise has to know about a model that it did not train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from noisewise.diffusion import LogNormal, draw_to_dict
+from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+from noisewise.training.models.models import Teacher
+from noisewise.training.settings.recipes import TeacherRecipe
+
+
+def as_teacher(
+    denoiser: nn.Module,
+    *,
+    size: int,
+    channels: int,
+    sigma_data: float,
+    sigma_range: tuple[float, float] | None = None,
+    classes: Sequence[str] = (),
+    label_histogram: Sequence[int] = (),
+    sampler: SamplerSettings | None = None,
+) -> Teacher:
+    """Describe a denoiser, so that it can be sampled and distilled like a teacher of noisewise.
+
+    Args:
+        denoiser: module ``D(x, sigma, condition) -> x0`` with ``x = x0 + sigma * noise``: float
+            [n, channels, size, size], sigma [n], condition int64 [n] or None. `from_edm`,
+            `from_diffusers` and the conversions in `noisewise.diffusion` make one of other models.
+        size: side of the pictures in pixels.
+        channels: of the pictures.
+        sigma_data: standard deviation of the training pictures' pixels in [-1, 1].
+        sigma_range: lowest and highest noise level that it was trained on; None: it takes any.
+        classes: names of the classes that it is conditioned on; empty for none.
+        label_histogram: how often each class occurs in the data; empty: all alike.
+        sampler: how to draw from it; None: 18 Heun steps over its range, as EDM does.
+
+    Returns:
+        A teacher for `noisewise.distill(run, teacher=...)`, `sample` and `evaluate`.
+
+    Raises:
+        ValueError: if a value is out of range, or one call of the denoiser does not give pictures.
+
+    Source: Karras et al. 2022 (EDM), table 1, for the default sampler.
+
+    Example:
+        >>> from noisewise.diffusion import from_edm
+        >>> class Shrink(nn.Module):  # the best denoiser of pixels with mean 0 and spread 0.5
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.spread = nn.Parameter(torch.tensor(0.5))
+        ...     def forward(self, x, sigma):
+        ...         return x / (1 + (sigma / self.spread) ** 2)[:, None, None, None]
+        >>> teacher = as_teacher(from_edm(Shrink()), size=8, channels=1, sigma_data=0.5)
+        >>> teacher.sample(4).shape
+        torch.Size([4, 1, 8, 8])
+    """
+    low, high = _checked_range(sigma_range)
+    histogram = tuple(label_histogram) or (1,) * len(classes)
+    if not sigma_data > 0:
+        raise ValueError(f"sigma_data is {sigma_data}; it must be above 0")
+    if len(histogram) != len(classes) or any(count < 0 for count in histogram):
+        raise ValueError(f"label_histogram needs one count for each of the {len(classes)} classes")
+    noise = LogNormal(
+        TeacherRecipe().noise_mean + float(torch.tensor(sigma_data).log()),
+        TeacherRecipe().noise_std,
+    )
+    config = ModelConfig(
+        kind="teacher",
+        net={"name": type(denoiser).__name__},
+        sigma_data=float(sigma_data),
+        size=size,
+        channels=channels,
+        noise=draw_to_dict(noise),
+        prediction="denoiser",
+        classes=tuple(classes),
+        label_histogram=histogram,
+        sampler=sampler or SamplerSettings("heun", high, low, 18, reason="EDM's, table 1"),
+        sigma_range=None if sigma_range is None else (low, high),
+    )
+    teacher = Teacher(denoiser, config).eval()
+    _try(teacher, (low * high) ** 0.5)
+    return teacher
+
+
+def _checked_range(sigma_range: tuple[float, float] | None) -> tuple[float, float]:
+    """The range, or EDM's."""
+    if sigma_range is None:
+        return 0.002, 80.0
+    low, high = (float(sigma) for sigma in sigma_range)
+    if not 0 < low < high < float("inf"):
+        raise ValueError(f"sigma_range is ({low:g}, {high:g}); give a low and a higher noise level")
+    return low, high
+
+
+@torch.no_grad()
+def _try(teacher: Teacher, sigma: float) -> None:
+    """Call the denoiser once; a wrong interface is found here and not in the middle of training."""
+    if not any(True for _ in teacher.denoiser.parameters()):
+        raise ValueError("the denoiser has no parameters; give the torch.nn.Module that has them")
+    x = teacher.noise(0, 0, 2) * sigma
+    labels = teacher.labels(0, 0, 2, None)
+    try:
+        x0 = teacher(x, x.new_full((2,), sigma), labels)
+    except (TypeError, RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"the denoiser cannot be called with pictures {tuple(x.shape)} and sigma (2,): {error}"
+        ) from error
+    if not isinstance(x0, torch.Tensor) or x0.shape != x.shape:
+        got = tuple(x0.shape) if isinstance(x0, torch.Tensor) else type(x0).__name__
+        raise ValueError(f"the denoiser gave {got} for pictures {tuple(x.shape)}")

@@ -1,0 +1,149 @@
+"""A teacher with adapters: its frozen weights carry small trained ones, or all of them are trained.
+
+Papers: Hu et al. 2022 (LoRA); Wang et al. 2024 (LoRA-GA), for the start.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from noisewise.diffusion import denoising_loss, stratified
+from noisewise.pictures.pictures import Pictures
+from noisewise.training.models.networks import network, with_network
+from noisewise.training.settings.config import AdaptConfig, AdapterStart
+from noisewise.training.stages.plan import TeacherPlan
+from noisewise.training.stages.stage import Judgement
+from noisewise.training.stages.teacher import TeacherStage
+
+if TYPE_CHECKING:
+    from noisewise.adapters import Gradients
+
+_CHUNK = 64  # pictures in a batch of the start's gradient, at most
+_BATCHES = 8  # batches of it, at least: their differences show its noise
+
+
+class AdaptStage(TeacherStage):
+    """Teacher training of a net whose frozen weights carry adapters; see `TeacherStage`."""
+
+    def begin(self, seconds: float | None) -> Judgement:
+        """As for a teacher; says what is trained."""
+        judgement = super().begin(seconds)
+        free = sum(p.numel() for p in self.denoiser.parameters() if p.requires_grad)
+        event = f"{judgement.event}; {free:,} weights are trained"
+        return replace(judgement, event=event)
+
+    def merged(self) -> nn.Module:
+        """The best weights with the adapter added in float32: a denoiser like the teacher's."""
+        best = copy.deepcopy(self.best())
+        if has_adapter(best):
+            from noisewise.adapters import merge
+
+            return with_network(best, merge(network(best)))  # pyrefly: ignore
+        return best
+
+    def _compile(self) -> str:
+        """Adapted nets are not compiled: timing knows only the package's own."""
+        return ""
+
+
+def has_adapter(denoiser: nn.Module) -> bool:
+    """Whether PEFT has put an adapter into this denoiser's network."""
+    return hasattr(network(denoiser), "peft_config")
+
+
+def adapted_net(
+    denoiser: nn.Module,
+    start: AdapterStart,
+    rank: int,
+    gradients: Callable[[Any], Gradients] | None = None,
+) -> nn.Module:
+    """A copy of a denoiser with trainable adapters in every layer that can have one.
+
+    Args:
+        denoiser: as trained.
+        start: "lora-ga", "lora", or "full", which trains the copy itself.
+        rank: of each adapter; smaller layers get all of their own rank.
+        gradients: of "lora-ga": given PEFT's configuration, the full gradients; None: the factors
+            are filled in later, from a checkpoint.
+
+    Raises:
+        ValueError: if no layer can be adapted.
+    """
+    made = copy.deepcopy(denoiser)
+    if start == "full":
+        made.requires_grad_(True)
+        return made
+    from peft import LoraConfig
+
+    from noisewise.adapters import lora_ga
+    from noisewise.adapters.layers import as_matrix, complaint, target_names
+    from noisewise.adapters.saving import plain_ranks
+    from noisewise.adapters.starts import wrapped
+
+    made.requires_grad_(False)
+    layers = {
+        name: module
+        for name, module in network(made).named_modules()
+        if not complaint(name, module)
+    }
+    if not layers:
+        raise ValueError("no layer of this net can take an adapter; use --start full")
+    ranks = {
+        n: min(rank, *as_matrix(m, m.get_parameter("weight")).shape) for n, m in layers.items()
+    }
+    config = LoraConfig(target_modules=target_names(network(made), ranks), **plain_ranks(ranks))
+    if start == "lora" or gradients is None:
+        return with_network(made, wrapped(network(made), config))
+    return with_network(made, lora_ga(network(made), config, gradients(config)))
+
+
+class StoppedError(Exception):
+    """Somebody asked to stop before the first step."""
+
+
+def start_gradients(
+    denoiser: nn.Module,
+    pictures: Pictures,
+    plan: TeacherPlan,
+    config: AdaptConfig,
+    stop: Callable[[], bool] | None = None,
+) -> Callable[[Any], Gradients]:
+    """Full gradients of the denoising loss on the new pictures, for a PEFT configuration.
+
+    What it returns raises StoppedError when `stop`, asked before every batch, says so.
+    """
+    from noisewise.adapters import gradients
+
+    chosen = pictures.split(config.seed)[0]
+    generator = torch.Generator().manual_seed(config.seed)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+        left, chunk = config.samples, min(_CHUNK, max(1, config.samples // _BATCHES))
+        while left > 0:
+            if stop is not None and stop():
+                raise StoppedError
+            count = min(chunk, left, len(chosen))
+            order = torch.randperm(len(chosen), generator=generator)[:count].numpy()
+            x0 = pictures.tensor(chosen[order])
+            sigma = stratified(plan.noise, count, generator, torch.device("cpu"))
+            noise = torch.randn(x0.shape, generator=generator)
+            labels = None
+            if plan.classes:
+                assert pictures.labels is not None
+                labels = torch.from_numpy(pictures.labels[chosen[order]].astype("int64"))
+            left -= count
+            yield x0, sigma, noise, labels
+
+    def loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Tensor:
+        x0, sigma, noise, labels = batch
+        return denoising_loss(
+            with_network(denoiser, net), x0, sigma, noise, plan.weight, labels
+        ).mean()
+
+    return lambda peft_config: gradients(network(denoiser), peft_config, batches(), loss)
