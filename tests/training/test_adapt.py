@@ -58,7 +58,7 @@ def weights(model: torch.nn.Module) -> list[torch.Tensor]:
 
 def started(
     run: noisewise.Run, folder: Path, place: Path, rank: int
-) -> tuple[Preconditioned, Gradients]:
+) -> tuple[torch.nn.Module, Gradients]:
     """The adapted net before its first step, and the gradients behind it."""
     teacher = run.teacher(build)
     assert isinstance(teacher.denoiser, Preconditioned)

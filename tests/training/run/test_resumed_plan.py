@@ -74,7 +74,7 @@ def test_a_generator_of_an_earlier_teacher_is_told_of(data: Path, tmp_path: Path
     noisewise.distill(run, config=distil)
     assert Run.open(run.path).stale_generator() == ""
     longer = noisewise.train(data, run.path, "128images", config=config)
-    assert "distil it anew" in longer.stale_generator()
+    assert "distil it again" in longer.stale_generator()
     noisewise.distill(longer, config=distil)
     assert Run.open(run.path).stale_generator() == ""
 

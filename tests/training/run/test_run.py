@@ -91,7 +91,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_models_that_are_not_there_yet(tmp_path: Path) -> None:
     run = create(tmp_path / "x")
     with pytest.raises(
-        ValueError, match="no finished teacher yet; go on training: noisewise train"
+        ValueError, match="no finished teacher yet; resume its training: noisewise train"
     ):
         run.teacher()
     with pytest.raises(ValueError, match="no generator yet; distil one: noisewise distill"):

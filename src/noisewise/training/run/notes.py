@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 
@@ -73,7 +73,7 @@ class StageNotes:
     images: int = 0
     seconds: float | None = None
     teacher: str | None = None
-    measured: Mapping[str, Any] | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -193,9 +193,10 @@ class Run:
 
     def __repr__(self) -> str:
         """Path, pictures and stages, in one line."""
-        data, parts = self.data, []
+        data = self.data
+        count = f"{data.num_pictures:,} pictures of " if data.num_pictures else ""
         colour = "grey" if data.channels == 1 else "colour"
-        parts.append(f"{data.num_pictures:,} pictures of {data.size} x {data.size}, {colour}")
+        parts = [f"{count}{data.size} x {data.size}, {colour}"]
         for name in STAGES:
             stage = self.stage(name)
             word = "finished" if stage.finished else "not finished" if stage.steps else "missing"
