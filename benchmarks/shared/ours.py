@@ -19,6 +19,7 @@ from torch import Tensor
 
 import noisewise
 from benchmarks.shared import harness
+from noisewise.diffusion import HEUN
 from noisewise.quality import Reference
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import DistillConfig, TrainConfig
@@ -211,7 +212,7 @@ def with_sampler(
     old = teacher.sampler
     new = dataclasses.replace(
         old,
-        name="heun",
+        name=HEUN.name,
         num_steps=num_steps or old.num_steps,
         sigma_min=sigma_min or old.sigma_min,
         rho=rho or old.rho,

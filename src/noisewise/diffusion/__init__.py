@@ -53,9 +53,16 @@ from noisewise.diffusion.noise import (
     per_image,
     sigma_from_logsnr,
 )
-from noisewise.diffusion.samplers import State, ddim, ddpm, heun, sample
+from noisewise.diffusion.samplers import SAMPLERS, Sampler, State, sample, sampler_named
+from noisewise.diffusion.samplers.ddim import DDIM, ddim
+from noisewise.diffusion.samplers.ddpm import DDPM, ddpm
+from noisewise.diffusion.samplers.heun import HEUN, churned_heun, heun
 
 __all__ = [
+    "DDIM",
+    "DDPM",
+    "HEUN",
+    "SAMPLERS",
     "Denoiser",
     "Draw",
     "EDMWeight",
@@ -67,6 +74,7 @@ __all__ = [
     "MinSNRWeight",
     "Preconditioned",
     "Prediction",
+    "Sampler",
     "ScoreIdentity",
     "ShiftedCosine",
     "SigmoidWeight",
@@ -74,6 +82,7 @@ __all__ = [
     "VWeight",
     "Weight",
     "add_noise",
+    "churned_heun",
     "cosine_logsnr",
     "ddim",
     "ddpm",
@@ -97,6 +106,7 @@ __all__ = [
     "multiscale_error",
     "per_image",
     "sample",
+    "sampler_named",
     "score_identity_loss",
     "sigma_from_logsnr",
     "stratified",

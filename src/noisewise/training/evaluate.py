@@ -114,7 +114,7 @@ def evaluate(
         ),
         copies=_copies(run, generated, training, held_out),
         seconds_per_image=seconds / len(generated),
-        network_calls=_calls(model, config),
+        network_calls=model.network_calls(config.calls),
         device=str(model.device),
     )
 
@@ -169,12 +169,6 @@ def _drawn(model: Generator | Teacher, config: EvaluateConfig) -> tuple[Tensor, 
     pictures = model.sample(config.num_images, config.seed, calls=config.calls)
     engine.synchronize()
     return pictures.cpu(), time.perf_counter() - start
-
-
-def _calls(model: Generator | Teacher, config: EvaluateConfig) -> int:
-    if config.calls is not None:
-        return config.calls
-    return model.sampler.calls if isinstance(model, Teacher) else 1
 
 
 def mirrored(run: Run, pictures: Pictures) -> bool:

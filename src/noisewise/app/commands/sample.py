@@ -68,7 +68,7 @@ def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
     if options.steps is None:
         return options.calls
     assert isinstance(model, Teacher), "--steps goes with --teacher"
-    return 2 * options.steps - 1 if model.sampler.name == "heun" else options.steps
+    return model.sampler.calls_for(options.steps)
 
 
 def _place(options: SampleOptions) -> Path:

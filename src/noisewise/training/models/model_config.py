@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from noisewise.diffusion import Prediction
+from torch import Tensor
+
+from noisewise.diffusion import HEUN, Prediction, Sampler, karras_sigmas, sampler_named
 
 FORMAT = 2
 READABLE = (1, FORMAT)
@@ -14,23 +16,52 @@ READABLE = (1, FORMAT)
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How a teacher is sampled: follow Karras' levels down to sigma_min, then denoise once.
+    """How a teacher draws: walk down Karras' noise levels to sigma_min, then denoise once.
 
     Attributes:
-        name: heun (2 num_steps - 1 calls) or ddim (num_steps calls).
+        name: one of `noisewise.diffusion.SAMPLERS`.
         sigma_max: first noise level.
-        sigma_min: last noise level; what is below it, one denoise removes.
+        sigma_min: last noise level; the final denoise removes this noise.
         num_steps: number of noise levels.
         rho: spacing of the levels; 7 is EDM's.
         reason: why these values.
+
+    Raises:
+        ValueError: if the name is unknown or a number is out of range.
+
+    Example:
+        >>> SamplerSettings(name="ddim", num_steps=8).calls
+        8
     """
 
-    name: Literal["heun", "ddim"] = "heun"
+    name: str = HEUN.name
     sigma_max: float = 40.0
     sigma_min: float = 0.3
     num_steps: int = 5
     rho: float = 7.0
     reason: str = "default: best of sigma_min 0.002, 0.1, 0.3, 0.6 on Fashion-MNIST"
+
+    def __post_init__(self) -> None:
+        """Refuse a sampler that cannot draw."""
+        sampler_named(self.name)
+        for name in ("sigma_max", "sigma_min", "rho"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"the sampler's {name} is {value}; use a finite number above 0")
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(
+                f"the sampler's sigma_min is {self.sigma_min:g}; "
+                f"it must be below its sigma_max, {self.sigma_max:g}"
+            )
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise ValueError(
+                f"the sampler's num_steps is {self.num_steps}; use a whole number, 1 or more"
+            )
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler of this name."""
+        return sampler_named(self.name)
 
     @property
     def calls(self) -> int:
@@ -40,23 +71,78 @@ class SamplerSettings:
             >>> SamplerSettings(num_steps=5).calls
             9
         """
-        return 2 * self.num_steps - 1 if self.name == "heun" else self.num_steps
+        return self.calls_for(self.num_steps)
 
-    def steps_for(self, calls: int) -> int:
-        """Return num_steps that take `calls` network calls.
+    @property
+    def described(self) -> str:
+        """The sampler in words.
+
+        Example:
+            >>> SamplerSettings().described
+            'heun, 9 calls: 5 noise levels from 40 to 0.3, rho 7'
+        """
+        if self.num_steps == 1:
+            return f"{self.name}, 1 call: noise level {self.sigma_max:.3g}"
+        return (
+            f"{self.name}, {self.calls} calls: {self.num_steps} noise levels "
+            f"from {self.sigma_max:.3g} to {self.sigma_min:.3g}, rho {self.rho:g}"
+        )
+
+    def chosen(self, sampler: str | Sampler | None) -> Sampler:
+        """Return a sampler by name or value; None: the one of these settings.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if the name is unknown.
         """
-        if calls < 1:
-            raise ValueError(f"{calls} network calls draw nothing; use 1 or more")
-        if self.name == "ddim":
-            return calls
-        if calls % 2 == 0:
-            raise ValueError(
-                f"heun takes an odd number of network calls; use {calls - 1} or {calls + 1}"
-            )
-        return (calls + 1) // 2
+        return self.sampler if sampler is None else sampler_named(sampler)
+
+    def calls_for(self, num_steps: int, sampler: str | Sampler | None = None) -> int:
+        """Return the network calls that num_steps noise levels take.
+
+        Args:
+            num_steps: number of noise levels.
+            sampler: another sampler, by name or value; None: this one.
+
+        Raises:
+            ValueError: if num_steps is below 1 or the sampler is unknown.
+
+        Example:
+            >>> SamplerSettings().calls_for(5, "ddim")
+            5
+        """
+        return self.chosen(sampler).num_calls(num_steps)
+
+    def steps_for(self, calls: int | None = None, sampler: str | Sampler | None = None) -> int:
+        """Return the number of noise levels for `calls` network calls.
+
+        Args:
+            calls: network calls a picture; None: as many as these settings take, or the nearest
+                smaller number that the other sampler can take.
+            sampler: another sampler, by name or value; None: this one.
+
+        Raises:
+            ValueError: if the sampler is unknown or cannot take exactly `calls`.
+
+        Example:
+            >>> SamplerSettings().steps_for(7), SamplerSettings().steps_for(sampler="ddpm")
+            (4, 9)
+        """
+        if calls is not None:
+            return self.chosen(sampler).steps_for(calls)
+        return self.chosen(sampler).most_steps(self.calls)
+
+    def levels(self, num_steps: int | None = None) -> Tensor:
+        """Return the noise levels, float32 [num_steps], falling; None: the settings' own number.
+
+        Raises:
+            ValueError: if num_steps is below 1.
+
+        Example:
+            >>> SamplerSettings(rho=1.0).levels(2)
+            tensor([40.0000,  0.3000])
+        """
+        steps = self.num_steps if num_steps is None else num_steps
+        return karras_sigmas(steps, self.sigma_min, self.sigma_max, self.rho)
 
 
 @dataclass(frozen=True)
@@ -87,10 +173,12 @@ class ModelConfig:
         """Read what `to_dict` wrote.
 
         Raises:
-            ValueError: if it is of another format or a value is missing.
+            ValueError: if it has another format, or a value is missing or wrong.
         """
         if not isinstance(values, dict) or values.get("format") not in READABLE:
-            raise ValueError(f"{where} is no model of this version of noisewise (format {FORMAT})")
+            raise ValueError(
+                f"{where} is not a model of this version of noisewise (format {FORMAT})"
+            )
         known = {f.name for f in fields(cls)}
         given = {name: value for name, value in values.items() if name in known}
         try:
@@ -101,5 +189,5 @@ class ModelConfig:
                 low, high = given["sigma_range"]
                 given["sigma_range"] = (float(low), float(high))
             return cls(**given)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise ValueError(f"{where} does not describe a model: {error}") from error

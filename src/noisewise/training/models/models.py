@@ -1,7 +1,7 @@
-"""Trained models: a Teacher that samples in several calls, a Generator that draws in one.
+"""Trained models: a Teacher that draws in several calls, a Generator that draws in one.
 
-Picture i of a seed depends on the seed and on i alone: not on how many are drawn at once, nor on
-the device.
+Picture i of a seed depends on the seed and on i alone: not on the number of pictures drawn at once,
+and not on the device.
 
 Papers: Karras et al. 2022 (EDM), the teacher's sampler; Zhou et al. 2024 (SiD), the generator.
 """
@@ -9,13 +9,20 @@ Papers: Karras et al. 2022 (EDM), the teacher's sampler; Zhou et al. 2024 (SiD),
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count as counting
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noisewise.diffusion import ddim, heun, karras_sigmas, sample
+from noisewise.diffusion import Sampler, sample
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+
+# Streams of random numbers that a picture of a seed has; see `picture_noise`.
+_START = 0  # the noise that a picture starts from
+_SECOND_CALL = 1
+_LABEL = 2
+_WALK = 3  # and above: the noise that a stochastic sampler adds, a stream for each time
 
 
 class Model(nn.Module):
@@ -44,7 +51,7 @@ class Model(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes that can be asked for; empty for none."""
+        """Names of the classes; empty if the model has none."""
         return self.config.classes
 
     @property
@@ -52,7 +59,7 @@ class Model(nn.Module):
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
-    def noise(self, seed: int, start: int, count: int, stream: int = 0) -> Tensor:
+    def noise(self, seed: int, start: int, count: int, stream: int = _START) -> Tensor:
         """Standard normal noise of pictures start, start + 1, ... of a seed, [count, c, h, w]."""
         shape = (self.channels, self.size, self.size)
         return picture_noise(seed, start, count, shape, stream).to(self.device)
@@ -61,7 +68,7 @@ class Model(nn.Module):
         """Labels int64 [count]: all `label`, or drawn as in the data; None without classes.
 
         Raises:
-            ValueError: if the label is unknown, or the model knows no classes.
+            ValueError: if the label is unknown, or the model has no classes.
         """
         if not self.classes:
             if label is not None:
@@ -92,7 +99,7 @@ class Model(nn.Module):
 
 
 class Teacher(Model):
-    """A trained denoiser with the sampler that suits it; itself a denoiser."""
+    """A trained denoiser with the sampler that suits it; it is a denoiser too."""
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         """Denoise x [n, c, h, w] at sigma [n]."""
@@ -100,8 +107,16 @@ class Teacher(Model):
 
     @property
     def sampler(self) -> SamplerSettings:
-        """How it is sampled unless told otherwise."""
+        """How it draws when no other sampler is asked for."""
         return self.config.sampler
+
+    def network_calls(self, calls: int | None = None, sampler: str | Sampler | None = None) -> int:
+        """Network calls a picture that `sample` makes when it is given the same two arguments.
+
+        Raises:
+            ValueError: as `sample` does.
+        """
+        return self.sampler.calls_for(self.sampler.steps_for(calls, sampler), sampler)
 
     @torch.no_grad()
     def sample(
@@ -110,21 +125,25 @@ class Teacher(Model):
         seed: int = 0,
         label: int | str | None = None,
         calls: int | None = None,
+        sampler: str | Sampler | None = None,
     ) -> Tensor:
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
 
         Args:
-            num_images: how many.
-            seed: picture i depends on the seed and on i alone.
+            num_images: number of pictures.
+            seed: picture i depends on the seed and on i alone, with every sampler.
             label: class by name or number; None: as often as in the training data.
-            calls: network calls a picture; None: the sampler's own.
+            calls: network calls a picture; None: as many as the teacher's own sampler takes, or the
+                nearest smaller number that another sampler can take.
+            sampler: a name in `noisewise.diffusion.SAMPLERS`, or a Sampler, which has the teacher's
+                own range and spacing of noise levels; None: the teacher's own.
 
         Raises:
-            ValueError: if a value cannot be had, with the ones that can.
+            ValueError: if a value cannot be used; the message has values that can.
         """
         return torch.cat(
             [
-                self.draw(seed, start, count, label, calls)
+                self.draw(seed, start, count, label, calls, sampler)
                 for start, count in self._chunks(num_images, seed)
             ]
         )
@@ -137,25 +156,30 @@ class Teacher(Model):
         count: int,
         label: int | str | None = None,
         calls: int | None = None,
+        sampler: str | Sampler | None = None,
     ) -> Tensor:
         """Draw pictures start to start + count of a seed in one batch; see `sample`."""
         settings = self.sampler
-        steps = settings.num_steps if calls is None else settings.steps_for(calls)
-        sigmas = karras_sigmas(steps, settings.sigma_min, settings.sigma_max, settings.rho)
+        sigmas = settings.levels(settings.steps_for(calls, sampler))
         noise, condition = self.noise(seed, start, count), self.labels(seed, start, count, label)
-        walk = heun if settings.name == "heun" else ddim
-        return sample(walk(self.denoiser, noise, sigmas, condition)).clamp(-1, 1)
+        streams = counting(_WALK)
+
+        def normal() -> Tensor:
+            return self.noise(seed, start, count, next(streams))
+
+        states = settings.chosen(sampler).states(self.denoiser, noise, sigmas, condition, normal)
+        return sample(states).clamp(-1, 1)
 
 
 class Generator(Model):
     """Pictures in one network call: ``G(z) = D_theta(sigma_init z, sigma_init)``.
 
-    A second call may follow: add noise of two_call_sigma, denoise once with the teacher.
+    A second call may follow: add noise of level two_call_sigma, denoise once with the teacher.
 
     Args:
         denoiser: the distilled denoiser.
         config: with sigma_init.
-        teacher: gives the teacher when a second call is asked for; None: there is none.
+        teacher: returns the teacher when a second call is asked for; None: no teacher.
     """
 
     def __init__(
@@ -194,6 +218,23 @@ class Generator(Model):
             raise ValueError("this generator needs a label for each picture")
         return one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
 
+    def network_calls(self, calls: int | None = None, sampler: str | Sampler | None = None) -> int:
+        """Network calls a picture that `sample` makes when it is given the same two arguments.
+
+        Raises:
+            ValueError: as `sample` does.
+        """
+        if sampler is not None:
+            raise ValueError(
+                "a generator draws in one call and has no sampler; use the teacher: "
+                '--teacher, or load(run, "teacher")'
+            )
+        if calls not in (None, 1, 2):
+            raise ValueError(
+                f"a generator takes 1 or 2 network calls, not {calls}; the teacher can take more"
+            )
+        return calls or 1
+
     @torch.no_grad()
     def sample(
         self,
@@ -201,36 +242,37 @@ class Generator(Model):
         seed: int = 0,
         label: int | str | None = None,
         calls: int | None = None,
+        sampler: str | Sampler | None = None,
     ) -> Tensor:
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
 
         Args:
-            num_images: how many.
+            num_images: number of pictures.
             seed: picture i depends on the seed and on i alone.
             label: class by name or number; None: as often as in the training data.
             calls: 1 (or None), or 2: noise is added and the teacher denoises once.
+            sampler: None; only a teacher has a sampler.
 
         Raises:
-            ValueError: if a value cannot be had, with the ones that can.
+            ValueError: if a value cannot be used; the message has values that can.
         """
-        if calls not in (None, 1, 2):
-            raise ValueError(
-                f"a generator takes 1 or 2 network calls, not {calls}; see the teacher"
-            )
+        calls = self.network_calls(calls, sampler)
         two = self._second_call() if calls == 2 else None
         parts = []
         for start, count in self._chunks(num_images, seed):
             labels = self.labels(seed, start, count, label)
             pictures = self(self.noise(seed, start, count), labels)
             if two is not None:
-                noise = self.noise(seed, start, count, stream=1)
+                noise = self.noise(seed, start, count, _SECOND_CALL)
                 pictures = second_call(two[0].denoiser, pictures, two[1], noise, labels)
             parts.append(pictures)
         return torch.cat(parts)
 
     def _second_call(self) -> tuple[Teacher, float]:
         if self.config.two_call_sigma is None or self._find_teacher is None:
-            raise ValueError("two calls need the teacher beside the generator; use 1 call")
+            raise ValueError(
+                "two calls need the teacher, and it is not beside the generator; use 1 call"
+            )
         if not self._found:
             self._found.append(self._find_teacher())
         return self._found[0].to(self.device), self.config.two_call_sigma
@@ -258,7 +300,7 @@ def second_call(
     noise: Tensor,
     label: Tensor | None = None,
 ) -> Tensor:
-    """Add noise of sigma to the pictures and denoise once with the teacher; in [-1, 1].
+    """Add noise of level sigma to the pictures, denoise once with the teacher; in [-1, 1].
 
     Example:
         >>> second_call(lambda x, sigma, c: x / 2, torch.ones(1, 1), 0.5, torch.ones(1, 1))
@@ -269,9 +311,11 @@ def second_call(
 
 
 def picture_noise(
-    seed: int, start: int, count: int, shape: tuple[int, ...], stream: int = 0
+    seed: int, start: int, count: int, shape: tuple[int, ...], stream: int = _START
 ) -> Tensor:
-    """Standard normal noise for pictures start, start + 1, ...: each from (seed, its number) alone.
+    """Standard normal noise for pictures start, start + 1, ..., [count, *shape].
+
+    The noise of a picture depends on (seed, its number, stream) alone; streams are independent.
 
     Example:
         >>> a, b = picture_noise(0, 0, 4, (1, 8, 8)), picture_noise(0, 2, 1, (1, 8, 8))
@@ -295,7 +339,7 @@ def picture_labels(seed: int, start: int, count: int, histogram: tuple[int, ...]
     """
     edges = np.cumsum(histogram) / sum(histogram)
     words = [
-        np.random.SeedSequence((seed, start + i, 2)).generate_state(1)[0] for i in range(count)
+        np.random.SeedSequence((seed, start + i, _LABEL)).generate_state(1)[0] for i in range(count)
     ]
     drawn = np.searchsorted(edges, np.array(words) / 2**32, side="right")
     return torch.from_numpy(drawn.astype(np.int64))

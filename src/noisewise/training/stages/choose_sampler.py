@@ -1,9 +1,9 @@
 """Where a teacher's sampler stops and how many calls it takes: measured for each trained net.
 
 Papers: Karras et al. 2022 (EDM) for the levels and Heun's step. EDM stops at sigma = 0.002. A net
-trained for minutes is better stopped earlier and asked for the picture: which level that is differs
-from net to net and from set to set, so it is measured against held-out pictures, on one walk down a
-fine ladder of levels (each level's D(x, sigma) is what stopping there would have given).
+that trained for minutes draws better pictures if the sampler stops earlier and denoises once there.
+The best level differs from net to net and from set to set, so it is measured against held-out
+pictures, on one walk down many levels (D(x, sigma) at each level is the picture of a stop there).
 """
 
 from __future__ import annotations
@@ -16,17 +16,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from noisewise.diffusion import Denoiser, heun, karras_sigmas
+from noisewise.diffusion import HEUN, Denoiser, karras_sigmas
 from noisewise.training.models.model_config import SamplerSettings
 
 _STOPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03)
-_NEAR = 0.1  # share of the lowest distance: what counts as equal, for fewer calls
+_SAMPLER = HEUN  # the sampler of all measurements here
+_ABOVE = 5  # levels of the long walk above the first stop
+_NEAR = 0.1  # share of the lowest distance within which distances count as equal
 _FEW = tuple((steps, stop) for steps in (4, 5, 6, 8) for stop in (0.5, 0.3, 0.18, 0.08))
-_SPREADS = (4.0, 10.0)  # other rho for the one chosen: more of its levels at high or at low noise
-_MOST = max(2 * steps - 1 for steps, _ in _FEW)
-_CALLS = 2 * 16 - 1 + sum(2 * steps - 1 for steps, _ in _FEW) + len(_SPREADS) * _MOST  # a picture
+_SPREADS = (4.0, 10.0)  # other rho for the chosen sampler: more levels at high or at low noise
+_LONG = _SAMPLER.num_calls(_ABOVE + len(_STOPS))  # network calls of the long walk
+_MOST = max(_SAMPLER.num_calls(steps) for steps, _ in _FEW)
+_CALLS = _LONG + sum(_SAMPLER.num_calls(n) for n, _ in _FEW) + len(_SPREADS) * _MOST  # a picture
 _CHUNK = 64
-_PATIENCE = 2.0  # times the seconds asked for, after which what was measured has to do
+_PATIENCE = 2.0  # after this many times the seconds asked for, the choice uses what it has
 
 
 class Measured(Protocol):
@@ -53,15 +56,15 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class SamplerChoice:
-    """The chosen sampler and what the choice rests on.
+    """The chosen sampler and the measurements behind the choice.
 
     Attributes:
         settings: the sampler, with its reason.
-        by_stop: (sigma_min, distance) of each level of the fine walk.
-        few: (num_steps, sigma_min, distance) of each sampler of few calls.
-        by_spread: (rho, distance) of the one of them that was chosen, its calls spread otherwise.
+        by_stop: (sigma_min, distance) of each stop of the long walk.
+        few: (num_steps, sigma_min, distance) of each sampler with few calls.
+        by_spread: (rho, distance) of the chosen one of these, for each spacing of its levels.
         num_images: pictures behind each distance.
-        seconds: how long the measurement took.
+        seconds: duration of the measurement.
     """
 
     settings: SamplerSettings
@@ -96,10 +99,10 @@ def choose_sampler(
 ) -> SamplerChoice:
     """Choose sigma_min, num_steps and rho by the distance of the sampler's pictures to real ones.
 
-    One walk of many steps is judged at every level: what stopping there would give if calls cost
-    nothing. Then samplers of 7 to 15 calls that stop at four levels; the one with the fewest calls
-    whose distance is within a tenth of the best one's is taken. Its calls are then spread in two
-    other ways; one of these is taken if it is nearer by more than that tenth.
+    One long walk shows the distance at every stop when calls cost nothing. Then samplers of 7 to 15
+    calls are tried that stop at four levels. Of those whose distance is within a tenth of the best,
+    the one with the fewest calls is chosen. Its levels are then spaced in two other ways; another
+    spacing is chosen if its distance is smaller by more than that tenth.
 
     Args:
         denoiser: trained.
@@ -108,11 +111,11 @@ def choose_sampler(
             None.
         settings: sigma_max and the usual rho; returned with the chosen values and the reason.
         num_images: pictures for each distance, at most.
-        seconds: about how long it may take; fewer pictures then, 64 at least. Where even these take
-            twice as long, the samplers of more calls are left out.
-        clock: seconds that only go up; of several processes, the same on all.
+        seconds: about how long the choice may take; it then uses fewer pictures, at least 64. If
+            these still take twice as long, it leaves out the samplers with more calls.
+        clock: seconds that never go back; with several processes, the same on all.
 
-    Source: our own measurements; no paper is known to us that measures it for each net.
+    Source: our own measurements; we know no paper that measures it for each net.
     """
     start = clock()
     if seconds is not None:
@@ -134,7 +137,7 @@ def choose_sampler(
             break
         few[steps, stop] = measured(steps, stop, settings.rho)
     best = min(few.values(), key=lambda distance: distance.value)
-    # All samplers start from the same noise, so that their order is surer than their intervals say.
+    # All samplers start from the same noise, so their order is surer than their intervals say.
     # An unbiased distance may be negative: then only the interval says what is near.
     equal = _NEAR * max(best.value, best.high - best.value)
     near = best.value + equal
@@ -148,20 +151,24 @@ def choose_sampler(
     if spreads[rho].value >= few[chosen].value - equal:
         rho = settings.rho
     ideal = min(by_stop, key=lambda stop: by_stop[stop].value)
-    few_calls = (
-        f"{spreads[rho].value:.4f} in {2 * fewest - 1} calls, stopped at sigma {chosen[1]:g}"
-    )
     others = ", ".join(f"{d.value:.4f} with {r:g}" for r, d in spreads.items() if r != rho)
     others = others or "the usual"
     reason = (
-        f"measured on {num_images} pictures against held-out ones: distance {few_calls} "
-        f"(best of {len(few)}: {best.value:.4f}), spread with rho {rho:g} ({others}); "
-        f"in 31 calls {by_stop[ideal].value:.4f} at {ideal:g}, "
-        f"{by_stop[min(by_stop)].value:.4f} at {min(by_stop):g}"
+        f"measured on {num_images} pictures against held-out ones: distance "
+        f"{spreads[rho].value:.4f} in {_SAMPLER.num_calls(fewest)} calls, stopped at sigma "
+        f"{chosen[1]:g} (best of {len(few)}: {best.value:.4f}), "
+        f"spread with rho {rho:g} ({others}); with up to {_LONG} calls "
+        f"{by_stop[ideal].value:.4f} at {ideal:g} and {by_stop[min(by_stop)].value:.4f} "
+        f"at {min(by_stop):g}"
     )
     return SamplerChoice(
         replace(
-            settings, name="heun", sigma_min=chosen[1], num_steps=fewest, rho=rho, reason=reason
+            settings,
+            name=_SAMPLER.name,
+            sigma_min=chosen[1],
+            num_steps=fewest,
+            rho=rho,
+            reason=reason,
         ),
         tuple((stop, float(d.value)) for stop, d in by_stop.items()),
         tuple((steps, stop, float(d.value)) for (steps, stop), d in few.items()),
@@ -179,7 +186,7 @@ def _affordable(
     seconds: float,
     clock: Callable[[], float],
 ) -> int:
-    """Pictures that all samplers can draw in this time, from the time of one call."""
+    """Number of pictures that all samplers can draw in this time, from the time of one call."""
     noise, labels = inputs(0, _CHUNK)
     sigma = noise.new_ones(len(noise))
     denoiser(noise, sigma, labels)
@@ -190,8 +197,8 @@ def _affordable(
 
 
 def _stops(sigma_max: float) -> list[float]:
-    """Levels of the fine walk: a few from sigma_max to the first stop, then every stop."""
-    above = karras_sigmas(6, _STOPS[0], sigma_max).tolist()[:-1]
+    """Levels of the long walk: a few from sigma_max to the first stop, then every stop."""
+    above = karras_sigmas(_ABOVE + 1, _STOPS[0], sigma_max).tolist()[:-1]
     return [*above, *_STOPS]
 
 
@@ -204,6 +211,6 @@ def _walk(
     names = [round(float(sigma), 4) for sigma in sigmas]  # float32 has more digits than _STOPS
     for start in range(0, num_images, _CHUNK):
         noise, labels = inputs(start, min(_CHUNK, num_images - start))
-        for state in heun(denoiser, noise, sigmas.to(noise.device), labels):
+        for state in _SAMPLER.states(denoiser, noise, sigmas.to(noise.device), labels):
             found.setdefault(names[state.step - 1], []).append(state.x0.float().clamp(-1, 1).cpu())
     return {name: torch.cat(parts) for name, parts in found.items()}
