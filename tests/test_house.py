@@ -35,6 +35,7 @@ FLOORS = {
     "adapters": 1,
     "pictures": 2,
     "training": 3,
+    "export": 4,
     "app": 5,
     "__main__": 6,
 }
