@@ -24,6 +24,8 @@ from noisewise.training.files.atomic import file_digest
 from noisewise.training.models.model_folder import Build, load_model, save_model
 from noisewise.training.models.models import Teacher
 from noisewise.training.models.networks import network
+from noisewise.training.run.begin import check_folder, create_run
+from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import keep_kinds, with_kinds
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
@@ -172,7 +174,7 @@ class AdaptTask(Task[AdaptConfig]):
             raise ValueError(
                 f"{self.folder} holds the teacher itself; name a new folder with --out"
             )
-        Run.check(self.folder)
+        check_folder(self.folder)
         if engine.ranks.world > 1:
             raise ValueError("adapt works in one process; start it without torchrun")
 
@@ -186,7 +188,7 @@ class AdaptTask(Task[AdaptConfig]):
         self._pictures = pictures
         self._plan = plan = plan_adaptation(self._teacher, pictures, config)
         self._training = config.training(bool(plan.classes), plan.batch)
-        run = Run.create(folder, self._training, plan, pictures)
+        run = create_run(folder, self._training, plan, pictures)
         keep_kinds(folder, pictures)
         _note(run, config, self._source)
 
@@ -226,7 +228,7 @@ class AdaptTask(Task[AdaptConfig]):
 
             save(network(best), run.path / "adapter")  # pyrefly: ignore
         save_model(run.path / "teacher", stage.merged(), stage.model_config())
-        run.note(loop, True, stage.stats())
+        note_stage(run, loop, True, stage.stats())
 
 
 def _note(run: Run, config: AdaptConfig, source: Path) -> None:

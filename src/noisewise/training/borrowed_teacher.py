@@ -20,6 +20,7 @@ from noisewise.training.models.model_folder import (
 )
 from noisewise.training.models.models import Teacher
 from noisewise.training.models.networks import network
+from noisewise.training.run.begin import check_folder, new_run
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import begun, read_info
 
@@ -45,7 +46,7 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
     if not isinstance(model, Teacher):
         raise ValueError(f"{folder} holds a {model.config.kind}, not a teacher")
     digest = file_digest(folder / _FILES[1])
-    if Run.check(path):
+    if check_folder(path):
         run = Run(path)
         there = file_digest(path / "teacher" / _FILES[1]) if _complete(path) else None
         if (there or run.info.get("teacher_digest")) != digest:
@@ -54,7 +55,7 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
         known = {**_known(folder, model), "teacher_digest": digest}
         # run.json comes first: a kill then leaves a half copied run of ours, and the same call
         # completes it.
-        run = Run.begin(path, {**begun(0), **known, "teacher_from": str(folder.resolve())})
+        run = new_run(path, {**begun(0), **known, "teacher_from": str(folder.resolve())})
     if not _complete(path):
         (path / "teacher").mkdir(exist_ok=True)
         for name in reversed(_FILES):  # a teacher is there when its config.json is
@@ -66,14 +67,14 @@ def _borrow_model(path: Path, teacher: Teacher) -> Run:
     """The same for a model in memory."""
     weights = network(teacher.denoiser).state_dict()
     digest = digest_of({name: value.cpu() for name, value in weights.items()})
-    if Run.check(path):
+    if check_folder(path):
         run = Run(path)
         there = read_config(path / "teacher")[1] if _complete(path) else None
         if (there or run.info.get("teacher_digest")) != digest:
             raise ValueError(f"{path} has another teacher than the one given; name a new folder")
     else:
         known = {**_card(teacher, "a model given from Python"), "teacher_digest": digest}
-        run = Run.begin(path, {**begun(0), **known, "teacher_from": "a model given from Python"})
+        run = new_run(path, {**begun(0), **known, "teacher_from": "a model given from Python"})
     if not _complete(path):
         save_model(path / "teacher", teacher.denoiser, teacher.config)
     return run

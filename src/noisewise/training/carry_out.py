@@ -16,6 +16,7 @@ from noisewise.training.callbacks import Callbacks, Stop
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.lock import Before, locked
 from noisewise.training.run.checkpoints import Resumed
+from noisewise.training.run.follow import follow, has_model_of, note_stopped, resume
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, DistillConfig, TrainConfig
 from noisewise.training.stages.loop import Loop, TrainingFailed
@@ -132,7 +133,7 @@ def _train(task: Task[Config], run: Run, engine: Engine, callbacks: Callbacks) -
     if stage is None:
         return Outcome(run, None, False)
     loop = Loop(stage, task.config.amount, task.pace, ranks=engine.ranks)
-    resumed = run.resume(loop)
+    resumed = resume(run, loop)
     if loop.finished:
         if not _model_is_saved(run, loop, callbacks):
             task.save(run, loop)
@@ -140,8 +141,8 @@ def _train(task: Task[Config], run: Run, engine: Engine, callbacks: Callbacks) -
     if engine.ranks.leads:
         task.resumes(run)
     try:
-        finished = run.follow(
-            loop, task.config.checkpoint_seconds, callbacks, _with_note(resumed, task.note)
+        finished = follow(
+            run, loop, task.config.checkpoint_seconds, callbacks, _with_note(resumed, task.note)
         )
     except TrainingFailed as error:
         task.failed(run, loop, str(error))
@@ -149,7 +150,7 @@ def _train(task: Task[Config], run: Run, engine: Engine, callbacks: Callbacks) -
     if finished:
         task.save(run, loop)
     else:
-        run.note_stopped(loop)
+        note_stopped(run, loop)
     return Outcome(run, stage, finished)
 
 
@@ -158,7 +159,7 @@ def _model_is_saved(run: Run, loop: Loop, callbacks: Callbacks) -> bool:
 
     A kill between the last checkpoint and the model leaves none that is whole; so does damage.
     """
-    saved, record = run.has_model_of(loop), loop.already_finished()
+    saved, record = has_model_of(run, loop), loop.already_finished()
     mends = "" if saved else "its model was not whole and is written again from its checkpoint"
     event = "; ".join(filter(None, (record.event, run.warning, mends)))
     callbacks.record(replace(record, event=event))
@@ -173,7 +174,7 @@ def _with_note(resumed: Resumed | None, note: str) -> Resumed | None:
 
 def _timed(run: Run, began: float, callbacks: Callbacks) -> Callbacks:
     """Callbacks that also note how long the first batch took to come, reading included."""
-    if run.knows_first_batch:
+    if run.data.seconds_to_first_batch is not None:
         return callbacks
     waiting = True
 

@@ -14,6 +14,8 @@ from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_folder import Build, save_model
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.models.networks import network
+from noisewise.training.run.begin import begin_distillation, check_folder
+from noisewise.training.run.follow import note_stage
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig
 from noisewise.training.settings.overrides import overridden
@@ -94,7 +96,7 @@ class DistillTask(Task[DistillConfig]):
     def check(self, engine: Engine) -> None:
         """Refuse what is no run, and a run without a finished teacher."""
         if self._given is not None:
-            Run.check(self.folder)
+            check_folder(self.folder)
         elif engine.ranks.leads:
             Run(self.folder).need("teacher")
 
@@ -105,7 +107,7 @@ class DistillTask(Task[DistillConfig]):
         run = Run(self.folder)
         self._teacher = run.teacher(self._build)
         if engine.ranks.leads:
-            run.begin_distill(self.config)
+            begin_distillation(run, self.config)
 
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
         """Start generator and fake score as copies of the teacher."""
@@ -133,6 +135,6 @@ class DistillTask(Task[DistillConfig]):
         folder, stage = run.path / "generator", loop.stage
         described = stage.model_config()
         save_model(folder, stage.best(), described, loop.ranks.leads)
-        run.note(loop, finished, {**stage.stats(), **(more or {})})
+        note_stage(run, loop, finished, {**stage.stats(), **(more or {})})
         if loop.ranks.leads:
             write_text(folder / "README.md", model_card(run.name, described, run.info))

@@ -10,6 +10,8 @@ from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_folder import Build, build_denoiser, save_model
+from noisewise.training.run.begin import check_folder, create_run, matching_run
+from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import keep_kinds, with_kinds
 from noisewise.training.run.resumed_plan import rescaled, with_kept_net
 from noisewise.training.run.run import Run
@@ -108,7 +110,7 @@ class TrainTask(Task[TrainConfig]):
 
     def check(self, engine: Engine) -> None:
         """Refuse a folder that holds something else, and a part of one process."""
-        Run.check(self.folder)
+        check_folder(self.folder)
         if self.config.shard and engine.ranks.world == 1:
             raise ValueError(
                 "shard splits a net over several processes; start several with torchrun"
@@ -117,7 +119,7 @@ class TrainTask(Task[TrainConfig]):
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
         """Read the pictures, derive the plan, make the run."""
         config, folder = self.config, self.folder
-        Run.must_match(folder, config)  # before any picture is read
+        matching_run(folder, config)  # before any picture is read
         pictures = load_pictures(
             self._path,
             config.size,
@@ -129,7 +131,7 @@ class TrainTask(Task[TrainConfig]):
         )
         self._pictures, self._plan, self.note = _planned(pictures, config, folder, engine)
         if engine.ranks.leads:
-            Run.create(folder, config, self._plan, self._pictures)
+            create_run(folder, config, self._plan, self._pictures)
             keep_kinds(folder, self._pictures)
 
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
@@ -155,7 +157,7 @@ class TrainTask(Task[TrainConfig]):
         """Write teacher/."""
         stage = loop.stage
         save_model(run.path / "teacher", stage.best(), stage.model_config(), loop.ranks.leads)
-        run.note(loop, True, stage.stats())
+        note_stage(run, loop, True, stage.stats())
 
 
 def _planned(

@@ -17,6 +17,7 @@ import noisewise
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.atomic import read_json
 from noisewise.training.files.sample_sheet import save_sheet, sheet
+from noisewise.training.run.begin import create_run
 from noisewise.training.run.log import Log
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import TrainConfig
@@ -30,7 +31,7 @@ CONFIG = TrainConfig(budget="64images", recipe=TeacherRecipe(batch=16, distance_
 
 def create(path: Path, config: TrainConfig = CONFIG, seed: int = 0) -> Run:
     pictures = tiny_pictures(seed=seed)
-    return Run.create(path, config, plan_teacher(config, pictures, Engine.choose("cpu")), pictures)
+    return create_run(path, config, plan_teacher(config, pictures, Engine.choose("cpu")), pictures)
 
 
 def test_run_json_says_everything(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run: one folder that holds everything about a training, and the only writer of it.
+"""A run: one folder that holds everything about a training.
 
 run.json      configuration, derived values with reasons, versions, data, finished stages
 run-copy.json the same, in case run.json is damaged
@@ -8,6 +8,8 @@ teacher/      generator/      the finished models
 checkpoints/  what exact resume needs
 samples/      sheets of the same seeds over time
 noise.json    the gradient's noise at the end of training, as `noisewise lr advise` reads it
+
+`begin` makes it, `follow` trains in it; nothing else writes there but the lock and the report.
 """
 
 from __future__ import annotations
@@ -15,21 +17,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from noisewise.training.callbacks import Callbacks
 from noisewise.training.files.atomic import file_digest
-from noisewise.training.files.lock import lies_before_a_run, locked
-from noisewise.training.models.model_folder import is_whole
-from noisewise.training.run.checkpoints import Checkpoints, Resumed
-from noisewise.training.run.kinds_file import kinds_digest
+from noisewise.training.files.lock import locked
+from noisewise.training.run.checkpoints import Checkpoints
 from noisewise.training.run.log import Log
 from noisewise.training.run.notes import DataNotes, StageNotes
-from noisewise.training.run.recorder import Recorder
-from noisewise.training.run.run_json import begun, must_match, read_either, write_info
-from noisewise.training.stages.loop import Loop, TrainingFailed
+from noisewise.training.run.run_json import read_either, write_info
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import StageName
 
@@ -37,7 +33,6 @@ if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
     from noisewise.training.models.model_folder import Build
     from noisewise.training.models.models import Generator, Teacher
-    from noisewise.training.settings.config import DistillConfig, TrainConfig
     from noisewise.training.stages.plan import TeacherPlan
 
 STAGES: tuple[StageName, ...] = ("teacher", "generator")
@@ -76,100 +71,12 @@ class Run:
         self._mended = False
 
     @classmethod
-    def check(cls, path: str | Path) -> bool:
-        """Whether a run is there already; refuses a path that holds something else.
-
-        Raises:
-            ValueError: if path is a file, or a folder that holds something else.
-        """
-        path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"{path} is a file; name a new folder with --out")
-        if (path / "run.json").exists():
-            return True
-        there = path.iterdir() if path.exists() else ()
-        others = sorted(p.name for p in there if not lies_before_a_run(p.name))
-        if others:
-            raise ValueError(
-                f"{path} holds something else ({others[0]}); name a new folder with --out"
-            )
-        return False
-
-    @classmethod
-    def must_match(cls, path: Path, config: TrainConfig) -> Run | None:
-        """The run that is there already, None where there is none yet.
-
-        Raises:
-            ValueError: if it was begun with other settings.
-        """
-        if not (path / "run.json").exists():
-            return None
-        run = cls.open(path)
-        must_match(run.info["train"], config, path, "name a new folder with --out", ("batch",))
-        return run
-
-    @classmethod
-    def create(
-        cls, path: str | Path, config: TrainConfig, plan: TeacherPlan, pictures: Pictures
-    ) -> Run:
-        """Make a run folder, or open the one there if it has the same settings and pictures.
-
-        Raises:
-            ValueError: if the folder holds something else, or a run with other settings.
-        """
-        path = Path(path)
-        cls.check(path)
-        run = cls.must_match(path, config)
-        if run is not None:
-            if run.data.fingerprint != pictures.fingerprint:
-                before = run.data.num_pictures
-                raise ValueError(
-                    f"{path} was trained on other pictures ({before}; now {len(pictures)} are "
-                    f"found in {pictures.source}): undo the change, or name a new folder with --out"
-                )
-            return run
-        training, held_out = pictures.split(config.seed)
-        data = {
-            "source": str(Path(pictures.source).resolve()),
-            "fingerprint": pictures.fingerprint,
-            "num_pictures": len(pictures),
-            "num_training": len(training),
-            "num_held_out": len(held_out),
-            "size": pictures.size,
-            "channels": pictures.channels,
-            "classes": list(pictures.classes),
-            "kinds": kinds_digest(pictures),
-            "notes": list(pictures.notes),
-            "skipped": [asdict(item) for item in pictures.skipped],
-        }
-        info = {
-            **begun(config.seed),
-            "data": data,
-            "train": asdict(config),
-            "derived": plan.to_dict(),
-            "stages": {},
-        }
-        return cls.begin(path, info)
-
-    @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open a run folder, as `Run(path)` does.
 
         Raises:
             ValueError: if it is no run, or run.json and its copy are damaged.
         """
-        return cls(path)
-
-    @classmethod
-    def begin(cls, path: Path, info: dict[str, Any]) -> Self:
-        """Make the folder and write what run.json says at first.
-
-        Args:
-            path: of the folder; what lies there is not looked at.
-            info: `begun` and what is known of pictures and settings.
-        """
-        path.mkdir(parents=True, exist_ok=True)
-        write_info(path, json.loads(json.dumps(info)), damaged=False)
         return cls(path)
 
     @property
@@ -209,29 +116,9 @@ class Run:
         write_info(self.path, self.info, damaged=bool(self.warning) and not self._mended)
         self._mended = True
 
-    def note_batch(self, batch: int | None, plan: TeacherPlan) -> None:
-        """Note that training resumes with another batch, and with the rates that it gets."""
-        self.info["train"]["batch"] = batch
-        self.info["derived"] = plan.to_dict()
-        self.write()
-
     def finished(self, stage: StageName) -> bool:
         """Whether a stage has ended and its model is there."""
         return self.stage(stage).finished
-
-    def has_model_of(self, loop: Loop) -> bool:
-        """Whether the model on disk is the one that this loop ended with, and whole.
-
-        All processes that run the loop together call it; the first one looks.
-
-        Raises:
-            OSError, MemoryError: if the model cannot be read now.
-        """
-        name = loop.stage.name
-        noted = self.stage(name)
-        ended = noted.finished and noted.steps == loop.at.step
-        there = loop.ranks.leads and ended and is_whole(self.path / name)
-        return bool(loop.ranks.agree(there))
 
     def records(self) -> list[Record]:
         """The logged steps, all stages."""
@@ -294,25 +181,6 @@ class Run:
             raise ValueError(f"the pictures in {data.source} have changed since training")
         return pictures
 
-    def begin_distill(self, config: DistillConfig) -> None:
-        """Note the settings of a distillation; with another teacher than before it restarts.
-
-        Raises:
-            ValueError: if this run holds a generator distilled with other settings.
-        """
-        digest = self.teacher_digest()
-        before = self.info.get("distill")
-        if before is not None and self.stage("generator").teacher != digest:
-            self.checkpoints("generator").clear()
-            self.info["stages"].pop("generator", None)
-            before = None
-        if before is not None and self.checkpoints("generator").paths():
-            old = f"{self.path / 'generator'} and {self.path / 'checkpoints'}/generator*"
-            must_match(before, config, self.path, f"remove {old}")
-        self.info["distill"] = asdict(config)
-        self.info["stages"].setdefault("generator", {"finished": False})["teacher"] = digest
-        self.write()
-
     def teacher_digest(self) -> str:
         """Digest of the teacher's weights: which teacher a generator was distilled from."""
         return file_digest(self.path / "teacher" / "model.safetensors")
@@ -332,88 +200,15 @@ class Run:
         """The checkpoints of a stage."""
         return Checkpoints(self.path / "checkpoints", stage)
 
-    def resume(self, loop: Loop) -> Resumed | None:
-        """Bring a loop to its newest checkpoint that is whole; None if there is no checkpoint.
-
-        Raises:
-            ValueError: if there are checkpoints and none can be used.
-        """
-        return self.checkpoints(loop.stage.name).load(loop)
-
-    def follow(
-        self,
-        loop: Loop,
-        checkpoint_seconds: float,
-        callbacks: Callbacks | None = None,
-        resumed: Resumed | None = None,
-    ) -> bool:
-        """Run a loop to its end, or until asked to stop: writes log, sheets and checkpoints.
-
-        Args:
-            loop: fresh, or as `resume` left it.
-            checkpoint_seconds: time between checkpoints.
-            callbacks: get every record; may ask to stop.
-            resumed: what `resume` returned.
-
-        Returns:
-            Whether the stage has finished.
-
-        Raises:
-            TrainingFailed: if training broke down too often; run.json then says so, and the best
-                model so far is kept in `checkpoints`.
-        """
-        callbacks = callbacks or Callbacks()
-        name, keeper = loop.stage.name, self.checkpoints(loop.stage.name)
-        recorder = Recorder(self.path, loop, keeper, checkpoint_seconds)
-        try:
-            if loop.ranks.leads:
-                recorder.lead(callbacks, resumed, self.warning)
-            else:
-                recorder.follow(callbacks.stop)
-        except TrainingFailed as error:
-            keeper.save_best(loop)
-            self.note(loop, self.finished(name), {"failed": str(error)})
-            kept = f"; the best {name} so far is kept in {keeper.best}"
-            raise TrainingFailed(f"{error}{kept if keeper.best.exists() else ''}") from error
-        return loop.finished
-
-    # ------------------------------------------------------------------ notes in run.json
-    def note(self, loop: Loop, finished: bool, more: dict[str, Any]) -> None:
-        """Write into run.json what a stage came to.
-
-        Args:
-            loop: of the stage.
-            finished: whether its finished model is there.
-            more: further values, for example what was measured.
-        """
-        if not loop.ranks.leads:
-            return
-        name = loop.stage.name
-        before = self.info["stages"].get(name, {})
-        kept = {key: value for key, value in before.items() if key not in ("failed", "stopped")}
-        self.info["stages"][name] = {
-            **kept,
-            "finished": finished,
-            "budget": str(loop.budget),
-            "steps": loop.at.step,
-            "images": loop.at.images,
-            "seconds": round(loop.at.seconds, 3),
-            **more,
-        }
-        self.write()
-
-    def note_stopped(self, loop: Loop) -> None:
-        """Note that somebody stopped a stage; a finished model of a smaller budget may be there."""
-        self.note(loop, self.finished(loop.stage.name), {"stopped": True})
-
-    @property
-    def knows_first_batch(self) -> bool:
-        """Whether the time to the first batch is noted."""
-        return self.data.seconds_to_first_batch is not None
-
     def note_first_batch(self, seconds: float) -> None:
         """Note how long the first batch took to come; it is written with the next note."""
         self.info["data"]["seconds_to_first_batch"] = round(seconds, 1)
+
+    def note_batch(self, batch: int | None, plan: TeacherPlan) -> None:
+        """Note that training resumes with another batch, and with the rates that it gets."""
+        self.info["train"]["batch"] = batch
+        self.info["derived"] = plan.to_dict()
+        self.write()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,35 +27,16 @@ from noisewise.training.devices.processes import Ranks
 from noisewise.training.settings.recipes import lr_factor
 from noisewise.training.stages.record import Kind, Record
 from noisewise.training.stages.stage import Judgement, Pace, Stage
+from noisewise.training.stages.timetable import Counters, Judging, Timetable
 
 if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
 _SOUND = 0.1  # of the budget, without trouble: then the tries are counted anew
-_LARGEST_RESERVE = 0.3  # of a time budget, for the judgement at the end
 
 
 class TrainingFailed(RuntimeError):
     """Training broke down more often than it may; the message says how and what to change."""
-
-
-@dataclass
-class Counters:
-    """Where a loop stands; JSON values only."""
-
-    step: int = 0
-    images: int = 0
-    seconds: float = 0.0
-    tries: int = 0
-    tried_at: float = 0.0  # progress at the last of them
-    lr_scale: float = 1.0
-    next_heldout: float = 0.0
-    next_distance: float = 0.0
-    judging: float = 0.0
-    costs: dict[str, float] = field(default_factory=lambda: {"heldout": 0.0, "distance": 0.0})
-    finished: bool = False
-    budget: str = ""
-    good_step: int = 0  # where the state was taken that training goes back to
 
 
 class Loop:
@@ -80,11 +61,7 @@ class Loop:
         """Nothing runs yet."""
         self.stage = stage
         self.budget = budget
-        self.at = Counters(
-            next_heldout=pace.heldout_every,
-            next_distance=pace.distance_every,
-            budget=str(budget),
-        )
+        self._times = Timetable(budget, pace, stage.finish_cost)
         self._pace = pace
         self.ranks = ranks or Ranks()
         self._clock = clock or self.ranks.clock
@@ -95,12 +72,14 @@ class Loop:
         self._failed = ""
 
     @property
+    def at(self) -> Counters:
+        """Where the loop stands."""
+        return self._times.at
+
+    @property
     def progress(self) -> float:
         """Share of the budget used, the judgement at the end left out; 1 is the end."""
-        at = self.at
-        if self.budget.seconds is None:
-            return self.budget.progress(at.seconds, at.images)
-        return at.seconds / (self.budget.seconds - self._reserve())
+        return self._times.progress
 
     @property
     def finished(self) -> bool:
@@ -130,7 +109,7 @@ class Loop:
             return
         self._zero = self._clock() - self.at.seconds
         resumed = self._resumed
-        judgement = self._agreed(self.stage.begin(self._allowance(begin=True)))
+        judgement = self._agreed(self.stage.begin(self._times.allowance(begin=True)))
         if not self._good:
             self._remember_as_good()
         if resumed:
@@ -177,15 +156,9 @@ class Loop:
         """
         self.stage.load_learned(state["learned"])
         self.stage.load_rest(state["rest"])
-        self.at = Counters(**state["counters"])
+        self._times.resume(Counters(**state["counters"]))
         self._good = good or {}
         self._resumed = True
-        if self.at.budget != str(self.budget):
-            self.at.budget = str(self.budget)
-            self.at.finished = self.at.finished and self.progress >= 1
-            self.at.tried_at = min(self.at.tried_at, self.progress)
-            self.at.next_heldout = _after(self.progress, self._pace.heldout_every)
-            self.at.next_distance = _after(self.progress, self._pace.distance_every)
 
     def _step(self) -> Record:
         self._tick()
@@ -240,15 +213,8 @@ class Loop:
 
     def _judge_if_due(self) -> Judgement | None:
         """Judge when the time has come and the budget allows; a good state is remembered."""
-        at, progress = self.at, self.progress
-        full = progress >= at.next_distance
-        if progress >= 1 or not (full or progress >= at.next_heldout):
-            return None
-        at.next_heldout = _after(progress, self._pace.heldout_every)
-        if full:
-            at.next_distance = _after(progress, self._pace.distance_every)
-        kind = "distance" if full else "heldout"
-        if not self._affordable(kind):
+        kind = self._times.due()
+        if kind is None:
             return None
         judgement = self._judge(kind)
         if not judgement.trouble:
@@ -259,36 +225,16 @@ class Loop:
         self._good = copy.deepcopy(self.stage.learned())
         self.at.good_step = self.at.step
 
-    def _judge(self, kind: str) -> Judgement:
+    def _judge(self, kind: Judging) -> Judgement:
         start = self._clock()
-        judgement = self._agreed(self.stage.judge(kind == "distance", self._allowance()))
-        cost = self._clock() - start
-        self.at.costs[kind] = cost
-        self.at.judging += cost
+        judged = self.stage.judge(kind == "distance", self._times.allowance())
+        judgement = self._agreed(judged)
+        self._times.spent(kind, self._clock() - start)
         return judgement
 
     def _agreed(self, judgement: Judgement) -> Judgement:
         """The first process's judgement: what follows from it must be the same on all."""
         return Judgement(**self.ranks.agree(asdict(judgement)))
-
-    def _affordable(self, kind: str) -> bool:
-        if self.budget.seconds is None:
-            return True
-        allowed = self._pace.evaluation_share * self.at.seconds
-        return self.at.judging + self.at.costs[kind] <= allowed
-
-    def _allowance(self, begin: bool = False) -> float | None:
-        """Seconds that one judgement may take; None for a budget of images."""
-        if self.budget.seconds is None:
-            return None
-        share = self._pace.evaluation_share * self.budget.seconds
-        return share / 2 if begin else share * self._pace.distance_every / 2
-
-    def _reserve(self) -> float:
-        """Seconds kept for the judgement at the end."""
-        assert self.budget.seconds is not None
-        cost = self.at.costs["heldout"] + self.at.costs["distance"]
-        return min(_LARGEST_RESERVE * self.budget.seconds, self.stage.finish_cost * cost)
 
     def _retreat(self, trouble: str) -> tuple[Kind, str]:
         """Go back to the last good state with half the learning rate, or give up; what was done."""
@@ -316,7 +262,7 @@ class Loop:
         return "failed", f"failed: {self._failed}"
 
     def _finish(self) -> Record:
-        allowance = self._allowance()
+        allowance = self._times.allowance()
         judgement = self._agreed(self.stage.finish(allowance))
         self._tick()
         if judgement.trouble:
@@ -359,11 +305,6 @@ class Loop:
             fisher=values.get("fisher"),
             kind=kind,
         )
-
-
-def _after(progress: float, every: float) -> float:
-    """Next multiple of `every` above progress."""
-    return (math.floor(progress / every + 1e-9) + 1) * every
 
 
 def good_step(state: dict[str, Any]) -> int | None:

@@ -1,0 +1,114 @@
+"""When a loop judges and how long that may take: budget, pace and what judging has cost so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from noisewise.training.stages.stage import Pace
+
+if TYPE_CHECKING:
+    from noisewise.training.settings.config import Budget
+
+_LARGEST_RESERVE = 0.3  # of a time budget, for the judgement at the end
+
+Judging = Literal["heldout", "distance"]
+
+
+@dataclass
+class Counters:
+    """Where a loop stands; JSON values only."""
+
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    tries: int = 0
+    tried_at: float = 0.0  # progress at the last of them
+    lr_scale: float = 1.0
+    next_heldout: float = 0.0
+    next_distance: float = 0.0
+    judging: float = 0.0
+    costs: dict[str, float] = field(default_factory=lambda: {"heldout": 0.0, "distance": 0.0})
+    finished: bool = False
+    budget: str = ""
+    good_step: int = 0  # where the state was taken that training goes back to
+
+
+class Timetable:
+    """Progress through a budget, and the judgements that it has room for.
+
+    Args:
+        budget: how much training.
+        pace: when things happen.
+        finish_cost: how many times longer the last judgement takes than one of each kind.
+    """
+
+    def __init__(self, budget: Budget, pace: Pace, finish_cost: float) -> None:
+        """Start at the beginning."""
+        self.budget, self.pace = budget, pace
+        self._finish_cost = finish_cost
+        self.at = Counters(
+            next_heldout=pace.heldout_every,
+            next_distance=pace.distance_every,
+            budget=str(budget),
+        )
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget used, the judgement at the end left out; 1 is the end."""
+        at = self.at
+        if self.budget.seconds is None:
+            return self.budget.progress(at.seconds, at.images)
+        return at.seconds / (self.budget.seconds - self._reserve())
+
+    def resume(self, at: Counters) -> None:
+        """Continue from saved counters; with a larger budget a finished loop is not finished."""
+        self.at = at
+        if at.budget != str(self.budget):
+            at.budget = str(self.budget)
+            at.finished = at.finished and self.progress >= 1
+            at.tried_at = min(at.tried_at, self.progress)
+            at.next_heldout = _after(self.progress, self.pace.heldout_every)
+            at.next_distance = _after(self.progress, self.pace.distance_every)
+
+    def due(self) -> Judging | None:
+        """Which judgement is due now and affordable; its next time is set."""
+        at, progress = self.at, self.progress
+        full = progress >= at.next_distance
+        if progress >= 1 or not (full or progress >= at.next_heldout):
+            return None
+        at.next_heldout = _after(progress, self.pace.heldout_every)
+        if full:
+            at.next_distance = _after(progress, self.pace.distance_every)
+        kind: Judging = "distance" if full else "heldout"
+        return kind if self._affordable(kind) else None
+
+    def spent(self, kind: Judging, seconds: float) -> None:
+        """Note what a judgement cost."""
+        self.at.costs[kind] = seconds
+        self.at.judging += seconds
+
+    def allowance(self, begin: bool = False) -> float | None:
+        """Seconds that one judgement may take; None for a budget of images."""
+        if self.budget.seconds is None:
+            return None
+        share = self.pace.evaluation_share * self.budget.seconds
+        return share / 2 if begin else share * self.pace.distance_every / 2
+
+    def _affordable(self, kind: Judging) -> bool:
+        if self.budget.seconds is None:
+            return True
+        allowed = self.pace.evaluation_share * self.at.seconds
+        return self.at.judging + self.at.costs[kind] <= allowed
+
+    def _reserve(self) -> float:
+        """Seconds kept for the judgement at the end."""
+        assert self.budget.seconds is not None
+        cost = self.at.costs["heldout"] + self.at.costs["distance"]
+        return min(_LARGEST_RESERVE * self.budget.seconds, self._finish_cost * cost)
+
+
+def _after(progress: float, every: float) -> float:
+    """Next multiple of `every` above progress."""
+    return (math.floor(progress / every + 1e-9) + 1) * every
