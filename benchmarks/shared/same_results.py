@@ -14,6 +14,7 @@ versions of torch, may differ; two runs on one machine may not.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import tempfile
@@ -161,6 +162,7 @@ def advice() -> Iterable[tuple[str, str]]:
 
 def main() -> None:
     """Print a line for each digest, and one of them all."""
+    argparse.ArgumentParser(description="Digests of what noisewise computes.").parse_args()
     torch.set_num_threads(1)
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
