@@ -233,7 +233,7 @@ def certificates(peft_model: PeftModel, adapter: str | None = None) -> dict[str,
 
 def _gradient(grads: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in grads:
-        raise ValueError("its gradient is missing: compute the gradients with the same config")
+        raise ValueError("its gradient is missing; compute the gradients with the same config")
     return grads[name]
 
 
