@@ -144,15 +144,15 @@ def alignment(
     if model is None:
         grads = gradients_inside(peft_model, held_out, loss, name)
     else:
-        clean = dict(model.named_modules())
-        missing = [key for key in layers if key not in clean or hasattr(clean[key], "lora_A")]
+        modules = dict(model.named_modules())
+        missing = [key for key in layers if key not in modules or hasattr(modules[key], "lora_A")]
         if missing:
             raise ValueError(
                 f"{missing[0]} is not a plain layer of the given model: pass a copy that was made "
                 "before the adapter was added (PEFT changes models in place), or pass None"
             )
         grads = collect(
-            model, {key: clean[key] for key in layers}, held_out, loss, "cpu", None, None
+            model, {key: modules[key] for key in layers}, held_out, loss, "cpu", None, None
         )
     parts = {}
     for key, layer in layers.items():

@@ -141,13 +141,13 @@ def rewritten(
     values_a, vectors_a = torch.linalg.eigh(a @ a.mT)
     values_b, vectors_b = torch.linalg.eigh(b.mT @ b)
     projection = b @ (_inverse(values_b, vectors_b, 0.0) @ (b.mT @ g_b))
-    beside = (g_b - projection) / c**2
-    beside_b = beside @ _inverse(values_a, vectors_a, 0.0)
+    outside = (g_b - projection) / c**2
+    outside_b = outside @ _inverse(values_a, vectors_a, 0.0)
     along = g_a / c**2  # (B^T B)+ of it is B+ G / c
-    along_b = _inverse(values_b, vectors_b, _floor(reach, beside_b)) @ along
-    beside_b = beside @ _inverse(values_a, vectors_a, _floor(reach, along_b))
+    along_b = _inverse(values_b, vectors_b, _floor(reach, outside_b)) @ along
+    outside_b = outside @ _inverse(values_a, vectors_a, _floor(reach, along_b))
     x = _sylvester(values_b, vectors_b, values_a, vectors_a, -along_b @ a.mT)
-    return (along_b + x @ a).to(dtype), (beside_b - b @ x).to(dtype)
+    return (along_b + x @ a).to(dtype), (outside_b - b @ x).to(dtype)
 
 
 def _floor(reach: float, step: Tensor) -> float:
