@@ -1,9 +1,9 @@
-"""Do the starts of adapters follow full fine-tuning as far as theory allows? Known gradients.
+"""Do the starts of adapters follow full fine-tuning as closely as theory allows? Known gradients.
 
-One linear layer whose gradient is a given matrix at every weight, through PEFT's own layers: the
-relative residual of one infinitesimal step of SGD, at its best length, against the bound that no
-step of its rank can pass. Peers: LoRA (random), PiSSA and LoRA-GA as PEFT has them, and the same
-once more with the loss a hundred times as large, which should change nothing.
+One linear layer, with PEFT's own layers, whose gradient is a given matrix at every weight. The
+program compares the relative residual of one infinitesimal step of SGD, at its best length, with
+the bound that no step of its rank can pass. Peers: LoRA (random), PiSSA and LoRA-GA of PEFT. All
+run again with a loss a hundred times as large, which should change nothing.
 
     python -m benchmarks.adapters.exact            about a minute; needs the extra `adapters`
     python -m benchmarks.adapters.exact --quick
@@ -36,7 +36,7 @@ METHODS = (
 
 
 def gradient(spectrum: str, seed: int):  # noqa: ANN201 (torch is imported late)
-    """A matrix with this spectrum and random singular vectors."""
+    """Return a matrix with these singular values and random singular vectors."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -48,7 +48,7 @@ def gradient(spectrum: str, seed: int):  # noqa: ANN201 (torch is imported late)
 
 
 def measure(method: str, spectrum: str, loss_scale: float, seed: int) -> harness.Values:
-    """Residual of the first step, what the start did to the function, and size of B over A."""
+    """Return the residual of the first step, the change of the function, and the size of B/A."""
     import torch
     from peft import LoraConfig, LoraGAConfig, get_peft_model
     from peft.tuners.lora.loraga import preprocess_loraga
@@ -87,7 +87,7 @@ def measure(method: str, spectrum: str, loss_scale: float, seed: int) -> harness
     if "LoRA-Pro" in method:
         lora_pro(optimizer, adapted, damping=0.0)
     loss(adapted, eye).backward()
-    # The step in first order, from the very gradients that the optimiser is given.
+    # The step in first order, from the same gradients that the optimiser gets.
     for hook in optimizer._optimizer_step_pre_hooks.values():
         hook(optimizer, (), {})
     g_a, g_b = (
@@ -107,7 +107,7 @@ def measure(method: str, spectrum: str, loss_scale: float, seed: int) -> harness
 
 
 def table(results: harness.Results) -> str:
-    """Residual by spectrum and method, and how far B's size follows the loss."""
+    """Return residuals by spectrum and method, and how the size of B follows the loss."""
     parts = []
     for spectrum in SPECTRA:
         rows = []
@@ -133,10 +133,10 @@ def table(results: harness.Results) -> str:
             any_cell = results.cells({"spectrum": spectrum})[0]
             one, two = any_cell.number("bound_r") or 0.0, any_cell.number("bound_2r") or 0.0
             parts.append(
-                f"Spectrum {spectrum}: no step of rank r leaves less than {one:.4f}, "
-                f"of rank 2r less than {two:.4f}\n\n"
+                f"Spectrum {spectrum}: the smallest residual of a step of rank r is {one:.4f}, "
+                f"of rank 2r {two:.4f}\n\n"
                 + summaries.table(
-                    ["start", "residual", "cosine", "function moved by", "|B|/|A|, loss x 100"],
+                    ["start", "residual", "cosine", "change of function", "size B/A, loss x 100"],
                     rows,
                 )
             )
@@ -144,7 +144,7 @@ def table(results: harness.Results) -> str:
 
 
 def main() -> None:
-    """Run the cells that are missing, and print the table."""
+    """Run the missing cells and print the table."""
     arguments = harness.parser(__doc__ or "").parse_args()
     threads = harness.use_threads(arguments.threads)
     names = ("noisewise", "torch", "peft", "transformers")

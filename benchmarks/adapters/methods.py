@@ -1,4 +1,4 @@
-"""The small transformer that adapters are compared on, and every method that is compared."""
+"""The small transformer for the comparison of adapters, and all compared methods."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform x [n, t, width]."""
+        """Apply the block to x [n, t, width]."""
         n, t, c = x.shape
         parts = self.qkv(self.norm1(x)).reshape(n, t, 3, HEADS, c // HEADS).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(parts[0], parts[1], parts[2], is_causal=True)
@@ -44,7 +44,7 @@ class Bytes(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return logits [n, t, 256] of what follows tokens [n, t]."""
+        """Return logits [n, t, 256] of the next token for tokens [n, t]."""
         x = self.words(tokens) + self.places.weight[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
@@ -52,7 +52,7 @@ class Bytes(nn.Module):
 
 
 def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
-    """Nats a byte, batch int64 [n, context + 1]."""
+    """Return the loss in nats a byte; batch int64 [n, context + 1]."""
     return F.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
 
 
@@ -61,10 +61,10 @@ def loss_of(model: nn.Module, batch: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Method:
-    """How a model is made ready; LoRA-Pro in front of AdamW ("factors") or inside it ("full").
+    """How to adapt a model; LoRA-Pro before AdamW ("factors") or inside it ("full").
 
-    With `cut` nothing is trained: full fine-tuning's own change of each matrix is cut to that rank
-    by its singular values, which says how much of the gap a rank holds at all.
+    With `cut` nothing is trained: the change that full fine-tuning made to each matrix is cut to
+    this rank by its singular values. This shows how much of the gap the rank can close at all.
     """
 
     make: Callable[[nn.Module, list[Tensor]], nn.Module]
@@ -74,7 +74,7 @@ class Method:
 
 
 def plain(**more: Any) -> Callable[[nn.Module, list[Tensor]], nn.Module]:  # noqa: ANN401
-    """PEFT's LoRA with flags."""
+    """PEFT's LoRA with options."""
 
     def make(model: nn.Module, batches: list[Tensor]) -> nn.Module:
         from peft import get_peft_model
@@ -91,7 +91,7 @@ def _config(**more: Any) -> Any:  # noqa: ANN401
 
 
 def adalora(model: nn.Module, batches: list[Tensor]) -> nn.Module:
-    """AdaLoRA from rank 6 down to 4, of LoRA's own factor alpha / r."""
+    """AdaLoRA from rank 6 down to 4, with the same scaling alpha / r as LoRA."""
     from peft import AdaLoraConfig, get_peft_model
 
     config = AdaLoraConfig(
@@ -102,7 +102,7 @@ def adalora(model: nn.Module, batches: list[Tensor]) -> nn.Module:
 
 
 def peft_lora_ga(model: nn.Module, batches: list[Tensor]) -> nn.Module:
-    """PEFT's own LoRA-GA, of the same samples."""
+    """PEFT's own LoRA-GA, with the same samples."""
     from peft import LoraGAConfig, get_peft_model
     from peft.tuners.lora.loraga import preprocess_loraga
 
@@ -117,7 +117,7 @@ def peft_lora_ga(model: nn.Module, batches: list[Tensor]) -> nn.Module:
 
 
 def ours(**how: Any) -> Callable[[nn.Module, list[Tensor]], nn.Module]:  # noqa: ANN401
-    """Our LoRA-GA with a choice of scale, answer and base."""
+    """Our LoRA-GA with a choice of scale, answer and mutate_base."""
 
     def make(model: nn.Module, batches: list[Tensor]) -> nn.Module:
         from noisewise.adapters import gradients, lora_ga
@@ -150,8 +150,8 @@ def everything(model: nn.Module, batches: list[Tensor]) -> nn.Module:
     return model
 
 
-# Our starts. Without a scale it is "stable"; "adam" makes Adam's first step as long as that of full
-# fine-tuning.
+# Our starts. The default scale is "stable"; with "adam" the first step of Adam is as long as that
+# of full fine-tuning.
 OURS: dict[str, Callable[[nn.Module, list[Tensor]], nn.Module]] = {
     "ours stable": ours(),
     "ours gd": ours(scale="gd"),
@@ -167,7 +167,7 @@ OURS: dict[str, Callable[[nn.Module, list[Tensor]], nn.Module]] = {
 
 
 def with_pro(make: Callable[[nn.Module, list[Tensor]], nn.Module], name: str) -> dict[str, Method]:
-    """A start with LoRA-Pro in front of AdamW, and inside it."""
+    """A start with LoRA-Pro before AdamW, and inside it."""
     return {f"{name} + Pro": Method(make, "factors"), f"{name} + ProAdamW": Method(make, "full")}
 
 

@@ -1,15 +1,15 @@
-"""A pixel model moved to a second set: adapters, full fine-tuning and from scratch, at equal time.
+"""A pixel model moved to a second set: adapters, full fine-tuning and new training, at equal time.
 
-A teacher of garments (the packaged pictures) is adapted to another set of pictures, brought to its
-size and to grey: by `noisewise adapt` with each start and with ranks beside the usual one, by full
-fine-tuning (`--start full`), and a new teacher is trained from nothing with as wide a net. Each has
-the same minutes; what `lora-ga` needs for its start is timed first and taken off its own. No model
-is told of kinds of pictures, as those of a new teacher would be others.
+A teacher of garments (the packaged pictures) is adapted to another set of pictures, converted to
+its size and to grey. The ways are `noisewise adapt` with each start and several ranks, full
+fine-tuning (`--start full`), and a new teacher with a net of the same width. Each way has the same
+minutes; the time that `lora-ga` needs for its start is measured first and subtracted. No model uses
+kinds of pictures, because a new teacher would have other kinds.
 
-Learning rates are swept for each way, and the grid grows where a best lies on its edge. All are
-scored by one measure: the loss on 300 other pictures of the new set with the old teacher's noise
-levels and weight, whatever a model was trained with. A run that broke down counts as infinite.
-`--pictures` leaves each way only so many pictures of the new set, drawn anew for each seed.
+Learning rates are swept for each way, and the grid grows if the best rate is at its edge. All are
+scored by one measure: the loss on 300 other pictures of the new set, with the noise levels and the
+weight of the old teacher. A run that broke down counts as infinite. `--pictures` limits each way to
+this number of pictures of the new set, drawn again for each seed.
 
     python -m benchmarks.adapters.pixels --data FOLDER --minutes 2 --seeds 5
     python -m benchmarks.adapters.pixels --data FOLDER --minutes 1 --seeds 2 --pictures 100
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NAME = "adapters/pixels"
 TITLE = "Adapters of a pixel model: garments to another set, at equal time"
 SETS = ("noto_emoji_32", "dungeon_tiles_32")
-WIDER = 3  # how often a grid may grow
+WIDER = 3  # how many times a grid may grow
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ WAYS = {
 
 
 def teacher(place: Path, minutes: float) -> Path:
-    """A teacher of garments, trained once."""
+    """Return a teacher of garments, trained once."""
     from noisewise.demo import demo_path
     from noisewise.training.settings.config import TrainConfig
 
@@ -72,7 +72,7 @@ def teacher(place: Path, minutes: float) -> Path:
 
 
 def start_seconds(old: Path, pictures: Path, config: AdaptConfig, place: Path) -> float:
-    """How long the start alone takes: the gradients of `lora-ga` and the factors out of them."""
+    """Return the seconds of the start alone: the gradients of `lora-ga` and its factors."""
     from noisewise.diffusion import Preconditioned
     from noisewise.pictures.pictures import load_pictures
     from noisewise.training.adapt import adapted_net, plan_adaptation, start_gradients
@@ -87,8 +87,8 @@ def start_seconds(old: Path, pictures: Path, config: AdaptConfig, place: Path) -
     return time.perf_counter() - began
 
 
-def parted(whole: Path, num_pictures: int, seed: int, place: Path) -> tuple[Path, Path]:
-    """A set as two files: so many pictures to learn from (0: all but 300), 300 to be judged by."""
+def split(whole: Path, num_pictures: int, seed: int, place: Path) -> tuple[Path, Path]:
+    """Split a set into two files: pictures to learn from (0: all but 300), 300 for the score."""
     import numpy as np
 
     paths = tuple(
@@ -106,7 +106,7 @@ def parted(whole: Path, num_pictures: int, seed: int, place: Path) -> tuple[Path
 
 
 def score(run: Run, old: Path, pictures: Path, seed: int) -> float:
-    """Loss of a run's teacher on pictures, with the old teacher's noise levels and weight."""
+    """Return the loss of a run's teacher, with the old teacher's noise levels and weight."""
     import numpy as np
 
     from noisewise.pictures.pictures import load_pictures
@@ -127,12 +127,12 @@ def score(run: Run, old: Path, pictures: Path, seed: int) -> float:
 def measure(
     way: Way, lr: float, seed: int, seconds: float, old: Path, sets: tuple[Path, Path], out: Path
 ) -> harness.Values:
-    """Adapt or train within the time; what came of it."""
+    """Adapt or train within the time, and return the measured values."""
     from noisewise.training.adapt import adapt
     from noisewise.training.settings.config import AdaptConfig, TrainConfig
     from noisewise.training.stages.loop import TrainingFailed
 
-    shutil.rmtree(out, ignore_errors=True)  # of a call that was stopped: its time is not known
+    shutil.rmtree(out, ignore_errors=True)  # from an interrupted call: its time is not known
     pictures, judged = sets
     described, start = noisewise.Run.open(old).teacher().config, way.start
     began, started = time.perf_counter(), 0.0
@@ -173,7 +173,7 @@ def measure(
 
 
 def losses(cells: list[harness.Cell]) -> list[float]:
-    """Of each run; infinite where it broke down."""
+    """Return the loss of each run; infinite if it broke down."""
     found = [cell.number("heldout_loss") for cell in cells]
     return [math.inf if loss is None else loss for loss in found]
 
@@ -181,7 +181,7 @@ def losses(cells: list[harness.Cell]) -> list[float]:
 def best_rate(
     results: harness.Results, setting: harness.Setting
 ) -> tuple[float | None, list[float]]:
-    """The rate with the lowest median loss, and all that were tried."""
+    """Return the rate with the lowest median loss, and all rates that were tried."""
     rates = sorted({cell.asked("lr") for cell in results.cells(setting)})
     at = {lr: statistics.median(losses(results.cells({**setting, "lr": lr}))) for lr in rates}
     known = {lr: loss for lr, loss in at.items() if math.isfinite(loss)}
@@ -189,24 +189,24 @@ def best_rate(
 
 
 def shown(cells: list[harness.Cell]) -> str:
-    """Median with its interval, or how many runs broke down."""
+    """Return the median with its interval, or the number of runs that broke down."""
     found = losses(cells)
     broken = sum(math.isinf(loss) for loss in found)
     return f"{broken} of {len(found)} broke down" if broken else shown_of(found)
 
 
 def shown_of(values: list[float]) -> str:
-    """Median with its interval."""
+    """Return the median with its interval as text."""
     return str(summaries.summarise([[value] for value in values]) or "-")
 
 
 def numbers(cells: list[harness.Cell], name: str) -> list[float]:
-    """A value of each run that has it."""
+    """Return a value of each run that has it."""
     return [n for cell in cells if (n := cell.number(name)) is not None]
 
 
 def table(results: harness.Results, sets: tuple[str, ...], kept: dict[str, float]) -> list[str]:
-    """Each way at its best rate, by the held-out loss, and the whole grid."""
+    """Return each way at its best rate, by the held-out loss, and the whole grid."""
     parts = []
     for name in sets:
         rows, grid = [], []
@@ -230,21 +230,27 @@ def table(results: harness.Results, sets: tuple[str, ...], kept: dict[str, float
                     ),
                 )
             )
-        head = ["way", "best rate", "held-out loss", "distance", "steps", "start, s", "in all, s"]
+        head = ["way", "best rate", "held-out loss", "distance", "steps", "start, s", "total, s"]
         parts.append(f"{name}, each way at its best rate:\n\n" + summaries.table(head, rows))
         parts.append(f"{name}, held-out loss:\n\n" + summaries.table(["way", "rate", "loss"], grid))
     return parts
 
 
 def main() -> None:
-    """Run the cells that are missing, widen grids, and print the tables."""
+    """Run the missing cells, widen grids, and print the tables."""
     parser = harness.parser(__doc__ or "")
-    parser.add_argument("--minutes", type=float, default=2.0, help="for each way")
-    parser.add_argument("--teacher-minutes", type=float, default=5.0, help="for the first teacher")
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
-    parser.add_argument("--sets", default=",".join(SETS), help="names of .npz files, with commas")
-    parser.add_argument("--pictures", type=int, default=0, help="of the new set; 0: all but 300")
-    parser.add_argument("--ways", default="", help="names with semicolons between; all if empty")
+    parser.add_argument("--minutes", type=float, default=2.0, help="training time of each way")
+    parser.add_argument(
+        "--teacher-minutes", type=float, default=5.0, help="training time of the first teacher"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument(
+        "--sets", default=",".join(SETS), help="names of .npz files, separated by commas"
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=0, help="pictures of the new set; 0: all but 300"
+    )
+    parser.add_argument("--ways", default="", help="names separated by semicolons; empty: all")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
     names = ("noisewise", "torch", "peft", "transformers")
@@ -256,7 +262,7 @@ def main() -> None:
     ways = [way.strip() for way in arguments.ways.split(";")] if arguments.ways else list(WAYS)
     unknown = [way for way in ways if way not in WAYS]
     if unknown:
-        raise harness.UsageError(f"There is no way {unknown[0]!r}; there are {'; '.join(WAYS)}.")
+        raise harness.UsageError(f"{unknown[0]!r} is unknown; --ways takes {'; '.join(WAYS)}.")
     minutes = 0.1 if arguments.quick else arguments.minutes
     kept = {"minutes": minutes, "pictures": arguments.pictures}
     if not arguments.table_only:
@@ -268,7 +274,7 @@ def main() -> None:
         def cell(name: str, way: str, lr: float, seed: int) -> None:
             pictures = harness.data_file(arguments.data, f"{name}.npz")
             setting = {**kept, "set": name, "way": way, "lr": lr, "seed": seed}
-            sets = parted(pictures, arguments.pictures, seed, place / "sets")
+            sets = split(pictures, arguments.pictures, seed, place / "sets")
             plain = way.replace(", ", "-").replace(" ", "")
             out = place / f"{name}-{arguments.pictures}-{plain}-{lr:g}-{seed}"
             results.cell(
@@ -276,7 +282,9 @@ def main() -> None:
             )
 
         for name in sets[:1] if arguments.quick else sets:
-            for seed, way in itertools.product(seeds, ways):  # all ways of a seed, then the next
+            for seed, way in itertools.product(
+                seeds, ways
+            ):  # all ways of one seed, then of the next
                 for lr in WAYS[way].rates[1:2] if arguments.quick else WAYS[way].rates:
                     cell(name, way, lr, seed)
             for way in ways:
@@ -292,7 +300,7 @@ def main() -> None:
 
 
 def rounded(lr: float) -> float:
-    """A rate of two digits: the same on the next call."""
+    """Round a rate to two digits, so that the next call finds the same cell."""
     return float(f"{lr:.1e}")
 
 

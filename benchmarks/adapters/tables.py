@@ -1,4 +1,4 @@
-"""What the sweep over adapters says: tables by rate, gaps with their intervals, three verdicts."""
+"""Results of the sweep over adapters: tables by rate, gaps with their intervals, three verdicts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from benchmarks.adapters.methods import EARLY, METHODS, STEPS
 from benchmarks.shared import harness, summaries
 
-OURS = "ours adam"  # what docs/adapters.md recommends, named before any result
+OURS = "ours adam"  # the method that was named before any result
 OURS_PRO = "ours adam + ProAdamW"
 IN_PEFT = ("LoRA", "LoRA+ x8", "rsLoRA", "DoRA", "AdaLoRA", "PiSSA", "lora_ga (PEFT)")
-GOAL = 0.8  # share of the gap
-FEWEST = 3  # seeds behind a verdict
+GOAL = 0.8  # share of the gap to close
+FEWEST = 3  # seeds needed for a verdict
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class Estimate:
     num_seeds: int
 
     def __str__(self) -> str:
-        """As it stands in a sentence."""
+        """Return it as text for a sentence."""
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
     @property
     def percent(self) -> str:
-        """As a share."""
+        """Return it as a share in percent."""
         return f"{100 * self.value:.0f} % [{100 * self.low:.0f}, {100 * self.high:.0f}]"
 
 
 def mean(cells: list[harness.Cell], value: str) -> float:
-    """Mean over seeds; infinite where one run broke down."""
+    """Return the mean over seeds; infinite if a run broke down."""
     numbers = [cell.number(value) for cell in cells]
     if not numbers or any(n is None for n in numbers):
         return math.inf
@@ -47,12 +47,12 @@ def mean(cells: list[harness.Cell], value: str) -> float:
 
 
 def rates_of(results: harness.Results, method: str) -> list[float]:
-    """Learning rates that a method has cells of."""
+    """Return the learning rates for which a method has cells."""
     return sorted({cell.asked("lr") for cell in results.cells({"method": method})})
 
 
 def best_rate(results: harness.Results, method: str) -> float | None:
-    """Learning rate with the lowest mean loss at the end; None where all broke down."""
+    """Return the learning rate with the lowest mean loss at the end; None if all broke down."""
     rates = rates_of(results, method)
     at = {lr: mean(results.cells({"method": method, "lr": lr}), f"loss_{STEPS}") for lr in rates}
     at = {lr: loss for lr, loss in at.items() if math.isfinite(loss)}
@@ -60,7 +60,7 @@ def best_rate(results: harness.Results, method: str) -> float | None:
 
 
 def by_seed(results: harness.Results, method: str, lr: float, value: str) -> dict[float, float]:
-    """A value of each seed; infinite where the run broke down."""
+    """Return a value of each seed; infinite if the run broke down."""
     found = {}
     for cell in results.cells({"method": method, "lr": lr}):
         number = cell.number(value)
@@ -69,9 +69,9 @@ def by_seed(results: harness.Results, method: str, lr: float, value: str) -> dic
 
 
 def estimate(runs: list[dict[float, float]], of: Callable[..., float]) -> Estimate | None:
-    """A function of several methods' means, seed by seed, with a bootstrap over the seeds.
+    """Return a function of the means of several methods, with a bootstrap over the seeds.
 
-    The methods had the same batches at one seed, so that seeds are resampled together.
+    With the same seed the methods had the same batches, so seeds are resampled together.
     """
     seeds = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
     values = np.array([[run[seed] for seed in seeds] for run in runs])
@@ -85,16 +85,16 @@ def estimate(runs: list[dict[float, float]], of: Callable[..., float]) -> Estima
 
 
 def closed(results: harness.Results, method: str, lr: float, value: str) -> Estimate | None:
-    """Share of the gap between LoRA and full fine-tuning that a method closes at one rate."""
+    """Return the share of the gap from LoRA to full fine-tuning that a method closes at a rate."""
     runs = [by_seed(results, name, lr, value) for name in ("LoRA", "full", method)]
     gap = estimate(runs[:2], lambda lora, full: lora - full)
-    if gap is None or gap.low <= 0:  # no gap that could be closed
+    if gap is None or gap.low <= 0:  # there is no gap to close
         return None
     return estimate(runs, lambda lora, full, own: (lora - own) / (lora - full))
 
 
 def table(results: harness.Results) -> list[str]:
-    """Losses by rate, each method at its best, and the verdicts."""
+    """Return losses by rate, each method at its best rate, and the verdicts."""
     rates = sorted({cell.asked("lr") for cell in results.cells({})})
     parts = []
     for value in (f"loss_{EARLY}", f"loss_{STEPS}"):
@@ -113,19 +113,19 @@ def table(results: harness.Results) -> list[str]:
     rows = [row for method in METHODS if (row := best_row(results, method, own))]
     head = [
         "method", "best rate", f"loss at {STEPS}", f"gap closed at {EARLY}, full's rate",
-        f"at {STEPS}", "distance of W to full's, its rate", "start, s", f"{STEPS} steps, s",
+        f"at {STEPS}", "distance of W to full's, same rate", "start, s", f"{STEPS} steps, s",
         "numbers trained", "in the optimiser", "peak MB, steps", "start",
     ]  # fmt: skip
     parts.append(f"At each method's best rate; full fine-tuning's own is {own:g}. Intervals are "
-                 "over seeds; peak MB of a step with the weights and the optimiser's state, of the "
-                 "start without:\n\n"
+                 "over seeds; peak MB of a step include the weights and the optimiser's state, "
+                 "those of the start do not:\n\n"
                  + summaries.table(head, rows))  # fmt: skip
     parts.append("Verdicts:\n\n" + "\n".join(f"* {line}" for line in verdicts(results, own)))
     return parts
 
 
 def best_row(results: harness.Results, method: str, own: float) -> tuple[object, ...] | None:
-    """One method at its best rate, and beside full fine-tuning at that one's own."""
+    """Return a method at its best rate, and its gap and distance at full fine-tuning's rate."""
     best = best_rate(results, method)
     if best is None:
         return None
@@ -150,12 +150,12 @@ def best_row(results: harness.Results, method: str, own: float) -> tuple[object,
 
 
 def known(number: float) -> str | None:
-    """A count; None where nothing was trained."""
+    """Return a count as text; None if nothing was trained."""
     return f"{number:.0f}" if math.isfinite(number) else None
 
 
 def megabytes(cells: list[harness.Cell], value: str) -> str | None:
-    """The largest over seeds, of those that were measured."""
+    """Return the largest measured value over seeds in MB; None if there is none."""
     known = [number for cell in cells if (number := cell.number(value)) is not None]
     return f"{max(known) / 1e6:.2f}" if known else None
 
@@ -164,33 +164,33 @@ def megabytes(cells: list[harness.Cell], value: str) -> str | None:
 
 
 def verdicts(results: harness.Results, own: float) -> list[str]:
-    """Whether the three goals hold, for the methods that were named beforehand."""
+    """Return whether the three goals hold, for the methods that were named beforehand."""
     return [
         f"At full fine-tuning's rate {own:g}, {OURS} closes at least {100 * GOAL:.0f} % of the gap "
         f"between LoRA and full fine-tuning at step {EARLY}: {gap_verdict(results, own)}",
         f"At each method's best rate, {OURS} is within noise of the best adapter or better at step "
         f"{STEPS}: {best_verdict(results)}",
-        f"{OURS_PRO} is strictly nearer to full fine-tuning's weights at step {STEPS} than any "
+        f"{OURS_PRO} is strictly closer to full fine-tuning's weights at step {STEPS} than any "
         f"method in PEFT, at the rate {own:g}: {nearer_verdict(results, own, f'distance_{STEPS}')}",
         *(
             f"The same by the loss at step {step}: {nearer_verdict(results, own, f'loss_{step}')}"
             for step in (EARLY, STEPS)
         ),
-        f"Looked up afterwards, so no verdict: {afterwards(results)}",
+        f"Chosen afterwards, so no verdict: {afterwards(results)}",
     ]
 
 
 def decided(found: Estimate | None, holds: Callable[[Estimate], bool | None], told: str) -> str:
-    """The verdict in a word, and the numbers behind it."""
+    """Return the verdict in a word, with its numbers."""
     if found is None:
-        return "cannot be said: runs are missing or broke down, or there is no clear gap"
+        return "unknown: runs are missing or broke down, or there is no clear gap"
     if found.num_seeds < FEWEST:
-        return f"cannot be said with {found.num_seeds} seeds, {FEWEST} are needed; so far {told}"
-    return {True: "holds", False: "fails", None: "is not decided"}[holds(found)] + f", {told}"
+        return f"unknown with {found.num_seeds} seeds, {FEWEST} are needed; so far {told}"
+    return {True: "holds", False: "fails", None: "is undecided"}[holds(found)] + f", {told}"
 
 
 def gap_verdict(results: harness.Results, own: float) -> str:
-    """Goal 1."""
+    """Return the verdict on goal 1."""
     share = closed(results, OURS, own, f"loss_{EARLY}")
     return decided(
         share,
@@ -200,13 +200,13 @@ def gap_verdict(results: harness.Results, own: float) -> str:
 
 
 def best_verdict(results: harness.Results) -> str:
-    """Goal 2: paired with the adapter that has the lowest mean loss, ours aside."""
+    """Return the verdict on goal 2: compare with the best other adapter by mean loss."""
     value = f"loss_{STEPS}"
     others = [m for m in METHODS if not m.startswith(("full", "ours"))]
     missing = [m for m in (OURS, *others) if not rates_of(results, m)]
     best = {m: lr for m in (OURS, *others) if (lr := best_rate(results, m)) is not None}
     if missing or len(best) < 2 or OURS not in best:
-        return f"cannot be said: missing or broken down {', '.join(missing) or OURS}"
+        return f"unknown: missing or broken down: {', '.join(missing) or OURS}"
     first = min(
         (m for m in best if m != OURS),
         key=lambda m: mean(results.cells({"method": m, "lr": best[m]}), value),
@@ -217,7 +217,7 @@ def best_verdict(results: harness.Results) -> str:
 
 
 def afterwards(results: harness.Results) -> str:
-    """The best of ours and the best of the others, each at its best rate, paired."""
+    """Compare the best of ours with the best of the others, each at its best rate."""
     value = f"loss_{STEPS}"
     best = {m: lr for m in METHODS if (lr := best_rate(results, m)) is not None}
 
@@ -234,11 +234,11 @@ def afterwards(results: harness.Results) -> str:
 
 
 def nearer_verdict(results: harness.Results, own: float, value: str) -> str:
-    """Goal 3: against the nearest of PEFT's, so that it holds against each."""
+    """Return the verdict on goal 3: compare with the closest of PEFT's, so it holds for all."""
     runs = {m: by_seed(results, m, own, value) for m in (OURS_PRO, *IN_PEFT)}
     missing = [m for m, run in runs.items() if estimate([run], lambda x: x) is None]
     if missing:
-        return f"cannot be said: missing or broken down {', '.join(missing)}"
+        return f"unknown: missing or broken down: {', '.join(missing)}"
     first = min(IN_PEFT, key=lambda m: statistics.mean(runs[m].values()))
     found = estimate([runs[OURS_PRO], runs[first]], lambda ours, other: ours - other)
     return decided(

@@ -1,13 +1,13 @@
-"""Adapters on a small transformer: every method over a grid of learning rates, against full tuning.
+"""Adapters on a small transformer: all methods over a grid of learning rates, and full fine-tuning.
 
-A byte-level transformer learns the help texts that Python ships (pydoc_data.topics), and is then
-tuned on Python source of the standard library by 100 steps of AdamW: all of its eight matrices, or
-adapters of rank 4 in them. Loss on held-out source at steps 20 and 100. The grid of learning rates
-grows for a method whose best one lies on its edge. What a table must not do is compare at a single
-rate: methods differ in the length of their steps above all. Below the tables stand the verdicts on
-the three goals that were set, for methods named before the first run.
+A byte-level transformer learns Python's help texts (pydoc_data.topics). It is then tuned on the
+source of Python's standard library by 100 steps of AdamW: all of its eight matrices, or adapters of
+rank 4 in them. The loss is measured on held-out source at steps 20 and 100. The grid of learning
+rates grows for a method whose best rate is at its edge. Comparing at a single rate would be wrong,
+because methods differ most in the length of their steps. Below the tables are the verdicts on the
+three goals, for methods that were named before the first run.
 
-    python -m benchmarks.adapters.transformer    hours on one quiet core; resumes if called again
+    python -m benchmarks.adapters.transformer    hours on one quiet core; run again to continue
     python -m benchmarks.adapters.transformer --threads 1
     python -m benchmarks.adapters.transformer --seeds 2 --methods full,LoRA
     python -m benchmarks.adapters.transformer --quick
@@ -48,7 +48,7 @@ RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 @dataclass(frozen=True)
 class Texts:
-    """Bytes to learn first, bytes to be tuned on, and a held-out batch of the latter."""
+    """Bytes for the base model, bytes for tuning, and a held-out batch of the latter."""
 
     first: Tensor
     tuned: Tensor
@@ -56,7 +56,7 @@ class Texts:
 
 
 def texts() -> Texts:
-    """What every Python has on its disk."""
+    """Return texts that are part of every Python."""
     from pydoc_data.topics import topics
 
     first = "\n".join(topics[key] for key in sorted(topics)).encode()
@@ -69,13 +69,13 @@ def texts() -> Texts:
 
 
 def draw(tokens: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random pieces, int64 [count, context + 1]."""
+    """Return random pieces of the text, int64 [count, context + 1]."""
     starts = torch.randint(0, len(tokens) - CONTEXT - 1, (count, 1), generator=generator)
     return tokens[starts + torch.arange(CONTEXT + 1)]
 
 
 def base_model(data: Texts, steps: int, place: Path) -> Bytes:
-    """The model that is tuned; trained once and kept."""
+    """Return the base model; trained once and stored."""
     torch.manual_seed(0)
     model = Bytes()
     path = place / f"base-{steps}.safetensors"
@@ -96,7 +96,7 @@ def base_model(data: Texts, steps: int, place: Path) -> Bytes:
 
 
 def weights(model: nn.Module) -> Tensor:
-    """The tuned matrices as one vector, adapters added in."""
+    """Return the tuned matrices as one vector, with adapters merged."""
     if hasattr(model, "peft_config"):
         model = copy.deepcopy(model).merge_and_unload()  # pyrefly: ignore
     modules = dict(model.named_modules())
@@ -105,23 +105,23 @@ def weights(model: nn.Module) -> Tensor:
 
 
 def away(moved: Tensor, goal: Tensor) -> tuple[float, float]:
-    """Relative distance of two changes of the weights, and their cosine."""
+    """Return the relative distance of two changes of the weights, and their cosine."""
     distance = float((moved - goal).norm() / goal.norm())
     return distance, float(torch.cosine_similarity(moved, goal, dim=0))
 
 
 def goal_file(place: Path, lr: float, seed: int) -> Path:
-    """Where full fine-tuning keeps its weights, which the others are measured against."""
+    """Return the file for the weights of full fine-tuning, with which others are compared."""
     return place / f"full-{lr:g}-{seed}.safetensors"
 
 
 def run(
     base: Bytes, data: Texts, name: str, lr: float, seed: int, steps: int, place: Path
 ) -> harness.Values:
-    """One tuning: held-out loss after some steps and at the end, time, numbers trained, memory.
+    """Tune once: held-out loss early and at the end, time, number of trained numbers, memory.
 
-    And how far the weights have come from those of full fine-tuning with the same batches at the
-    same rate, which is run first and keeps them.
+    It also measures the distance of the weights to those of full fine-tuning with the same batches
+    at the same rate, which runs first and stores them.
     """
     path = goal_file(place, lr, seed)
     goals = load_file(path) if path.exists() and name != "full" else {}
@@ -150,7 +150,7 @@ def run(
     found: dict[str, float] = {}
     began = time.perf_counter()
     for step in range(1, steps + 1):
-        for group in optimizer.param_groups:  # a short rise, then constant
+        for group in optimizer.param_groups:  # a short warm-up, then constant
             group.setdefault("peak", group["lr"])
             group["lr"] = group["peak"] * min(1.0, step / 5)
         loss_of(model, draw(data.tuned, BATCH, generator)).backward()
@@ -181,7 +181,7 @@ def run(
         optimizer.zero_grad()
 
     memory = {"step_bytes": resident + peak_bytes(one_more)}
-    if seed == 0:  # made a second time, as a profiled start would not be timed right
+    if seed == 0:  # made a second time, because profiling changes the time of a start
         memory["start_bytes"] = peak_bytes(lambda: method.make(copy.deepcopy(base), batches))
     return {
         **found,
@@ -194,7 +194,7 @@ def run(
 
 
 def cut_to_rank(base: Bytes, data: Texts, rank: int, goals: dict[str, Tensor]) -> harness.Values:
-    """Losses and distances of full fine-tuning's own changes, each matrix cut to a rank."""
+    """Return losses and distances of full fine-tuning's own changes, cut to a rank."""
     found: dict[str, float] = {}
     for step, goal in goals.items():
         model, pieces, start = copy.deepcopy(base), [], 0
@@ -215,19 +215,19 @@ def cut_to_rank(base: Bytes, data: Texts, rank: int, goals: dict[str, Tensor]) -
     return dict(found)
 
 
-def lacks_distance(kept: harness.Cell | None, goal: harness.Cell) -> bool:
-    """Whether a finished cell was run when full fine-tuning had not been, at its rate."""
+def lacks_distance(cell: harness.Cell | None, goal: harness.Cell) -> bool:
+    """Whether a finished cell ran before full fine-tuning at the same rate."""
     end, value = f"distance_{STEPS}", f"loss_{STEPS}"
-    if kept is None or kept.number(value) is None or goal.number(value) is None:
+    if cell is None or cell.number(value) is None or goal.number(value) is None:
         return False
-    return kept.number(end) is None
+    return cell.number(end) is None
 
 
 def main() -> None:
-    """Run the cells that are missing, widen grids, and print the tables."""
+    """Run the missing cells, widen grids, and print the tables."""
     parser = harness.parser(__doc__ or "")
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
-    parser.add_argument("--methods", default="", help="names with commas; all if empty")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
+    parser.add_argument("--methods", default="", help="names separated by commas; empty: all")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
     names = ("noisewise", "torch", "peft", "transformers")
@@ -244,7 +244,7 @@ def main() -> None:
         unknown = [name for name in chosen if name not in METHODS]
         if unknown:
             known = ", ".join(METHODS)
-            raise harness.UsageError(f"There is no method {unknown[0]!r}; there are {known}.")
+            raise harness.UsageError(f"{unknown[0]!r} is unknown; --methods takes {known}.")
         seeds = range(1 if arguments.quick else arguments.seeds)
 
         def compute(method: str, lr: float, seed: int) -> Callable[[], harness.Values]:
@@ -275,7 +275,7 @@ def main() -> None:
             for method in chosen:
                 cells(method, lr)
         for method in () if arguments.quick else [m for m in chosen if not METHODS[m].cut]:
-            for _ in range(3):  # a best on the edge of the grid is no best
+            for _ in range(3):  # a best rate at the edge of the grid may not be the best
                 rates, best = rates_of(results, method), best_rate(results, method)
                 if best is None or best not in (rates[0], rates[-1]):
                     break

@@ -1,10 +1,10 @@
-"""Train somebody else's net for a given wall-clock, sample it, print one JSON object.
+"""Train the net of another project for a given wall-clock time, sample it, print one JSON object.
 
-Imported by the adapters beside it, which run in an environment of their own that holds no
-noisewise. The EMA is the power function's (Karras et al. 2024, Analyzing and Improving the
+The programs of the peers in this folder import it. They run in a separate environment without
+noisewise. The EMA is the power-function EMA (Karras et al. 2024, Analyzing and Improving the
 Training Dynamics of Diffusion Models, eq. 3-4): its length is a share of the run, so it fits any
-budget. The peers' own decays (0.995 every 10 steps, 0.9999) are made for runs a hundred times
-longer and would return the start.
+budget. The peers' own decays (0.995 every 10 steps, 0.9999) are for runs a hundred times longer and
+would return the initial weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Task:
-    """What the benchmark asks of an adapter."""
+    """What the benchmark passes to the program of a peer."""
 
     data: Path
     out: Path
@@ -40,11 +40,11 @@ class Task:
 
 
 def read_task(description: str, layouts: tuple[str, ...]) -> Task:
-    """The command line that all adapters share."""
+    """Read the command line that all peers share."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, required=True, help=".npz with `images`, uint8 NHWC")
-    parser.add_argument("--out", type=Path, required=True, help=".npz of samples to write")
-    parser.add_argument("--seconds", type=float, required=True, help="wall-clock of training")
+    parser.add_argument("--out", type=Path, required=True, help=".npz file for the samples")
+    parser.add_argument("--seconds", type=float, required=True, help="wall-clock time of training")
     parser.add_argument("--lr", type=float, required=True)
     parser.add_argument("--layout", choices=layouts, default=layouts[0])
     parser.add_argument("--seed", type=int, default=0)
@@ -56,7 +56,7 @@ def read_task(description: str, layouts: tuple[str, ...]) -> Task:
 
 
 def load_images(path: Path, pad_to: int) -> Tensor:
-    """Pictures as float32 NCHW in [-1, 1], padded with black to `pad_to` pixels."""
+    """Return pictures as float32 NCHW in [-1, 1], padded with black to `pad_to` pixels."""
     with np.load(path) as stored:
         images = stored["images"]
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
@@ -65,10 +65,10 @@ def load_images(path: Path, pad_to: int) -> Tensor:
 
 
 class PowerEMA:
-    """Average of the weights whose standard deviation is a share of the run so far."""
+    """Average of the weights; its standard deviation in time is a share of the run so far."""
 
     def __init__(self, model: nn.Module, share: float = 0.1) -> None:
-        """Start from the model's weights; gamma solves share^2 = (g+1) / ((g+2)^2 (g+3))."""
+        """Start with the model's weights; gamma solves share^2 = (g+1) / ((g+2)^2 (g+3))."""
         low, high = 0.0, 1e4
         for _ in range(80):
             middle = (low + high) / 2
@@ -80,7 +80,7 @@ class PowerEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """After each optimiser step."""
+        """Update the average; call it after each optimiser step."""
         self.step += 1
         decay = (1 - 1 / self.step) ** (self.gamma + 1)
         current = [p.detach() for p in model.parameters()]
@@ -88,7 +88,7 @@ class PowerEMA:
 
     @torch.no_grad()
     def swap(self, model: nn.Module) -> None:
-        """Exchange the average and the model's weights; twice gives the start back."""
+        """Exchange the average and the model's weights; a second call undoes it."""
         for mine, parameter in zip(self.weights, model.parameters(), strict=True):
             kept = parameter.detach().clone()
             parameter.copy_(mine)
@@ -97,7 +97,7 @@ class PowerEMA:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the clock allowed."""
+    """The result of a training: steps, times, loss, and which weights were better."""
 
     steps: int
     seconds: float
@@ -114,15 +114,15 @@ def train(
     optimizer: torch.optim.Optimizer,
     lr_at: Callable[[float], float],
 ) -> Trained:
-    """Train until the clock runs out and leave the better of raw and averaged weights in the net.
+    """Train until the time is over; the net keeps the better of the raw and averaged weights.
 
     Args:
-        net: whose parameters are trained.
+        net: the net to train.
         images: float32 NCHW in [-1, 1]; the last 512 are held out for the choice of weights.
         task: seconds, batch and seed.
         loss_of: the peer's own loss of a batch, a scalar.
-        optimizer: the peer's own.
-        lr_at: factor on the learning rate at a share of the time in [0, 1].
+        optimizer: the peer's own optimiser.
+        lr_at: factor of the learning rate at a share of the time in [0, 1].
     """
     held_out, images = images[-512:], images[:-512]
     generator = torch.Generator().manual_seed(task.seed)
@@ -166,11 +166,11 @@ def _keep_better(
 
 
 def sample(task: Task, draw: Callable[[int], Tensor], crop_to: int) -> tuple[np.ndarray, float]:
-    """Draw all samples in batches of at most 125; uint8 NHWC at the pictures' size, and seconds.
+    """Draw all samples in batches of at most 125; return uint8 NHWC without padding, and seconds.
 
     Args:
         task: number of images and seed.
-        draw: how many -> float NCHW in [-1, 1], with the peer's own sampler.
+        draw: function from a number to float NCHW in [-1, 1], with the peer's own sampler.
         crop_to: side of the unpadded picture.
     """
     torch.manual_seed(task.seed + 1000)
@@ -188,7 +188,7 @@ def sample(task: Task, draw: Callable[[int], Tensor], crop_to: int) -> tuple[np.
 def finish(
     task: Task, net: nn.Module, trained: Trained, pixels: np.ndarray, seconds: float, package: str
 ) -> None:
-    """Write the samples and print the report as the last line of stdout."""
+    """Write the samples and print the report as the last line on stdout."""
     task.out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(task.out, images=pixels)
     report = {

@@ -1,9 +1,9 @@
-"""denoising-diffusion-pytorch (lucidrains) against the clock.
+"""Train denoising-diffusion-pytorch (lucidrains) for a given wall-clock time.
 
-Kept from the project: objective pred_v, sigmoid schedule, 1,000 training times, Adam (0.9, 0.99),
-constant learning rate, clipping at 1 (its Trainer). Its Trainer reads picture files through worker
-processes and computes an Inception distance; this loop feeds it from memory instead, which is in
-its favour. Flips are off: Fashion-MNIST's shoes all point one way.
+As in the project: objective pred_v, sigmoid schedule, 1,000 training times, Adam (0.9, 0.99),
+constant learning rate, clipping at 1 (its Trainer). Its Trainer reads picture files with worker
+processes and computes an Inception distance; this loop reads pictures from memory instead, which
+makes the peer faster. Flips are off: all shoes of Fashion-MNIST point the same way.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ without_torchvision.install()
 
 from denoising_diffusion_pytorch import GaussianDiffusion, Unet  # noqa: E402
 
-# readme: the README's four levels with its width 64 halved for two cores, pictures padded to 32 px
-# (the net needs a multiple of 8). small: three levels on the unpadded 28 px.
+# readme: the four levels of the README, with half its width of 64 for two cores; pictures padded to
+# 32 px (the net needs a multiple of 8). small: three levels on the unpadded 28 px.
 LAYOUTS = {"readme": ((1, 2, 4, 8), 32), "small": ((1, 2, 4), 28)}
 SIZE = 28
 
 
 def main() -> None:
     """Train, sample, report."""
-    task = against_clock.read_task("denoising-diffusion-pytorch against the clock", tuple(LAYOUTS))
+    task = against_clock.read_task("denoising-diffusion-pytorch for a given time", tuple(LAYOUTS))
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.seed)
     multiples, size = LAYOUTS[task.layout]

@@ -1,9 +1,9 @@
-"""diffusers' UNet2DModel against the clock, with its DDPM training and DDIM sampler.
+"""Train diffusers' UNet2DModel for a given wall-clock time, with its DDPM loss and DDIM sampler.
 
-Kept from its unconditional training example: epsilon prediction, 1,000 linear-beta times, AdamW
-(0.95, 0.999), weight decay 1e-6, eps 1e-8, cosine decay, clipping at 1. Its 500 warm-up steps
-would be the whole of a short run, so warm-up is 5 % and the decay fits the budget. Needs an
-environment without torchvision (a torchvision that does not match torch breaks the import).
+As in its example of unconditional training: epsilon prediction, 1,000 linear-beta times, AdamW
+(0.95, 0.999), weight decay 1e-6, eps 1e-8, cosine decay, clipping at 1. Its 500 warm-up steps would
+fill a short run, so warm-up is 5 % and the decay fits the budget. It needs an environment without
+torchvision (a torchvision that does not match torch breaks the import).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import against_clock
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
-# readme: the example's two layers a level and attention at the level before last, with its six
-# levels of 128-512 channels cut to three of 32-128 for two cores. small: one layer a level,
-# attention at the lowest.
+# readme: as in the example, two layers a level and attention at the level before the last; its six
+# levels of 128-512 channels become three of 32-128 for two cores. small: one layer a level,
+# attention at the lowest level.
 LAYOUTS = {
     "readme": {
         "layers_per_block": 2,
@@ -33,7 +33,7 @@ SIZE = 28
 
 
 def cosine_with_warmup(share: float) -> float:
-    """Factor on the learning rate at a share of the time."""
+    """Return the factor of the learning rate at a share of the time."""
     if share < 0.05:
         return max(share / 0.05, 0.01)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (share - 0.05) / 0.95)))
@@ -41,7 +41,7 @@ def cosine_with_warmup(share: float) -> float:
 
 def main() -> None:
     """Train, sample, report."""
-    task = against_clock.read_task("diffusers' UNet2DModel against the clock", tuple(LAYOUTS))
+    task = against_clock.read_task("diffusers' UNet2DModel for a given time", tuple(LAYOUTS))
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.seed)
     net = UNet2DModel(

@@ -1,8 +1,8 @@
-"""One tool on one question: `powers_tools.py TOOL CASE`, run by benchmarks/powers/tools.py.
+"""Ask one tool one question: `powers_tools.py TOOL CASE`, run by benchmarks/powers/tools.py.
 
-Prints a JSON line {"sign": -1 | 0 | 1 | null, "seconds": [...]}. Each tool is asked in the way its
-documentation suggests for numbers that are too large to write out; the time of building the numbers
-does not count. Stopping it in time is the caller's affair.
+It prints a JSON line {"sign": -1 | 0 | 1 | null, "seconds": [...]}. Each tool is used as its
+documentation suggests for numbers that are too large to write out; the time to build the numbers
+does not count. The caller stops it at the time limit.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Sign = int | None
 
 
 def of(difference: int) -> Sign:
-    """-1, 0 or 1."""
+    """Return the sign: -1, 0 or 1."""
     return (difference > 0) - (difference < 0)
 
 
 def noisewise(case: Case) -> Sign:
-    """Ours: numbers for powers, text for towers."""
+    """noisewise: numbers for powers, text for towers."""
     from noisewise.powers import compare
 
     if len(case.left) == 2:
@@ -38,7 +38,7 @@ def noisewise(case: Case) -> Sign:
 
 
 def integers(case: Case) -> Sign:
-    """Python's own: work both out."""
+    """Python's integers: compute both numbers."""
     values = []
     for numbers in (case.left, case.right):
         value = numbers[-1]
@@ -49,7 +49,7 @@ def integers(case: Case) -> Sign:
 
 
 def float_logs(case: Case) -> Sign:
-    """What most programs do: b log a against d log c, in floats."""
+    """What most programs do: compare b log a with d log c, in floats."""
     x, y = (_float_log(numbers) for numbers in (case.left, case.right))
     return (x > y) - (x < y)
 
@@ -62,7 +62,7 @@ def _float_log(numbers: tuple[int, ...]) -> float:
 
 
 def sympy(case: Case) -> Sign:
-    """Unevaluated powers, compared by sympy."""
+    """sympy: compare unevaluated powers."""
     import sympy as sp
 
     values: list[Any] = []
@@ -72,7 +72,7 @@ def sympy(case: Case) -> Sign:
             value = sp.Pow(base, value, evaluate=False)
         values.append(value)
     x, y = values
-    if (x > y) == True:  # noqa: E712 (sympy's answer may be neither)
+    if (x > y) == True:  # noqa: E712 (sympy's answer can be neither)
         return 1
     if (x < y) == True:  # noqa: E712
         return -1
@@ -80,7 +80,7 @@ def sympy(case: Case) -> Sign:
 
 
 def mpmath(case: Case) -> Sign:
-    """Floats with 50 digits and exponents of any size."""
+    """mpmath: floats with 50 digits and exponents of any size."""
     import mpmath as mp
 
     with mp.workdps(50):
@@ -89,7 +89,7 @@ def mpmath(case: Case) -> Sign:
 
 
 def mpmath_iv(case: Case) -> Sign:
-    """Intervals of 50 digits, over logarithms."""
+    """mpmath: intervals of 50 digits of the logarithms."""
     from mpmath import iv as intervals
 
     iv: Any = intervals
@@ -102,7 +102,7 @@ def mpmath_iv(case: Case) -> Sign:
 
 
 def flint(case: Case) -> Sign:
-    """Balls of rising precision over logarithms, up to 16384 bits."""
+    """python-flint: balls of the logarithms with rising precision, up to 16384 bits."""
     import flint as fl
 
     for bits in (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384):
@@ -137,7 +137,7 @@ TOOLS = {
 
 
 def main() -> None:
-    """Answer once and again, and print what came out and how long it took."""
+    """Answer several times, and print the answer and the times."""
     sys.set_int_max_str_digits(0)
     tool, case = TOOLS[sys.argv[1]], CASES[sys.argv[2]]()
     seconds: list[float] = []

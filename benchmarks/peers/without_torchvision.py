@@ -1,10 +1,10 @@
-"""A stand-in for torchvision, for denoising-diffusion-pytorch on the CPU build of torch.
+"""An empty replacement for torchvision, for denoising-diffusion-pytorch on the CPU build of torch.
 
 That project imports torchvision for two things only: transforms in its folder data set and
 `save_image` in its Trainer. Neither is used here (pictures come from memory, samples go to an
-.npz). The CPU build of torch has no matching torchvision on PyPI, and a CUDA pair would make the
-peers run on another torch than ours. So `install` registers empty modules of that name; anything
-taken from them raises when it is used.
+.npz). The CPU build of torch has no matching torchvision on PyPI, and with a CUDA pair the peers
+would use another torch than noisewise. So `install` registers empty modules of that name; using
+anything from them raises an error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import types
 
 
 class _Absent(types.ModuleType):
-    """A module that imports and holds nothing."""
+    """A module that can be imported and is empty."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
@@ -25,7 +25,7 @@ class _Absent(types.ModuleType):
 
 
 def install() -> bool:
-    """Register the stand-in where no real torchvision is installed; say whether it was needed."""
+    """Register the replacement if torchvision is not installed; return whether it was needed."""
     if importlib.util.find_spec("torchvision") is not None:
         return False
     package = _Absent("torchvision")

@@ -106,7 +106,7 @@ def test_steps_that_are_not_loras_are_refused() -> None:
     def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         return model(batch).square().mean()
 
-    with pytest.raises(ValueError, match="alignment of dora"):
+    with pytest.raises(ValueError, match="this adapter is dora"):
         alignment(None, adapted(peft.LoraConfig(use_dora=True, target_modules=["0"])), x, loss)
     with pytest.raises(ValueError, match=r"lora_dropout=0\.1"):
         alignment(None, adapted(peft.LoraConfig(lora_dropout=0.1, target_modules=["0"])), x, loss)

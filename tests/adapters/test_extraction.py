@@ -113,14 +113,14 @@ def test_what_no_adapter_holds_is_refused_or_listed() -> None:
     with torch.no_grad():
         b[0].bias.add_(1)
         b[1].weight.add_(1)
-    with pytest.raises(ValueError, match=r"2 tensors changed .*: 0.bias, 1.weight"):
+    with pytest.raises(ValueError, match=r"changed tensors \(2\): 0.bias, 1.weight"):
         extract(a, b, rank=2)
     assert extract(a, b, rank=2, ignore=True).left_out == ("0.bias", "1.weight")
-    with pytest.raises(ValueError, match="differ in 2 names"):
+    with pytest.raises(ValueError, match="2 tensors are in only one"):
         extract(a, nn.Sequential(nn.Linear(6, 6), nn.Tanh()), rank=2)
-    with pytest.raises(ValueError, match="differ in shapes"):
+    with pytest.raises(ValueError, match="differ in shape"):
         extract(a, nn.Sequential(nn.Linear(7, 6), nn.LayerNorm(6)), rank=2)
     with pytest.raises(ValueError, match="the models are equal"):
         extract(a, copy.deepcopy(a), rank=2)
-    with pytest.raises(ValueError, match="either rank or energy"):
+    with pytest.raises(ValueError, match="exactly one of rank and energy"):
         extract(a, b)

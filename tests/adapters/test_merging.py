@@ -36,7 +36,7 @@ def test_quantised_layers_are_refused_and_left_as_they_were() -> None:
     net = nn.Sequential(nn.Linear(16, 16), EightBit(floats))
     adapted = disturbed(peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["0", "1"])))
     before, state = adapted(x).detach(), copy.deepcopy(adapted.state_dict())
-    with pytest.raises(ValueError, match="1 is quantised, and its few bits cannot hold the sum"):
+    with pytest.raises(ValueError, match="1 is quantised and has too few bits for the sum"):
         merge(adapted)
     assert torch.equal(adapted(x), before)
     assert all(torch.equal(value, state[key]) for key, value in adapted.state_dict().items())

@@ -205,7 +205,7 @@ def test_dora_starts_at_the_function_too() -> None:
     config = config_for(["0"], use_dora=True)
     grads = gradients(net, config, x, lambda m, b: m(b).square().mean())
     before = net(x[0]).detach()
-    with pytest.raises(ValueError, match="cannot be had with DoRA"):
+    with pytest.raises(ValueError, match="does not work with DoRA"):
         lora_ga(net, config, grads, mutate_base=True)
     adapted = lora_ga(net, config, grads)
     torch.testing.assert_close(adapted(x[0]), before, atol=1e-5, rtol=1e-5)
@@ -269,16 +269,16 @@ def test_refusals_leave_the_model_as_it_was() -> None:
         lambda: lora_ga(tied, head, grads, mutate_base=True),
     )
     refused(r"head shares its weight", lambda: pissa(tied, head))
-    refused("no gradient of it", lambda: lora_ga(tied, config_for(["head", "words"]), grads))
+    refused("gradient is missing", lambda: lora_ga(tied, config_for(["head", "words"]), grads))
     theirs = config_for(["head"], init_lora_weights="pissa")
-    refused("a start of PEFT's own", lambda: lora_ga(tied, theirs, grads))
+    refused("is a start of PEFT", lambda: lora_ga(tied, theirs, grads))
     ada = peft.AdaLoraConfig(target_modules=["head"], total_step=10)
-    refused("ADALORA starts by itself", lambda: lora_ga(tied, ada, grads))
-    refused("take it from this model", lambda: lora_ga(tied, head, {"head": torch.randn(16, 12)}))
+    refused("get_peft_model for ADALORA", lambda: lora_ga(tied, ada, grads))
+    refused("gradients on this model", lambda: lora_ga(tied, head, {"head": torch.randn(16, 12)}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT warns of tied weights, which this start leaves alone
         adapted = lora_ga(tied, head, grads)
-    with pytest.raises(ValueError, match="adapters already"):
+    with pytest.raises(ValueError, match="already has adapters"):
         lora_ga(adapted, head, grads)
 
 

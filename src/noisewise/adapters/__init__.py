@@ -1,4 +1,4 @@
-"""Low-rank adaptation over PEFT whose first steps follow full fine-tuning, provably so."""
+"""Low-rank adapters on PEFT whose first step points where full fine-tuning points, by a theorem."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How nearly the next step of an adapter goes where full fine-tuning would go, layer by layer.
+"""How close the next step of an adapter is to the step of full fine-tuning, layer by layer.
 
-Papers: Wang et al. 2024 (LoRA-GA), theorem 3.1; Eckart and Young 1936 for the bound, which no step
-of that rank can pass.
+Papers: Wang et al. 2024 (LoRA-GA), theorem 3.1; Eckart and Young 1936 for the bound: no step of
+that rank comes closer.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StepAlignment:
-    """One kind of step, of one layer or of all, against full fine-tuning's.
+    """One type of step (SGD or Adam) compared with full fine-tuning, for one layer or for all.
 
     Attributes:
         cosine: between the two steps.
         residual: relative distance at the best length, ``sqrt(1 - cosine^2)``; at least `bound`.
-        bound: the least residual of any step of this rank: 2r, or r while one factor is 0.
-        length: length of the step over that of full fine-tuning at the same learning rate.
+        bound: the smallest residual of any step of this rank: 2r, or r while one factor is 0.
+        length: length of the step divided by the length of full fine-tuning's step at the same
+            learning rate.
     """
 
     cosine: float
@@ -40,14 +41,14 @@ class StepAlignment:
 
 @dataclass(frozen=True)
 class LayerAlignment:
-    """One layer, or all together.
+    """The result for one layer, or for all layers together.
 
     Attributes:
-        rank: r; the largest, for all together.
+        rank: r; for all layers together, the largest r.
         step_rank: 2r, or r while one factor is 0.
-        sgd: the step of SGD, against G.
-        adam: the first step of Adam, sign descent, against sign(G).
-        signal: share of the squared gradient that is no noise; None where one batch was given.
+        sgd: the step of SGD, compared with G.
+        adam: the first step of Adam (sign descent), compared with sign(G).
+        signal: share of the squared gradient that is not noise; None if there was one batch only.
     """
 
     rank: int
@@ -59,12 +60,12 @@ class LayerAlignment:
 
 @dataclass(frozen=True)
 class Alignment:
-    """What `alignment` found.
+    """The result of `alignment`. `print` it for a table, or use `to_dict`.
 
     Attributes:
-        layers: each layer's.
-        total: of all layers as one vector.
-        num_samples: samples behind the gradient.
+        layers: the result for each layer.
+        total: the result for all layers as one vector.
+        num_samples: number of samples that the gradient was computed from.
     """
 
     layers: dict[str, LayerAlignment]
@@ -72,17 +73,18 @@ class Alignment:
     num_samples: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the values as JSON types."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """A table: cosine and residual with its bound, for both kinds of steps."""
+        """Return a table with cosine, residual and bound, for SGD and for Adam."""
         width = max(len(name) for name in (*self.layers, "all layers"))
-        lines = [f"{'layer':<{width}}  rank  SGD cos  residual  bound   Adam cos  residual  bound"]
+        head = "step rank  SGD cos  residual  bound   Adam cos  residual  bound"
+        lines = [f"{'layer':<{width}}  {head}"]
         for name, found in (*self.layers.items(), ("all layers", self.total)):
             s, a = found.sgd, found.adam
             lines.append(
-                f"{name:<{width}}  {found.step_rank:4d}  {s.cosine:7.4f}  {s.residual:8.4f}  "
+                f"{name:<{width}}  {found.step_rank:9d}  {s.cosine:7.4f}  {s.residual:8.4f}  "
                 f"{s.bound:.4f}  {a.cosine:8.4f}  {a.residual:8.4f}  {a.bound:.4f}"
             )
         return "\n".join(lines)
@@ -96,22 +98,23 @@ def alignment(
     *,
     adapter: str | None = None,
 ) -> Alignment:
-    """Compare the next step of an adapter with full fine-tuning's, on data that made no start.
+    """Compare the next step of an adapter with the step of full fine-tuning, on held-out data.
 
-    ``c^2 (B B^T G + G A^T A)`` against G, ``c (B sign(B^T G) + sign(G A^T) A)`` against sign(G), to
-    first order in the learning rate.
+    For SGD it compares ``c^2 (B B^T G + G A^T A)`` with G, for Adam
+    ``c (B sign(B^T G) + sign(G A^T) A)`` with sign(G), to first order in the learning rate.
 
     Args:
-        model: the model before it was adapted, whose gradient is then the goal; None: the gradient
-            at the adapter's present weights, which is the same at a start that keeps the function.
-        peft_model: LoRA or rsLoRA, of any start.
-        held_out: batches, other than those of the start.
-        loss: ``loss(model, batch) -> scalar``, called with either model.
-        adapter: its name; None: the active one.
+        model: the model before it was adapted; its gradient is then the goal. None: the goal is
+            the gradient at the present weights of the adapted model. Both are the same directly
+            after a start that keeps the function.
+        peft_model: a LoRA or rsLoRA model, with any start.
+        held_out: batches that were not used for the start.
+        loss: ``loss(model, batch) -> scalar``; it is called with either model.
+        adapter: name of the adapter; None: the active one.
 
     Raises:
-        ValueError: for DoRA and AdaLoRA (their step is another function), for dropout inside the
-            adapter (its step is random), or as `gradients`.
+        ValueError: for DoRA and AdaLoRA (their steps have other formulas), for dropout in the
+            adapter (its steps are random), and for the same reasons as `gradients`.
 
     Source: Wang et al. 2024, theorem 3.1; Su 2024, archives/10226, for Adam.
 
@@ -128,25 +131,28 @@ def alignment(
     name = active_adapter(peft_model, adapter)
     kind = kind_of(peft_model, name)
     if kind != "lora":
-        raise ValueError(f"the alignment of {kind} is not defined here: its step is not LoRA's")
+        raise ValueError(
+            f"alignment supports LoRA and rsLoRA only; this adapter is {kind}, whose step has "
+            "another formula"
+        )
     config: Any = peft_model.peft_config[name]
     if config.lora_dropout:
         raise ValueError(
-            f"lora_dropout={config.lora_dropout:g} makes each step random; compare without it"
+            f"lora_dropout={config.lora_dropout:g} makes each step random; set it to 0 to compare"
         )
     layers = lora_layers(peft_model, name)
     if model is None:
         grads = gradients_inside(peft_model, held_out, loss, name)
     else:
-        clean = dict(model.named_modules())
-        missing = [key for key in layers if key not in clean or hasattr(clean[key], "lora_A")]
+        modules = dict(model.named_modules())
+        missing = [key for key in layers if key not in modules or hasattr(modules[key], "lora_A")]
         if missing:
             raise ValueError(
-                f"{missing[0]} is not a plain layer of the model given: give a copy made before it "
-                "was adapted (PEFT changes models in place), or None"
+                f"{missing[0]} is not a plain layer of the given model: pass a copy that was made "
+                "before the adapter was added (PEFT changes models in place), or pass None"
             )
         grads = collect(
-            model, {key: clean[key] for key in layers}, held_out, loss, "cpu", None, None
+            model, {key: modules[key] for key in layers}, held_out, loss, "cpu", None, None
         )
     parts = {}
     for key, layer in layers.items():
@@ -158,7 +164,7 @@ def alignment(
 
 @dataclass(frozen=True)
 class _Part:
-    """G, A, B and c of one layer."""
+    """Gradient G, factors A and B, and scaling c of one layer."""
 
     g: Tensor
     a: Tensor
@@ -167,12 +173,12 @@ class _Part:
 
     @property
     def step_rank(self) -> int:
-        """Rank that a step can have."""
+        """Highest rank that a step can have."""
         sides = int(bool(self.a.any())) + int(bool(self.b.any()))
         return sides * self.a.shape[0]
 
     def steps(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """(goal, step) of SGD and of Adam."""
+        """Return the pairs (goal, step) of SGD and of Adam."""
         g, a, b, c = self.g, self.a, self.b, self.c
         return (g, sgd_step(g, a, b, c)), (g.sign(), adam_step(g, a, b, c))
 
@@ -189,7 +195,7 @@ def _of_layer(part: _Part, signal: float | None) -> LayerAlignment:
 def _of_all(
     parts: list[_Part], layers: dict[str, LayerAlignment], grads: Gradients
 ) -> LayerAlignment:
-    """All layers as one vector: one length for all of them."""
+    """Compare all layers as one vector, with one length for all of them."""
     found = []
     for kind in (0, 1):
         inner = goals = steps = left = 0.0
@@ -221,7 +227,7 @@ def _signal(grads: Gradients, key: str) -> float | None:
 
 
 def step_of(g: Tensor, a: Tensor, b: Tensor, c: float) -> StepAlignment:
-    """Alignment of one SGD step of given factors, without a model.
+    """Return the alignment of one SGD step, from matrices alone.
 
     Example:
         >>> import torch

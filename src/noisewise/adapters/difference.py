@@ -1,4 +1,4 @@
-"""What an adapter adds to the clean weight, exactly, and its best approximation of lower rank."""
+"""The exact change that an adapter makes to the original weight, and its best low-rank form."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from noisewise.adapters.layers import factors
-from noisewise.adapters.moved import moved_by, start_of
+from noisewise.adapters.moved import moving_adapters, start_of
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
-_NOTHING = 1e-6  # singular values below this share of the largest are float32's rounding
+_ROUNDING = 1e-6  # singular values below this share of the largest are float32 rounding
 
 
 def difference(layer: LoraLayer, adapter: str, adalora: bool = False) -> tuple[Tensor, Tensor]:
-    """Factors [m, k], [k, n] of what an adapter adds to the clean weight, exactly; float64.
+    """Return factors [m, k], [k, n] of the exact change of the original weight, in float64.
 
-    `c (B A - B0 A0)`; for AdaLoRA `c / (ranks + 1e-5) B diag(E) A`, without the ranks masked away.
+    `c (B A - B0 A0)`; for AdaLoRA `c / (ranks + 1e-5) B diag(E) A`, without the masked ranks.
 
     Raises:
-        ValueError: if another adapter's start moved the weight.
+        ValueError: if the start of another adapter moved the weight.
     """
     check_own_weight(layer, adapter)
     a, b = (value.double() for value in factors(layer, adapter))
@@ -40,25 +40,26 @@ def difference(layer: LoraLayer, adapter: str, adalora: bool = False) -> tuple[T
 
 
 def check_own_weight(layer: LoraLayer, adapter: str) -> None:
-    """Refuse an adapter on a weight that the start of another one moved.
+    """Refuse an adapter whose base weight was moved by the start of another adapter.
 
     Raises:
-        ValueError: if it is so; what it learned there means nothing on the clean weight.
+        ValueError: in this case: the adapter is wrong on the original weight.
     """
-    others = [name for name in moved_by(layer) if name != adapter]
+    others = [name for name in moving_adapters(layer) if name != adapter]
     if others:
         raise ValueError(
-            f"adapter {adapter!r} stands on weights that the start of {others[0]!r} moved, and "
-            "means nothing without them: train it on the clean base"
+            f"adapter {adapter!r} was trained on weights that the start of adapter {others[0]!r} "
+            "moved, so it is wrong on the original base model: train it there"
         )
 
 
 def truncated(
     left: Tensor, right: Tensor, rank: int | None, energy: float | None
 ) -> tuple[Tensor, Tensor, float]:
-    """Best approximation of left @ right, balanced, and the share of its squared norm kept.
+    """Return the best approximation of left @ right as two balanced factors, and the share kept.
 
-    By QR of both factors and the SVD of a matrix as small as they are thin.
+    The share is that of the squared norm. Computed by QR of both factors and the SVD of a k x k
+    matrix, with k the number of columns of `left`.
 
     Example:
         >>> diagonal = torch.diag(torch.tensor([2.0, 1.0]))
@@ -71,7 +72,7 @@ def truncated(
     u, s, vh = torch.linalg.svd(r1 @ r2.mT)
     squares = s.square()
     total = float(squares.sum())
-    count = max(1, int((s > _NOTHING * s[0]).sum())) if len(s) else 0
+    count = max(1, int((s > _ROUNDING * s[0]).sum())) if len(s) else 0
     if energy is not None and total > 0:
         shares = squares.cumsum(0) / total
         count = min(count, int((shares < energy - 1e-12).sum()) + 1)

@@ -1,4 +1,4 @@
-"""An adapter out of two checkpoints: the low-rank part of what a fine-tuning changed."""
+"""Extract an adapter from two checkpoints: the low-rank part of what fine-tuning changed."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _SHARES = (0.5, 0.9, 0.99, 0.999)
 
 @dataclass(frozen=True)
 class LayerExtraction:
-    """What of one layer's change an adapter of this rank holds.
+    """How much of the change of one layer the adapter keeps.
 
     Attributes:
-        rank: kept.
+        rank: rank of the adapter in this layer.
         energy: share of the squared norm of the change that is kept.
         residual: relative error, ``sqrt(1 - energy)``.
-        norm: Frobenius norm of the change over that of the weight.
-        ranks_for: rank needed for a share of 0.5, 0.9, 0.99, 0.999 of the squared norm.
+        norm: Frobenius norm of the change divided by that of the weight.
+        ranks_for: the rank that keeps a share of 0.5, 0.9, 0.99 and 0.999 of the squared norm.
     """
 
     rank: int
@@ -52,13 +52,13 @@ class LayerExtraction:
 
 @dataclass(frozen=True)
 class Extraction:
-    """An adapter and how much of the change it holds.
+    """An adapter, and how much of the change it keeps.
 
     Attributes:
-        peft_model: the first model with the adapter; write it by `save`.
-        layers: each adapted layer's report.
+        peft_model: a copy of the first model with the adapter; write it with `save`.
+        layers: the report of each adapted layer.
         energy: share of the squared norm of all changes together that is kept.
-        left_out: names of tensors that changed and are not in the adapter (only with `ignore`).
+        left_out: names of changed tensors that are not in the adapter (only with `ignore`).
     """
 
     peft_model: PeftModel
@@ -67,7 +67,7 @@ class Extraction:
     left_out: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values, without the model."""
+        """Return the values as JSON types, without the model."""
         layers = {name: vars(layer) for name, layer in self.layers.items()}
         return {"energy": self.energy, "layers": layers, "left_out": list(self.left_out)}
 
@@ -83,27 +83,28 @@ def extract(
     ignore: bool = False,
     generator: torch.Generator | None = None,
 ) -> Extraction:
-    """Return the adapter on model_a that comes nearest to model_b, with what each layer keeps.
+    """Return the adapter on model_a that is closest to model_b, with a report for each layer.
 
-    ``c B A`` is the best approximation of ``W_b - W_a`` of the rank; c = 1. Layers that share one
-    weight (tied weights) get the same factors, transposed where one of them is an embedding.
+    ``c B A`` is the best approximation of ``W_b - W_a`` of its rank; c = 1. Layers that share one
+    weight (tied weights) get the same factors, transposed if one of the layers is an embedding.
 
     Args:
-        model_a: the base; a copy of it is adapted, itself it stays.
-        model_b: of the same architecture, fine-tuned.
-        rank: of every layer (where it is smaller, of all of that layer).
-        energy: share of the squared norm of each change, in (0, 1); the least rank that keeps it.
-        target_modules: names of layers; None: all that changed and can be adapted. Of tied layers
-            name all: an adapter acts in its own layer alone.
-        ignore: leave out other tensors that changed (biases, norms), and list them; else they are
-            an error, as the adapter would lack them.
-        generator: of factorisations of large matrices.
+        model_a: the base model; a copy of it is adapted, the model itself does not change.
+        model_b: the fine-tuned model, with the same architecture.
+        rank: rank in every layer (the full rank in layers smaller than that).
+        energy: share of the squared norm of each change to keep, in (0, 1); each layer gets the
+            smallest rank that keeps it. Pass exactly one of rank and energy.
+        target_modules: names of layers; None: all layers that changed and can be adapted. Name all
+            layers that are tied together: an adapter works only in its own layer.
+        ignore: leave out other changed tensors (biases, norms) and list them in `left_out`. False:
+            they are an error, because the adapter would miss them.
+        generator: random generator for factorising large matrices.
 
     Raises:
-        ValueError: if names or shapes differ (they are listed), nothing changed, or tensors outside
-            the layers changed.
+        ValueError: if names or shapes differ (they are listed), if nothing changed, or if tensors
+            outside the layers changed.
 
-    Source: Eckart and Young 1936, by `noisewise.lowrank.svd`.
+    Source: Eckart and Young 1936, computed by `noisewise.lowrank.svd`.
 
     Example:
         >>> a = nn.Sequential(nn.Linear(6, 5))
@@ -117,11 +118,11 @@ def extract(
     """
     need_peft()
     if (rank is None) == (energy is None):
-        raise ValueError("say how small: either rank or energy")
+        raise ValueError("pass exactly one of rank and energy")
     if rank is not None and rank < 1:
-        raise ValueError(f"rank {rank} keeps nothing; use 1 or more")
+        raise ValueError(f"rank {rank} is too small; use 1 or more")
     if energy is not None and not 0 < energy < 1:
-        raise ValueError(f"energy {energy:g} is no share; use more than 0 and less than 1")
+        raise ValueError(f"energy {energy:g} is not a share; use a number above 0 and below 1")
     changed = _changed(model_a, model_b)
     modules_a, modules_b = dict(model_a.named_modules()), dict(model_b.named_modules())
     chosen = _chosen(model_a, modules_a, changed, target_modules)
@@ -129,17 +130,17 @@ def extract(
     left_out = tuple(name for name in changed if name not in covered)
     if left_out and not ignore:
         raise ValueError(
-            f"{len(left_out)} tensors changed that no low-rank adapter holds: "
-            f"{', '.join(left_out[:5])}{_of_tied(model_a, chosen, left_out)}; ignore=True leaves "
-            "them out"
+            f"a low-rank adapter cannot hold these changed tensors ({len(left_out)}): "
+            f"{', '.join(left_out[:5])}{_hint_about_ties(model_a, chosen, left_out)}; pass "
+            "ignore=True to leave them out"
         )
     factors, report, kept, total = {}, {}, 0.0, 0.0
-    found: dict[tuple[int, int], str] = {}  # weights of both models: the layer that had them first
+    found: dict[tuple[int, int], str] = {}  # a layer's two weights: its name
     for name in chosen:
         weights = [cast(Tensor, modules[name].weight) for modules in (modules_a, modules_b)]
         twin = found.setdefault((id(weights[0]), id(weights[1])), name)
         if twin != name:
-            factors[name] = _of_twin(modules_a[twin], modules_a[name], *factors[twin])
+            factors[name] = _factors_of_tied(modules_a[twin], modules_a[name], *factors[twin])
             report[name] = report[twin]
             continue
         old, new = (as_matrix(modules_a[name], weight).float() for weight in weights)
@@ -153,30 +154,32 @@ def extract(
     return Extraction(peft_model, report, kept / total, left_out)
 
 
-def _of_twin(first: nn.Module, second: nn.Module, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors (A, B) of a tied layer, given those of the layer that its weight is shared with."""
+def _factors_of_tied(
+    first: nn.Module, second: nn.Module, a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the factors (A, B) of a layer from those of the layer that shares its weight."""
     return (a, b) if is_transposed(first) == is_transposed(second) else (b.mT, a.mT)
 
 
-def _of_tied(model: nn.Module, chosen: Sequence[str], left_out: Sequence[str]) -> str:
-    """What to say where a layer is left out whose tied partner is not."""
+def _hint_about_ties(model: nn.Module, chosen: Sequence[str], left_out: Sequence[str]) -> str:
+    """Return the hint for the error if one of two tied layers is chosen and the other is not."""
     for name in chosen:
         both = set(shared_with(model, model.get_submodule(name))) & set(left_out)
         if both:
             other = min(both)
-            return f" ({other} is tied to {name}, whose adapter acts in {name} alone: name both)"
+            return f" ({other} is tied to {name}, whose adapter does not reach it: name both)"
     return ""
 
 
 def _changed(model_a: nn.Module, model_b: nn.Module) -> list[str]:
-    """Names of the tensors that differ; refuses models that are not of one architecture."""
+    """Return the names of the tensors that differ; refuse models of different architecture."""
     a, b = model_a.state_dict(), model_b.state_dict()
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())
-        raise ValueError(f"the models differ in {len(odd)} names: {', '.join(odd[:5])}")
+        raise ValueError(f"{len(odd)} tensors are in only one of the models: {', '.join(odd[:5])}")
     odd = [name for name in a if a[name].shape != b[name].shape]
     if odd:
-        raise ValueError(f"the models differ in shapes: {', '.join(odd[:5])}")
+        raise ValueError(f"these tensors differ in shape: {', '.join(odd[:5])}")
     changed = [
         name for name in a if not torch.equal(a[name].cpu(), b[name].to(a[name].dtype).cpu())
     ]
@@ -191,18 +194,20 @@ def _chosen(
     changed: Sequence[str],
     asked: Sequence[str] | None,
 ) -> list[str]:
-    """Layers that get factors: those asked for, or all changed ones that can have them."""
+    """Return the layers to adapt: those asked for, or all changed layers that can be adapted."""
     if asked is not None:
         for name in asked:
             if name not in modules:
-                raise ValueError(f"{name} is no layer of these models")
+                raise ValueError(
+                    f"{name} is not a layer of these models; see model.named_modules()"
+                )
             trouble = complaint(name, modules[name])
             if trouble:
                 raise ValueError(trouble)
             if is_quantised(modules[name]):
-                raise ValueError(f"{name} is quantised: extract from float copies")
+                raise ValueError(f"{name} is quantised: use copies with float weights")
             if f"{name}.weight" not in changed:
-                raise ValueError(f"{name} did not change: take it out of target_modules")
+                raise ValueError(f"{name} did not change: remove it from target_modules")
         return list(asked)
     chosen = [
         name
@@ -213,7 +218,7 @@ def _chosen(
         and not is_quantised(module)
     ]
     if not chosen:
-        raise ValueError("nothing changed that an adapter could hold")
+        raise ValueError("no layer that can be adapted changed: there is nothing to extract")
     return chosen
 
 
@@ -225,7 +230,7 @@ def _of_layer(
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, LayerExtraction]:
     if not bool(change.isfinite().all()):
-        raise ValueError("a weight is not finite (NaN or inf): nothing can be extracted")
+        raise ValueError("a weight is not finite (NaN or inf), so its change cannot be extracted")
     if rank is not None:
         count = min(rank, *change.shape)
         found = svd(change, count, generator=generator, accurate=True)
@@ -244,7 +249,7 @@ def _of_layer(
 
 
 def _with_factors(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]]) -> PeftModel:
-    """A copy of the model with plain adapters of factor 1."""
+    """Return a copy of the model with plain adapters of scaling 1."""
     from peft import LoraConfig
 
     from noisewise.adapters.saving import plain_ranks
@@ -253,7 +258,7 @@ def _with_factors(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]]) -
     ranks = {name: len(a) for name, (a, _) in factors.items()}
     config = LoraConfig(target_modules=target_names(model, ranks), **plain_ranks(ranks))
     with warnings.catch_warnings():
-        # That tied layers need the same factors: they have them.
+        # The warning says that tied layers need the same factors; here they have them.
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         peft_model = wrapped(copy.deepcopy(model), config)
     for name, layer in lora_layers(peft_model, "default").items():

@@ -1,4 +1,4 @@
-"""An adapter's files: names and shapes of tensors as PEFT and diffusers pipelines read them."""
+"""Files of an adapter, with the tensor names and shapes that PEFT and diffusers read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-PIPELINE_WEIGHTS = "pytorch_lora_weights.safetensors"  # where load_lora_weights looks first
+PIPELINE_WEIGHTS = "pytorch_lora_weights.safetensors"  # load_lora_weights looks for this name first
 _PEFT = "base_model.model."
-# What a pipeline needs to make the layers; it would guess these from the shapes.
+# What a pipeline needs to make the layers. Without these it guesses from the shapes.
 _METADATA = (
     "r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora", "use_dora",
     "lora_bias",
@@ -33,9 +33,9 @@ _PIPELINE_TENSORS = (
 def entries(
     key: str, layer: LoraLayer, adapter: str, left: Tensor, right: Tensor
 ) -> dict[str, Tensor]:
-    """Factors under PEFT's names and in its shapes, for a factor of 1, on the CPU.
+    """Return the factors with PEFT's names and shapes, for scaling 1, on the CPU.
 
-    PEFT multiplies the bias of lora_bias by c as well; here c goes into it.
+    PEFT also multiplies the bias of lora_bias by c; here c is multiplied in before saving.
     """
     module, prefix = base_of(layer), f"{_PEFT}{key}"
     a, _ = factor_parameters(layer, adapter)
@@ -54,26 +54,26 @@ def entries(
 
 
 def state(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
-    """PEFT's own tensors of an adapter: factors, biases and modules that are trained in full."""
+    """Return PEFT's own tensors of an adapter: factors, biases and modules trained in full."""
     from peft import get_peft_model_state_dict
 
     with warnings.catch_warnings():
-        if peft_model.peft_config[adapter].lora_bias:  # PEFT takes its vectors for shards
+        if peft_model.peft_config[adapter].lora_bias:  # PEFT takes the bias vectors for shards
             warnings.filterwarnings("ignore", message="Adapter .* have invalid shape")
-        # Without embedding layers: a base's own embedding is none of the adapter's, and asking
-        # "auto" asks the network whether the vocabulary has grown.
+        # Without embedding layers: they belong to the base model, and "auto" goes online to check
+        # if the vocabulary has grown.
         return get_peft_model_state_dict(
             peft_model, adapter_name=adapter, save_embedding_layers=False
         )
 
 
-def beside_factors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What an adapter trains beside its factors."""
+def non_factors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors that an adapter trains in addition to its factors."""
     return {key: value for key, value in tensors.items() if "lora_" not in key}
 
 
 def write(folder: Path, config: Any, tensors: dict[str, Tensor]) -> None:  # noqa: ANN401
-    """Write an adapter as PEFT reads it."""
+    """Write an adapter in the format that PEFT reads."""
     write_tensors(folder / WEIGHTS, tensors, {})
     config.inference_mode = True
     config.init_lora_weights = True
@@ -86,18 +86,18 @@ def write_for_pipeline(
     config: Any,  # noqa: ANN401
     tensors: dict[str, Tensor],
 ) -> None:
-    """Write an adapter as a diffusers pipeline's load_lora_weights reads it.
+    """Write an adapter in the format that load_lora_weights of a diffusers pipeline reads.
 
-    Its keys say which model of the pipeline they are of, ranks and patterns stand in the header.
+    Each key begins with the name of the pipeline's model; ranks and patterns are in the header.
 
     Raises:
-        ValueError: if there are tensors that a pipeline has no place for.
+        ValueError: if there are tensors that a pipeline cannot load.
     """
     odd = [key for key in tensors if not key.endswith(_PIPELINE_TENSORS)]
     if odd:
         raise ValueError(
-            f"a diffusers pipeline has no place for {odd[0].removeprefix(_PEFT)}, it takes the "
-            "factors of linear layers and convolutions alone: save without prefix"
+            f"a diffusers pipeline cannot load {odd[0].removeprefix(_PEFT)}: it loads only the "
+            "factors of linear layers and convolutions; save without prefix"
         )
     renamed = {f"{prefix}.{key.removeprefix(_PEFT)}": value for key, value in tensors.items()}
     values = {field: getattr(config, field) for field in _METADATA}
@@ -108,7 +108,7 @@ def write_for_pipeline(
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-    """Write tensors, from any device, each with a memory of its own."""
+    """Write tensors from any device, each copied into separate memory."""
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""The full gradient of every layer that is to be adapted, and how much of it is noise.
+"""The full gradient of every layer that will be adapted, and how much of it is noise.
 
 Paper: Wang, Yu and Li 2024, "LoRA-GA: low-rank adaptation with gradient approximation", section 3.4
 (one layer's gradient at a time); McCandlish et al. 2018, appendix A, for the noise.
 
-The model is left as it was: nothing of it is in training mode meanwhile, no buffer and no `.grad`
-is touched, and a weight that is tied to another one is differentiated in its own place alone, as
-that is where an adapter acts.
+The model is not changed: it runs in eval mode, and modes, buffers and `.grad` are the same
+afterwards. If two layers share a weight, the gradient is that of the adapted layer's use alone,
+because an adapter works only in its own layer.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Loss = Callable[[nn.Module, Any], Tensor]
 
 @dataclass(frozen=True)
 class LayerNoise:
-    """Signal and noise in the gradient of one layer, or of all.
+    """Signal and noise in the gradient of one layer, or of all layers together.
 
     Attributes:
         squared_norm: |G|^2 of the mean gradient, signal and noise together.
-        g2: |g|^2 of the true gradient, unbiased; may come out negative.
+        g2: unbiased estimate of |g|^2 of the true gradient; it can be negative.
         trace_sigma: tr Sigma, the noise of one sample's gradient.
-        num_samples: samples behind the mean.
+        num_samples: number of samples in the mean.
     """
 
     squared_norm: float
@@ -50,17 +50,17 @@ class LayerNoise:
 
     @property
     def noise_scale(self) -> float:
-        """Samples at which signal and noise are equal, tr Sigma / |g|^2; inf without signal."""
+        """Number of samples with as much signal as noise, tr Sigma / |g|^2; inf without signal."""
         return self.trace_sigma / self.g2 if self.g2 > 0 else float("inf")
 
 
 class Gradients(Mapping[str, Tensor]):
-    """Full gradients by layer, float32 matrices [m, n] (see `layers`), on the CPU if offloaded.
+    """Full gradients by layer: float32 matrices [m, n] (see `layers`), on the CPU by default.
 
     Attributes:
-        num_samples: samples behind them, of all ranks.
-        num_batches: batches behind them, of all ranks.
-        noise: of each layer; empty where there was a single batch, which shows none.
+        num_samples: number of samples, over all processes.
+        num_batches: number of batches, over all processes.
+        noise: signal and noise of each layer; empty if there was one batch only.
 
     Example:
         >>> from peft import LoraConfig
@@ -78,7 +78,7 @@ class Gradients(Mapping[str, Tensor]):
         num_batches: int,
         noise: dict[str, LayerNoise],
     ) -> None:
-        """Hold what `gradients` found."""
+        """Hold the results of `gradients`."""
         self._matrices = matrices
         self.num_samples, self.num_batches, self.noise = num_samples, num_batches, noise
 
@@ -96,7 +96,7 @@ class Gradients(Mapping[str, Tensor]):
 
     @property
     def total(self) -> LayerNoise | None:
-        """Signal and noise of all layers together; None where there was a single batch."""
+        """Signal and noise of all layers together; None if there was one batch only."""
         if not self.noise:
             return None
         parts = list(self.noise.values())
@@ -108,7 +108,7 @@ class Gradients(Mapping[str, Tensor]):
         )
 
     def noisy(self, least_signal: float = 0.5) -> list[str]:
-        """Layers whose gradient holds less signal than this share: give more samples, or batches.
+        """Return the layers whose share of signal is below this: use more samples for them.
 
         Example:
             >>> LayerNoise(4.0, 1.0, 96.0, 32).signal
@@ -129,23 +129,25 @@ def gradients(
 ) -> Gradients:
     """Return the full gradient of each layer that `config` adapts: the mean over all samples.
 
-    ``G = sum_i b_i g_i / sum_i b_i``, g_i the gradient of batch i with b_i samples, computed in
-    eval mode. A layer's gradient leaves the device as soon as it is whole, and one layer's lives
-    there at a time. Where torch.distributed runs several ranks, each gives its own batches and all
-    get the mean.
+    ``G = sum_i b_i g_i / sum_i b_i``, with g_i the gradient of batch i and b_i its number of
+    samples, computed in eval mode. The gradient of a layer moves to `offload` as soon as it is
+    complete, so the device holds one at a time. With torch.distributed, each process passes its
+    own batches, and all processes get the same mean.
 
     Args:
-        model: not yet adapted; float weights (of a 4 or 8 bit model, take a float copy of it).
+        model: the model without adapters and with float weights (for a 4 or 8 bit model, a float
+            copy).
         config: PEFT's LoraConfig; only its target modules matter.
-        batches: anything `loss` takes; two or more show the noise as well.
-        loss: ``loss(model, batch) -> scalar``, a mean over the batch's samples.
-        offload: where the sums are kept; None: where the weights are.
-        size: samples in a batch; None: length of the first dimension of the first tensor in it.
-        process_group: ranks that are averaged over; None: all there are.
+        batches: anything that `loss` accepts; with two or more the noise is measured too.
+        loss: ``loss(model, batch) -> scalar``, a mean over the samples of the batch.
+        offload: device for the sums; None: the device of the weights.
+        size: function that returns the number of samples in a batch; None: the length of the first
+            dimension of the first tensor in the batch.
+        process_group: processes to average over; None: all processes.
 
     Raises:
         ValueError: if a layer cannot be adapted or is quantised, if its gradient is missing, zero
-            or not finite, if there are no batches, or the loss is no scalar.
+            or not finite, if there are no batches, or if the loss is not a scalar.
 
     Source: Wang et al. 2024 (LoRA-GA), section 3.4.
 
@@ -168,12 +170,12 @@ def gradients(
 def gradients_inside(
     peft_model: PeftModel, batches: Iterable[Any], loss: Loss, adapter: str | None = None
 ) -> Gradients:
-    """Full gradients of the adapted layers of a PeftModel at its present weights ``W + c B A``.
+    """Return the full gradients of the adapted layers at the present weights ``W + c B A``.
 
-    The gradient with respect to the frozen W is that with respect to the sum.
+    The gradient with respect to the frozen W equals the gradient with respect to the sum.
 
     Raises:
-        ValueError: as `gradients`.
+        ValueError: for the same reasons as `gradients`.
     """
     layers = {name: base_of(layer) for name, layer in lora_layers(peft_model, adapter).items()}
     return collect(peft_model, layers, batches, loss, "cpu", None, None)
@@ -188,22 +190,22 @@ def collect(
     size: Callable[[Any], int] | None,
     process_group: torch.distributed.ProcessGroup | None,
 ) -> Gradients:
-    """Collect the gradients of chosen layers; see `gradients`, which chooses them."""
+    """Collect the gradients of these layers; see `gradients`, which selects them."""
     for name, module in found.items():
         if is_quantised(module):
             raise ValueError(
-                f"{name} is quantised and has no gradient: take the gradients of a float copy of "
-                "the model; the start that leaves the weights alone then fits the quantised one"
+                f"{name} is quantised and has no gradient: compute the gradients on a float copy "
+                "of the model, and use them on the quantised one with mutate_base=False"
             )
     sums = _Sums(found, offload)
-    with _undisturbed(model), _fresh_leaves(model, found) as leaves:
+    with _eval_mode(model), _separate_weights(model, found) as leaves:
         hooks = [
-            leaf.register_post_accumulate_grad_hook(sums.taker(name))
+            leaf.register_post_accumulate_grad_hook(sums.hook_for(name))
             for name, leaf in leaves.items()
         ]
         try:
             for batch in batches:
-                sums.begin(_samples(batch) if size is None else size(batch))
+                sums.begin_batch(_samples(batch) if size is None else size(batch))
                 _scalar(loss(model, batch)).backward()
         finally:
             for hook in hooks:
@@ -212,7 +214,7 @@ def collect(
 
 
 class _Sums:
-    """Running sums of b_i g_i and of b_i |g_i|^2, taken layer by layer as the gradients arrive."""
+    """Running sums of b_i g_i and of b_i |g_i|^2, layer by layer as gradients are computed."""
 
     def __init__(self, found: Mapping[str, nn.Module], offload: str | torch.device | None) -> None:
         self._found, self._offload = found, offload
@@ -221,22 +223,22 @@ class _Sums:
         self._now, self._samples, self._batches = 0, 0, 0
         self._seen: set[str] = set()
 
-    def begin(self, samples: int) -> None:
-        """Count a batch."""
+    def begin_batch(self, samples: int) -> None:
+        """Count a batch of this many samples."""
         if samples < 1:
-            raise ValueError("a batch holds no samples; give batches of one or more")
+            raise ValueError("a batch has no samples; each batch needs one or more")
         self._now, self._seen = samples, set()
         self._samples += samples
         self._batches += 1
 
-    def taker(self, name: str) -> Callable[[Tensor], None]:
-        """What is called with a weight when its gradient is whole."""
+    def hook_for(self, name: str) -> Callable[[Tensor], None]:
+        """Return the function that torch calls with a weight when its gradient is complete."""
 
         def take(weight: Tensor) -> None:
             assert weight.grad is not None
             if name in self._seen:
                 raise ValueError(
-                    f"{name} is used twice under re-entrant checkpointing; set use_reentrant=False"
+                    f"{name} is used twice under re-entrant checkpointing: set use_reentrant=False"
                 )
             self._seen.add(name)
             gradient = weight.grad.to_dense() if weight.grad.is_sparse else weight.grad
@@ -252,18 +254,18 @@ class _Sums:
         return take
 
     def result(self, group: torch.distributed.ProcessGroup | None) -> Gradients:
-        """The means, once they have been looked at."""
+        """Return the means after checking them."""
         samples, batches, squares = self._samples, self._batches, self._squares
         if _ranks(group) > 1:
             samples, batches, squares = self._all_ranks(group)
         if not batches:
-            raise ValueError("there are no batches; give one or more")
+            raise ValueError("there are no batches; pass one or more")
         means, noise = {}, {}
         for name in self._found:
             if name not in self._sums:
                 raise ValueError(
-                    f"the loss does not reach {name}: its gradient is None; take it out of "
-                    "target_modules, or use a loss that goes through it"
+                    f"the loss does not depend on {name} (its gradient is None): remove it from "
+                    "target_modules, or use a loss that depends on it"
                 )
             mean = means[name] = self._sums.pop(name) / samples
             square = float(mean.double().square().sum())
@@ -275,7 +277,7 @@ class _Sums:
     def _all_ranks(
         self, group: torch.distributed.ProcessGroup | None
     ) -> tuple[int, int, dict[str, float]]:
-        """Add up the sums of all ranks; every rank calls this, with the same layers."""
+        """Add the sums of all processes; every process calls this with the same layers."""
         import torch.distributed as dist
 
         backend = dist.get_backend(group)
@@ -307,24 +309,24 @@ def _ranks(group: torch.distributed.ProcessGroup | None) -> int:
 def _check(name: str, square: float) -> None:
     if square == 0:
         raise ValueError(
-            f"the gradient of {name} is zero: a start cannot be made of it; take it out of "
-            "target_modules, or use data and a loss that move it"
+            f"the gradient of {name} is zero, so it gives no start: remove it from "
+            "target_modules, or use other data or another loss"
         )
     if not square < float("inf"):  # NaN too
         raise ValueError(
-            f"the gradient of {name} is not finite: look at the loss, or compute in float32"
+            f"the gradient of {name} is not finite: check the loss, or compute in float32"
         )
 
 
 def _noise(square: float, weighted_squares: float, batches: int, samples: int) -> LayerNoise:
-    """Unbiased |g|^2 and tr Sigma from sum_i b_i |g_i|^2 and |G|^2, with n batches."""
+    """Return unbiased |g|^2 and tr Sigma from sum_i b_i |g_i|^2 and |G|^2."""
     numbers = torch.tensor([weighted_squares, square], dtype=torch.float64)
     g2, trace = unbiased_moments(numbers[0], numbers[1], batches, samples)
     return LayerNoise(square, float(g2), float(trace), samples)
 
 
 def _samples(batch: object) -> int:
-    """Length of the first dimension of the first tensor; 1 where there is none."""
+    """Return the length of the first dimension of the first tensor; 1 if there is no tensor."""
     from torch.utils._pytree import tree_leaves
 
     for leaf in tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch):
@@ -342,8 +344,8 @@ def _scalar(value: object) -> Tensor:
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients for others; modes, buffers and flags are put back afterwards."""
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Set eval mode and freeze all weights; restore modes, buffers and flags afterwards."""
     modes = {module: module.training for module in model.modules()}
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
@@ -364,10 +366,10 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _fresh_leaves(
+def _separate_weights(
     model: nn.Module, found: Mapping[str, nn.Module]
 ) -> Iterator[dict[str, nn.Parameter]]:
-    """Put a leaf of its own over each target's weight, of the same storage; taken away again."""
+    """Give each target its own parameter on the same storage; restore the old ones afterwards."""
     before = {name: module._parameters["weight"] for name, module in found.items()}
     leaves = {}
     try:

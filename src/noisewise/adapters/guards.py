@@ -1,15 +1,19 @@
-"""A PeftModel on moved weights that cannot go silently wrong in PEFT's own calls.
+"""Methods that keep a PeftModel with moved weights correct where PEFT's own would be wrong.
 
-Where a start put ``W - c B0 A0`` in the place of W, that is the model of its own adapter alone:
+Where a start replaced W by ``W - c B0 A0``, the base weights are right only with their own adapter:
 
-| call of PEFT                       | what it would do            | what it does here          |
-|------------------------------------|-----------------------------|----------------------------|
-| save_pretrained                    | factors without their start | `save`, and the start      |
-| load_adapter of a checkpoint       | a rank-2r sum as factors    | start and factors, exactly |
-| disable_adapter (and its _layers)  | compute with W - c B0 A0    | compute with W             |
-| unload, delete_adapter             | leave W - c B0 A0           | put W back                 |
-| add_adapter, load_adapter (others) | train on W - c B0 A0        | refused                    |
-| adapter_names with "__base__"      | compute with W - c B0 A0    | refused                    |
+| method of PEFT                     | PEFT's own result            | result here                  |
+|------------------------------------|------------------------------|------------------------------|
+| save_pretrained                    | saves B A without the start  | calls `save`, adds the start |
+| load_adapter of a checkpoint       | loads the saved difference   | loads start and factors      |
+| disable_adapter (and its _layers)  | computes with W - c B0 A0    | computes with W              |
+| unload, delete_adapter             | leaves W - c B0 A0           | restores W                   |
+| add_adapter, load_adapter (others) | trains on W - c B0 A0        | refused                      |
+| adapter_names with "__base__"      | computes with W - c B0 A0    | refused                      |
+
+Not covered, because they do not go through these methods: get_peft_model_state_dict, state_dict,
+set_peft_model_state_dict, convert_to_lora and save_as_lora, rescale_adapter_scale and set_scale,
+enable_adapters(False) of a single layer.
 """
 
 from __future__ import annotations
@@ -20,16 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from noisewise.adapters.files import WEIGHTS, beside_factors, state, write_tensors
+from noisewise.adapters.files import WEIGHTS, non_factors, state, write_tensors
 from noisewise.adapters.layers import lora_layers
 from noisewise.adapters.moved import (
-    clean_again,
-    forget_start,
-    move,
-    moved_again,
+    all_moving_adapters,
+    move_weight,
     moved_layers,
-    movers,
+    remove_start,
     start_of,
+    use_moved_weight,
+    use_original_weight,
 )
 from noisewise.adapters.saving import save
 
@@ -37,11 +41,11 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from peft.tuners.lora import LoraModel
 
-START = "noisewise_start.safetensors"  # beside the plain adapter: what training goes on from
+START = "noisewise_start.safetensors"  # next to the plain adapter; training resumes from it
 
 
 def guard(peft_model: PeftModel) -> None:
-    """Put the calls of this module in the place of PEFT's, on this model alone."""
+    """Replace PEFT's methods by those of this module, on this model only."""
     for name, call in {"save_pretrained": _save_pretrained, "load_adapter": _load_adapter}.items():
         setattr(peft_model, name, types.MethodType(call, peft_model))
     tuner: LoraModel = peft_model.base_model
@@ -59,7 +63,7 @@ def guard(peft_model: PeftModel) -> None:
         setattr(tuner, name, types.MethodType(call, tuner))
 
 
-# ---------------------------------------------------------------------------- of the PeftModel
+# ---------------------------------------------------------------- methods of the PeftModel
 
 
 def _save_pretrained(
@@ -68,14 +72,14 @@ def _save_pretrained(
     *_: object,
     **given: Any,  # noqa: ANN401
 ) -> None:
-    """What a trainer calls; its other arguments say how to write, not what."""
+    """What a trainer calls. Its other arguments are ignored."""
     if given.get("is_main_process", True):
         for name in given.get("selected_adapters") or list(self.peft_config):
             folder = Path(save_directory)
             folder = folder if name == "default" else folder / name
             save(self, folder, adapter=name)
-            if name in movers(self):
-                write_tensors(folder / START, _resumable(self, name), {})
+            if name in all_moving_adapters(self):
+                write_tensors(folder / START, _start_and_factors(self, name), {})
 
 
 def _load_adapter(
@@ -85,8 +89,8 @@ def _load_adapter(
     is_trainable: bool = False,
     **given: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401 (torch's missing and unexpected keys)
-    """What a trainer calls to go on: start and factors as they were saved, so the weights too."""
-    if adapter_name not in movers(self):
+    """What a trainer calls to resume: loads start and factors exactly, and so the weights."""
+    if adapter_name not in all_moving_adapters(self):
         return type(self).load_adapter(self, model_id, adapter_name, is_trainable, **given)
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -94,33 +98,33 @@ def _load_adapter(
     folder = Path(model_id)
     if not (folder / START).is_file():
         raise ValueError(
-            f"{folder} holds no {START}, and a plain adapter means nothing on weights that a start "
-            "moved: load it onto the clean base"
+            f"{folder} has no {START}, and a plain adapter is wrong on weights that a start moved: "
+            "load it onto the original base model"
         )
     saved = load_file(folder / START)
     starts = {key: value for key, value in saved.items() if key.startswith("start.")}
     factors = {key: value for key, value in saved.items() if key not in starts}
-    tensors = beside_factors(load_file(folder / WEIGHTS)) | factors
+    tensors = non_factors(load_file(folder / WEIGHTS)) | factors
     own = _starts(self, adapter_name) | state(self, adapter_name)
     if _shapes(starts | tensors) != _shapes(own):
         raise ValueError(
-            f"{folder} does not fit this model: its layers or ranks are others; start with the "
-            "same configuration"
+            f"{folder} does not fit this model: its layers or ranks are different; use the same "
+            "LoraConfig for the start"
         )
     for key, layer in lora_layers(self, adapter_name).items():
         a, cb = starts[f"start.{key}.A"], starts[f"start.{key}.B"]
         if not (a.equal(own[f"start.{key}.A"].cpu()) and cb.equal(own[f"start.{key}.B"].cpu())):
-            forget_start(layer, adapter_name)
-            move(layer, adapter_name, a, cb)
+            remove_start(layer, adapter_name)
+            move_weight(layer, adapter_name, a, cb)
     result = set_peft_model_state_dict(self, tensors, adapter_name=adapter_name)
-    result.missing_keys.clear()  # the base's: all of the adapter's are there
+    result.missing_keys.clear()  # only keys of the base model; the adapter's are complete
     if not is_trainable:
         self.eval()
     return result
 
 
 def _starts(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
-    """A0 and c B0 by layer."""
+    """Return A0 and c B0 of each layer."""
     found = {}
     for key, layer in lora_layers(peft_model, adapter).items():
         start = start_of(layer, adapter)
@@ -129,10 +133,10 @@ def _starts(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
     return found
 
 
-def _resumable(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
-    """The start and the factors themselves: what the plain adapter beside them cannot hold."""
+def _start_and_factors(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
+    """Return the start and the factors; the plain adapter holds only their difference."""
     own = state(peft_model, adapter)
-    others = beside_factors(own)
+    others = non_factors(own)
     return _starts(peft_model, adapter) | {k: v for k, v in own.items() if k not in others}
 
 
@@ -140,36 +144,36 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in tensors.items()}
 
 
-# ---------------------------------------------------------------------------- of its base_model
+# ---------------------------------------------------------------- methods of its base_model
 
 
 def _disable_adapter_layers(self: LoraModel) -> None:
-    """As PEFT's, on W; disable_adapter calls it."""
+    """Like PEFT's method, but with W; disable_adapter calls it."""
     type(self).disable_adapter_layers(self)
     for layer in moved_layers(self):
-        clean_again(layer)
+        use_original_weight(layer)
 
 
 def _enable_adapter_layers(self: LoraModel) -> None:
-    """As PEFT's, on W - c B0 A0 again."""
-    _all_moved(self)
+    """Like PEFT's method, after restoring W - c B0 A0."""
+    _use_moved_weights(self)
     type(self).enable_adapter_layers(self)
 
 
 def _unload(self: LoraModel) -> nn.Module:
-    """As PEFT's: W, or where the adapter was merged the sum."""
+    """Like PEFT's method, but with W; after a merge with the merged weight."""
     for layer in moved_layers(self):
         if not layer.merged:
-            clean_again(layer)
+            use_original_weight(layer)
     return type(self).unload(self)
 
 
 def _delete_adapter(self: LoraModel, adapter_name: str) -> None:
-    """As PEFT's; its start goes along."""
+    """Like PEFT's method; the start is removed too."""
     layers = list(moved_layers(self))
     type(self).delete_adapter(self, adapter_name)
     for layer in layers:
-        forget_start(layer, adapter_name)
+        remove_start(layer, adapter_name)
 
 
 def _inject_adapter(
@@ -179,26 +183,26 @@ def _inject_adapter(
     *args: object,
     **given: object,
 ) -> None:
-    """What add_adapter and load_adapter call for another adapter."""
-    _refuse_another(self)
+    """What add_adapter and load_adapter call for another adapter: refused."""
+    _refuse_another_adapter(self)
     type(self).inject_adapter(self, model, adapter_name, *args, **given)
 
 
 def _add_weighted_adapter(self: LoraModel, *args: object, **given: object) -> None:
-    """A sum of adapters, one of which has a start."""
-    _refuse_another(self)
+    """A sum of adapters, one of which has a start: refused."""
+    _refuse_another_adapter(self)
     type(self).add_weighted_adapter(self, *args, **given)
 
 
 def _merge_adapter(self: LoraModel, *args: object, **given: object) -> None:
-    """As PEFT's, on W - c B0 A0."""
-    _all_moved(self)
+    """Like PEFT's method, with W - c B0 A0."""
+    _use_moved_weights(self)
     type(self).merge_adapter(self, *args, **given)
 
 
 def _merge_and_unload(self: LoraModel, *args: object, **given: object) -> nn.Module:
-    """As PEFT's, on W - c B0 A0."""
-    _all_moved(self)
+    """Like PEFT's method, with W - c B0 A0."""
+    _use_moved_weights(self)
     return type(self).merge_and_unload(self, *args, **given)
 
 
@@ -207,23 +211,23 @@ def _forward_hooks(
     *args: object,
     **given: Any,  # noqa: ANN401
 ) -> Any:  # noqa: ANN401 (a context)
-    """Batches in which each sample names its adapter."""
-    if "__base__" in (given.get("adapter_names") or ()) and movers(self):
+    """For batches in which each sample has its own adapter."""
+    if "__base__" in (given.get("adapter_names") or ()) and all_moving_adapters(self):
         raise ValueError(
-            '"__base__" would be computed with weights that a start moved: use disable_adapter()'
+            '"__base__" would use weights that a start moved: use disable_adapter() instead'
         )
     return type(self)._enable_peft_forward_hooks(self, *args, **given)
 
 
-def _all_moved(tuner: nn.Module) -> None:
+def _use_moved_weights(tuner: nn.Module) -> None:
     for layer in moved_layers(tuner):
-        moved_again(layer)
+        use_moved_weight(layer)
 
 
-def _refuse_another(tuner: nn.Module) -> None:
-    names = movers(tuner)
+def _refuse_another_adapter(tuner: nn.Module) -> None:
+    names = all_moving_adapters(tuner)
     if names:
         raise ValueError(
-            f"the start of adapter {names[0]!r} moved the weights, on which another adapter would "
-            "be wrong: put that one on the clean base, or start with mutate_base=False"
+            f"the start of adapter {names[0]!r} moved the base weights, so another adapter would "
+            "be wrong here: add it to the original base model, or start with mutate_base=False"
         )

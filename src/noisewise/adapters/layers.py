@@ -1,17 +1,17 @@
-"""Weights as matrices: one view of every layer that can be adapted, and PEFT's factors in it.
+"""One matrix view of every layer that can be adapted, and of PEFT's factors in it.
 
-An adapted layer computes with ``W + c B A``. Here W is always the matrix [m, n] from inputs to
-outputs, whatever the layer keeps:
+An adapted layer computes with ``W + c B A``. Here W is always the matrix [m, n] that maps n inputs
+to m outputs, in every type of layer:
 
 | layer          | its weight     | W                       | A of PEFT      | B of PEFT |
 |----------------|----------------|-------------------------|----------------|-----------|
-| Linear         | [m, n]         | as it is                | [r, n]         | [m, r]    |
+| Linear         | [m, n]         | unchanged               | [r, n]         | [m, r]    |
 | Conv1D (GPT-2) | [n, m]         | transposed              | [r, n]         | [m, r]    |
 | Conv1d, 2d, 3d | [m, i, k, ...] | [m, i k ...], flattened | [r, i, k, ...] | [m, r, 1] |
 | Embedding      | [tokens, m]    | transposed, n = tokens  | [r, tokens]    | [m, r]    |
 
-For a convolution the flattening is exact: A is a convolution of the same kernel and stride, B one
-of 1 x 1, so that their composition is the convolution with the product's kernel.
+For a convolution this is exact: A is a convolution with the same kernel size and stride, B is a
+1 x 1 convolution, and applying both is the convolution with the kernel B A.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ KINDS = "Linear, Conv1D, Conv1d, Conv2d, Conv3d and Embedding"
 
 
 def need_peft() -> None:
-    """Say which extra is missing, if it is.
+    """Check that PEFT is installed.
 
     Raises:
-        ValueError: where PEFT is not installed.
+        ValueError: if it is not; the message says which extra to install.
     """
     try:
         import peft  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            "noisewise.adapters needs PEFT, which is not installed: pip install noisewise[adapters]"
+            "noisewise.adapters needs PEFT, which is missing: run pip install noisewise[adapters]"
         ) from error
 
 
 def is_transposed(module: nn.Module) -> bool:
-    """Whether a layer keeps its weight as [inputs, outputs]: GPT-2's Conv1D, and embeddings.
+    """Whether a layer stores its weight as [inputs, outputs]: GPT-2's Conv1D, and embeddings.
 
     Example:
         >>> is_transposed(nn.Linear(2, 3)), is_transposed(nn.Embedding(2, 3))
@@ -58,13 +58,13 @@ def is_transposed(module: nn.Module) -> bool:
 
 
 def is_supported(module: nn.Module) -> bool:
-    """Whether a layer is of a kind that can be adapted here."""
+    """Whether a layer is of a type that can be adapted here."""
     kinds = (nn.Linear, nn.Embedding, *_CONVOLUTIONS)
     return isinstance(module, kinds) or type(module).__name__ == "Conv1D"
 
 
 def as_matrix(module: nn.Module, weight: Tensor) -> Tensor:
-    """View a tensor of the shape of a layer's weight as the matrix [m, n]; no copy is made.
+    """View a tensor with the shape of a layer's weight as the matrix [m, n], without a copy.
 
     Example:
         >>> as_matrix(nn.Conv2d(3, 5, 2), torch.zeros(5, 3, 2, 2)).shape
@@ -74,7 +74,7 @@ def as_matrix(module: nn.Module, weight: Tensor) -> Tensor:
 
 
 def from_matrix(module: nn.Module, matrix: Tensor, shape: torch.Size) -> Tensor:
-    """Undo `as_matrix`: the matrix [m, n] in the layer's own shape.
+    """Undo `as_matrix`: return the matrix [m, n] in the layer's own shape.
 
     Example:
         >>> layer = nn.Embedding(7, 2)
@@ -86,38 +86,38 @@ def from_matrix(module: nn.Module, matrix: Tensor, shape: torch.Size) -> Tensor:
 
 
 def complaint(name: str, module: nn.Module) -> str | None:
-    """Why a layer cannot be adapted, in one sentence; None where it can.
+    """Return why a layer cannot be adapted, in one sentence; None if it can.
 
-    PEFT's convolution adapters know neither dilation nor padding modes (it computes on, silently
-    wrong), and cannot merge groups; layers inside `nn.MultiheadAttention` are never called, so
-    that an adapter there would do nothing.
+    PEFT's adapters for convolutions ignore dilation and padding modes (results are wrong without
+    an error), and cannot merge groups. Layers in `nn.MultiheadAttention` are never called, so an
+    adapter there would do nothing.
 
     Example:
         >>> print(complaint("down", nn.Conv2d(4, 4, 3, dilation=2)))
-        down has dilation (2, 2), which PEFT's adapters leave out: take it out of target_modules
+        down has dilation (2, 2), which PEFT's adapters ignore: remove it from target_modules
     """
-    out = "take it out of target_modules"
+    out = "remove it from target_modules"
     if not is_supported(module):
-        return f"{name} is a {type(module).__name__}; adapters here are of {KINDS}: {out}"
+        return f"{name} is a {type(module).__name__}; only {KINDS} can be adapted: {out}"
     if isinstance(module, _CONVOLUTIONS):
         if any(d != 1 for d in module.dilation):
-            return f"{name} has dilation {module.dilation}, which PEFT's adapters leave out: {out}"
+            return f"{name} has dilation {module.dilation}, which PEFT's adapters ignore: {out}"
         if module.padding_mode != "zeros":
             mode = module.padding_mode
-            return f"{name} has {mode} padding, which PEFT's adapters replace by zeros: {out}"
+            return f"{name} has {mode} padding, which PEFT's adapters replace with zeros: {out}"
         if module.groups > 1:
             return f"{name} has {module.groups} groups, which PEFT cannot merge: {out}"
     if type(module).__name__ == "NonDynamicallyQuantizableLinear":
-        return f"{name} stands in an nn.MultiheadAttention, which never calls it: {out}"
+        return f"{name} is part of an nn.MultiheadAttention, which never calls it: {out}"
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
-        return f"{name} renormalises its rows as it is called (max_norm): {out}"
+        return f"{name} renormalises its rows in each call (max_norm): {out}"
     if "weight" not in module._parameters:
-        return f"the weight of {name} is computed (a parametrisation): remove that first, or {out}"
+        return f"the weight of {name} is computed by a parametrisation: remove it first, or {out}"
     return None
 
 
 def is_quantised(module: nn.Module) -> bool:
-    """Whether a layer's weight is kept as integers or in 8 bits, as 4 and 8 bit layers do.
+    """Whether a layer stores its weight as integers or in 8 bits, like 4 and 8 bit layers.
 
     Example:
         >>> is_quantised(nn.Linear(2, 2))
@@ -128,19 +128,19 @@ def is_quantised(module: nn.Module) -> bool:
 
 
 def _packed(tensor: Tensor) -> bool:
-    """Whether a tensor, or one that it is made of, is of no ordinary float type.
+    """Whether a tensor, or a tensor inside it, has no ordinary float type.
 
-    torchao's weights say that they are float32 or bfloat16, and hold integers and their scales.
+    torchao's weights report float32 or bfloat16, but contain integers and their scales.
     """
     floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     if tensor.dtype not in floats:
         return True
-    flatten = getattr(tensor, "__tensor_flatten__", None)  # of tensors made of tensors
+    flatten = getattr(tensor, "__tensor_flatten__", None)  # tensors that contain tensors
     return flatten is not None and any(_packed(getattr(tensor, name)) for name in flatten()[0])
 
 
 def shared_with(model: nn.Module, module: nn.Module) -> list[str]:
-    """Names of other parameters that are the very weight of a layer (tied weights).
+    """Return the names of other parameters that share the weight of a layer (tied weights).
 
     Example:
         >>> a, b = nn.Linear(2, 2), nn.Linear(2, 2)
@@ -158,15 +158,15 @@ def shared_with(model: nn.Module, module: nn.Module) -> list[str]:
 
 
 def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
-    """Layers of a model that a PEFT configuration adapts, by name, as PEFT itself finds them.
+    """Return the layers that a PEFT configuration adapts, by name, as PEFT itself finds them.
 
     Args:
-        model: not yet adapted.
-        config: PEFT's LoraConfig; target_modules may be names, a pattern, "all-linear", or None
-            where PEFT knows the architecture.
+        model: the model without adapters.
+        config: PEFT's LoraConfig; target_modules can be names, a pattern, "all-linear", or None
+            if PEFT knows the architecture.
 
     Raises:
-        ValueError: if there are none, or one cannot be adapted (`complaint`).
+        ValueError: if there are none, or if one cannot be adapted (the message says why).
 
     Example:
         >>> from peft import LoraConfig
@@ -178,7 +178,9 @@ def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
     from peft.tuners.tuners_utils import check_target_module_exists
 
     if any(hasattr(module, "lora_A") for module in model.modules()):
-        raise ValueError("the model has adapters already; give the model before get_peft_model")
+        raise ValueError(
+            "the model already has adapters: pass the model as it was before get_peft_model"
+        )
     chosen = _resolved(model, config)
     found = {
         name: module
@@ -186,7 +188,7 @@ def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
         if name and bool(check_target_module_exists(chosen, name))
     }
     if not found:
-        raise ValueError(f"target_modules {config.target_modules!r} names no layer of this model")
+        raise ValueError(f"target_modules {config.target_modules!r} matches no layer of this model")
     for name, module in found.items():
         trouble = complaint(name, module)
         if trouble:
@@ -195,25 +197,26 @@ def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
 
 
 def _resolved(model: nn.Module, config: LoraConfig) -> LoraConfig:
-    """The configuration with its layers named, as PEFT does inside get_peft_model."""
+    """Return the configuration with its layers named, as PEFT does inside get_peft_model."""
     from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
 
     if config.target_parameters:
-        raise ValueError("target_parameters is not handled here; name layers by target_modules")
+        raise ValueError("target_parameters is not supported here: name layers in target_modules")
     chosen = copy.deepcopy(config)
     if chosen.target_modules is None:
         kind = getattr(getattr(model, "config", None), "model_type", None)
         if kind not in KNOWN:
-            raise ValueError("PEFT does not know this architecture: say which target_modules")
+            raise ValueError("PEFT does not know this architecture: set target_modules")
         chosen.target_modules = set(KNOWN[kind])
     return _maybe_include_all_linear_layers(chosen, model)
 
 
 def target_names(model: nn.Module, names: Iterable[str]) -> list[str] | str:
-    """Write target_modules that mean these layers and no others.
+    """Return target_modules that match these layers and no others.
 
-    PEFT reads a name as the end of a name as well; where that would take in more layers, a pattern.
+    PEFT also matches a name with the end of longer names. If that would match other layers, the
+    result is a pattern.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1)))
@@ -229,7 +232,7 @@ def target_names(model: nn.Module, names: Iterable[str]) -> list[str] | str:
 
 
 def rank_and_scaling(config: LoraConfig, name: str) -> tuple[int, float]:
-    """Rank r and factor c of one layer: alpha / r, or alpha / sqrt(r) for rsLoRA; with patterns.
+    """Return rank r and scaling c of a layer: alpha / r, for rsLoRA alpha / sqrt(r); by patterns.
 
     Example:
         >>> from peft import LoraConfig
@@ -249,14 +252,14 @@ def rank_and_scaling(config: LoraConfig, name: str) -> tuple[int, float]:
 
 
 def lora_layers(peft_model: PeftModel, adapter: str | None = None) -> dict[str, LoraLayer]:
-    """Adapted layers of a PeftModel by the name that they have in the base model.
+    """Return the adapted layers of a PeftModel by their names in the base model.
 
     Args:
-        peft_model: as get_peft_model returns it.
-        adapter: name; None: the active one.
+        peft_model: a model as get_peft_model returns it.
+        adapter: name of the adapter; None: the active one.
 
     Raises:
-        ValueError: if it is no PeftModel with such an adapter.
+        ValueError: if it is not a PeftModel, or has no such adapter.
     """
     name = active_adapter(peft_model, adapter)
     base = peft_model.base_model.model
@@ -269,29 +272,33 @@ def lora_layers(peft_model: PeftModel, adapter: str | None = None) -> dict[str, 
 
 
 def active_adapter(peft_model: PeftModel, adapter: str | None = None) -> str:
-    """Name of an adapter that is there: the one asked for, or the one that is active.
+    """Return the name of the requested adapter, or of the active one, and check that it exists.
 
     Raises:
-        ValueError: if it is no PeftModel, has no such adapter, or several are active at once.
+        ValueError: if it is not a PeftModel, has no such adapter, or if several are active.
     """
     known = getattr(peft_model, "peft_config", None)
     if not known or not hasattr(peft_model, "base_model"):
-        raise ValueError("this is no PeftModel; make one by get_peft_model, or a start of ours")
+        raise ValueError(
+            "this is not a PeftModel: make one with get_peft_model, or lora_ga, pissa or lora_one"
+        )
     name = peft_model.active_adapter if adapter is None else adapter
     if not isinstance(name, str):
-        raise ValueError(f"several adapters are active ({', '.join(name)}); name one")
+        raise ValueError(
+            f"several adapters are active ({', '.join(name)}): pass adapter=NAME for one"
+        )
     if name not in known:
-        raise ValueError(f"there is no adapter {name!r}; there are {', '.join(known)}")
+        raise ValueError(f"there is no adapter {name!r}; the model has {', '.join(known)}")
     return name
 
 
 def base_of(layer: LoraLayer) -> nn.Module:
-    """The layer that an adapted layer wraps."""
+    """Return the layer that an adapted layer wraps."""
     return layer.get_base_layer()
 
 
 def factor_parameters(layer: LoraLayer, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
-    """PEFT's own parameters (A, B) of one adapted layer, in the shapes that it keeps."""
+    """Return PEFT's own parameters (A, B) of an adapted layer, in PEFT's shapes."""
     if isinstance(base_of(layer), nn.Embedding):
         return layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]
     a, b = layer.lora_A[adapter], layer.lora_B[adapter]
@@ -299,20 +306,20 @@ def factor_parameters(layer: LoraLayer, adapter: str) -> tuple[nn.Parameter, nn.
 
 
 def factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
-    """A [r, n] and B [m, r] of one adapted layer as matrices, views of PEFT's parameters."""
+    """Return A [r, n] and B [m, r] of an adapted layer as matrices: views of PEFT's parameters."""
     a, b = factor_parameters(layer, adapter)
     return a.detach().flatten(1), b.detach().flatten(1)
 
 
 @torch.no_grad()
 def set_factors(layer: LoraLayer, adapter: str, a: Tensor, b: Tensor) -> None:
-    """Write A [r, n] and B [m, r] into one adapted layer."""
+    """Write A [r, n] and B [m, r] into an adapted layer."""
     for parameter, value in zip(factor_parameters(layer, adapter), (a, b), strict=True):
         parameter.copy_(value.reshape(parameter.shape))
 
 
 def kind_of(peft_model: PeftModel, adapter: str | None = None) -> str:
-    """What an adapter is: "lora", "adalora", "dora", or PEFT's name of another variant."""
+    """Return the type of an adapter: "lora", "adalora", "dora", or PEFT's name of a variant."""
     config: Any = peft_model.peft_config[active_adapter(peft_model, adapter)]
     kind = str(getattr(config.peft_type, "value", config.peft_type)).lower()
     if kind != "lora":

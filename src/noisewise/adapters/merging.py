@@ -1,4 +1,4 @@
-"""Merging: an adapter added into its base, in float32 and rounded once."""
+"""Merge an adapter into its base model: the sum is computed in float32 and rounded once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from noisewise.adapters.layers import (
     lora_layers,
     shared_with,
 )
-from noisewise.adapters.moved import moved_again
+from noisewise.adapters.moved import use_moved_weight
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -29,19 +29,21 @@ _TOKENS = ".token_adapter.base_layer.weight"
 
 @torch.no_grad()
 def merge(peft_model: PeftModel, adapter: str | None = None) -> nn.Module:
-    """Add an adapter into its base and return the base model; the sum is taken in float32.
+    """Merge an adapter into its base model and return the base model.
 
-    PEFT rounds the difference to the weight's dtype first and the sum once more; here it is rounded
-    once. Rows of trainable_token_indices are put in. The PeftModel is used up.
+    The sum is always computed in float32 and rounded once. PEFT 0.21 does the same for float32
+    factors, which are its default; with safe_merge=True, in embeddings and for factors in half
+    precision it rounds ``c B A`` first and the sum again. The rows of trainable_token_indices are
+    merged too. The PeftModel must not be used afterwards.
 
     Args:
-        peft_model: LoRA of any kind that PEFT merges.
-        adapter: its name; None: the active one.
+        peft_model: any type of LoRA that PEFT can merge.
+        adapter: name of the adapter; None: the active one.
 
     Raises:
-        ValueError: for tied weights, whose other user would change as well, quantised ones, which
-            cannot hold the sum, weights that another adapter's start moved, or layers that PEFT
-            cannot merge. The model is then as it was.
+        ValueError: for tied weights (the other layer would change too), for quantised weights
+            (they cannot hold the sum), for weights that the start of another adapter moved, and
+            for layers that PEFT cannot merge. The model is then unchanged.
 
     Example:
         >>> from peft import LoraConfig, get_peft_model
@@ -60,7 +62,7 @@ def merge(peft_model: PeftModel, adapter: str | None = None) -> nn.Module:
     for key, wrapper in tokens.items():
         _check_tokens(key, wrapper, base)
     for layer in layers.values():
-        moved_again(layer)
+        use_moved_weight(layer)
         _merge_layer(layer, name)
     for wrapper in tokens.values():
         wrapper.token_adapter.merge(safe_merge=True, adapter_names=[name])
@@ -72,13 +74,13 @@ def _check(key: str, layer: LoraLayer, adapter: str, base: nn.Module) -> None:
     check_own_weight(layer, adapter)
     if is_quantised(module):
         raise ValueError(
-            f"{key} is quantised, and its few bits cannot hold the sum: load the adapter onto a "
-            "float copy of the model, and merge that"
+            f"{key} is quantised and has too few bits for the sum: load the adapter onto a float "
+            "copy of the model and merge there"
         )
     others = shared_with(base, module)
     if others:
         raise ValueError(
-            f"{key} shares its weight with {others[0]}, which would change too: untie them"
+            f"{key} shares its weight with {others[0]}, which would change too: untie them first"
         )
     trouble = complaint(key, module)
     if trouble:
@@ -98,7 +100,7 @@ def _merge_layer(layer: LoraLayer, adapter: str) -> None:
 
 
 def _token_layers(base: nn.Module, adapter: str) -> dict[str, TrainableTokensWrapper]:
-    """Layers some of whose rows an adapter trains: PEFT's trainable_token_indices."""
+    """Return the layers of which an adapter trains single rows (trainable_token_indices)."""
     from peft.utils import TrainableTokensWrapper
 
     return {
@@ -110,12 +112,15 @@ def _token_layers(base: nn.Module, adapter: str) -> dict[str, TrainableTokensWra
 
 
 def _check_tokens(key: str, wrapper: TrainableTokensWrapper, base: nn.Module) -> None:
-    """A tied weight changes for all its users: right where PEFT trains the rows of each."""
+    """Refuse a quantised weight, and a tied one unless PEFT trains the rows of all its layers."""
     module = wrapper.token_adapter.get_base_layer()
     if is_quantised(module):
-        raise ValueError(f"{key} is quantised and cannot hold the trained rows: merge a float copy")
+        raise ValueError(
+            f"{key} is quantised and cannot hold the trained rows: merge on a float copy"
+        )
     others = [name for name in shared_with(base, module) if not name.endswith(_TOKENS)]
     if others:
         raise ValueError(
-            f"{key} shares its weight with {others[0]}, whose rows would change too: untie them"
+            f"{key} shares its weight with {others[0]}, whose rows would change too: untie them "
+            "first"
         )

@@ -1,9 +1,10 @@
-"""Frozen weights that a start moved, and the clean ones behind them.
+"""Moved weights, and how to restore the original ones.
 
-A start that takes ``c B0 A0`` off a weight W notes A0 and ``c B0`` on the adapted layer. With its
-own adapter the layer computes as ever; without it, or with another one, it would compute with
-``W - c B0 A0``. Here W is put back for as long as the adapter is not in use: the sum is taken in
-float32 and rounded once, and the moved weight is kept meanwhile, so that nothing drifts.
+Some starts move a frozen weight: they replace W by ``W - c B0 A0`` and store A0 and ``c B0`` in
+the adapted layer. With its own adapter the layer computes the same as before. Without the adapter,
+or with another one, it would compute with ``W - c B0 A0``. So this file restores W while the
+adapter is not in use. The sum is computed in float32 and rounded once. The moved weight is kept and
+put back unchanged, so repeated switching adds no error.
 """
 
 from __future__ import annotations
@@ -21,85 +22,89 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def move(layer: LoraLayer, adapter: str, a: Tensor, cb: Tensor) -> None:
-    """Take ``c B A`` off the frozen weight and note it; A [r, n] and c B [m, r], float32."""
-    _note(layer, {**_starts(layer), adapter: (a.clone(), cb.clone())})
+def move_weight(layer: LoraLayer, adapter: str, a: Tensor, cb: Tensor) -> None:
+    """Subtract ``c B A`` from the frozen weight and store A [r, n] and c B [m, r], float32."""
+    _store_starts(layer, {**_starts(layer), adapter: (a.clone(), cb.clone())})
     _shift(layer, adapter, -1.0)
 
 
 def start_of(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor] | None:
-    """A0 and c B0 of a start that moved the weight; None where it was left alone."""
+    """Return A0 and c B0 of a start that moved the weight; None if it did not move."""
     return _starts(layer).get(adapter)
 
 
-def moved_by(layer: LoraLayer) -> list[str]:
-    """Names of the adapters whose start moved this layer's weight."""
+def moving_adapters(layer: LoraLayer) -> list[str]:
+    """Return the names of the adapters whose start moved the weight of this layer."""
     return list(_starts(layer))
 
 
 def moved_layers(model: nn.Module) -> Iterator[LoraLayer]:
-    """Layers of an adapted model whose weight a start moved."""
+    """Yield the layers of an adapted model whose weight a start moved."""
     for module in model.modules():
         if getattr(module, "_noisewise_start", None):
             yield cast("LoraLayer", module)
 
 
-def movers(model: nn.Module) -> list[str]:
-    """Names of the adapters whose start moved weights of this model.
+def all_moving_adapters(model: nn.Module) -> list[str]:
+    """Return the names of the adapters whose start moved weights of this model.
 
     Example:
         >>> from peft import LoraConfig
         >>> from noisewise.adapters import pissa
         >>> net = nn.Sequential(nn.Linear(6, 6))
-        >>> movers(pissa(net, LoraConfig(r=2, target_modules=["0"])))
+        >>> all_moving_adapters(pissa(net, LoraConfig(r=2, target_modules=["0"])))
         ['default']
     """
-    return list(dict.fromkeys(name for layer in moved_layers(model) for name in moved_by(layer)))
+    return list(
+        dict.fromkeys(name for layer in moved_layers(model) for name in moving_adapters(layer))
+    )
 
 
-def clean_again(layer: LoraLayer) -> None:
-    """Put W into a layer that holds ``W - c B0 A0``, until `moved_again`.
+def use_original_weight(layer: LoraLayer) -> None:
+    """Put W into a layer that holds ``W - c B0 A0``, until `use_moved_weight`.
 
-    An adapter merged by PEFT's merge_adapter is taken out first, as PEFT does at the next call.
+    An adapter merged by PEFT's merge_adapter is unmerged first, as PEFT does in the next call.
     """
-    if is_clean(layer):
+    if holds_original_weight(layer):
         return
     if layer.merged:
         layer.unmerge()
-    kept = _weight(layer).data
-    for adapter in moved_by(layer):
+    moved = _weight(layer).data
+    for adapter in moving_adapters(layer):
         _shift(layer, adapter, 1.0)
-    layer._noisewise_kept = kept
+    layer._noisewise_moved_weight = moved
 
 
-def moved_again(layer: LoraLayer) -> None:
-    """Undo `clean_again`, to the bit."""
-    if is_clean(layer):
-        weight, kept = _weight(layer), cast(Any, layer)._noisewise_kept
-        weight.data = kept.to(weight.device, weight.dtype)
-        layer._noisewise_kept = None
+def use_moved_weight(layer: LoraLayer) -> None:
+    """Undo `use_original_weight`, bit for bit."""
+    if holds_original_weight(layer):
+        weight, moved = _weight(layer), cast(Any, layer)._noisewise_moved_weight
+        weight.data = moved.to(weight.device, weight.dtype)
+        layer._noisewise_moved_weight = None
 
 
-def is_clean(layer: LoraLayer) -> bool:
-    """Whether W stands in the place of ``W - c B0 A0`` just now."""
-    return getattr(layer, "_noisewise_kept", None) is not None
+def holds_original_weight(layer: LoraLayer) -> bool:
+    """Whether the layer holds W instead of ``W - c B0 A0`` at present."""
+    return getattr(layer, "_noisewise_moved_weight", None) is not None
 
 
-def forget_start(layer: LoraLayer, adapter: str) -> None:
-    """Put W back for good, and take the note away."""
+def remove_start(layer: LoraLayer, adapter: str) -> None:
+    """Restore W permanently and delete the stored start."""
     if start_of(layer, adapter) is not None:
-        moved_again(layer)
+        use_moved_weight(layer)
         _shift(layer, adapter, 1.0)
-        _note(layer, {name: start for name, start in _starts(layer).items() if name != adapter})
+        _store_starts(
+            layer, {name: start for name, start in _starts(layer).items() if name != adapter}
+        )
 
 
 @torch.no_grad()
 def _shift(layer: LoraLayer, adapter: str, sign: float) -> None:
-    """Add sign times ``c B0 A0`` to the frozen weight, in float32, rounded once."""
+    """Add ``c B0 A0`` times sign to the frozen weight, in float32, rounded once."""
     weight = _weight(layer)
     a, cb = (value.to(weight.device, torch.float32) for value in _starts(layer)[adapter])
     product = from_matrix(base_of(layer), sign * (cb @ a), weight.shape)
-    # A new tensor, and not copy_: a graph that waits for its backward keeps the old one.
+    # A new tensor instead of copy_: a graph that waits for backward keeps the old one.
     weight.data = (weight.float() + product).to(weight.dtype)
 
 
@@ -112,5 +117,5 @@ def _starts(layer: LoraLayer) -> dict[str, tuple[Tensor, Tensor]]:
     return found
 
 
-def _note(layer: LoraLayer, starts: dict[str, tuple[Tensor, Tensor]]) -> None:
+def _store_starts(layer: LoraLayer, starts: dict[str, tuple[Tensor, Tensor]]) -> None:
     layer._noisewise_start = starts

@@ -1,17 +1,17 @@
-"""LoRA-Pro: the gradients of A and B rewritten so that the step of W is nearest to the full one.
+"""LoRA-Pro: rewrites the gradients of A and B so that the step of W is closest to the full one.
 
 Papers: Wang et al. 2024, "LoRA-Pro: are low-rank adapters properly optimized?", theorems 2.1 and
-2.2; Su 2024, kexue.fm/archives/10266, for its cheap form: the rewritten gradients go to an ordinary
-optimiser, whose moments stay as small as the factors.
+2.2; Su 2024, kexue.fm/archives/10266, for the cheap form used here: the rewritten gradients go to
+an ordinary optimiser, whose moments have the size of the factors.
 
-With ``W + c B A``, ``g_A = c B^T G`` and ``g_B = c G A^T``, and P_B, P_A the projections onto the
-columns of B and the rows of A:
+With ``W + c B A``, ``g_A = c B^T G`` and ``g_B = c G A^T``, and with P_B, P_A the projections onto
+the columns of B and the rows of A:
 
     H_A = (B^T B)^+ g_A / c^2 + X A,    H_B = (I - P_B) g_B (A A^T)^+ / c^2 - B X,
 
-    c (H_B A + B H_A) = P_B G + (I - P_B) G P_A,    which leaves exactly  (I - P_B) G (I - P_A),
+    c (H_B A + B H_A) = P_B G + (I - P_B) G P_A,    which misses exactly  (I - P_B) G (I - P_A),
 
-for every X; the one that keeps H nearest to g solves
+for every X. The X for which H is closest to g solves
 ``B^T B X + X A A^T = -(B^T B)^+ g_A A^T / c^2``.
 """
 
@@ -28,7 +28,7 @@ from noisewise.adapters.layers import active_adapter, factor_parameters, kind_of
 if TYPE_CHECKING:
     from peft import PeftModel
 
-DAMPING = 1.0  # steps that a direction of a factor is long before it is followed in full
+DAMPING = 1.0  # in units of the factor's own step; see `lora_pro`
 
 
 def lora_pro(
@@ -40,24 +40,24 @@ def lora_pro(
 ) -> RemovableHandle:
     """Rewrite the gradients of A and B before every step of any optimiser (LoRA-Pro).
 
-    Clip and unscale before `optimizer.step()`, as usual. Its moments are those of the factors;
-    the authors' own form keeps moments as large as W.
+    Clip and unscale gradients before `optimizer.step()`, as usual. The optimiser's moments are
+    those of the factors; in the authors' own form (`LoraProAdamW`) they are as large as W.
 
     Args:
-        optimizer: holds the adapter's parameters.
-        peft_model: LoRA or rsLoRA, of any start.
-        damping: what is added to a factor's singular values inside its inverse, in units of that
-            factor's own step. While B is nearly 0 its inverse is nearly infinite, and a step of A
-            along it leaves what a first-order argument covers; after some steps it is not. 0: the
-            theorem to the letter.
-        adapter: its name; None: the active one.
+        optimizer: any optimiser with the adapter's parameters.
+        peft_model: a LoRA or rsLoRA model, with any start.
+        damping: number added to the singular values of a factor when it is inverted, in units of
+            that factor's own step. While B is close to 0, its inverse is very large, and a step of
+            A along it is too long for a first-order argument; after some steps this is over. 0:
+            exactly the theorem.
+        adapter: name of the adapter; None: the active one.
 
     Returns:
-        A handle; ``.remove()`` ends the rewriting.
+        A handle; ``.remove()`` stops the rewriting.
 
     Raises:
-        ValueError: for DoRA and AdaLoRA, whose step is another function; for an optimiser that does
-            not hold the factors, or is given a closure (it computes gradients after this).
+        ValueError: for DoRA and AdaLoRA, whose steps have other formulas; if the optimiser does
+            not have the factors; if step() gets a closure, which would compute gradients later.
 
     Source: Wang et al. 2024 (LoRA-Pro), theorems 2.1, 2.2; Su 2024, archives/10266.
 
@@ -74,18 +74,24 @@ def lora_pro(
     name = active_adapter(peft_model, adapter)
     kind = kind_of(peft_model, name)
     if kind != "lora":
-        raise ValueError(f"LoRA-Pro is of plain LoRA: {kind} steps in another way; leave it out")
+        raise ValueError(
+            f"LoRA-Pro supports LoRA and rsLoRA only; this adapter is {kind}: do not use it"
+        )
     if not damping >= 0:
-        raise ValueError(f"damping {damping:g} must be 0 or more; by default it is {DAMPING:g}")
+        raise ValueError(f"damping {damping:g} must be 0 or more; the default is {DAMPING:g}")
     layers = lora_layers(peft_model, name)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for key, layer in layers.items():
         if not all(id(p) in held for p in factor_parameters(layer, name)):
-            raise ValueError(f"the optimiser does not hold the factors of {key}")
+            raise ValueError(
+                f"the optimiser does not have the factors of {key}: pass it all parameters"
+            )
 
     def rewrite(_: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:  # noqa: ANN401
         if any(value is not None for value in (*args[1:], *kwargs.values())):
-            raise ValueError("LoRA-Pro rewrites gradients before a step; give step() no closure")
+            raise ValueError(
+                "LoRA-Pro rewrites gradients before step(): call step() without a closure"
+            )
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
         for layer in layers.values():
             a, b = factor_parameters(layer, name)
@@ -111,23 +117,23 @@ def rewritten(
 ) -> tuple[Tensor, Tensor]:
     """Return H_A [r, n] and H_B [m, r] from A, B and their gradients; see the top of this file.
 
-    Rank-deficient factors (B = 0 at the start) are met by pseudo-inverses, for which the identity
-    holds as well. Computed in float64.
+    For rank-deficient factors (B = 0 at the start) it uses pseudo-inverses; the identity holds for
+    them too. Computed in float64.
 
     Args:
         a: A [r, n].
         b: B [m, r].
         g_a: gradient of A.
         g_b: gradient of B.
-        c: factor of B A.
-        reach: damping times learning rate: what is added to the singular values of a factor is its
-            own step of this length, root mean square over its columns; see `lora_pro`.
+        c: scaling of B A.
+        reach: damping times learning rate. The number added to the singular values of a factor is
+            its own step of this length, root mean square over its columns; see `lora_pro`.
 
     Example:
         >>> a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0], [2.0]])
         >>> g = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
         >>> h_a, h_b = rewritten(a, b, b.T @ g, g @ a.T, 1.0)
-        >>> (g - (h_b @ a + b @ h_a)).round(decimals=5).abs().tolist()  # what neither reaches
+        >>> (g - (h_b @ a + b @ h_a)).round(decimals=5).abs().tolist()  # what remains
         [[0.0, 2.0], [0.0, 0.0]]
     """
     dtype = a.dtype
@@ -135,22 +141,22 @@ def rewritten(
     values_a, vectors_a = torch.linalg.eigh(a @ a.mT)
     values_b, vectors_b = torch.linalg.eigh(b.mT @ b)
     projection = b @ (_inverse(values_b, vectors_b, 0.0) @ (b.mT @ g_b))
-    beside = (g_b - projection) / c**2
-    beside_b = beside @ _inverse(values_a, vectors_a, 0.0)
+    outside = (g_b - projection) / c**2
+    outside_b = outside @ _inverse(values_a, vectors_a, 0.0)
     along = g_a / c**2  # (B^T B)+ of it is B+ G / c
-    along_b = _inverse(values_b, vectors_b, _floor(reach, beside_b)) @ along
-    beside_b = beside @ _inverse(values_a, vectors_a, _floor(reach, along_b))
+    along_b = _inverse(values_b, vectors_b, _floor(reach, outside_b)) @ along
+    outside_b = outside @ _inverse(values_a, vectors_a, _floor(reach, along_b))
     x = _sylvester(values_b, vectors_b, values_a, vectors_a, -along_b @ a.mT)
-    return (along_b + x @ a).to(dtype), (beside_b - b @ x).to(dtype)
+    return (along_b + x @ a).to(dtype), (outside_b - b @ x).to(dtype)
 
 
 def _floor(reach: float, step: Tensor) -> float:
-    """Square of what a factor's singular values grow by in one step."""
+    """Return the square of how much the singular values of a factor grow in one step."""
     return reach**2 * float(step.square().sum()) / min(step.shape)
 
 
 def _inverse(values: Tensor, vectors: Tensor, floor: float) -> Tensor:
-    """Pseudo-inverse of a symmetric matrix, with `floor` added to its eigenvalues."""
+    """Return the pseudo-inverse of a symmetric matrix, with `floor` added to its eigenvalues."""
     alive = values > 1e-12 * values[-1].clamp_min(1e-300)
     inverted = torch.where(alive, 1 / (values + floor).clamp_min(1e-300), 0.0)
     return vectors * inverted @ vectors.mT
@@ -159,7 +165,7 @@ def _inverse(values: Tensor, vectors: Tensor, floor: float) -> Tensor:
 def _sylvester(
     values_b: Tensor, vectors_b: Tensor, values_a: Tensor, vectors_a: Tensor, right: Tensor
 ) -> Tensor:
-    """X of ``B^T B X + X A A^T = right``, both symmetric and given by their eigenvectors."""
+    """Solve ``B^T B X + X A A^T = right``; both matrices are given by their eigenvectors."""
     sums = values_b.clamp_min(0)[:, None] + values_a.clamp_min(0)[None, :]
     inside = vectors_b.mT @ right @ vectors_a
     solved = torch.where(sums > 1e-12 * sums.max(), inside / sums.clamp_min(1e-300), 0.0)

@@ -1,15 +1,15 @@
-"""LoRA-Pro with moments of the full step: AdamW on the gradient that the factors can see.
+"""LoRA-Pro with moments of the size of W: AdamW on the part of the gradient known to the factors.
 
-Paper: Wang et al. 2024 (LoRA-Pro), algorithm 1. Adam divides each entry by its own size; done to
-the rewritten gradients of A and B it undoes the rewriting. Here it is done to the m x n matrix that
-they stand for, and the factors follow the result:
+Paper: Wang et al. 2024 (LoRA-Pro), algorithm 1. Adam divides each entry by its own size. If it did
+this to the rewritten gradients of A and B, it would undo the rewriting. Here it does it to the
+m x n matrix that they represent, and the factors follow the result:
 
-    G~ = P_B G + (I - P_B) G P_A         what of G can be known from g_A and g_B
+    G~ = P_B G + (I - P_B) G P_A         the part of G that g_A and g_B determine
     D  = AdamW(G~)                       first and second moments of size m x n
-    dW = -lr (P_B D + (I - P_B) D P_A)   the step of W nearest to D, by `rewritten`
+    dW = -lr (P_B D + (I - P_B) D P_A)   the step of W that is closest to D, by `rewritten`
 
-It costs the optimiser memory that full fine-tuning has (8 bytes a weight of the adapted layers);
-gradients and the adapter itself stay small.
+The optimiser needs as much memory as for full fine-tuning (8 bytes for each weight of the adapted
+layers); gradients and the adapter itself stay small.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 
 class LoraProAdamW(torch.optim.Optimizer):
-    """AdamW whose steps of W follow full fine-tuning's AdamW as nearly as a LoRA can.
+    """AdamW whose steps of W are as close to those of full fine-tuning as LoRA allows.
 
-    Use it in the place of AdamW; state_dict, schedulers and clipping work as for any optimiser.
+    Use it instead of AdamW; state_dict, schedulers and clipping work as for any optimiser.
 
     Args:
-        peft_model: LoRA or rsLoRA of any start.
-        lr: full fine-tuning's own learning rate is the one to try first.
-        betas: of the moments.
-        eps: added to the root of the second moment.
-        weight_decay: of the factors, decoupled.
-        damping: as in `lora_pro`.
-        adapter: its name; None: the active one.
+        peft_model: a LoRA or rsLoRA model, with any start.
+        lr: learning rate, above 0; try the one of full fine-tuning first.
+        betas: decay rates of the two moments, each in [0, 1).
+        eps: number added to the root of the second moment, above 0.
+        weight_decay: decoupled decay of the factors, 0 or more.
+        damping: as in `lora_pro`, 0 or more.
+        adapter: name of the adapter; None: the active one.
 
     Raises:
-        ValueError: for DoRA and AdaLoRA, whose step is another function; if nothing is trained, or
-            a number means nothing.
+        ValueError: for DoRA and AdaLoRA, whose steps have other formulas; if no parameter is
+            trainable; if a number is out of range.
 
     Source: Wang et al. 2024 (LoRA-Pro), algorithm 1.
 
@@ -66,15 +66,17 @@ class LoraProAdamW(torch.optim.Optimizer):
         damping: float = DAMPING,
         adapter: str | None = None,
     ) -> None:
-        """Pair the factors; what else is trained gets plain AdamW."""
+        """Pair the factors; all other trainable parameters get plain AdamW."""
         name = active_adapter(peft_model, adapter)
         kind = kind_of(peft_model, name)
         if kind != "lora":
-            raise ValueError(f"LoRA-Pro is of plain LoRA: {kind} steps in another way; use AdamW")
+            raise ValueError(
+                f"LoRA-Pro supports LoRA and rsLoRA only; this adapter is {kind}: use AdamW"
+            )
         if not (0 < lr < math.inf and damping >= 0 and eps > 0 and weight_decay >= 0):
             raise ValueError("lr and eps must be positive, damping and weight_decay 0 or more")
         if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas {betas} must lie in [0, 1)")
+            raise ValueError(f"betas {betas} must both be at least 0 and below 1")
         layers = lora_layers(peft_model, name).values()
         pairs = [factor_parameters(layer, name) for layer in layers]
         pairs = [(a, b) for a, b in pairs if a.requires_grad and b.requires_grad]
@@ -84,7 +86,7 @@ class LoraProAdamW(torch.optim.Optimizer):
         paired = {id(p) for pair in pairs for p in pair}
         others = [p for p in peft_model.parameters() if p.requires_grad and id(p) not in paired]
         if not pairs:
-            raise ValueError("nothing is trained: the adapter was loaded with trainable=False")
+            raise ValueError("the adapter has no trainable parameters: load it with trainable=True")
         groups: list[dict[str, Any]] = [{"params": [p for pair in pairs for p in pair]}]
         groups[0]["pairs"] = True
         if others:
@@ -100,7 +102,7 @@ class LoraProAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401 # pyrefly: ignore
-        """Take one step; a closure computes the gradients anew first."""
+        """Take one step; a closure, if given, computes the gradients first."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -136,7 +138,7 @@ class LoraProAdamW(torch.optim.Optimizer):
             parameter.sub_(group["lr"] * direction.reshape(parameter.shape))
 
     def _adam(self, key: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        """Adam's direction for a gradient, whose moments are kept beside one parameter."""
+        """Return Adam's direction for a gradient; the moments are stored under `key`."""
         state, (beta1, beta2) = self.state[key], group["betas"]
         if not state:
             state["step"] = torch.zeros(())

@@ -1,13 +1,13 @@
-"""Saving and loading: always a plain LoRA on the clean base.
+"""Save and load adapters, always as a plain LoRA on the original base model.
 
-A start that moves the frozen weight makes the adapter's own factors meaningless elsewhere: saved
-plainly and put on the clean base they are wrong by the whole start, and nothing says so. Here the
-difference that was learned is what is saved,
+If a start moved the frozen weights, the factors A and B are right only on the moved weights. Saved
+as they are and loaded onto the original base model, they are wrong by the whole start, without an
+error. So the learned difference is saved,
 
-    W - W_clean = c (B A - B0 A0) = [c B, -c B0] [A; A0],
+    c (B A - B0 A0) = [c B, -c B0] [A; A0],
 
-of rank 2r at most, written with ``alpha = r``: a factor of 1, which PEFT, diffusers and the scripts
-that read no configuration all take for granted.
+of rank 2r at most, with ``alpha = r``. This is scaling 1, which is right for PEFT, for diffusers
+and for scripts that do not read the configuration.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from noisewise.adapters.difference import difference, truncated
 from noisewise.adapters.files import (
     CONFIG,
-    beside_factors,
     entries,
+    non_factors,
     state,
     write,
     write_for_pipeline,
@@ -42,16 +42,16 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
 
-_MUTATING = ("pissa", "olora", "corda", "lora_ga", "loftq")  # PEFT's starts that move W
+_MUTATING = ("pissa", "olora", "corda", "lora_ga", "loftq")  # PEFT's own starts that move W
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What was written.
+    """The report of `save`.
 
     Attributes:
         path: the folder.
-        ranks: of each layer.
+        ranks: rank of each layer.
         energy: share of the squared norm of each layer's difference that was kept.
     """
 
@@ -60,7 +60,7 @@ class Saved:
     energy: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
+        """Return the values as JSON types."""
         return {"path": str(self.path), "ranks": self.ranks, "energy": self.energy}
 
 
@@ -73,27 +73,29 @@ def save(
     adapter: str | None = None,
     prefix: str | None = None,
 ) -> Saved:
-    """Write an adapter as a plain LoRA on the clean base: PEFT and diffusers load it unmodified.
+    """Write an adapter as a plain LoRA on the original base model, for PEFT and for diffusers.
 
-    Without rank and energy the difference is exact: r for a start that left the weights alone, up
-    to 2r for one that moved them, the ranks left over for AdaLoRA. `alpha` is made equal to the
-    rank; to go on training an unmoved LoRA at its own alpha, use PEFT's save_pretrained.
+    Without rank and energy the difference is exact. Its rank is r if the start did not move the
+    weights, up to 2r if it did, and for AdaLoRA the ranks that remain. The saved `alpha` equals the
+    rank. To continue training at the adapter's own alpha, use PEFT's save_pretrained.
 
     Args:
-        peft_model: of ours or PEFT's, LoRA (rsLoRA too) or AdaLoRA. DoRA, which is no LoRA on the
-            base, is written in PEFT's own format.
-        path: a folder, made where needed.
-        rank: highest rank of a layer; the best approximation of its difference is written.
-        energy: share of each difference's squared norm to keep, in (0, 1]; the least such rank.
-        adapter: its name; None: the active one.
-        prefix: the model's name in a diffusers pipeline, "unet" or "transformer": the file is then
-            the one that the pipeline's load_lora_weights reads, with ranks in its header, and none
-            of PEFT's. None: PEFT's form.
+        peft_model: a model with LoRA (also rsLoRA) or AdaLoRA, started here or by PEFT. DoRA, which
+            is not a low-rank difference, is written in PEFT's own format.
+        path: the folder; it is made if it is missing.
+        rank: highest rank of a layer; the best approximation of this rank is written.
+        energy: share of the squared norm of each difference to keep, in (0, 1]; each layer gets the
+            smallest rank that keeps it. Pass rank or energy, not both.
+        adapter: name of the adapter; None: the active one.
+        prefix: name of the model in a diffusers pipeline, "unet" or "transformer": writes the one
+            file that load_lora_weights of the pipeline reads, with the ranks in its header. None:
+            writes PEFT's format.
 
     Raises:
-        ValueError: if the adapter is of a kind that is no low-rank difference, was started by a
-            PEFT start that moves the weights (its change is not known here) or stands on weights
-            that another one's start moved, or holds what a pipeline has no place for.
+        ValueError: if the type of adapter is not a low-rank difference; if a start of PEFT moved
+            the weights (this change is not known here); if the start of another adapter moved the
+            weights; if it contains tensors that a pipeline cannot load; if a number is out of
+            range.
 
     Example:
         >>> import tempfile
@@ -109,20 +111,22 @@ def save(
     config: Any = peft_model.peft_config[name]
     _check_savable(kind, config)
     if rank is not None and energy is not None:
-        raise ValueError("give rank or energy, not both")
+        raise ValueError("pass rank or energy, not both")
     if rank is not None and rank < 1:
-        raise ValueError(f"rank {rank} keeps nothing; use 1 or more")
+        raise ValueError(f"rank {rank} is too small; use 1 or more")
     if energy is not None and not 0 < energy <= 1:
-        raise ValueError(f"energy {energy:g} is no share; use more than 0, and 1 at most")
+        raise ValueError(f"energy {energy:g} is not a share; use a number above 0, at most 1")
     if prefix is not None and not prefix.isidentifier():
-        raise ValueError(f"prefix {prefix!r} is no model of a pipeline; use unet or transformer")
+        raise ValueError(f"prefix {prefix!r} is not a model of a pipeline; use unet or transformer")
     folder = Path(path)
     if folder.is_file():
-        raise ValueError(f"{folder} is a file; name a folder")
+        raise ValueError(f"{folder} is a file; pass the path of a folder")
     layers = lora_layers(peft_model, name)
     if kind == "dora":
         if rank is not None or energy is not None:
-            raise ValueError("DoRA is no low-rank difference: it is saved as it is, or merged")
+            raise ValueError(
+                "DoRA cannot be compressed: save it without rank and energy, or merge it"
+            )
         _write(folder, prefix, copy.deepcopy(config), state(peft_model, name))
         return Saved(folder, {key: layer.r[name] for key, layer in layers.items()}, {})
     found = {
@@ -131,40 +135,40 @@ def save(
     }
     tensors = state(peft_model, name)
     if kind == "adalora":
-        tensors = beside_factors(tensors)
+        tensors = non_factors(tensors)
     for key, (left, right, _) in found.items():
         tensors |= entries(key, layers[key], name, left, right)
     ranks = {key: left.shape[1] for key, (left, _, _) in found.items()}
     names = target_names(peft_model.base_model.model, ranks)
-    _write(folder, prefix, _plain(config, ranks, names), tensors)
+    _write(folder, prefix, _plain_config(config, ranks, names), tensors)
     return Saved(folder, ranks, {key: kept for key, (_, _, kept) in found.items()})
 
 
 def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> PeftModel:
-    """Put a saved adapter on its clean base.
+    """Load a saved adapter onto the original base model.
 
     Args:
         model: the base model, without adapters; it is changed in place.
         path: folder with adapter_config.json and adapter_model.safetensors.
-        trainable: whether to go on training it.
+        trainable: True to continue training the adapter.
 
     Raises:
-        ValueError: if there is no adapter, or its layers are not those of this model: each layer
-            that it adapts must have its tensors in the file, and each tensor its place.
+        ValueError: if the folder has no adapter, or if the adapter does not fit this model: each
+            adapted layer needs its tensors in the file, and each tensor needs its layer.
 
     Example:
         >>> try:
         ...     load(nn.Linear(1, 1), "no/such/folder")
         ... except ValueError as error:
         ...     print(error)
-        no/such/folder holds no adapter: adapter_config.json is not there
+        no/such/folder has no adapter: adapter_config.json is missing
     """
     need_peft()
     from peft import PeftModel
 
     folder = Path(path)
     if not (folder / CONFIG).exists():
-        raise ValueError(f"{folder} holds no adapter: {CONFIG} is not there")
+        raise ValueError(f"{folder} has no adapter: {CONFIG} is missing")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
@@ -172,21 +176,21 @@ def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> Peft
         try:
             loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
         except KeyError as error:
-            raise ValueError(f"{folder} does not fit this model: {error} is not there") from error
+            raise ValueError(f"{folder} does not fit this model: {error} is missing") from error
         except (UserWarning, RuntimeError, ValueError, StopIteration) as error:
             first = (str(error) or "it has no weights").splitlines()[0]
             raise ValueError(f"{folder} does not fit this model: {first}") from error
-    homeless = _without_place(loaded, folder)
-    if homeless:
+    unused = _unused_tensors(loaded, folder)
+    if unused:
         raise ValueError(
-            f"{folder} does not fit this model, which has no place for {len(homeless)} of its "
-            f"tensors: {', '.join(homeless[:3])}"
+            f"{folder} does not fit this model: the model has no layer for {len(unused)} of its "
+            f"tensors: {', '.join(unused[:3])}"
         )
     return loaded
 
 
-def _without_place(loaded: PeftModel, folder: Path) -> list[str]:
-    """Tensors of the file that PEFT left out, which it does without a word."""
+def _unused_tensors(loaded: PeftModel, folder: Path) -> list[str]:
+    """Return the tensors of the file that PEFT ignored; it gives no warning."""
     from peft import set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
@@ -199,7 +203,7 @@ def _compressed(
 ) -> tuple[Tensor, Tensor, float]:
     left, right = difference(layer, adapter, adalora)
     asked = rank is not None or energy is not None
-    if not left.shape[1]:  # AdaLoRA took all of its ranks away
+    if not left.shape[1]:  # AdaLoRA removed all ranks of this layer
         left, right = left.new_zeros(left.shape[0], 1), right.new_zeros(1, right.shape[1])
     elif asked or start_of(layer, adapter) is not None:
         left, right, kept = truncated(left, right, rank, energy)
@@ -207,8 +211,12 @@ def _compressed(
     return left.float(), right.float(), 1.0
 
 
-def _plain(config: Any, ranks: dict[str, int], names: list[str] | str) -> Any:  # noqa: ANN401
-    """The configuration of a plain LoRA of these ranks and factor 1."""
+def _plain_config(
+    config: Any,  # noqa: ANN401
+    ranks: dict[str, int],
+    names: list[str] | str,
+) -> Any:  # noqa: ANN401
+    """Return the configuration of a plain LoRA with these ranks and scaling 1."""
     from peft import LoraConfig
 
     return LoraConfig(
@@ -226,7 +234,7 @@ def _plain(config: Any, ranks: dict[str, int], names: list[str] | str) -> Any:  
 
 
 def plain_ranks(ranks: dict[str, int]) -> dict[str, Any]:
-    """Rank and alpha of LoraConfig, with patterns where layers differ, for a factor of 1."""
+    """Return rank and alpha for LoraConfig for scaling 1, with patterns if layers differ."""
     common = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
     others = {f"^{_escaped(key)}": rank for key, rank in ranks.items() if rank != common}
     return {
@@ -238,7 +246,7 @@ def plain_ranks(ranks: dict[str, int]) -> dict[str, Any]:
 
 
 def _escaped(name: str) -> str:
-    """A layer's name as a pattern that means it alone: PEFT reads patterns as expressions."""
+    """Return a layer's name as a pattern: PEFT reads patterns as regular expressions."""
     return name.replace(".", r"\.")
 
 
@@ -257,15 +265,15 @@ def _write(
 def _check_savable(kind: str, config: Any) -> None:  # noqa: ANN401
     if kind not in ("lora", "adalora", "dora"):
         raise ValueError(
-            f"an adapter of kind {kind} is no low-rank difference; use save_pretrained"
+            f"an adapter of type {kind} is not a low-rank difference; use save_pretrained"
         )
     for field in ("target_parameters", "layer_replication"):
         if getattr(config, field, None):
-            raise ValueError(f"{field} is not handled here; use save_pretrained")
+            raise ValueError(f"{field} is not supported here; use save_pretrained")
     start = config.init_lora_weights
     if isinstance(start, str) and start.lower().startswith(_MUTATING):
         raise ValueError(
-            f"PEFT's start {start!r} moved the base weights, and what it moved is not known here: "
-            "start by noisewise.adapters, or convert by save_pretrained with "
+            f"PEFT's start {start!r} moved the base weights by an amount that is not known here: "
+            "use a start of noisewise.adapters, or save_pretrained with "
             "path_initial_model_for_weight_conversion"
         )

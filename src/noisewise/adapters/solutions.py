@@ -1,17 +1,18 @@
-"""Where to start: factors A, B for which the first steps follow full fine-tuning. Matrices only.
+"""Start factors A, B whose first step follows full fine-tuning. Works on matrices only.
 
 Papers: Wang, Yu and Li 2024 (LoRA-GA); Su 2024, kexue.fm/archives/10226 (the same, and its form for
 Adam); Meng, Wang and Zhang 2024 (PiSSA); Zhang et al. 2025 (LoRA-One).
 
-With ``W + c B A`` and G = dL/dW, one small step moves W, per unit of learning rate, by
+With ``W + c B A`` and G = dL/dW, one small step changes W, per unit of learning rate, by
 
     SGD:   -c^2 (B B^T G + G A^T A)                  full fine-tuning: -G
     Adam:  -c (B sign(B^T G) + sign(G A^T) A)        full fine-tuning: -sign(G)
 
-The first has rank 2r at most, so no start is nearer to G than its best approximation of that rank;
-2r singular vectors, r of them given to each side, reach it. With B = 0 it has rank r, and the first
-r right singular vectors in A reach the best of rank r, while W stays as it is. In the second the
-sign of a product depends on the factors: there is no closed form, and three answers (`Answer`).
+The SGD step has rank 2r at most, so no start comes closer to G than the best approximation of G of
+rank 2r. The first 2r singular vectors, r of them in each factor, reach it. With B = 0 the step has
+rank r; the first r right singular vectors in A reach the best of rank r, and W does not change. In
+the step of Adam the signs depend on the factors, so there is no closed form. It has three
+approximate answers (`Answer`).
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ Split = Literal["ArB2r", "A2rBr", "alternate", "random"]
 Scale = Literal["stable", "gd", "unit", "adam"]
 Answer = Literal["gradient", "sign", "solve"]
 
-_ROUNDS = 200  # of the descent behind the answer "solve"
-_FAILURE = 1e-6  # probability that a factorisation's error is above the bound it states
+_ROUNDS = 200  # steps of the search for the answer "solve"
+_FAILURE = 1e-6  # probability that the error of a factorisation is above its stated bound
 
 
 @dataclass(frozen=True)
 class Start:
-    """Factors of one layer at the start, and how good they are.
+    """The start factors of one layer, and the error of their factorisation.
 
     Attributes:
         a: A [r, n], float32.
         b: B [m, r], float32.
-        moved: c B A is taken off the frozen weight, so that the function stays as it was.
-        error: relative error of the factorisation behind it, by its own certificate: an upper
-            bound of ``|X - X_k| / |X|`` that fails with probability at most 1e-6.
+        moved: True if c B A must be subtracted from the frozen weight to keep the function.
+        error: certified relative error of the factorisation: an upper bound of
+            ``|X - X_k| / |X|`` that fails with probability at most 1e-6.
     """
 
     a: Tensor
@@ -64,29 +65,29 @@ def lora_ga_start(
     answer: Answer = "gradient",
     generator: torch.Generator | None = None,
 ) -> Start:
-    """Return A, B from a gradient G: LoRA-GA, or its form that leaves the weights alone.
+    """Return A, B from a gradient G: LoRA-GA, or a form of it that does not move the weights.
 
-    ``A = s_A V_I^T``, ``B = s_B U_J`` with G = U S V^T, I and J disjoint and together the first 2r;
-    without mutate_base ``A = s_A V_r^T``, ``B = 0``. Multiplying G changes nothing.
+    ``A = s_A V_I^T``, ``B = s_B U_J`` with G = U S V^T; I and J are disjoint and together the first
+    2r. Without mutate_base ``A = s_A V_r^T``, ``B = 0``. A multiple of G gives the same factors.
 
     Args:
         g: G [m, n], float.
-        rank: r; with mutate_base, 2r must not exceed min(m, n).
-        c: factor of B A, alpha / r (or alpha / sqrt(r)).
-        mutate_base: the paper's form; ``c B A`` has then to be taken off W.
-        scale: lengths s of the rows and columns. stable: ``m^(1/4) / sqrt(gamma)``, the paper's;
-            gd: 1 / c, so that an SGD step is as long as full fine-tuning's; unit: 1; adam: so that
-            Adam's first step is as long (in Frobenius norm) as full fine-tuning's, for G of full
-            rank: ``sqrt(n / r) / c`` with B = 0, else ``sqrt(n / 2r) / c``, ``sqrt(m / 2r) / c``.
-        gamma: of "stable".
-        split: which of the 2r go where: ArB2r, the first r to A (official code); A2rBr, to B;
-            alternate; random, which needs a generator.
-        answer: for SGD "gradient"; for Adam also "sign" (the same, of sign(G)) or "solve" (descent
-            on the cosine between Adam's step and sign(G), from the better of the other two).
-        generator: of "random", and of the factorisation of large matrices.
+        rank: r, at most min(m, n); with mutate_base 2r must be at most min(m, n).
+        c: scaling of B A: alpha / r, or alpha / sqrt(r).
+        mutate_base: True: the paper's form; subtract ``c B A`` from W afterwards.
+        scale: lengths s of the rows and columns. stable: ``m^(1/4) / sqrt(gamma)``, as in the
+            paper; gd: 1 / c, an SGD step is as long as full fine-tuning's; unit: 1; adam: Adam's
+            first step is as long (in Frobenius norm) as full fine-tuning's, for G of full rank:
+            ``sqrt(n / r) / c`` with B = 0, else ``sqrt(n / 2r) / c``, ``sqrt(m / 2r) / c``.
+        gamma: constant of "stable", above 0.
+        split: which of the 2r vectors go to A. ArB2r: the first r (official code); A2rBr: the
+            other r; alternate; random, which needs a generator.
+        answer: for SGD "gradient"; for Adam also "sign" (the same with sign(G)) or "solve" (search
+            for a better cosine between Adam's step and sign(G), from the better of the other two).
+        generator: random generator for "random" and for factorising large matrices.
 
     Raises:
-        ValueError: if the rank does not fit, or a word is unknown.
+        ValueError: if the rank does not fit, an option is unknown, or G is zero or not finite.
 
     Source: Wang et al. 2024, theorem 3.1 and equation 6; Su 2024, archives/10226.
 
@@ -104,8 +105,8 @@ def lora_ga_start(
         if answer == "sign":
             found = signed
         else:
-            best = max((found, signed), key=lambda start: _agreement(g, start))
-            found = _solved(g, best)
+            best = max((found, signed), key=lambda start: _adam_cosine(g, start))
+            found = _with_better_cosine(g, best)
     s_a, s_b = _lengths(g.shape, rank, c, mutate_base, scale, gamma)
     a = found.a * (s_a * math.sqrt(rank) / found.a.norm())
     b = found.b * (s_b * math.sqrt(rank) / found.b.norm()) if mutate_base else found.b
@@ -115,16 +116,16 @@ def lora_ga_start(
 def pissa_start(w: Tensor, rank: int, c: float, generator: torch.Generator | None = None) -> Start:
     """Return A, B from the weight itself: ``c B A`` is its best approximation of rank r (PiSSA).
 
-    ``A = sqrt(S_r / c) V_r^T``, ``B = U_r sqrt(S_r / c)``; ``c B A`` has to be taken off W.
+    ``A = sqrt(S_r / c) V_r^T``, ``B = U_r sqrt(S_r / c)``; subtract ``c B A`` from W afterwards.
 
     Args:
         w: W [m, n], float.
         rank: r, at most min(m, n).
-        c: factor of B A.
-        generator: of the factorisation of large matrices.
+        c: scaling of B A.
+        generator: random generator for factorising large matrices.
 
     Raises:
-        ValueError: if the rank does not fit.
+        ValueError: if the rank does not fit, or W is not finite.
 
     Source: Meng et al. 2024 (PiSSA), equations 2 to 4.
 
@@ -146,16 +147,16 @@ def lora_one_start(
     """Return A, B for which ``c B A`` is itself a step of rank r against the gradient (LoRA-One).
 
     ``A = k sqrt(S_r / S_1) V_r^T``, ``B = -k U_r sqrt(S_r / S_1)``, ``k = m^(1/4) / sqrt(gamma)``.
-    The weights stay, and the function does not: the start is the first step.
+    The weights do not change, but the function does: the start is the first step.
 
     Args:
         g: G [m, n], float.
         rank: r, at most min(m, n).
-        gamma: the larger, the smaller the step.
-        generator: of the factorisation of large matrices.
+        gamma: a larger gamma makes a smaller step; above 0.
+        generator: random generator for factorising large matrices.
 
     Raises:
-        ValueError: if the rank does not fit.
+        ValueError: if the rank does not fit, or G is not finite.
 
     Source: Zhang et al. 2025 (LoRA-One), algorithm 1.
 
@@ -172,9 +173,9 @@ def lora_one_start(
 
 
 def sgd_step(g: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:
-    """What SGD does to W, per unit of learning rate and with the sign turned, [m, n].
+    """Return the step of SGD on W, per unit of learning rate and with opposite sign, [m, n].
 
-    ``c^2 (B B^T G + G A^T A)``; full fine-tuning does G.
+    ``c^2 (B B^T G + G A^T A)``; for full fine-tuning it is G.
 
     Example:
         >>> sgd_step(torch.eye(2), torch.tensor([[1.0, 0.0]]), torch.zeros(2, 1), 2.0).tolist()
@@ -184,11 +185,12 @@ def sgd_step(g: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:
 
 
 def adam_step(g: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:
-    """What Adam's first step does to W, per unit of learning rate and with the sign turned, [m, n].
+    """Return Adam's first step on W, per unit of learning rate and with opposite sign, [m, n].
 
-    ``c (B sign(B^T G) + sign(G A^T) A)``; full fine-tuning does sign(G).
+    ``c (B sign(B^T G) + sign(G A^T) A)``; for full fine-tuning it is sign(G).
 
-    Source: Su 2024, archives/10226 (the factor is c, once, as Adam's step does not see the other).
+    Source: Su 2024, archives/10226 (c appears once: Adam's step does not depend on the c in the
+    gradient).
 
     Example:
         >>> adam_step(torch.eye(2), torch.tensor([[3.0, 0.0]]), torch.zeros(2, 1), 1.0).tolist()
@@ -198,14 +200,14 @@ def adam_step(g: Tensor, a: Tensor, b: Tensor, c: float) -> Tensor:
 
 
 def cosine(x: Tensor, y: Tensor) -> float:
-    """Cosine between two matrices as vectors, in float64; 0 where one of them is 0."""
+    """Return the cosine between two matrices as vectors, in float64; 0 if one of them is 0."""
     x, y = x.double().flatten(), y.double().flatten()
     lengths = float(x.norm() * y.norm())
     return float(x @ y) / lengths if lengths > 0 else 0.0
 
 
 def bound(g: Tensor, rank: int) -> float:
-    """Least relative residual of any step of this rank: ``sqrt(sum_{i>k} S_i^2 / sum S_i^2)``.
+    """Return the smallest relative residual of a step of rank k, sqrt(sum_{i>k} S_i^2 / sum S_i^2).
 
     Source: Eckart and Young 1936.
 
@@ -221,7 +223,7 @@ def bound(g: Tensor, rank: int) -> float:
 def _singular(
     g: Tensor, rank: int, c: float, both: bool, split: Split, generator: torch.Generator | None
 ) -> Start:
-    """Unit factors out of the leading singular vectors."""
+    """Return factors with unit rows and columns, made of the leading singular vectors."""
     wanted = 2 * rank if both else rank
     found = svd(g.float(), wanted, generator=generator, accurate=True, failure_probability=_FAILURE)
     u, _, vh = found.factors
@@ -235,7 +237,7 @@ def _singular(
 
 
 def _to_a(rank: int, split: Split, generator: torch.Generator | None) -> Tensor:
-    """Which of the 2r vectors are A's."""
+    """Return which of the 2r vectors go to A."""
     if split == "ArB2r":
         return torch.arange(rank)
     if split == "A2rBr":
@@ -243,7 +245,9 @@ def _to_a(rank: int, split: Split, generator: torch.Generator | None) -> Tensor:
     if split == "alternate":
         return torch.arange(0, 2 * rank, 2)
     if generator is None:
-        raise ValueError("a random split needs a generator: torch.Generator().manual_seed(0)")
+        raise ValueError(
+            "a random split needs a generator, such as torch.Generator().manual_seed(0)"
+        )
     device = generator.device
     return torch.randperm(2 * rank, generator=generator, device=device)[:rank].cpu()
 
@@ -251,7 +255,7 @@ def _to_a(rank: int, split: Split, generator: torch.Generator | None) -> Tensor:
 def _lengths(
     shape: torch.Size, rank: int, c: float, both: bool, scale: Scale, gamma: float
 ) -> tuple[float, float]:
-    """Root mean square lengths of A's rows and B's columns."""
+    """Return the root mean square lengths of the rows of A and of the columns of B."""
     m, n = shape
     if scale == "stable":
         return (m**0.25 / math.sqrt(gamma),) * 2
@@ -263,17 +267,17 @@ def _lengths(
     return math.sqrt(n / share) / c, math.sqrt(m / share) / c
 
 
-def _agreement(g: Tensor, start: Start) -> float:
-    """Cosine between Adam's first step and that of full fine-tuning."""
+def _adam_cosine(g: Tensor, start: Start) -> float:
+    """Return the cosine between Adam's first step and that of full fine-tuning."""
     g = g.float()
     return cosine(adam_step(g, start.a, start.b, 1.0), g.sign())
 
 
-def _solved(g: Tensor, start: Start) -> Start:
-    """Climb the cosine between Adam's step and sign(G); never ends below where it began.
+def _with_better_cosine(g: Tensor, start: Start) -> Start:
+    """Increase the cosine between Adam's step and sign(G); the result is never below the start.
 
-    The signs inside are softened to ``x / sqrt(x^2 + tau^2)``, tau a falling share of each row's
-    root mean square, so that there is a slope; what is kept is judged by the true signs.
+    The signs are replaced by ``x / sqrt(x^2 + tau^2)``, which has a gradient; tau is a falling
+    share of the root mean square of x. The best factors are chosen with the true signs.
     """
     g = g.float() / g.float().square().mean().sqrt()
     target = g.sign()
@@ -282,7 +286,7 @@ def _solved(g: Tensor, start: Start) -> Start:
         b = start.b.clone().requires_grad_(start.moved)
         free = [a, b] if start.moved else [a]
         optimizer = torch.optim.Adam([{"params": [p], "lr": 0.05 * _rms(p)} for p in free])
-        best, value = start, _agreement(g, start)
+        best, value = start, _adam_cosine(g, start)
         for round_ in range(_ROUNDS):
             tau = 1.0 * (1 - round_ / _ROUNDS) + 0.02
             optimizer.zero_grad()
@@ -292,7 +296,7 @@ def _solved(g: Tensor, start: Start) -> Start:
             (-torch.cosine_similarity(step.flatten(), target.flatten(), dim=0)).backward()
             optimizer.step()
             now = Start(a.detach().clone(), b.detach().clone(), start.moved, start.error)
-            reached = _agreement(g, now)
+            reached = _adam_cosine(g, now)
             if reached > value:
                 best, value = now, reached
     return best
@@ -314,16 +318,21 @@ def _relative(upper: Tensor, matrix: Tensor) -> float:
 
 def _check_rank(g: Tensor, rank: int, both: bool) -> None:
     if g.ndim != 2:
-        raise ValueError(f"a gradient of shape {tuple(g.shape)} is no matrix; see layers.as_matrix")
+        raise ValueError(
+            f"shape {tuple(g.shape)} is not a matrix; convert it with layers.as_matrix"
+        )
     if not bool(g.isfinite().all()):
-        raise ValueError("the matrix is not finite (NaN or inf): no start can be made of it")
+        raise ValueError("the matrix is not finite (NaN or inf), so it gives no start")
     least = min(g.shape)
     if rank < 1 or rank > least:
-        raise ValueError(f"rank {rank} does not fit a matrix {g.shape[0]} x {g.shape[1]}")
+        raise ValueError(
+            f"rank {rank} does not fit a {g.shape[0]} x {g.shape[1]} matrix; use 1 to {least}"
+        )
     if both and 2 * rank > least:
         raise ValueError(
-            f"a start that moves the weights needs 2 r = {2 * rank} singular vectors, and a matrix "
-            f"{g.shape[0]} x {g.shape[1]} has {least}; use rank {least // 2}, or mutate_base=False"
+            f"a start that moves the weights needs 2 r = {2 * rank} singular vectors, but a "
+            f"{g.shape[0]} x {g.shape[1]} matrix has {least}; use rank {least // 2}, or "
+            "mutate_base=False"
         )
 
 
@@ -337,4 +346,4 @@ def _check(g: Tensor, rank: int, both: bool, scale: Scale, split: Split, answer:
         if value not in known:
             raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(known)}")
     if not float(g.norm()) > 0:
-        raise ValueError("the gradient is zero: no start can be made of it")
+        raise ValueError("the gradient is zero, so it gives no start")

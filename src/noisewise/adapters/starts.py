@@ -1,10 +1,10 @@
-"""Starts on a model: a PeftModel whose first steps follow full fine-tuning.
+"""Starts on a model: they return a PeftModel whose first step follows full fine-tuning.
 
 Papers: Wang, Yu and Li 2024 (LoRA-GA); Meng, Wang and Zhang 2024 (PiSSA); Zhang et al. 2025
-(LoRA-One). The factors are found in `solutions`; here PEFT makes its layers, and gets them.
+(LoRA-One). `solutions` computes the factors; here PEFT makes its layers and gets the factors.
 
-Everything that can be refused is refused before the model is touched. PEFT's configuration keeps
-``init_lora_weights=True``, so that every PEFT loads what is saved later.
+All checks run before the model changes. PEFT's configuration keeps ``init_lora_weights=True``, so
+that any version of PEFT can load what is saved later.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from noisewise.adapters.layers import (
     shared_with,
     targets,
 )
-from noisewise.adapters.moved import move
+from noisewise.adapters.moved import move_weight
 from noisewise.adapters.solutions import (
     Answer,
     Scale,
@@ -59,31 +59,32 @@ def lora_ga(
     generator: torch.Generator | None = None,
     adapter: str = "default",
 ) -> PeftModel:
-    """Adapt a model so that its first step is the best that a step of its rank can be (LoRA-GA).
+    """Adapt a model so that its first step has the best direction for its rank (LoRA-GA).
 
-    By default ``A = s V_r^T``, ``B = 0``: the best step of rank r, and the weights stay as they
-    are, so that it suits bfloat16, quantised and tied weights, and plain saving. With mutate_base
-    it is the paper's form: both factors, a step of rank 2r, and ``W - c B A`` in the place of W;
-    save such a model by `save` (its own save_pretrained is sent there; `guards` lists what else of
-    PEFT's is). The function of the model stays as it was: exactly, and with mutate_base to 1e-6 of
-    the output in float32 (1e-5 with the longer factors of "unit" and "adam"); with bfloat16 weights
+    By default ``A = s V_r^T``, ``B = 0``: the best direction of rank r. The weights do not change,
+    so this works with bfloat16, quantised and tied weights and with any way of saving. With
+    mutate_base it is the paper's form: a step of rank 2r, and ``W - c B A`` replaces W; save such a
+    model with `save` or save_pretrained (docs/adapters.md says which other ways are safe). The
+    function of the model does not change: exactly by default, with mutate_base to 1e-6 of the
+    output in float32 (1e-5 with the longer factors of "unit" and "adam"); with bfloat16 weights
     mutate_base rounds ``W - c B A``.
 
     Args:
         model: it is changed in place, as by PEFT's get_peft_model.
         config: PEFT's LoraConfig: rank, alpha, targets, patterns, use_rslora, use_dora.
         grads: full gradients by layer, matrices [m, n], as `gradients` returns them.
-        mutate_base: the paper's form.
-        scale: lengths of the factors: stable, gd, unit or adam, see `lora_ga_start`.
-        gamma: of "stable".
-        split: of the 2r singular vectors, with mutate_base.
-        answer: which step is followed: SGD's "gradient"; or Adam's, by "sign" or "solve".
-        generator: of a random split and of factorisations of large matrices.
-        adapter: its name.
+        mutate_base: True: the paper's form, which moves the weights.
+        scale: lengths of the factors: stable, gd, unit or adam, see `lora_ga_start`. The length of
+            the first step depends on it, the direction does not.
+        gamma: constant of "stable".
+        split: how the 2r singular vectors are divided, with mutate_base.
+        answer: which step is followed: SGD's ("gradient"), or Adam's ("sign" or "solve").
+        generator: random generator for a random split and for factorising large matrices.
+        adapter: name of the new adapter.
 
     Raises:
-        ValueError: if a gradient is missing or zero, a rank does not fit, or mutate_base is asked
-            of quantised or tied weights, or together with DoRA or lora_bias.
+        ValueError: if a gradient is missing or zero, if a rank does not fit, or if mutate_base is
+            used with quantised or tied weights, DoRA or lora_bias.
 
     Source: Wang et al. 2024, section 3; the default is their theorem 3.1 with B0 = 0.
 
@@ -124,16 +125,16 @@ def pissa(
     generator: torch.Generator | None = None,
     adapter: str = "default",
 ) -> PeftModel:
-    """Adapt a model by the principal part of its weights: ``c B A`` is W's best rank r (PiSSA).
+    """Adapt a model by the main part of its weights: ``c B A`` is the best rank r of W (PiSSA).
 
-    PEFT has it for Linear alone; here it is for every kind of layer. The frozen weight is
-    ``W - c B A``: save by `save`.
+    PEFT has this for Linear only; here it works for every type of layer. The frozen weight becomes
+    ``W - c B A``, so save the model with `save`.
 
     Args:
         model: it is changed in place.
         config: PEFT's LoraConfig.
-        generator: of factorisations of large matrices.
-        adapter: its name.
+        generator: random generator for factorising large matrices.
+        adapter: name of the new adapter.
 
     Raises:
         ValueError: for quantised or tied weights, DoRA, lora_bias, or a rank that does not fit.
@@ -169,20 +170,20 @@ def lora_one(
     generator: torch.Generator | None = None,
     adapter: str = "default",
 ) -> PeftModel:
-    """Adapt a model and take a first step of rank r against the gradient at once (LoRA-One).
+    """Adapt a model and take a first step of rank r against the gradient (LoRA-One).
 
-    The weights stay as they are; the function does not, as ``c B A`` is the step.
+    The weights do not change, but the function does: ``c B A`` is the step.
 
     Args:
         model: it is changed in place.
         config: PEFT's LoraConfig.
         grads: full gradients by layer, as `gradients` returns them.
-        gamma: the larger, the smaller the step.
-        generator: of factorisations of large matrices.
-        adapter: its name.
+        gamma: a larger gamma makes a smaller step.
+        generator: random generator for factorising large matrices.
+        adapter: name of the new adapter.
 
     Raises:
-        ValueError: if a gradient is missing or a rank does not fit; with DoRA.
+        ValueError: for DoRA, if a gradient is missing, or if a rank does not fit.
 
     Source: Zhang et al. 2025 (LoRA-One).
 
@@ -196,7 +197,7 @@ def lora_one(
         True
     """
     if config.use_dora:
-        raise ValueError("LoRA-One starts with a step, and DoRA's magnitudes would undo it")
+        raise ValueError("LoRA-One starts with a step that DoRA would undo: set use_dora=False")
 
     def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
         try:
@@ -208,11 +209,12 @@ def lora_one(
 
 
 def certificates(peft_model: PeftModel, adapter: str | None = None) -> dict[str, float]:
-    """How well each layer's start is factored: an upper bound of ``|X - X_k| / |X|``, by layer.
+    """Return an upper bound of ``|X - X_k| / |X|`` for the start of each layer.
 
-    X is the gradient (or PiSSA's weight) and X_k what of it the factors span. Near 1, little of the
-    gradient has this rank, and a start can do little; raise the rank there. The bound fails with
-    probability 1e-6 at most (`noisewise.lowrank`). Layers started elsewhere are left out.
+    X is the gradient (for PiSSA the weight) and X_k the part of it that the factors span. If the
+    bound is close to 1, most of the gradient does not fit into this rank: use a higher rank there.
+    The bound fails with probability at most 1e-6 (`noisewise.lowrank`). Layers without a start from
+    here are left out.
 
     Example:
         >>> from peft import LoraConfig
@@ -231,7 +233,7 @@ def certificates(peft_model: PeftModel, adapter: str | None = None) -> dict[str,
 
 def _gradient(grads: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in grads:
-        raise ValueError("there is no gradient of it; take the gradients with the same config")
+        raise ValueError("its gradient is missing; compute the gradients with the same config")
     return grads[name]
 
 
@@ -254,18 +256,18 @@ def _adapted(
         layer._noisewise_error = {adapter: start.error}
         if start.moved:  # PEFT will add c B A
             a, b = (value.float() for value in factors(layer, adapter))
-            move(layer, adapter, a, float(layer.scaling[adapter]) * b)
+            move_weight(layer, adapter, a, float(layer.scaling[adapter]) * b)
     if moves:
         guard(peft_model)
     return peft_model
 
 
 def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> PeftModel:
-    """PEFT's get_peft_model on a copy of the configuration, so that one serves many models."""
+    """Call get_peft_model with a copy of the configuration, so that it can be used again."""
     from peft import get_peft_model
 
     with warnings.catch_warnings():
-        # PEFT sets that flag right for each layer, and asks transformers by an old name.
+        # PEFT sets fan_in_fan_out correctly for each layer, and uses an old name of transformers.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         return cast("PeftModel", get_peft_model(model, copy.deepcopy(config), adapter))
@@ -274,17 +276,17 @@ def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> P
 def _check_config(config: LoraConfig, moves: bool) -> None:
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if kind != "LORA":
-        raise ValueError(f"a start is of LoRA; {kind} starts by itself, through get_peft_model")
+        raise ValueError(f"starts are for LoRA only; use get_peft_model for {kind}")
     if config.init_lora_weights is not True:
         raise ValueError(
-            f"init_lora_weights={config.init_lora_weights!r} is a start of PEFT's own: leave it "
-            "True, or use get_peft_model"
+            f"init_lora_weights={config.init_lora_weights!r} is a start of PEFT: set it to True, "
+            "or use get_peft_model"
         )
     if config.layer_replication:
-        raise ValueError("layer_replication changes the layers' names: replicate them before")
+        raise ValueError("layer_replication changes layer names: replicate the layers first")
     if moves and (config.use_dora or config.lora_bias):
         raise ValueError(
-            "a start that moves the weights cannot be had with DoRA or lora_bias: use "
+            "a start that moves the weights does not work with DoRA or lora_bias: use lora_ga with "
             "mutate_base=False"
         )
 
@@ -292,23 +294,28 @@ def _check_config(config: LoraConfig, moves: bool) -> None:
 def _check_weights(model: nn.Module, found: Mapping[str, nn.Module]) -> None:
     for name, layer in found.items():
         if is_quantised(layer):
-            raise ValueError(f"{name} is quantised, its weight cannot be moved: mutate_base=False")
+            raise ValueError(
+                f"{name} is quantised, so its weight cannot be moved: use lora_ga with "
+                "mutate_base=False"
+            )
         others = shared_with(model, layer)
         if others:
             raise ValueError(
-                f"{name} shares its weight with {others[0]}, which would change too: use "
-                "mutate_base=False, or untie them"
+                f"{name} shares its weight with {others[0]}, which would change too: use lora_ga "
+                "with mutate_base=False, or untie them"
             )
 
 
 def _check_shapes(found: Mapping[str, nn.Module], starts: Mapping[str, Start]) -> None:
     for name, layer in found.items():
-        if is_quantised(layer):  # packed; PEFT's layers know the true sizes, and copy_ checks them
+        if is_quantised(
+            layer
+        ):  # its shape is packed; PEFT's layers know the true one, and copy_ checks it
             continue
         weight = as_matrix(layer, cast(Tensor, layer.weight))
         start = starts[name]
         if (start.b.shape[0], start.a.shape[1]) != tuple(weight.shape):
             raise ValueError(
-                f"{name} is {tuple(weight.shape)} and its gradient "
-                f"{(start.b.shape[0], start.a.shape[1])}: take it from this model"
+                f"{name} has shape {tuple(weight.shape)}, but its gradient has "
+                f"{(start.b.shape[0], start.a.shape[1])}: compute the gradients on this model"
             )

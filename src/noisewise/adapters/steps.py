@@ -1,4 +1,4 @@
-"""Steps: parameter groups after LoRA+, and AdaLoRA's schedule where training loops forget it.
+"""Parameter groups for LoRA+, and AdaLoRA's schedule for training loops that do not call it.
 
 Papers: Hayou, Ghosh and Yu 2024, "LoRA+: efficient low rank adaptation of large models"; Zhang et
 al. 2023, "AdaLoRA". rsLoRA and DoRA are flags of PEFT's LoraConfig.
@@ -32,24 +32,24 @@ def param_groups(
     weight_decay: float = 0.0,
     adapter: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Parameter groups for any torch optimiser, after LoRA+: B learns b_ratio times as fast as A.
+    """Return parameter groups for LoRA+: B learns b_ratio times as fast as A, in any optimiser.
 
-    Everything else that is trained (DoRA's magnitudes, biases, norms, embeddings' factors, whole
-    modules) stays at lr: the argument of LoRA+ is about the product of two wide matrices. PEFT's
-    own groups give biases and magnitudes the large rate. Vectors are not decayed.
+    All other trainable parameters (DoRA's magnitudes, biases, norms, factors of embeddings, whole
+    modules) keep lr, because LoRA+ is about the product of two wide matrices. PEFT's own groups
+    give biases and magnitudes the large rate. Vectors have no weight decay.
 
     Args:
-        peft_model: of any start.
-        lr: of A.
-        b_ratio: rate of B over lr; 1: ordinary LoRA.
-        weight_decay: of matrices.
-        adapter: its name; None: the active one.
+        peft_model: a PeftModel with any start.
+        lr: learning rate of A, above 0.
+        b_ratio: learning rate of B divided by lr, above 0; 1: ordinary LoRA.
+        weight_decay: weight decay of matrices, 0 or more.
+        adapter: name of the adapter; None: the active one.
 
     Returns:
-        Groups with "params", "lr", "weight_decay" and "name": A, B, rest, vectors; none is empty.
+        Groups with "params", "lr", "weight_decay" and "name": A, B, rest, vectors; no empty groups.
 
     Raises:
-        ValueError: if nothing is trained, or a number means nothing.
+        ValueError: if no parameter is trainable, or a number is out of range.
 
     Source: Hayou et al. 2024 (LoRA+), section 4; their default ratio.
 
@@ -73,7 +73,7 @@ def param_groups(
             other = "vectors" if parameter.ndim < 2 or 1 in parameter.shape[:2] else "rest"
             groups[side.get(id(parameter), other)].append(parameter)
     if not any(groups.values()):
-        raise ValueError("nothing is trained: the adapter was loaded with trainable=False")
+        raise ValueError("the adapter has no trainable parameters: load it with trainable=True")
     return [
         {
             "params": members,
@@ -87,46 +87,47 @@ def param_groups(
 
 
 class AdaLoraSchedule:
-    """AdaLoRA's change of ranks after every step of an optimiser; see `adalora_schedule`.
+    """Changes AdaLoRA's ranks after every step of an optimiser; see `adalora_schedule`.
 
     Attributes:
-        step: steps taken; set it when training goes on from a checkpoint.
+        step: number of steps taken; set it when training resumes from a checkpoint.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, peft_model: PeftModel) -> None:
-        """Use `adalora_schedule`."""
+        """Attach to an optimiser; use `adalora_schedule` instead, which checks its arguments."""
         self.step = 0
         self._model = peft_model
         self._handle: RemovableHandle = optimizer.register_step_post_hook(self._after)
 
     def _after(self, *_: object) -> None:
-        """Between the step, which it follows, and zero_grad, as it reads the gradients."""
+        """Update the ranks: after the step and before zero_grad, because it reads gradients."""
         self._model.base_model.update_and_allocate(self.step)
         self.step += 1
 
     def remove(self) -> None:
-        """End it; the ranks stay as they are."""
+        """Stop the schedule; the ranks stay as they are."""
         self._handle.remove()
 
 
 def adalora_schedule(
     optimizer: torch.optim.Optimizer, peft_model: PeftModel, total_steps: int | None = None
 ) -> AdaLoraSchedule:
-    """Call AdaLoRA's schedule after every step: without it AdaLoRA is LoRA with more ranks.
+    """Call AdaLoRA's schedule after every step; without it the ranks never fall.
 
-    PEFT leaves `update_and_allocate` to the training loop, after the optimiser's step and before
-    the gradients are dropped; a loop that does not know of AdaLoRA never calls it.
+    PEFT expects the training loop to call `update_and_allocate` after the optimiser's step and
+    before the gradients are cleared. A loop not written for AdaLoRA does not call it.
 
     Args:
-        optimizer: holds the adapter's parameters; drop gradients after step(), not in it.
-        peft_model: with PEFT's AdaLoraConfig.
-        total_steps: optimiser steps that will be taken; must be the configuration's total_step.
+        optimizer: an optimiser with the adapter's parameters; clear gradients after step().
+        peft_model: a model with PEFT's AdaLoraConfig.
+        total_steps: number of optimiser steps planned; it must equal the configuration's
+            total_step. None: not checked.
 
     Returns:
         The schedule, with ``.step`` and ``.remove()``.
 
     Raises:
-        ValueError: if it is no AdaLoRA, or the schedule does not fit into the steps.
+        ValueError: if the adapter is not AdaLoRA, or the schedule does not fit into the steps.
 
     Source: Zhang et al. 2023 (AdaLoRA), equation 12; PEFT's AdaLoraModel.
 
@@ -147,17 +148,17 @@ def adalora_schedule(
     """
     kind = kind_of(peft_model)
     if kind != "adalora":
-        raise ValueError(f"this adapter is {kind}; the schedule is of PEFT's AdaLoraConfig")
+        raise ValueError(f"this adapter is {kind}; the schedule needs PEFT's AdaLoraConfig")
     config: Any = peft_model.peft_config[active_adapter(peft_model)]
     total = config.total_step
     if total_steps is not None and total_steps != total:
         raise ValueError(
-            f"AdaLoraConfig has total_step={total}, and {total_steps} steps are planned: its ranks "
-            "would not come down in time; make them equal"
+            f"AdaLoraConfig has total_step={total}, but {total_steps} steps are planned, so the "
+            "ranks would not fall in time: make them equal"
         )
     if config.tinit + config.tfinal >= total:
         raise ValueError(
-            f"tinit + tfinal = {config.tinit + config.tfinal} leaves no step of {total} in which "
-            "ranks can fall; lower them"
+            f"tinit + tfinal = {config.tinit + config.tfinal} leaves none of the {total} steps for "
+            "the ranks to fall: use smaller values"
         )
     return AdaLoraSchedule(optimizer, peft_model)
