@@ -43,7 +43,7 @@ class Frame:
         >>> Frame(32, crop="corner")
         Traceback (most recent call last):
         ...
-        ValueError: crop 'corner' is unknown; use centre, random or pad.
+        ValueError: crop 'corner' is unknown: use centre, random or pad.
     """
 
     size: int
@@ -54,7 +54,7 @@ class Frame:
     def __post_init__(self) -> None:
         """Check the crop, and read the colour."""
         if self.crop not in get_args(Crop):
-            raise ValueError(f"crop {self.crop!r} is unknown; use centre, random or pad.")
+            raise ValueError(f"crop {self.crop!r} is unknown: use centre, random or pad.")
         object.__setattr__(self, "colour", read_colour(self.background))
 
     @property

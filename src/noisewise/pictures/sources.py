@@ -187,7 +187,7 @@ def class_labels(names: list[str]) -> tuple[list[int] | None, list[str], list[st
     """Read class labels from folder names: the first folder that differs is the class.
 
     Leading folders that all pictures share are ignored, and so are train and test folders. There
-    are no labels if a picture lies beside the class folders, if there is only one class, or if the
+    are no labels if a picture is outside the class folders, if there is only one class, or if the
     folders hold fewer than four pictures on average (one folder per person or per day).
 
     Args:

@@ -174,7 +174,7 @@ def copy_test(
     check_images(training, "training")
     kept = torch.tensor([group[0] for group in _groups(training, mirrored=flips)])
     if len(kept) < 2:
-        raise ValueError("All training pictures are equal: give at least two different ones.")
+        raise ValueError("There are fewer than two different training pictures: give at least two.")
     different = training if len(kept) == len(training) else training[kept.to(training.device)]
     index, distance, ratio, copied = _compare(generated, different, threshold, flips)
     low, high = _wilson(int(copied.sum()), len(copied))

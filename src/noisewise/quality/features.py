@@ -175,7 +175,7 @@ def extract(images: Tensor, extractor: Extractor, batch_size: int = 256) -> Tens
             "it must return one row of features per picture."
         )
     if not features.isfinite().all():
-        raise ValueError("Features are NaN or infinite: check the pictures for such values.")
+        raise ValueError("Some features are NaN or infinite: check the pictures for such values.")
     return features
 
 
