@@ -239,7 +239,7 @@ def _facts(found: Gathered) -> dict[str, object]:
     }
 
 
-def counted(num_pictures: int) -> str:
+def count_text(num_pictures: int) -> str:
     """Return "1 picture", "2 pictures" and so on."""
     return f"{num_pictures} picture{'' if num_pictures == 1 else 's'}"
 
@@ -247,7 +247,7 @@ def counted(num_pictures: int) -> str:
 def _what_was_done(plan: Plan) -> list[str]:
     texts = {**_WHAT_WAS_DONE, framing.CROPPED: _NOT_SQUARE[plan.frame.crop]}
     return [
-        f"{counted(plan.done[mark])} {text.format(background=plan.frame.background)}"
+        f"{count_text(plan.done[mark])} {text.format(background=plan.frame.background)}"
         for mark, text in texts.items()
         if plan.done[mark]
     ]

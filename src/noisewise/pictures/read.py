@@ -24,7 +24,7 @@ from noisewise.pictures.gather import (
     Squares,
     collect,
     complete,
-    counted,
+    count_text,
     load_cached,
     refuse_too_few,
 )
@@ -146,7 +146,7 @@ def _depth_notes(plan: Plan, found: Headers) -> list[str]:
         bit_depth.kind_of(mode): found.ranges.of(mode) for mode in found.modes if is_deep(mode)
     }
     return [
-        f"{counted(plan.done[kind])} with more than 8 bits ({kind}): {scale.low:g} is black and "
+        f"{count_text(plan.done[kind])} with more than 8 bits ({kind}): {scale.low:g} is black and "
         f"{scale.high:g} is white, chosen from the values of all such pictures"
         for kind, scale in sorted(scales.items())
         if plan.done[kind]

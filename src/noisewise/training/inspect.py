@@ -109,7 +109,7 @@ class Inspection:
         """Return the report for people, several lines."""
         lines = [
             f"{printable(self.source)} ({self.kind}): {self.num_pictures} usable pictures "
-            f"of {self.num_files} {'files' if self.kind in ('folder', 'zip') else 'rows'}",
+            f"of {self.num_files}{' files' if self.kind in ('folder', 'zip') else ''}",
             f"  sizes     {_listed(self.found_sizes)}",
             f"  modes     {_listed(self.found_modes)}",
             f"  formats   {_listed(self.found_formats)}",
@@ -345,5 +345,5 @@ def _paired(names: tuple[tuple[str, str], ...], sign: str) -> str:
 
 def _listed(counts: dict[str, int]) -> str:
     items = [f"{count} {printable(name)}" for name, count in counts.items()]
-    more = [f"{len(items) - _MOST} more"] if len(items) > _MOST else []
+    more = [f"and {len(items) - _MOST} more"] if len(items) > _MOST else []
     return ", ".join(items[:_MOST] + more)
