@@ -36,14 +36,14 @@ SUITE = (
     (
         "pictures and archives mutated: used, or named with a reason",
         6280,
-        ["train/test_data_mutants.py"],
+        ["pictures/test_mutated_pictures.py"],
     ),
-    ("run files mutated: refused in a sentence, or equal", 450, ["train/test_mutated_files.py"]),
-    ("caches killed, filled, flipped, shared", 0, ["train/test_cache.py"]),
+    ("run files mutated: refused in a sentence, or equal", 450, ["training/run/test_mutated_files.py"]),
+    ("caches killed, filled, flipped, shared", 0, ["pictures/test_cache.py"]),
     ("disks filled, folders closed, runs taken", 0, ["end_to_end/test_disks.py"]),
-    ("checkpoints damaged, saves cut short", 0, ["train/test_keeping.py"]),
-    ("ranks: equal to one, lost, changed in number", 0, ["train/test_ranks.py"]),
-    ("runs of older versions", 0, ["train/test_frozen_runs.py"]),
+    ("checkpoints damaged, saves cut short", 0, ["training/run/test_checkpoints.py"]),
+    ("ranks: equal to one, lost, changed in number", 0, ["training/devices/test_processes.py"]),
+    ("runs of older versions", 0, ["training/run/test_frozen_runs.py"]),
 )
 
 

@@ -216,7 +216,7 @@ def test_from_diffusers_hits_its_own_steps() -> None:
 def test_from_diffusers_refuses() -> None:
     unet = DiffusersLike("epsilon")
     denoiser = from_diffusers(unet, unet.alphas_cumprod)
-    with pytest.raises(ValueError, match="outside what this net was trained on"):
+    with pytest.raises(ValueError, match="outside the range of this net"):
         denoiser(torch.zeros(1, 2), torch.tensor([0.002]))
     with pytest.raises(ValueError, match="prediction_type"):
         from_diffusers(unet, unet.alphas_cumprod, "x0")  # pyrefly: ignore

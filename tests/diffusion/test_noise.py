@@ -241,7 +241,7 @@ def test_draws_are_seeded_and_survive_json(
 def test_unknown_draws_are_refused() -> None:
     with pytest.raises(ValueError, match="LogNormal, ShiftedCosine, KarrasUniform"):
         draw_from_dict({"name": "Uniform"})
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="cannot be made from"):
         draw_from_dict({"name": "LogNormal", "mu": 0.0})
     with pytest.raises(ValueError, match="t_min"):
         KarrasUniform(t_min=0.9)

@@ -116,14 +116,14 @@ def test_without_attention_the_unet_is_local_and_with_it_global() -> None:
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        (lambda: UNet(1, 27), "cannot take 27 pixels; use 26 or 28"),
+        (lambda: UNet(1, 27), "cannot use 27 pixels: set size to 26 or 28"),
         (lambda: UNet(1, 8, (8, 8, 8, 8), (1, 1, 1, 1)), "too few"),
         (lambda: UNet(1, 28, (8, 8), (1,)), "blocks"),
-        (lambda: ViT(1, 30, patch=4), "use 28 or 32"),
+        (lambda: ViT(1, 30, patch=4), "set size to 28 or 32"),
         (lambda: ViT(1, 32, width=40), "multiple of 32"),
-        (lambda: UViT(1, 30), "use 28 or 32"),
+        (lambda: UViT(1, 30), "set size to 28 or 32"),
         (lambda: build({"name": "resnet"}), "unknown"),
-        (lambda: build({"name": "unet", "depht": 3}), "do not fit"),
+        (lambda: build({"name": "unet", "depht": 3}), "cannot be built"),
     ],
 )
 def test_refusals(bad, says: str) -> None:  # noqa: ANN001 - a zero-argument call

@@ -17,7 +17,7 @@ def test_the_kept_net_computes_what_the_plain_one_does() -> None:
     nn.init.normal_(net.head.weight, std=0.1)
     names = [name for name, _ in net.named_parameters()]
     found = compile_if_quicker(net, torch.device("cpu"), batch=4)
-    assert "ms a step compiled" in found.reason
+    assert "ms per step compiled" in found.reason
     assert found.seconds > 0
     assert all(p.grad is None for p in net.parameters())
     x, level = torch.randn(4, 1, 8, 8), torch.zeros(4)

@@ -18,7 +18,7 @@ PIXELS[0, 0, 0] = [0, 255, 128]  # both ends are there, so that ranges are seen 
     ("array", "note"),
     [
         (PIXELS, ""),
-        (PIXELS.transpose(0, 3, 1, 2).copy(), "channels come first"),
+        (PIXELS.transpose(0, 3, 1, 2).copy(), "has the channels first"),
         (PIXELS / np.float32(255), "0 to 1"),
         ((PIXELS / 127.5 - 1).astype(np.float32), "-1 to 1"),
         (PIXELS.astype(np.float64), "0 to 255"),
@@ -62,7 +62,7 @@ def test_other_key_labels_and_names(tmp_path: Path) -> None:
     assert pictures.classes == ("0", "10", "20")
     assert pictures.label_histogram == (8, 8, 8)
     assert pictures.names == tuple(names)
-    assert "pictures taken from the array 'x'" in pictures.notes
+    assert "the pictures are the array 'x'" in pictures.notes
     np.savez(tmp_path / "b.npz", images=PIXELS, labels=np.array(["cat", "dog"] * 12))
     assert load_pictures(tmp_path / "b.npz").classes == ("cat", "dog")
 
@@ -71,7 +71,7 @@ def test_resized_and_cached(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.repeat(np.repeat(PIXELS, 4, 1), 4, 2))
     pictures = load_pictures(tmp_path / "a.npz", cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(pictures.images, PIXELS)
-    assert "stored 4 times enlarged" in pictures.notes[0]
+    assert "(pixel art, enlarged 4 times)" in pictures.notes[0]
     again = load_pictures(tmp_path / "a.npz", cache_dir=tmp_path / "cache")
     assert again.fingerprint == pictures.fingerprint
     assert load_pictures(tmp_path / "a.npz", size=32).size == 32

@@ -59,7 +59,7 @@ def test_a_picture_that_is_not_finite_is_left_out_and_changes_no_other(
     write(tmp_path / "x", "a-first", broken)
     write(tmp_path / "x", "z-last", broken)
     pictures = load_pictures(tmp_path / "x", size=SIDE)
-    left = {item.name: item.reason for item in pictures.skipped}
+    left = {item.name: item.code for item in pictures.skipped}
     assert left == {"a-first.tif": sources.NOT_FINITE, "z-last.tif": sources.NOT_FINITE}
     for values, found in zip(ramps(), pictures.images[..., 0], strict=True):
         np.testing.assert_array_equal(found, expected(values))
@@ -82,8 +82,8 @@ def test_whole_numbers_and_floats_have_scales_of_their_own(tmp_path: Path) -> No
         np.testing.assert_array_equal(found[name], picture, err_msg=name)
     assert np.abs(found["long.tif"].astype(int) - expected(long / (2**31 - 1))).max() <= 1
     notes = "\n".join(pictures.notes)
-    assert "20 pictures with more than 8 bits (float): 0 is black and 1 white" in notes
-    assert "1 pictures with more than 8 bits (16-bit): 0 is black and 4095 white" in notes
+    assert "20 pictures with more than 8 bits (float): 0 is black and 1 is white" in notes
+    assert "1 picture with more than 8 bits (16-bit): 0 is black and 4095 is white" in notes
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-40.0, 400.0), (0.0, 1.0005)])

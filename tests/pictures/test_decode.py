@@ -34,10 +34,10 @@ def decoded(
 
 
 def refusal(data: bytes, name: str = "x.png") -> str:
-    """Return the reason for which a file is refused."""
+    """Return the code with which a file is refused."""
     with quiet_pillow(), pytest.raises(UnusableError) as caught:
         decode.decode(io.BytesIO(data), name, Frame(32))
-    return caught.value.reason
+    return caught.value.code
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -166,7 +166,7 @@ def test_truncated_png() -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("x.jpg", sources.NOT_IMAGE),
+        ("x.jpg", sources.NOT_PICTURE),
         ("x.txt", sources.OTHER_FILE),
         ("x", sources.OTHER_FILE),
         ("x.svg", sources.UNSUPPORTED),

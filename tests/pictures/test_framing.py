@@ -81,7 +81,7 @@ def test_the_choice_is_part_of_the_account_and_of_the_cache(tmp_path: Path) -> N
         assert any(note.startswith("20 pictures not square: ") for note in pictures.notes)
     assert len({p.fingerprint for p in found.values()}) == 3
     assert found["pad"].size == 48, "all of it is shown: the long side counts"
-    assert "with white around" in " ".join(found["pad"].notes)
+    assert "padded with white" in " ".join(found["pad"].notes)
 
 
 def test_arrays_are_framed_too(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_arrays_are_framed_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("crop", "background", "says"),
-    [("corner", "white", "use centre, random or pad"), ("pad", "rgb(a)", "is no colour")],
+    [("corner", "white", "use centre, random or pad"), ("pad", "rgb(a)", "is not a colour")],
 )
 def test_unknown_words_are_one_sentence(
     tmp_path: Path, crop: Crop, background: str, says: str

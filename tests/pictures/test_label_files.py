@@ -31,7 +31,7 @@ def test_a_csv_of_names(tmp_path: Path) -> None:
     assert pictures.labels is not None
     assert pictures.labels.tolist() == [1, 0] * 10
     assert not pictures.skipped, "the metadata file is read, not left out"
-    assert "classes are the labels of the metadata file" in pictures.notes
+    assert "classes: the labels in the metadata file" in pictures.notes
 
 
 def test_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
@@ -93,14 +93,18 @@ def test_a_picture_without_a_label_is_said(tmp_path: Path) -> None:
     [
         ("metadata.csv", b"label\n1\n", "row 1 has no file_name"),
         ("metadata.csv", b"\n", "no column named label"),
-        ("metadata.csv", b'file_name,label\n"p000.png,1\n', "was not used"),
-        ("metadata.csv", b"file_name,label\np000.png,\xff\xfe\n", "was not used"),
-        ("metadata.jsonl", b"{]\n", "line 1 is no JSON"),
-        ("metadata.jsonl", b"[1]\n", "line 1 is no JSON object"),
-        ("metadata.jsonl", b"[" * 100_000, "line 1 is no JSON"),
-        ("metadata.jsonl", b'{"file_name": "p000.png", "label": 1.5}\n', "neither a name nor"),
+        ("metadata.csv", b'file_name,label\n"p000.png,1\n', "is not used"),
+        ("metadata.csv", b"file_name,label\np000.png,\xff\xfe\n", "is not used"),
+        ("metadata.jsonl", b"{]\n", "line 1 is not JSON"),
+        ("metadata.jsonl", b"[1]\n", "line 1 is not a JSON object"),
+        ("metadata.jsonl", b"[" * 100_000, "line 1 is not JSON"),
+        (
+            "metadata.jsonl",
+            b'{"file_name": "p000.png", "label": 1.5}\n',
+            "is not a name or a whole number",
+        ),
         ("metadata.jsonl", b'{"file_name": 3, "label": 1}\n', "row 1 has no file_name"),
-        ("metadata.jsonl", bytes(range(256)), "was not used"),
+        ("metadata.jsonl", bytes(range(256)), "is not used"),
     ],
 )
 def test_odd_metadata_costs_no_picture(

@@ -24,7 +24,7 @@ def test_every_mutant_is_used_or_named(tmp_path: Path, count: int, seed: int) ->
     names = write_mutants(folder / "mutants", count, seed)
     pictures = load_pictures(folder, size=32)
     used = {name.removeprefix("mutants/") for name in pictures.names}
-    left = {item.name.removeprefix("mutants/"): item.reason for item in pictures.skipped}
+    left = {item.name.removeprefix("mutants/"): item.code for item in pictures.skipped}
     assert set(names) <= used | left.keys()
     assert not used & left.keys()
     assert all(left.values())
@@ -108,4 +108,4 @@ def test_a_damaged_array_beside_the_pictures(
     end = info.header_offset + 30 + len(info.filename) + extra + info.compress_size
     data[end - 4 : end] = bytes(byte ^ 0xFF for byte in data[end - 4 : end])
     path.write_bytes(data)
-    assert "cut short or damaged" in refused(path, capsys)
+    assert "truncated or damaged" in refused(path, capsys)

@@ -55,5 +55,5 @@ def test_inspect_names_them(tmp_path: Path) -> None:
     found = inspect(folder)
     assert (found.num_near, found.num_duplicates) == (1, 0)
     assert found.near_names == (("again.jpg", "p004.png"),)
-    assert "1 are nearly the same as another picture: again.jpg ~ p004.png" in found.text()
+    assert "1 nearly equal to another picture: again.jpg ~ p004.png" in found.text()
     assert found.to_dict()["near_names"] == [["again.jpg", "p004.png"]]

@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ import torch
 from PIL import Image
 
 from noisewise.pictures import sources
-from noisewise.pictures.pictures import Pictures, load_pictures
+from noisewise.pictures.pictures import Pictures, Skipped, load_pictures
 from picture_files import colour, write_pictures
 
 
-def reasons(pictures: Pictures) -> dict[str, str]:
-    """Return the reason for each skipped name."""
-    return {item.name: item.reason for item in pictures.skipped}
+def codes(pictures: Pictures) -> dict[str, str]:
+    """Return the code of each skipped file."""
+    return {item.name: item.code for item in pictures.skipped}
 
 
 def in_memory(images: np.ndarray, labels: np.ndarray | None = None) -> Pictures:
@@ -56,9 +57,9 @@ def test_odd_files_are_left_out_by_reason(tmp_path: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     pictures = load_pictures(folder)
     assert len(pictures) == 20
-    assert reasons(pictures) == {
+    assert codes(pictures) == {
         "empty.png": sources.EMPTY,
-        "lie.jpg": sources.NOT_IMAGE,
+        "lie.jpg": sources.NOT_PICTURE,
         "notes.txt": sources.OTHER_FILE,
         "Thumbs.db": sources.HIDDEN,
         ".hidden.png": sources.HIDDEN,
@@ -67,10 +68,10 @@ def test_odd_files_are_left_out_by_reason(tmp_path: Path) -> None:
         "cut.jpg": sources.TRUNCATED,
         "gone.png": sources.BROKEN_LINK,
         "self.png": sources.BROKEN_LINK,
-        "loop": sources.SEEN_BEFORE,
+        "loop": sources.ALREADY_READ,
         "pipe.png": sources.NOT_REGULAR,
     }
-    assert pictures.skip_reasons[sources.HIDDEN] == 3
+    assert pictures.skip_reasons[sources.REASONS[sources.HIDDEN]] == 3
 
 
 def test_odd_names(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_zip_equals_its_folder(tmp_path: Path) -> None:
     zipped, plain = load_pictures(path), load_pictures(tmp_path / "top")
     assert zipped.fingerprint == plain.fingerprint
     assert zipped.classes == ("a", "b")
-    assert reasons(zipped) == {
+    assert codes(zipped) == {
         "__MACOSX/top/a/._p000.png": sources.HIDDEN,
         "top/.DS_Store": sources.HIDDEN,
         "top/empty.png": sources.EMPTY,
@@ -155,7 +156,7 @@ def test_damaged_and_giant_members_of_a_zip(
     path.write_bytes(data)
     monkeypatch.setattr(sources, "MAX_FILE_BYTES", 200_000)
     pictures = load_pictures(path)
-    assert reasons(pictures) == {"p003.png": sources.DAMAGED, "zz-giant.png": sources.TOO_LARGE}
+    assert codes(pictures) == {"p003.png": sources.DAMAGED, "zz-giant.png": sources.TOO_LARGE}
 
 
 def test_size_is_chosen_from_the_pictures(tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_size_is_chosen_from_the_pictures(tmp_path: Path) -> None:
     assert load_pictures(write_pictures(tmp_path / "b", width=50, height=30)).size == 28
     large = load_pictures(write_pictures(tmp_path / "c", width=100, height=100))
     assert large.size == 64
-    assert "asked for" in large.notes[0]
+    assert "set size for more than 64" in large.notes[0]
     assert load_pictures(tmp_path / "c", size=96).size == 96
     assert load_pictures(write_pictures(tmp_path / "d", width=6, height=6)).size == 8
 
@@ -292,9 +293,26 @@ def test_copies_stay_on_one_side(copies: int) -> None:
     assert not set(images[training].ravel()) & set(images[held_out].ravel())
 
 
+def test_files_of_older_versions_hold_a_text_in_place_of_the_code(tmp_path: Path) -> None:
+    """Then the report of an old run still tells harmless files from damaged ones."""
+    old = {"name": "a.png", "reason": "other file"}
+    new = asdict(Skipped("a.png", sources.OTHER_FILE))
+    assert new == {"name": "a.png", "code": "other_file", "reason": "not a picture"}
+    assert sources.read_skipped(old) == sources.read_skipped(new) == Skipped("a.png", "other_file")
+    later = {"name": "a.png", "code": "code_of_a_later_version", "reason": "a text"}
+    assert sources.read_skipped(later).code not in sources.HARMLESS
+    folder, place = write_pictures(tmp_path / "x"), tmp_path / "cache"
+    (folder / "notes.txt").write_text("words")
+    first = load_pictures(folder, cache_dir=place)
+    facts = next(place.glob("*.json"))
+    facts.write_text(facts.read_text().replace('"other_file"', '"other file"'))
+    assert load_pictures(folder, cache_dir=place).skipped == first.skipped
+    assert "other file" in facts.read_text(), "the old cache is used"
+
+
 @pytest.mark.parametrize("fraction", [0.0, -1.0, 0.6])
 def test_split_refuses_fractions(fraction: float) -> None:
-    with pytest.raises(ValueError, match="cannot be held out"):
+    with pytest.raises(ValueError, match=f"fraction is {fraction}: give a number above 0"):
         in_memory(np.zeros((20, 8, 8, 1), np.uint8)).split(0, fraction)
 
 
@@ -321,5 +339,5 @@ def test_flips_are_suggested_only_where_sides_do_not_matter() -> None:
     arrows[:, :, 8:] += 180  # always bright at the right
     flip, reason = in_memory(arrows).suggest_flip()
     assert not flip
-    assert reason.startswith("flips off: of 300 pictures 300 lie farther")
+    assert reason.startswith("flips off: of 300 pictures, mirroring moves 300 away")
     assert in_memory(arrows).suggest_flip(1) == in_memory(arrows).suggest_flip(1)

@@ -119,7 +119,7 @@ def test_the_interval_is_wilsons() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     x = torch.zeros(4, 1, 8, 8)
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="the same size"):
         nearest(x, torch.zeros(4, 3, 8, 8))
     with pytest.raises(ValueError, match="k is 5"):
         nearest(x, x, k=5)

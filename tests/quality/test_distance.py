@@ -148,7 +148,7 @@ def test_state_carries_the_reference_without_pictures(drawn: Draw) -> None:
     fewer = Reference.from_state(reference.state(num_images=40))
     assert len(fewer) == 40
     assert fewer.distance(more).num_b == 40
-    with pytest.raises(ValueError, match="was made with noisewise-1"):
+    with pytest.raises(ValueError, match="was made with the extractor noisewise-1"):
         Reference.from_state(state, means_of_cells)
     with pytest.raises(ValueError, match="lacks mean"):
         Reference.from_state({name: state[name] for name in ("scale", "features", "extractor")})
@@ -192,7 +192,7 @@ def test_too_little_is_refused(drawn: Draw) -> None:
         reference.floor(1)
     with pytest.raises(ValueError, match="at least 4"):
         reference.state(num_images=3)
-    with pytest.raises(ValueError, match="same kind"):
+    with pytest.raises(ValueError, match="same extractor"):
         reference.distance(real.expand(-1, 2, -1, -1))
 
 

@@ -145,7 +145,7 @@ def test_an_extractor_of_ones_own() -> None:
 
 def test_an_answer_that_is_no_feature_matrix_is_refused() -> None:
     images = torch.zeros(4, 1, 8, 8)
-    with pytest.raises(ValueError, match="one row of features a picture"):
+    with pytest.raises(ValueError, match="one row of features per picture"):
         extract(images, lambda x: x)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="NaN or infinite"):
         extract(images * float("nan"), lambda x: x.flatten(1))

@@ -85,7 +85,7 @@ def test_pictures_without_contrast_give_finite_numbers() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     x = torch.zeros(4, 1, 16, 16)
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="the same size"):
         sliced_wasserstein(x, torch.zeros(4, 1, 8, 8))
     with pytest.raises(ValueError, match="1 to 2"):
         sliced_wasserstein(x, x, levels=3)

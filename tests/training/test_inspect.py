@@ -28,13 +28,10 @@ def test_account_of_an_odd_folder(tmp_path: Path) -> None:
     assert found.classes == {"a": 19, "b": 18}
     assert found.num_duplicates == 1
     assert found.duplicate_names == (("a/again\nsame.png", "a/p000.png"),)
-    assert [(left.reason, left.count) for left in found.skipped] == [
-        ("empty file", 4),
-        ("hidden or system file", 1),
-    ]
+    assert [(item.code, item.count) for item in found.skipped] == [("empty", 4), ("hidden", 1)]
     assert found.num_training + found.num_held_out == 37
     text = found.text()
-    assert "4 empty file: b/empty0.png, b/empty1.png, b/empty2.png, ..." in text
+    assert "4 empty: b/empty0.png, b/empty1.png, b/empty2.png, ..." in text
     assert "a/again\\nsame.png = a/p000.png" in text
     again = json.loads(json.dumps(found.to_dict()))
     assert again["noise_curve"]["1"] == 1.0

@@ -1,4 +1,4 @@
-"""The demo pictures: 6,000 of Fashion-MNIST, 28 x 28, grey, 10 classes of 600."""
+"""The demo pictures: 6,000 from Fashion-MNIST, 28 x 28 pixels, grey, 10 classes of 600."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def demo_path() -> Path:
-    """Return the path of the packaged demo pictures, an .npz with `images`, `labels`, `categories`.
+    """Return the path of the included demo pictures, an .npz with `images`, `labels`, `categories`.
 
     Fashion-MNIST (c) 2017 Zalando SE, MIT.
 

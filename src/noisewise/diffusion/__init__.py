@@ -1,7 +1,8 @@
-"""Diffusion over one call, ``denoiser(x, sigma, condition) -> x0``; knows no file and no device.
+"""Diffusion around one call, ``denoiser(x, sigma, condition) -> x0``; no files, no devices.
 
-`noise` says how much noise and `draws` which of it a training step gets; `denoiser` turns nets into
-denoisers; `losses` trains them, `samplers` draws with them, `distill` turns them into one call.
+`noise` defines noise levels and schedules, `draws` chooses the levels of a training step,
+`denoiser` turns nets into denoisers, `losses` trains them, `samplers` generates pictures with them,
+and `distill` trains a generator that needs one call.
 """
 
 from noisewise.diffusion.denoiser import (

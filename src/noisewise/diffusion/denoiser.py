@@ -1,10 +1,10 @@
-"""The denoiser ``D(x, sigma) -> x0``, and what turns nets of every kind into one.
+"""The denoiser ``D(x, sigma) -> x0``, and wrappers that make one from any net.
 
 Papers: Karras et al. 2022 (EDM) for the preconditioning; Salimans and Ho 2022 for v; Lipman et al.
 2023 and Liu et al. 2023 for the flow velocity.
 
-Everything in this package meets at one call, ``denoiser(x, sigma, condition) -> x0``, where
-``x = x0 + sigma * noise``, sigma has one value per image, and the best answer is E[x0 | x].
+Everything in this package uses one call, ``denoiser(x, sigma, condition) -> x0``, where
+``x = x0 + sigma * noise``, sigma has one value per picture, and the best result is E[x0 | x].
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ class Denoiser(Protocol):
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None, /) -> Tensor:
-        """Return the denoised pictures, the shape and dtype of x."""
+        """Return the denoised pictures, with shape and dtype of x."""
         ...
 
 
 class Preconditioned(nn.Module):
-    """A net made a denoiser: ``D(x, sigma) = c_skip x + c_out net(c_in x, ln sigma)``.
+    """A denoiser from a net: ``D(x, sigma) = c_skip x + c_out net(c_in x, ln sigma)``.
 
-    The net always sees an input of unit variance, ``c_in = 1 / sqrt(sigma^2 + sigma_data^2)``. What
-    it predicts decides the other two:
+    The input of the net always has unit variance, ``c_in = 1 / sqrt(sigma^2 + sigma_data^2)``. The
+    other two depend on what the net predicts:
 
     * "edm": ``c_skip = sd^2 / (sigma^2 + sd^2)``, ``c_out = sigma sd / sqrt(sigma^2 + sd^2)``: a
       target of unit variance at every sigma. With sd = 1 the net's output is -v.
-    * "x0": the picture itself; ``c_skip = 0``, ``c_out = 1``.
+    * "x0": the picture; ``c_skip = 0``, ``c_out = 1``.
     * "v": ``c_skip = 1 / (1 + sigma^2)``, ``c_out = -sigma / sqrt(1 + sigma^2)``.
     * "eps": the noise; ``c_skip = 1``, ``c_out = -sigma``.
 
     Args:
         net: ``net(x, noise_level, condition) -> same shape as x``, noise_level = ln sigma, [n].
         sigma_data: standard deviation of the pictures, in [-1, 1] units.
-        prediction: what the net's output means.
+        prediction: what the net predicts.
 
     Raises:
         ValueError: if sigma_data is not positive or prediction is unknown.
@@ -69,15 +69,16 @@ class Preconditioned(nn.Module):
         """Wrap net; see the class."""
         super().__init__()
         if not sigma_data > 0:
-            raise ValueError(f"sigma_data is {sigma_data}; it must be positive")
+            raise ValueError(f"sigma_data is {sigma_data}: give a positive number")
         if prediction not in get_args(Prediction):
-            raise ValueError(f"prediction {prediction!r} is not one of {get_args(Prediction)}")
+            known = ", ".join(get_args(Prediction))
+            raise ValueError(f"prediction {prediction!r} is unknown: use one of {known}")
         self.net = net
         self.sigma_data = float(sigma_data)
         self.prediction: Prediction = prediction
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Denoise x, float [n, ...], at sigma [n]; returns the shape and dtype of x."""
+        """Denoise x, float [n, ...], at sigma [n]; the result has shape and dtype of x."""
         c_in = torch.rsqrt(sigma.square() + self.sigma_data**2)
         out = self.net(per_image(c_in, x) * x, sigma.log(), condition).to(x.dtype)
         if self.prediction == "x0":
@@ -86,7 +87,7 @@ class Preconditioned(nn.Module):
         return torch.addcmul(per_image(c_skip, x) * x, per_image(c_out, x), out)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Return c_skip and c_out at sigma, each the shape of sigma."""
+        """Return c_skip and c_out at sigma, both with the shape of sigma."""
         if self.prediction == "edm":
             sd, total = self.sigma_data, sigma.square() + self.sigma_data**2
             return sd**2 / total, sigma * sd * total.rsqrt()
@@ -99,12 +100,12 @@ class Preconditioned(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------
-# x0, eps, v and flow velocity are one thing. In all of these x = x0 + sigma * eps, not the
-# variance-preserving x_t; sigma is [n], the others [n, ...].
+# Conversions between x0, eps, v and flow velocity. Always x = x0 + sigma * eps, not the
+# variance-preserving x_t; sigma is [n], the others are [n, ...].
 
 
 def x0_from_eps(x: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
-    """Picture from noise: ``x0 = x - sigma eps``.
+    """Compute the picture from the noise: ``x0 = x - sigma eps``.
 
     Example:
         >>> x0_from_eps(torch.tensor([[5.0]]), torch.tensor([2.0]), torch.tensor([[1.0]]))
@@ -114,7 +115,7 @@ def x0_from_eps(x: Tensor, sigma: Tensor, eps: Tensor) -> Tensor:
 
 
 def eps_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
-    """Noise from picture: ``eps = (x - x0) / sigma``.
+    """Compute the noise from the picture: ``eps = (x - x0) / sigma``.
 
     Example:
         >>> eps_from_x0(torch.tensor([[5.0]]), torch.tensor([2.0]), torch.tensor([[3.0]]))
@@ -124,7 +125,7 @@ def eps_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
 
 
 def x0_from_v(x: Tensor, sigma: Tensor, v: Tensor) -> Tensor:
-    """Picture from v: ``x0 = x / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) v``.
+    """Compute the picture from v: ``x0 = x / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) v``.
 
     v = alpha eps - s x0 with alpha = 1 / sqrt(1 + sigma^2), s = sigma alpha.
 
@@ -140,7 +141,7 @@ def x0_from_v(x: Tensor, sigma: Tensor, v: Tensor) -> Tensor:
 
 
 def v_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
-    """Return v from the picture: ``v = (x / (1 + sigma^2) - x0) sqrt(1 + sigma^2) / sigma``.
+    """Compute v from the picture: ``v = (x / (1 + sigma^2) - x0) sqrt(1 + sigma^2) / sigma``.
 
     Example:
         >>> v_from_x0(torch.tensor([[2.0]]), torch.tensor([1.0]), torch.tensor([[1.0]]))
@@ -152,7 +153,7 @@ def v_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
 
 
 def x0_from_flow(x: Tensor, sigma: Tensor, velocity: Tensor) -> Tensor:
-    """Picture from flow velocity: ``x0 = (x - sigma u) / (1 + sigma)``.
+    """Compute the picture from the flow velocity: ``x0 = (x - sigma u) / (1 + sigma)``.
 
     u = eps - x0 on the straight path x_s = (1 - s) x0 + s eps, where sigma = s / (1 - s).
 
@@ -167,7 +168,7 @@ def x0_from_flow(x: Tensor, sigma: Tensor, velocity: Tensor) -> Tensor:
 
 
 def flow_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
-    """Flow velocity from picture: ``u = (x - (1 + sigma) x0) / sigma``.
+    """Compute the flow velocity from the picture: ``u = (x - (1 + sigma) x0) / sigma``.
 
     Example:
         >>> flow_from_x0(torch.tensor([[4.0]]), torch.tensor([1.0]), torch.tensor([[1.0]]))
@@ -178,7 +179,7 @@ def flow_from_x0(x: Tensor, sigma: Tensor, x0: Tensor) -> Tensor:
 
 
 def eps_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
-    """Squared error of eps from that of x0, both [n]: ``|x0 - x0_hat|^2 / sigma^2``.
+    """Convert the squared error of x0 to that of eps, both [n]: ``|x0 - x0_hat|^2 / sigma^2``.
 
     Example:
         >>> eps_error(torch.tensor([8.0]), torch.tensor([2.0]))
@@ -188,7 +189,9 @@ def eps_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
 
 
 def v_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
-    """Squared error of v from that of x0, both [n]: ``(1 + sigma^2) / sigma^2 |x0 - x0_hat|^2``.
+    """Convert the squared error of x0 to that of v, both [n].
+
+    ``(1 + sigma^2) / sigma^2 |x0 - x0_hat|^2``
 
     Example:
         >>> v_error(torch.tensor([8.0]), torch.tensor([2.0]))
@@ -198,7 +201,9 @@ def v_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
 
 
 def flow_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
-    """Squared error of u from that of x0, both [n]: ``((1 + sigma) / sigma)^2 |x0 - x0_hat|^2``.
+    """Convert the squared error of x0 to that of the flow velocity, both [n].
+
+    ``((1 + sigma) / sigma)^2 |x0 - x0_hat|^2``
 
     Example:
         >>> flow_error(torch.tensor([4.0]), torch.tensor([1.0]))
@@ -208,11 +213,11 @@ def flow_error(x0_error: Tensor, sigma: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------
-# Teachers from elsewhere
+# Teachers from other libraries
 
 
 class FromEDM(nn.Module):
-    """A denoiser around an EDM-style callable; see `from_edm`."""
+    """A denoiser that wraps an EDM-style callable; see `from_edm`."""
 
     def __init__(self, fn: Callable[..., Tensor], num_classes: int = 0) -> None:
         """Wrap fn."""
@@ -221,11 +226,11 @@ class FromEDM(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Denoise x, float [n, ...], at sigma [n]; returns the shape and dtype of x."""
+        """Denoise x, float [n, ...], at sigma [n]; the result has shape and dtype of x."""
         if condition is None:
             return self.fn(x, sigma).to(x.dtype)
         if self.num_classes == 0:
-            raise ValueError("labels were given to a denoiser without classes; set num_classes")
+            raise ValueError("this denoiser has no classes: set num_classes, or give no labels")
         one_hot = nn.functional.one_hot(condition, self.num_classes).to(x.dtype)
         return self.fn(x, sigma, one_hot).to(x.dtype)
 
@@ -234,11 +239,11 @@ def from_edm(fn: Callable[..., Tensor], num_classes: int = 0) -> FromEDM:
     """Wrap an EDM-style ``fn(x, sigma, class_labels) -> x0`` (one-hot labels) as a denoiser.
 
     Args:
-        fn: the callable; a module's parameters become the wrapper's.
-        num_classes: width of the one-hot labels, 0 for none.
+        fn: the callable; if it is a module, its parameters become parameters of the wrapper.
+        num_classes: length of the one-hot labels; 0: no labels.
 
     Returns:
-        A module that speaks ``denoiser(x, sigma, condition)`` with int64 labels.
+        A module ``denoiser(x, sigma, condition)`` with int64 labels.
 
     Example:
         >>> from_edm(lambda x, sigma: x / 2)(torch.ones(1, 1), torch.ones(1))
@@ -248,7 +253,7 @@ def from_edm(fn: Callable[..., Tensor], num_classes: int = 0) -> FromEDM:
 
 
 class FromDiffusers(nn.Module):
-    """A denoiser around a diffusers-style net with discrete time steps; see `from_diffusers`.
+    """A denoiser that wraps a diffusers-style net with discrete time steps; see `from_diffusers`.
 
     Attributes:
         sigma_min: lowest noise level that the net was trained on.
@@ -267,14 +272,16 @@ class FromDiffusers(nn.Module):
         super().__init__()
         known = ("epsilon", "sample", "v_prediction")
         if prediction_type not in known:
-            raise ValueError(f"prediction_type {prediction_type!r} is not one of {known}")
+            raise ValueError(
+                f"prediction_type {prediction_type!r} is unknown: use one of {', '.join(known)}"
+            )
         table = alphas_cumprod.detach().double()
         if table.ndim != 1 or not bool(
             ((table > 0) & (table < 1)).all() & (table.diff() < 0).all()
         ):
             raise ValueError(
-                "alphas_cumprod must be one falling row of numbers inside (0, 1); "
-                "a schedule with zero terminal SNR needs its last step removed"
+                "alphas_cumprod must be a list of falling numbers, all above 0 and below 1: for a "
+                "schedule with zero terminal SNR, remove the last step"
             )
         log_sigmas = 0.5 * ((1 - table) / table).log()
         self.unet = unet
@@ -283,7 +290,11 @@ class FromDiffusers(nn.Module):
         self.register_buffer("log_sigmas", log_sigmas.float(), persistent=False)
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Denoise x, float [n, ...], at sigma [n] in the net's range; the shape and dtype of x."""
+        """Denoise x, float [n, ...], at sigma [n] in the range of the net; like x in shape, dtype.
+
+        Raises:
+            ValueError: if a sigma is outside the range that the net was trained on.
+        """
         x_t = x * per_image(torch.rsqrt(1 + sigma.square()), x)
         t = self.timestep(sigma)
         out = self.unet(x_t, t) if condition is None else self.unet(x_t, t, class_labels=condition)
@@ -296,13 +307,13 @@ class FromDiffusers(nn.Module):
         """Return the (fractional) time step of sigma [n], interpolated in ln sigma.
 
         Raises:
-            ValueError: if a sigma lies outside what the net was trained on.
+            ValueError: if a sigma is outside the range that the net was trained on.
         """
         low, high = sigma.aminmax()
         if low < self.sigma_min * (1 - 1e-3) or high > self.sigma_max * (1 + 1e-3):
             raise ValueError(
-                f"sigma in [{low:.4g}, {high:.4g}] lies outside what this net was trained on, "
-                f"[{self.sigma_min:.4g}, {self.sigma_max:.4g}]; choose noise levels inside"
+                f"sigma goes from {low:.4g} to {high:.4g}, outside the range of this net: choose "
+                f"noise levels from {self.sigma_min:.4g} to {self.sigma_max:.4g}"
             )
         levels = self.log_sigmas
         log_sigma = sigma.to(levels.dtype).log().clamp(levels[0], levels[-1])
@@ -318,19 +329,20 @@ def from_diffusers(
 ) -> FromDiffusers:
     """Wrap a diffusers-style ``unet(x_t, timestep, class_labels=...).sample`` as a denoiser.
 
-    The net sees its own variance-preserving x_t; sigma between two of its steps becomes a
+    The net gets its own variance-preserving x_t; a sigma between two of its steps becomes a
     fractional time step. diffusers itself is not imported.
 
     Args:
-        unet: the net; a module's parameters become the wrapper's.
-        alphas_cumprod: the scheduler's table, alpha_t^2 for t = 0, 1, ..., falling, [num_steps].
-        prediction_type: the scheduler's setting: what the net's output means.
+        unet: the net; if it is a module, its parameters become parameters of the wrapper.
+        alphas_cumprod: the table of the scheduler, alpha_t^2 for t = 0, 1, ..., falling,
+            [num_steps].
+        prediction_type: the setting of the scheduler: what the net predicts.
 
     Returns:
-        A module that speaks ``denoiser(x, sigma, condition)``.
+        A module ``denoiser(x, sigma, condition)``.
 
     Raises:
-        ValueError: if the table or the prediction type is none.
+        ValueError: if the table does not fall inside (0, 1), or the prediction type is unknown.
 
     Example:
         >>> from types import SimpleNamespace

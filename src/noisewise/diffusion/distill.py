@@ -3,15 +3,15 @@
 Papers: Zhou et al. 2024, "Score identity distillation" (SiD); Huang et al. 2024, "Flow generator
 matching" (FGM); Su 2024, spaces.ac.cn/archives/10567; Yin et al. 2024 (DMD).
 
-A frozen teacher f_phi(x, sigma) ~ E[x0 | x] of the data; a generator x_g = G(z); a fake score
-f_psi(x, sigma) ~ E[x_g | x] of the generator's own images, trained beside it. With
-x = x_g + sigma eps and d = f_phi(x) - f_psi(x):
+There are three nets: a frozen teacher f_phi(x, sigma) ~ E[x0 | x] of the data; a generator
+x_g = G(z); and a fake score f_psi(x, sigma) ~ E[x_g | x] of the generator's own pictures, trained
+at the same time. With x = x_g + sigma eps and d = f_phi(x) - f_psi(x):
 
     L1 = E w |d|^2,    L2 = E w <d, f_phi(x) - x_g>,    L_lambda = L2 - lambda L1
 
-lambda 1/2 is the unbiased gradient of the Fisher divergence (FGM): 2 grad(L2 - L1/2) counts how
-f_psi moves with the generator, which grad L1 does not. lambda 1 holds the outer expectation of the
-same divergence fixed. SiD found 1.2 best on large sets; beyond about 1.5 training diverges. With
+lambda 1/2 gives the unbiased gradient of the Fisher divergence (FGM): 2 grad(L2 - L1/2) includes
+how f_psi changes with the generator, which grad L1 ignores. lambda 1 keeps the outer expectation of
+the same divergence fixed. SiD found 1.2 best on large sets; above about 1.5 training diverges. With
 both outputs detached every lambda gives w (f_psi - f_phi) dx_g/dtheta: DMD.
 """
 
@@ -35,14 +35,14 @@ GradThrough = Literal["both", "none"]
 
 @dataclass(frozen=True)
 class ScoreIdentity:
-    """What one generator step knows; see `score_identity_loss`.
+    """The result of one generator step; see `score_identity_loss`.
 
     Attributes:
-        loss: L_lambda, a scalar to call backward on. Its value says nothing about convergence: at
-            lambda 1 its mean is 0. Measure a distance instead.
-        fisher: mean |d|^2 over images and pixels, unweighted, detached; falls slowly as the
+        loss: L_lambda, a scalar to call backward on. Its value does not show convergence: at lambda
+            1 its mean is 0. Measure a distance instead.
+        fisher: mean |d|^2 over pictures and pixels, unweighted, detached; falls slowly as the
             generator's score comes closer to the teacher's.
-        x_g: the generator's images, detached, for the guards below.
+        x_g: the generator's pictures, detached, for the two checks below.
     """
 
     loss: Tensor
@@ -51,22 +51,22 @@ class ScoreIdentity:
 
     @property
     def x_g_std(self) -> float:
-        """Standard deviation of all pixels; far from the data's it means collapse or noise."""
+        """Standard deviation of all pixels; far from that of the data: collapse or noise."""
         return self.x_g.std(correction=0).item()
 
     @property
     def x_g_absmax(self) -> float:
-        """Largest |pixel|; pictures live in [-1, 1], so 5 means that training is lost."""
+        """Largest |pixel|; pictures are in [-1, 1], so 5 means that training has failed."""
         return self.x_g.abs().amax().item()
 
 
 @contextmanager
 def held(*denoisers: Denoiser) -> Iterator[None]:
-    """Hold the parameters of the denoisers: a graph built inside passes through, not into, them.
+    """Freeze the parameters of the denoisers: gradients pass through them to x, not into them.
 
-    Sets requires_grad to False and puts it back on leaving. That decides when the graph is built,
-    so the backward pass may come later, outside. Denoisers that are no nn.Module are left as they
-    are: hold what they close over yourself.
+    Sets requires_grad to False inside the block and restores it at the end. This matters while the
+    graph is built, so the backward pass may run later, outside the block. Denoisers that are not an
+    nn.Module are not changed: freeze the parameters that they use yourself.
 
     Example:
         >>> net = nn.Linear(1, 1)
@@ -102,27 +102,27 @@ def score_identity_loss(
 ) -> ScoreIdentity:
     """Generator loss ``L_lambda = mean w <f_phi - f_psi, (f_phi - x_g) - lambda (f_phi - f_psi)>``.
 
-    Each net is called once. No gradient reaches the parameters of teacher or fake (they are `held`
+    Each net is called once. No gradient reaches the parameters of teacher and fake (they are `held`
     while the graph is built); it flows through both nets to x, and through x_g.
 
     Args:
         teacher: f_phi, a denoiser of the data, in eval mode.
-        fake: f_psi, a denoiser of the generator's images, in eval mode.
-        x_g: the generator's images with their graph, float [n, ...].
+        fake: f_psi, a denoiser of the generator's pictures, in eval mode.
+        x_g: the generator's pictures with their graph, float [n, ...].
         sigma: noise level of each, [n], for example drawn from `KarrasUniform`.
-        noise: standard normal, the shape of x_g.
+        noise: standard normal, with the shape of x_g.
         condition: class of each, int64 [n], or None.
-        lam: lambda; 1 by default, 0.5 is the unbiased Fisher gradient.
-        weight: w, per image and never differentiated. "l1" (the papers'):
-            ``1 / max(mean |x_g - f_phi|, 1e-5)``. "sigma": ``1 / max(c_out(sigma), 0.01)``,
-            c_out = sigma sd / sqrt(sigma^2 + sd^2), what "l1" is on average, but a function of
-            sigma alone, as the identity behind the loss demands; at most 100. "none": 1.
+        lam: lambda; 1 by default, 0.5 gives the unbiased Fisher gradient.
+        weight: w, one per picture, never differentiated. "l1" (as in the papers):
+            ``1 / max(mean |x_g - f_phi|, 1e-5)``. "sigma": ``1 / max(c_out(sigma), 0.01)`` with
+            c_out = sigma sd / sqrt(sigma^2 + sd^2): about the mean of "l1", but a function of sigma
+            alone, as the identity behind the loss requires; at most 100. "none": 1.
         grad_through: "both" nets (SiD), or "none": both outputs are constants, which is DMD and
             needs no backward pass through either net.
         sigma_data: standard deviation sd of the data; used by weight "sigma" only.
 
     Returns:
-        The loss (mean over images and pixels), the unweighted mean |d|^2, and x_g for guards.
+        The loss (mean over pictures and pixels), the unweighted mean |d|^2, and x_g.
 
     Raises:
         ValueError: if weight or grad_through is unknown.
@@ -138,9 +138,12 @@ def score_identity_loss(
         >>> x_g.grad  # f_psi - f_phi: downhill, x_g goes towards the teacher
         tensor([[1.]])
     """
-    for value, known in ((weight, get_args(ScoreWeight)), (grad_through, get_args(GradThrough))):
+    for name, value, known in (
+        ("weight", weight, get_args(ScoreWeight)),
+        ("grad_through", grad_through, get_args(GradThrough)),
+    ):
         if value not in known:
-            raise ValueError(f"{value!r} is not one of {known}")
+            raise ValueError(f"{name} {value!r} is unknown: use one of {', '.join(known)}")
     with held(teacher, fake), torch.no_grad() if grad_through == "none" else nullcontext():
         x = add_noise(x_g, sigma, noise)
         f_phi, f_psi = teacher(x, sigma, condition), fake(x, sigma, condition)
@@ -160,19 +163,19 @@ def fake_score_loss(
     weight: Weight,
     condition: Tensor | None = None,
 ) -> Tensor:
-    """Fake-score loss: the teacher's own denoising loss on the generator's images.
+    """Loss of the fake score: the teacher's denoising loss on the generator's pictures.
 
     Args:
         fake: f_psi, in train mode.
-        x_g: the generator's images, float [n, ...]; detached here, so one forward of the generator
-            serves this step and its own.
-        sigma: noise level of each, [n], drawn as for the teacher's training.
-        noise: standard normal, the shape of x_g.
+        x_g: the generator's pictures, float [n, ...]; detached here, so the same pictures can be
+            used for this step and for the generator's step.
+        sigma: noise level of each, [n], drawn as in the training of the teacher.
+        noise: standard normal, with the shape of x_g.
         weight: the weight that the teacher was trained with.
         condition: class of each, int64 [n], or None.
 
     Returns:
-        One loss per image, [n].
+        One loss per picture, [n].
 
     Source: Zhou et al. 2024 (SiD), algorithm 1.
 

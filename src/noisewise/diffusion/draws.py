@@ -1,4 +1,4 @@
-"""Training draws: frozen values that say where the noise levels of a training step come from.
+"""Draws: the distributions of the noise levels that training uses.
 
 Papers: Karras et al. 2022 (EDM) for the log-normal; Hoogeboom et al. 2023 (simple diffusion) for
 the shifted cosine; Zhou et al. 2024 (SiD) for the draw of the generator step.
@@ -17,22 +17,22 @@ from noisewise.diffusion.noise import check_range, cosine_logsnr, karras_ramp, s
 
 
 class Draw(Protocol):
-    """Where training noise levels come from: ``draw.sample(n, generator) -> sigma [n]``."""
+    """A distribution of noise levels: ``draw.sample(n, generator) -> sigma [n]``."""
 
     def sample(
         self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
     ) -> Tensor:
-        """Draw a noise level for each image."""
+        """Draw a noise level for each picture."""
         ...
 
     def quantile(self, p: Tensor) -> Tensor:
-        """Return the noise levels below which shares p of the draws lie."""
+        """Return the noise levels below which shares p of all draws are."""
         ...
 
 
 @dataclass(frozen=True)
 class LogNormal:
-    """EDM's draw: ``ln sigma ~ N(mean, std^2)``.
+    """The draw of EDM: ``ln sigma ~ N(mean, std^2)``.
 
     Source: Karras et al. 2022, table 1 (mean -1.2, std 1.2 there).
 
@@ -47,21 +47,22 @@ class LogNormal:
     def sample(
         self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
     ) -> Tensor:
-        """Draw num_images noise levels, float32 [num_images], on device (or the generator's).
+        """Draw num_images noise levels, float32 [num_images], on device (None: the generator's).
 
-        The numbers are drawn where the generator lives, so a seed means the same everywhere.
+        The numbers are drawn on the device of the generator, so a seed gives the same numbers for
+        every `device`.
         """
         normal = _drawn(torch.randn, num_images, generator, device)
         return torch.exp(self.mean + self.std * normal)
 
     def quantile(self, p: Tensor) -> Tensor:
-        """Return sigma at shares p in (0, 1), the shape of p."""
+        """Return sigma at shares p in (0, 1), with the shape of p."""
         return torch.exp(self.mean + self.std * torch.special.ndtri(p))
 
 
 @dataclass(frozen=True)
 class ShiftedCosine:
-    """Simple diffusion's draw: t uniform on [0, 1] in `cosine_logsnr` at an image size.
+    """The draw of simple diffusion: t uniform on [0, 1] in `cosine_logsnr` at a picture size.
 
     Example:
         >>> ShiftedCosine(size=256).quantile(torch.tensor([0.5]))  # 256 / 64
@@ -74,25 +75,25 @@ class ShiftedCosine:
     def sample(
         self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
     ) -> Tensor:
-        """Draw num_images noise levels, float32 [num_images], on device (or the generator's)."""
+        """Draw num_images noise levels, float32 [num_images], on device (None: the generator's)."""
         return self.quantile(_drawn(torch.rand, num_images, generator, device))
 
     def quantile(self, p: Tensor) -> Tensor:
-        """Return sigma at shares p in [0, 1], the shape of p."""
+        """Return sigma at shares p in [0, 1], with the shape of p."""
         return sigma_from_logsnr(cosine_logsnr(p, self.size, self.reference))
 
 
 @dataclass(frozen=True)
 class KarrasUniform:
-    """SiD's draw for the generator step: t uniform on [t_min, t_max] in Karras' variable.
+    """The draw of SiD for the generator step: t uniform on [t_min, t_max] in Karras' variable.
 
-    t is read from the small-sigma end: ``sigma = (lo + t (hi - lo))^rho``, with lo and hi the
-    rho-th roots of sigma_min and sigma_max. t_max = 0.8 leaves out sigma above 24.4.
+    t starts at the small end of sigma: ``sigma = (lo + t (hi - lo))^rho``, where lo and hi are the
+    rho-th roots of sigma_min and sigma_max. t_max = 0.8 excludes sigma above 24.4.
 
     Source: Zhou et al. 2024 (SiD), with the grid of Karras et al. 2022, equation 5.
 
     Raises:
-        ValueError: if the range of sigma or t is not one.
+        ValueError: unless 0 < sigma_min < sigma_max and 0 <= t_min <= t_max <= 1.
 
     Example:
         >>> KarrasUniform().quantile(torch.tensor([0.0, 1.0]))
@@ -109,16 +110,18 @@ class KarrasUniform:
         """Check the two ranges."""
         check_range(self.sigma_min, self.sigma_max)
         if not 0 <= self.t_min <= self.t_max <= 1:
-            raise ValueError(f"need 0 <= t_min <= t_max <= 1, not {self.t_min} and {self.t_max}")
+            raise ValueError(
+                f"t_min is {self.t_min}, t_max is {self.t_max}: give 0 <= t_min <= t_max <= 1"
+            )
 
     def sample(
         self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
     ) -> Tensor:
-        """Draw num_images noise levels, float32 [num_images], on device (or the generator's)."""
+        """Draw num_images noise levels, float32 [num_images], on device (None: the generator's)."""
         return self.quantile(_drawn(torch.rand, num_images, generator, device))
 
     def quantile(self, p: Tensor) -> Tensor:
-        """Return sigma at shares p in [0, 1], the shape of p."""
+        """Return sigma at shares p in [0, 1], with the shape of p."""
         t = self.t_min + p * (self.t_max - self.t_min)
         return karras_ramp(t, self.sigma_min, self.sigma_max, self.rho)
 
@@ -131,15 +134,15 @@ def stratified(
 ) -> Tensor:
     """Spread levels evenly over a batch: ``sigma_i = quantile((i + u_i) / n), u_i ~ U(0, 1)``.
 
-    Each image's level has the draw's own law once the images are in random order; a batch has one
-    of every n-th part of it, so that a loss which depends on the level varies less from batch to
-    batch.
+    With the pictures in random order, the level of each picture follows the draw's distribution.
+    Each batch has one level from every n-th part of it, so a loss that depends on the level varies
+    less from batch to batch.
 
     Args:
-        draw: the law.
+        draw: the distribution.
         num_images: n.
         generator: source of u.
-        device: where the result lives; None: where the generator does.
+        device: device of the result; None: that of the generator.
 
     Returns:
         Float32 [num_images], rising.
@@ -155,18 +158,20 @@ def stratified(
     """
     u = _drawn(torch.rand, num_images, generator, None)
     p = (torch.arange(num_images, device=u.device) + u) / num_images
-    # A share of exactly 0 or 1 has no finite level in an unbounded law.
+    # In an unbounded distribution the shares 0 and 1 have no finite level.
     levels = draw.quantile(p.clamp(1e-6, 1 - 1e-6))
     return levels if device is None else levels.to(device)
 
 
 def _drawn(
-    law: Callable[..., Tensor],
+    draw_numbers: Callable[..., Tensor],
     num_images: int,
     generator: torch.Generator,
     device: torch.device | str | None,
 ) -> Tensor:
-    drawn = law(num_images, generator=generator, device=generator.device, dtype=torch.float32)
+    drawn = draw_numbers(
+        num_images, generator=generator, device=generator.device, dtype=torch.float32
+    )
     return drawn if device is None else drawn.to(device)
 
 
@@ -174,7 +179,7 @@ _DRAWS = (LogNormal, ShiftedCosine, KarrasUniform)
 
 
 def draw_to_dict(draw: LogNormal | ShiftedCosine | KarrasUniform) -> dict[str, Any]:
-    """Write a draw as plain JSON values; inverse of `draw_from_dict`.
+    """Return a draw as a dict, ready for json.dumps; inverse of `draw_from_dict`.
 
     Example:
         >>> draw_to_dict(LogNormal(-0.8, 1.4))
@@ -184,7 +189,7 @@ def draw_to_dict(draw: LogNormal | ShiftedCosine | KarrasUniform) -> dict[str, A
 
 
 def draw_from_dict(values: dict[str, Any]) -> LogNormal | ShiftedCosine | KarrasUniform:
-    """Read a draw back from what `draw_to_dict` wrote.
+    """Make a draw from the result of `draw_to_dict`.
 
     Raises:
         ValueError: if the name or a field is unknown or missing.
@@ -200,6 +205,8 @@ def draw_from_dict(values: dict[str, Any]) -> LogNormal | ShiftedCosine | Karras
             try:
                 return kind(**fields)
             except TypeError as error:
-                raise ValueError(f"{name} cannot be read from the fields {fields}") from error
+                raise ValueError(
+                    f"{name} cannot be made from {fields}: use the result of draw_to_dict"
+                ) from error
     known = ", ".join(kind.__name__ for kind in _DRAWS)
-    raise ValueError(f"unknown noise draw {name!r}; use one of {known}")
+    raise ValueError(f"noise draw {name!r} is unknown: use one of {known}")

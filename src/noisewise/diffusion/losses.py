@@ -3,8 +3,8 @@
 Papers: Karras et al. 2022 (EDM); Hoogeboom et al. 2023 and 2024 (simple and simpler diffusion);
 Hang et al. 2023 (min-SNR).
 
-Every weight is a factor on ``|x0 - x0_hat|^2``, so that a loss on eps, on v or on EDM's scaled
-target is the same loss with another weight, whatever the net predicts. l is the log-SNR.
+Every weight is a factor on ``|x0 - x0_hat|^2``. A loss on eps, on v or on EDM's scaled target is
+the same loss with another weight, and does not depend on what the net predicts. l is the log-SNR.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def denoising_loss(
     condition: Tensor | None = None,
     multiscale: bool = False,
 ) -> Tensor:
-    """How badly each picture is denoised: ``w(sigma) mean |x0 - D(x0 + sigma noise, sigma)|^2``.
+    """Return the denoising loss: ``w(sigma) mean |x0 - D(x0 + sigma noise, sigma)|^2``.
 
     Args:
-        denoiser: what to train.
+        denoiser: the denoiser to train.
         x0: clean pictures in [-1, 1], float [n, ...]; [n, c, h, w] for multiscale.
         sigma: noise level of each, [n].
-        noise: standard normal, the shape of x0.
+        noise: standard normal, with the shape of x0.
         weight: factor for each sigma; one of the weights below, or any function [n] -> [n].
         condition: class of each, int64 [n], or None.
         multiscale: use the sum over scales, see `multiscale_error`.
@@ -61,7 +61,7 @@ def denoising_loss(
 
 
 def mean_pixels(values: Tensor) -> Tensor:
-    """Mean of each image, [n, ...] -> [n] (without a copy, for any memory layout).
+    """Return the mean of each picture, [n, ...] -> [n] (without a copy, in any memory layout).
 
     Example:
         >>> mean_pixels(torch.ones(2, 3, 4, 4))
@@ -73,15 +73,15 @@ def mean_pixels(values: Tensor) -> Tensor:
 def multiscale_error(error: Tensor) -> Tensor:
     """Squared error over scales: ``sum over s in {32, 64, ..., d} of (1/s) mean (D_s[error])^2``.
 
-    D_s averages down to s x s pixels. Scale 32 carries most weight, so coarse structure is not
-    drowned by the many fine pixels of a large image. An image that cannot be halved down to 32
-    exactly stops at the last scale that it reaches; below 64 pixels one scale is left.
+    D_s averages down to s x s pixels. Scale 32 has the largest weight, so that the many fine pixels
+    of a large picture do not dominate over coarse structure. If the size cannot be halved exactly
+    down to 32, the sum stops at the last possible scale; below 64 pixels there is one scale.
 
     Args:
-        error: x0_hat - x0, float [n, c, h, w]; s counts along the shorter side.
+        error: x0_hat - x0, float [n, c, h, w]; s is the shorter side.
 
     Returns:
-        One value per image, [n].
+        One value per picture, [n].
 
     Raises:
         ValueError: if error is not [n, c, h, w].
@@ -93,7 +93,9 @@ def multiscale_error(error: Tensor) -> Tensor:
         tensor([True])
     """
     if error.ndim != 4:
-        raise ValueError(f"multiscale needs images [n, c, h, w], not {error.ndim} dimensions")
+        raise ValueError(
+            f"the multiscale loss got {error.ndim} dimensions: give pictures [n, c, h, w]"
+        )
     total = mean_pixels(error.square()) / min(error.shape[-2:])
     while min(error.shape[-2:]) >= 2 * COARSEST and not any(d % 2 for d in error.shape[-2:]):
         error = F.avg_pool2d(error, 2)
@@ -102,12 +104,12 @@ def multiscale_error(error: Tensor) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------
-# Weights: frozen values, called with sigma [n], answering [n].
+# Weights: functions from sigma [n] to the factor [n].
 
 
 @dataclass(frozen=True)
 class EpsWeight:
-    """Makes it a loss on eps (DDPM's): ``e^l = 1 / sigma^2``. Nearly blind at high noise.
+    """Turns the loss into DDPM's loss on eps: ``e^l = 1 / sigma^2``. High noise hardly counts.
 
     Example:
         >>> EpsWeight()(torch.tensor([2.0]))
@@ -121,7 +123,7 @@ class EpsWeight:
 
 @dataclass(frozen=True)
 class VWeight:
-    """Makes it a loss on v: ``1 + e^l = (1 + sigma^2) / sigma^2``.
+    """Turns the loss into a loss on v: ``1 + e^l = (1 + sigma^2) / sigma^2``.
 
     Example:
         >>> VWeight()(torch.tensor([2.0]))
@@ -135,7 +137,7 @@ class VWeight:
 
 @dataclass(frozen=True)
 class FlowWeight:
-    """Makes it a loss on the flow velocity u = eps - x0: ``((1 + sigma) / sigma)^2``.
+    """Turns the loss into a loss on the flow velocity u = eps - x0: ``((1 + sigma) / sigma)^2``.
 
     Example:
         >>> FlowWeight()(torch.tensor([1.0]))
@@ -149,7 +151,7 @@ class FlowWeight:
 
 @dataclass(frozen=True)
 class EDMWeight:
-    """EDM's weight ``(sigma^2 + sd^2) / (sigma sd)^2 = 1 / c_out^2``: unit loss at the start.
+    """EDM's weight ``(sigma^2 + sd^2) / (sigma sd)^2 = 1 / c_out^2``: the loss starts at 1.
 
     Args:
         sigma_data: standard deviation sd of the pictures.
@@ -169,7 +171,7 @@ class EDMWeight:
     def __post_init__(self) -> None:
         """Check sigma_data."""
         if not self.sigma_data > 0:
-            raise ValueError(f"sigma_data is {self.sigma_data}; it must be positive")
+            raise ValueError(f"sigma_data is {self.sigma_data}: give a positive number")
 
     def __call__(self, sigma: Tensor) -> Tensor:
         """Return the factor at each sigma."""
@@ -178,10 +180,10 @@ class EDMWeight:
 
 @dataclass(frozen=True)
 class SigmoidWeight:
-    """Simpler diffusion's weight: ``e^l sigmoid(b - l) = e^b sigmoid(l - b)``, below e^b.
+    """The weight of simpler diffusion: ``e^l sigmoid(b - l) = e^b sigmoid(l - b)``, below e^b.
 
     Args:
-        bias: b; about -1 at 128 pixels to -3 at 512.
+        bias: b, from about -1 at 128 pixels to -3 at 512.
 
     Source: Hoogeboom et al. 2024 (simpler diffusion): sigmoid(b - l) on the eps loss.
 
@@ -199,10 +201,10 @@ class SigmoidWeight:
 
 @dataclass(frozen=True)
 class MinSNRWeight:
-    """Min-SNR weight: ``min(e^l, gamma)``.
+    """The min-SNR weight: ``min(e^l, gamma)``.
 
     Args:
-        gamma: the ceiling, 5 in the paper.
+        gamma: the largest weight, 5 in the paper.
 
     Source: Hang et al. 2023 (min-SNR).
 

@@ -1,10 +1,10 @@
-"""How much noise: sigma, log-SNR, schedules, and the shift for an image size.
+"""Noise levels: sigma, log-SNR, schedules, and their shift for a picture size.
 
 Papers: Karras et al. 2022, "Elucidating the design space of diffusion-based generative models"
 (EDM); Hoogeboom, Heek, Salimans 2023, "simple diffusion".
 
-One convention everywhere: ``x = x0 + sigma * noise``. The variance-preserving form
-``x_t = alpha x0 + s eps`` (alpha^2 + s^2 = 1) is the same thing divided by alpha, with
+One convention everywhere: ``x = x0 + sigma * noise``. Dividing the variance-preserving form
+``x_t = alpha x0 + s eps`` (alpha^2 + s^2 = 1) by alpha gives the same, with
 ``sigma = s / alpha = exp(-logsnr / 2)``.
 """
 
@@ -22,11 +22,11 @@ from torch import Tensor
 
 
 def per_image(values: Tensor, x: Tensor) -> Tensor:
-    """View one value per image so that it broadcasts over the pixels of x.
+    """Return one value per picture, shaped so that it broadcasts over the pixels of x.
 
     Args:
-        values: one number per image, shape [n].
-        x: the images, shape [n, ...].
+        values: one number per picture, shape [n].
+        x: the pictures, shape [n, ...].
 
     Returns:
         A view of values of shape [n, 1, ..., 1].
@@ -39,15 +39,15 @@ def per_image(values: Tensor, x: Tensor) -> Tensor:
 
 
 def add_noise(x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-    """Noise pictures: ``x = x0 + sigma * noise``.
+    """Add noise to pictures: ``x = x0 + sigma * noise``.
 
     Args:
         x0: clean pictures in [-1, 1], shape [n, ...].
         sigma: noise level of each picture, shape [n].
-        noise: standard normal, the shape of x0.
+        noise: standard normal, with the shape of x0.
 
     Returns:
-        The noised pictures, the shape of x0.
+        The noised pictures, with the shape of x0.
 
     Example:
         >>> add_noise(torch.zeros(1, 2), torch.tensor([3.0]), torch.ones(1, 2))
@@ -63,7 +63,7 @@ def logsnr_from_sigma(sigma: Tensor) -> Tensor:
         sigma: positive noise levels, any shape.
 
     Returns:
-        The log-SNR, the shape of sigma.
+        The log-SNR, with the shape of sigma.
 
     Example:
         >>> logsnr_from_sigma(torch.tensor([1.0]))
@@ -79,7 +79,7 @@ def sigma_from_logsnr(logsnr: Tensor) -> Tensor:
         logsnr: log signal-to-noise ratios, any shape.
 
     Returns:
-        The noise levels, the shape of logsnr.
+        The noise levels, with the shape of logsnr.
 
     Example:
         >>> sigma_from_logsnr(torch.tensor([0.0]))
@@ -99,25 +99,25 @@ def cosine_logsnr(
     logsnr_min: float = -15.0,
     logsnr_max: float = 15.0,
 ) -> Tensor:
-    """Cosine schedule shifted to an image size: ``-2 ln tan(pi t / 2) + 2 ln(reference / size)``.
+    """Cosine schedule shifted to a picture size: ``-2 ln tan(pi t / 2) + 2 ln(reference / size)``.
 
-    Averaging s x s pixels divides the noise variance by s^2, so a larger image needs more noise for
-    the same damage at its coarse scale. Images smaller than the reference are not shifted: that
-    would take noise away. The limits hold for the shifted schedule; they are met by moving the two
-    ends of t, each on its own, so that t = 1/2 stays at the shift exactly, and nothing is clamped.
+    Averaging s x s pixels divides the noise variance by s^2, so a larger picture needs more noise
+    for the same effect at its coarse scale. Pictures smaller than the reference are not shifted:
+    that would remove noise. The limits hold for the shifted schedule. To meet them, the two ends of
+    t are moved separately, so that t = 1/2 stays exactly at the shift; nothing is clamped.
 
     Args:
         t: time in [0, 1], 0 is clean; any shape.
-        size: side of the images, pixels.
-        reference: side at which the plain cosine schedule is right, pixels.
+        size: side of the pictures, in pixels.
+        reference: side for which the plain cosine schedule is right, in pixels.
         logsnr_min: log-SNR at t = 1.
         logsnr_max: log-SNR at t = 0.
 
     Returns:
-        The log-SNR at t, falling in t, the shape of t.
+        The log-SNR at t, falling in t, with the shape of t.
 
     Raises:
-        ValueError: if the limits leave no room for the shifted schedule.
+        ValueError: if the shift is outside the limits.
 
     Source: Hoogeboom et al. 2023 (simple diffusion), "Adjusting noise schedules".
 
@@ -129,11 +129,11 @@ def cosine_logsnr(
     shift = min(0.0, 2 * math.log(reference / size))
     if not logsnr_min < shift < logsnr_max:
         raise ValueError(
-            f"the schedule for size {size} is centred at log-SNR {shift:.2f}, outside its limits "
-            f"[{logsnr_min}, {logsnr_max}]; widen the limits"
+            f"the noise schedule for size {size} has its middle at log-SNR {shift:.2f}, outside "
+            f"the limits {logsnr_min} to {logsnr_max}: widen the limits"
         )
-    # tan(pi/2 - a) = 1 / tan(a): the noisy half is the clean half mirrored, so the angle is always
-    # measured from the nearer end of t, where float32 is fine.
+    # tan(pi/2 - a) = 1 / tan(a): the noisy half mirrors the clean half. The angle is measured from
+    # the nearer end of t, where float32 is exact enough.
     clean = t < 0.5
     clean_end = math.atan(math.exp((shift - logsnr_max) / 2))
     noisy_end = math.atan(math.exp((logsnr_min - shift) / 2))
@@ -153,22 +153,22 @@ def interpolated_logsnr(
 ) -> Tensor:
     """Interpolate two shifted schedules: ``t logsnr_low(t) + (1 - t) logsnr_high(t)``.
 
-    The schedule with the low reference has more noise and rules the noisy end (t = 1); the one with
-    the high reference rules the clean end, where details are made.
+    The schedule with the low reference has more noise and counts at the noisy end (t = 1); the one
+    with the high reference counts at the clean end, where details are made.
 
     Args:
         t: time in [0, 1], 0 is clean; any shape.
-        low: reference side of the schedule at the noisy end, pixels.
-        high: reference side of the schedule at the clean end, pixels.
-        size: side of the images, pixels.
+        low: reference side of the schedule at the noisy end, in pixels.
+        high: reference side of the schedule at the clean end, in pixels.
+        size: side of the pictures, in pixels.
         logsnr_min: log-SNR at t = 1.
         logsnr_max: log-SNR at t = 0.
 
     Returns:
-        The log-SNR at t, the shape of t.
+        The log-SNR at t, with the shape of t.
 
     Raises:
-        ValueError: if low > high, or the limits leave no room.
+        ValueError: if low > high, or a shift is outside the limits.
 
     Source: Hoogeboom et al. 2023 (simple diffusion), "Adjusting noise schedules".
 
@@ -177,7 +177,7 @@ def interpolated_logsnr(
         tensor(-3.4657)
     """
     if low > high:
-        raise ValueError(f"low reference {low} is above high reference {high}; swap them")
+        raise ValueError(f"low ({low}) is larger than high ({high}): swap them")
     t = _as_float(t)
     noisy = cosine_logsnr(t, size, low, logsnr_min, logsnr_max)
     clean = cosine_logsnr(t, size, high, logsnr_min, logsnr_max)
@@ -194,14 +194,14 @@ def karras_sigmas(
     """Noise levels of a sampler: equally spaced in ``sigma^(1/rho)``, from sigma_max to sigma_min.
 
     Args:
-        num_steps: how many levels; 1 gives sigma_max alone (one call).
+        num_steps: number of levels; 1 gives only sigma_max (one call).
         sigma_min: the last level, positive.
         sigma_max: the first level.
-        rho: curvature; 7 puts most levels at low noise, 1 is linear.
+        rho: 7 puts most levels at low noise, 1 spaces them equally.
         dtype: of the result.
 
     Returns:
-        num_steps descending levels. There is no zero at the end: samplers end with one denoise.
+        num_steps falling levels. The last one is not zero: samplers end with one denoising call.
 
     Raises:
         ValueError: if num_steps < 1 or not 0 < sigma_min < sigma_max.
@@ -213,7 +213,7 @@ def karras_sigmas(
         tensor([32.0000, 16.2500,  0.5000])
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}; a sampler needs at least 1 step")
+        raise ValueError(f"num_steps is {num_steps}: give at least 1")
     check_range(sigma_min, sigma_max)
     ramp = torch.linspace(1, 0, num_steps, dtype=torch.float64)
     sigmas = karras_ramp(ramp, sigma_min, sigma_max, rho)
@@ -224,11 +224,11 @@ def karras_sigmas(
 
 
 def karras_ramp(t: Tensor, sigma_min: float, sigma_max: float, rho: float) -> Tensor:
-    """Return sigma at t in [0, 1], read from the small end: ``(lo + t (hi - lo))^rho``.
+    """Return sigma at t in [0, 1], starting at the small end: ``(lo + t (hi - lo))^rho``.
 
-    lo and hi are the rho-th roots of sigma_min and sigma_max, so t = 0 is sigma_min.
+    lo and hi are the rho-th roots of sigma_min and sigma_max, so t = 0 gives sigma_min.
 
-    Source: Karras et al. 2022, equation 5, whose ramp runs the other way.
+    Source: Karras et al. 2022, equation 5, where t has the opposite direction.
 
     Example:
         >>> karras_ramp(torch.tensor([0.0, 0.5]), 1.0, 9.0, rho=2.0)
@@ -250,21 +250,23 @@ def check_range(sigma_min: float, sigma_max: float) -> None:
         >>> check_range(0.002, 80.0)
     """
     if not 0 < sigma_min < sigma_max < math.inf:
-        raise ValueError(f"need 0 < sigma_min < sigma_max, not {sigma_min} and {sigma_max}")
+        raise ValueError(
+            f"sigma_min is {sigma_min}, sigma_max is {sigma_max}: give 0 < sigma_min < sigma_max"
+        )
 
 
 # ---------------------------------------------------------------------------------------------
-# The shift that a folder's own pictures ask for
+# The shift measured on the pictures themselves
 
 
 @dataclass(frozen=True)
 class MeasuredShift:
-    """Which share of the pictures' variance survives averaging; see `measured_shift`.
+    """The share of the pictures' variance that remains after averaging; see `measured_shift`.
 
     Attributes:
-        size: shorter side of the pictures, pixels.
-        reference: side to which the schedule is shifted, pixels.
-        scales: block sides s = 1, 2, 4, ..., pixels.
+        size: shorter side of the pictures, in pixels.
+        reference: side for which the schedule without shift is right, in pixels.
+        scales: block sides s = 1, 2, 4, ..., in pixels.
         survival: v(s) / v(1) at each scale, in [0, 1].
     """
 
@@ -275,15 +277,15 @@ class MeasuredShift:
 
     @property
     def snr_gain(self) -> tuple[float, ...]:
-        """What averaging really does to the SNR: ``s^2 v(s) / v(1)``; flat blocks give s^2."""
+        """The factor by which averaging raises the SNR: ``s^2 v(s) / v(1)`` (flat blocks: s^2)."""
         return tuple(s * s * v for s, v in zip(self.scales, self.survival, strict=True))
 
     @property
     def log_shift(self) -> float:
-        """Shift of the log-SNR by the measured gain from size to reference: ``-ln(s^2 v(s)/v(1))``.
+        """Shift of the log-SNR by the measured gain, ``-ln(s^2 v(s)/v(1))``, s = size / reference.
 
-        Between two scales the gain is interpolated on log axes. Never above 0 (no noise is taken
-        away) and 0 for pictures no larger than the reference.
+        Between two scales the gain is interpolated on log axes. It is never above 0 (no noise is
+        removed), and 0 for pictures that are not larger than the reference.
         """
         s = self.size / self.reference
         if s <= 1 or len(self.scales) < 2:
@@ -294,23 +296,24 @@ class MeasuredShift:
 
     @property
     def formula_shift(self) -> float:
-        """What the formula says, with no measurement: ``2 ln(reference / size)``, at most 0."""
+        """The shift by the formula, without measurement: ``2 ln(reference / size)``, at most 0."""
         return min(0.0, 2 * math.log(self.reference / self.size))
 
 
 def measured_shift(images: Tensor, reference: int = 64) -> MeasuredShift:
-    """Measure v(s) / v(1), the variance that survives s x s averaging, for s = 1, 2, 4, ...
+    """Measure v(s) / v(1), the variance that remains after s x s averaging, for s = 1, 2, 4, ...
 
-    simple diffusion takes v(s) = v(1): every block flat, an SNR gain of s^2. Real pictures have
-    texture, so averaging also takes signal away and the right shift is smaller.
+    simple diffusion assumes v(s) = v(1): every block is flat, and the SNR gain is s^2. Real
+    pictures have texture, so averaging also removes signal and the right shift is smaller.
 
     Args:
-        images: pictures, float [n, c, height, width], n >= 1, any scale.
-        reference: side at which the unshifted schedule is right, pixels.
+        images: pictures, float [n, c, height, width], n >= 1, on any scale.
+        reference: side for which the schedule without shift is right, in pixels.
 
     Returns:
-        The curve, with `log_shift` and `formula_shift` derived from it. Variance is over images and
-        pixels, about each channel's mean, averaged over channels. Scales stop before one block.
+        The curve, with `log_shift` and `formula_shift` derived from it. The variance is over
+        pictures and pixels, about the mean of each channel, averaged over channels. The largest
+        scale leaves at least two blocks per side.
 
     Raises:
         ValueError: if the shape is wrong, or all pixels are equal.
@@ -321,13 +324,16 @@ def measured_shift(images: Tensor, reference: int = 64) -> MeasuredShift:
         [1.0, 1.0, 1.0]
     """
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError("images must be a float tensor [n, channels, height, width]")
+        raise ValueError(
+            f"images has type {images.dtype} and {images.ndim} dimensions: "
+            "give a float tensor [n, channels, height, width]"
+        )
     size = min(images.shape[-2:])
     scales, variances = [1], [_variance(images)]
     if not variances[0] > 0:
-        raise ValueError("all pixels have the same value; there is no signal to measure")
+        raise ValueError("all pixels have the same value: give pictures with different pixels")
     while size // (2 * scales[-1]) >= 2:
-        images = F.avg_pool2d(images, 2)  # averages of averages: exact for powers of two
+        images = F.avg_pool2d(images, 2)  # averages of averages are exact for powers of two
         scales.append(2 * scales[-1])
         variances.append(_variance(images))
     survival = tuple(v / variances[0] for v in variances)

@@ -1,4 +1,4 @@
-"""Nets: modules that know pictures and a noise level, no schedule."""
+"""Nets: modules that take pictures and a noise level; they know nothing of noise schedules."""
 
 from noisewise.nets.derive import Derived, build, derive
 from noisewise.nets.timing import Timed, fastest

@@ -1,4 +1,4 @@
-"""From size, channels, budget and device to a net."""
+"""Choose a net for a picture size, a number of channels and a budget, and build it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from noisewise.nets.vit import ViT
 Architecture = Literal["unet", "uvit", "vit"]
 
 _NETS: dict[str, type[nn.Module]] = {"unet": UNet, "uvit": UViT, "vit": ViT}
-_LADDER = ((24, 48, 96), (32, 64, 128), (48, 96, 192), (64, 128, 256))
-# Pictures that the net of the second rung could see in the budget, at the speed measured here (one
-# forward and backward pass), from which each rung is taken. The first two were ahead in single
-# prototype runs of 45 and 270 s of two cores; the others are a guess, not measured yet.
-_RUNG_IMAGES = (0.0, 100e3, 1.7e6, 8e6)
-_USUAL_RUNG = 1
+_WIDTHS = ((24, 48, 96), (32, 64, 128), (48, 96, 192), (64, 128, 256))
+# Each of the _WIDTHS is used from this budget on: the number of pictures on which the second net
+# can train in the budget, at its measured speed (forward and backward pass). The first two were
+# best in single prototype runs of 45 and 270 s on two cores; the others are a guess.
+_LEAST_IMAGES = (0.0, 100e3, 1.7e6, 8e6)
+_USUAL_LEVEL = 1
 _TRANSFORMER = ((128, 6), (256, 8), (384, 12))
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A net's configuration for `build`, what its output means, and why it was chosen."""
+    """The configuration of a net for `build`, the meaning of its output, and why it was chosen."""
 
     net: dict[str, Any]
     prediction: Literal["edm", "x0"]
@@ -37,7 +37,7 @@ def build(config: dict[str, Any]) -> nn.Module:
     """Build a net from its configuration, with fresh weights.
 
     Args:
-        config: the `config` of a net: "name" and its arguments; lists stand for tuples.
+        config: the `config` of a net: "name" and its arguments; lists are read as tuples.
 
     Raises:
         ValueError: if the name is unknown or the arguments do not fit.
@@ -50,11 +50,13 @@ def build(config: dict[str, Any]) -> nn.Module:
     arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     name = arguments.pop("name", None)
     if name not in _NETS:
-        raise ValueError(f"net {name!r} is unknown; use one of {', '.join(_NETS)}")
+        raise ValueError(f"net {name!r} is unknown: use one of {', '.join(_NETS)}")
     try:
         return _NETS[name](**arguments)
     except TypeError as error:
-        raise ValueError(f"the arguments of net {name!r} do not fit: {error}") from None
+        raise ValueError(
+            f"net {name!r} cannot be built: {error}; correct these arguments"
+        ) from None
 
 
 def derive(
@@ -66,23 +68,23 @@ def derive(
     num_classes: int = 0,
     dropout: float = 0.0,
 ) -> Derived:
-    """Choose a net for pictures of `size` pixels and a budget of so many `images`.
+    """Choose a net for pictures of `size` pixels and a budget of `images` training pictures.
 
-    Up to 64 pixels a U-Net on 2 x 2 blocks, wider where more pictures can be seen; above, a U-ViT
-    that brings every size to about 16 x 16 tokens; the transformer when asked for.
+    Up to 64 pixels: a U-Net on 2 x 2 blocks, wider if the budget allows more pictures. Above: a
+    U-ViT that reduces every size to about 16 x 16 tokens. The ViT is only used if it is requested.
 
     Args:
         size: side in pixels.
         channels: 1 or 3.
-        images: pictures that the usual net (the one for None) can see in the budget on this
-            machine; None: not known.
-        architecture: "auto", or a choice.
-        widths: channels a resolution, finest first, to set them by hand.
-        num_classes: labels; 0: none.
-        dropout: in the lowest resolution.
+        images: number of pictures on which the usual net (the one for None) can train in the budget
+            on this machine; None: unknown.
+        architecture: "auto", or the name of a net.
+        widths: channels at each resolution, finest first; empty: chosen.
+        num_classes: number of classes; 0: none.
+        dropout: used at the lowest resolution.
 
     Raises:
-        ValueError: if no such net takes the size.
+        ValueError: if the net cannot use this size.
 
     Source: prototype runs, single seeds; Hoogeboom et al. 2023 for the U-ViT.
 
@@ -98,39 +100,40 @@ def derive(
         "dropout": dropout,
         "num_classes": num_classes,
     }
-    rung = _rung(images)
+    level = _level(images)
     name = architecture
     if name == "auto":
         name = "unet" if size <= 64 else "uvit"
     if name == "unet":
-        return _unet(size, common, rung, widths, images)
+        return _unet(size, common, level, widths, images)
     if name == "uvit":
-        return _uvit(size, common, rung, widths)
-    width, depth = _TRANSFORMER[min(rung, len(_TRANSFORMER) - 1)]
+        return _uvit(size, common, level, widths)
+    width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
     patch = max(2, 2 ** round(math.log2(size / 8)))
-    _divides(size, patch)
+    _check_multiple(size, patch)
     pixels = channels * patch**2
     net = {"name": "vit", "width": widths[0] if widths else width, "depth": depth, "patch": patch}
     net |= {"bottleneck": 64 if pixels > width else 0, **common}
-    return Derived(net, "x0", f"asked for; {(size // patch) ** 2} patches, predicting x0 (JiT)")
+    reason = f"set by hand; {(size // patch) ** 2} patches, predicts x0 (JiT)"
+    return Derived(net, "x0", reason)
 
 
 def _unet(
     size: int,
     common: dict[str, Any],
-    rung: int,
+    level: int,
     widths: tuple[int, ...],
     images: float | None,
 ) -> Derived:
     patch = 1 if size < 16 else 2 if size <= 64 else 2 ** round(math.log2(size / 32))
-    _divides(size, patch)
+    _check_multiple(size, patch)
     reason = "set by hand"
     if not widths:
-        widths = _LADDER[rung]
+        widths = _WIDTHS[level]
         reason = "the usual width"
         if images is not None:
-            reason = f"the width for some {_rounded(images):,} pictures"
-    # A resolution below 3 x 3 pixels has nothing left to convolve.
+            reason = f"the width for training on about {_rounded(images):,} pictures"
+    # Below 3 x 3 pixels, a 3 x 3 convolution makes no sense.
     side, fits = size // patch, 1
     while fits < len(widths) and math.ceil(side / 2**fits) >= 3:
         fits += 1
@@ -140,31 +143,33 @@ def _unet(
     return Derived(net, "edm", reason)
 
 
-def _uvit(size: int, common: dict[str, Any], rung: int, widths: tuple[int, ...]) -> Derived:
-    width, depth = _TRANSFORMER[min(rung, len(_TRANSFORMER) - 1)]
-    levels = widths or (32,)
-    # Patches so large that about 16 x 16 tokens (8 x 8 for small pictures) are left.
+def _uvit(size: int, common: dict[str, Any], level: int, widths: tuple[int, ...]) -> Derived:
+    width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+    channels = widths or (32,)
+    # Choose patches that leave about 16 x 16 tokens (8 x 8 for small pictures).
     tokens = 16 if size > 64 else 8
-    patch = max(1, 2 ** round(math.log2(size / tokens / 2 ** len(levels))))
-    _divides(size, patch * 2 ** len(levels))
-    net = {"name": "uvit", "widths": list(levels), "width": width, "depth": depth, "patch": patch}
-    side = size // patch // 2 ** len(levels)
-    return Derived({**net, **common}, "edm", f"brings {size} pixels to {side} x {side} tokens")
+    patch = max(1, 2 ** round(math.log2(size / tokens / 2 ** len(channels))))
+    _check_multiple(size, patch * 2 ** len(channels))
+    net = {"name": "uvit", "widths": list(channels), "width": width, "depth": depth, "patch": patch}
+    side = size // patch // 2 ** len(channels)
+    return Derived({**net, **common}, "edm", f"reduces {size} pixels to {side} x {side} tokens")
 
 
-def _rung(images: float | None) -> int:
+def _level(images: float | None) -> int:
+    """Index of the width for a budget of `images`."""
     if images is None:
-        return _USUAL_RUNG
-    return sum(images >= least for least in _RUNG_IMAGES) - 1
+        return _USUAL_LEVEL
+    return sum(images >= least for least in _LEAST_IMAGES) - 1
 
 
 def _rounded(images: float) -> int:
-    """Two figures of it: the speed of a machine is not known better."""
+    """Round to two digits: the speed of a machine is not known more exactly."""
     step = 10 ** max(0, math.floor(math.log10(max(images, 1))) - 1)
     return round(images / step) * step
 
 
-def _divides(size: int, step: int) -> None:
+def _check_multiple(size: int, step: int) -> None:
+    """Refuse a size that is not a multiple of step."""
     if size % step:
         low = max(step, size - size % step)
-        raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + step}")
+        raise ValueError(f"this net cannot use {size} pixels: set size to {low} or {low + step}")

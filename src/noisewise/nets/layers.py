@@ -1,11 +1,11 @@
-"""Parts that the nets share: norms, embedding of the noise level, residual and transformer blocks.
+"""Layers that the nets share: norm, embedding of the noise level, residual and transformer blocks.
 
 Papers: Hoogeboom et al. 2023 (simple diffusion) for where convolutions end and attention begins;
-Peebles and Xie 2023 (DiT) for modulation; Esser et al. 2024 for normalised queries, keys.
+Peebles and Xie 2023 (DiT) for modulation; Esser et al. 2024 for normalised queries and keys.
 
-Every part computes in the dtype of its own weights. The norm is over the channels of each pixel:
-with channels last that is one contiguous row. On a CPU it took half the time of a group norm in
-float32 and a quarter in bfloat16 (benchmarks/pictures/precision.py).
+Every layer computes in the dtype of its own weights. The norm is over the channels of each pixel,
+which is one contiguous row in channels-last memory. On a CPU it took half the time of a group norm
+in float32 and a quarter in bfloat16 (benchmarks/pictures/precision.py).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ChannelNorm(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        """Start as a plain norm."""
+        """Make the parameters: weight 1, bias 0."""
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -46,17 +46,17 @@ class ChannelNorm(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """Vector of a noise level and, where there are classes, of a label.
+    """Turn a noise level, and a label if there are classes, into a vector.
 
-    ln sigma passes through sines and cosines of 16 frequencies from 0.1 to 2, then two layers: slow
-    ones, since neighbouring noise levels are nearly one task.
+    ln sigma passes through sines and cosines of 16 frequencies from 0.1 to 2, then two layers. The
+    frequencies are low, since neighbouring noise levels are nearly the same task.
 
     Args:
         width: length of the vector.
         num_classes: labels are 0 ... num_classes - 1; 0: no classes.
 
     Raises:
-        ValueError: in forward, if a label is missing or given where there are no classes.
+        ValueError: in forward, if labels are missing, or given to a net without classes.
 
     Example:
         >>> NoiseEmbedding(8)(torch.zeros(3)).shape
@@ -73,16 +73,15 @@ class NoiseEmbedding(nn.Module):
 
     def forward(self, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
         """Embed noise_level, float [n], and condition, int64 [n]; returns [n, width]."""
-        # Phases need more than bfloat16's three digits; the frequencies are cast with the net, and
-        # were chosen so that the cast does not change them.
+        # Phases need more digits than bfloat16 has. The frequencies are cast together with the net;
+        # they are rounded to bfloat16 from the start, so the cast does not change them.
         phase = noise_level.float()[:, None] * self.frequencies.float()
         waves = torch.cat([phase.sin(), phase.cos()], 1).to(self.first.weight.dtype)
         vector = self.second(F.silu(self.first(waves)))
         if (self.labels is None) != (condition is None):
-            needs = (
-                "needs a label for each picture" if self.labels is not None else "has no classes"
-            )
-            raise ValueError(f"this net {needs}")
+            if self.labels is None:
+                raise ValueError("this net has no classes: give no labels (condition=None)")
+            raise ValueError("this net was made for classes: give one label per picture")
         if self.labels is not None:
             vector = vector + self.labels(condition)
         return F.silu(vector)
@@ -96,16 +95,16 @@ def _frequencies() -> Tensor:
 class ResBlock(nn.Module):
     """Norm, convolution, modulation by the noise level, SiLU, convolution; added to the input.
 
-    ``x + conv(silu(conv(norm(x)) (1 + scale) + shift))``, the last convolution starting at zero.
+    ``x + conv(silu(conv(norm(x)) (1 + scale) + shift))``; the last convolution starts at zero.
 
     Args:
-        in_channels: of the input.
-        out_channels: of the output; where they differ the input passes a 1 x 1 convolution.
-        embedding: length of the noise level's vector.
+        in_channels: channels of the input.
+        out_channels: channels of the output; if they differ, a 1 x 1 convolution adapts the input.
+        embedding: length of the vector of the noise level.
         dropout: share of features dropped before the last convolution.
 
-    Source: He et al. 2016; one norm a block instead of the two of Ho et al. 2020 (measured: quicker
-    at equal distance on CPU).
+    Source: He et al. 2016; one norm per block, not two as in Ho et al. 2020 (measured: faster on
+    CPU at equal distance).
 
     Example:
         >>> block = ResBlock(8, 16, embedding=4)
@@ -116,7 +115,7 @@ class ResBlock(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, embedding: int, dropout: float = 0.0
     ) -> None:
-        """Make the layers; the block starts as its skip connection."""
+        """Make the layers; at the start the block returns its input (through the skip)."""
         super().__init__()
         self.norm = ChannelNorm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -136,10 +135,10 @@ class ResBlock(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Every pixel of a small feature map attends to every other; added to the input.
+    """Self-attention between all pixels of a small feature map; added to the input.
 
     Args:
-        channels: of input and output; heads are of 32 channels.
+        channels: channels of input and output; each head has about 32 of them.
 
     Source: Vaswani et al. 2017; in a U-Net Ho et al. 2020.
 
@@ -149,7 +148,7 @@ class PixelAttention(nn.Module):
     """
 
     def __init__(self, channels: int) -> None:
-        """Make the layers; attention starts as nothing."""
+        """Make the layers; at the start the attention adds zero."""
         super().__init__()
         self.heads = max(1, channels // _HEAD_CHANNELS)
         while channels % self.heads:
@@ -159,7 +158,7 @@ class PixelAttention(nn.Module):
         self.mix = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend within x, float [n, c, h, w]."""
+        """Apply attention to x, float [n, c, h, w]."""
         n, c, h, w = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1)
         q, k, v = qkv.reshape(n, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
@@ -171,8 +170,8 @@ class TransformerBlock(nn.Module):
     """Attention with normalised queries and keys, then SwiGLU; both modulated by the noise level.
 
     Args:
-        width: length of a token; heads are of 32 channels.
-        embedding: length of the noise level's vector.
+        width: length of a token; each head has 32 channels.
+        embedding: length of the vector of the noise level.
         dropout: share of features dropped in both branches.
 
     Raises:
@@ -186,10 +185,10 @@ class TransformerBlock(nn.Module):
     """
 
     def __init__(self, width: int, embedding: int, dropout: float = 0.0) -> None:
-        """Make the layers; both branches start closed."""
+        """Make the layers; at the start both branches add zero."""
         super().__init__()
         if width % _HEAD_CHANNELS:
-            raise ValueError(f"a token width of {width} is not a multiple of {_HEAD_CHANNELS}")
+            raise ValueError(f"width is {width}: give a multiple of {_HEAD_CHANNELS}")
         self.heads = width // _HEAD_CHANNELS
         hidden = 32 * math.ceil(8 * width / 3 / 32)
         self.modulation = zeroed(nn.Linear(embedding, 6 * width))
@@ -223,7 +222,7 @@ class TransformerBlock(nn.Module):
 
 
 def positions(height: int, width: int, channels: int) -> Tensor:
-    """Sines and cosines of each place on a grid, float [height * width, channels].
+    """Return sines and cosines of each position on a grid, float [height * width, channels].
 
     Raises:
         ValueError: if channels is not a multiple of 4.
@@ -235,7 +234,7 @@ def positions(height: int, width: int, channels: int) -> Tensor:
         torch.Size([6, 8])
     """
     if channels % 4:
-        raise ValueError(f"{channels} channels do not divide into sines and cosines of two axes")
+        raise ValueError(f"channels is {channels}: give a multiple of 4")
     rates = torch.exp(-math.log(100.0) * torch.arange(channels // 4) / (channels // 4))
     rows = torch.arange(height)[:, None, None] * rates
     columns = torch.arange(width)[None, :, None] * rates
@@ -246,7 +245,7 @@ def positions(height: int, width: int, channels: int) -> Tensor:
 
 
 def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Set a layer's weight and bias to zero, so that its branch starts as nothing."""
+    """Set weight and bias of a layer to zero, so that its branch adds zero at the start."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -254,5 +253,5 @@ def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
 
 
 def upsampled(x: Tensor, like: Tensor) -> Tensor:
-    """Repeat pixels until x, [n, c, h, w], is as large as `like`."""
+    """Enlarge x, [n, c, h, w], to the size of `like` by repeating pixels."""
     return F.interpolate(x, size=like.shape[-2:], mode="nearest")

@@ -1,8 +1,8 @@
-"""The quickest way to compute a net on the machine at hand: measured, never taken on faith.
+"""Measure the fastest way to compute a net on this machine.
 
-bfloat16, channels-last memory and their like were each a gain on one processor and a loss on
-another, so `fastest` times them in about two seconds. Compiling takes a minute on two cores and won
-12 to 20% there by hand: `compile_if_quicker` is for budgets that can earn a minute back.
+bfloat16 and channels-last memory each make a net faster on some processors and slower on others, so
+`fastest` times them, in about two seconds. Compiling takes a minute on two cores and made training
+12 to 20% faster there: `compile_if_quicker` is for budgets long enough to regain that minute.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from typing import Any
 import torch
 from torch import nn
 
-LONG_ENOUGH = 1200.0  # seconds of training in which a minute of trying to compile is worth it
-_GAIN = 1.05  # another way must be so much quicker than the plain one
-_TURNS = 10
+LONG_ENOUGH = 1200.0  # seconds of training from which a minute for trying to compile is worth it
+_GAIN = 1.05  # another way must be faster than the plain one by this factor
+_REPEATS = 10
 
 
 @dataclass(frozen=True)
 class Timed:
-    """The quickest way to compute a net on this machine, and what was measured.
+    """The fastest way to compute a net on this machine, and what was measured.
 
-    `images_per_second` holds one entry for each way tried: its name and images trained a second.
+    Attributes:
+        dtype: precision of the weights.
+        channels_last: memory layout.
+        images_per_second: for each way that was tried, its name and training pictures per second.
     """
 
     dtype: torch.dtype
@@ -34,20 +37,20 @@ class Timed:
 
     @property
     def reason(self) -> str:
-        """The measurement in words."""
+        """The measurement as a text."""
         ways = sorted(self.images_per_second, key=lambda way: -way[1])
         listed = ", ".join(f"{name} {speed:.0f}" for name, speed in ways)
-        return f"measured, images trained a second: {listed}"
+        return f"measured training speed, images/s: {listed}"
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A net to be called in training, and how it came to be the one.
+    """The net to call in training: compiled or not, and why.
 
     Attributes:
         net: the plain net or its compiled form; both have the same parameters.
         reason: what was measured, for the log.
-        seconds: what trying took.
+        seconds: time that the trial took.
     """
 
     net: nn.Module
@@ -62,19 +65,20 @@ def fastest(
     seconds: float = 2.0,
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16),
 ) -> Timed:
-    """Time forward and backward of a net in each precision and memory layout; keep the quickest.
+    """Time forward and backward pass in each precision and memory layout; return the fastest.
 
-    The ways take turns, so that a drift of the machine treats them alike; each one's best counts.
+    The ways are timed in turn, so that changes in the load of the machine affect all of them; the
+    best time of each counts.
 
     Args:
-        net: has a `config` of "channels" and "size", and "num_classes"; it is copied, not changed.
-        device: where.
-        batch: images a step.
-        seconds: about how long to measure in all.
+        net: has a `config` with "channels", "size" and "num_classes"; it is copied, not changed.
+        device: where to measure.
+        batch: pictures per step.
+        seconds: about how long to measure, in all.
         dtypes: precisions to try.
 
     Returns:
-        The quickest way; float32 with channels last where nothing beats it by 5%.
+        The fastest way; float32 with channels last, unless another way is 5% faster.
 
     Example:
         >>> from noisewise.nets.unet import UNet
@@ -87,7 +91,7 @@ def fastest(
     best = dict.fromkeys(ways, math.inf)
     steps = {way: _Step(_in_way(net, device, way), config, device, batch, way[1]) for way in ways}
     for step in steps.values():
-        step()  # the first one pays for buffers and kernels
+        step()  # not timed: the first step also sets up buffers and kernels
     start = time.perf_counter()
     while True:
         for way, step in steps.items():
@@ -109,15 +113,16 @@ def _name(dtype: torch.dtype, channels_last: bool) -> str:
 
 
 def compile_if_quicker(net: nn.Module, device: torch.device, batch: int) -> Compiled:
-    """Compile a net's forward and backward pass, and keep it where it is 5% quicker.
+    """Compile the forward and backward pass of a net, and use this if it is 5% faster.
 
     Parameters keep their values and names: the compiled form is another way to call the same net.
-    A machine without a compiler keeps the plain net, and the reason says why.
+    Without a working compiler the plain net is used, and the reason says why.
 
     Args:
-        net: has a `config` of "channels", "size" and "num_classes"; gradients are left as None.
-        device: where it lives.
-        batch: images a step; another number later would be compiled anew.
+        net: has a `config` with "channels", "size" and "num_classes"; its gradients are set to
+            None.
+        device: the device of the net.
+        batch: pictures per step; another batch size is compiled again.
 
     Source: Ansel et al. 2024 (PyTorch 2).
     """
@@ -128,19 +133,21 @@ def compile_if_quicker(net: nn.Module, device: torch.device, batch: int) -> Comp
         step = _Step(compiled, net.config, device, batch)
         step()  # the first call compiles
         quick = _milliseconds(step)
-    except Exception as error:  # whatever a compiler on somebody's machine raises
+    except Exception as error:  # a compiler can raise anything
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         net.zero_grad()
         return Compiled(net, f"not compiled: {first[:120]}", time.perf_counter() - start)
     seconds = time.perf_counter() - start
-    measured = f"{quick:.0f} ms a step compiled, {plain:.0f} ms plain, {seconds:.0f} s to try"
+    measured = (
+        f"{quick:.0f} ms per step compiled, {plain:.0f} ms not compiled, tried for {seconds:.0f} s"
+    )
     if plain < _GAIN * quick:
         return Compiled(net, f"not compiled: {measured}", seconds)
     return Compiled(compiled, f"compiled: {measured}", seconds)
 
 
 class _Step:
-    """One forward and backward pass, waited for; it leaves no gradients."""
+    """One forward and backward pass; waits for the device, and leaves no gradients."""
 
     def __init__(
         self,
@@ -168,7 +175,7 @@ class _Step:
 
 
 def _in_way(net: nn.Module, device: torch.device, way: tuple[torch.dtype, bool]) -> nn.Module:
-    """A copy of the net in a precision and memory layout, ready to train."""
+    """Copy the net to a precision and memory layout, ready to train."""
     dtype, last = way
     layout = torch.channels_last if last else torch.contiguous_format
     copied = copy.deepcopy(net).to(device, dtype)
@@ -179,9 +186,9 @@ def _in_way(net: nn.Module, device: torch.device, way: tuple[torch.dtype, bool])
 
 
 def _milliseconds(step: _Step) -> float:
-    """Best time of some steps."""
+    """Time of the fastest of some steps."""
     best = math.inf
-    for _ in range(_TURNS):
+    for _ in range(_REPEATS):
         start = time.perf_counter()
         step()
         best = min(best, 1000 * (time.perf_counter() - start))

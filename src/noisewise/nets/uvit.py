@@ -1,7 +1,7 @@
-"""Convolutions where there are many pixels, a transformer where there are few.
+"""The U-ViT: convolutions at high resolutions, a transformer at the lowest.
 
-Papers: Hoogeboom et al. 2023 (simple diffusion: the U-ViT grows at its lowest resolution only, with
-dropout only there); Hoogeboom et al. 2024 (simpler diffusion: one skip a resolution).
+Papers: Hoogeboom et al. 2023 (simple diffusion: larger nets grow only at the lowest resolution, and
+dropout is used only there); Hoogeboom et al. 2024 (simpler diffusion: one skip per resolution).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from noisewise.nets.layers import (
 class UViT(nn.Module):
     """``net(x, noise_level, condition) -> same shape as x``.
 
-    Skips join the convolutional part only: ``up(low_out - low_in) + high``, one a resolution.
+    Each resolution of the convolutional part has one skip: ``up(low_out - low_in) + high``.
 
     Args:
-        channels: of the pictures.
+        channels: channels of the pictures.
         size: side of the pictures in pixels; patch * 2^len(widths) must divide it.
         widths: channels of the convolutional resolutions, finest first; the side halves after each.
         width: length of a token at the lowest resolution, a multiple of 32.
-        depth: transformer blocks there.
-        patch: side of the pixel blocks that become channels first.
-        dropout: in the transformer blocks only.
-        num_classes: labels that condition may hold; 0: none.
+        depth: number of transformer blocks.
+        patch: side of the pixel blocks that become channels.
+        dropout: used in the transformer blocks only.
+        num_classes: number of classes; 0: none.
 
     Raises:
         ValueError: if the sizes do not fit together.
@@ -62,14 +62,18 @@ class UViT(nn.Module):
         dropout: float = 0.0,
         num_classes: int = 0,
     ) -> None:
-        """Make the layers; the net starts as zero."""
+        """Make the layers; at the start the output of the net is zero."""
         super().__init__()
         step = patch * 2 ** len(widths)
         if size % step:
             low = max(step, size - size % step)
-            raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + step}")
+            raise ValueError(
+                f"this net cannot use {size} pixels: set size to {low} or {low + step}"
+            )
         if not widths or depth < 1:
-            raise ValueError(f"widths {widths} and a depth of {depth} make no net; use 1 or more")
+            raise ValueError(
+                f"widths is {widths}, depth is {depth}: give at least one width and a depth of 1"
+            )
         self.config: dict[str, Any] = {
             "name": "uvit",
             "channels": channels,

@@ -1,10 +1,10 @@
-"""A transformer on patches of pixels that predicts the picture itself.
+"""The ViT: a transformer on patches of pixels that predicts the picture itself.
 
-Papers: Peebles and Xie 2023 (DiT); Li and He 2025 (JiT: on large patches only a net that predicts
-x0 works, and a narrow first layer does not hurt).
+Papers: Peebles and Xie 2023 (DiT); Li and He 2025 (JiT: with large patches only a net that predicts
+x0 works, and a narrow first layer does no harm).
 
-Cost follows the number of patches, not of pixels: 64 patches of 4, 8 or 16 pixels cost the same.
-Wrap it with ``prediction="x0"``.
+The cost depends on the number of patches, not of pixels: 64 patches of 4, 8 or 16 pixels cost the
+same. Make it a denoiser with ``Preconditioned(net, sigma_data, prediction="x0")``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class ViT(nn.Module):
     """``net(x, noise_level, condition) -> same shape as x``.
 
     Args:
-        channels: of the pictures.
+        channels: channels of the pictures.
         size: side of the pictures in pixels, a multiple of patch.
         width: length of a token, a multiple of 32.
-        depth: transformer blocks.
+        depth: number of transformer blocks.
         patch: side of a patch in pixels.
-        bottleneck: length through which a patch is squeezed on its way in; 0: none.
-        dropout: in the blocks.
-        num_classes: labels that condition may hold; 0: none.
+        bottleneck: width of a narrow first layer; 0: none.
+        dropout: used in the transformer blocks.
+        num_classes: number of classes; 0: none.
 
     Raises:
         ValueError: if the sizes do not fit together.
@@ -55,13 +55,15 @@ class ViT(nn.Module):
         dropout: float = 0.0,
         num_classes: int = 0,
     ) -> None:
-        """Make the layers; the net starts as zero."""
+        """Make the layers; at the start the output of the net is zero."""
         super().__init__()
         if size % patch:
             low = size - size % patch
-            raise ValueError(f"the net cannot take {size} pixels; use {low} or {low + patch}")
+            raise ValueError(
+                f"this net cannot use {size} pixels: set size to {low} or {low + patch}"
+            )
         if depth < 1:
-            raise ValueError(f"a depth of {depth} blocks is no net; use 1 or more")
+            raise ValueError(f"depth is {depth}: give at least 1")
         self.config: dict[str, Any] = {
             "name": "vit",
             "channels": channels,

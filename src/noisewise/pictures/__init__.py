@@ -1,1 +1,1 @@
-"""Pictures on disk, read into uint8 arrays; knows nothing of training."""
+"""Read pictures from disk into uint8 arrays; this package knows nothing about training."""

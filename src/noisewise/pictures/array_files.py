@@ -1,4 +1,7 @@
-"""Pictures from .npz and .npy: read block by block, never unpickled, layout and range stated."""
+"""Read pictures from .npz and .npy files, block by block; pickled objects are never loaded.
+
+Notes say which layout and which range of values was found.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,14 @@ _BLOCK_BYTES = 16 * 2**20
 
 @dataclass(frozen=True)
 class Member:
-    """One array in a file, known by its header only; `key` is empty in a .npy file.
+    """The header of one array in a file.
 
-    `num_bytes` is what follows the header.
+    Attributes:
+        key: name of the array; empty in a .npy file.
+        shape: from the header.
+        dtype: from the header.
+        fortran: whether it is stored in Fortran order.
+        num_bytes: bytes that follow the header.
     """
 
     key: str
@@ -37,13 +45,13 @@ class Member:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there are as many bytes as the header promises."""
+        """Whether the file has all the bytes that the header promises."""
         return self.dtype.itemsize * math.prod(self.shape) <= self.num_bytes
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """An array of pictures that was found usable, with everything needed to read it."""
+    """A usable array of pictures, with everything needed to read it."""
 
     path: Path
     member: Member
@@ -69,7 +77,7 @@ class ArrayFile:
         return (second, third, first) if self.channels_first else (first, second, third)
 
     def pictures(self) -> Iterator[np.ndarray]:
-        """Yield each picture as uint8 [height, width, channels]; a few MB are held at a time."""
+        """Yield each picture as uint8 [height, width, channels]; memory use stays at a few MB."""
         for block in _blocks(self.path, self.member):
             pixels = block
             if pixels.dtype != np.uint8:
@@ -86,13 +94,14 @@ def open_arrays(path: Path) -> ArrayFile:
     """Find the pictures (and labels) in a .npz or .npy file.
 
     Expects `images` [n, height, width, channels] (or channels first, or [n, height, width] grey),
-    uint8 or a range that can be told apart, and optional `labels` [n], `categories`, `names` [n].
+    uint8 or another range that is clear from the values. `labels` [n], `categories` and `names` [n]
+    are optional.
 
     Raises:
-        ValueError: says which keys or shapes were found and what to do.
+        ValueError: with the keys or shapes that were found and what to do.
     """
     members = _members(path)
-    with _in_a_sentence(path):
+    with _clear_errors(path):
         return _described(path, members)
 
 
@@ -102,7 +111,7 @@ def _described(path: Path, members: dict[str, Member]) -> ArrayFile:
     low, factor, range_note = _range(path, member)
     notes = [note for note in (layout_note, range_note) if note]
     if member.key not in ("", "images"):
-        notes.append(f"pictures taken from the array {member.key!r}")
+        notes.append(f"the pictures are the array {member.key!r}")
     labels, classes = _labels(path, members, member.shape[0])
     names = _names(path, members, member.shape[0])
     return ArrayFile(
@@ -123,11 +132,11 @@ def _members(path: Path) -> dict[str, Member]:
                         key = info.filename.removesuffix(".npy")
                         found[key] = _header(file, key, info.file_size)
             return found
-    except Exception as error:  # NumPy parses headers as Python; of damaged ones anything may come
-        said = " ".join(str(error).split()) or type(error).__name__
+    except Exception as error:  # NumPy parses headers as Python: damaged ones can raise anything
+        message = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{_shown(path)} cannot be read as a NumPy file ({printable(said)}): "
-            "write it again with numpy.savez(path, images=array)."
+            f"{_shown(path)} cannot be read as a NumPy file ({printable(message)}): "
+            "save it again with numpy.savez(path, images=array)."
         ) from error
 
 
@@ -161,20 +170,22 @@ def _checked(path: Path, member: Member) -> Member:
     where = f"{_shown(path)}, array {member.key!r}" if member.key else _shown(path)
     if member.dtype.hasobject:
         raise ValueError(
-            f"{where} holds Python objects, which are never unpickled: "
-            "save one plain uint8 array of shape [n, height, width, channels]."
+            f"{where} holds Python objects, which are not loaded because that is not safe: "
+            "save one uint8 array of shape [n, height, width, channels]."
         )
     if len(member.shape) not in (3, 4) or min(member.shape) < 1:
         raise ValueError(
             f"{where} has shape {member.shape}: "
-            "pictures are expected as [n, height, width] or [n, height, width, channels]."
+            "save pictures as [n, height, width] or [n, height, width, channels]."
         )
     if member.dtype.kind not in "buif":
-        raise ValueError(f"{where} holds {member.dtype}, not numbers: save uint8 pictures.")
+        raise ValueError(
+            f"{where} has type {member.dtype}, which is not a real number: save it as uint8."
+        )
     if member.fortran:
         raise ValueError(
-            f"{where} is stored in Fortran order: "
-            "save numpy.ascontiguousarray(images) so that it can be read picture by picture."
+            f"{where} is stored in Fortran order and cannot be read picture by picture: "
+            "save numpy.ascontiguousarray(images)."
         )
     if not member.is_whole:
         raise _damaged(path)
@@ -186,22 +197,25 @@ def _layout(path: Path, member: Member) -> tuple[bool, str]:
     if len(shape) == 3:
         if shape[2] in _CHANNELS:
             raise ValueError(
-                f"{_shown(path)}: shape {shape} looks like one picture with {shape[2]} channels; "
-                "give an array [n, height, width, channels] of at least 16 pictures."
+                f"{_shown(path)}: shape {shape} looks like one picture with {shape[2]} channels: "
+                "save at least 16 pictures as [n, height, width, channels]."
             )
         first = False
     else:
         first, last = shape[1] in _CHANNELS, shape[3] in _CHANNELS
         if first == last:
-            problem = "could be channels first or last" if first else "has no channel axis"
+            problem = "may have its channels first or last" if first else "has no channel axis"
             raise ValueError(
-                f"{_shown(path)}: shape {shape} {problem}; "
+                f"{_shown(path)}: shape {shape} {problem}: "
                 "save it as [n, height, width, channels] with 1, 3 or 4 channels."
             )
     height, width = shape[2:] if first else shape[1:3]
     if min(height, width) < decode.MIN_SIDE or height * width > decode.MAX_PIXELS:
-        raise ValueError(f"{_shown(path)}: pictures of {width} x {height} pixels cannot be used.")
-    return first, f"channels come first in {shape}; they were moved last" if first else ""
+        raise ValueError(
+            f"{_shown(path)} has pictures of {width} x {height} pixels: use sides of at least "
+            f"{decode.MIN_SIDE} pixels and at most {decode.MAX_PIXELS:,} pixels per picture."
+        )
+    return first, f"shape {shape} has the channels first; they were moved last" if first else ""
 
 
 def _range(path: Path, member: Member) -> tuple[float, float, str]:
@@ -209,32 +223,32 @@ def _range(path: Path, member: Member) -> tuple[float, float, str]:
     if member.dtype == np.uint8:
         return 0.0, 1.0, ""
     if member.dtype.kind == "b":
-        return 0.0, 255.0, "true and false were read as white and black"
+        return 0.0, 255.0, "True is read as white, False as black"
     low, high = np.inf, -np.inf
     for block in _blocks(path, member):
         if not np.isfinite(block).all():
             raise ValueError(
-                f"{_shown(path)} holds values that are not finite: replace them, or save uint8."
+                f"{_shown(path)} holds NaN or infinite values: replace them, or save uint8."
             )
         low, high = min(low, float(block.min())), max(high, float(block.max()))
-    seen = f"values {low:g} to {high:g} ({member.dtype}) were read as"
+    note = f"values from {low:g} to {high:g} ({member.dtype}) are read on the scale"
     if member.dtype.kind == "f" and low >= 0 and high <= 1:
-        return 0.0, 255.0, f"{seen} 0 to 1"
+        return 0.0, 255.0, f"{note} 0 to 1"
     if member.dtype.kind == "f" and low >= -1.001 and high <= 1.001:
-        return -1.0, 127.5, f"{seen} -1 to 1"
+        return -1.0, 127.5, f"{note} -1 to 1"
     if low >= 0 and high <= 255:
-        return 0.0, 1.0, f"{seen} 0 to 255"
+        return 0.0, 1.0, f"{note} 0 to 255"
     if low >= 0 and high <= 65535 and member.dtype.kind in "iu":
         scale = bit_depth.declared_range(high)
-        return 0.0, 255.0 / scale, f"{seen} 0 to {scale:g}"
+        return 0.0, 255.0 / scale, f"{note} 0 to {scale:g}"
     raise ValueError(
-        f"{_shown(path)} holds values from {low:g} to {high:g} ({member.dtype}), "
-        "a range that is not known: save uint8 (0 to 255), or floats in [0, 1] or [-1, 1]."
+        f"{_shown(path)} holds values from {low:g} to {high:g} ({member.dtype}), and it is not "
+        "clear what is black and white: save uint8 (0 to 255), or floats in [0, 1] or [-1, 1]."
     )
 
 
 def _blocks(path: Path, member: Member) -> Iterator[np.ndarray]:
-    with _in_a_sentence(path):
+    with _clear_errors(path):
         if member.key == "":
             with open(path, "rb") as file:
                 yield from _read_rows(path, file, member)
@@ -256,20 +270,20 @@ def _read_rows(path: Path, file: IO[bytes], member: Member) -> Iterator[np.ndarr
 
 
 @contextmanager
-def _in_a_sentence(path: Path) -> Generator[None]:
-    """Turn what zipfile and NumPy raise on damaged input (almost anything) into one sentence."""
+def _clear_errors(path: Path) -> Generator[None]:
+    """Turn what zipfile, zlib and NumPy raise on damaged input into one clear ValueError."""
     try:
         yield
-    except ValueError:  # such a sentence
+    except ValueError:  # already clear
         raise
-    except Exception as error:  # zipfile, zlib and NumPy raise almost anything on damaged input
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble
+    except Exception as error:  # damaged input can raise almost anything
+        if isinstance(error, OSError) and error.errno is not None:  # a problem of the disk
             raise
         raise _damaged(path) from error
 
 
 def _damaged(path: Path) -> ValueError:
-    return ValueError(f"{_shown(path)} is cut short or damaged: copy or download it again.")
+    return ValueError(f"{_shown(path)} is truncated or damaged: copy or download it again.")
 
 
 def _small(path: Path, member: Member) -> np.ndarray:
@@ -278,7 +292,7 @@ def _small(path: Path, member: Member) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return arrays[member.key]
-    except ValueError as error:  # NumPy's, without a name
+    except ValueError as error:  # from NumPy, without the file's name
         raise _damaged(path) from error
 
 
@@ -291,8 +305,8 @@ def _labels(
     shape, kind = members[key].shape, members[key].dtype.kind
     if shape not in ((num_images,), (num_images, 1)) or kind not in "buiUS":
         raise ValueError(
-            f"{_shown(path)}: {key!r} has shape {shape} and type {members[key].dtype}: give "
-            f"{num_images} whole numbers or names, one a picture (or leave the array out)."
+            f"{_shown(path)}: {key!r} has shape {shape} and type {members[key].dtype}: save "
+            f"{num_images} whole numbers or names, one per picture, or remove this array."
         )
     values = _small(path, members[key]).reshape(-1)
     named = members.get("categories")
@@ -301,14 +315,14 @@ def _labels(
         return labels.astype(np.int64), tuple(_text(value) for value in found)
     if len(named.shape) != 1 or named.dtype.kind not in "US":
         raise ValueError(
-            f"{_shown(path)}: 'categories' must be a list of names, not shape {named.shape} "
-            f"and type {named.dtype}."
+            f"{_shown(path)}: 'categories' has shape {named.shape} and type {named.dtype}: "
+            "save a list of names."
         )
     classes = tuple(_text(value) for value in _small(path, named))
     if values.min() < 0 or values.max() >= len(classes):
         raise ValueError(
-            f"{_shown(path)}: labels run from {values.min()} to {values.max()} "
-            f"but 'categories' has {len(classes)} names: give one name a label, starting at 0."
+            f"{_shown(path)}: labels go from {values.min()} to {values.max()}, but 'categories' "
+            f"has {len(classes)} names: save one name per label; labels start at 0."
         )
     return values.astype(np.int64), classes
 

@@ -1,8 +1,9 @@
-"""Pictures with more than 8 bits: the range that a set speaks for, and its values as uint8.
+"""Pictures with more than 8 bits per value: find their range, and convert them to uint8.
 
-A picture alone does not say what its white is: 12 bits come in files of 16, floats run to 1, to 255
-or from -1. The brightest and the darkest value of all pictures of a kind say it, so that pictures
-of one set keep their brightness to each other. Whole numbers and floats are on scales of their own.
+One picture alone does not tell which value is white: 12-bit values are stored in 16-bit files, and
+floats may end at 1 or at 255 or start at -1. So the darkest and the brightest value of all pictures
+of the set decide, and bright pictures stay brighter than dark ones. 16-bit, 32-bit and float
+pictures each have their own range.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import numpy as np
 from PIL import Image
 
 _BLOCK_PIXELS = 2**20  # converted at a time
-_NEARLY = 1e-3  # what resizing and compression add to -1 and 1
+_NEARLY = 1e-3  # resizing and compression may exceed -1 and 1 by this
 
 SIXTEEN, LONG, FLOAT = "16-bit", "32-bit", "float"
 KINDS = (SIXTEEN, LONG, FLOAT)
 
 
 class NotFiniteError(ValueError):
-    """A picture holds infinities, or values that are no numbers."""
+    """A picture holds NaN or infinite values."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Values that become black and white; what lies outside is cut off."""
+    """The values that become black and white; values outside are clipped."""
 
     low: float
     high: float
@@ -37,7 +38,7 @@ _USUAL = {SIXTEEN: Range(0, 65535), LONG: Range(0, 65535), FLOAT: Range(0, 1)}
 
 @dataclass(frozen=True)
 class Ranges:
-    """The range of each kind of deep picture in a set; the usual one where nothing is known.
+    """The range of each depth (16-bit, 32-bit, float) in a set; the usual one if none was measured.
 
     Example:
         >>> Ranges().of("F")
@@ -47,14 +48,14 @@ class Ranges:
     known: Mapping[str, Range] = field(default_factory=dict)
 
     def of(self, mode: str) -> Range:
-        """The range for pictures of one of Pillow's modes."""
+        """Return the range for pictures of one of Pillow's modes."""
         kind = kind_of(mode)
         return self.known.get(kind, _USUAL[kind])
 
 
 @dataclass(frozen=True)
 class Extent:
-    """The lowest and the highest value of one picture, and its kind."""
+    """The lowest and the highest value of one picture, and its depth (one of `KINDS`)."""
 
     kind: str
     low: float
@@ -62,12 +63,12 @@ class Extent:
 
 
 def is_deep(mode: str) -> bool:
-    """Whether pictures of this mode hold more than 8 bits a value."""
+    """Whether pictures of this mode have more than 8 bits per value."""
     return mode[0] in "IF"
 
 
 def kind_of(mode: str) -> str:
-    """Return the kind of deep picture that one of Pillow's modes is.
+    """Return the depth of one of Pillow's modes with more than 8 bits: one of `KINDS`.
 
     Example:
         >>> kind_of("I;16B"), kind_of("I"), kind_of("F")
@@ -77,21 +78,21 @@ def kind_of(mode: str) -> str:
 
 
 def extent(image: Image.Image) -> Extent:
-    """Measure one deep picture.
+    """Measure the lowest and the highest value of one picture with more than 8 bits.
 
     Raises:
-        NotFiniteError: if a value is infinite or no number.
+        NotFiniteError: if a value is NaN or infinite.
     """
     low, high = np.inf, -np.inf
     for _, values in _bands(image):
         if not np.isfinite(values).all():
-            raise NotFiniteError("it holds values that are not finite")
+            raise NotFiniteError("the picture holds NaN or infinite values")
         low, high = min(low, float(values.min())), max(high, float(values.max()))
     return Extent(kind_of(image.mode), low, high)
 
 
 def ranges(extents: Iterable[Extent]) -> Ranges:
-    """Find the range that all pictures of a kind speak for together.
+    """Find one range for all pictures of a depth.
 
     Example:
         >>> found = ranges([Extent("float", -0.9, 0.5), Extent("16-bit", 10.0, 3987.0)])
@@ -115,7 +116,7 @@ def _declared(kind: str, low: float, high: float) -> Range:
 
 
 def declared_range(largest: float) -> float:
-    """Return the full scale that the brightest value of a set speaks for: 1 or 2^k - 1.
+    """Return the value of white, given the brightest value of a set: 1 or 2^k - 1.
 
     Example:
         >>> declared_range(3987.0), declared_range(65000.0), declared_range(0.7)
@@ -127,20 +128,20 @@ def declared_range(largest: float) -> float:
 
 
 def to_eight_bits(image: Image.Image, scale: Range) -> Image.Image:
-    """Scale a deep picture to 8 bits, some rows at a time: large ones are held once, not thrice.
+    """Scale a picture to 8 bits, some rows at a time, so that no large copy of it is needed.
 
     Returns:
-        A picture of mode L: 255 (x - low) / (high - low), rounded.
+        A picture of mode L: 255 (x - low) / (high - low), rounded and clipped to 0 ... 255.
 
     Raises:
-        NotFiniteError: if a value is infinite or no number.
+        NotFiniteError: if a value is NaN or infinite.
     """
     pixels = np.empty((image.height, image.width), np.uint8)
     factor = np.float32(255.0 / (scale.high - scale.low))
     for top, values in _bands(image):
         level = values.astype(np.float32)
         if not np.isfinite(level).all():
-            raise NotFiniteError("it holds values that are not finite")
+            raise NotFiniteError("the picture holds NaN or infinite values")
         level -= np.float32(scale.low)
         level *= factor
         np.rint(np.clip(level, 0.0, 255.0, out=level), out=level)
@@ -149,7 +150,7 @@ def to_eight_bits(image: Image.Image, scale: Range) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, np.ndarray]]:
-    """The values of some rows at a time, each with the number of its first row."""
+    """Yield some rows at a time: the number of the first row, and the values."""
     rows = max(1, _BLOCK_PIXELS // image.width)
     for top in range(0, image.height, rows):
         box = (0, top, image.width, min(top + rows, image.height))

@@ -1,7 +1,8 @@
-"""The uint8 cache: rows go to a temporary file, then one .npy and one .json are renamed into place.
+"""The cache of uint8 pictures: one .npy and one .json, written to temporary files, then renamed.
 
-Rows are written with plain writes, not through a memory map: a full disk then raises OSError, where
-a map would kill the process. The .json is written last, so its presence means the pair is whole.
+Pictures are written with plain writes, not through a memory map: on a full disk a write raises
+OSError, but a memory map kills the process. The .json is written last, so if it exists the pair is
+complete.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from typing import IO, Any
 
 import numpy as np
 
-_VERSION = 2  # of how pictures are made from files; older caches are read again
+_VERSION = 2  # raise it when files are turned into pictures in another way: old caches are not used
 _BLOCK_ROWS = 1024
-_NEW = ".new-"  # names of files that are not whole yet
+_NEW = ".new-"  # prefix of files that are not complete yet
 
 
 def cache_key(parts: Iterable[object]) -> str:
-    """Return a name for a set of files under one transform, the same on every machine and run.
+    """Return a name for a set of files and the way they are read, the same on every machine.
 
     Args:
-        parts: strings and numbers, e.g. name, bytes and time of change of each file, then the size.
+        parts: strings and numbers, for example name, bytes and time of change of each file, then
+            the size.
 
     Example:
         >>> cache_key(["a.png", 10, 5]) == cache_key(["a.png", 10, 6])
@@ -42,9 +44,9 @@ def cache_key(parts: Iterable[object]) -> str:
 
 
 class Rows:
-    """Collects pictures one by one, on disk when there is a cache folder and in memory when not.
+    """Collects pictures one by one: on disk if there is a cache folder, else in memory.
 
-    Use as a context manager: whatever happens, no temporary file stays behind.
+    Use it as a context manager: then no temporary file remains, even after an error.
     """
 
     def __init__(self, size: int, channels: int, folder: Path | None) -> None:
@@ -63,7 +65,7 @@ class Rows:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Drop the temporary rows."""
+        """Delete the temporary file."""
         self._file.close()
 
     def __len__(self) -> int:
@@ -71,7 +73,7 @@ class Rows:
         return self._count
 
     def append(self, pixels: np.ndarray) -> None:
-        """Add one uint8 picture [size, size, 1 or 3], changed to the channels of the rows."""
+        """Add one uint8 picture [size, size, 1 or 3], converted to the channels of the rows."""
         channels = self._shape[2]
         if pixels.shape[2] > channels:
             pixels = to_grey(pixels)
@@ -83,7 +85,7 @@ class Rows:
         self._count += 1
 
     def finish(self, channels: int, key: str) -> np.ndarray:
-        """Return uint8 [n, size, size, channels]; with a cache folder, a read-only memory map."""
+        """Return uint8 [n, size, size, channels]: with a cache folder, a read-only memory map."""
         shape = (self._count, *self._shape[:2], channels)
         if self._folder is None:
             return self._in_memory(shape)
@@ -115,10 +117,10 @@ class Rows:
 
 
 def in_blocks(images: np.ndarray, rows: int = _BLOCK_ROWS) -> Iterator[np.ndarray]:
-    """Walk through an array some rows at a time; of a memory map, what is behind is let go.
+    """Yield an array some rows at a time; of a memory map, used pages are released.
 
-    Pages of a map count as this process's memory until somebody else needs it: a walk through 200
-    GB would look like 200 GB in use.
+    The pages of a memory map count as memory of this process until the system needs them: reading
+    200 GB would look like using 200 GB.
 
     Example:
         >>> [len(block) for block in in_blocks(np.zeros((5, 1, 1, 1)), rows=2)]
@@ -126,27 +128,27 @@ def in_blocks(images: np.ndarray, rows: int = _BLOCK_ROWS) -> Iterator[np.ndarra
     """
     for start in range(0, len(images), rows):
         yield images[start : start + rows]
-        let_go(images)
+        release_pages(images)
 
 
-def let_go(images: np.ndarray) -> None:
-    """Give the pages of a memory map back to the system, which keeps them while it has room."""
+def release_pages(images: np.ndarray) -> None:
+    """Give the pages of a memory map back to the system, which may still keep them cached."""
     mapped = getattr(images, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def to_grey(pixels: np.ndarray) -> np.ndarray:
-    """Return luma, uint8 [..., 1] from [..., 3].
+    """Return the luma of RGB pixels, uint8 [..., 1] from [..., 3].
 
-    Source: ITU-R BT.601, section 2.5.1, the weights .299, .587, .114 (Pillow's too), rounded.
+    Source: ITU-R BT.601, section 2.5.1: the weights .299, .587, .114 (as in Pillow), rounded.
     """
     weights = np.array([299, 587, 114], dtype=np.int64)
     return ((pixels.astype(np.int64) @ weights + 500) // 1000).astype(np.uint8)[..., None]
 
 
 def read_cached(folder: Path, key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """Return the memory map and its notes, or None when there is no whole pair under this key."""
+    """Return the memory map and the facts, or None if there is no complete pair for this key."""
     try:
         facts = json.loads((folder / f"{key}.json").read_text("utf-8"))
         images = np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)
@@ -158,7 +160,7 @@ def read_cached(folder: Path, key: str) -> tuple[np.ndarray, dict[str, Any]] | N
 
 
 def write_facts(folder: Path, key: str, facts: dict[str, Any]) -> None:
-    """Write what belongs to the cached pictures; this commits the pair."""
+    """Write the facts of the cached pictures; this completes the pair."""
     with replacing(folder / f"{key}.json") as file:
         file.write(json.dumps(facts).encode("ascii"))
 
@@ -167,38 +169,41 @@ def write_facts(folder: Path, key: str, facts: dict[str, Any]) -> None:
 def replacing(target: Path) -> Generator[IO[bytes]]:
     """Write under a temporary name, sync, rename over the target, sync the folder.
 
-    The file is held until it has its name: to the sweep of another process it is never one that
-    somebody left behind.
+    The file stays locked until it is renamed, so that `sweep` in another process does not remove
+    it.
     """
-    file, name, is_held = _begun(target.parent)
+    file, name, is_locked = _new_file(target.parent)
     try:
         with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp allows only the owner; a cache may be shared
-            if is_held:
+            os.chmod(name, 0o644)  # mkstemp allows only the owner, but a cache may be shared
+            if is_locked:
                 os.replace(name, target)
-        if not is_held:  # Windows renames no open file, and nothing is swept there
+        if not is_locked:  # Windows cannot rename an open file; nothing is swept there
             os.replace(name, target)
         _sync_folder(target.parent)
     finally:
         Path(name).unlink(missing_ok=True)
 
 
-def _begun(folder: Path) -> tuple[IO[bytes], str, bool]:
-    """A new file, its name, and whether it is held; one that was swept at once is made again."""
+def _new_file(folder: Path) -> tuple[IO[bytes], str, bool]:
+    """Return a new file, its name, and whether it is locked.
+
+    If another process sweeps the file before it is locked, a new one is made.
+    """
     while True:
         handle, name = tempfile.mkstemp(dir=folder, prefix=_NEW)
         file = os.fdopen(handle, "wb")
-        is_held = _hold(file, wait=True)
+        is_locked = _lock(file, wait=True)
         if os.path.exists(name):
-            return file, name, is_held
+            return file, name, is_locked
         file.close()
 
 
 def sweep(folder: Path) -> int:
-    """Remove files that a killed process left half written; those still being written stay.
+    """Remove incomplete files of killed processes; files that are being written stay.
 
     Returns:
         The number of files removed.
@@ -207,19 +212,19 @@ def sweep(folder: Path) -> int:
     for path in folder.glob(f"{_NEW}*"):
         try:
             with path.open("rb") as file:
-                if _hold(file):
+                if _lock(file):
                     path.unlink()
                     removed += 1
         except OSError:
-            continue  # gone meanwhile, or somebody else's
+            continue  # already removed, or of another user
     return removed
 
 
-def _hold(file: IO[bytes], wait: bool = False) -> bool:
-    """Mark a file as being written, for as long as it is open; False when another process does."""
+def _lock(file: IO[bytes], wait: bool = False) -> bool:
+    """Lock a file while it is open; False if another process has locked it."""
     try:
         import fcntl
-    except ImportError:  # not on Windows: there nothing is swept
+    except ImportError:  # Windows: nothing is swept there
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -229,7 +234,7 @@ def _hold(file: IO[bytes], wait: bool = False) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folder as a file
+    if os.name == "nt":  # Windows cannot open a folder as a file
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -1,8 +1,8 @@
-"""One picture from bytes to a uint8 square: upright, on a plain background, resized once.
+"""Decode one picture from bytes to a uint8 square: upright, on a plain background, resized once.
 
-What goes wrong silently elsewhere is handled by name here: EXIF rotation, 16-bit grey (Pillow's
-own conversion clips it to white), colours hidden under transparency, palettes, CMYK, profiles other
-than sRGB, truncated files that `verify()` passes, and pixel art that smoothing would smear.
+Cases that often go wrong without an error are handled here: EXIF rotation, 16-bit grey (Pillow
+itself clips it to white), colours hidden under transparency, palettes, CMYK, colour profiles other
+than sRGB, truncated files that pass `verify()`, and pixel art that resizing would blur.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from noisewise.pictures.framing import (
     as_square,
     block_factor,
     fit,
-    on_ground,
+    on_background,
 )
 
 MAX_PIXELS = 89_478_485
-"""Pictures with more pixels are left out: Pillow's own limit against decompression bombs."""
+"""Pictures with more pixels are skipped: Pillow's own limit against decompression bombs."""
 
-# Formats that are read from bytes alone; EPS and PDF would start another program, TGA has no mark.
+# Formats that Pillow decodes itself. EPS and PDF would start another program. TGA is not listed
+# because it has no signature: it is tried only for files named .tga.
 _FORMATS = (
     *("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "DIB", "TIFF"),
     *("PPM", "ICO", "JPEG2000", "AVIF", "QOI"),
@@ -45,17 +46,17 @@ _NOT_PICTURES = frozenset({".svg", ".svgz", ".eps", ".pdf", ".psd", ".heic", ".h
 
 
 class UnusableError(Exception):
-    """A file that gives no picture; `reason` is one of those in `sources`."""
+    """A file that cannot be used as a picture; `code` is one of the codes in `sources`."""
 
-    def __init__(self, reason: str) -> None:
-        """Keep the reason."""
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, code: str) -> None:
+        """Store the code; the text of the error is its reason."""
+        super().__init__(sources.REASONS[code])
+        self.code = code
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's header says, without decoding it."""
+    """The header of a picture, read without decoding it."""
 
     width: int
     height: int
@@ -64,21 +65,25 @@ class Header:
 
 
 def read_header(file: BinaryIO, name: str) -> Header:
-    """Read size, mode and format; raises UnusableError for what is no picture we take."""
+    """Read size, mode and format of a picture.
+
+    Raises:
+        UnusableError: if the file cannot be used as a picture.
+    """
     try:
         with _open(file, name) as image:
             return Header(image.width, image.height, image.mode, image.format or "?")
     except UnusableError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on damaged input
-        raise UnusableError(reason_of(error, name)) from error
+        raise UnusableError(skip_code(error, name)) from error
 
 
 def extent(file: BinaryIO, name: str) -> Extent:
-    """Measure the darkest and the brightest value of a picture with more than 8 bits; decodes it.
+    """Decode a picture with more than 8 bits and measure its darkest and brightest value.
 
     Raises:
-        UnusableError: with the reason; values that are not finite are one.
+        UnusableError: if the file cannot be decoded, or holds NaN or infinite values.
     """
     try:
         with _open(file, name) as image:
@@ -86,16 +91,16 @@ def extent(file: BinaryIO, name: str) -> Extent:
     except UnusableError:
         raise
     except Exception as error:  # as above: Pillow raises almost anything
-        raise UnusableError(reason_of(error, name)) from error
+        raise UnusableError(skip_code(error, name)) from error
 
 
 def enlargement(file: BinaryIO, name: str) -> int:
-    """Return how many times pixel art is stored enlarged (1: not); 0 for a single colour."""
+    """Return how many times pixel art is enlarged (1: not enlarged); 0 if it has one colour."""
     try:
         with _open(file, name) as image:
             image.load()
             flat = (
-                on_ground(image, Frame(MIN_SIDE), set())
+                on_background(image, Frame(MIN_SIDE), set())
                 if not bit_depth.is_deep(image.mode)
                 else image
             )
@@ -106,7 +111,7 @@ def enlargement(file: BinaryIO, name: str) -> int:
     except UnusableError:
         raise
     except Exception as error:  # as above: Pillow raises almost anything
-        raise UnusableError(reason_of(error, name)) from error
+        raise UnusableError(skip_code(error, name)) from error
 
 
 def decode(file: BinaryIO, name: str, frame: Frame, ranges: Ranges | None = None) -> Square:
@@ -114,12 +119,12 @@ def decode(file: BinaryIO, name: str, frame: Frame, ranges: Ranges | None = None
 
     Args:
         file: the picture's bytes.
-        name: its name, for the reason when it is no picture, and for the place of a random crop.
+        name: its name, used for the error and for the place of a random crop.
         frame: size, crop and background.
-        ranges: what is black and white in pictures with more than 8 bits; None: the usual.
+        ranges: black and white of pictures with more than 8 bits; None: the usual ranges.
 
     Raises:
-        UnusableError: with the reason.
+        UnusableError: if the file cannot be used as a picture.
     """
     try:
         with _open(file, name) as image:
@@ -127,7 +132,7 @@ def decode(file: BinaryIO, name: str, frame: Frame, ranges: Ranges | None = None
     except UnusableError:
         raise
     except Exception as error:  # as above: Pillow raises almost anything
-        raise UnusableError(reason_of(error, name)) from error
+        raise UnusableError(skip_code(error, name)) from error
 
 
 def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Square:
@@ -143,16 +148,14 @@ def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Squa
     if bit_depth.is_deep(upright.mode):
         done.add(bit_depth.kind_of(upright.mode))
         upright = bit_depth.to_eight_bits(upright, ranges.of(upright.mode))
-    flat = on_ground(upright, frame, done)
-    if (
-        frame.crop == "pad"
-    ):  # the background is a colour of the screen, not of the picture's profile
+    flat = on_background(upright, frame, done)
+    if frame.crop == "pad":  # the background is an sRGB colour: add it after the conversion
         return as_square(fit(_to_srgb(flat, profile, done), name, frame, done, lossless), done)
     return as_square(_to_srgb(fit(flat, name, frame, done, lossless), profile, done), done)
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
-    """Open with the formats we take, refusing by size before anything is decoded."""
+    """Open a picture of a supported format; refuse wrong sizes before anything is decoded."""
     suffix = PurePosixPath(name).suffix.lower()
     formats = (*_formats(), "TGA") if suffix == ".tga" else _formats()
     image = Image.open(file, formats=formats)
@@ -175,8 +178,8 @@ def _picture_suffixes() -> frozenset[str]:
     return frozenset(s for s, name in known.items() if name in (*_FORMATS, "TGA"))
 
 
-def reason_of(error: Exception, name: str) -> str:
-    """Return the skip reason for what reading or decoding raised."""
+def skip_code(error: Exception, name: str) -> str:
+    """Return the code for a file that cannot be read or decoded, given the error."""
     if isinstance(error, NotFiniteError):
         return sources.NOT_FINITE
     text = str(error).lower()
@@ -184,13 +187,13 @@ def reason_of(error: Exception, name: str) -> str:
     if isinstance(error, UnidentifiedImageError):
         if suffix in _NOT_PICTURES:
             return sources.UNSUPPORTED
-        return sources.NOT_IMAGE if suffix in _picture_suffixes() else sources.OTHER_FILE
+        return sources.NOT_PICTURE if suffix in _picture_suffixes() else sources.OTHER_FILE
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
     if isinstance(error, bombs):
         return sources.TOO_LARGE
     if "truncated" in text or isinstance(error, EOFError):
         return sources.TRUNCATED
-    # Pillow has no type of its own for a format that it knows and cannot read: only these words.
+    # Pillow has no exception type for a format that it knows but cannot read: look at the words.
     if isinstance(error, NotImplementedError) or "not available" in text or "unsupported" in text:
         return sources.UNSUPPORTED
     if isinstance(error, RuntimeError) and "password" in text:
@@ -205,14 +208,14 @@ def _upright(image: Image.Image, done: set[str]) -> Image.Image:
         turned = image.getexif().get(0x0112, 1) not in (0, 1)
         result = ImageOps.exif_transpose(image) if turned else image
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
-        return image  # a damaged EXIF block says nothing; the pixels are good
+        return image  # only the EXIF block is damaged; the pixels are good
     if turned:
         done.add(ROTATED)
     return result
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, done: set[str]) -> Image.Image:
-    """Convert to sRGB by the picture's own profile, on the small picture: cheap and as exact."""
+    """Convert to sRGB with the picture's own profile; on the small picture this is fast."""
     if profile and image.mode in ("RGB", "CMYK"):
         try:
             own = ImageCms.getOpenProfile(io.BytesIO(profile))
@@ -223,5 +226,5 @@ def _to_srgb(image: Image.Image, profile: bytes | None, done: set[str]) -> Image
                 done.add(PROFILE)
                 return converted
         except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-            pass  # an unreadable profile: the numbers are taken as sRGB
+            pass  # an unreadable profile: read the pixels as sRGB
     return image if image.mode in ("L", "RGB") else image.convert("RGB")

@@ -1,11 +1,11 @@
-"""Would mirrored pictures pass for members of the set? Measured, so that flips are never a habit.
+"""Measure whether mirrored pictures look like the set, to decide on horizontal flips.
 
-For some pictures x we compare the distance of x and of mirrored x to their five nearest others.
-When left and right do not matter the two are alike in law, so either is the nearer one equally
-often. Where they do matter (letters, shoes that all point left) the mirrored picture lies farther
-out. Five and not one, and a margin of a quarter: near copies and a faint shading from one side then
-do not decide. Excess measured on our sets (2026-11): sneakers .92, sandals .46, shirts .07, bags
-.02, emoji .03, emoji symbols .11.
+For some pictures x, compare the distances of x and of mirrored x to their five nearest other
+pictures. If left and right do not matter, both follow the same distribution, so each is nearer
+equally often. If they do matter (letters, shoes that all point left), the mirrored picture is
+farther away. Five neighbours and a margin of a quarter keep near copies and weak shading from one
+side from deciding. Excess measured on our sets (2026-11): sneakers .92, sandals .46, shirts .07,
+bags .02, emoji .03, emoji symbols .11.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _TOLERATED = 0.1
 
 
 def suggest_flip(images: np.ndarray, seed: int = 0) -> tuple[bool, str]:
-    """Advise on horizontal flips.
+    """Decide whether to use horizontal flips.
 
-    Takes at most 400 pictures against at most 4000 others, averaged down to about 16 x 16. Of the
-    probes, `farther` are those whose mirror image is more than a quarter farther from the set
-    than they are, `nearer` the reverse. Flips are advised when the excess `farther - nearer` is at
-    most a tenth of the probes.
+    Compares at most 400 pictures (the probes) with at most 4000 others, averaged down to about
+    16 x 16 pixels. `farther` counts the probes whose mirror image is more than a quarter farther
+    from the set than the probe itself, `nearer` the opposite. Flips are used if the excess
+    `farther - nearer` is at most a tenth of the probes.
 
     Args:
         images: uint8 [n, size, size, channels].
-        seed: of the choice of probes.
+        seed: for the choice of the probes.
 
     Returns:
-        Whether to flip, and one sentence with the numbers.
+        Whether to flip, and a sentence with the numbers.
 
     Example:
         >>> arrows = np.zeros((32, 8, 8, 1), np.uint8)
@@ -54,21 +54,21 @@ def suggest_flip(images: np.ndarray, seed: int = 0) -> tuple[bool, str]:
     flip = excess <= _TOLERATED
     verdict = "flips on" if flip else "flips off"
     return flip, (
-        f"{verdict}: of {num_probes} pictures {farther} lie farther from the set when mirrored and "
-        f"{nearer} nearer (an excess of {excess:.0%}; flips are used up to {_TOLERATED:.0%})"
+        f"{verdict}: of {num_probes} pictures, mirroring moves {farther} away from the set and "
+        f"{nearer} towards it (excess {excess:.0%}; flips are used up to {_TOLERATED:.0%})"
     )
 
 
 def _small(image: np.ndarray) -> np.ndarray:
     size = image.shape[0]
-    # A factor that divides the size: a cut at one border would itself be a difference of sides.
+    # The factor divides the size: cutting one border would make left and right differ.
     factor = max(f for f in range(1, size + 1) if size % f == 0 and (f == 1 or size // f >= _SIDE))
     blocks = image.astype(np.float32).reshape(size // factor, factor, size // factor, factor, -1)
     return blocks.mean(axis=(1, 3))
 
 
 def _nearest(probes: np.ndarray, others: np.ndarray, itself: np.ndarray) -> np.ndarray:
-    """Mean distance of each probe to the nearest other pictures; `itself` is left out."""
+    """Mean distance of each probe to its nearest other pictures; `itself` is its own index."""
     a, b = probes.reshape(len(probes), -1), others.reshape(len(others), -1)
     squared = np.square(a).sum(1)[:, None] + np.square(b).sum(1)[None] - 2 * a @ b.T
     squared[np.arange(len(a)), itself] = np.inf

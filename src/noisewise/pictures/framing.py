@@ -1,7 +1,7 @@
-"""From an upright picture to a square: what is cut off or added, and the one resize.
+"""Turn an upright picture into a square: crop or pad it, and resize it once.
 
-Pixel art is taken back to its own pixels exactly, where smoothing would smear it; everything else
-is resized once, with antialiasing.
+Enlarged pixel art is reduced to its original pixels exactly, without smoothing. Everything else is
+resized once, with antialiasing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from noisewise.pictures.request import Crop
 MIN_SIDE = 4
 _GREY_TOLERANCE = 8
 _FEW_COLOURS = 64
-_LARGEST_PADDED = 8192  # pixels of a padded picture's side
+_LARGEST_PADDED = 8192  # side of a padded picture, in pixels
 
 ALPHA, ROTATED, ANIMATED = "alpha", "rotated", "animated"
 CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
@@ -26,13 +26,13 @@ CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
 
 @dataclass(frozen=True)
 class Frame:
-    """What every picture is made into.
+    """The square that every picture becomes.
 
     Args:
         size: side of the square in pixels.
-        crop: of what is not square: "centre" takes the middle, "random" a part whose place is drawn
-            once for each file's name (the same in every run), "pad" all of it, on the background.
-        background: under transparency and around padded pictures: a name or #rrggbb.
+        crop: for pictures that are not square: "centre" takes the middle, "random" takes a random
+            place (fixed by the file name, the same in every run), "pad" adds background.
+        background: colour under transparency and around padded pictures: a name or #rrggbb.
 
     Raises:
         ValueError: if the crop or the background is unknown.
@@ -43,7 +43,7 @@ class Frame:
         >>> Frame(32, crop="corner")
         Traceback (most recent call last):
         ...
-        ValueError: crop 'corner' is unknown; use centre, random or pad.
+        ValueError: crop 'corner' is unknown: use centre, random or pad.
     """
 
     size: int
@@ -52,20 +52,20 @@ class Frame:
     colour: tuple[int, int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Check the words, and read the colour."""
+        """Check the crop, and read the colour."""
         if self.crop not in get_args(Crop):
-            raise ValueError(f"crop {self.crop!r} is unknown; use centre, random or pad.")
+            raise ValueError(f"crop {self.crop!r} is unknown: use centre, random or pad.")
         object.__setattr__(self, "colour", read_colour(self.background))
 
     @property
     def on_grey(self) -> bool:
-        """Whether the background has no hue, so that grey pictures stay grey on it."""
+        """Whether the background is grey, so that grey pictures stay grey on it."""
         return len(set(self.colour)) == 1
 
 
 @dataclass(frozen=True)
 class Square:
-    """A decoded picture: uint8 [size, size, 1 or 3], whether it is grey, what was done to it."""
+    """A decoded picture: uint8 [size, size, 1 or 3], whether it is grey, and what was changed."""
 
     pixels: np.ndarray
     grey: bool
@@ -76,7 +76,7 @@ def read_colour(text: str) -> tuple[int, int, int]:
     """Read a colour from a name or #rrggbb.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if the text is not a colour.
 
     Example:
         >>> read_colour("black"), read_colour("#ff8000")
@@ -88,7 +88,7 @@ def read_colour(text: str) -> tuple[int, int, int]:
         found = ()
     if len(found) != 3:
         raise ValueError(
-            f"background {text!r} is no colour; write white, black, gray or for example #ff8000."
+            f"background {text!r} is not a colour: use white, black, gray or a code like #ff8000."
         )
     return found[0], found[1], found[2]
 
@@ -96,11 +96,11 @@ def read_colour(text: str) -> tuple[int, int, int]:
 def fit(
     image: Image.Image, name: str, frame: Frame, done: set[str], lossless: bool = True
 ) -> Image.Image:
-    """Make a square of the picture and resize it once to the frame's size.
+    """Make the picture square and resize it once to the frame's size.
 
-    Enlarged pixel art is first taken back to its own pixels, exactly. Whole-number enlargement of
-    a picture with few colours repeats pixels; everything else is resized by Lanczos in Pillow,
-    whose filter is antialiased. `done` gains the names of what was done.
+    Enlarged pixel art is first reduced to its original pixels. A picture with few colours that
+    grows by a whole factor gets its pixels repeated; everything else is resized with Pillow's
+    Lanczos filter, which is antialiased. `done` collects what was changed.
     """
     size = frame.size
     if lossless and min(image.size) != size and image.mode in ("L", "RGB"):
@@ -124,7 +124,7 @@ def fit(
 
 
 def as_square(image: Image.Image, done: set[str]) -> Square:
-    """Turn a fitted L or RGB picture into a Square."""
+    """Turn a square picture of mode L or RGB into a Square."""
     pixels = np.asarray(image)
     if image.mode == "L":
         return Square(pixels[:, :, None], True, frozenset(done))
@@ -132,8 +132,8 @@ def as_square(image: Image.Image, done: set[str]) -> Square:
     return Square(pixels, bool(spread.max() <= _GREY_TOLERANCE), frozenset(done))
 
 
-def on_ground(image: Image.Image, frame: Frame, done: set[str]) -> Image.Image:
-    """Lay a picture with transparency on the background; others come back as L, RGB or CMYK."""
+def on_background(image: Image.Image, frame: Frame, done: set[str]) -> Image.Image:
+    """Place a picture with transparency on the background; return mode L, RGB or CMYK."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         lowest = rgba.getchannel("A").getextrema()[0]
@@ -149,10 +149,10 @@ def on_ground(image: Image.Image, frame: Frame, done: set[str]) -> Image.Image:
 
 
 def block_factor(pixels: np.ndarray) -> int:
-    """Return the largest k for which a picture is made of constant k x k blocks.
+    """Return the largest k such that the picture consists of k x k blocks of one colour.
 
     Args:
-        pixels: [height, width, ...]; a picture of one colour gives 1.
+        pixels: [height, width, ...]; the result is 1 if all pixels are equal.
 
     Example:
         >>> art = np.kron(np.arange(4).reshape(2, 2), np.ones((3, 3)))
@@ -181,7 +181,7 @@ def _undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
 
 def _padded(image: Image.Image, frame: Frame) -> Image.Image:
     side = max(image.size)
-    if side > _LARGEST_PADDED:  # a strip of 20 million by 4 pixels must not become a square of them
+    if side > _LARGEST_PADDED:  # a strip of 20 million x 4 pixels must not fill the memory
         share = _LARGEST_PADDED / side
         smaller = (max(1, round(image.width * share)), max(1, round(image.height * share)))
         image, side = image.resize(smaller, Image.Resampling.BOX), max(smaller)
@@ -194,6 +194,6 @@ def _padded(image: Image.Image, frame: Frame) -> Image.Image:
 
 
 def _place(name: str) -> float:
-    """Where a random crop lies, 0 to 1: drawn from the name, the same in every run."""
+    """The place of a random crop, 0 to 1: computed from the name, the same in every run."""
     mark = hashlib.blake2b(name.encode("utf-8", "backslashreplace"), digest_size=4).digest()
     return int.from_bytes(mark, "little") / (2**32 - 1)

@@ -1,7 +1,7 @@
-"""Decoded pictures become one array with an account: what was done, what was left out.
+"""Collect decoded pictures in one array, and note what was changed and which files were skipped.
 
-The account is remembered beside the cached array; a cache whose pixels are no longer those that
-were written is not used.
+The notes are saved beside the cached array. A cache is used only if its pixels are still the ones
+that were written.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from noisewise.pictures.framing import Frame, Square
 from noisewise.pictures.sources import Skipped, printable
 
 Progress = Callable[[int, int], None]
-"""Called with the files done and the files in all, from the calling thread."""
+"""Called with (files done, files in all), from the calling thread."""
 
 Squares = Generator[tuple[str, Square | Skipped]]
-"""Each file's name with its decoded picture, or with the reason why there is none."""
+"""The name of each file with its decoded picture, or with the reason why it is skipped."""
 
 MIN_PICTURES = 16
 _GREY_SHARE = 0.95
 _NOT_SQUARE = {
-    "centre": "not square: the middle was taken (crop: random and pad are the other ways)",
-    "random": "not square: a part was taken whose place is drawn from the file's name",
-    "pad": "not square: shown whole, with {background} around",
+    "centre": "not square: cropped to the middle (other choices of crop: random, pad)",
+    "random": "not square: cropped at a random place, fixed by the file name",
+    "pad": "not square: padded with {background}",
 }
 _WHAT_WAS_DONE = {
-    framing.ALPHA: "with transparency: laid on {background}",
-    framing.ROTATED: "turned upright by their EXIF orientation",
-    framing.ANIMATED: "with several frames: the first one was taken",
+    framing.ALPHA: "with transparency: placed on a {background} background",
+    framing.ROTATED: "rotated upright, as EXIF says",
+    framing.ANIMATED: "with several frames: only the first is used",
     framing.ENLARGED: "smaller than the size: enlarged",
-    framing.BLOCKS: "of pixel art stored enlarged: taken back to their own pixels",
-    framing.PROFILE: "converted from their colour profile to sRGB",
+    framing.BLOCKS: "of enlarged pixel art: reduced to the original pixels",
+    framing.PROFILE: "with another colour profile: converted to sRGB",
 }
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Everything that reading a path gives; `seen` is None when it came from the cache."""
+    """Everything read from a path; `counts` is None if it came from the cache."""
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -54,12 +54,12 @@ class Gathered:
     notes: tuple[str, ...]
     fingerprint: str
     kind: str
-    seen: Seen | None
+    counts: HeaderCounts | None
 
 
 @dataclass(frozen=True)
-class Seen:
-    """How many pictures have each size, mode and format, before decoding."""
+class HeaderCounts:
+    """Number of pictures of each size, mode and format, before decoding."""
 
     sizes: Counter[tuple[int, int]]
     modes: Counter[str]
@@ -68,7 +68,7 @@ class Seen:
 
 @dataclass
 class Plan:
-    """What was decided before decoding, and where rows go."""
+    """What is decided before decoding, and the folder and key of the cache."""
 
     frame: Frame
     channels: int | None
@@ -81,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Labels:
-    """The class of each picture, the names of the classes, and the kind of the source."""
+    """The class number of each picture, the class names, and the type of the source."""
 
     numbers: np.ndarray | None
     classes: tuple[str, ...]
@@ -89,7 +89,7 @@ class Labels:
 
 
 def digests(images: np.ndarray) -> np.ndarray:
-    """Return one uint64 a picture; equal pictures, and only those, have equal numbers."""
+    """Return one uint64 per picture: equal for equal pictures, different for different ones."""
     hashes = (
         hashlib.blake2b(x.tobytes(), digest_size=8).digest()
         for block in cache.in_blocks(images)
@@ -105,13 +105,13 @@ def collect(
     already_skipped: Iterable[Skipped],
     progress: Progress | None,
 ) -> tuple[np.ndarray, list[str], list[Skipped]]:
-    """Gather the squares in one array.
+    """Collect the squares in one array.
 
     Returns:
-        uint8 [n, size, size, channels], one name a picture, and everything that was left out.
+        uint8 [n, size, size, channels], one name per picture, and all skipped files.
 
     Raises:
-        ValueError: if too little is left.
+        ValueError: if too few pictures are usable.
     """
     names: list[str] = []
     skipped = list(already_skipped)
@@ -127,59 +127,59 @@ def collect(
                 plan.done.update(square.done)
             if progress is not None:
                 progress(count, plan.total)
-        refuse_too_little(path, len(names), skipped)
+        refuse_too_few(path, len(names), skipped)
         channels = plan.channels or _choose_channels(num_grey, len(names), plan.notes)
         images = rows.finish(channels, plan.key)
     return images, names, skipped
 
 
-def refuse_too_little(path: Path, usable: int, skipped: list[Skipped]) -> None:
-    """Refuse fewer than `MIN_PICTURES`, and sources of which most cannot be used.
+def refuse_too_few(path: Path, usable: int, skipped: list[Skipped]) -> None:
+    """Refuse fewer than `MIN_PICTURES` pictures, and sources where most pictures are unusable.
 
     Raises:
-        ValueError: with the reasons, counted.
+        ValueError: with the number of files for each reason.
     """
     shown = printable(str(path))
-    broken = [item for item in skipped if item.reason not in sources.HARMLESS]
+    broken = [item for item in skipped if item.code not in sources.HARMLESS]
     reasons = Counter(item.reason for item in broken)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     if usable < MIN_PICTURES:
-        number = {0: "no usable picture", 1: "one usable picture"}.get(
+        number = {0: "no usable picture", 1: "only one usable picture"}.get(
             usable, f"only {usable} usable pictures"
         )
-        left_out = f" (left out: {why})" if why else ""
+        left_out = f" (skipped: {why})" if why else ""
         raise ValueError(
-            f"{shown} holds {number}{left_out}: "
-            f"training needs at least {MIN_PICTURES}, and some hundreds to be worth it."
+            f"{shown} has {number}{left_out}: training needs at least {MIN_PICTURES}, "
+            "and several hundred for good results."
         )
     if len(broken) > usable:
         raise ValueError(
             f"{shown}: {len(broken)} of {len(broken) + usable} pictures cannot be used ({why}): "
-            "copy the folder again, or remove those files."
+            "copy the pictures again, or remove these files."
         )
 
 
-def remember(
+def complete(
     plan: Plan,
     images: np.ndarray,
     labels: Labels,
     names: list[str],
     skipped: list[Skipped],
-    seen: Seen,
+    counts: HeaderCounts,
 ) -> Gathered:
-    """Complete the account, and write it beside the cached array when there is a cache.
+    """Put everything together, and save it beside the cached array if there is a cache.
 
     Raises:
-        ValueError: if fewer than `MIN_PICTURES` pictures differ from each other.
+        ValueError: if fewer than `MIN_PICTURES` pictures are different.
     """
     marks = digests(images)
     num_distinct = len(np.unique(marks))
     if num_distinct < MIN_PICTURES:
         raise ValueError(
-            f"only {num_distinct} of the {len(images)} pictures differ from each other: "
-            f"training needs at least {MIN_PICTURES} different ones."
+            f"only {num_distinct} of the {len(images)} pictures are different: "
+            f"training needs at least {MIN_PICTURES} different pictures."
         )
-    print_of = _fingerprint(images.shape, marks, labels.numbers, labels.classes)
+    fingerprint = _fingerprint(images.shape, marks, labels.numbers, labels.classes)
     left_out = tuple(sorted(skipped, key=lambda item: item.name))
     found = Gathered(
         images,
@@ -188,19 +188,19 @@ def remember(
         tuple(names),
         left_out,
         tuple(plan.notes + _what_was_done(plan)),
-        print_of,
+        fingerprint,
         labels.kind,
-        seen,
+        counts,
     )
     if plan.folder is not None:
         cache.write_facts(plan.folder, plan.key, _facts(found))
     return found
 
 
-def recall(folder: Path | None, key: str) -> Gathered | None:
-    """Return what `remember` wrote under this key, or None when it is not there, or not the same.
+def load_cached(folder: Path | None, key: str) -> Gathered | None:
+    """Return what `complete` saved under this key, or None if it is missing or has changed.
 
-    A damaged cache is no trouble: the pictures are read again and it is written anew.
+    A damaged cache does no harm: the pictures are read again and the cache is replaced.
     """
     found = cache.read_cached(folder, key) if folder is not None else None
     if found is None:
@@ -216,7 +216,7 @@ def recall(folder: Path | None, key: str) -> Gathered | None:
             labels,
             classes,
             tuple(facts["names"]),
-            tuple(Skipped(name, reason) for name, reason in facts["skipped"]),
+            tuple(Skipped(name, sources.code_of(stored)) for name, stored in facts["skipped"]),
             tuple(facts["notes"]),
             facts["fingerprint"],
             facts["kind"],
@@ -232,17 +232,22 @@ def _facts(found: Gathered) -> dict[str, object]:
         "labels": None if found.labels is None else found.labels.tolist(),
         "classes": list(found.classes),
         "names": list(found.names),
-        "skipped": [[item.name, item.reason] for item in found.skipped],
+        "skipped": [[item.name, item.code] for item in found.skipped],
         "notes": list(found.notes),
         "fingerprint": found.fingerprint,
         "kind": found.kind,
     }
 
 
+def count_text(num_pictures: int) -> str:
+    """Return "1 picture", "2 pictures" and so on."""
+    return f"{num_pictures} picture{'' if num_pictures == 1 else 's'}"
+
+
 def _what_was_done(plan: Plan) -> list[str]:
     texts = {**_WHAT_WAS_DONE, framing.CROPPED: _NOT_SQUARE[plan.frame.crop]}
     return [
-        f"{plan.done[mark]} pictures {text.format(background=plan.frame.background)}"
+        f"{count_text(plan.done[mark])} {text.format(background=plan.frame.background)}"
         for mark, text in texts.items()
         if plan.done[mark]
     ]
@@ -253,8 +258,8 @@ def _choose_channels(num_grey: int, num_images: int, notes: list[str]) -> int:
         return 3
     if num_grey < num_images:
         notes.append(
-            f"1 channel: all but {num_images - num_grey} of {num_images} pictures are grey, "
-            "and those were made grey (channels=3 keeps them)"
+            f"1 channel: all but {num_images - num_grey} of {num_images} pictures are grey; "
+            "these lose their colour (channels=3 keeps it)"
         )
     return 1
 

@@ -1,4 +1,4 @@
-"""A first look at every file: headers only, so that size and range are decided before decoding."""
+"""Read the header of every file, so that size and range are known before decoding."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ MIN_SIZE = 8
 SIZE_STEP = 4
 DEFAULT_MAX_SIZE = 64
 BYTES_IN_FLIGHT = 2**30
-"""Memory that pictures may take while they are decoded; a larger one is decoded alone."""
-_BYTES_A_PIXEL = 16  # Pillow's 4 for a picture, and for what it is turned, laid and converted to
+"""Memory for all pictures that are decoded at the same time; a larger picture is decoded alone."""
+_BYTES_PER_PIXEL = 16  # Pillow's 4 for the picture, and its rotated, flattened, converted copies
 _BATCH = 256
 _SAMPLE = 32
 
@@ -37,12 +37,18 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What the headers say: pictures to try, those left out, and the ranges of deep ones.
+class Headers:
+    """The result of reading all headers.
 
-    `num_bytes` is about the memory that decoding each entry takes; `sizes` counts (width, height),
-    `modes` Pillow's modes, `formats` file formats; `block` is how many times enlarged a set of
-    pixel art is stored (1 for everything else).
+    Attributes:
+        entries: files with a readable header, to be decoded.
+        num_bytes: about how much memory each of them takes while it is decoded.
+        skipped: files that cannot be used.
+        sizes: number of pictures of each (width, height).
+        modes: number of pictures of each of Pillow's modes.
+        formats: number of pictures of each file format.
+        ranges: the values of black and white in pictures with more than 8 bits.
+        block: how many times a set of pixel art is enlarged; 1 for all other sets.
     """
 
     entries: tuple[Entry, ...]
@@ -55,35 +61,35 @@ class Survey:
     block: int
 
 
-def survey(
+def read_headers(
     source: Source, entries: tuple[Entry, ...], progress: Callable[[int, int], None] | None = None
-) -> Survey:
-    """Read every header, the extent of deep pictures, and the block of pixel art.
+) -> Headers:
+    """Read all headers, the range of pictures with more than 8 bits, and the block of pixel art.
 
     Args:
         source: the folder or zip.
-        entries: those of its files that may be pictures.
-        progress: called with (files looked at, files in all).
+        entries: its files that may be pictures.
+        progress: called with (files done, files in all).
     """
     kept: list[tuple[Entry, Header]] = []
     skipped = list(source.skipped)
     with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
-        looked_at = in_order(pool, lambda e: _header(source, e), entries, source.held_bytes)
-        for count, (entry, found) in enumerate(looked_at, start=1):
+        results = in_order(pool, lambda e: _header(source, e), entries, source.open_bytes)
+        for count, (entry, found) in enumerate(results, start=1):
             if progress is not None:
                 progress(count, len(entries))
             if isinstance(found, Skipped):
                 skipped.append(found)
             else:
                 kept.append((entry, found))
-        costs = {e.name: source.held_bytes(e) + _decoding_bytes(header) for e, header in kept}
+        costs = {e.name: source.open_bytes(e) + _decoding_bytes(header) for e, header in kept}
         deep = [entry for entry, header in kept if bit_depth.is_deep(header.mode)]
         measured = in_order(pool, lambda e: _extent(source, e), deep, lambda e: costs[e.name])
         ranges = bit_depth.ranges(found for _, found in measured if found is not None)
         lossy = sum(header.format in decode.LOSSY for _, header in kept)
         block = 1 if lossy else _common_block(source, [entry for entry, _ in kept])
     headers = [header for _, header in kept]
-    return Survey(
+    return Headers(
         tuple(entry for entry, _ in kept),
         tuple(costs[entry.name] for entry, _ in kept),
         tuple(sorted(skipped, key=lambda item: item.name)),
@@ -100,55 +106,56 @@ def choose_size(
 ) -> tuple[int, str]:
     """Choose the side of the square from the pictures' own sizes, and say why.
 
-    The shared short side when there is one, the median otherwise; rounded down to a multiple of 4,
-    at least 8 and at most 64 pixels (larger sizes are asked for by name).
+    Takes the short side if all pictures share one, else the median; rounded down to a multiple of
+    4, at least 8 and at most 64 pixels. Larger sizes have to be set with `size`.
 
     Args:
-        sizes: how many pictures have each (width, height).
-        block: pixel art stored enlarged counts by its own pixels.
-        crop: with "pad" the long side counts instead.
+        sizes: number of pictures of each (width, height).
+        block: how many times pixel art is enlarged; its original pixels count.
+        crop: with "pad", the long side counts instead.
 
     Example:
         >>> choose_size(Counter({(28, 28): 100}))
-        (28, 'size 28: the pictures are 28 pixels')
+        (28, 'size 28: the short side of all pictures has 28 pixels')
     """
     measure, which = (max, "long") if crop == "pad" else (min, "short")
     sides = sorted(measure(size) // block for size in sizes.elements())
     shared = sides[0] == sides[-1]
     side = int(statistics.median(sides))
     size = min(max(side // SIZE_STEP * SIZE_STEP, MIN_SIZE), DEFAULT_MAX_SIZE)
-    measured = (
-        f"the pictures are {side} pixels" if shared else f"the median {which} side is {side} pixels"
-    )
+    measured = f"the {which} side of all pictures has {side} pixels"
+    if not shared:
+        measured = f"the median {which} side has {side} pixels"
     if block > 1:
-        measured += f" of art stored {block} times enlarged"
+        measured += f" (pixel art, enlarged {block} times)"
     if side > DEFAULT_MAX_SIZE:
-        return size, f"size {size}: {measured}; more than {size} has to be asked for (size=...)"
+        return size, f"size {size}: {measured}; set size for more than {size}"
     if size != side:
-        measured += f", and nets take multiples of {SIZE_STEP} from {MIN_SIZE}"
+        measured += f"; nets need a multiple of {SIZE_STEP}, at least {MIN_SIZE}"
     return size, f"size {size}: {measured}"
 
 
 def check_size(size: int) -> None:
-    """Refuse a size that the nets cannot take, naming the nearest that they can.
+    """Refuse a size that the nets cannot use, and name the nearest sizes that they can.
 
     Example:
         >>> check_size(30)
         Traceback (most recent call last):
         ...
-        ValueError: size 30 cannot be used: nets take multiples of 4 from 8; nearest are 28 and 32.
+        ValueError: size 30 cannot be used (nets need a multiple of 4, at least 8): use 28 or 32.
     """
     if size >= MIN_SIZE and size % SIZE_STEP == 0:
         return
     below = size // SIZE_STEP * SIZE_STEP
-    near = f"nearest are {below} and {below + SIZE_STEP}" if below >= MIN_SIZE else "nearest is 8"
+    near = f"{below} or {below + SIZE_STEP}" if below >= MIN_SIZE else f"{MIN_SIZE}"
     raise ValueError(
-        f"size {size} cannot be used: nets take multiples of {SIZE_STEP} from {MIN_SIZE}; {near}."
+        f"size {size} cannot be used (nets need a multiple of {SIZE_STEP}, at least {MIN_SIZE}): "
+        f"use {near}."
     )
 
 
 def num_threads() -> int:
-    """Threads for decoding; Pillow lets go of the interpreter lock while it decodes."""
+    """Number of threads for decoding; Pillow releases the interpreter lock while it decodes."""
     return min(8, os.cpu_count() or 1)
 
 
@@ -159,36 +166,36 @@ def in_order(
     num_bytes: Callable[[T], int],
     most_bytes: int = BYTES_IN_FLIGHT,
 ) -> Iterator[tuple[T, R]]:
-    """Map over threads, in order, with a bounded number of results and of bytes in flight.
+    """Map a function over items with threads, in order, with a limit on results and on memory.
 
     Args:
         pool: the threads.
-        function: is called with each item.
-        items: what to map over.
+        function: called with each item.
+        items: the items, read in batches.
         num_bytes: memory that the call for an item takes.
-        most_bytes: memory that all calls at a time may take; one that takes more runs alone.
+        most_bytes: memory for all calls at the same time; a call that takes more runs alone.
     """
-    gate = _Gate(most_bytes)
+    budget = _MemoryBudget(most_bytes)
 
-    def held(item: T) -> R:
-        with gate.passed(num_bytes(item)):
+    def call(item: T) -> R:
+        with budget.reserved(num_bytes(item)):
             return function(item)
 
     remaining = iter(items)
     while batch := list(islice(remaining, _BATCH)):
-        yield from zip(batch, pool.map(held, batch), strict=True)
+        yield from zip(batch, pool.map(call, batch), strict=True)
 
 
-class _Gate:
-    """Lets threads through as long as what they hold together is below a limit."""
+class _MemoryBudget:
+    """Makes threads wait until the memory that they need is free."""
 
     def __init__(self, limit: int) -> None:
         self._limit = self._free = limit
         self._changed = threading.Condition()
 
     @contextmanager
-    def passed(self, amount: int) -> Generator[None]:
-        """Hold so much, at most all there is, inside the block; wait until it is free."""
+    def reserved(self, amount: int) -> Generator[None]:
+        """Reserve an amount, at most the limit, inside the block; wait until it is free."""
         amount = min(amount, self._limit)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= amount)
@@ -202,31 +209,31 @@ class _Gate:
 
 
 def _decoding_bytes(header: Header) -> int:
-    return _BYTES_A_PIXEL * header.width * header.height
+    return _BYTES_PER_PIXEL * header.width * header.height
 
 
 @contextmanager
 def quiet_pillow() -> Generator[None]:
-    """Silence Pillow's warnings: what they tell (large, damaged) is a skip reason here."""
+    """Hide Pillow's warnings (large, damaged): such files are skipped with a reason instead."""
     with warnings.catch_warnings():
         for kind in (UserWarning, Image.DecompressionBombWarning):
             warnings.simplefilter("ignore", kind)
         yield
 
 
-def explain_nothing(source: Source, skipped: Iterable[Skipped]) -> str:
-    """Say in a few words what lies in a source instead of pictures."""
+def describe_no_pictures(source: Source, skipped: Iterable[Skipped]) -> str:
+    """Say what a source without pictures holds instead."""
     names = [item.name for item in skipped]
     endings = Counter(_ending(name) for name in names)
     if not names:
         return f"{printable(str(source.path))} is empty"
     found = ", ".join(f"{count} {printable(ending)}" for ending, count in endings.most_common(4))
-    return f"{printable(str(source.path))} holds no picture, only {found}"
+    return f"{printable(str(source.path))} has no pictures, only {found}"
 
 
 def _ending(name: str) -> str:
     base = name.rsplit("/", 1)[-1]
-    return "." + base.rsplit(".", 1)[1].lower() if "." in base[1:] else "without an ending"
+    return "." + base.rsplit(".", 1)[1].lower() if "." in base[1:] else "without a file ending"
 
 
 def _header(source: Source, entry: Entry) -> Header | Skipped:
@@ -234,11 +241,11 @@ def _header(source: Source, entry: Entry) -> Header | Skipped:
         with opened(source, entry) as file:
             return decode.read_header(file, entry.name)
     except UnusableError as error:
-        return Skipped(entry.name, error.reason)
+        return Skipped(entry.name, error.code)
 
 
 def _extent(source: Source, entry: Entry) -> Extent | None:
-    """None for what cannot be used: it says nothing of the others, and decoding will name it."""
+    """The lowest and highest value; None if the file is unusable (decoding gives the reason)."""
     try:
         with opened(source, entry) as file:
             return decode.extent(file, entry.name)
@@ -247,7 +254,7 @@ def _extent(source: Source, entry: Entry) -> Extent | None:
 
 
 def _common_block(source: Source, entries: list[Entry]) -> int:
-    """Return the enlargement that an even sample of the pictures shares, 1 when it does not."""
+    """Return the enlargement that some evenly spaced pictures share; 1 if they share none."""
     step = max(1, len(entries) // _SAMPLE)
     factors = []
     for entry in entries[::step][:_SAMPLE]:
@@ -262,10 +269,10 @@ def _common_block(source: Source, entries: list[Entry]) -> int:
 
 @contextmanager
 def opened(source: Source, entry: Entry) -> Generator[BinaryIO]:
-    """Open an entry; what fails becomes an UnusableError with its reason."""
+    """Open an entry; a failure becomes an UnusableError with its code."""
     try:
         file = source.open(entry)
     except Exception as error:  # zipfile and the system raise almost anything on damaged input
-        raise UnusableError(decode.reason_of(error, entry.name)) from error
+        raise UnusableError(decode.skip_code(error, entry.name)) from error
     with file:
         yield file

@@ -1,7 +1,7 @@
-"""Labels from `metadata.csv` or `metadata.jsonl`, as image folders of `datasets` have them.
+"""Read labels from `metadata.csv` or `metadata.jsonl`, in the ImageFolder format of `datasets`.
 
-Each row names a file relative to the metadata file's own folder (`file_name`) and may hold a
-`label`, a name or a whole number. A metadata file speaks for its folder and what lies below it.
+Each row has a `file_name`, relative to the folder of the metadata file, and may have a `label`: a
+name or a whole number. A metadata file holds for its folder and all folders below.
 Source: Hugging Face `datasets`, "Create an image dataset", section ImageFolder.
 """
 
@@ -28,23 +28,23 @@ class UnreadableError(Exception):
     """A metadata file that cannot be used; the text says why."""
 
 
-def split_off(source: Source) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
-    """Part the listed files into metadata files and all others, both in their order."""
-    ours = tuple(e for e in source.entries if PurePosixPath(e.name).name in NAMES)
+def split_metadata(source: Source) -> tuple[tuple[Entry, ...], tuple[Entry, ...]]:
+    """Split the listed files into metadata files and all others; both keep their order."""
+    metadata = tuple(e for e in source.entries if PurePosixPath(e.name).name in NAMES)
     others = tuple(e for e in source.entries if PurePosixPath(e.name).name not in NAMES)
-    return ours, others
+    return metadata, others
 
 
 def read_labels(source: Source, files: Iterable[Entry]) -> tuple[dict[str, str | int], list[str]]:
-    """Read what metadata files say of the pictures' labels.
+    """Read the labels of the pictures from metadata files.
 
     Args:
         source: the folder or zip.
         files: its metadata files.
 
     Returns:
-        A label for each name that has one (relative to the source), and notes on files that say
-        nothing, or cannot be read: those are left aside, never guessed at.
+        A label for each labelled file (by its path below the source), and notes on metadata files
+        that have no labels or cannot be read; such files are not used.
     """
     labels: dict[str, str | int] = {}
     notes: list[str] = []
@@ -52,7 +52,7 @@ def read_labels(source: Source, files: Iterable[Entry]) -> tuple[dict[str, str |
         try:
             found = _labels_of(source, entry)
         except (UnreadableError, UnusableError, UnicodeDecodeError, csv.Error) as error:
-            notes.append(f"{printable(entry.name)} was not used: {printable(str(error))}")
+            notes.append(f"{printable(entry.name)} is not used: {printable(str(error))}")
         else:
             labels |= found
     return labels, notes
@@ -61,26 +61,27 @@ def read_labels(source: Source, files: Iterable[Entry]) -> tuple[dict[str, str |
 def class_labels(
     names: list[str], labels: dict[str, str | int]
 ) -> tuple[list[int] | None, list[str], list[str]]:
-    """Number the classes of the pictures that are used: numbers by value, names by alphabet.
+    """Number the classes of the usable pictures: number labels by value, names alphabetically.
 
-    There are no classes when a picture has no label, or when all have the same.
+    There are no classes if a picture has no label, or if all pictures have the same label.
 
     Args:
-        names: of the pictures, relative to the source.
-        labels: as `read_labels` gives them.
+        names: paths of the pictures below the source.
+        labels: from `read_labels`.
 
     Returns:
-        One number a picture (or None), the class names, and notes; as `sources.class_labels`.
+        One class number per picture (or None), the class names, and notes; like
+        `sources.class_labels`.
 
     Example:
         >>> class_labels(["a.png", "b.png", "c.png"], {"a.png": 10, "b.png": 9, "c.png": 10})
-        ([1, 0, 1], ['9', '10'], ['classes are the labels of the metadata file'])
+        ([1, 0, 1], ['9', '10'], ['classes: the labels in the metadata file'])
     """
     missing = [name for name in names if name not in labels]
     if missing:
         note = (
             f"no classes: {len(missing)} of {len(names)} pictures have no label in the metadata "
-            f"file, among them {printable(missing[0])}"
+            f"file, for example {printable(missing[0])}"
         )
         return None, [], [note]
     values = [labels[name] for name in names]
@@ -88,9 +89,9 @@ def class_labels(
         values = [str(value) for value in values]
     classes = sorted(set(values))  # pyrefly: ignore[bad-specialization]
     if len(classes) < 2:
-        return None, [], ["no classes: all labels of the metadata file are the same"]
+        return None, [], ["no classes: all labels in the metadata file are the same"]
     number = {value: index for index, value in enumerate(classes)}
-    note = "classes are the labels of the metadata file"
+    note = "classes: the labels in the metadata file"
     return [number[value] for value in values], [str(value) for value in classes], [note]
 
 
@@ -107,7 +108,7 @@ def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
         key = key or next((name for name in _LABELS if row.get(name) is not None), "")
         value = row.get(key)
         if isinstance(value, bool) or not isinstance(value, str | int | None):
-            raise UnreadableError(f"row {number}: {key} is neither a name nor a whole number")
+            raise UnreadableError(f"row {number}: {key} is not a name or a whole number")
         if key and value is not None and value != "":
             labels[_joined(folder, row[_FILE])] = _as_number(value)
     if not key:
@@ -116,7 +117,7 @@ def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
 
 
 def _joined(folder: PurePosixPath, name: str) -> str:
-    """Name relative to the source; `.` and `..` are worked out by hand, as nothing is opened."""
+    """The path below the source; `.` and `..` are resolved without looking at the disk."""
     parts: list[str] = []
     for part in (folder / name.replace("\\", "/")).parts:
         if part == ".." and parts:
@@ -142,7 +143,7 @@ def _json_rows(text: str) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UnreadableError(f"line {number} is no JSON") from error
+            raise UnreadableError(f"line {number} is not JSON") from error
         if not isinstance(row, dict):
-            raise UnreadableError(f"line {number} is no JSON object")
+            raise UnreadableError(f"line {number} is not a JSON object")
         yield row

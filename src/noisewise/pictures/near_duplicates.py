@@ -1,8 +1,8 @@
-"""Pictures that are nearly the same: saved again, resized, a little brighter.
+"""Find pictures that are nearly the same: saved again, resized, or slightly brighter.
 
-A perceptual hash finds candidates, the pixels decide. The hash compares neighbours in a 9 x 8
-thumbnail (64 bits); two pictures of which at most 3 bits differ agree in at least one of four
-groups of 16 bits, so that only pictures with an equal group are compared.
+A perceptual hash finds candidates, then the pixels decide. The hash compares neighbours in a 9 x 8
+thumbnail (64 bits). If two hashes differ in at most 3 bits, at least one of their four groups of 16
+bits is equal, so only pictures with an equal group are compared.
 Source: Krawetz 2013, "Kind of Like That" (dHash), hackerfactor.com; the four groups are Manku et
 al. 2007, "Detecting near-duplicates for web crawling", section 3.
 """
@@ -15,24 +15,24 @@ from noisewise.pictures.cache import in_blocks
 
 _SIDE = 16  # of the thumbnails that decide
 _FEW_BITS = 3
-_LARGEST_DIFFERENCE = 6.0  # of thumbnails' pixels of 0 to 255, root mean square
-_FLATTEST = 4.0  # standard deviation below which a picture has nothing to be recognised by
-_NEIGHBOURS = 8  # in the order of the hash, each picture is compared with so many
+_LARGEST_DIFFERENCE = 6.0  # root mean square, of thumbnail pixels from 0 to 255
+_FLATTEST = 4.0  # standard deviation; flatter pictures have no features to compare
+_NEIGHBOURS = 8  # each picture is compared with this many next ones in the order of the hash
 
 
 def near_duplicates(images: np.ndarray) -> list[tuple[int, int]]:
-    """Find pictures that nearly equal an earlier one, exact copies left out.
+    """Find pictures that are nearly equal to an earlier one; exact copies do not count.
 
-    Two pictures are near when their hashes differ in at most 3 of 64 bits and their 16 x 16
-    thumbnails, each about its own mean, by at most 6 of 255 (root mean square). Flat pictures are
-    near to none. In sets with thousands of pictures alike not every pair is looked at, so that
-    the number is a lower bound there.
+    Two pictures are nearly equal if their hashes differ in at most 3 of 64 bits and their 16 x 16
+    thumbnails, each minus its mean, differ by at most 6 of 255 (root mean square). Flat pictures
+    are never nearly equal. In sets with thousands of similar pictures not every pair is compared,
+    so the number found there is a lower bound.
 
     Args:
         images: uint8 [n, size, size, channels].
 
     Returns:
-        (earlier, later) for each later picture that is near to an earlier one, once, in order.
+        (earlier, later) for each later picture that is nearly equal to an earlier one, in order.
 
     Example:
         >>> images = np.random.default_rng(0).integers(0, 200, (4, 16, 16, 1), dtype=np.uint8)
@@ -67,7 +67,7 @@ def near_duplicates(images: np.ndarray) -> list[tuple[int, int]]:
 
 
 def hash64(thumbnails: np.ndarray) -> np.ndarray:
-    """Return the difference hash of each thumbnail: is each cell brighter than its left neighbour?
+    """Return the difference hash of each thumbnail: which cells are brighter than their left one.
 
     Args:
         thumbnails: float [n, 16, 16], grey.
@@ -88,7 +88,7 @@ def hash64(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
-    """Grey pictures of 16 x 16 by the means of the pixels that fall into each cell."""
+    """Grey pictures of 16 x 16: the mean of the pixels in each cell."""
     grey = images.astype(np.float32).mean(axis=3)
     size = grey.shape[1]
     if size < _SIDE:

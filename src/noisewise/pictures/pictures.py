@@ -1,4 +1,4 @@
-"""Pictures for training: one uint8 array, its labels, and an honest account of what was left out.
+"""Pictures for training: one uint8 array, its labels, and the list of skipped files.
 
 pictures = load_pictures("folder", cache_dir="runs/x/cache")
 train, held_out = pictures.split(seed=0)
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from noisewise.pictures import flips
-from noisewise.pictures.cache import in_blocks, let_go
+from noisewise.pictures.cache import in_blocks, release_pages
 from noisewise.pictures.gather import Gathered, Progress, digests
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pictures", "Progress", "Skipped", "load_pictures"]
 
-_LARGE = 2**28  # bytes of a memory map whose pages are given back as soon as they were read
+_LARGE = 2**28  # bytes; the pages of a larger memory map are released after each read
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +35,16 @@ class Pictures:
     """A set of square pictures of one size.
 
     Attributes:
-        images: uint8 [n, size, size, channels], a read-only memory map when a cache is used.
-        labels: int64 [n], or None when there are no classes.
-        classes: one name a label; empty when there are none.
-        names: one name a picture, relative to the source; empty for arrays without names.
-        skipped: files left out, with their reasons, in the order of their names.
-        fingerprint: hexadecimal digest of pixels, labels and class names, the same anywhere.
+        images: uint8 [n, size, size, channels], a read-only memory map if a cache is used.
+        labels: int64 [n], or None if there are no classes.
+        classes: one name per label; empty if there are no classes.
+        names: one per picture: its path below the source; empty for arrays without names.
+        skipped: files that are not used, with reasons, sorted by name.
+        fingerprint: hexadecimal digest of pixels, labels and class names, the same on any machine.
         source: the path that was read.
-        notes: what was decided or changed while reading, in plain words.
-        kinds: why labels and classes are kinds found by likeness (see `kinds`); "" where they are
-            the source's own.
+        notes: what was decided or changed while reading, for people.
+        kinds: if the labels are kinds that noisewise found, the reason for their number; "" if the
+            labels came with the pictures.
     """
 
     images: np.ndarray
@@ -73,28 +73,28 @@ class Pictures:
 
     @property
     def label_histogram(self) -> tuple[int, ...]:
-        """Number of pictures of each class; empty when there are no labels."""
+        """Number of pictures of each class; empty if there are no labels."""
         if self.labels is None:
             return ()
         return tuple(np.bincount(self.labels, minlength=len(self.classes)).tolist())
 
     @property
     def skip_reasons(self) -> Counter[str]:
-        """Number of files left out for each reason."""
+        """Number of skipped files for each reason."""
         return Counter(item.reason for item in self.skipped)
 
     def split(self, seed: int, fraction: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Split into training and held-out pictures, both in random order.
 
-        Exact copies of a picture stay on one side, so the held-out loss measures no memory.
+        Exact copies of a picture stay together, so no held-out picture is also trained on.
 
         Args:
             seed: the same seed gives the same split.
-            fraction: share held out, above 0 and at most 0.5; None takes 5%, at least 64 and at
-                most 2000 pictures, and never more than a fifth.
+            fraction: share of held-out pictures, above 0 and at most 0.5; None takes 5%, at least
+                64 and at most 2000 pictures, but never more than a fifth.
 
         Returns:
-            Indices of training and of held-out pictures, int64.
+            Indices of training pictures and of held-out pictures, int64.
 
         Raises:
             ValueError: if the fraction is out of range.
@@ -106,7 +106,7 @@ class Pictures:
             (5700, 300)
         """
         if fraction is not None and not 0 < fraction <= 0.5:
-            raise ValueError(f"fraction {fraction} cannot be held out: give a number in (0, 0.5].")
+            raise ValueError(f"fraction is {fraction}: give a number above 0 and at most 0.5.")
         num_images = len(self)
         if fraction is None:
             wanted = min(max(round(0.05 * num_images), 64), 2000, num_images // 5)
@@ -118,19 +118,19 @@ class Pictures:
         return order[~is_held_out[order]], order[is_held_out[order]]
 
     def tensor(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Return pictures as models take them: float32 [n, channels, size, size] in [-1, 1]."""
-        import torch  # here, so that `noisewise inspect` starts without it
+        """Return pictures as input of a model: float32 [n, channels, size, size] in [-1, 1]."""
+        import torch  # here, so that `noisewise inspect` starts quickly
 
         chosen = self.images[np.asarray(indices, dtype=np.int64)]
         if self.images.nbytes > _LARGE:
-            let_go(self.images)
+            release_pages(self.images)
         pixels = torch.from_numpy(np.ascontiguousarray(chosen.transpose(0, 3, 1, 2)))
         return pixels.to(torch.float32).div_(127.5).sub_(1.0)
 
     def sigma_data(self) -> float:
-        """Return the standard deviation of all pixels on the scale [-1, 1] about their mean.
+        """Return the standard deviation of all pixels on the scale [-1, 1].
 
-        Source: Karras et al. 2022 (EDM), section 5; measured here, where the paper sets 0.5.
+        Source: Karras et al. 2022 (EDM), section 5; it is measured here, the paper uses 0.5.
         """
         total = squares = 0.0
         for block in in_blocks(self.images):
@@ -141,7 +141,7 @@ class Pictures:
         return float(np.sqrt(max(squares / self.images.size - mean**2, 0.0)) / 127.5)
 
     def suggest_flip(self, seed: int = 0) -> tuple[bool, str]:
-        """Measure whether mirrored pictures look like the set; return the advice and its reason."""
+        """Measure whether mirrored pictures look like the set; return the decision and a reason."""
         return flips.suggest_flip(self.images, seed)
 
 
@@ -154,27 +154,28 @@ def load_pictures(
     crop: Crop = "centre",
     background: str = "white",
 ) -> Pictures:
-    """Read pictures from a folder (subfolders may be classes), a .zip, a .npz or a .npy file.
+    """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
-    Every picture is turned upright, laid on the background, made square and resized once with
-    antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` where there is one. Files that
-    cannot be used are left out and counted by reason.
+    Every picture is rotated upright, placed on the background, made square and resized once with
+    antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` if there is one, else from the
+    subfolders. Files that cannot be used are skipped, each with a reason.
 
     Args:
         path: the folder or file.
-        size: side in pixels, a multiple of 4 from 8; None takes the pictures' own (see `notes`).
-        channels: 1 or 3; None takes 1 when the pictures are grey, 3 otherwise.
-        cache_dir: folder for the uint8 cache, reused while name, length and time of change of every
-            file stay the same; None keeps the pictures in memory. Safe to delete.
-        progress: called with (files done, files in all), once round for the headers of the files
-            and once for their pixels.
-        crop: what becomes of pictures that are not square: "centre", "random" (drawn once from
-            each file's name) or "pad" (all of it, on the background).
-        background: under transparency and around padded pictures, a name or #rrggbb.
+        size: side in pixels, a multiple of 4, at least 8; None chooses one from the pictures' own
+            sizes (see `notes`).
+        channels: 1 or 3; None takes 1 if the pictures are grey, else 3.
+        cache_dir: folder for the uint8 cache, used again as long as name, length and time of change
+            of every file stay the same; None keeps the pictures in memory. It is safe to delete.
+        progress: called with (files done, files in all): first for the headers of all files, then
+            again for their pixels.
+        crop: for pictures that are not square: "centre", "random" (a random place, fixed by the
+            file name) or "pad" (the whole picture, with background added).
+        background: colour under transparency and around padded pictures, a name or #rrggbb.
 
     Raises:
-        ValueError: if the path cannot be used, too little is left, or the size is not possible;
-            one sentence that says what was found and what to do.
+        ValueError: if the path cannot be used, too few pictures are usable, or the size is not
+            possible; one sentence that says what was found and what to do.
 
     Example:
         >>> from noisewise.demo import demo_path
@@ -186,7 +187,7 @@ def load_pictures(
 
 
 def as_pictures(found: Gathered, path: str | Path) -> Pictures:
-    """Keep of what was read only what training needs."""
+    """Keep only the results that training needs."""
     return Pictures(
         found.images,
         found.labels,
@@ -200,7 +201,13 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
 
 
 def _whole_groups(marks: np.ndarray, wanted: int, generator: np.random.Generator) -> np.ndarray:
-    """Choose about `wanted` pictures at random, equal ones together; bool [n], never all."""
+    """Choose about `wanted` pictures at random, never all; bool [n]. Equal pictures stay together.
+
+    Args:
+        marks: one number per picture, equal for equal pictures.
+        wanted: how many to choose.
+        generator: source of randomness.
+    """
     _, group, counts = np.unique(marks, return_inverse=True, return_counts=True)
     order = generator.permutation(len(counts))
     order = order[counts[order] <= wanted]

@@ -1,4 +1,4 @@
-"""What can be asked of pictures when they are read."""
+"""Options for reading pictures."""
 
 from __future__ import annotations
 

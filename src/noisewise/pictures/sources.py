@@ -1,7 +1,8 @@
-"""Where pictures are: a folder or a zip, listed in a fixed order, with what is left out and why.
+"""List the files of a folder or a zip in a fixed order, and say which are skipped and why.
 
-Nothing here decodes a picture. A listing follows links once, never opens pipes or devices, never
-unpacks a zip on disk, and gives every file left out a reason from the short list below.
+Nothing here decodes a picture. A listing follows each link once, never opens pipes or devices, and
+never unpacks a zip on disk. Every skipped file has a code from the list below, for programs, and a
+reason, for people.
 """
 
 from __future__ import annotations
@@ -10,30 +11,64 @@ import io
 import os
 import stat
 import zipfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-EMPTY = "empty file"
+EMPTY = "empty"
 TRUNCATED = "truncated"
 DAMAGED = "damaged"
-NOT_IMAGE = "not an image"
-OTHER_FILE = "other file"
-TOO_LARGE = "too large"
-TOO_SMALL = "too small"
-HIDDEN = "hidden or system file"
-BROKEN_LINK = "broken link"
-SEEN_BEFORE = "folder already read through another link"
-NOT_REGULAR = "not a regular file"
+NOT_PICTURE = "not_picture"
+OTHER_FILE = "other_file"
+TOO_LARGE = "too_large"
+TOO_SMALL = "too_small"
+HIDDEN = "hidden"
+BROKEN_LINK = "broken_link"
+ALREADY_READ = "already_read"
+NOT_REGULAR = "not_regular"
 UNREADABLE = "unreadable"
-PASSWORD = "password-protected"
-UNSUPPORTED = "unsupported kind of image"
-NOT_FINITE = "values that are not finite"
+PASSWORD = "password"
+UNSUPPORTED = "unsupported"
+NOT_FINITE = "not_finite"
 
-HARMLESS = frozenset({HIDDEN, OTHER_FILE, SEEN_BEFORE, NOT_REGULAR})
-"""Reasons that say nothing about the pictures: such files were never meant to be read."""
+REASONS = {
+    EMPTY: "empty",
+    TRUNCATED: "truncated",
+    DAMAGED: "damaged",
+    NOT_PICTURE: "not a picture despite the name",
+    OTHER_FILE: "not a picture",
+    TOO_LARGE: "too large",
+    TOO_SMALL: "too small",
+    HIDDEN: "hidden or made by the system",
+    BROKEN_LINK: "broken link",
+    ALREADY_READ: "already read through another link",
+    NOT_REGULAR: "not a regular file",
+    UNREADABLE: "unreadable",
+    PASSWORD: "password-protected",
+    UNSUPPORTED: "in an unsupported format",
+    NOT_FINITE: "with NaN or infinite values",
+}
+"""The reason of each code, for people; a count stands before it ("3 too small")."""
+
+HARMLESS = frozenset({HIDDEN, OTHER_FILE, ALREADY_READ, NOT_REGULAR})
+"""Codes of files that were never meant as pictures: no sign of a damaged set."""
+
+_OLD_TEXTS = {
+    "empty file": EMPTY,
+    "not an image": NOT_PICTURE,
+    "other file": OTHER_FILE,
+    "too large": TOO_LARGE,
+    "too small": TOO_SMALL,
+    "hidden or system file": HIDDEN,
+    "broken link": BROKEN_LINK,
+    "folder already read through another link": ALREADY_READ,
+    "not a regular file": NOT_REGULAR,
+    "password-protected": PASSWORD,
+    "unsupported kind of image": UNSUPPORTED,
+    "values that are not finite": NOT_FINITE,
+}  # older versions stored these texts in run.json and in caches, where now the code is
 
 MAX_FILE_BYTES = 512 * 2**20
 _SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
@@ -42,15 +77,30 @@ _SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid"
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was left out: its name below the source, and the reason."""
+    """A file that is not used.
+
+    Attributes:
+        name: its path below the source, with forward slashes.
+        code: why, for programs: one of the codes above.
+        reason: why, for people.
+
+    Example:
+        >>> Skipped("a.png", TOO_SMALL)
+        Skipped(name='a.png', code='too_small', reason='too small')
+    """
 
     name: str
-    reason: str
+    code: str
+    reason: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look the reason up; a code of a newer version is its own reason."""
+        object.__setattr__(self, "reason", REASONS.get(self.code, self.code))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file that may hold a picture; `name` is relative, with forward slashes."""
+    """A file that may be a picture; `name` is its path below the source, with forward slashes."""
 
     name: str
     num_bytes: int
@@ -60,7 +110,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """A listed folder or zip: entries in sorted order, and what was left out already."""
+    """A listed folder or zip: its entries sorted by name, and the files already skipped."""
 
     path: Path
     kind: str
@@ -69,17 +119,37 @@ class Source:
     archive: zipfile.ZipFile | None = None
 
     def open(self, entry: Entry) -> BinaryIO:
-        """Open one entry for reading in binary; a zip's member is read into memory."""
+        """Open one entry for reading in binary; a file in a zip is read into memory."""
         if isinstance(entry.locator, str):
             return open(entry.locator, "rb")
         assert self.archive is not None
         with self.archive.open(entry.locator) as member:
-            # Never more than was listed: a member that lies about its length is not unpacked whole.
+            # Read only the listed length: the file may be longer than the zip says.
             return io.BytesIO(member.read(entry.num_bytes))
 
-    def held_bytes(self, entry: Entry) -> int:
-        """Bytes of memory that an opened entry takes by itself."""
+    def open_bytes(self, entry: Entry) -> int:
+        """Bytes of memory that an entry takes while it is open."""
         return 0 if isinstance(entry.locator, str) else entry.num_bytes
+
+
+def code_of(stored: str) -> str:
+    """Return the code that a file holds; older files hold a text in its place.
+
+    Example:
+        >>> code_of("too_small"), code_of("folder already read through another link")
+        ('too_small', 'already_read')
+    """
+    return _OLD_TEXTS.get(stored, stored)
+
+
+def read_skipped(item: Mapping[str, str]) -> Skipped:
+    """Read a skipped file from run.json; runs of older versions have no code.
+
+    Example:
+        >>> read_skipped({"name": "a.png", "reason": "empty file"}).code
+        'empty'
+    """
+    return Skipped(item["name"], code_of(item.get("code", item["reason"])))
 
 
 def printable(name: str) -> str:
@@ -97,7 +167,7 @@ def open_source(path: Path) -> Generator[Source]:
     """List a folder or a zip file; the zip stays open inside the `with` block.
 
     Raises:
-        ValueError: if the file is no zip that can be read.
+        ValueError: if the file cannot be read as a zip.
     """
     if path.is_dir():
         yield _list_folder(path)
@@ -106,7 +176,7 @@ def open_source(path: Path) -> Generator[Source]:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises almost anything on a damaged table of contents
         raise ValueError(
-            f"{printable(str(path))} is not a zip that can be read ({error}): "
+            f"{printable(str(path))} cannot be read as a zip ({error}): "
             "download it again, or give the unpacked folder."
         ) from error
     with archive:
@@ -114,17 +184,17 @@ def open_source(path: Path) -> Generator[Source]:
 
 
 def class_labels(names: list[str]) -> tuple[list[int] | None, list[str], list[str]]:
-    """Read class labels from folder names: the first folder that differs names the class.
+    """Read class labels from folder names: the first folder that differs is the class.
 
-    Leading folders that all pictures share, and a split into train and test, are stepped over.
-    There are no labels when a picture lies beside the class folders, when there is one class only,
-    or when the folders hold fewer than four pictures on average (a folder a person or a day).
+    Leading folders that all pictures share are ignored, and so are train and test folders. There
+    are no labels if a picture is outside the class folders, if there is only one class, or if the
+    folders hold fewer than four pictures on average (one folder per person or per day).
 
     Args:
-        names: relative names with forward slashes.
+        names: paths below the source, with forward slashes.
 
     Returns:
-        One label a picture (or None), the class names in sorted order, and notes.
+        One label per picture (or None), the class names in sorted order, and notes.
 
     Example:
         >>> class_labels([f"pets/{c}/{i}.png" for c in ("cat", "dog") for i in range(4)])
@@ -135,16 +205,18 @@ def class_labels(names: list[str]) -> tuple[list[int] | None, list[str], list[st
     folders = _strip_shared(folders)
     tops = {parts[0].lower() if parts else "" for parts in folders}
     if len(tops) > 1 and tops <= _SPLIT_NAMES:
-        notes.append(f"the folders {', '.join(sorted(tops))} were read together")
+        notes.append(f"the folders {', '.join(sorted(tops))} are used as one set")
         folders = _strip_shared([parts[1:] for parts in folders])
     loose = sum(not parts for parts in folders)
     classes = sorted({parts[0] for parts in folders if parts})
     if loose or len(classes) < 2:
         if classes and loose:
-            notes.append(f"no classes: {loose} pictures lie beside the subfolders")
+            notes.append(f"no classes: {loose} pictures are outside the subfolders")
         return None, [], notes
     if len(names) < 4 * len(classes):
-        notes.append(f"no classes: {len(classes)} subfolders hold fewer than 4 pictures each")
+        notes.append(
+            f"no classes: the {len(classes)} subfolders hold fewer than 4 pictures on average"
+        )
         return None, [], notes
     index = {name: label for label, name in enumerate(classes)}
     return [index[parts[0]] for parts in folders], classes, notes
@@ -161,7 +233,7 @@ def _is_hidden(part: str) -> bool:
 
 
 def _clean(name: str) -> str:
-    # Names that are not UTF-8 reach us with lone surrogates, which no file or terminal takes.
+    # Names that are not UTF-8 arrive with lone surrogates, which cannot be written or printed.
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -174,7 +246,7 @@ def _list_folder(root: Path) -> Source:
         folder, prefix = pending.pop()
         try:
             with os.scandir(folder) as scan:
-                # Real folders before links: the name kept is then the real one.
+                # Real folders before links, so that pictures get their real names.
                 items = sorted(scan, key=lambda item: (item.is_symlink(), item.name))
         except OSError:
             skipped.append(Skipped(prefix.rstrip("/") or ".", UNREADABLE))
@@ -205,10 +277,10 @@ def _visit(
     except OSError:  # a link to nothing, or to itself
         return Skipped(name, BROKEN_LINK if item.is_symlink() else UNREADABLE)
     if stat.S_ISDIR(status.st_mode):
-        # item.stat() has no inode on Windows, os.stat() does.
+        # On Windows only os.stat() gives the inode.
         identity = _identity(os.stat(item.path))
         if identity in seen:
-            return Skipped(name, SEEN_BEFORE)
+            return Skipped(name, ALREADY_READ)
         seen.add(identity)
         return item.path, name + "/"
     if not stat.S_ISREG(status.st_mode):

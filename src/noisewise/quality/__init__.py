@@ -1,4 +1,4 @@
-"""Judging pictures with nothing to download: a distance, where it is wrong, and what was copied."""
+"""Judge generated pictures without downloads: a distance, a distance per scale, and copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies: the nearest training picture, the test of who was copied, and exact duplicates.
+"""Copies: the nearest training picture, the copy test, and exact duplicates.
 
 Papers: Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize"
 (a picture is a copy if it is at least three times nearer to one training picture than to the next);
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from noisewise.quality.features import check_images
 
-GREY_LEVEL = 2 / 255  # one step of an 8-bit picture in [-1, 1]
-_SPARE = 6  # candidates beyond k whose distance is computed again without cancellation
-_QUERIES, _KEYS = 512, 8192  # rows and columns of the distances held at once
+GREY_LEVEL = 2 / 255  # one level of an 8-bit picture, in [-1, 1]
+_SPARE = 6  # for this many candidates beyond k the distance is computed again, exactly
+_QUERIES, _KEYS = 512, 8192  # rows and columns of one block of distances
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Nearest:
     """The nearest training pictures of each picture, nearest first.
 
     Attributes:
-        index: which training picture, int64 [n, k].
+        index: indices of the training pictures, int64 [n, k].
         distance: root mean square difference of the pixels, in the units of the pictures ([-1, 1]:
             from 0 to 2), float32 [n, k].
     """
@@ -44,17 +44,18 @@ class CopyTest:
         fraction: share of generated pictures that are copies.
         low: lower end of its 95 % interval (Wilson).
         high: upper end of it.
-        held_out_fraction: the same rule applied to held-out pictures, which copy nothing: what near
-            twins in the data alone bring about. None without held-out pictures.
-        threshold: a copy's nearest distance is below this share of its second nearest.
-        num_duplicates: training pictures left out because they repeat an earlier one exactly (with
-            flips: or mirror it).
-        index: nearest training picture of each generated one, int64 [n].
+        held_out_fraction: share of held-out pictures that the same rule calls copies. They copy
+            nothing, so this comes from similar pictures in the data. None without held-out ones.
+        threshold: a picture is a copy if its nearest distance is below this share of the second
+            nearest.
+        num_duplicates: training pictures that exactly equal an earlier one (with flips: or mirror
+            it); they are not used.
+        index: nearest training picture of each generated picture, int64 [n].
         distance: root mean square difference from it, float32 [n].
         ratio: nearest distance over second nearest, float32 [n]; 0 for an exact copy.
         copied: which generated pictures are copies, bool [n].
         median_distance: median of `distance`.
-        held_out_median_distance: the same of held-out pictures; None without them.
+        held_out_median_distance: the same for held-out pictures; None without them.
     """
 
     fraction: float
@@ -78,13 +79,13 @@ class CopyTest:
         return self.median_distance / self.held_out_median_distance
 
     def closest(self, num_images: int = 16) -> Tensor:
-        """Return which generated pictures come closest to being copies, the closest first.
+        """Return the generated pictures that are most like copies, the most alike first.
 
         Args:
             num_images: how many at most.
 
         Returns:
-            Indices of generated pictures, int64; `index` of them are the training pictures.
+            Indices of generated pictures, int64; `index` at these gives the training pictures.
         """
         order = self.ratio.argsort(stable=True)
         order = order[(~self.copied[order]).int().argsort(stable=True)]
@@ -94,13 +95,13 @@ class CopyTest:
 def nearest(images: Tensor, training: Tensor, k: int = 2, flips: bool = False) -> Nearest:
     """Return the k nearest training pictures of each picture, by pixels.
 
-    ``d(x, y) = sqrt(mean_pixels (x - y)^2)``; with flips, the smaller of it for x and x mirrored.
+    ``d(x, y) = sqrt(mean_pixels (x - y)^2)``; with flips, the smaller one of x and mirrored x.
 
     Args:
         images: float [n, c, h, w].
         training: float [m, c, h, w], m >= k.
-        k: neighbours, at least 1.
-        flips: look at mirror images (left to right) too.
+        k: number of neighbours, at least 1.
+        flips: also compare the pictures mirrored left to right.
 
     Returns:
         Indices and distances, nearest first.
@@ -118,10 +119,10 @@ def nearest(images: Tensor, training: Tensor, k: int = 2, flips: bool = False) -
     if images.shape[1:] != training.shape[1:]:
         raise ValueError(
             f"Pictures have shape {list(images.shape[1:])}, training pictures "
-            f"{list(training.shape[1:])}: bring both to one size and number of channels."
+            f"{list(training.shape[1:])}: give both the same size and number of channels."
         )
     if not 1 <= k <= len(training):
-        raise ValueError(f"k is {k} with {len(training)} training pictures: take 1 to that many.")
+        raise ValueError(f"k is {k}: give 1 to {len(training)}, the number of training pictures.")
     keys = training.detach().float().cpu().flatten(1)
     with torch.no_grad():
         found = [
@@ -141,22 +142,23 @@ def copy_test(
 ) -> CopyTest:
     """Count the generated pictures that copy a training picture.
 
-    A picture is a copy if ``d_1 < threshold d_2``, d_1 and d_2 its distances to the nearest and
-    second nearest training picture, or if it is the same 8-bit picture (d_1 below half a grey
-    level). Exact duplicates among the training pictures are left out first, since two equal
-    neighbours would hide a copy; near duplicates still do, and near twins make real pictures look
-    copied: the share of held-out pictures that the rule calls copies says how often.
+    A picture is a copy if ``d_1 < threshold d_2``, where d_1 and d_2 are its distances to the
+    nearest and second nearest training picture, or if it is the same 8-bit picture (d_1 below half
+    a grey level). Exact duplicates among the training pictures are removed first, since two equal
+    neighbours would hide a copy. Near duplicates still hide copies, and pairs of similar pictures
+    make real pictures look copied: the share of held-out pictures that the rule calls copies says
+    how often.
 
     Args:
         generated: float [n, c, h, w] in [-1, 1].
-        training: float [m, c, h, w], at least two different ones.
-        held_out: real pictures that were not trained on, float [h, c, h, w], or None.
+        training: float [m, c, h, w], at least two different pictures.
+        held_out: real pictures that were not trained on, float [k, c, h, w], or None.
         threshold: between 0 and 1; 1/2 and 1/4 mostly lead to the same conclusion.
-        flips: a mirror image is a copy too.
+        flips: a mirrored picture counts as a copy too.
 
     Raises:
-        ValueError: if shapes differ, the threshold is no share, or there are fewer than two
-            different training pictures.
+        ValueError: if shapes differ, the threshold is not between 0 and 1, or there are fewer than
+            two different training pictures.
 
     Source: Yoon et al. 2023, section 3; Bonnaire et al. 2025, section 3.
 
@@ -168,17 +170,17 @@ def copy_test(
         0.25
     """
     if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}: give a share between 0 and 1, such as 1/3.")
+        raise ValueError(f"threshold is {threshold}: give a number between 0 and 1, such as 1/3.")
     check_images(training, "training")
     kept = torch.tensor([group[0] for group in _groups(training, mirrored=flips)])
     if len(kept) < 2:
-        raise ValueError("The copy test needs at least two different training pictures.")
+        raise ValueError("There are fewer than two different training pictures: give at least two.")
     different = training if len(kept) == len(training) else training[kept.to(training.device)]
-    index, distance, ratio, copied = _judged(generated, different, threshold, flips)
+    index, distance, ratio, copied = _compare(generated, different, threshold, flips)
     low, high = _wilson(int(copied.sum()), len(copied))
     of_held_out = None
     if held_out is not None and len(held_out):
-        of_held_out = _judged(held_out, different, threshold, flips)
+        of_held_out = _compare(held_out, different, threshold, flips)
     return CopyTest(
         fraction=float(copied.double().mean()),
         low=low,
@@ -202,7 +204,8 @@ def duplicates(images: Tensor) -> list[tuple[int, ...]]:
         images: [n, ...] of any dtype.
 
     Returns:
-        Indices of each group of two or more, ascending, groups in order of their first picture.
+        For each group of two or more, the indices in ascending order; groups in the order of their
+        first picture.
 
     Example:
         >>> duplicates(torch.tensor([[1], [2], [1], [3], [2], [1]]))
@@ -212,7 +215,7 @@ def duplicates(images: Tensor) -> list[tuple[int, ...]]:
 
 
 def _groups(images: Tensor, mirrored: bool = False) -> list[list[int]]:
-    """Indices of equal pictures; with mirrored, a picture equals its mirror image."""
+    """Indices of equal pictures; with mirrored, a picture also equals its mirror image."""
     groups: dict[bytes, list[int]] = {}
     for i, row in enumerate(images.detach().cpu().contiguous().numpy()):
         content = row.tobytes()
@@ -222,10 +225,10 @@ def _groups(images: Tensor, mirrored: bool = False) -> list[list[int]]:
     return list(groups.values())
 
 
-def _judged(
+def _compare(
     images: Tensor, training: Tensor, threshold: float, flips: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Index and distance of the nearest, ratio to the second, and whether it is a copy."""
+    """Index and distance of the nearest, ratio to the second nearest, and whether it is a copy."""
     found = nearest(images, training, k=2, flips=flips)
     first, second = found.distance.unbind(1)
     ratio = first / second.clamp_min(torch.finfo(torch.float32).tiny)
@@ -234,9 +237,9 @@ def _judged(
 
 
 def _nearest_of(images: Tensor, keys: Tensor, k: int, flips: bool) -> tuple[Tensor, Tensor]:
-    """Nearest of one block: candidates by |x|^2 - 2 x.y + |y|^2, then their distances exactly.
+    """Nearest of one block: candidates by |x|^2 - 2 x.y + |y|^2, then their exact distances.
 
-    The training pictures' mean is taken off first: with it the squares would cancel to nothing.
+    The mean of the training pictures is subtracted first: with it, most digits would cancel.
     """
     views = [images.flatten(1)] + ([images.flip(3).flatten(1)] if flips else [])
     centre = keys.mean(0)
@@ -247,7 +250,7 @@ def _nearest_of(images: Tensor, keys: Tensor, k: int, flips: bool) -> tuple[Tens
         block = keys[start : start + _KEYS] - centre
         norms = block.square().sum(1)
         here = torch.stack([norms - 2 * (view - centre) @ block.T for view in views])
-        if flips:  # the norms of a picture and of its mirror image differ once centred
+        if flips:  # after centring, a picture and its mirror image have different norms
             here += torch.stack([(view - centre).square().sum(1, keepdim=True) for view in views])
         here, order = here.amin(0).topk(min(wanted, len(block)), largest=False)
         square, index = torch.cat([square, here], 1), torch.cat([index, order + start], 1)
@@ -259,7 +262,7 @@ def _nearest_of(images: Tensor, keys: Tensor, k: int, flips: bool) -> tuple[Tens
 
 
 def _exact(view: Tensor, keys: Tensor, index: Tensor) -> Tensor:
-    """Root mean square differences [n, candidates], without cancellation."""
+    """Root mean square differences [n, candidates], from the differences themselves."""
     columns = [(view - keys[candidates]).square().mean(1).sqrt() for candidates in index.T]
     return torch.stack(columns, 1)
 

@@ -1,13 +1,14 @@
-"""How far one set of pictures is from another: kernel distance with floor and interval.
+"""The distance of one set of pictures from another, with its interval and its floor.
 
 Papers: Gretton et al. 2012, "A kernel two-sample test" (the unbiased MMD); Binkowski et al. 2018,
 "Demystifying MMD GANs" (its cubic kernel, KID); Rubin 1981, "The Bayesian bootstrap"; Perronnin et
 al. 2010, "Improving the Fisher kernel" (power normalisation).
 
-The distance is the squared MMD with the kernel ``k(x, y) = (x.y / d + 1)^3`` of features that are
-centred and scaled by the reference's mean and deviation and then power-normalised. Its mean is 0
-for two samples of one law, so it may come out negative, and few pictures do not make it grow. It is
-no FID: it compares only with itself, for the same extractor and reference.
+The distance is the squared MMD with the kernel ``k(x, y) = (x.y / d + 1)^3``. Its features are
+centred and scaled by the mean and deviation of the reference, then power-normalised. For two
+samples of one distribution its mean is 0, so it can be negative, and it does not grow if there are
+few pictures. It is not an FID: compare it only with distances that use the same extractor and
+reference.
 """
 
 from __future__ import annotations
@@ -33,27 +34,28 @@ __all__ = [
     "wasserstein_1d",
 ]
 
-NUM_RESAMPLES = 200  # of the interval, and splits of the floor
+NUM_RESAMPLES = 200  # resamples for the interval, and splits for the floor
 _COVERAGE = 0.95
 _MAX_REFERENCE = 2000
-_SCALE_FLOOR = 0.1  # share of the mean deviation below which no feature is blown up further
+_SCALE_FLOOR = 0.1  # share of the mean deviation; features that vary less are not scaled up further
 
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance, how sure it is, and what real pictures score.
+    """A distance, its interval, and its floor.
 
     Attributes:
-        value: unbiased squared MMD; 0 in expectation for pictures of the reference's law.
-        low: lower end of the 95 % interval (of the draw of both sets of pictures, the reference's
-            scaling being given).
-        high: upper end of it. Measured with 60 and 90 pictures it covered always near 0, where it
-            is wider than it need be, and 95 and 87 times in 100 at 0.2 and 1.0.
-        floor: 95th percentile of this distance between real and real pictures at these numbers; a
-            value below it cannot be told from real.
-        num_a: pictures judged.
-        num_b: reference pictures used.
-        extractor: name of the features; distances in other features do not compare.
+        value: unbiased squared MMD; its mean is 0 for pictures from the reference's distribution.
+        low: lower end of the 95 % interval (for new draws of both sets of pictures, with the
+            scaling of the reference fixed).
+        high: upper end of it. Measured with 60 and 90 pictures, the interval held the true value
+            always near 0 (there it is wider than necessary), and 95 and 87 times in 100 at 0.2 and
+            1.0.
+        floor: 95th percentile of this distance between two sets of real pictures of these sizes; a
+            value below it means that no difference from real pictures was found.
+        num_a: number of judged pictures.
+        num_b: number of reference pictures.
+        extractor: name of the features; distances with other features cannot be compared.
     """
 
     value: float
@@ -66,20 +68,20 @@ class Distance:
 
     @property
     def ratio(self) -> float:
-        """The value in units of the floor; up to about 1 it cannot be told from real."""
+        """The value divided by the floor; up to about 1 no difference from real was found."""
         return self.value / self.floor if self.floor > 0 else float("inf")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return the fields as a dict, ready for json.dumps."""
         return asdict(self)
 
 
 class Reference:
     """Real pictures, measured once, so that many distances to them are cheap.
 
-    Scales, kernel sums and the floor are found when it is made; a distance then costs only the
-    features of the pictures judged. `state` holds all of it as tensors and no picture, so a model
-    can carry its reference along and be judged where the pictures are not.
+    Scales, kernel sums and the floor are computed once, here; a distance then costs only the
+    features of the judged pictures. `state` holds everything as tensors, without any picture, so a
+    model can be judged on a machine that does not have the pictures.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -104,16 +106,16 @@ class Reference:
 
         Args:
             images: float [n, c, h, w] in [-1, 1], n >= 4.
-            extractor: features to compare in; None: `RandomConvFeatures()`.
-            generator: chooses the pictures where there are more than max_images; None: seed 0.
-            max_images: pictures used at most, drawn without replacement.
+            extractor: computes the features; None: `RandomConvFeatures()`.
+            generator: chooses the pictures if there are more than max_images; None: seed 0.
+            max_images: number of pictures used at most, drawn without replacement.
 
         Raises:
-            ValueError: if there are fewer than 4 pictures, or the extractor's answer is no feature
-                matrix.
+            ValueError: if there are fewer than 4 pictures, or the extractor does not return a
+                matrix of features.
         """
         if max_images < 4:
-            raise ValueError(f"max_images is {max_images}: a reference needs at least 4 pictures.")
+            raise ValueError(f"max_images is {max_images}: give at least 4.")
         self.extractor = extractor if extractor is not None else RandomConvFeatures()
         if len(images) > max_images:
             chosen = torch.randperm(len(images), generator=generator or _seeded(0))[:max_images]
@@ -126,12 +128,12 @@ class Reference:
         self._measure(self._normalised(features))
 
     def _normalised(self, features: Tensor) -> Tensor:
-        """Centred, scaled, and the signed root taken: no single feature can drown the others."""
+        """Centre, scale, and take the signed root, so that no single feature dominates."""
         z = (features - self._mean) / self._scale
         return z.sign() * z.abs().sqrt()
 
     def _measure(self, normalised: Tensor) -> None:
-        """Kernel sums of the reference with itself, resampled and split."""
+        """Compute the kernel sums of the reference with itself, resampled, and the floor."""
         if len(normalised) < 4:
             raise ValueError(f"The reference has {len(normalised)} pictures: give at least 4.")
         self._features = normalised
@@ -140,7 +142,7 @@ class Reference:
         self._split_floor = _split_floor(normalised, _seeded(2))
 
     def __len__(self) -> int:
-        """Pictures in the reference."""
+        """Return the number of pictures in the reference."""
         return len(self._features)
 
     def distance(self, images: Tensor, generator: torch.Generator | None = None) -> Distance:
@@ -153,12 +155,12 @@ class Reference:
             generator: draws the resamples of the interval; None: seed 0, the same each time.
 
         Returns:
-            Value, 95 % interval (Bayesian bootstrap of both sets; equal pictures drawn twice are
-            never paired with themselves, so the resamples are unbiased too), and floor.
+            Value, 95 % interval (Bayesian bootstrap of both sets; no picture is paired with itself,
+            so the resamples are unbiased too), and floor.
 
         Raises:
-            ValueError: if there are fewer than 2 pictures, or their features have another length
-                than the reference's.
+            ValueError: if there are fewer than 2 pictures, or their features do not have the length
+                of the reference's.
 
         Source: Gretton et al. 2012, equation 3; Binkowski et al. 2018, equation 4; Rubin 1981.
 
@@ -173,8 +175,8 @@ class Reference:
         features = extract(images, self.extractor)
         if features.shape[1] != len(self._mean):
             raise ValueError(
-                f"Features have length {features.shape[1]}, those of the reference "
-                f"{len(self._mean)}: use pictures and an extractor of the same kind."
+                f"Features have length {features.shape[1]}, features of the reference "
+                f"{len(self._mean)}: use the same extractor and the same size of pictures."
             )
         a = self._normalised(features)
         weights = resampling_weights(len(a), NUM_RESAMPLES, generator or _seeded(0))
@@ -194,17 +196,17 @@ class Reference:
         )
 
     def floor(self, num_images: int) -> float:
-        """Return what as many real pictures score: the 95th percentile of their distance.
+        """Return the 95th percentile of the distance that num_images real pictures have.
 
-        The reference is split into random halves many times; the distance of two samples of one law
-        spreads as ``1/n_a + 1/n_b``, which carries the halves' percentile over to num_images
-        against the whole reference.
+        The reference is split into random halves many times. The distance of two samples of one
+        distribution spreads as ``1/n_a + 1/n_b``; this converts the percentile of the halves to
+        num_images against the whole reference.
 
         Raises:
             ValueError: if num_images is below 2.
 
-        Source: Gretton et al. 2012, theorem 12 (the unbiased statistic under equality is of order
-        1/n); permutation of one sample.
+        Source: Gretton et al. 2012, theorem 12 (for equal distributions the unbiased statistic is
+        of order 1/n); permutation of one sample.
 
         Example:
             >>> real = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -213,7 +215,7 @@ class Reference:
             True
         """
         if num_images < 2:
-            raise ValueError(f"num_images is {num_images}: a floor needs at least 2.")
+            raise ValueError(f"num_images is {num_images}: give at least 2.")
         half = len(self) // 2
         return self._split_floor * (1 / num_images + 1 / len(self)) / (1 / half + 1 / half)
 
@@ -226,7 +228,7 @@ class Reference:
 
         Returns:
             "mean" [d], "scale" [d], "features" [n, d], all float32, and "extractor", its name as
-            uint8, as safetensors can hold them.
+            uint8 (safetensors stores tensors only).
 
         Raises:
             ValueError: if num_images is below 4.
@@ -236,7 +238,7 @@ class Reference:
             ['extractor', 'features', 'mean', 'scale']
         """
         if num_images is not None and num_images < 4:
-            raise ValueError(f"num_images is {num_images}: a reference needs at least 4 pictures.")
+            raise ValueError(f"num_images is {num_images}: give at least 4.")
         name = extractor_name(self.extractor).encode()
         return {
             "mean": self._mean.clone(),
@@ -247,27 +249,27 @@ class Reference:
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], extractor: Extractor | None = None) -> Reference:
-        """Make a reference from what `state` returned.
+        """Make a reference from the result of `state`.
 
         Args:
             state: the tensors.
-            extractor: the features it was made with; None: `RandomConvFeatures()`.
+            extractor: the one that the reference was made with; None: `RandomConvFeatures()`.
 
         Raises:
-            ValueError: if tensors are missing, or the reference was made with other features.
+            ValueError: if tensors are missing, or the reference was made with another extractor.
         """
         missing = {"mean", "scale", "features", "extractor"} - set(state)
         if missing:
             raise ValueError(
                 f"The state of the reference lacks {', '.join(sorted(missing))}: "
-                "give what Reference.state() returned."
+                "give the result of Reference.state()."
             )
         extractor = extractor if extractor is not None else RandomConvFeatures()
         made_with = bytes(state["extractor"].tolist()).decode()
         if made_with != extractor_name(extractor):
             raise ValueError(
-                f"The reference was made with {made_with}, not {extractor_name(extractor)}: "
-                "give that extractor."
+                f"The reference was made with the extractor {made_with}, not "
+                f"{extractor_name(extractor)}: give {made_with}."
             )
         reference = cls.__new__(cls)
         reference.extractor = extractor
@@ -287,7 +289,7 @@ def distance(
     Args:
         a: pictures to judge, float [n, c, h, w] in [-1, 1], n >= 2.
         b: real pictures, float [m, c, h, w] in [-1, 1], m >= 4; at most 2,000 of them are used.
-        extractor: features to compare in; None: `RandomConvFeatures()`.
+        extractor: computes the features; None: `RandomConvFeatures()`.
         generator: draws the resamples; None: seed 0.
 
     Raises:
@@ -310,13 +312,13 @@ def floor(
     extractor: Extractor | None = None,
     generator: torch.Generator | None = None,
 ) -> float:
-    """Return what num_images real pictures score against the reference; see `Reference.floor`.
+    """Return the floor of the distance for num_images pictures; see `Reference.floor`.
 
     Args:
         reference: real pictures, float [m, c, h, w] in [-1, 1], m >= 4.
-        num_images: pictures that would be judged.
-        extractor: features to compare in; None: `RandomConvFeatures()`.
-        generator: chooses the pictures where there are more than 2,000; None: seed 0.
+        num_images: number of pictures to be judged.
+        extractor: computes the features; None: `RandomConvFeatures()`.
+        generator: chooses the pictures if there are more than 2,000; None: seed 0.
 
     Raises:
         ValueError: if there are too few pictures.

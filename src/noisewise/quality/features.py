@@ -1,15 +1,15 @@
-"""Frozen random convolution features: what pictures look like, with nothing to download.
+"""Features of pictures from a frozen random convolution net; nothing is downloaded.
 
 Papers: Lee et al. 2022, "Demystifying randomly initialized networks for evaluating generative
-models" (arXiv 2208.09218): untrained features rank generators much as trained ones do; Portilla and
+models" (arXiv 2208.09218): untrained features rank generators much like trained ones; Portilla and
 Simoncelli 2000, "A parametric texture model based on joint statistics of complex wavelet
-coefficients": a picture is described by the mean and the energy of filter responses at every scale.
+coefficients": mean and energy of filter responses at every scale describe a picture.
 
-The net "noisewise-1" never changes; another net would get another version. Its weights come from a
-counter (splitmix64, Steele et al. 2014) and exact integer arithmetic, so they are the same numbers
-on every machine and with every release of torch and NumPy, and no random state is touched.
-Plain means of deep responses are nearly blind to fine noise and speckle; the local energies of the
-first filters, most of which see no constant, are not. That is why both are here.
+The net "noisewise-1" never changes; a different net gets a new version name. Its weights come from
+a counter (splitmix64, Steele et al. 2014) and exact integer arithmetic, so they are the same on
+every machine and with every release of torch and NumPy, and no random state is used or changed.
+Means of deep responses hardly react to fine noise and speckle. The local energies of the first
+filters do, since most of these filters ignore constant areas. Therefore both are used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Extractor = Callable[[Tensor], Tensor]
-"""Maps pictures, float [n, c, h, w] in [-1, 1], to features, float [n, d]; any callable will do."""
+"""Any callable from pictures, float [n, c, h, w] in [-1, 1], to features, float [n, d]."""
 
 VERSION = "noisewise-1"
 
@@ -31,28 +31,28 @@ _SEED = 0x6E6F697365776973  # "noisewis" in ASCII
 _SIZE = 32
 _NUM_FIRST, _NUM_SECOND = 16, 24  # filters of the two layers at each scale
 _FIRST_KERNEL, _SECOND_KERNEL = 5, 3
-_GRIDS = (4, 4, 2)  # cells a side that means are taken over, finest scale first
+_GRIDS = (4, 4, 2)  # cells per side for the means, finest scale first
 _ENERGY_GRID = 2
 _BATCH = 128
-# luminance, red - blue, green - magenta: grey pictures have luminance alone
+# luminance, red - blue, green - magenta: grey pictures have only luminance
 _OPPONENT = ((1 / 3, 1 / 3, 1 / 3), (1.0, 0.0, -1.0), (-0.5, 1.0, -0.5))
 
 
 class RandomConvFeatures:
     """Features of pictures in a frozen random convolution net, "noisewise-1".
 
-    Pictures of any size are resampled to `size` (bicubic, antialiased), turned into luminance, two
-    colour differences and opacity, and looked at in three octaves (`size`, /2, /4). At each octave
-    two layers ``h1 = w1 * x`` (5x5) and ``h2 = w2 * relu(h1)`` (3x3) give, for each filter,
-    ``mean(relu(h))`` over 4x4 cells (2x2 in the last octave), where things are, and
-    ``sqrt(mean(h^2))`` over 2x2 cells, how much is going on. Two thirds of the first filters have
-    no response to a constant. Grey pictures count as colour pictures without colour, three
-    channels as opaque.
+    Pictures of any size are resampled to `size` (bicubic, antialiased), converted to luminance, two
+    colour differences and opacity, and processed at three scales (`size`, /2, /4). At each scale
+    two layers ``h1 = w1 * x`` (5x5) and ``h2 = w2 * relu(h1)`` (3x3) give for each filter:
+    ``mean(relu(h))`` over 4x4 cells (2x2 at the last scale), for the layout, and
+    ``sqrt(mean(h^2))`` over 2x2 cells, for the amount of detail. Two thirds of the first filters
+    give 0 on a constant. Grey pictures are read as colour pictures without colour, and pictures
+    with three channels as opaque.
 
     Attributes:
-        name: version of the net, and the size where it is not 32.
-        size: side in pixels that pictures are resampled to.
-        num_features: d, the length of a picture's feature vector (1,920).
+        name: version of the net, with the size if it is not 32.
+        size: side to which pictures are resampled, in pixels.
+        num_features: d, the length of a feature vector (1,920).
 
     Source: Lee et al. 2022, section 3 (random features); Portilla and Simoncelli 2000 (energies).
 
@@ -66,14 +66,14 @@ class RandomConvFeatures:
         """Make the net.
 
         Args:
-            size: side in pixels, a multiple of 8, at least 16. Take 64 or more to see the finest
-                detail of large pictures; distances at different sizes do not compare.
+            size: side in pixels, a multiple of 8, at least 16. Use 64 or more to include the finest
+                detail of large pictures. Distances at different sizes cannot be compared.
 
         Raises:
-            ValueError: if size is too small or no multiple of 8.
+            ValueError: if size is below 16 or not a multiple of 8.
         """
         if size < 16 or size % 8:
-            raise ValueError(f"size is {size}: take a multiple of 8, at least 16.")
+            raise ValueError(f"size is {size}: give a multiple of 8, at least 16.")
         self.size = size
         self.name = VERSION if size == _SIZE else f"{VERSION}@{size}"
         self._layers = [
@@ -83,7 +83,7 @@ class RandomConvFeatures:
         self.num_features = cells
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the features of pictures; no gradient is kept.
+        """Return the features of pictures, without gradient.
 
         Args:
             images: float [n, c, h, w] in [-1, 1], c 1 (grey), 3 (RGB) or 4 (RGBA), h and w >= 8.
@@ -92,7 +92,7 @@ class RandomConvFeatures:
             float32 [n, 1920] on the device of the pictures.
 
         Raises:
-            ValueError: if the shape or dtype is another.
+            ValueError: if shape, dtype or number of channels do not fit.
 
         Example:
             >>> grey = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -104,7 +104,7 @@ class RandomConvFeatures:
         if images.shape[1] not in (1, 3, 4):
             raise ValueError(
                 f"Pictures have {images.shape[1]} channels: give 1 (grey), 3 (RGB) or 4 (RGBA), "
-                "or an extractor of your own."
+                "or use another extractor."
             )
         layers = [(a.to(images.device), b.to(images.device)) for a, b in self._layers]
         with (
@@ -116,12 +116,12 @@ class RandomConvFeatures:
         return torch.cat(parts)
 
     def __repr__(self) -> str:
-        """The name that results carry."""
+        """Return a text with the name that results show."""
         return f"RandomConvFeatures({self.name!r})"
 
 
 def weights_sha256() -> str:
-    """Return the SHA-256 of the net's weights (float32, little-endian, in order of the layers).
+    """Return the SHA-256 of the weights (float32, little-endian, in the order of the layers).
 
     Example:
         >>> weights_sha256()[:16]
@@ -135,7 +135,7 @@ def weights_sha256() -> str:
 
 
 def extractor_name(extractor: Extractor) -> str:
-    """Return the name that a distance carries: `.name`, else the function's or the class's own.
+    """Return the name of an extractor: `.name`, else the name of the function or the class.
 
     Example:
         >>> extractor_name(RandomConvFeatures())
@@ -148,18 +148,18 @@ def extractor_name(extractor: Extractor) -> str:
 
 
 def extract(images: Tensor, extractor: Extractor, batch_size: int = 256) -> Tensor:
-    """Return the features of pictures, taken batch by batch, as float32 on the CPU.
+    """Return the features of pictures, computed batch by batch, as float32 on the CPU.
 
     Args:
         images: float [n, c, h, w] in [-1, 1].
         extractor: maps a batch of pictures to features [n, d].
-        batch_size: pictures a call.
+        batch_size: pictures per call of the extractor.
 
     Returns:
         float32 [n, d].
 
     Raises:
-        ValueError: if the extractor returns another shape, or numbers that are not finite.
+        ValueError: if the extractor returns another shape, or NaN or infinite values.
 
     Example:
         >>> extract(torch.zeros(3, 1, 8, 8), lambda images: images.flatten(1)).shape
@@ -171,27 +171,29 @@ def extract(images: Tensor, extractor: Extractor, batch_size: int = 256) -> Tens
     features = torch.cat(found)
     if features.ndim != 2 or len(features) != len(images):
         raise ValueError(
-            f"The extractor gave {list(features.shape)} for {len(images)} pictures: "
-            "it must return one row of features a picture."
+            f"The extractor returned shape {list(features.shape)} for {len(images)} pictures: "
+            "it must return one row of features per picture."
         )
     if not features.isfinite().all():
-        raise ValueError("Features are not finite: look for NaN or infinity in the pictures.")
+        raise ValueError("Some features are NaN or infinite: check the pictures for such values.")
     return features
 
 
 def check_images(images: Tensor, name: str) -> None:
-    """Refuse what is not a stack of float pictures.
+    """Check that a tensor holds pictures; `name` is its name in the error message.
 
     Raises:
         ValueError: if images is not float [n >= 1, c, h >= 8, w >= 8].
     """
     if images.ndim != 4 or len(images) == 0 or min(images.shape[2:]) < 8:
         raise ValueError(
-            f"{name} has shape {list(images.shape)}: "
-            "give [n, channels, height, width] with sides of at least 8."
+            f"{name} has shape {list(images.shape)}: give at least one picture, as "
+            "[n, channels, height, width] with sides of at least 8 pixels."
         )
     if not images.is_floating_point():
-        raise ValueError(f"{name} is {images.dtype}: give floats in [-1, 1], uint8 / 127.5 - 1.")
+        raise ValueError(
+            f"{name} has type {images.dtype}: give floats in [-1, 1] (for uint8: x / 127.5 - 1)."
+        )
 
 
 def _batch(images: Tensor, size: int, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -233,7 +235,7 @@ def _opponent(images: Tensor) -> Tensor:
 
 
 def _weights() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The two filter banks of each octave, float32 [out, in, k, k], each filter of norm 1."""
+    """The two filter banks of each scale, float32 [out, in, k, k]; every filter has norm 1."""
     start = 0
     for _ in _GRIDS:
         banks = []
@@ -249,10 +251,10 @@ def _weights() -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _filters(values: np.ndarray, shape: tuple[int, ...], num_balanced: int) -> np.ndarray:
-    """Filters of norm 1; the first `num_balanced` sum to 0 over each input channel's window.
+    """Filters of norm 1; the first `num_balanced` sum to 0 over each input channel.
 
-    Everything is a whole number until the last division, so that no order of summation and no
-    library can change a bit: the sums of squares stay below 2^53.
+    All numbers are whole until the last division, and the sums of squares stay below 2^53, so the
+    result does not depend on the order of summation or on the library.
     """
     values = values.reshape(shape)
     window = shape[2] * shape[3]
@@ -264,9 +266,10 @@ def _filters(values: np.ndarray, shape: tuple[int, ...], num_balanced: int) -> n
 
 
 def _whole_normals(start: int, count: int) -> np.ndarray:
-    """Numbers start, start + 1, ... of a fixed stream: sums of four 12-bit uniforms, about normal.
+    """Return `count` numbers of a fixed sequence, from position `start` on, int64 [count].
 
-    int64 [count] in [-8190, 8190]. Source: splitmix64 (Steele, Lea and Flood 2014) of a counter.
+    Each is a sum of four 12-bit uniform numbers, about normal, in [-8190, 8190]. Source: splitmix64
+    (Steele, Lea and Flood 2014) of a counter.
     """
     counter = np.arange(start + 1, start + count + 1, dtype=np.uint64)
     z = np.uint64(_SEED) + counter * np.uint64(0x9E3779B97F4A7C15)

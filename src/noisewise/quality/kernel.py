@@ -4,9 +4,9 @@ Papers: Gretton et al. 2012, "A kernel two-sample test" (the unbiased MMD); Bink
 "Demystifying MMD GANs" (its cubic kernel, KID); Rubin 1981, "The Bayesian bootstrap"; Dowson and
 Landau 1982 (the Frechet distance of two Gaussians).
 
-Sums over a kernel are taken in blocks of rows, in float64, for many weightings of the rows at once:
-weights of ones give the statistic, random ones its resamples. A row is never paired with itself, so
-a weighted mean has the same expectation as the plain one.
+Kernel sums are computed in blocks of rows, in float64, for many sets of row weights at once: equal
+weights give the statistic, random weights its resamples. A row is never paired with itself, so a
+weighted mean has the same expectation as the plain mean.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BLOCK = 1024  # kernel rows held at once
+_BLOCK = 1024  # kernel rows computed at once
 
 
 def mmd(x: Tensor, y: Tensor) -> float:
-    """Return the unbiased squared MMD of two feature sets as they are, cubic kernel (KID).
+    """Return the unbiased squared MMD of two feature sets without scaling, cubic kernel (KID).
 
     ``mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{ij} k(x_i, y_j)``,
     ``k(x, y) = (x.y / d + 1)^3``.
@@ -45,7 +45,7 @@ def frechet(features_a: Tensor, features_b: Tensor) -> float:
     """Return the squared Frechet distance of the Gaussians that fit two feature sets.
 
     ``|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)``. Unlike the kernel distance it
-    is biased upwards, the more the fewer pictures there are: compare at equal numbers only.
+    is biased upwards, and more so with fewer pictures: compare only at equal numbers of pictures.
 
     Args:
         features_a: [n, d], n >= 2; computed in float64.
@@ -76,7 +76,7 @@ def _check_features(x: Tensor, y: Tensor) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(
             f"Features have shapes {list(x.shape)} and {list(y.shape)}: "
-            "give [n, d] and [m, d] with at least two rows each."
+            "give [n, d] and [m, d], each with at least two rows."
         )
 
 
@@ -87,14 +87,14 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def resampling_weights(num_images: int, num_resamples: int, generator: torch.Generator) -> Tensor:
-    """Weights [1 + resamples, n]: ones, then exponential ones (the Bayesian bootstrap)."""
+    """Weights [1 + resamples, n]: a row of ones, then exponential draws (Bayesian bootstrap)."""
     uniform = torch.rand(num_resamples, num_images, generator=generator, dtype=torch.float64)
     drawn = -torch.log1p(-uniform)
     return torch.cat([torch.ones(1, num_images, dtype=torch.float64), drawn])
 
 
 def within(weights: Tensor, x: Tensor) -> Tensor:
-    """Weighted mean of k(x_i, x_j) over i != j, one for each row of weights."""
+    """Weighted mean of k(x_i, x_j) over i != j, for each row of weights."""
     total = torch.zeros(len(weights), dtype=torch.float64)
     for start in range(0, len(x), _BLOCK):
         stop = min(start + _BLOCK, len(x))
@@ -105,7 +105,7 @@ def within(weights: Tensor, x: Tensor) -> Tensor:
 
 
 def between(weights_x: Tensor, x: Tensor, weights_y: Tensor, y: Tensor) -> Tensor:
-    """Weighted mean of k(x_i, y_j) over all pairs, one for each row of weights."""
+    """Weighted mean of k(x_i, y_j) over all pairs, for each row of weights."""
     total = torch.zeros(len(weights_x), dtype=torch.float64)
     for start in range(0, len(x), _BLOCK):
         rows = slice(start, start + _BLOCK)

@@ -1,12 +1,12 @@
-"""Sliced Wasserstein distance of each level of a Laplacian pyramid: which scale is wrong.
+"""Sliced Wasserstein distance at each level of a Laplacian pyramid: shows which scale is wrong.
 
 Papers: Karras et al. 2018, "Progressive growing of GANs", section 5 (7x7 patches of each pyramid
 level, random projections); Rabin et al. 2011, "Wasserstein barycenter and its application to
 texture mixing" (slicing); Burt and Adelson 1983 (the pyramid).
 
-Two things differ from Karras et al.: patches are centred and scaled by the reference's statistics
-and not each set by its own, which would hide a wrong contrast or colour; and sets may have
-different sizes, the one-dimensional distance being the exact integral between two step functions.
+Two differences from Karras et al.: both sets are centred and scaled by the statistics of the
+reference (scaling each set by its own would hide wrong contrast or colour), and the sets may have
+different sizes, because the one-dimensional distance is the exact integral between step functions.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 from noisewise.quality.features import check_images
 
 _PATCH = 7
-_NUM_PATCHES = 16_384  # at most, a level and set
-_PATCHES_AN_IMAGE = 32
+_NUM_PATCHES = 16_384  # at most, per level and set
+_PATCHES_PER_PICTURE = 32
 _MOST_LEVELS = 4
 _BLOCK = 16  # projections sorted at once
 
@@ -34,19 +34,20 @@ def sliced_wasserstein(
     """Return the sliced Wasserstein-1 distance of 7x7 patches at each Laplacian level.
 
     ``mean_u W1(<u, P_a>, <u, P_b>)`` over random unit vectors u; P are patches in units of the
-    reference's standard deviation of that level and channel. It is biased upwards (not 0 for two
-    samples of one law): compare with real against real at the same numbers.
+    reference's standard deviation at this level and channel. It is biased upwards (not 0 for two
+    samples of one distribution): compare it with the value of real against real pictures at the
+    same numbers.
 
     Args:
         a: pictures to judge, float [n, c, h, w] in [-1, 1].
         b: reference pictures, float [m, c, h, w], same c, h and w.
-        levels: levels of the pyramid; None: as many as keep the coarsest at 7 pixels or more, at
-            most 4.
-        num_projections: random directions.
+        levels: levels of the pyramid; None: at most 4, such that the coarsest has at least 7
+            pixels.
+        num_projections: number of random directions.
         generator: draws patches and directions; None: seed 0.
 
     Returns:
-        One number a level, coarse (layout, colour) to fine (edges, noise).
+        One number per level, from coarse (layout, colour) to fine (edges, noise).
 
     Raises:
         ValueError: if shapes differ, or there are too many levels for the size.
@@ -64,7 +65,7 @@ def sliced_wasserstein(
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(
             f"Pictures have shapes {list(a.shape[1:])} and {list(b.shape[1:])}: "
-            "bring both sets to one size and number of channels."
+            "give both sets the same size and number of channels."
         )
     if num_projections < 1:
         raise ValueError(f"num_projections is {num_projections}: give at least 1.")
@@ -72,14 +73,16 @@ def sliced_wasserstein(
     possible = _possible_levels(side)
     levels = min(possible, _MOST_LEVELS) if levels is None else levels
     if not 1 <= levels <= possible:
-        raise ValueError(f"levels is {levels}: pictures {side} pixels wide have 1 to {possible}.")
+        raise ValueError(
+            f"levels is {levels}: give 1 to {possible} for pictures with sides of {side} pixels."
+        )
     generator = generator or torch.Generator().manual_seed(0)
     pairs = zip(laplacian_pyramid(a, levels), laplacian_pyramid(b, levels), strict=True)
     return [_level(x, y, num_projections, generator) for x, y in pairs]
 
 
 def laplacian_pyramid(images: Tensor, levels: int) -> list[Tensor]:
-    """Return band-pass pictures, coarse to fine; upsampled and summed they give the pictures back.
+    """Return band-pass pictures, coarse to fine; upsampled and added they give the pictures back.
 
     Args:
         images: float [n, c, h, w].
@@ -103,18 +106,18 @@ def laplacian_pyramid(images: Tensor, levels: int) -> list[Tensor]:
 
 
 def upsampled(images: Tensor, like: Tensor) -> Tensor:
-    """Bring a coarser level to the size of the next (bilinear)."""
+    """Resize a coarse level to the size of the next finer one (bilinear)."""
     return F.interpolate(images, size=like.shape[2:], mode="bilinear", align_corners=False)
 
 
 def wasserstein_1d(x: Tensor, y: Tensor) -> Tensor:
-    """Return the exact Wasserstein-1 distance of samples on the line, row by row.
+    """Return the exact Wasserstein-1 distance of one-dimensional samples, row by row.
 
     ``integral |F_x(t) - F_y(t)| dt`` with the two empirical distribution functions.
 
     Args:
-        x: [k, n] samples of k laws.
-        y: [k, m] samples of k others.
+        x: samples of k distributions, [k, n].
+        y: samples of k other distributions, [k, m].
 
     Returns:
         [k] distances, in the units of the samples.
@@ -140,7 +143,7 @@ def _possible_levels(side: int) -> int:
 
 
 def _level(x: Tensor, y: Tensor, num_projections: int, generator: torch.Generator) -> float:
-    """Sliced distance of one level."""
+    """Sliced Wasserstein distance of one level."""
     mean = y.mean((0, 2, 3), keepdim=True)
     deviation = (y - mean).square().mean((0, 2, 3), keepdim=True).sqrt()
     deviation = deviation.clamp_min(0.01 * float(deviation.max())).clamp_min(1e-4)
@@ -156,12 +159,12 @@ def _level(x: Tensor, y: Tensor, num_projections: int, generator: torch.Generato
 
 
 def _patches(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Patches at random places, [n * patches, c * 49]."""
+    """Patches at random places, [number of patches, c * 49]."""
     n, channels, height, width = images.shape
     chosen = torch.arange(n)
     if n > _NUM_PATCHES:
         chosen = torch.randperm(n, generator=generator)[:_NUM_PATCHES]
-    each = max(1, min(_PATCHES_AN_IMAGE, _NUM_PATCHES // len(chosen)))
+    each = max(1, min(_PATCHES_PER_PICTURE, _NUM_PATCHES // len(chosen)))
     tops = torch.randint(height - _PATCH + 1, (len(chosen), each), generator=generator)
     lefts = torch.randint(width - _PATCH + 1, (len(chosen), each), generator=generator)
     offsets = torch.arange(_PATCH)

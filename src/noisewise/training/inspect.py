@@ -1,15 +1,15 @@
-"""What is in a folder before anything is trained: counts, reasons, measurements, a contact sheet.
+"""Report what a folder holds before training: counts, skipped files, measurements, contact sheet.
 
-The measured curve v(s) / v(1) is the share of the pictures' variance that survives averaging s x s
-blocks. White noise keeps 1 / s^2 of its own, so averaging raises the signal-to-noise ratio by
-s^2 v(s) / v(1): the resolution shift that these pictures need, where Hoogeboom et al. 2023 (simple
-diffusion, section 3.1) assume s^2.
+The measured curve v(s) / v(1) is the share of the pictures' variance that remains after averaging
+s x s blocks. White noise keeps 1 / s^2 of its variance, so averaging raises the signal-to-noise
+ratio by s^2 v(s) / v(1). This is the resolution shift that these pictures need; Hoogeboom et al.
+2023 (simple diffusion, section 3.1) assume s^2.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import numpy as np
 
 from noisewise.diffusion import MeasuredShift
 from noisewise.pictures.cache import in_blocks
-from noisewise.pictures.gather import Progress, Seen, digests
+from noisewise.pictures.gather import HeaderCounts, Progress, digests
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.pictures import Pictures, as_pictures
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
-from noisewise.pictures.sources import HARMLESS, printable
+from noisewise.pictures.sources import HARMLESS, Skipped, printable
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.kinds import num_kinds
 
@@ -31,9 +31,10 @@ _MOST = 6
 
 
 @dataclass(frozen=True)
-class Left:
-    """Files left out for one reason, and the first of their names."""
+class SkippedFiles:
+    """Files skipped for one reason: its code and text, their number, and their first names."""
 
+    code: str
     reason: str
     count: int
     first_names: tuple[str, ...]
@@ -41,24 +42,26 @@ class Left:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """An account of a set of pictures.
+    """What was found about a set of pictures.
 
     Attributes:
         source: the path; kind: folder, zip, npz or npy.
-        num_pictures: usable pictures; num_files: those and all that were left out.
+        num_pictures: usable pictures; num_files: these and the skipped files.
         size: side that training will use; channels: 1 or 3.
         found_sizes, found_modes, found_formats: what the files hold, most frequent first.
-        skipped: files left out, one item a reason.
+        skipped: skipped files, one item per reason.
         classes: number of pictures of each class; empty without classes.
         num_duplicates: pictures that are exact copies of an earlier one (after resizing).
         duplicate_names: the first pairs of equal pictures, by name or index.
-        num_near: pictures that nearly equal an earlier one, exact copies left out (see `likeness`).
-        near_names: the first pairs of those.
+        num_near: pictures nearly equal to an earlier one, without exact copies (see
+            `near_duplicates`).
+        near_names: the first pairs of nearly equal pictures.
         noise_curve: v(s) / v(1) for s = 1, 2, 4, ...
         sigma_data: standard deviation of the pixels on the scale [-1, 1].
-        flip, flip_reason: whether mirrored pictures pass for members of the set.
-        num_training, num_held_out: the default split.
-        notes: decisions and changes while reading.
+        flip, flip_reason: whether training will use mirrored pictures, and why.
+        num_training, num_held_out: sizes of the default split.
+        fingerprint: digest of the pictures.
+        notes: what was decided or changed while reading.
         contact_sheet: uint8 [height, width, 3].
     """
 
@@ -71,7 +74,7 @@ class Inspection:
     found_sizes: dict[str, int]
     found_modes: dict[str, int]
     found_formats: dict[str, int]
-    skipped: tuple[Left, ...]
+    skipped: tuple[SkippedFiles, ...]
     classes: dict[str, int]
     num_duplicates: int
     duplicate_names: tuple[tuple[str, str], ...]
@@ -88,12 +91,11 @@ class Inspection:
     contact_sheet: np.ndarray = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the contact sheet, ready for json.dumps."""
+        """Return everything except the contact sheet, ready for json.dumps."""
         result = {name: getattr(self, name) for name in self.__dataclass_fields__}
         del result["contact_sheet"]
         result["skipped"] = [
-            {"reason": left.reason, "count": left.count, "first_names": list(left.first_names)}
-            for left in self.skipped
+            {**asdict(item), "first_names": list(item.first_names)} for item in self.skipped
         ]
         for name in ("duplicate_names", "near_names"):
             result[name] = [list(pair) for pair in result[name]]
@@ -104,68 +106,71 @@ class Inspection:
         return result
 
     def text(self) -> str:
-        """Return the account as lines for people."""
+        """Return the report for people, several lines."""
         lines = [
             f"{printable(self.source)} ({self.kind}): {self.num_pictures} usable pictures "
-            f"of {self.num_files} {'files' if self.kind in ('folder', 'zip') else 'rows'}",
+            f"of {self.num_files}{' files' if self.kind in ('folder', 'zip') else ''}",
             f"  sizes     {_listed(self.found_sizes)}",
             f"  modes     {_listed(self.found_modes)}",
             f"  formats   {_listed(self.found_formats)}",
             f"  classes   {_listed(self.classes) if self.classes else 'none'}",
             f"  copies    {self._copies()}",
             f"  near      {self._near()}",
-            f"  noise     share of variance left by averaging s x s: {self._curve()}",
-            f"  shift     {self._shift_in_words()}",
-            f"  spread    sigma_data {self.sigma_data:.3f}",
+            f"  noise     share of the variance after averaging s x s pixels: {self._curve()}",
+            f"  shift     {self._shift_text()}",
+            f"  contrast  standard deviation of the pixels {self.sigma_data:.3f} (sigma_data)",
         ]
         if not self.skipped:
-            lines.append("  left out  nothing")
-        for left in self.skipped:
-            names = ", ".join(printable(name) for name in left.first_names)
-            more = ", ..." if left.count > len(left.first_names) else ""
-            lines.append(f"  left out  {left.count} {left.reason}: {names}{more}")
+            lines.append("  skipped   none")
+        for item in self.skipped:
+            names = ", ".join(printable(name) for name in item.first_names)
+            more = ", ..." if item.count > len(item.first_names) else ""
+            lines.append(f"  skipped   {item.count} {item.reason}: {names}{more}")
         lines += [f"  note      {printable(note)}" for note in self.notes]
         return "\n".join([*lines, "Training will:", *(f"  - {step}" for step in self.plan())])
 
     def plan(self) -> list[str]:
-        """Say what training will do with these pictures."""
+        """Say what training will do with these pictures, one line each."""
         colour = "grey, 1 channel" if self.channels == 1 else "colour, 3 channels"
         steps = [
-            f"see every picture as {self.size} x {self.size} pixels ({colour})",
-            f"learn from {self.num_training} pictures and judge by {self.num_held_out} held out",
+            f"use every picture at {self.size} x {self.size} pixels ({colour})",
+            f"train on {self.num_training} pictures and test on {self.num_held_out} held-out ones",
             self.flip_reason,
         ]
         if self.classes:
-            steps.append(f"be able to learn {len(self.classes)} classes (--classes)")
+            steps.append(f"with --classes, learn the {len(self.classes)} classes")
         kinds, why = num_kinds(TrainConfig(), self.num_training + self.num_held_out)
         if kinds:
             without = "without --classes, " if self.classes else ""
-            steps.append(f"{without}sort them into {kinds} kinds by likeness ({why})")
+            steps.append(f"{without}group similar pictures into {kinds} kinds ({why})")
         return steps
 
     @property
     def shift(self) -> MeasuredShift:
-        """How far these pictures shift the noise schedule, measured, and what the formula says."""
+        """The shift of the noise schedule for these pictures, as measured and by the formula."""
         scales, survival = tuple(self.noise_curve), tuple(self.noise_curve.values())
         return MeasuredShift(self.size, 64, scales, survival)
 
-    def _shift_in_words(self) -> str:
+    def _shift_text(self) -> str:
         if self.size <= 64:
-            return "none of the noise schedule: the pictures have 64 pixels or fewer"
+            return "no shift of the noise levels: only sizes above 64 pixels need one"
         measured, formula = (-s / 2 for s in (self.shift.log_shift, self.shift.formula_shift))
-        return f"ln sigma {measured:+.2f} as measured; for flat pictures it were {formula:+.2f}"
+        return (
+            f"ln sigma of the noise levels shifts by {measured:+.2f} (measured; "
+            f"the formula for smooth pictures gives {formula:+.2f})"
+        )
 
     def _copies(self) -> str:
         if not self.num_duplicates:
-            return "none are exact"
+            return "no exact copies"
         pairs = _paired(self.duplicate_names, "=")
-        return f"{self.num_duplicates} are exact copies of another picture: {pairs}"
+        return f"{self.num_duplicates} exactly equal to another picture: {pairs}"
 
     def _near(self) -> str:
         if not self.num_near:
-            return "none is nearly the same as another"
+            return "no nearly equal pictures"
         pairs = _paired(self.near_names, "~")
-        return f"{self.num_near} are nearly the same as another picture: {pairs}"
+        return f"{self.num_near} nearly equal to another picture: {pairs}"
 
     def _curve(self) -> str:
         return ", ".join(f"s={s} {value:.2f}" for s, value in self.noise_curve.items())
@@ -178,17 +183,17 @@ def inspect(
     crop: Crop = "centre",
     background: str = "white",
 ) -> Inspection:
-    """Decode everything in a folder, zip, npz or npy file and report; writes nothing.
+    """Decode all pictures in a folder, zip, npz or npy file and report; writes nothing.
 
     Args:
         path: the folder or file.
-        size: side in pixels, as training would get it; None for the pictures' own.
+        size: side in pixels, as for training; None chooses one from the pictures' own sizes.
         progress: called with (files done, files in all).
-        crop: as for `load_pictures`.
-        background: as for `load_pictures`.
+        crop: see `load_pictures`.
+        background: see `load_pictures`.
 
     Raises:
-        ValueError: as `load_pictures`.
+        ValueError: see `load_pictures`; also if all pixels are equal.
 
     Example:
         >>> from noisewise.demo import demo_path
@@ -197,7 +202,7 @@ def inspect(
         (6000, 300, False)
     """
     found = gather(path, size, progress=progress, crop=crop, background=background)
-    assert found.seen is not None, "nothing is cached here"
+    assert found.counts is not None, "no cache is used here"
     pictures = as_pictures(found, path)
     training, held_out = pictures.split(seed=0)
     flip, flip_reason = pictures.suggest_flip()
@@ -210,8 +215,8 @@ def inspect(
         num_pictures=len(pictures),
         size=pictures.size,
         channels=pictures.channels,
-        **_as_found(found.seen),
-        skipped=_left_out(pictures),
+        **_as_found(found.counts),
+        skipped=_skipped(pictures),
         classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),
         num_duplicates=num_duplicates,
         duplicate_names=pairs,
@@ -230,13 +235,13 @@ def inspect(
 
 
 def noise_curve(images: np.ndarray) -> dict[int, float]:
-    """Measure v(s) / v(1): the share of variance that survives averaging s x s blocks.
+    """Measure v(s) / v(1): the share of the variance that remains after averaging s x s blocks.
 
     Args:
         images: uint8 [n, size, size, channels].
 
     Returns:
-        One value for s = 1, 2, 4, ... as far as s divides the size and two blocks are left; the
+        One value for each s = 1, 2, 4, ... that divides the size and is smaller than it; the
         variance is about the mean of each channel.
 
     Raises:
@@ -262,17 +267,17 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
             square[s] += np.square(level).sum(axis=(0, 1, 2), dtype=np.float64) / (n * side * side)
     variance = {s: float((square[s] - mean**2).sum()) for s in scales}
     if variance[1] <= 0:
-        raise ValueError("all pixels are equal, so nothing can be measured: give other pictures.")
+        raise ValueError("all pixels are equal: give pictures with different pixels.")
     return {s: max(value, 0.0) / variance[1] for s, value in variance.items()}
 
 
 def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.ndarray:
-    """Lay an even sample of the pictures out as one picture.
+    """Show evenly spaced pictures of the set in a grid, as one picture.
 
     Args:
         images: uint8 [n, size, size, channels].
-        columns: pictures a row.
-        rows: rows, fewer when there are fewer pictures.
+        columns: pictures per row.
+        rows: number of rows; fewer if there are fewer pictures.
 
     Returns:
         uint8 [height, width, 3]; pictures under 64 pixels are enlarged by a whole number.
@@ -295,21 +300,24 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
     return sheet
 
 
-def _as_found(seen: Seen) -> dict[str, dict[str, int]]:
-    sizes = Counter({f"{w} x {h}": count for (w, h), count in seen.sizes.items()})
+def _as_found(counts: HeaderCounts) -> dict[str, dict[str, int]]:
+    sizes = Counter({f"{w} x {h}": count for (w, h), count in counts.sizes.items()})
     return {
         "found_sizes": dict(sizes.most_common()),
-        "found_modes": dict(seen.modes.most_common()),
-        "found_formats": dict(seen.formats.most_common()),
+        "found_modes": dict(counts.modes.most_common()),
+        "found_formats": dict(counts.formats.most_common()),
     }
 
 
-def _left_out(pictures: Pictures) -> tuple[Left, ...]:
-    names: dict[str, list[str]] = {}
+def _skipped(pictures: Pictures) -> tuple[SkippedFiles, ...]:
+    files: dict[str, list[Skipped]] = {}
     for item in pictures.skipped:
-        names.setdefault(item.reason, []).append(item.name)
-    order = sorted(names, key=lambda reason: (reason in HARMLESS, -len(names[reason]), reason))
-    return tuple(Left(r, len(names[r]), tuple(names[r][:_FIRST])) for r in order)
+        files.setdefault(item.code, []).append(item)
+    found = [
+        SkippedFiles(code, items[0].reason, len(items), tuple(x.name for x in items[:_FIRST]))
+        for code, items in files.items()
+    ]
+    return tuple(sorted(found, key=lambda item: (item.code in HARMLESS, -item.count, item.reason)))
 
 
 def _duplicates(pictures: Pictures) -> tuple[int, tuple[tuple[str, str], ...]]:
@@ -337,5 +345,5 @@ def _paired(names: tuple[tuple[str, str], ...], sign: str) -> str:
 
 def _listed(counts: dict[str, int]) -> str:
     items = [f"{count} {printable(name)}" for name, count in counts.items()]
-    more = [f"{len(items) - _MOST} more kinds"] if len(items) > _MOST else []
+    more = [f"and {len(items) - _MOST} more"] if len(items) > _MOST else []
     return ", ".join(items[:_MOST] + more)

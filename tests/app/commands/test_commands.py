@@ -70,13 +70,13 @@ def test_training_says_first_what_it_made_of_the_pictures(
     lines = capsys.readouterr().err.splitlines()
     for line in (
         "pictures: 123 of 16 x 16 pixels, colour",
-        "left out: 1 not an image (round/broken.png)",
-        "left out: 1 other file (readme.txt)",
+        "skipped: 1 not a picture despite the name (round/broken.png)",
+        "skipped: 1 not a picture (readme.txt)",
     ):
         assert line in lines
-    assert any(line.startswith("note: 3 pictures not square: the middle") for line in lines)
+    assert any(line.startswith("note: 3 pictures not square: cropped") for line in lines)
     begun = next(i for i, line in enumerate(lines) if line.startswith("teacher: "))
-    assert all(line.startswith(("pictures: ", "left out: ", "note: ")) for line in lines[:begun])
+    assert all(line.startswith(("pictures: ", "skipped: ", "note: ")) for line in lines[:begun])
 
 
 @pytest.mark.parametrize("verb", ["train", "adapt", "demo"])

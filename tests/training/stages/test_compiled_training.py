@@ -35,7 +35,7 @@ def test_a_run_that_tries_compiling_is_an_ordinary_run(
             stop=stop,
             on_record=lambda record: events.append(record.event),
         )
-    tried = [event for event in events if event and "ms a step compiled" in event]
+    tried = [event for event in events if event and "ms per step compiled" in event]
     assert tried
     assert run.finished("teacher")
     names = set(run.teacher().denoiser.state_dict())

@@ -189,9 +189,9 @@ def _failed(run: Run, stage: StageName) -> bool:
 
 
 def _harmful(skipped: list[dict[str, str]]) -> int:
-    from noisewise.pictures.sources import HARMLESS
+    from noisewise.pictures.sources import HARMLESS, read_skipped
 
-    return sum(item["reason"] not in HARMLESS for item in skipped)
+    return sum(read_skipped(item).code not in HARMLESS for item in skipped)
 
 
 def _data_card(run: Run, judged: Judged) -> tuple[tuple[str, str], ...]:
@@ -222,9 +222,11 @@ def _listed(names: list[str], most: int = 12) -> str:
 
 def _skipped(skipped: list[dict[str, str]]) -> tuple[tuple[str, int, str], ...]:
     """Skipped files by reason, the most frequent first, with the first of their names."""
+    from noisewise.pictures.sources import read_skipped
+
     names: dict[str, list[str]] = {}
-    for item in skipped:
-        names.setdefault(item["reason"], []).append(item["name"])
+    for item in map(read_skipped, skipped):
+        names.setdefault(item.reason, []).append(item.name)
     order = sorted(names, key=lambda reason: -len(names[reason]))
     return tuple((reason, len(names[reason]), _listed(names[reason], 3)) for reason in order)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from noisewise.app.terminal.progress import Progress, Record
 from noisewise.app.terminal.signals import Stop
-from noisewise.pictures.sources import HARMLESS, printable
+from noisewise.pictures.sources import HARMLESS, Skipped, printable, read_skipped
 
 
 def counted(progress: Progress, stop: Stop) -> Callable[[int, int], None]:
@@ -55,14 +54,15 @@ def account(data: Mapping[str, Any]) -> list[str]:
         >>> for line in account({**some, "skipped": skipped}):
         ...     print(line)
         pictures: 20 of 32 x 32 pixels, grey
-        left out: 1 truncated (b.png)
+        skipped: 1 truncated (b.png)
         note: 3 pictures turned
     """
     size, colour = data["size"], "grey" if data["channels"] == 1 else "colour"
     lines = [f"pictures: {data['num_pictures']:,} of {size} x {size} pixels, {colour}"]
-    reasons = Counter(item["reason"] for item in data["skipped"])
-    for reason, count in sorted(reasons.items(), key=lambda item: (item[0] in HARMLESS, -item[1])):
-        first = next(item["name"] for item in data["skipped"] if item["reason"] == reason)
-        more = ", ..." if count > 1 else ""
-        lines.append(f"left out: {count:,} {reason} ({printable(first)}{more})")
+    skipped: dict[str, list[Skipped]] = {}
+    for item in map(read_skipped, data["skipped"]):
+        skipped.setdefault(item.code, []).append(item)
+    for items in sorted(skipped.values(), key=lambda x: (x[0].code in HARMLESS, -len(x))):
+        first, more = items[0], ", ..." if len(items) > 1 else ""
+        lines.append(f"skipped: {len(items):,} {first.reason} ({printable(first.name)}{more})")
     return [*lines, *(f"note: {printable(note)}" for note in data["notes"])]
