@@ -1,15 +1,15 @@
 """Whether two versions of noisewise compute the same: digests of weights, pictures and numbers.
 
-Run it before and after a change that may move code but not change results, and compare the lines:
+Run it before and after a change that must not change results, and compare the lines:
 
     python -m benchmarks.shared.same_results
 
-Everything is seeded, has a budget in images, and runs on one CPU thread in float32. What is
-digested: the weights and pictures of a teacher and its generator (3,000 and 1,500 pictures), the
-numbers of their logs and of `evaluate`, a small colour teacher with classes read from a folder, a
-teacher adapted to other pictures, the factors of a seeded matrix, and one piece of advice. Not
-digested: run.json, texts, and everything measured by the clock. Digests of two machines, or of two
-versions of torch, may differ; two runs on one machine may not.
+Everything has a seed and a budget in pictures, and runs on one CPU thread in float32. The digests
+cover the weights and pictures of a teacher and its generator (3,000 and 1,500 pictures), the
+numbers of their logs and of `evaluate`, a small colour teacher with classes from a folder, a
+teacher adapted to other pictures, the factors of a seeded matrix, and one advice. They do not cover
+run.json, texts, and times. Digests may differ between machines or versions of torch; two runs on
+one machine must give the same.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ def of_weights(folder: Path) -> str:
 
 
 def of_log(run: Path) -> str:
-    """Digest of a log's numbers that no clock decides."""
+    """Digest of a log's numbers, except times."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return of_values([{name: line.get(name) for name in _NUMBERS} for line in lines])
 
 
 def of_evaluation(run: Path) -> str:
-    """Digest of what `evaluate` measures on 256 pictures."""
+    """Digest of the numbers of `evaluate` on 256 pictures."""
     found = noisewise.evaluate(run, num_images=256).to_dict()
     return of_values({name: value for name, value in found.items() if name not in _CLOCKS})
 
 
 def other_pictures(folder: Path) -> Path:
-    """400 of the demo's pictures upside down and inverted, as .npz: something to adapt to."""
+    """400 of the demo's pictures, upside down and inverted, as .npz, to adapt to."""
     with np.load(demo_path()) as demo:
         images = 255 - demo["images"][:400, ::-1]
     path = folder / "other.npz"
@@ -140,7 +140,7 @@ def algebra() -> Iterable[tuple[str, str]]:
 
 
 def advice() -> Iterable[tuple[str, str]]:
-    """The advice for another batch, of a small seeded net."""
+    """The advice for another batch, for a small seeded net."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(512, 6, generator=random)
     y = torch.sin(x.sum(1, keepdim=True)) + 0.3 * torch.randn(512, 1, generator=random)
@@ -160,7 +160,7 @@ def advice() -> Iterable[tuple[str, str]]:
 
 
 def main() -> None:
-    """Print a line for each digest, and one of them all."""
+    """Print a line for each digest, and one for all together."""
     torch.set_num_threads(1)
     found: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
