@@ -110,7 +110,7 @@ def train(bench: Bench, name: str, seed: int, images: int, folder: Path) -> harn
     pictures = teacher.sample(bench.num_images, seed=1)
     noted = run.info["stages"]["teacher"]
     own = {"seconds": noted["seconds"], "heldout_loss": noted["heldout_loss"]}
-    return own | witness(bench, pictures)
+    return own | measure(bench, pictures)
 
 
 def distill(bench: Bench, name: str, seed: int, images: int, teacher: Path) -> harness.Values:
@@ -123,8 +123,8 @@ def distill(bench: Bench, name: str, seed: int, images: int, teacher: Path) -> h
     one = generator.sample(bench.num_images, seed=1)
     two = second_call(ours.teacher_of(folder), one)
     noted = noisewise.Run.open(folder).info["stages"]["generator"]
-    second = {f"two_{key}": value for key, value in witness(bench, two).items()}
-    return {"seconds": noted["seconds"]} | witness(bench, one) | second
+    second = {f"two_{key}": value for key, value in measure(bench, two).items()}
+    return {"seconds": noted["seconds"]} | measure(bench, one) | second
 
 
 @torch.no_grad()
@@ -141,7 +141,7 @@ def second_call(teacher: ours.Teacher, pictures: Tensor) -> Tensor:
     return torch.cat(found).clamp(-1, 1)
 
 
-def witness(bench: Bench, pictures: Tensor) -> harness.Values:
+def measure(bench: Bench, pictures: Tensor) -> harness.Values:
     """Distances by both judges and by our own measure, and the brightness of the pictures."""
     return {
         "distance": bench.judges.distance(pictures),

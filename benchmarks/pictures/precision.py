@@ -1,4 +1,4 @@
-"""Time of a step of the small U-Net in float32, bfloat16 and with autocast; its norm, its noise.
+"""Time of a training step of the small U-Net: number formats, norms, and measuring the noise.
 
 The claims in nets/layers.py and training/devices/master_weights.py hold for one processor: run this
 program on yours. The variants take turns, step by step, so a change of the machine's speed affects

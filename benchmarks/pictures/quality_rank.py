@@ -55,7 +55,7 @@ class Material:
         self.components = torch.linalg.svd(others - self.mean, full_matrices=False)[2].T
         self.spread = ((others - self.mean) @ self.components).std(0)
 
-    def again(self) -> Material:
+    def restarted(self) -> Material:
         """Restart the noise, so that a damage does not depend on the damages before it."""
         self.generator.manual_seed(self.seed + 1000)
         return self
@@ -193,7 +193,7 @@ def means_of_cells(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images, 4).flatten(1)
 
 
-class Witnesses:
+class AllMeasures:
     """The judge and the three measures, all against the test pictures."""
 
     def __init__(self, bench: judge.Bench) -> None:
@@ -206,7 +206,7 @@ class Witnesses:
         self.ours = Reference(self.real)
         self.cells = Reference(self.real, means_of_cells)
 
-    def ask(self, images: Tensor) -> harness.Values:
+    def of(self, images: Tensor) -> harness.Values:
         """The values of all measures for some pictures."""
         images = images.clamp(-1, 1).contiguous()
         ours = self.ours.distance(images)
@@ -366,13 +366,13 @@ def measure(
     match: dict[str, object],
 ) -> None:  # fmt: skip
     """Run the missing cells."""
-    witnesses = Witnesses(bench)
+    measures = AllMeasures(bench)
     for seed in range(arguments.seeds):
         material = Material(bench.data, arguments.num_images, seed)
         for name, spoil in {REAL: lambda m: m.images, **damages()}.items():
 
             def compute(spoil: Damage = spoil, m: Material = material) -> harness.Values:
-                return witnesses.ask(spoil(m.again()))
+                return measures.of(spoil(m.restarted()))
 
             results.cell({**match, "damage": name, "seed": seed}, compute)
 

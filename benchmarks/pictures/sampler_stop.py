@@ -43,7 +43,7 @@ class Subject:
     num_images: int
     sample_seeds: tuple[int, ...]
 
-    def witness(self, drawn: list[Tensor]) -> harness.Values:
+    def measures(self, drawn: list[Tensor]) -> harness.Values:
         """The values of all measures for some draws."""
         generator = torch.Generator()
         finest = [
@@ -90,7 +90,7 @@ def measure_stop(
     teacher = ours.with_sampler(teacher, num_steps, sigma_min, rho)
     drawn = [teacher.sample(subject.num_images, seed) for seed in subject.sample_seeds]
     own = {"calls": teacher.sampler.calls, "num_steps": num_steps, "sigma_min": sigma_min}
-    return own | subject.witness(drawn)
+    return own | subject.measures(drawn)
 
 
 def measure_speckle(subject: Subject, amount: float) -> harness.Values:
@@ -101,7 +101,7 @@ def measure_speckle(subject: Subject, amount: float) -> harness.Values:
         order = torch.randperm(len(subject.real), generator=generator)
         x = subject.real[order[: subject.num_images]]
         drawn.append((x + amount * torch.randn(x.shape, generator=generator)).clamp(-1, 1))
-    return subject.witness(drawn)
+    return subject.measures(drawn)
 
 
 def settings(own: dict[str, object], num_images: int, quick: bool) -> list[dict[str, object]]:

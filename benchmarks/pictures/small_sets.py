@@ -77,10 +77,10 @@ def train(job: Job, variant: str, seed: int) -> harness.Values:
         "seconds": noted["seconds"],
         "heldout_loss": noted["heldout_loss"],
         "kept_after": stats["kept_after_images"] / images,
-    } | witness(job, variant, seed)
+    } | measure(job, variant, seed)
 
 
-def witness(job: Job, variant: str, seed: int) -> harness.Values:
+def measure(job: Job, variant: str, seed: int) -> harness.Values:
     """Distances, copies and the grid of the last trained run."""
     sides = sides_of(job.folder)
     teacher = ours.with_sampler(ours.teacher_of(job.folder), *SAMPLER)

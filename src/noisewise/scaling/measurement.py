@@ -28,7 +28,7 @@ class LawPoint:
     """The preconditioned law at one batch.
 
     Attributes:
-        batch: examples a step.
+        batch: examples per step.
         slope: E[u]'g.
         drift: E[u]'H E[u].
         diffusion: curvature of the update's noise.
