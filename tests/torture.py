@@ -38,7 +38,11 @@ SUITE = (
         6280,
         ["pictures/test_mutated_pictures.py"],
     ),
-    ("run files mutated: refused in a sentence, or equal", 450, ["training/run/test_mutated_files.py"]),
+    (
+        "run files mutated: refused in a sentence, or equal",
+        450,
+        ["training/run/test_mutated_files.py"],
+    ),
     ("caches killed, filled, flipped, shared", 0, ["pictures/test_cache.py"]),
     ("disks filled, folders closed, runs taken", 0, ["end_to_end/test_disks.py"]),
     ("checkpoints damaged, saves cut short", 0, ["training/run/test_checkpoints.py"]),

@@ -1,4 +1,4 @@
-"""The many-step sweeps of `lr_laws.py` as a picture: best rate against batch, and three rules."""
+"""The many-step sweeps of `laws.py` as a figure: best rate against batch, and three rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73")
 
 
 def draw(results: harness.Results, path: Path) -> bool:
-    """One panel a net and optimiser as an SVG; False where no sweep is finished."""
+    """Draw one panel for each net and optimiser as an SVG; False if no sweep is finished."""
     if not any(many_cells(results, net, kind) for net in NETS for kind in KINDS):
         return False
     import matplotlib
@@ -43,7 +43,7 @@ def draw(results: harness.Results, path: Path) -> bool:
             axes.minorticks_off()
             axes.grid(True, color="0.92", linewidth=0.6)
     for axes in panels[1]:
-        axes.set_xlabel("batch, examples a step")
+        axes.set_xlabel("batch (examples per step)")
     for axes in panels[:, 0]:
         axes.set_ylabel("learning rate")
     styles = {"advised from 64": "-", "law of one step": ":", "square root": "--"}
@@ -64,7 +64,7 @@ def draw(results: harness.Results, path: Path) -> bool:
 
 
 def _limit(axes: Axes, results: harness.Results, net: str, kind: str) -> None:
-    """As far as what was observed reaches, and a little more; rules may run out of it."""
+    """Limit the axis to the observed rates and a little more; rules may leave it."""
     rates = []
     for steps in {int(cell.asked("checkpoint")) for cell in many_cells(results, net, kind)}:
         where = {"part": "many", "net": net, "kind": kind, "checkpoint": steps}
@@ -76,7 +76,7 @@ def _limit(axes: Axes, results: harness.Results, net: str, kind: str) -> None:
 def _checkpoint(
     axes: Axes, results: harness.Results, net: str, kind: str, steps: int, colour: str
 ) -> None:
-    """Observed optima with their intervals, and what three rules say from the one at BATCH."""
+    """Draw the observed optima with their intervals, and three rules through the one at BATCH."""
     where: dict[str, object] = {"net": net, "kind": kind, "checkpoint": steps}
     observed = observed_many(results.cells({"part": "many", **where}))
     feet = {b: f for b, f in observed.items() if math.isfinite(f[0])}

@@ -1,15 +1,15 @@
-"""Which law says the best learning rate at another batch size: ours, the textbook's, two peers'.
+"""Which law gives the best learning rate at another batch size: ours, the textbook's, two peers'.
 
-One step: from a checkpoint the optimiser's update of batch B is followed for many learning rates on
-held-out data; the foot of a parabola in log lr, with a bootstrap over draws, is the observed
-optimum. The grid of rates begins about our own law and is widened until the optimum lies inside;
-where it still does not, the tables count it. Every law is measured at batch 64 only, from
-`calibrate`. Many steps: a budget of examples is trained on at each batch and learning rate, over
-seeds; laws are compared by their ratios, after the best common factor ("factor error": exp of the
-root mean square of what is left).
+One step: from a checkpoint, the optimiser's update of batch B is tried with many learning rates on
+held-out data. The observed optimum is the minimum of a parabola in log lr, with a bootstrap over
+draws. The grid of rates starts around our own law and grows until it contains the optimum; the
+tables count the cases where it still does not. Every law is measured at batch 64 only, by
+`calibrate`. Many steps: train on a budget of examples at each batch and learning rate, with several
+seeds. Laws are compared by their ratios, after the best common factor ("factor error": exp of the
+root mean square of the remaining logarithms).
 
-Peers: gns-pytorch 0.1.5 (noise scale, put into the same law), torch-lr-finder 0.2.2 (its suggestion
-at each batch). Where they are not installed their columns are dashes.
+Peers: gns-pytorch 0.1.5 (its noise scale in the same law), torch-lr-finder 0.2.2 (its suggestion at
+each batch). If they are not installed, their columns are dashes.
 
     python -m benchmarks.learning_rate.laws --data FOLDER
     python -m benchmarks.learning_rate.laws --data FOLDER --parts one,edge --nets mlp
@@ -39,12 +39,12 @@ from noisewise.scaling.laws import SGD
 from noisewise.scaling.rules import factors
 from noisewise.scaling.updates import Updater
 
-LR = {  # of the checkpoints' training
+LR = {  # for training the checkpoints
     ("mlp", "sgd"): 0.1, ("mlp", "adam"): 1e-3, ("mlp", "adam large"): 5e-3,
     ("transformer", "sgd"): 0.5, ("transformer", "adam"): 2e-3,
     ("transformer", "adam large"): 2e-2,
 }  # fmt: skip
-# Micro-batches and probes: as many as bring slope and curvature near to 5 % by their own errors.
+# Micro-batches and probes: enough for errors of slope and curvature near 5 %.
 MEASURED = {"mlp": (1600, 320), "transformer": (132, 32)}
 PARTS = "one,edge,cost,many"
 MANY_BATCHES = (16, 64, 256, 1024)
@@ -52,13 +52,18 @@ CHECKPOINTS = (100, 400, 1600)
 
 
 def main() -> None:
-    """Run the cells that are missing and print the tables."""
+    """Run the missing cells and print the tables."""
     parser = harness.parser(__doc__ or "")
-    parser.add_argument("--parts", default=PARTS, help="of " + PARTS)
-    parser.add_argument("--nets", default="mlp,transformer", help="mlp, transformer")
-    parser.add_argument("--checkpoints", type=harness.numbers(int), default=list(CHECKPOINTS))
+    parser.add_argument("--parts", default=PARTS, help="which of " + PARTS)
+    parser.add_argument("--nets", default="mlp,transformer", help="which of mlp,transformer")
     parser.add_argument(
-        "--seeds", type=harness.numbers(int), default=list(range(8)), help="of the many-step sweeps"
+        "--checkpoints",
+        type=harness.numbers(int),
+        default=list(CHECKPOINTS),
+        help="training steps before each measurement",
+    )
+    parser.add_argument(
+        "--seeds", type=harness.numbers(int), default=list(range(8)), help="for many-step sweeps"
     )
     parser.add_argument("--examples", type=int, default=16384, help="budget of a many-step run")
     arguments = parser.parse_args()
@@ -76,12 +81,12 @@ def main() -> None:
         harness.work_folder(arguments, "learning_rate/laws") if arguments.quick else harness.FIGURES
     )
     if draw(results, place / "lr_laws.svg"):
-        harness.note(f"picture: {place / 'lr_laws.svg'}")
+        harness.note(f"figure: {place / 'lr_laws.svg'}")
     harness.publish(results, "Learning rate against batch size", _tables(results))
 
 
 def _run(arguments: argparse.Namespace, results: harness.Results) -> None:
-    """Breadth first, so that a run that was stopped has something of every net and optimiser."""
+    """Breadth first, so a stopped run has results for every net and optimiser."""
     quick, parts = arguments.quick, arguments.parts.split(",")
     points = [20] if quick else arguments.checkpoints
     nets = {net: _data(arguments, net, quick) for net in arguments.nets.split(",")}
@@ -111,7 +116,7 @@ def _run(arguments: argparse.Namespace, results: harness.Results) -> None:
 
 
 def _again_if_cut_off(results: harness.Results, setting: Mapping[str, object]) -> None:
-    """Forget a sweep of a fixed grid (an earlier release's) whose optimum lay at its edge."""
+    """Drop a sweep on the fixed grid of an earlier version whose optimum is at its end."""
     cell = results.find(setting)
     if cell is None or "widened" in cell.values:
         return
@@ -142,13 +147,13 @@ def _at(data: Data, where: Mapping[str, object]) -> tuple[nn.Module, torch.optim
 def _trained_to(
     data: Data, net: str, kind: str, steps: int
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A checkpoint; what is trained on from it is a copy, so one is enough for all seeds."""
+    """A checkpoint; training continues on copies, so all seeds share one checkpoint."""
     return lr_nets.checkpoint(net, data, kind.split()[0], KINDS[kind], steps, LR[net, kind])
 
 
 @functools.cache
 def _centres(data: Data, net: str, kind: str, steps: int) -> dict[int, float]:
-    """Where the grids of the many-step sweeps begin: half of our law, the same for every seed."""
+    """Centres of the grids of the many-step sweeps: half of our law, the same for every seed."""
     model, optimizer = _trained_to(data, net, kind, steps)
     micro = [data.draw(BATCH, torch.Generator().manual_seed(i)) for i in range(40)]
     law = calibrate(model, loss, micro, optimizer, batch=BATCH, probes=4).preconditioned()
@@ -199,7 +204,7 @@ def _swept(
     true: tuple[torch.Tensor, torch.Tensor],
     quick: bool,
 ) -> list[float]:
-    """The observed optimum of one step: updates of this batch, with the true v of this batch."""
+    """The observed optimum of one step, from updates and the true v of this batch."""
     flat, generator = Flat(model), torch.Generator().manual_seed(50 + batch)
     updater, (g, sigma2) = Updater(optimizer, flat), true
     v = None if updater.second_moment() is None else g.square() + sigma2 / batch
@@ -243,7 +248,7 @@ def _predictions(found: Measurement, batch: int, gns: float | None) -> dict[str,
     }
     for name, one in (("B_noise", plain), ("B_simple", simple)):
         if one is not None:
-            # For Adam plain descent's law has no absolute rate: its ratio is anchored.
+            # For Adam, SGD's law has no absolute rate: use its ratio, from our law at BATCH.
             values[name] = one.lr(batch) if is_sgd else anchor * one.lr(batch) / one.lr(BATCH)
     if gns is not None:
         values["gns-pytorch"] = anchor * (1 + gns / BATCH) / (1 + gns / batch)
@@ -266,10 +271,10 @@ def _edge(data: Data, where: Mapping[str, object], quick: bool) -> harness.Value
 def _many(
     data: Data, setting: Mapping[str, object], first_seed: harness.Cell | None, quick: bool
 ) -> harness.Values:
-    """Held-out loss after the budget at each batch and learning rate; one seed.
+    """Held-out loss after the budget at each batch and learning rate, for one seed.
 
-    The first seed's grid begins about half of our law, the others' about what was best for it; all
-    lie on the same octaves and are widened alike.
+    The grid of the first seed starts around half of our law, the grids of the others around its
+    best rate. All grids use the same octaves and are widened in the same way.
     """
     model, optimizer = _at(data, setting)
     seed, examples, steps = setting["seed"], setting["examples"], setting["checkpoint"]
@@ -294,7 +299,7 @@ def _many(
 
 
 def _best_rate(cell: harness.Cell, batch: int) -> float:
-    """The lowest point of a finished sweep, exactly as it was tried."""
+    """The rate of the lowest loss in a finished sweep, exactly as it was used."""
     pairs = cell.values[str(batch)]
     assert isinstance(pairs, list)
     known = [(loss, rate) for rate, loss in pairs if loss is not None]
@@ -316,12 +321,12 @@ def _trained(
 
 # --------------------------------------------------------------------------------- overhead
 def _cost(data: Data, net: str, quick: bool) -> harness.Values:
-    """Processor seconds of a step of four micro-batches: plain, and watched every so many steps."""
+    """Processor seconds of a step of four micro-batches: plain, and with `watch`."""
     ways: dict[str, list[float]] = {name: [] for name in WATCHED}
     loops = {name: _loop(data, net, name) for name in ways}
     for _ in range(
         3 if quick else 10 if net == lr_nets.WIDE else 30
-    ):  # in turns, so that a drift of the machine hits all alike
+    ):  # in turns, so a change of the machine's speed affects all equally
         for name, run in loops.items():
             start = time.process_time()
             for _ in range(20):

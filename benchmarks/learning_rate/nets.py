@@ -1,7 +1,7 @@
-"""Two real nets on real data for `lr_laws.py`: an MLP on garments, a transformer on a manual.
+"""Two real nets on real data for `laws.py`: an MLP on garments, a transformer on a manual.
 
-Checkpoints are trained by the optimiser that is measured, then its state is settled at frozen
-weights, so that Adam's second moment is the stationary one of its batch.
+The measured optimiser trains the checkpoints. Then its state continues at frozen weights until
+Adam's second moment has the steady value of its batch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from noisewise.scaling.flat import Flat, gradient
 KINDS = {"sgd": 0.1, "adam": 1e-8, "adam large": 3e-2}  # epsilon; SGD has none
 BATCHES = (8, 32, 128, 512, 2048, 4096)
 WATCHED = {"plain": 0, "every 20": 20, "every step": 1}  # 20 is the default of `watch`
-BATCH = 64  # that checkpoints are trained at, and laws are measured at
+BATCH = 64  # for training the checkpoints and for measuring the laws
 CONTEXT = 32
-WIDE = "wide transformer"  # of 1.1 million parameters, for what watching costs alone
+WIDE = "wide transformer"  # 1.1 million parameters; only for the cost of watching
 Examples = tuple[Tensor, Tensor]
 
 
@@ -34,7 +34,7 @@ def loss(model: nn.Module, batch: Examples) -> Tensor:
 
 
 def losses(model: nn.Module, batch: Examples) -> Tensor:
-    """One loss an example (a picture, a sequence)."""
+    """One loss per example (a picture, a sequence)."""
     out = model(batch[0])
     if out.ndim == 2:
         return F.cross_entropy(out, batch[1], reduction="none")
@@ -74,7 +74,7 @@ class Transformer(nn.Module):
             q, k, v = (
                 block["qkv"](block["norm1"](h)).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             )
-            # Written out, because the fused kernels cannot be differentiated twice.
+            # Attention by hand, because the fused kernels cannot be differentiated twice.
             weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + self.mask).softmax(-1)
             h = h + block["out"]((weights @ v).transpose(1, 2).reshape(n, t, width))
             h = h + block["down"](F.gelu(block["up"](block["norm2"](h))))
@@ -86,9 +86,9 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(196, 48), nn.Tanh(), nn.Linear(48, 10))
 
 
-@dataclass(frozen=True, eq=False)  # known by identity: tensors do not compare
+@dataclass(frozen=True, eq=False)  # compared by identity, because tensors do not compare
 class Data:
-    """Training examples, and held-out ones that every sweep is judged on."""
+    """Training examples, and held-out examples that judge every sweep."""
 
     x: Tensor
     y: Tensor
@@ -102,7 +102,7 @@ class Data:
 
     @property
     def held_out(self) -> Examples:
-        """The judge's examples."""
+        """The held-out examples."""
         return self.eval_x, self.eval_y
 
 
@@ -117,7 +117,7 @@ def garments(path: Path, num_eval: int) -> Data:
 
 
 def manual(num_eval: int) -> Data:
-    """Characters of the topics that Python's own help() ships."""
+    """Characters of the help topics that come with Python."""
     from pydoc_data.topics import topics
 
     text = "\n".join(topics[name] for name in sorted(topics))
@@ -132,7 +132,7 @@ def manual(num_eval: int) -> Data:
 
 
 def build(net: str, data: Data, seed: int) -> nn.Module:
-    """A fresh net."""
+    """A new net."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if net == "mlp":
@@ -142,7 +142,7 @@ def build(net: str, data: Data, seed: int) -> nn.Module:
 
 
 def optimizer_for(model: nn.Module, kind: str, epsilon: float, lr: float) -> torch.optim.Optimizer:
-    """SGD or Adam without momentum: the laws are of one step."""
+    """SGD or Adam without momentum, because the laws are for one step."""
     if kind == "sgd":
         return torch.optim.SGD(model.parameters(), lr=lr)
     return torch.optim.Adam(model.parameters(), lr=lr, betas=(0.0, 0.99), eps=epsilon)
@@ -151,7 +151,7 @@ def optimizer_for(model: nn.Module, kind: str, epsilon: float, lr: float) -> tor
 def checkpoint(
     net: str, data: Data, kind: str, epsilon: float, steps: int, lr: float
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """A net trained for so many steps at BATCH, and its optimiser with a settled state."""
+    """A net after `steps` steps at BATCH, and its optimiser with a steady state."""
     model, generator = build(net, data, 0), torch.Generator().manual_seed(100)
     optimizer = optimizer_for(model, kind, epsilon, lr)
     flat = Flat(model)
@@ -160,7 +160,7 @@ def checkpoint(
         loss(model, data.draw(BATCH, generator)).backward()
         before = flat.vector()
         optimizer.step()
-        if step >= steps:  # settle: the state moves on, the weights stay
+        if step >= steps:  # the state continues, the weights stay
             with torch.no_grad():
                 for parameter, old in zip(flat.parameters, flat.split(before), strict=True):
                     parameter.copy_(old)
@@ -169,7 +169,7 @@ def checkpoint(
 
 
 def truth(model: nn.Module, data: Data, parts: int) -> tuple[Tensor, Tensor]:
-    """Nearly true gradient and variance of each coordinate, from parts of 64 examples."""
+    """Almost exact gradient and variance of each coordinate, from parts of 64 examples."""
     flat, generator = Flat(model), torch.Generator().manual_seed(7)
     rows = torch.stack([gradient(flat, loss, data.draw(64, generator)) for _ in range(parts)])
     return rows.mean(0), rows.var(0) * 64
@@ -178,7 +178,7 @@ def truth(model: nn.Module, data: Data, parts: int) -> tuple[Tensor, Tensor]:
 def continued(
     model: nn.Module, optimizer: torch.optim.Optimizer, lr: float
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Copies that can be trained on from here, at another learning rate."""
+    """Copies of net and optimiser, to continue training at another learning rate."""
     twin = copy.deepcopy(model)
     kind = "adam" if isinstance(optimizer, torch.optim.Adam) else "sgd"
     again = optimizer_for(twin, kind, float(optimizer.param_groups[0].get("eps", 0.0)), lr)

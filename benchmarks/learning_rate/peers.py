@@ -1,4 +1,4 @@
-"""The two peers of `lr_laws.py`: gns-pytorch's noise scale and torch-lr-finder's suggestion."""
+"""The two peers of `laws.py`: gns-pytorch's noise scale and torch-lr-finder's suggestion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.learning_rate.nets import BATCH, Data
 
 
 def gns_scale(model: nn.Module, data: Data) -> float | None:
-    """The peer's noise scale as its README uses it: the mean of the ratios of several batches."""
+    """The peer's noise scale, used as in its README: the mean of the ratios of several batches."""
     try:
         from gns_pytorch import compute_gns
     except ImportError:
@@ -32,12 +32,12 @@ def gns_scale(model: nn.Module, data: Data) -> float | None:
 def finder(
     model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, batch: int
 ) -> float | None:
-    """The peer's suggestion: the steepest fall in its range test, without its ends."""
+    """The peer's suggestion: where the loss falls most steeply in its range test, without ends."""
     try:
         from torch_lr_finder import LRFinder
     except ImportError:
         return None
-    if batch > 512:  # a hundred batches of thousands
+    if batch > 512:  # its test needs a hundred batches, which takes too long
         return None
     twin, again = lr_nets.continued(model, optimizer, 1e-5)
     batches = list(lr_nets.batches(data, batch, 100 * batch, 0))

@@ -1,4 +1,4 @@
-"""Sweeps over learning rates: a grid that grows until the optimum is inside, and its interval."""
+"""Sweeps over learning rates: a grid that grows until it contains the optimum, and intervals."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-WORST = 1e3  # stands for a loss that is not finite
+WORST = 1e3  # replaces a loss that is not finite
 
 
 def parabola(log_lr: np.ndarray, values: np.ndarray) -> float:
-    """Foot of a parabola through the lowest point and its two neighbours; nan: at the edge.
+    """Minimum of a parabola through the lowest point and its two neighbours; nan at an end.
 
-    Wider ones are wrong: a quadratic loss is skewed in log lr, by 20 % over 3 octaves.
+    More points are wrong: a quadratic loss is skewed in log lr, by 20 % over 3 octaves.
     """
     i = int(np.argmin(values))
     if i in (0, len(values) - 1):
@@ -30,18 +30,18 @@ def _foot_or_edge(log_lr: np.ndarray, values: np.ndarray) -> float:
 
 
 def resampled_feet(log_lr: np.ndarray, values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Feet of the mean over resampled rows of values [d, lr]; at an edge the edge itself, [300].
+    """Minima of the mean over resampled rows of values [d, lr], [300]; may be an end of the grid.
 
-    A foot at the edge is kept, for dropping it would make the interval too narrow.
+    A minimum at an end is kept, because without it the interval is too narrow.
     """
     chosen = np.random.default_rng(seed).integers(len(values), size=(300, len(values)))
     return np.asarray([_foot_or_edge(log_lr, values[rows].mean(0)) for rows in chosen])
 
 
 def optimum(log_lr: np.ndarray, values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Foot of the mean over draws [d, lr] (nan: at the edge), with a 95 % bootstrap interval.
+    """Minimum of the mean over draws [d, lr] (nan at an end), with a 95 % bootstrap interval.
 
-    With fewer than three draws there is no interval.
+    Fewer than three draws give no interval.
     """
     foot = parabola(log_lr, values.mean(0))
     if len(values) < 3 or not math.isfinite(foot):
@@ -61,12 +61,12 @@ def sweep(
     """Losses on the grid centre 2^(step k), widened until the optimum is `margin` points inside.
 
     Args:
-        losses_at: a loss for each draw, at a learning rate.
-        centre: where to begin; whatever law it is from, the grid finds the optimum.
+        losses_at: gives a loss for each draw, at a learning rate.
+        centre: where to start; the grid finds the optimum from any centre.
         step: octaves from one rate to the next.
-        first: the k to begin with, ascending.
-        most: rates at most; then the optimum is outside, which the tables count.
-        margin: points that must lie beyond the lowest on either side.
+        first: the first values of k, ascending.
+        most: most rates; if they are used up, the optimum is outside, and the tables count it.
+        margin: number of points needed beyond the lowest one, on both sides.
 
     Returns:
         Rates [lr] and losses [d, lr].

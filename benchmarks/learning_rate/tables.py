@@ -1,4 +1,4 @@
-"""The tables of `lr_laws.py`: predicted over observed, factor errors, overhead."""
+"""The tables of `laws.py`: predicted over observed, factor errors, overhead."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MANY_LAWS = ("edge", *(law for law in LAWS if law not in ("closed form", "finder
 
 
 def one_tables(results: harness.Results) -> list[str]:
-    """Predicted over observed at every batch, and the laws' factor errors.
+    """Predicted over observed at every batch, and the factor errors of the laws.
 
-    "B_noise, level" is B_noise's law up to that batch and level beyond, "alpha 1/2" is
-    (1 + B_simple / B)^(-1/2): what the advice uses for SGD, and for Adam without curvature.
+    "B_noise, level" is the law of B_noise up to that batch, and constant above it; "alpha 1/2" is
+    (1 + B_simple / B)^(-1/2). The advice uses these for SGD, and for Adam without curvature.
     """
     cells = results.cells({"part": "one"})
     rows = []
@@ -76,7 +76,7 @@ def _ratios(cell: harness.Cell) -> list[str | None]:
 
 
 def factor_error(predicted: Sequence[float], observed: Sequence[float], aligned: bool) -> float:
-    """Exp of the root mean square of ln(predicted / observed), its mean taken out if aligned."""
+    """Exp of the root mean square of ln(predicted / observed), without its mean if aligned."""
     logs = np.log(np.asarray(predicted) / np.asarray(observed))
     if aligned:
         logs = logs - logs.mean()
@@ -100,7 +100,7 @@ def _error_table(cells: Sequence[harness.Cell]) -> str:
 
 
 def _kept(cell: harness.Cell, law: str, batch: float) -> float | None:
-    """What a law says at a batch up to a common factor: stored, or made of the noise scales."""
+    """A law at a batch, up to a common factor: stored, or computed from the noise scales."""
     scales = {}
     for name in ("b_noise", "b_simple"):
         stored = cell.values.get(name)
@@ -135,10 +135,10 @@ def _cell_error(cell: harness.Cell, law: str) -> float | None:
 def many_tables(results: harness.Results) -> list[str]:
     """Factor errors of the laws' ratios after a budget of examples, over seeds.
 
-    Twice: after the best common factor, and from the rate that was best at BATCH, as a user asks.
-    "edge" is the preconditioned law below the edge of stability, which the advice follows for SGD
-    and for Adam with a large epsilon; without an edge (a small epsilon) it is the law itself. Means
-    over checkpoints are geometric.
+    Two tables: after the best common factor, and from the best rate at BATCH, which is the case of
+    a user. "edge" is the preconditioned law below the edge of stability, which the advice follows
+    for SGD and for Adam with a large epsilon; without an edge (a small epsilon) it is the law
+    itself. Means over checkpoints are geometric.
     """
     fitted, anchored, optima = [], [], []
     for net in ("mlp", "transformer"):
@@ -170,7 +170,7 @@ def many_tables(results: harness.Results) -> list[str]:
 
 @dataclass(frozen=True)
 class _Row:
-    """One net, optimiser and checkpoint: errors by law, after the best factor and anchored."""
+    """One net, optimiser and checkpoint: errors by law, after the best factor and from BATCH."""
 
     steps: int
     seeds: int
@@ -199,7 +199,7 @@ def _many_row(results: harness.Results, net: str, kind: str, steps: int) -> _Row
 
 
 def _edge_of(results: harness.Results, where: dict[str, object], law: str) -> float | None:
-    """Where the law is bent; inf: nowhere, None: not measured."""
+    """The edge that bends the law; inf: no edge, None: not measured."""
     if law != "edge" or where["kind"] == "adam":
         return math.inf
     cells = results.cells({"part": "edge", **where})
@@ -209,7 +209,7 @@ def _edge_of(results: harness.Results, where: dict[str, object], law: str) -> fl
 def law_at(
     results: harness.Results, where: dict[str, object], batch: float, anchor: float, edge: bool
 ) -> float | None:
-    """The preconditioned law through a rate at BATCH, bent below the edge or not."""
+    """The preconditioned law through a rate at BATCH, with or without the edge."""
     one = results.cells({"part": "one", **where})
     limit = _edge_of(results, where, "edge") if edge else math.inf
     values = [_predicted(one[0], "preconditioned", b) for b in (batch, BATCH)] if one else []
@@ -221,7 +221,7 @@ def law_at(
 def _errors(
     law: dict[int, float | None], feet: dict[int, float], edge: float | None
 ) -> tuple[str | None, str | None]:
-    """Factor error after the best common factor, and from the foot at BATCH."""
+    """Factor error after the best common factor, and from the optimum at BATCH."""
     known = {b: value for b, value in law.items() if value is not None and value > 0}
     if len(known) < len(feet) or edge is None:
         return None, None
@@ -244,13 +244,13 @@ def _errors(
 
 
 def _means(rows: Sequence[Sequence[str | None]]) -> list[str | None]:
-    """Geometric, of each law over the checkpoints."""
+    """Geometric means of each law over the checkpoints."""
     columns = [[float(x) for x in column if x is not None] for column in zip(*rows, strict=True)]
     return [f"{np.exp(np.log(column).mean()):.2f}" if column else None for column in columns]
 
 
 def _shown(observed: Mapping[int, tuple[float, float, float]]) -> str:
-    """The optimum at each batch with its interval over seeds; what is outside the grid is said."""
+    """The optimum at each batch with its interval over seeds, or "outside" the grid."""
     parts = []
     for batch, (foot, low, high) in observed.items():
         ends = f" [{low:.2g}, {high:.2g}]" if math.isfinite(low + high) else ""
@@ -261,7 +261,7 @@ def _shown(observed: Mapping[int, tuple[float, float, float]]) -> str:
 def observed_many(cells: Sequence[harness.Cell]) -> dict[int, tuple[float, float, float]]:
     """Optimum of the mean loss over seeds at each batch, with a bootstrap interval over seeds.
 
-    Only rates that every seed was trained at count; three seeds or more give an interval.
+    Only rates with results for every seed count; an interval needs three seeds or more.
     """
     found: dict[int, tuple[float, float, float]] = {}
     batches = sorted({int(name) for cell in cells for name in cell.values if name.isdigit()})
@@ -279,7 +279,7 @@ def _sweep_of(cell: harness.Cell, batch: int) -> dict[float, float]:
 
 
 def _predicted(cell: harness.Cell, law: str, batch: float) -> float | None:
-    """A law at any batch, interpolated in logarithms between the batches that were kept."""
+    """A law at any batch, interpolated in logarithms between the stored batches."""
     law = "preconditioned" if law == "edge" else law
     if law in ("constant", "alpha 1/2", "B_noise, level"):
         return _kept(cell, law, batch)
@@ -295,7 +295,7 @@ def _predicted(cell: harness.Cell, law: str, batch: float) -> float | None:
 
 
 def cost_table(results: harness.Results) -> str:
-    """What watching costs, as ratios of medians."""
+    """The cost of watching, as ratios of medians."""
     rows = []
     for cell in results.cells({"part": "cost"}):
         plain = cell.numbers("plain")

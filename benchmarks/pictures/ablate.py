@@ -1,8 +1,8 @@
-"""Ablations: one constant of a recipe changed at a time, at an equal number of pictures seen.
+"""Ablations: change one constant of a recipe at a time, with the same number of pictures seen.
 
-Budgets are in pictures and not in seconds, so that a busy machine changes no result; the time that
-a variant took stands beside it. One seed tells little: distillation differs by 0.5 and more from
-seed to seed, so that every variant runs with the same several seeds, and the table gives the range.
+Budgets are in pictures, not in seconds, so a busy machine does not change the results; the table
+also shows the seconds. One seed is not enough: distillation differs by 0.5 and more from seed to
+seed. So every variant runs with the same several seeds, and the table gives the range.
 
     python -m benchmarks.pictures.ablate --data FOLDER --stage teacher --seeds 0,1
     python -m benchmarks.pictures.ablate --data FOLDER --stage student --variants "recipe,t_min 0"
@@ -71,7 +71,7 @@ VARIANTS = {"teacher": TEACHERS, "student": STUDENTS}
 
 @dataclass(frozen=True)
 class Bench:
-    """What all variants share."""
+    """Judges, data and folders; the same for all variants."""
 
     judges: judge.Bench
     offline: ours.Offline
@@ -82,7 +82,7 @@ class Bench:
 
 
 def fixed(bench: Bench, seed: int, images: int) -> dict[str, Any]:
-    """What no variant changes, for both stages."""
+    """Settings that no variant changes, for both stages."""
     return {
         "budget": f"{images}images",
         "seed": seed,
@@ -93,7 +93,7 @@ def fixed(bench: Bench, seed: int, images: int) -> dict[str, Any]:
 
 
 def train(bench: Bench, name: str, seed: int, images: int, folder: Path) -> harness.Values:
-    """A teacher with one constant changed."""
+    """Train a teacher with one constant changed, and measure it."""
     changed = dict(TEACHERS[name])
     config = TrainConfig(
         **fixed(bench, seed, images),
@@ -110,26 +110,26 @@ def train(bench: Bench, name: str, seed: int, images: int, folder: Path) -> harn
     pictures = teacher.sample(bench.num_images, seed=1)
     noted = run.info["stages"]["teacher"]
     own = {"seconds": noted["seconds"], "heldout_loss": noted["heldout_loss"]}
-    return own | witness(bench, pictures)
+    return own | measure(bench, pictures)
 
 
 def distill(bench: Bench, name: str, seed: int, images: int, teacher: Path) -> harness.Values:
-    """A generator with one constant changed, always of the same teacher."""
+    """Distil a generator with one constant changed, always from the same teacher; measure it."""
     folder = bench.folder / "student"
     shutil.rmtree(folder, ignore_errors=True)
     recipe = dataclasses.replace(StudentRecipe(distance_images=512), **STUDENTS[name])  # pyrefly: ignore[bad-argument-type]
     config = DistillConfig(**fixed(bench, seed, images), recipe=recipe)
     generator = noisewise.distill(folder, teacher=teacher, config=config)
     one = generator.sample(bench.num_images, seed=1)
-    two = again(ours.teacher_of(folder), one)
+    two = second_call(ours.teacher_of(folder), one)
     noted = noisewise.Run.open(folder).info["stages"]["generator"]
-    second = {f"two_{key}": value for key, value in witness(bench, two).items()}
-    return {"seconds": noted["seconds"]} | witness(bench, one) | second
+    second = {f"two_{key}": value for key, value in measure(bench, two).items()}
+    return {"seconds": noted["seconds"]} | measure(bench, one) | second
 
 
 @torch.no_grad()
-def again(teacher: ours.Teacher, pictures: Tensor) -> Tensor:
-    """The teacher's second call, at one noise level for all."""
+def second_call(teacher: ours.Teacher, pictures: Tensor) -> Tensor:
+    """The second call, by the teacher, at one noise level for all generators."""
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(3))
     noised = (pictures + SECOND_SIGMA * noise).split(250)
     labels = teacher.labels(1, 0, len(pictures), None)
@@ -141,8 +141,8 @@ def again(teacher: ours.Teacher, pictures: Tensor) -> Tensor:
     return torch.cat(found).clamp(-1, 1)
 
 
-def witness(bench: Bench, pictures: Tensor) -> harness.Values:
-    """What both judges and our distance say, and how bright the pictures are."""
+def measure(bench: Bench, pictures: Tensor) -> harness.Values:
+    """Distances by both judges and by our own measure, and the brightness of the pictures."""
     return {
         "distance": bench.judges.distance(pictures),
         "severe": bench.judges.severe(pictures),
@@ -153,7 +153,7 @@ def witness(bench: Bench, pictures: Tensor) -> harness.Values:
 
 
 def listing(results: harness.Results, match: dict[str, object], stage: str) -> str:
-    """Variants, nearest first."""
+    """Table of the variants, smallest distance first."""
     found = {name: results.cells({**match, "variant": name}) for name in VARIANTS[stage]}
     columns = ["distance", "severe", "offline", "entropy", "mean"]
     columns += ["two_distance", "two_severe"] if stage == "student" else ["heldout_loss"]
@@ -174,14 +174,14 @@ def listing(results: harness.Results, match: dict[str, object], stage: str) -> s
 
 
 def main() -> None:
-    """Run what is missing, print the table of the stage."""
-    parser = harness.parser("One constant of a recipe changed at a time.")
+    """Run the missing cells and print the table of the stage."""
+    parser = harness.parser("Change one constant of a recipe at a time.")
     judge.add_options(parser)
     parser.add_argument("--stage", choices=("teacher", "student"), default="student")
-    parser.add_argument("--variants", default="", help="names with commas; none: all")
+    parser.add_argument("--variants", default="", help="comma-separated names; none: all")
     parser.add_argument("--seeds", type=harness.numbers(int), default=[0, 1])
     parser.add_argument("--images", type=int, default=0, help="pictures seen; 0: the usual number")
-    parser.add_argument("--teacher", type=Path, default=None, help="run to distil; none: make one")
+    parser.add_argument("--teacher", type=Path, default=None, help="run to distil; none: train one")
     arguments = parser.parse_args()
     stage = arguments.stage
     names = [n.strip() for n in arguments.variants.split(",") if n.strip()]
@@ -209,7 +209,7 @@ def main() -> None:
     if stage == "student":
         if not ours.has_model(teacher, "teacher"):
             train(bench, "recipe", 0, 640 if arguments.quick else 3 * IMAGES["teacher"], teacher)
-        # Cells of two teachers never meet in a table.
+        # Never put cells of two teachers into one table.
         match["teacher"] = noisewise.Run.open(teacher).teacher_digest()
     if not arguments.table_only:
         for name in names or (["recipe"] if arguments.quick else VARIANTS[stage]):

@@ -1,12 +1,12 @@
-"""The best learning rate of noisewise's own training at several batches, against what it advises.
+"""The best learning rate of noisewise's own training at several batches, compared with its advice.
 
-For each batch the packaged garments are trained on at several learning rates and seeds, the same
-number of pictures each; the best rate is where a parabola through the three lowest mean held-out
-losses (over the logarithm of the rate) has its lowest point. Its interval is a bootstrap over
-seeds, all rates of a seed together, and without one (fewer than three seeds) no best rate is
-called known. Where the lowest is at the end of the rates, more are trained at. The advice comes
-from the noise that the run at the usual batch and rate has measured of itself (RUN/noise.json),
-and nothing else. Budgets are in pictures, so that a busy machine changes no result.
+For each batch, noisewise trains on the packaged garments at several learning rates and seeds, with
+the same number of pictures each. The best rate is the minimum of a parabola through the three
+lowest mean held-out losses, over the logarithm of the rate. Its interval is a bootstrap over seeds,
+all rates of a seed together; with fewer than three seeds the best rate counts as unknown. If the
+lowest loss is at the end of the rates, more rates are added. The advice comes only from the noise
+that the run at the usual batch and rate measured itself (RUN/noise.json). Budgets are in pictures,
+so a busy machine does not change the results.
 
     python -m benchmarks.pictures.batch_rate --seeds 0,1,2
 """
@@ -29,15 +29,15 @@ from noisewise.training.settings.recipes import TeacherRecipe
 
 NAME = "pictures/batch_rate"
 BATCHES = (64, 16, 256)
-FACTORS = (1.0, 0.5, 2.0, 0.25, 4.0)  # of the recipe's rate; the middle first
-WIDEST = 32.0  # factor beyond which no further rate is tried
+FACTORS = (1.0, 0.5, 2.0, 0.25, 4.0)  # times the recipe's rate; the middle first
+WIDEST = 32.0  # no rates beyond this factor
 USUAL = TeacherRecipe().batch
 
 
 def train(
     folder: Path, batch: int, factor: float, seed: int, images: int, threads: int
 ) -> harness.Values:
-    """One run; the lowest held-out loss, and the noise where it is the usual run."""
+    """One run: its lowest held-out loss, and the measured noise if the run has one."""
     recipe = TeacherRecipe(sampler_images=0, distance_images=0)
     config = TrainConfig(
         budget=f"{images}images",
@@ -70,9 +70,9 @@ def losses_of(results: harness.Results, batch: int, images: int) -> dict[float, 
 
 
 def best_factor(losses: dict[float, dict[int, float]]) -> tuple[np.ndarray, str]:
-    """The best factor: resampled over seeds (empty where it is not known), and as a table says it.
+    """The best factor: resampled over seeds (empty if not known), and as text for a table.
 
-    Only seeds with every factor count, so that no seed's luck favours a factor.
+    Only seeds with every factor count, so no factor profits from an easy seed.
     """
     factors = sorted(losses)
     seeds = sorted(set.intersection(*(set(losses[f]) for f in factors))) if factors else []
@@ -89,7 +89,7 @@ def best_factor(losses: dict[float, dict[int, float]]) -> tuple[np.ndarray, str]
 
 
 def next_factor(losses: dict[float, dict[int, float]]) -> float | None:
-    """A factor beyond the end that the lowest mean loss lies at; None where it lies inside."""
+    """A factor beyond the end where the lowest mean loss is; None if it is inside."""
     factors = sorted(losses)
     if not factors:
         return None
@@ -121,7 +121,7 @@ def _mean(values: list[float]) -> str:
 
 
 def advice_table(results: harness.Results, images: int) -> str:
-    """What the measured noise advises, beside what was best."""
+    """The advice from the measured noise, beside the best rates."""
     usual = results.cells({"batch": USUAL, "factor": 1.0, "images": images})
     stored = [m for cell in usual if isinstance(m := cell.values.get("measurement"), dict)]
     base = best_factor(losses_of(results, USUAL, images))[0]
@@ -143,7 +143,7 @@ def advice_table(results: harness.Results, images: int) -> str:
 
 
 def _change(best: np.ndarray, base: np.ndarray) -> str:
-    """Median and interval of a ratio of two resampled best factors, drawn apart."""
+    """Median and interval of the ratio of two resampled best factors, drawn independently."""
     if not len(best) or not len(base):
         return "unknown"
     order = np.random.default_rng(0).permutation(len(base))
@@ -152,10 +152,10 @@ def _change(best: np.ndarray, base: np.ndarray) -> str:
 
 
 def main() -> None:
-    """Run what is missing and print both tables."""
-    parser = harness.parser("The best learning rate by batch, against the advice.")
+    """Run the missing cells and print both tables."""
+    parser = harness.parser("The best learning rate by batch, compared with the advice.")
     parser.add_argument("--seeds", type=harness.numbers(int), default=[0, 1, 2])
-    parser.add_argument("--images", type=int, default=48_000, help="pictures seen by each run")
+    parser.add_argument("--images", type=int, default=48_000, help="pictures that each run sees")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
     images = 2_048 if arguments.quick else arguments.images

@@ -1,9 +1,9 @@
-"""Small colour sets: what a total of minutes gives, with the copy test beside every grid.
+"""Small colour sets: the quality after a number of minutes, with a copy test and a grid.
 
-Each set is trained and distilled within a total; teacher, one call and two calls are drawn and
-measured with noisewise's own distance (there is no judge for these) against the pictures held out
-from training, beside the floor of real training pictures, and tested for copies. A grid shows 64
-pictures at the left and the nearest training picture of each at the right.
+Each set is trained and distilled within the given minutes. The pictures of the teacher, of one call
+and of two calls are compared with held-out pictures by noisewise's own distance (these sets have no
+judge), beside the floor of real training pictures, and tested for copies. A grid shows 64 pictures
+on the left and the nearest training picture of each on the right.
 
     python -m benchmarks.pictures.colour_sets --data FOLDER --minutes 60
 """
@@ -41,7 +41,7 @@ class Sides:
 
 
 def sides_of(folder: Path) -> Sides:
-    """The very split that the run was trained with."""
+    """The split that the run was trained with."""
     run = noisewise.Run.open(folder)
     pictures = run.pictures()
     training, held_out = pictures.split(run.info["seed"])
@@ -50,7 +50,7 @@ def sides_of(folder: Path) -> Sides:
 
 
 def sampler_of(folder: Path, who: str) -> tuple[Callable[[int, int], Tensor], int]:
-    """How one of teacher, one call, two calls draws, and its network calls."""
+    """The sampling function of "teacher", "one call" or "two calls", and its network calls."""
     if who == "teacher":
         teacher = ours.teacher_of(folder)
         return teacher.sample, teacher.sampler.calls
@@ -59,7 +59,7 @@ def sampler_of(folder: Path, who: str) -> tuple[Callable[[int, int], Tensor], in
 
 
 def save_grid(path: Path, images: Tensor, training: Tensor, flips: bool, scale: int = 2) -> None:
-    """64 pictures, a gap, and the nearest training picture of each."""
+    """Write 64 pictures, a gap, and the nearest training picture of each."""
     images = images[:64]
     near = training[torch.as_tensor(nearest(images, training, k=1, flips=flips).index)[:, 0]]
     left, right = sheet(images), sheet(near)
@@ -73,7 +73,7 @@ def save_grid(path: Path, images: Tensor, training: Tensor, flips: bool, scale: 
 def measure(
     folder: Path, who: str, num_images: int, seeds: list[int], grid: Path
 ) -> harness.Values:
-    """Distances, copies and the grid of one way to draw."""
+    """Distances, copies and the grid for the teacher, one call or two calls."""
     sides = sides_of(folder)
     sample, calls = sampler_of(folder, who)
     held_out, training = ours.Offline(sides.held_out), ours.Offline(sides.training)
@@ -133,7 +133,7 @@ def measure_set(
 
 
 def listing(results: harness.Results, num_images: int) -> str:
-    """All finished rows."""
+    """Table of all finished cells."""
     groups: dict[tuple[str, float, float, str], list[harness.Cell]] = {}
     for cell in results.cells({"num_images": num_images}):
         key = (
@@ -184,18 +184,20 @@ def percent(share: float | None) -> str | None:
 
 
 def main() -> None:
-    """Train, distil and measure what is missing; print the table."""
+    """Train, distil and measure the missing cells; print the table."""
     parser = harness.parser("Small colour sets, with copy tests.")
     floats, integers = harness.numbers(float), harness.numbers(int)
     parser.add_argument("--sets", default="people,emoji,dungeon", help="which sets")
-    parser.add_argument("--minutes", type=floats, default=[60.0], help="totals")
-    parser.add_argument("--share", type=float, default=0.6, help="of the total for the teacher")
+    parser.add_argument("--minutes", type=floats, default=[60.0], help="total minutes per set")
+    parser.add_argument("--share", type=float, default=0.6, help="the teacher's share of the time")
     parser.add_argument("--seeds", type=integers, default=[0], help="training seeds")
-    parser.add_argument("--num-images", type=int, default=1000, help="pictures a distance")
+    parser.add_argument("--num-images", type=int, default=1000, help="pictures per distance")
     parser.add_argument("--images", type=Path, default=IMAGES, help="folder for the grids")
     arguments = parser.parse_args()
     if not 0 < arguments.share < 1:
-        raise harness.UsageError("--share is the teacher's part of the total: between 0 and 1.")
+        raise harness.UsageError(
+            f"--share is {arguments.share}: give the teacher's share of the time, between 0 and 1."
+        )
     arguments.sample_seeds = [0] if arguments.quick else [0, 1, 2]
     if arguments.quick:
         arguments.minutes, arguments.num_images, arguments.seeds = [0.4], 64, [0]
@@ -213,9 +215,10 @@ def main() -> None:
         "Small colour sets",
         [
             f"n = {arguments.num_images} pictures, sample seeds {arguments.sample_seeds}; offline "
-            "distance, 0 where the two sets have the same law. Copies: nearest over second-nearest "
-            "training picture below the test's threshold; beside it the same share of real "
-            f"held-out pictures. Median [95 % bootstrap interval]. {credits}.",
+            "distance, 0 if the two sets have the same distribution. Copies: share of pictures for "
+            "which nearest over second-nearest training picture is below the test's threshold; "
+            "beside it the same share of real held-out pictures. Median [95 % bootstrap interval]. "
+            f"{credits}.",
             listing(results, arguments.num_images),
         ],
     )

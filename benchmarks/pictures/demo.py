@@ -1,10 +1,10 @@
-"""The demo as a newcomer meets it: the seconds of each stage, the distances, the README's picture.
+"""The demo as a new user sees it: the seconds of each stage, the distances, the README's figure.
 
-Runs `python -m noisewise.app.demo` in a new folder and takes its figures from what it leaves there;
-beside them, how long a second call takes, and how many pictures of the sheet copy a training one.
+Runs `python -m noisewise.app.demo` in a new folder and reads its numbers from there. Also measures
+how long the same command takes when everything is finished, and the share of copies.
 
     python -m benchmarks.pictures.demo
-    python -m benchmarks.pictures.demo --run runs/demo        of a demo that has ended
+    python -m benchmarks.pictures.demo --run runs/demo        for a finished demo
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ SHOWN = 48
 
 
 def run_demo(folder: Path, budget: str) -> float:
-    """Run the demo; returns the seconds it took, those of starting Python included."""
+    """Run the demo; returns its seconds, with the start of Python."""
     words = [sys.executable, "-m", "noisewise.app.demo", "--out", str(folder), "--budget", budget]
     start = time.perf_counter()
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise harness.UsageError(f"The demo ended with {done.returncode}: {done.stderr[-400:]}")
+        raise harness.UsageError(
+            f"The demo failed with exit code {done.returncode}: {done.stderr[-400:]}"
+        )
     return time.perf_counter() - start
 
 
 def measure(folder: Path, budget: str) -> harness.Values:
-    """Figures of a finished demo, and of asking for it again."""
+    """Numbers of a finished demo, and the time to run it again."""
     again = run_demo(folder, budget)
     told = json.loads((folder / "demo.json").read_text())
     values: harness.Values = {f"seconds_{k}": round(v, 1) for k, v in told["seconds"].items()}
@@ -60,7 +62,7 @@ def measure(folder: Path, budget: str) -> harness.Values:
 
 
 def draw(folder: Path, path: Path) -> None:
-    """Real pictures, the teacher's, one call's and two calls', side by side."""
+    """Draw real pictures and those of the teacher, one call and two calls, side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -108,11 +110,11 @@ def listing(cell: harness.Cell) -> list[str]:
 
 
 def main() -> None:
-    """Run what is missing, print the tables, draw the picture."""
-    parser = harness.parser("The demo's times, distances and picture.")
-    parser.add_argument("--run", type=Path, default=None, help="a demo that has ended")
-    parser.add_argument("--budget", default="5m", help="of the demo")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="where the picture goes")
+    """Run the missing parts, print the tables, draw the figure."""
+    parser = harness.parser("The demo's times, distances and figure.")
+    parser.add_argument("--run", type=Path, default=None, help="folder of a finished demo")
+    parser.add_argument("--budget", default="5m", help="budget of the demo")
+    parser.add_argument("--picture", type=Path, default=PICTURE, help="file for the figure")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
     budget = "10s" if arguments.quick else arguments.budget

@@ -1,9 +1,9 @@
-"""200,000 small files: does training them stay within 2 GiB of memory, and when does it begin?
+"""200,000 small files: does training stay within 2 GiB of memory, and how soon does it start?
 
     python -m benchmarks.pictures.many_files [--files 200000] [--side 32] [--out runs/many_files]
 
-Writes the files once (PNG, seeded, no two alike), trains 64 batches in a process of its own, and
-prints its largest resident memory, the seconds to its first batch without and with the cache.
+Writes the files once (PNG, seeded, all different), trains 64 batches in a separate process, and
+prints its largest resident memory and the seconds to its first batch, without and with the cache.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure twice, and print; 1 when the memory is above the limit."""
+    """Measure twice and print; returns 1 if the memory is above the limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=200_000)
-    parser.add_argument("--side", type=int, default=32, help="pixels")
-    parser.add_argument("--out", type=Path, default=Path("runs/many_files"))
+    parser.add_argument("--files", type=int, default=200_000, help="number of pictures")
+    parser.add_argument("--side", type=int, default=32, help="pixels per side")
+    parser.add_argument("--out", type=Path, default=Path("runs/many_files"), help="folder")
     asked = parser.parse_args(arguments)
     pictures = asked.out / f"pictures-{asked.files}-{asked.side}"
     write(pictures, asked.files, asked.side)
@@ -56,12 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, row in zip(("no cache yet", "with the cache"), rows, strict=True):
         print(f"| {name} | {row['gib']:.2f} GiB | {row['first']:.1f} s | {row['seconds']:.1f} s |")
     over = max(row["gib"] for row in rows) > LIMIT_GIB
-    print(f"limit {LIMIT_GIB:g} GiB: {'missed' if over else 'kept'}")
+    print(f"limit {LIMIT_GIB:g} GiB: {'exceeded' if over else 'kept'}")
     return int(over)
 
 
 def write(folder: Path, count: int, side: int) -> None:
-    """Write the files, a thousand a folder; those that are there stay."""
+    """Write the files, a thousand per folder, unless they are complete already."""
     done = folder / ".done"
     if done.exists():
         return
@@ -77,7 +77,7 @@ def write(folder: Path, count: int, side: int) -> None:
 
 
 def measured(pictures: Path, run: Path, out: Path) -> dict[str, Any]:
-    """Train in a process of its own; its peak of memory and its times."""
+    """Train in a separate process; returns its peak memory and its times."""
     config, peak = out / "config.json", out / "peak.json"
     recipe = {"distance_images": 64, "sampler_images": 0}
     config.write_text(json.dumps({"threads": 1, "widths": [16, 32], "recipe": recipe}))

@@ -1,11 +1,11 @@
-"""denoising-diffusion-pytorch and diffusers' UNet2DModel at equal wall-clock with noisewise.
+"""denoising-diffusion-pytorch and diffusers' UNet2DModel against noisewise in the same time.
 
-Everybody trains on Fashion-MNIST's 60,000 for the same seconds with the same threads and is judged
-on the same number of pictures. Each peer runs in its own environment at the best of three learning
-rates, picked by the judge itself with the first seed (which favours the peer), with an EMA fitted
-to the budget and its own DDIM sampler; see peers/. noisewise has no learning rate to choose: it
-derives it. What a peer's layout keeps of its README and what was cut for two cores stands in its
-adapter's file.
+All train on the 60,000 pictures of Fashion-MNIST for the same seconds with the same threads, and
+are judged on the same number of pictures. Each peer runs in its own environment, with an EMA fitted
+to the budget and its own DDIM sampler (see peers/), at the best of three learning rates. The judge
+itself picks that rate with the first seed, which favours the peer. noisewise derives its learning
+rate. The file of each adapter says what it keeps of the peer's README and what it reduces for two
+cores.
 
     python -m benchmarks.pictures.peers_equal_time --data FOLDER --minutes 5,15
 """
@@ -31,7 +31,7 @@ OURS = "noisewise"
 
 @dataclass(frozen=True)
 class Peer:
-    """A project, its adapter and the learning rates that it gets to choose from."""
+    """A project, its adapter and the learning rates to choose from."""
 
     name: str
     script: str
@@ -65,7 +65,7 @@ class Match:
     def setting(
         self, who: str, layout: str, lr: float | None, minutes: float, seed: int
     ) -> dict[str, object]:
-        """Name of one cell."""
+        """Setting of one cell."""
         return {
             "who": who, "layout": layout, "lr": lr, "minutes": minutes, "seed": seed,
             "judge": self.bench.fingerprint, "num_images": self.num_images,
@@ -76,7 +76,7 @@ class Match:
 
 
 def judged(match: Match, pixels: np.ndarray) -> harness.Values:
-    """Distances of uint8 pictures, the same for everybody."""
+    """Distances of uint8 pictures, the same for all projects."""
     images = ours.to_images(pixels)
     return {
         "distance": match.bench.distance(images),
@@ -87,7 +87,7 @@ def judged(match: Match, pixels: np.ndarray) -> harness.Values:
 
 
 def run_ours(match: Match, minutes: float, seed: int) -> harness.Values:
-    """Train with noisewise, draw with the sampler that it chose."""
+    """Train with noisewise and draw with the sampler that it chose."""
     folder = match.folder / f"ours-{minutes:g}min-seed{seed}"
     values = ours.train(match.data, folder, 60 * minutes, seed, match.threads)
     teacher = ours.teacher_of(folder)
@@ -102,7 +102,7 @@ def run_peer(
     """Train a peer in its own environment and judge the pictures that it wrote.
 
     Raises:
-        harness.UsageError: where the adapter fails, with its last line.
+        harness.UsageError: if the adapter fails, with its last line.
     """
     out = match.folder / f"{Path(peer.script).stem}-{layout}-{lr:g}-{minutes:g}min-seed{seed}.npz"
     options = {
@@ -116,14 +116,16 @@ def run_peer(
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
-        raise harness.UsageError(f"{peer.name} failed ({done.returncode}): {lines[-1]}")
+        raise harness.UsageError(
+            f"{peer.name} failed with exit code {done.returncode}: {lines[-1]}"
+        )
     report = json.loads(done.stdout.strip().splitlines()[-1])
     with np.load(out) as stored:
         return report | judged(match, stored["images"])
 
 
 def best_rate(match: Match, peer: Peer, layout: str, minutes: float, seed: int) -> float:
-    """Run the first seed at every learning rate; the one with the smallest distance."""
+    """The learning rate with the smallest distance for the first seed."""
 
     def distance(lr: float) -> float:
         cell = match.results.cell(
@@ -139,7 +141,7 @@ def best_rate(match: Match, peer: Peer, layout: str, minutes: float, seed: int) 
 def measure(
     match: Match, layouts: list[str], minutes: float, seeds: list[int], rates_from: float | None
 ) -> None:
-    """All cells of one wall-clock; the peers' rates are the best of another one, if it is named."""
+    """All cells of one time; `rates_from`: take the peers' best rates from that many minutes."""
     for seed in seeds:
         match.results.cell(
             match.setting(OURS, "derived", None, minutes, seed),
@@ -159,7 +161,7 @@ def measure(
 
 
 def groups(match: Match) -> dict[tuple[float, str, str, float | None], list[harness.Cell]]:
-    """Finished cells by wall-clock, project, layout and learning rate."""
+    """Finished cells by minutes, project, layout and learning rate."""
     own = {"judge": match.bench.fingerprint, "num_images": match.num_images}
     found: dict[tuple[float, str, str, float | None], list[harness.Cell]] = {}
     for cell in match.results.cells(own):
@@ -171,12 +173,12 @@ def groups(match: Match) -> dict[tuple[float, str, str, float | None], list[harn
 
 
 def values_of(cells: list[harness.Cell], name: str) -> list[list[float]]:
-    """One value a run."""
+    """One value per run."""
     return [[value] for cell in cells if (value := cell.number(name)) is not None]
 
 
 def comparison(match: Match) -> str:
-    """Everybody at every wall-clock, with the ratios to ours."""
+    """Table of all projects at all times, with the ratios to ours."""
     rows = []
     found = groups(match)
     for key in sorted(found, key=lambda k: (k[0], k[1] != OURS, k[1], k[2], k[3] or 0.0)):
@@ -207,7 +209,7 @@ def comparison(match: Match) -> str:
 
 
 def floor(match: Match) -> str:
-    """Distance of as many real pictures, so that a number has a scale."""
+    """Distance of the same number of real pictures, for scale."""
     drawn = match.bench.data.train_images[: match.num_images]
     return summaries.figure(match.bench.distance(drawn))
 
@@ -216,17 +218,17 @@ def floor(match: Match) -> str:
 
 
 def peer_python(arguments: argparse.Namespace) -> Path:
-    """The interpreter of the peers' environment, after a look whether it has them.
+    """The Python of the peers' environment, after a check that it can import them.
 
     Raises:
-        harness.UsageError: where it is not there or lacks a peer.
+        harness.UsageError: if it is missing or lacks a peer.
     """
     default = harness.SCRATCH / "peers-venv" / "bin" / "python"
     python = Path(arguments.peer_python or os.environ.get(PYTHON_VARIABLE) or default)
     advice = "see 'The peers' environment' in benchmarks/README.md"
-    python = python.absolute()  # not resolved: a link to it would leave its environment
+    python = python.absolute()  # not resolve(): the target of a link is outside its environment
     if not python.is_file():
-        raise harness.UsageError(f"{python} is not there: give --peer-python, {advice}.")
+        raise harness.UsageError(f"{python} is missing: give --peer-python, {advice}.")
     imports = ", ".join(peer.module for peer in PEERS)
     code = f"import without_torchvision as w; w.install(); import {imports}"
     done = subprocess.run(
@@ -239,24 +241,24 @@ def peer_python(arguments: argparse.Namespace) -> Path:
 
 
 def main() -> None:
-    """Measure what is missing and print the comparison."""
-    parser = harness.parser("denoising-diffusion-pytorch and diffusers at equal wall-clock.")
+    """Measure the missing cells and print the comparison."""
+    parser = harness.parser("denoising-diffusion-pytorch and diffusers in the same time.")
     judge.add_options(parser)
     floats, integers = harness.numbers(float), harness.numbers(int)
-    parser.add_argument("--minutes", type=floats, default=[5.0, 15.0], help="wall-clocks")
+    parser.add_argument("--minutes", type=floats, default=[5.0, 15.0], help="training times")
     parser.add_argument("--seeds", type=integers, default=[0], help="training seeds")
     parser.add_argument(
         "--rates-from",
         type=float,
         default=None,
-        help="minutes whose best learning rates the peers take, instead of trying all of them",
+        help="take the peers' best learning rates of these minutes instead of trying all rates",
     )
-    parser.add_argument("--layouts", default="readme", help="of the peers: readme, small or both")
-    parser.add_argument("--num-images", type=int, default=1000, help="pictures a distance")
+    parser.add_argument("--layouts", default="readme", help="nets of the peers: readme,small")
+    parser.add_argument("--num-images", type=int, default=1000, help="pictures per distance")
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps of the peers")
-    parser.add_argument("--batch", type=int, default=32, help="of the peers; ours is derived")
+    parser.add_argument("--batch", type=int, default=32, help="peers' batch; ours is derived")
     parser.add_argument(
-        "--peer-python", default=None, help=f"their interpreter (or set {PYTHON_VARIABLE})"
+        "--peer-python", default=None, help=f"the peers' Python (or set {PYTHON_VARIABLE})"
     )
     arguments = parser.parse_args()
     layouts = [part.strip() for part in arguments.layouts.split(",") if part.strip()]
@@ -288,10 +290,10 @@ def main() -> None:
         match.results,
         "Peers at equal wall-clock (Fashion-MNIST, 28 px)",
         [
-            f"n = {match.num_images} pictures against the 10,000 test pictures; as many real ones: "
-            f"{floor(match)}. Peers: batch {match.batch}, {match.steps} DDIM steps; each learning "
-            "rate is shown, all but the best with the first seed only. Median [95 % bootstrap "
-            "interval] over runs.",
+            f"n = {match.num_images} pictures against the 10,000 test pictures; the same number of "
+            f"real pictures has {floor(match)}. Peers: batch {match.batch}, {match.steps} DDIM "
+            "steps; each learning rate is shown, all but the best with the first seed only. Median "
+            "[95 % bootstrap interval] over runs.",
             comparison(match),
         ],
     )

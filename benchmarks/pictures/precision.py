@@ -1,8 +1,8 @@
-"""What a step of the small U-Net costs in float32, bfloat16 and by autocast; its norm, its noise.
+"""Time of a training step of the small U-Net: number formats, norms, and measuring the noise.
 
-Both claims of nets/layers.py and train/twin.py are about this machine's processor: run it on yours.
-The ways take turns, step by step, so that a drift of the machine's speed hits all alike; ratios are
-of the medians.
+The claims in nets/layers.py and training/devices/master_weights.py hold for one processor: run this
+program on yours. The variants take turns, step by step, so a change of the machine's speed affects
+all equally; ratios are ratios of medians.
 
     python -m benchmarks.pictures.precision
 """
@@ -33,9 +33,9 @@ BATCH = 64
 
 
 def main() -> None:
-    """Time all ways and print two tables."""
+    """Time all variants and print the tables."""
     parser = harness.parser(__doc__ or "")
-    parser.add_argument("--rounds", type=int, default=40, help="turns of each way")
+    parser.add_argument("--rounds", type=int, default=40, help="measurements of each variant")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
     rounds = 3 if arguments.quick else arguments.rounds
@@ -52,7 +52,7 @@ def main() -> None:
     text = "\n\n".join(parts)
     print(text)
     if not arguments.quick:
-        folder = harness.RESULTS
+        folder = harness.RESULTS / "pictures"
         harness.write_atomically(folder / "precision.md", f"# Precision\n\n{text}\n")
 
 
@@ -120,7 +120,7 @@ def _norms() -> dict[str, Callable[[], None]]:
 
 
 def _whole_steps(dtype: torch.dtype) -> dict[str, Callable[[], None]]:
-    """Steps of the demo's training, with the gradient's noise measured and without."""
+    """Steps of the demo's training, with and without measuring the gradient's noise."""
     engine = Engine(torch.device("cpu"), dtype)
     config, pictures = TrainConfig(budget="5m", kinds=0), load_pictures(demo_path())
     plan = plan_teacher(config, pictures, engine)
@@ -141,7 +141,7 @@ def _stepping(stage: TeacherStage, number: int) -> Callable[[], None]:
 
 
 class _SiLU(nn.Module):
-    """SiLU as a module without parameters, for scale."""
+    """SiLU as a module, for comparison."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.silu(x)

@@ -1,12 +1,11 @@
-"""Does the distance that needs no download rank damages as a trained classifier's distance does?
+"""Does the distance that needs no download rank damages like a trained classifier's distance?
 
-Some fifty damages of real Fashion-MNIST pictures, from hardly visible to total, are put before
-`noisewise.quality` and before the judge (Frechet distance in a classifier's features, see
-`judge.py`). Two simpler measures stand beside it: the same kernel distance on plain means of 4x4
-cells, and the sliced Wasserstein distance averaged over levels. Printed: Spearman's rank
-correlation with the judge, over all damages and over those that the judge calls near (where
-finished models are), whether each family is ordered by strength, and what each measure says in
-units of what real pictures score.
+`noisewise.quality` and the judge (Frechet distance in a classifier's features, see `judge.py`)
+measure some fifty damages of real Fashion-MNIST pictures, from hardly visible to total. Two simpler
+measures are compared: the same kernel distance on plain means of 4x4 cells, and the sliced
+Wasserstein distance averaged over levels. The program prints Spearman's rank correlation with the
+judge, over all damages and over those that the judge puts near (as finished models are), whether
+each family is ordered by strength, and each measure in units of the score of real pictures.
 
     python -m benchmarks.pictures.quality_rank --data FOLDER --seeds 3
 """
@@ -27,7 +26,7 @@ from benchmarks.shared import harness, judge, summaries
 from noisewise.quality import Reference, sliced_wasserstein
 
 NAME = "pictures/quality_rank"
-NEAR = 15.0  # judge's distance up to which a damage counts as near
+NEAR = 15.0  # a damage is near if the judge's distance is at most this
 NUM_REFERENCE = 2000
 RESAMPLES = 2000
 MEASURES = ("ours", "wasserstein", "cells", "severe")
@@ -44,7 +43,7 @@ class Material:
     """Real pictures in a random order, their classes, and a source of noise."""
 
     def __init__(self, data: judge.FashionMNIST, num_images: int, seed: int) -> None:
-        """Shuffle the training part; the first num_images are what is damaged."""
+        """Shuffle the training part; the first num_images are damaged."""
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(data.train_images), generator=self.generator)
@@ -56,13 +55,13 @@ class Material:
         self.components = torch.linalg.svd(others - self.mean, full_matrices=False)[2].T
         self.spread = ((others - self.mean) @ self.components).std(0)
 
-    def again(self) -> Material:
-        """The same with its noise from the start, so that a damage does not hang on the others."""
+    def restarted(self) -> Material:
+        """Restart the noise, so that a damage does not depend on the damages before it."""
         self.generator.manual_seed(self.seed + 1000)
         return self
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers, the pictures' shape if none is given."""
+        """Standard normal numbers; without a shape, that of the pictures."""
         return torch.randn(shape or self.images.shape, generator=self.generator)
 
 
@@ -81,19 +80,19 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def missing(m: Material, num_classes: int) -> Tensor:
-    """The last num_classes of the ten classes never occur."""
+    """Leave out the last num_classes of the ten classes."""
     return m.all[m.labels < 10 - num_classes][: m.num_images]
 
 
 def dropped_mode(m: Material, share: float) -> Tensor:
-    """A share of the pictures comes from one class alone."""
+    """Replace a share of the pictures by pictures of one class."""
     count = round(share * m.num_images)
     one = m.all[m.labels == 1][:count]
     return torch.cat([m.images[: m.num_images - count], one])
 
 
 def copies(m: Material, num_different: int) -> Tensor:
-    """A few pictures, again and again."""
+    """Repeat a few pictures."""
     return m.images[torch.arange(m.num_images) % num_different]
 
 
@@ -105,7 +104,7 @@ def low_rank(m: Material, rank: int) -> Tensor:
 
 
 def gaussian_law(m: Material, rank: int) -> Tensor:
-    """Draws from the normal law with the pictures' mean and first components."""
+    """Draws from a normal distribution with the pictures' mean and first components."""
     codes = m.normal(m.num_images, rank) * m.spread[:rank]
     return (m.mean + codes @ m.components[:, :rank].T).view_as(m.images)
 
@@ -117,20 +116,20 @@ def mixed(m: Material, share: float) -> Tensor:
 
 
 def speckled(m: Material, share: float) -> Tensor:
-    """A share of the pixels turned black or white."""
+    """Make a share of the pixels black or white."""
     hit = torch.rand(m.images.shape, generator=m.generator) < share
     return torch.where(hit, m.normal().sign(), m.images)
 
 
 def board(m: Material, height: float) -> Tensor:
-    """A checkerboard of single pixels, as pixel shuffling leaves behind."""
+    """Add a checkerboard of single pixels, as from pixel shuffling."""
     pattern = torch.zeros(1, 1, judge.SIZE, judge.SIZE)
     pattern[..., ::2, ::2] = pattern[..., 1::2, 1::2] = height
     return m.images + pattern
 
 
 def lines(m: Material, step: int) -> Tensor:
-    """Every so many rows are black."""
+    """Make every step-th row black."""
     images = m.images.clone()
     images[..., ::step, :] = -1
     return images
@@ -142,16 +141,16 @@ def pixelated(m: Material, cell: int) -> Tensor:
 
 
 def clouded(m: Material, height: float) -> Tensor:
-    """Smooth noise added."""
+    """Add smooth noise."""
     return m.images + 3 * height * gaussian_blur(m.normal(), 3.0)
 
 
 def shifted(m: Material, pixels: int) -> Tensor:
-    """Moved down and to the right, around the edge."""
+    """Move down and to the right; pixels wrap around."""
     return m.images.roll((pixels, pixels), (2, 3))
 
 
-# Strengths ascend: within a family a measure should grow from left to right.
+# Strengths increase: within a family a measure should grow from left to right.
 FAMILIES: dict[str, tuple[Callable[[Material, float], Tensor], tuple[float, ...]]] = {
     "blur": (lambda m, s: gaussian_blur(m.images, s), (0.4, 0.6, 1.0, 2.0)),
     "noise": (lambda m, s: m.images + s * m.normal(), (0.03, 0.1, 0.2, 0.5)),
@@ -190,11 +189,11 @@ def damages() -> dict[str, Damage]:
 
 
 def means_of_cells(images: Tensor) -> Tensor:
-    """Plain means of 4x4 cells: features that know no detail."""
+    """Plain means of 4x4 cells: features without detail."""
     return F.adaptive_avg_pool2d(images, 4).flatten(1)
 
 
-class Witnesses:
+class AllMeasures:
     """The judge and the three measures, all against the test pictures."""
 
     def __init__(self, bench: judge.Bench) -> None:
@@ -207,8 +206,8 @@ class Witnesses:
         self.ours = Reference(self.real)
         self.cells = Reference(self.real, means_of_cells)
 
-    def ask(self, images: Tensor) -> harness.Values:
-        """What each says of some pictures."""
+    def of(self, images: Tensor) -> harness.Values:
+        """The values of all measures for some pictures."""
         images = images.clamp(-1, 1).contiguous()
         ours = self.ours.distance(images)
         levels = sliced_wasserstein(images, self.real)
@@ -225,7 +224,7 @@ class Witnesses:
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's: the correlation of the ranks, ties at their mean rank."""
+    """Spearman's correlation; ties get their mean rank."""
     ranks = np.corrcoef(rankdata(x), rankdata(y))
     return float(ranks[0, 1])
 
@@ -238,12 +237,12 @@ def correlation(
     Args:
         measure: [damages, seeds].
         judged: the judge's distances, [damages, seeds].
-        near: only the damages whose median the judge puts at `NEAR` or less.
+        near: use only damages whose median is `NEAR` or less by the judge.
     """
     kept = np.median(judged, 1) <= (NEAR if near else np.inf)
     measure, judged = measure[kept], judged[kept]
     value = rank_correlation(np.median(measure, 1), np.median(judged, 1))
-    rng, drawn = np.random.default_rng(0), []  # the same resamples for each measure: pairs
+    rng, drawn = np.random.default_rng(0), []  # the same resamples for each measure
     num_damages, num_seeds = measure.shape
     for _ in range(RESAMPLES):
         rows = rng.integers(num_damages, size=num_damages)
@@ -262,10 +261,10 @@ def _with_interval(value: float, drawn: np.ndarray) -> str:
 
 
 class Findings:
-    """Finished cells as arrays: rows are damages, columns seeds."""
+    """Finished cells as arrays: a row for each damage, a column for each seed."""
 
     def __init__(self, results: harness.Results, match: harness.Setting) -> None:
-        """Read the cells; only damages that every seed has."""
+        """Read the cells of damages with results for every seed."""
         cells = results.cells(match)
         seeds = sorted({str(cell.setting["seed"]) for cell in cells})
         by_name = {
@@ -281,18 +280,18 @@ class Findings:
         return np.array([[c.number(value) for c in self.cells[name]] for name in self.names], float)
 
     def median(self, name: str, value: str) -> float | None:
-        """Median over seeds of one damage, None where it was not measured."""
+        """Median over seeds of one damage; None if it was not measured."""
         found = [c.number(value) for c in self.cells.get(name, [])]
         kept = [number for number in found if number is not None]
         return statistics.median(kept) if kept else None
 
     def of_real(self, value: str) -> float:
-        """Median over seeds of what real pictures score."""
+        """Median over seeds for real pictures."""
         return statistics.median(c.number(value) or 0.0 for c in self.real)
 
 
 def correlation_table(found: Findings) -> str:
-    """Rank correlations with the judge, and how much ours is above the others."""
+    """Rank correlations with the judge, and the differences between ours and the others."""
     judged = found.array("judge")
     titles = [TITLES[measure] for measure in MEASURES]
     rows: list[list[object]] = [[t] for t in [*titles, *(f"ours minus: {t}" for t in titles[1:])]]
@@ -310,7 +309,7 @@ def correlation_table(found: Findings) -> str:
 
 
 def order_table(found: Findings) -> str:
-    """Which families are ordered by strength, and the weakest strength that is seen."""
+    """Table: does each measure order each family by strength?"""
     rows = []
     for family, (_, strengths) in FAMILIES.items():
         names = [f"{family} {strength:g}" for strength in strengths]
@@ -325,7 +324,7 @@ def order_table(found: Findings) -> str:
 
 
 def damage_table(found: Findings) -> str:
-    """Every damage, nearest first in the judge's eyes."""
+    """Table of every damage, sorted by the judge's distance."""
     floor = found.of_real("floor")
     rows: list[list[object]] = [
         [REAL, found.of_real("judge"), found.of_real("ours"), found.of_real("ours") / floor,
@@ -342,7 +341,7 @@ def damage_table(found: Findings) -> str:
 
 
 def main() -> None:
-    """Measure every damage with every seed, then print."""
+    """Measure every damage with every seed, then print the tables."""
     parser = harness.parser("Rank agreement of the offline distance with a trained classifier.")
     judge.add_options(parser)
     parser.add_argument("--seeds", type=int, default=3, help="draws of pictures and of noise")
@@ -366,29 +365,29 @@ def measure(
     arguments: argparse.Namespace, bench: judge.Bench, results: harness.Results,
     match: dict[str, object],
 ) -> None:  # fmt: skip
-    """Run the cells that are not finished."""
-    witnesses = Witnesses(bench)
+    """Run the missing cells."""
+    measures = AllMeasures(bench)
     for seed in range(arguments.seeds):
         material = Material(bench.data, arguments.num_images, seed)
         for name, spoil in {REAL: lambda m: m.images, **damages()}.items():
 
             def compute(spoil: Damage = spoil, m: Material = material) -> harness.Values:
-                return witnesses.ask(spoil(m.again()))
+                return measures.of(spoil(m.restarted()))
 
             results.cell({**match, "damage": name, "seed": seed}, compute)
 
 
 def publish(results: harness.Results, found: Findings, num_images: int) -> None:
-    """Print the tables and keep them."""
+    """Print the tables and write them beside the results."""
     if not found.names or not found.real:
-        raise harness.UsageError("No finished cells to print: run without --table-only first.")
+        raise harness.UsageError("There are no finished cells: run without --table-only first.")
     title = "Rank agreement of the offline distance with a trained classifier"
     about = (
         f"{num_images} damaged training pictures against test pictures (judge: 10,000; the others: "
         f"{NUM_REFERENCE:,}), {len(found.real)} seeds. Spearman's correlation of medians over "
         "seeds, 95 % bootstrap interval over damages and seeds. A floor is the 95th percentile of "
-        "what real pictures score. The features' scaling was chosen among some 50 variants on one "
-        "draw of nearly these damages (0.74 to 0.95 there), so this is no held-out test."
+        "the score of real pictures. The features' scaling was chosen among some 50 variants on "
+        "one draw of nearly these damages (0.74 to 0.95 there), so this is not a held-out test."
     )
     parts = [about, correlation_table(found), order_table(found), damage_table(found)]
     harness.publish(results, title, parts)

@@ -1,11 +1,11 @@
 """Where the sampler stops: the measured choice of noisewise against fixed last noise levels.
 
-For a trained run of each set the teacher is drawn with Heun steps that end at each of several last
+For a trained run of each set, the teacher draws with Heun steps that end at each of several last
 noise levels (sigma_min) and denoise once there, and with the level that noisewise chose for that
-net by its own measurement. Two witnesses: noisewise's offline distance (kernel distance and sliced
-Wasserstein at the finest level) and, on Fashion-MNIST, the judge. Real pictures with a little noise
-are put before the same witnesses: if only the judge minded faint speckle, only its column would
-rise. How the chosen number of calls is spread (rho) is tried as well.
+net by its own measurement. The measures are noisewise's offline distance (kernel distance and
+sliced Wasserstein at the finest level) and, on Fashion-MNIST, the judge. The same measures also get
+real pictures with a little noise: if only the judge reacts to faint speckle, only its column rises.
+The program also tries other spacings (rho) of the chosen number of calls.
 
     python -m benchmarks.pictures.sampler_stop --data FOLDER --minutes 5
     python -m benchmarks.pictures.sampler_stop --data FOLDER --run emoji=runs/mine
@@ -26,14 +26,14 @@ from noisewise.quality import sliced_wasserstein
 
 NAME = "pictures/sampler_stop"
 STOPS = (0.002, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
-LONG_STOPS = (0.002, 0.1, 0.3)  # of those, tried with many steps too
-SPREADS = (4.0, 7.0, 10.0)  # rho: more levels at high, or at low noise
+LONG_STOPS = (0.002, 0.1, 0.3)  # also tried with many steps
+SPREADS = (4.0, 7.0, 10.0)  # rho: a larger one puts more levels at low noise
 SPECKLE = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained run with its witnesses."""
+    """A trained run with its measures."""
 
     name: str
     folder: Path
@@ -43,8 +43,8 @@ class Subject:
     num_images: int
     sample_seeds: tuple[int, ...]
 
-    def witness(self, drawn: list[Tensor]) -> harness.Values:
-        """What every witness says of some draws."""
+    def measures(self, drawn: list[Tensor]) -> harness.Values:
+        """The values of all measures for some draws."""
         generator = torch.Generator()
         finest = [
             float(sliced_wasserstein(x, self.real, generator=generator.manual_seed(0))[-1])
@@ -64,7 +64,7 @@ def open_subject(
     which: picture_sets.PictureSet, arguments: argparse.Namespace, bench: judge.Bench | None,
     folder: Path,
 ) -> Subject:  # fmt: skip
-    """Run and witnesses; the reference is held-out pictures, or all where few are held out."""
+    """Run and measures; the reference is the test pictures, or all pictures of a small set."""
     quick = arguments.quick
     if bench is not None:
         real = bench.data.test_images
@@ -86,26 +86,26 @@ def measure_stop(
     sigma_min: float,
     rho: float | None = None,
 ) -> harness.Values:
-    """One last noise level, or one spacing."""
+    """Measure one last noise level or one spacing."""
     teacher = ours.with_sampler(teacher, num_steps, sigma_min, rho)
     drawn = [teacher.sample(subject.num_images, seed) for seed in subject.sample_seeds]
     own = {"calls": teacher.sampler.calls, "num_steps": num_steps, "sigma_min": sigma_min}
-    return own | subject.witness(drawn)
+    return own | subject.measures(drawn)
 
 
 def measure_speckle(subject: Subject, amount: float) -> harness.Values:
-    """Real pictures with white noise added, of another half than the reference where possible."""
+    """Measure real pictures with white noise added."""
     drawn = []
     for seed in subject.sample_seeds:
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(subject.real), generator=generator)
         x = subject.real[order[: subject.num_images]]
         drawn.append((x + amount * torch.randn(x.shape, generator=generator)).clamp(-1, 1))
-    return subject.witness(drawn)
+    return subject.measures(drawn)
 
 
 def settings(own: dict[str, object], num_images: int, quick: bool) -> list[dict[str, object]]:
-    """All cells of one run: the chosen stop, fixed stops at two lengths, noised real pictures."""
+    """All cells of a run: chosen stop, fixed stops at two lengths, real pictures with noise."""
     many = "5" if quick else "18"
     stops, long_stops = ((0.002, 0.3),) * 2 if quick else (STOPS, LONG_STOPS)
     pairs = [*(("as chosen", s) for s in stops), *((many, s) for s in long_stops)]
@@ -120,7 +120,7 @@ def settings(own: dict[str, object], num_images: int, quick: bool) -> list[dict[
 
 
 def measure(subject: Subject, setting: dict[str, object]) -> harness.Values:
-    """One cell."""
+    """Measure one cell."""
     if setting["stage"] == "speckle":
         amount = setting["amount"]
         assert isinstance(amount, float)
@@ -144,7 +144,7 @@ def measure(subject: Subject, setting: dict[str, object]) -> harness.Values:
 
 
 def stops_table(results: harness.Results, match: harness.Setting) -> str:
-    """Every last noise level of one set, and the chosen one, with ratios to the chosen one."""
+    """Table of all last noise levels of one set, with ratios to the chosen one."""
     chosen = results.cells({**match, "stage": "chosen"})
     groups: dict[tuple[str, float], list[harness.Cell]] = {}
     for cell in results.cells({**match, "stage": "fixed"}):
@@ -160,7 +160,7 @@ def stops_table(results: harness.Results, match: harness.Setting) -> str:
 
 
 def spreads_table(results: harness.Results, match: harness.Setting) -> str:
-    """The chosen number of calls and last level, spaced in other ways, with ratios to rho 7."""
+    """Table of other spacings of the chosen calls and last level, with ratios to rho 7."""
     cells = results.cells({**match, "stage": "spread"})
     usual = [cell for cell in cells if cell.asked("rho") == 7]
     rows = []
@@ -204,16 +204,16 @@ def shown(cells: list[harness.Cell], value: str) -> str:
 
 
 def reasons(results: harness.Results, match: harness.Setting) -> str:
-    """What noisewise said of its choice for one set."""
+    """Noisewise's reasons for its choice for one set."""
     cells = results.cells({**match, "stage": "chosen"})
     return "\n".join(f"Seed {cell.setting['seed']}: {cell.values.get('reason')}." for cell in cells)
 
 
 def speckle_table(results: harness.Results, matches: list[harness.Setting]) -> str:
-    """What a little white noise on real pictures costs with each witness."""
+    """Table of the effect of a little white noise on real pictures, for each measure."""
     rows = []
     for match in matches:
-        # the pictures do not depend on the run, so that the cells of one seed tell all
+        # The pictures do not depend on the run, so the cells of one seed are enough.
         for cell in results.cells({**match, "seed": 0, "stage": "speckle"}):
             rows.append(
                 [
@@ -237,26 +237,29 @@ def given_runs(texts: list[str]) -> dict[str, Path]:
     """Read SET=FOLDER pairs.
 
     Raises:
-        harness.UsageError: where one is not a pair or holds no teacher.
+        harness.UsageError: if one is not a pair or has no teacher.
     """
     found = {}
     for text in texts:
         name, _, folder = text.partition("=")
         if name not in picture_sets.SETS or not ours.has_model(Path(folder), "teacher"):
-            raise harness.UsageError(f"--run {text}: give SET=FOLDER of a run with a teacher.")
+            raise harness.UsageError(
+                f"--run {text}: give SET=FOLDER, where FOLDER is a run with a teacher and SET is "
+                f"one of {', '.join(picture_sets.SETS)}."
+            )
         found[name] = Path(folder)
     return found
 
 
 def main() -> None:
-    """Train where needed, measure what is missing, print the tables."""
+    """Train and measure what is missing, then print the tables."""
     parser = harness.parser("The measured last noise level against fixed ones.")
     judge.add_options(parser)
     integers = harness.numbers(int)
     parser.add_argument("--sets", default="fashion,emoji,dungeon", help="which sets")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training, a set")
+    parser.add_argument("--minutes", type=float, default=5.0, help="training time per set")
     parser.add_argument("--seeds", type=integers, default=[0], help="training seeds")
-    parser.add_argument("--num-images", type=int, default=2000, help="pictures a distance")
+    parser.add_argument("--num-images", type=int, default=2000, help="pictures per distance")
     parser.add_argument("--run", action="append", default=[], help="SET=FOLDER of a trained run")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -292,15 +295,15 @@ def main() -> None:
             for setting in wanted:
                 results.cell(setting, lambda u=subject, t=setting: measure(u, t))
     parts = [
-        f"n = {arguments.num_images} pictures; reference: the 10,000 test pictures (fashion), else "
-        "all pictures of the set. Median [95 % bootstrap interval].",
+        f"n = {arguments.num_images} pictures; reference: the 10,000 test pictures for fashion, "
+        "all pictures of the set for the others. Median [95 % bootstrap interval].",
     ]
     matches = [{**match_of(w.name), "num_images": arguments.num_images} for w in sets]
     for which, match in zip(sets, matches, strict=True):
         title = f"{which.title} ({match['run']}):"
         parts += [title, stops_table(results, match), reasons(results, match)]
-        parts += ["Its calls spread otherwise:", spreads_table(results, match)]
-    parts += ["The witnesses themselves:", speckle_table(results, list(matches))]
+        parts += ["Other spacings of its calls:", spreads_table(results, match)]
+    parts += ["The measures on real pictures with noise:", speckle_table(results, list(matches))]
     harness.publish(results, "Where the sampler stops", parts)
 
 

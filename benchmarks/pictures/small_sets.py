@@ -1,10 +1,10 @@
-"""What a small colour set needs: how long, how much dropout, how wide, with some 500 pictures.
+"""What a small colour set of some 500 pictures needs: training time, dropout, width.
 
-A teacher that sees each picture hundreds of times learns them by heart; the held-out loss tells
-when. Budgets are in pictures, so that a busy machine changes no result. Beside the held-out loss of
-the weights that were kept stand the distance of their pictures to held-out and to training
-pictures, and how near they come to training pictures: the median distance to the nearest one over
-that of held-out pictures, which copy nothing.
+A teacher that sees each picture hundreds of times memorises the pictures; the held-out loss shows
+when. Budgets are in pictures, so a busy machine does not change the results. The table has the
+held-out loss of the best weights, the distance of their pictures to held-out and to training
+pictures, and the nearness to training pictures: the median distance to the nearest one, over that
+of held-out pictures, which are not copies.
 
     python -m benchmarks.pictures.small_sets --data FOLDER --sets people --seeds 0,1
 """
@@ -45,7 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """One set and what all of its variants share."""
+    """One set, and the settings of all its variants."""
 
     name: str
     data: Path
@@ -57,7 +57,7 @@ class Job:
 
 
 def train(job: Job, variant: str, seed: int) -> harness.Values:
-    """A teacher with one thing changed, and what its pictures are like."""
+    """Train a teacher with one setting changed, and measure its pictures."""
     changed = dict(VARIANTS[variant])
     images = changed.pop("images", USUAL) * job.usual // USUAL
     config = TrainConfig(
@@ -77,11 +77,11 @@ def train(job: Job, variant: str, seed: int) -> harness.Values:
         "seconds": noted["seconds"],
         "heldout_loss": noted["heldout_loss"],
         "kept_after": stats["kept_after_images"] / images,
-    } | witness(job, variant, seed)
+    } | measure(job, variant, seed)
 
 
-def witness(job: Job, variant: str, seed: int) -> harness.Values:
-    """Distances, copies and the grid of the run that was just trained."""
+def measure(job: Job, variant: str, seed: int) -> harness.Values:
+    """Distances, copies and the grid of the last trained run."""
     sides = sides_of(job.folder)
     teacher = ours.with_sampler(ours.teacher_of(job.folder), *SAMPLER)
     drawn = teacher.sample(job.num_images, seed=1)
@@ -98,7 +98,7 @@ def witness(job: Job, variant: str, seed: int) -> harness.Values:
 
 
 def listing(results: harness.Results, match: dict[str, object]) -> str:
-    """Variants, lowest held-out loss first."""
+    """Table of the variants, lowest held-out loss first."""
     columns = ["heldout_loss", "kept_after", "to_held_out", "to_training", "nearness", "copies"]
     rows = []
     for variant in VARIANTS:
@@ -124,13 +124,13 @@ def spread(values: list[float | None]) -> str:
 
 
 def main() -> None:
-    """Train what is missing, print a table a set."""
+    """Train what is missing, and print a table for each set."""
     parser = harness.parser("What a small colour set needs.")
     parser.add_argument("--sets", default="people", help="which sets")
-    parser.add_argument("--variants", default="", help="names with commas; none: all")
+    parser.add_argument("--variants", default="", help="comma-separated names; none: all")
     parser.add_argument("--seeds", type=harness.numbers(int), default=[0], help="training seeds")
-    parser.add_argument("--images", type=int, default=USUAL, help="pictures the recipe sees")
-    parser.add_argument("--num-images", type=int, default=500, help="pictures drawn")
+    parser.add_argument("--images", type=int, default=USUAL, help="pictures that the recipe sees")
+    parser.add_argument("--num-images", type=int, default=500, help="pictures to draw")
     arguments = parser.parse_args()
     names = [n.strip() for n in arguments.variants.split(",") if n.strip()]
     unknown = [name for name in names if name not in VARIANTS]
@@ -145,7 +145,7 @@ def main() -> None:
     )
     work = harness.work_folder(arguments, NAME)
     parts = [
-        f"{usual:,} pictures seen unless said, bfloat16, {num_images} drawn in "
+        f"{usual:,} pictures seen unless the variant changes it, bfloat16, {num_images} drawn in "
         f"{2 * SAMPLER[0] - 1} calls that stop at {SAMPLER[1]}; the range over seeds. Nearness: "
         "median distance to the nearest training picture over that of held-out pictures."
     ]

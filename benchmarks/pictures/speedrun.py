@@ -1,17 +1,17 @@
-"""Minutes of this machine to a distance: the teacher, one call, two calls, on Fashion-MNIST.
+"""Distance after some minutes on this machine: teacher, one call, two calls, on Fashion-MNIST.
 
-For each total and seed there are two ways to spend the time. The chain gives a share of it to the
-teacher and the rest to distillation; the other gives all of it to a teacher. Both are measured with
-both judges (n pictures, several sample seeds) and noisewise's own distance, against the 10,000 test
-pictures; nothing is trained on them. A teacher is also drawn with 18 steps to 0.002 and, for each
-small number of calls, with the best of a few last noise levels, picked by the judge itself: that
-favours the teacher. These rows have one sample seed. Speed-ups are quoted against the fewest
-teacher calls of equal distance.
+For each total time and seed there are two ways to use the time. The chain gives a share of it to
+the teacher and the rest to distillation; the other way gives all of it to a teacher. Both judges
+and noisewise's own distance compare n pictures (several sample seeds) with the 10,000 test
+pictures, which are never trained on. A teacher also draws with 18 steps to 0.002 and, for each
+small number of calls, with the best of a few last noise levels, which the judge itself picks: this
+favours the teacher. These rows have one sample seed. Speed-ups are relative to the fewest teacher
+calls of equal distance.
 
     python -m benchmarks.pictures.speedrun --data FOLDER --minutes 5 --seeds 0,1 [--condition names]
 
-The nets are told of what kind a picture is, found by likeness (noisewise's default), of which of
-the ten names it is, or nothing; results of their own for each.
+The nets get the kind of a picture, found by noisewise (its default), or one of the ten class names,
+or nothing; each condition has its own results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from benchmarks.shared import harness, judge, ours
 
 NAME = "pictures/speedrun"
 LADDER = (3, 5, 9, 13)
-STOPS = (0.15, 0.3, 0.6)  # last noise levels tried for each number of calls, beside the chosen one
+STOPS = (0.15, 0.3, 0.6)  # last noise levels for each number of calls, beside the chosen one
 TITLES = {
     "kinds": "with kinds found by likeness",
     "names": "with its ten names",
@@ -40,7 +40,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Grid:
-    """What is to be measured, and on what."""
+    """What to measure, and with what."""
 
     bench: judge.Bench
     offline: ours.Offline
@@ -55,7 +55,7 @@ class Grid:
     stops: tuple[float, ...]
 
     def measured(self, minutes: float, share: float, seed: int, who: str) -> dict[str, object]:
-        """Name of one cell of distances, which belong to a judge and a number of pictures."""
+        """Setting of one cell of distances; they depend on the judge and the number of pictures."""
         return {
             "minutes": minutes, "share": share, "seed": seed, "stage": who,
             "judge": self.bench.fingerprint, "num_images": self.num_images,
@@ -83,14 +83,14 @@ def measure(
 def measure_teacher(
     grid: Grid, teacher: ours.Teacher, num_steps: int, sigma_min: float, seeds: tuple[int, ...]
 ) -> harness.Values:
-    """A teacher at one sampler."""
+    """Measure a teacher with one sampler."""
     drawn_with = ours.with_sampler(teacher, num_steps, sigma_min)
     values = measure(grid, drawn_with.sample, drawn_with.sampler.calls, seeds)
     return values | {"num_steps": num_steps, "sigma_min": sigma_min}
 
 
 def best_stop(grid: Grid, teacher: ours.Teacher, num_steps: int) -> float:
-    """The last noise level that the judge likes best at this number of steps (on other noise)."""
+    """The best last noise level at this number of steps by the judge, with other noise."""
     tried = sorted({teacher.sampler.sigma_min, *grid.stops})
     count, seed = grid.num_images // 2, 1_000_003
 
@@ -102,13 +102,13 @@ def best_stop(grid: Grid, teacher: ours.Teacher, num_steps: int) -> float:
 
 
 def drawers(grid: Grid, share: float) -> list[str]:
-    """Everybody who draws from a run: samplers of the teacher, then the generator's calls."""
+    """All ways to draw from a run: samplers of the teacher, then the generator's calls."""
     samplers = ["teacher", "teacher, long", *(f"teacher, {calls} calls" for calls in grid.ladder)]
     return samplers if share == ALONE else [*samplers, "one call", "two calls"]
 
 
 def measure_run(grid: Grid, minutes: float, share: float, seed: int) -> None:
-    """All cells of one total, share and seed."""
+    """Measure all cells of one total time, share and seed."""
     wanted = {who: grid.measured(minutes, share, seed, who) for who in drawers(grid, share)}
     if grid.results.complete(wanted.values()):
         harness.note(f"[kept] {minutes:g} minutes, share {share:g}, seed {seed}")
@@ -134,7 +134,7 @@ def measure_run(grid: Grid, minutes: float, share: float, seed: int) -> None:
 
 
 def measure_drawer(grid: Grid, folder: Path, who: str) -> harness.Values:
-    """One cell: who draws from the run in this folder."""
+    """Measure one cell: one way to draw from the run in this folder."""
     if who in ("one call", "two calls"):
         generator, calls = ours.generator_of(folder), 1 if who == "one call" else 2
         sample = partial(drawn_in, generator, calls)
@@ -160,26 +160,28 @@ def drawn_in(generator: ours.Generator, calls: int, num_images: int, seed: int) 
 
 
 def read_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = harness.parser("Minutes to a distance: teacher, one call, two calls.")
+    """Read the command line."""
+    parser = harness.parser("Distance after some minutes: teacher, one call, two calls.")
     judge.add_options(parser)
     floats, integers = harness.numbers(float), harness.numbers(int)
     parser.add_argument(
-        "--minutes", type=floats, default=[3.0, 5.0, 10.0, 20.0, 60.0], help="totals"
+        "--minutes", type=floats, default=[3.0, 5.0, 10.0, 20.0, 60.0], help="total times"
     )
     parser.add_argument("--seeds", type=integers, default=[0, 1, 2], help="training seeds")
-    parser.add_argument("--share", type=float, default=0.5, help="of the total for the teacher")
-    parser.add_argument("--arms", choices=("both", "chain", "teacher"), default="both")
+    parser.add_argument("--share", type=float, default=0.5, help="the teacher's share of the time")
     parser.add_argument(
-        "--condition", choices=tuple(TITLES), default="kinds", help="what the nets are told"
+        "--arms", choices=("both", "chain", "teacher"), default="both", help="ways to use the time"
     )
-    parser.add_argument("--num-images", type=int, default=2000, help="pictures a distance")
-    parser.add_argument("--figure", type=Path, default=None, help="SVG of the curve")
+    parser.add_argument(
+        "--condition", choices=tuple(TITLES), default="kinds", help="what the nets get as a class"
+    )
+    parser.add_argument("--num-images", type=int, default=2000, help="pictures per distance")
+    parser.add_argument("--figure", type=Path, default=None, help="SVG file for the curve")
     return parser.parse_args()
 
 
 def open_grid(arguments: argparse.Namespace) -> Grid:
-    """Data, judge and results, as the options say."""
+    """Data, judge and results for the options."""
     threads = harness.use_threads(arguments.threads)
     bench = judge.bench_from(arguments)
     conditions = harness.environment(threads) | bench.conditions()
@@ -205,10 +207,12 @@ def open_grid(arguments: argparse.Namespace) -> Grid:
 
 
 def main() -> None:
-    """Measure what is missing, print the tables, draw the curve."""
+    """Measure the missing cells, print the tables, draw the curve."""
     arguments = read_arguments()
     if not 0 < arguments.share < 1:
-        raise harness.UsageError("--share is the teacher's part of the chain: between 0 and 1.")
+        raise harness.UsageError(
+            f"--share is {arguments.share}: give the teacher's share of the time, between 0 and 1."
+        )
     grid = open_grid(arguments)
     totals = [0.4] if arguments.quick else arguments.minutes
     seeds = [0] if arguments.quick else arguments.seeds
@@ -235,10 +239,10 @@ def main() -> None:
             f"10,000 test pictures; judges {grid.bench.fingerprint}. "
             "Median [95 % bootstrap interval].",
             tables.distances_table(done, found, shares),
-            "Teacher calls against distance, each at the best of "
-            f"{', '.join(map(str, grid.stops))} and the chosen last noise level:",
+            "Distance for each number of teacher calls, at the best last noise level of "
+            f"{', '.join(map(str, grid.stops))} and the chosen one:",
             tables.ladder_table(done, found, shares),
-            "Speed-up, against the fewest teacher calls of equal distance:",
+            "Speed-up relative to the fewest teacher calls of equal distance:",
             tables.speedup_table(done, found, shares),
             "Time as measured:",
             tables.times_table(done, found, shares),

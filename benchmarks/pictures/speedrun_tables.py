@@ -1,4 +1,4 @@
-"""The tables and the curve of speedrun.py, from its finished cells alone."""
+"""The tables and the curve of speedrun.py, from its finished cells."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Finished:
     threads: int
 
     def totals(self) -> list[float]:
-        """All totals that have a finished cell, in minutes."""
+        """All total times with a finished cell, in minutes."""
         return sorted({cell.asked("minutes") for cell in self.results.cells({})})
 
 
 def cells_of(done: Finished, minutes: float, share: float, who: str) -> list[harness.Cell]:
-    """The finished cells of one row, one a seed."""
+    """The finished cells of one row, one per seed."""
     own = {"judge": done.judge, "num_images": done.num_images}
     return done.results.cells({"minutes": minutes, "share": share, "stage": who} | own)
 
@@ -35,7 +35,7 @@ def cells_of(done: Finished, minutes: float, share: float, who: str) -> list[har
 def runs_of(
     done: Finished, minutes: float, share: float, who: str, value: str
 ) -> list[list[float]]:
-    """A value of one row: a list a run, a number a sample seed."""
+    """A value of one row: a list per run, with a number per sample seed."""
     return [cell.numbers(value) for cell in cells_of(done, minutes, share, who)]
 
 
@@ -58,7 +58,7 @@ def best_teacher(done: Finished, minutes: float, share: float) -> str | None:
 
 
 def fewest_calls(done: Finished, minutes: float, share: float, distance: float) -> str | None:
-    """The teacher's sampler of fewest calls that is at least as near as `distance`."""
+    """The teacher's sampler with the fewest calls whose distance is `distance` or less."""
     near = []
     for who in teacher_samplers(done):
         median, cells = median_of(done, minutes, share, who), cells_of(done, minutes, share, who)
@@ -68,7 +68,7 @@ def fewest_calls(done: Finished, minutes: float, share: float, distance: float) 
 
 
 def label(done: Finished, minutes: float, share: float, who: str) -> str:
-    """Name of a row, with the calls and last noise level of a sampler."""
+    """Name of a row, with the last noise level of a sampler."""
     cells = cells_of(done, minutes, share, who)
     stops = sorted({stop for c in cells if (stop := c.number("sigma_min")) is not None})
     if not stops:
@@ -79,7 +79,7 @@ def label(done: Finished, minutes: float, share: float, who: str) -> str:
 
 
 def distances_table(done: Finished, totals: Sequence[float], shares: Sequence[float]) -> str:
-    """Everybody's distance at every total."""
+    """Table of all distances at every total time."""
     rows = []
     for minutes in totals:
         for share in shares:
@@ -97,7 +97,7 @@ def distances_table(done: Finished, totals: Sequence[float], shares: Sequence[fl
 
 
 def distance_row(done: Finished, minutes: float, share: float, who: str) -> list[object] | None:
-    """One row of the distances, None without finished cells."""
+    """One row of the distances; None without finished cells."""
     cells = cells_of(done, minutes, share, who)
     if not cells:
         return None
@@ -113,7 +113,7 @@ def distance_row(done: Finished, minutes: float, share: float, who: str) -> list
 
 
 def ladder_table(done: Finished, totals: Sequence[float], shares: Sequence[float]) -> str:
-    """Teacher calls against distance."""
+    """Table of the distance for each number of teacher calls."""
     rows = []
     for minutes in totals:
         for share in shares:
@@ -131,7 +131,7 @@ def ladder_table(done: Finished, totals: Sequence[float], shares: Sequence[float
 
 
 def speedup_table(done: Finished, totals: Sequence[float], shares: Sequence[float]) -> str:
-    """One and two calls against the fewest calls of equal distance, of both teachers."""
+    """Table of one and two calls against the fewest equal calls of both teachers."""
     rows = []
     for minutes in totals:
         for share in (s for s in shares if s < ALONE):
@@ -153,7 +153,7 @@ def speedup_table(done: Finished, totals: Sequence[float], shares: Sequence[floa
 def speedup_row(
     done: Finished, minutes: float, shares: tuple[float, float], who: str, own: float
 ) -> list[object] | None:
-    """Ratio to the other's best sampler, its fewest equal calls and the ratio of times."""
+    """Ratio to the teacher's best sampler, its fewest equal calls, and the ratio of times."""
     share, other = shares
     best = best_teacher(done, minutes, other)
     if best is None:
@@ -170,7 +170,7 @@ def speedup_row(
 
 
 def times_table(done: Finished, totals: Sequence[float], shares: Sequence[float]) -> str:
-    """Where the time went, as measured; far fewer cores than threads tell of a busy machine."""
+    """Table of the measured times; far fewer cores than threads mean a busy machine."""
     names = ("wall_seconds", "images_per_second", "cores_used")
     rows = []
     for minutes in totals:
@@ -188,7 +188,7 @@ def times_table(done: Finished, totals: Sequence[float], shares: Sequence[float]
 
 
 def draw_curve(done: Finished, totals: Sequence[float], share: float, path: Path) -> bool:
-    """Distance against minutes as an SVG; False where fewer than two totals are finished."""
+    """Draw distance against minutes as SVG; False if fewer than two total times are finished."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,9 +1,9 @@
-"""What every benchmark shares: cells that survive an interruption, tables with conditions.
+"""Shared by all benchmarks: cells that survive an interruption, tables with their conditions.
 
-A benchmark is a grid of cells (a setting and a seed). A finished cell is appended to the results
-file at once and whole (temporary file, sync, rename), so a program that was stopped goes on where
-it was; `--redo` forces a cell to run again. Every cell remembers the machine, threads and versions
-it ran with.
+A benchmark is a grid of cells (a setting and a seed). A finished cell goes into the results file
+immediately and atomically (temporary file, sync, rename), so a stopped program continues where it
+was; `--redo` runs cells again. Every cell stores the machine, threads and versions that it ran
+with.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ DATA_VARIABLE = "NOISEWISE_DATA"
 
 
 class UsageError(ValueError):
-    """Something the caller can mend; the program prints one sentence and exits with 2."""
+    """A mistake of the user; the program prints one sentence and exits with 2."""
 
 
 # --------------------------------------------------------------------------------------- conditions
 
 
 def cpu_name() -> str:
-    """Name of the processor as the system gives it."""
+    """Name of the processor, from the system."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -61,7 +61,7 @@ def cpu_cores() -> int:
 
 
 def version_of(package: str) -> str | None:
-    """Installed version of a package, None where it is not installed."""
+    """Installed version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -69,7 +69,7 @@ def version_of(package: str) -> str | None:
 
 
 def source_commit() -> str | None:
-    """Short commit of the tree, with `+` where tracked files of src or benchmarks differ."""
+    """Short commit of the tree, with `+` if tracked files of src or benchmarks differ."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(
@@ -86,7 +86,7 @@ def source_commit() -> str | None:
 
 
 def environment(threads: int, packages: Iterable[str] = ("noisewise", "torch", "numpy")) -> Values:
-    """Hardware, threads and versions, as they are stored with each cell."""
+    """Hardware, threads and versions, stored with each cell."""
     return {
         "cpu": cpu_name(),
         "cores": cpu_cores(),
@@ -112,7 +112,7 @@ def describe(conditions: Mapping[str, object]) -> str:
 
 
 def use_threads(threads: int | None) -> int:
-    """Set torch's threads (default: all cores this process may use) and return their number."""
+    """Set torch's threads (default: all cores for this process) and return their number."""
     import torch
 
     torch.set_num_threads(threads or cpu_cores())
@@ -123,7 +123,7 @@ def use_threads(threads: int | None) -> int:
 
 
 def _plain(value: object) -> object:
-    """Only what JSON has: numbers that are not finite become null."""
+    """Convert to JSON values; numbers that are not finite become null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -136,7 +136,7 @@ def _plain(value: object) -> object:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text so that a reader sees the old file or the new one, never a part."""
+    """Write a text so that a reader sees the old file or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as stream:
@@ -166,12 +166,12 @@ class Cell:
         return float(value)
 
     def number(self, name: str) -> float | None:
-        """A value as a number, None where it is missing."""
+        """A value as a number; None if it is missing."""
         value = self.values.get(name)
         return float(value) if isinstance(value, (int, float)) else None
 
     def numbers(self, name: str) -> list[float]:
-        """A value that is a list of numbers (one a sample seed), without the missing ones."""
+        """A value that is a list of numbers (one per sample seed), without missing ones."""
         value = self.values.get(name)
         if not isinstance(value, list):
             return []
@@ -179,10 +179,10 @@ class Cell:
 
 
 class Results:
-    """The finished cells of one program, kept in one JSON file."""
+    """The finished cells of one program, in one JSON file."""
 
     def __init__(self, path: Path, conditions: Mapping[str, object], redo: bool = False) -> None:
-        """Open the file, or start it with the first finished cell."""
+        """Open the file; if it is missing, the first finished cell creates it."""
         self.path = path
         self.conditions = conditions
         self.redo = redo
@@ -197,7 +197,7 @@ class Results:
             return {"environments": stored["environments"], "cells": stored["cells"]}
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise UsageError(
-                f"{self.path} is not a results file ({error}); move it away to start anew."
+                f"{self.path} is not a results file ({error}): move it away and run again."
             ) from error
 
     def _write(self, stored: Mapping[str, object]) -> dict[str, dict[str, dict[str, object]]]:
@@ -215,7 +215,7 @@ class Results:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def find(self, setting: Setting) -> Cell | None:
-        """The finished cell of this setting, None where it has to run (or to run again)."""
+        """The finished cell of this setting; None if it has to run (again)."""
         key = self.key(setting)
         if self.redo and key not in self._redone:
             return None
@@ -223,7 +223,7 @@ class Results:
         return _cell(stored) if stored else None
 
     def add(self, setting: Setting, values: Mapping[str, object], seconds: float) -> Cell:
-        """Append one finished cell; what other programs wrote meanwhile is kept."""
+        """Append one finished cell; keeps what other programs wrote in the meantime."""
         stored = self._read()
         name = self._environment()
         stored["environments"][name] = dict(self.conditions)
@@ -241,7 +241,7 @@ class Results:
         return _cell(self._write(stored)["cells"][key])
 
     def cell(self, setting: Setting, compute: Callable[[], Mapping[str, object]]) -> Cell:
-        """The cell of this setting: read where it is finished, else computed and appended."""
+        """The cell of this setting: read it if it is finished, or else compute and append it."""
         found = self.find(setting)
         if found is not None:
             note(f"[kept] {self.key(setting)}")
@@ -262,7 +262,7 @@ class Results:
         return all(self.find(setting) is not None for setting in settings)
 
     def forget(self, match: Setting) -> None:
-        """Drop the cells whose settings agree with `match`: what they measured is made again."""
+        """Drop the cells whose settings agree with `match`, so that they run again."""
         stored, wanted = self._read(), _plain(match)
         assert isinstance(wanted, dict)
         kept = {
@@ -301,7 +301,7 @@ def _cell(stored: Mapping[str, object]) -> Cell:
     return Cell(setting, values, str(stored["environment"]))
 
 
-# --------------------------------------------------------------------------------------- the progra
+# ------------------------------------------------------------------------------------- the program
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -312,19 +312,19 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument(
         "--data",
         default=os.environ.get(DATA_VARIABLE),
-        help=f"folder with the .npz data sets, or the file itself (or set {DATA_VARIABLE})",
+        help=f"folder with the .npz data sets, or one file (or set {DATA_VARIABLE})",
     )
-    made.add_argument("--threads", type=int, default=None, help="torch threads; all cores if unset")
+    made.add_argument("--threads", type=int, default=None, help="torch threads; none: all cores")
     made.add_argument("--redo", action="store_true", help="run finished cells again")
-    made.add_argument("--quick", action="store_true", help="smoke run in seconds; proves nothing")
-    made.add_argument("--table-only", action="store_true", help="print finished cells, run none")
+    made.add_argument("--quick", action="store_true", help="try the program in seconds; no results")
+    made.add_argument("--table-only", action="store_true", help="print finished cells, run nothing")
     made.add_argument("--results", type=Path, default=None, help="results file (JSON)")
     made.add_argument("--work", type=Path, default=None, help="folder for runs, data and caches")
     return made
 
 
 def numbers(kind: Callable[[str], float | int]) -> Callable[[str], list[float | int]]:
-    """An argument type: several numbers with commas between them."""
+    """An argument type: several numbers, separated by commas."""
 
     def read(text: str) -> list[float | int]:
         return [kind(part) for part in text.split(",") if part.strip()]
@@ -333,14 +333,14 @@ def numbers(kind: Callable[[str], float | int]) -> Callable[[str], list[float | 
 
 
 def results_file(arguments: argparse.Namespace, name: str) -> Path:
-    """Where cells go: `benchmarks/results/NAME.json`, or the scratch folder of a smoke run."""
+    """File for the cells: `benchmarks/results/NAME.json`; with --quick in the scratch folder."""
     if arguments.results:
         return Path(arguments.results)
     return (SCRATCH / "quick" if arguments.quick else RESULTS) / f"{name}.json"
 
 
 def work_folder(arguments: argparse.Namespace, name: str) -> Path:
-    """Where runs, prepared data and caches go."""
+    """Folder for runs, prepared data and caches."""
     if arguments.work:
         return Path(arguments.work) / name
     return (SCRATCH / "quick" if arguments.quick else SCRATCH) / name
@@ -350,21 +350,21 @@ def data_file(given: str | None, name: str) -> Path:
     """The data set's path, from `--data` or the environment.
 
     Raises:
-        UsageError: where no place was given or the file is not there.
+        UsageError: if no path was given or the file is missing.
     """
     if not given:
         raise UsageError(f"This benchmark needs {name}: give --data FOLDER or set {DATA_VARIABLE}.")
     path = Path(given)
     path = path / name if path.is_dir() else path
     if not path.is_file():
-        raise UsageError(f"{path} is not there: --data takes the folder that holds {name}.")
+        raise UsageError(f"{path} is missing: --data takes the folder that holds {name}.")
     if path.suffix != ".npz":
         raise UsageError(f"{path} is not an .npz file: --data takes the folder that holds {name}.")
     return path
 
 
 def publish(results: Results, title: str, parts: Sequence[str]) -> None:
-    """Print header and tables, and keep them beside the results as NAME.md."""
+    """Print header and tables, and write them beside the results as NAME.md."""
     text = "\n".join([results.header(title), *(part + "\n" for part in parts)])
     print(text)
     if results.path.exists():
@@ -372,14 +372,14 @@ def publish(results: Results, title: str, parts: Sequence[str]) -> None:
 
 
 def run_program(main: Callable[[], None]) -> None:
-    """Run a benchmark: 0 done, 2 bad usage in one sentence, 130 stopped with cells kept."""
+    """Run a benchmark; exit code 0: done, 2: wrong usage, 130: stopped, finished cells kept."""
     try:
         main()
     except UsageError as error:
         note(f"error: {error}")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        note("stopped; finished cells are kept, the same command goes on from there")
+        note("stopped; finished cells are kept: run the same command again to continue")
         raise SystemExit(130) from None
 
 

@@ -1,18 +1,18 @@
 """The judges: Frechet distances in the features of two small Fashion-MNIST classifiers.
 
-Distance of two Gaussians (Frechet 1957; Dowson and Landau 1982) fitted to the 64 penultimate
-features of generated pictures and of the 10,000 test pictures, features divided by one scalar, the
-root of their mean variance. It is NOT the Inception distance of papers: the numbers compare only
+Two Gaussians (Frechet 1957; Dowson and Landau 1982) are fitted to the 64 penultimate features of
+generated pictures and of the 10,000 test pictures; the features are divided by one scalar, the root
+of their mean variance. This is NOT the Inception distance of papers: compare these numbers only
 with each other.
 
-And only within one judge. Two classifiers that differ by 1 % in accuracy and agree on noise differ
-by 2 to 5 times on generated pictures: the second one, with batch norms, is the severe one. So
-both stand in every result. Where a goal is a number, the first one reads it: trained for the 92 %
-that the goals name, it gives a prototype's recipe the prototype's figures. Another processor trains
-another judge from the same seed, so that these two lie in judges/ beside this file, rounded to half
-precision, and the fingerprint stands in every result.
+Compare them only within one judge. Two classifiers that differ by 1 % in accuracy and agree on
+noise differ by 2 to 5 times on generated pictures; the second one, with batch norms, is the severe
+judge. So every result has both. If a goal is a number, the plain judge decides: it was trained to
+the 92 % accuracy that the goals name, and it gives a prototype's recipe the prototype's numbers.
+The same seed gives another judge on another processor. So both judges are stored in
+benchmarks/judges, rounded to half precision, and every result has their fingerprint.
 
-    python -m benchmarks.shared.judge --data FOLDER   prints their scales; trains missing ones
+    python -m benchmarks.shared.judge --data FOLDER   prints their scales; trains missing judges
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks.shared import harness, ours, summaries
 
 DATA = "fashion_mnist_zalando.npz"
 SIZE = 28
-HOME = Path(__file__).with_name("judges")
+HOME = harness.ROOT / "benchmarks" / "judges"
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ def load_data(path: Path) -> FashionMNIST:
     """The 60,000 and the 10,000.
 
     Raises:
-        harness.UsageError: where the file is not the complete set with its `split`.
+        harness.UsageError: if the file is not the complete set with its `split`.
     """
     try:
         with np.load(path) as stored:
             missing = {"images", "labels", "split"} - set(stored.files)
             if missing:
                 raise harness.UsageError(
-                    f"{path} has no {', '.join(sorted(missing))}: the judge needs {DATA}, "
-                    "all 70,000 pictures with Zalando's split."
+                    f"{path} has no {', '.join(sorted(missing))}: the judge needs {DATA} with all "
+                    "70,000 pictures and Zalando's split."
                 )
             images, labels, split = stored["images"], stored["labels"], stored["split"]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -77,7 +77,7 @@ def load_data(path: Path) -> FashionMNIST:
 
 
 def training_file(data: FashionMNIST, folder: Path, classes: bool) -> Path:
-    """The 60,000 as an .npz to train on, with their labels or without, written once."""
+    """The 60,000 training pictures as an .npz, with or without labels; written once."""
     name = "fashion_train_labelled.npz" if classes else "fashion_train.npz"
     labels = data.train_labels.numpy() if classes else None
     return ours.prepare(folder / name, ours.to_pixels(data.train_images), labels)
@@ -85,7 +85,7 @@ def training_file(data: FashionMNIST, folder: Path, classes: bool) -> Path:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a judge is made: its name stands in the file's name."""
+    """How to train a judge; its file has the recipe's name."""
 
     name: str
     normed: bool
@@ -103,8 +103,8 @@ SEVERE = Recipe("severe", True, epochs=6, max_lr=4e-3, weight_decay=1e-3, dropou
 class Judge(nn.Module):
     """Three convolutions, 64 features, ten classes.
 
-    The plain judge shrinks by strides on pictures padded to 32 pixels; the severe one has batch
-    norms, and shrinks by maxima.
+    The plain judge uses strides on pictures padded to 32 pixels; the severe judge uses batch norm
+    and max pooling.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -122,7 +122,7 @@ class Judge(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """[n, 1, 28, 28] in [-1, 1] -> [n, 64]."""
-        # Black is -1: the padding shall be black, and zero pads only after a shift.
+        # Black is -1. Padding is 0, so shift the pictures to make the padding black.
         return self.body(images if self.recipe.normed else images + 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -176,10 +176,12 @@ def features(judge: Judge, images: Tensor, batch: int = 500) -> Tensor:
     """Penultimate features, float64 [n, 64], of float [n, 1, 28, 28] clamped to [-1, 1].
 
     Raises:
-        ValueError: where the pictures have another size or number of channels.
+        ValueError: for pictures with another size or number of channels.
     """
     if images.ndim != 4 or images.shape[1:] != (1, SIZE, SIZE):
-        raise ValueError(f"The judge takes [n, 1, {SIZE}, {SIZE}], got {list(images.shape)}.")
+        raise ValueError(
+            f"Pictures of shape {list(images.shape)} do not fit: give [n, 1, {SIZE}, {SIZE}]."
+        )
     parts = images.clamp(-1, 1).split(batch)
     found = [judge.features(part.to(memory_format=torch.channels_last)) for part in parts]
     return torch.cat(found).double()
@@ -219,7 +221,7 @@ class Scale:
 
 
 class Bench:
-    """Both judges. `distance` is the plain one's, `severe` the other's."""
+    """Both judges: `distance` is that of the plain judge, `severe` that of the severe one."""
 
     def __init__(self, plain: Judge, severe: Judge, data: FashionMNIST) -> None:
         """Measure the references."""
@@ -229,12 +231,12 @@ class Bench:
 
     @property
     def judge(self) -> Judge:
-        """The plain one."""
+        """The plain judge."""
         return self.scales["plain"].judge
 
     @property
     def accuracy(self) -> float:
-        """Share of the 10,000 that the plain judge names rightly."""
+        """Share of the 10,000 test pictures that the plain judge classifies correctly."""
         return self.scales["plain"].accuracy
 
     def distance(self, images: Tensor) -> float:
@@ -247,13 +249,13 @@ class Bench:
 
     @torch.no_grad()
     def entropy(self, images: Tensor) -> float:
-        """Entropy of the predicted classes over ln 10: 1 where all ten are equally frequent."""
+        """Entropy of the predicted classes over ln 10: 1 if all ten are equally frequent."""
         scores = self.judge.head(features(self.judge, images).float())
         share = torch.bincount(scores.argmax(1), minlength=10).double() / len(images)
         return float(-(share * share.clamp_min(1e-12).log()).sum() / math.log(10))
 
     def conditions(self) -> dict[str, object]:
-        """What a result has to say about the judges that gave it."""
+        """Fingerprint and accuracy of the judges, stored with each result."""
         return {
             "judge": self.fingerprint,
             "judge_accuracy": {n: round(s.accuracy, 4) for n, s in self.scales.items()},
@@ -269,9 +271,9 @@ def _fingerprint(judge: Judge) -> str:
 
 
 def open_bench(data_file: Path, home: Path, seed: int = 0, quick: bool = False) -> Bench:
-    """The bench with its judges read from a folder, or trained and written there.
+    """The bench with its judges from a folder; missing judges are trained and written there.
 
-    A quick judge has seen 6,400 pictures once: it serves to try a program, not to measure.
+    A quick judge has seen 6,400 pictures once: use it to try a program, not to measure.
     """
     data = load_data(data_file)
     plain, severe = (_open_judge(data, recipe, home, seed, quick) for recipe in (PLAIN, SEVERE))
@@ -281,7 +283,7 @@ def open_bench(data_file: Path, home: Path, seed: int = 0, quick: bool = False) 
 def _open_judge(data: FashionMNIST, recipe: Recipe, home: Path, seed: int, quick: bool) -> Judge:
     path = home / f"{recipe.name}{f'-seed{seed}' * bool(seed)}{'-quick' * quick}.safetensors"
     if not path.is_file():
-        harness.note(f"judge: training it once, then kept as {path}")
+        harness.note(f"judge: training it once; saved as {path}")
         seen, epochs = (_first(data, 6400), 1) if quick else (data, None)
         _keep(train_judge(seen, recipe, seed, epochs), path)
     judge = Judge(recipe)
@@ -311,11 +313,11 @@ def bench_from(arguments: argparse.Namespace) -> Bench:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The option that programs with a judge add to their own."""
-    parser.add_argument("--judges", type=Path, default=None, help="folder of other judges")
+    """Add the option of all programs with a judge."""
+    parser.add_argument("--judges", type=Path, default=None, help="folder with other judges")
 
 
-# ------------------------------------------------------------------------------- the judge's own sc
+# --------------------------------------------------------------------- the scale of the judges
 
 
 def _blurred(images: Tensor, mode: str) -> Tensor:
@@ -323,7 +325,7 @@ def _blurred(images: Tensor, mode: str) -> Tensor:
 
 
 def subjects(data: FashionMNIST, seed: int) -> dict[str, Tensor]:
-    """Pictures whose distance shows what a number means: real ones, damaged ones, noise."""
+    """Pictures that show what a distance means: real ones, damaged ones, noise."""
     generator = torch.Generator().manual_seed(seed)
     drawn = data.train_images[torch.randperm(len(data.train_images), generator=generator)]
     test = data.test_images[torch.randperm(len(data.test_images), generator=generator)[:2000]]
@@ -342,8 +344,8 @@ def subjects(data: FashionMNIST, seed: int) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Train the judge where needed and print its scale."""
-    parser = harness.parser("The judge's accuracy, floor and scale.")
+    """Train missing judges and print their scale."""
+    parser = harness.parser("The judges' accuracy, floor and scale.")
     add_options(parser)
     parser.add_argument("--seeds", type=int, default=3, help="draws of real pictures and noise")
     arguments = parser.parse_args()
@@ -372,7 +374,7 @@ def main() -> None:
         rows.append([name, *(summaries.summarise([numbers[m]]) for m in measures)])
     right = " and ".join(f"{100 * s.accuracy:.1f} % ({n})" for n, s in bench.scales.items())
     summary = (
-        f"Judges {bench.fingerprint}: {right} of the 10,000 right. "
+        f"Judges {bench.fingerprint}: {right} of the 10,000 are correct. "
         "Median and 95 % bootstrap interval over draws."
     )
     listing = summaries.table(["pictures", "plain judge", "severe judge", "class entropy"], rows)

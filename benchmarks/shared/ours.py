@@ -1,7 +1,7 @@
-"""How the benchmarks drive noisewise: train and distill against the clock, draw with any sampler.
+"""How the benchmarks use noisewise: train and distill for a given time, draw with any sampler.
 
-Wall-clock is taken around the public call, from reading the pictures to the model on disk. A
-training that was interrupted is begun anew: the time of a resumed one would not be honest.
+The wall-clock time is that of the public call, from reading the pictures to the model on disk. An
+interrupted training starts again from zero, because a resumed one would show a wrong time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LONG_STEPS, LONG_STOP = 18, 0.002  # EDM's own sampler, 35 calls
 
 
 def prepare(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> Path:
-    """Write uint8 pictures [n, h, w, c], and labels, as the .npz that everybody trains on, once."""
+    """Write uint8 pictures [n, h, w, c], and labels, as the .npz to train on; only once."""
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp.npz")
@@ -54,24 +54,24 @@ def to_images(pixels: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True)
 class Clock:
-    """Wall-clock and processor time; far fewer cores used than threads: a busy machine."""
+    """Wall-clock and processor time; if far fewer cores than threads are used, it was busy."""
 
     wall: float
     processor: float
 
     @classmethod
     def start(cls) -> Clock:
-        """Begin."""
+        """Start the clock."""
         return cls(time.perf_counter(), time.process_time())
 
     def passed(self) -> tuple[float, float]:
-        """Seconds by the wall, and cores used on average."""
+        """Wall-clock seconds, and cores used on average."""
         wall = time.perf_counter() - self.wall
         return wall, (time.process_time() - self.processor) / max(wall, 1e-9)
 
 
 def _stage(folder: Path, name: str, clock: Clock) -> harness.Values:
-    """What the run noted of a stage, beside the wall-clock of the call."""
+    """The run's numbers of a stage, and the wall-clock time of the call."""
     seconds, cores = clock.passed()
     noted = noisewise.Run.open(folder).info["stages"][name]
     images, own = noted["images"], noted["seconds"]
@@ -94,7 +94,7 @@ def train(
     classes: bool = False,
     kinds: int | None = None,
 ) -> harness.Values:
-    """Train a teacher for a wall-clock, everything else derived by noisewise."""
+    """Train a teacher for a wall-clock time; noisewise derives everything else."""
     shutil.rmtree(folder, ignore_errors=True)
     config = TrainConfig(
         budget=f"{seconds:g}s",
@@ -116,7 +116,7 @@ def train(
 
 
 def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Values:
-    """Distil the folder's teacher for a wall-clock."""
+    """Distil the folder's teacher for a wall-clock time."""
     shutil.rmtree(folder / "generator", ignore_errors=True)
     for old in (folder / "checkpoints").glob("generator*"):
         old.unlink()
@@ -132,10 +132,10 @@ def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Va
 
 @dataclass(frozen=True)
 class Chain:
-    """A total of seconds, and the share of it that the teacher gets; at 1 there is no student.
+    """A total of seconds, and the teacher's share of it; with 1 there is no generator.
 
-    With classes, both learn the labels of the data and are drawn as often with each as the data;
-    without, kinds found by likeness are learnt like classes, unless their number is set to 0.
+    With classes, both models learn the labels and draw them as often as the data has them. Without
+    classes, they learn kinds that noisewise finds itself, unless their number is set to 0.
     """
 
     data: Path
@@ -149,14 +149,14 @@ class Chain:
 
 
 def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> None:
-    """Train and distil what is not there yet, as the cells `own` with a stage each.
+    """Train and distil missing models, as the cells `own` with a stage each.
 
-    What was measured on a model is dropped before the model is made again.
+    If a model is trained again, the measurements of the old one are dropped first.
 
     Args:
         results: gets the cells "train" and "distill".
         own: setting that names the run.
-        chain: what to do.
+        chain: times, data and folder.
     """
     train_cell, seed, threads = {**own, "stage": "train"}, chain.seed, chain.threads
     found = results.find(train_cell)
@@ -179,12 +179,12 @@ def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> N
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """Number of trained numbers."""
+    """Number of parameters."""
     return sum(p.numel() for p in model.parameters())
 
 
 def has_model(folder: Path, which: str) -> bool:
-    """Whether a finished model of this kind lies in a run folder."""
+    """Whether a run folder has a finished model, "teacher" or "generator"."""
     return (folder / which / "config.json").is_file()
 
 
@@ -223,7 +223,7 @@ def with_sampler(
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures float NCHW in [-1, 1], and the time that one took."""
+    """Pictures, float NCHW in [-1, 1], and the time for one of them."""
 
     images: Tensor
     ms_per_image: float
@@ -233,9 +233,9 @@ def draw(sample: Callable[[int, int], Tensor], num_images: int, seed: int) -> Dr
     """Draw pictures and time them, after a small warm-up.
 
     Args:
-        sample: (number of images, seed) -> float NCHW.
-        num_images: how many.
-        seed: of the noise.
+        sample: (number of pictures, seed) -> float NCHW.
+        num_images: number of pictures.
+        seed: seed of the noise.
     """
     sample(min(8, num_images), seed)
     start = time.perf_counter()
@@ -245,7 +245,7 @@ def draw(sample: Callable[[int, int], Tensor], num_images: int, seed: int) -> Dr
 
 
 class Offline:
-    """noisewise's own distance, with no download, to a fixed set of real pictures."""
+    """noisewise's own distance, without a download, to a fixed set of real pictures."""
 
     def __init__(self, real: Tensor) -> None:
         """Measure the real pictures once; float NCHW in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""The sets of pictures that benchmarks train on, prepared from the data folder."""
+"""The picture sets that benchmarks train on, prepared from the data folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FACES = ("People & Body", "Smileys & Emotion")
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A set: its file, which of its pictures, and what it is."""
+    """A set: its file, the choice of its pictures, and a title."""
 
     name: str
     file: str
@@ -55,10 +55,10 @@ SETS = {
 
 
 def chosen(text: str) -> list[PictureSet]:
-    """The sets named in a list with commas.
+    """The sets named in a comma-separated list.
 
     Raises:
-        harness.UsageError: where a name is unknown.
+        harness.UsageError: for an unknown name.
     """
     names = [part.strip() for part in text.split(",") if part.strip()]
     unknown = [name for name in names if name not in SETS]
@@ -68,10 +68,10 @@ def chosen(text: str) -> list[PictureSet]:
 
 
 def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
-    """Write the set's pictures, and its categories as labels, as the .npz that noisewise trains on.
+    """Write the set's pictures, and its categories as labels, as an .npz to train on.
 
     Raises:
-        harness.UsageError: where the data are not there.
+        harness.UsageError: if the data are missing.
     """
     source = harness.data_file(data, which.file)
     target = folder / f"{which.name}.npz"
@@ -81,6 +81,6 @@ def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
         stored = {name: loaded[name] for name in loaded.files}
     chosen = which.choose(stored)
     labels = None
-    if "categories" in stored:  # numbered anew: a part of the set may have a part of the categories
+    if "categories" in stored:  # renumber: a part of the set may have only some categories
         labels = np.unique(stored["labels"][chosen], return_inverse=True)[1].astype(np.int64)
     return ours.prepare(target, stored["images"][chosen], labels)

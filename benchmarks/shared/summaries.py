@@ -1,7 +1,7 @@
-"""Medians with bootstrap intervals, their ratios, and the tables that show them.
+"""Medians with bootstrap intervals, their ratios, and tables.
 
-Two sources of noise are kept apart: runs (training seeds) and values within a run (sample seeds).
-Runs are resampled first, then the values of each (Davison and Hinkley 1997, section 3.8).
+There are two sources of noise: runs (training seeds) and values within a run (sample seeds). Runs
+are resampled first, then the values of each run (Davison and Hinkley 1997, section 3.8).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Summary:
     num_values: int
 
     def __str__(self) -> str:
-        """As it stands in a table."""
+        """The text for a table."""
         return f"{figure(self.median)} [{figure(self.low)}, {figure(self.high)}]"
 
 
 def figure(value: float | None) -> str:
-    """A number with three significant figures, a dash where there is none."""
+    """A number with three significant figures; a dash if it is missing or not finite."""
     if value is None or not math.isfinite(value):
         return "-"
     if value == 0:
@@ -43,7 +43,7 @@ def _resampled_medians(runs: Sequence[Sequence[float]], resamples: int, seed: in
     """Medians over resampled runs, each with resampled values: both sources of noise."""
     rng = np.random.default_rng(seed)
     known = [np.asarray(run) for run in runs]
-    # medians[run, draw] of resampled values, then the median over resampled runs
+    # First medians[run, draw] of resampled values, then the median over resampled runs.
     inner = np.stack(
         [
             np.median(run[rng.integers(len(run), size=(resamples * len(runs), len(run)))], axis=1)
@@ -65,10 +65,10 @@ def summarise(
     """Median over runs of each run's median, with a percentile interval; None without values.
 
     Args:
-        runs: one list a training run, holding one value a sample seed.
-        level: coverage that the interval aims at; with three runs it is no wider than their range.
-        resamples: bootstrap draws.
-        seed: of the bootstrap.
+        runs: one list per training run, with one value per sample seed.
+        level: coverage of the interval; with three runs it is never wider than their range.
+        resamples: number of bootstrap draws.
+        seed: seed of the bootstrap.
     """
     kept = _nonempty(runs)
     if not kept:
@@ -85,7 +85,7 @@ def ratio(
     level: float = 0.95,
     resamples: int = 1000,
 ) -> Summary | None:
-    """Ratio of two medians, with the interval of independently resampled ones."""
+    """Ratio of two medians, with the interval from independent resamples of both."""
     kept, below = _nonempty(runs), _nonempty(base)
     upper, lower = summarise(kept, resamples=1), summarise(below, resamples=1)
     if upper is None or lower is None or lower.median <= 0:
@@ -97,7 +97,7 @@ def ratio(
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A markdown table whose columns line up; None becomes a dash, plain floats three figures."""
+    """A markdown table with aligned columns; None becomes a dash, a float three figures."""
     shown = [list(columns)]
     for row in rows:
         assert len(row) == len(columns), (row, columns)

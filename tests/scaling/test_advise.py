@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from noisewise.scaling import Estimate, Measurement, Noise, advise
+from noisewise.scaling import Advice, Estimate, Measurement, Noise, advise
 from noisewise.scaling.measurement import DirectPoint, LawPoint
 from noisewise.scaling.updates import OptimizerFacts
+from noisewise.scaling.warning_codes import WarningCode
 
 SGD = OptimizerFacts("SGD", "sgd", 0.1, beta1=0.9, accumulates=True)
 ADAM = OptimizerFacts("AdamW", "adam", 1e-3, beta1=0.9, beta2=0.99, epsilon=1e-8)
@@ -84,12 +85,17 @@ def test_adam_follows_the_measured_law_and_else_the_root_below_the_noise_scale()
         assert rough.ratio == pytest.approx(((1 + 300 / 64) / (1 + 300 / batch)) ** 0.5)
         ends = sorted(((batch / 64) ** 0.5, ((1 + 270 / 64) / (1 + 270 / batch)) ** 0.5))
         assert (rough.low, rough.high) == pytest.approx([1e-3 * end for end in ends])
-        assert "no curvature" in rough.reason
+        assert "curvature was not measured" in rough.reason
 
 
 def wide(low: float, value: float, high: float, facts: OptimizerFacts) -> Measurement:
     """A noise scale that is hardly known."""
     return measured(facts, b_simple=Estimate(value, low, high, math.nan, 64))
+
+
+def told(advice: Advice, code: WarningCode) -> str:
+    """The sentence of a warning."""
+    return dict(zip(advice.warning_codes, advice.warnings, strict=True))[code]
 
 
 def test_what_is_hardly_known_is_not_called_certain() -> None:
@@ -140,18 +146,18 @@ def test_the_measured_band_is_interpolated_and_combines_both_ends() -> None:
 
 def test_beyond_the_measured_batches_the_band_widens_and_then_the_law_is_refused() -> None:
     inside = advise(measured(ADAM, curve=True), batch=1024)
-    assert not any("carried on" in sentence for sentence in inside.warnings)
+    assert "extrapolated" not in inside.warning_codes
     near = advise(measured(ADAM, curve=True), batch=4096)
     assert near.rule == "preconditioned"
-    assert any("from batch 4 to 1024" in s and "on to 4096" in s for s in near.warnings)
+    assert "from batch 4 to 1024 and is extrapolated to 4096" in told(near, "extrapolated")
     assert near.low <= inside.low < 2 * inside.high == pytest.approx(near.high)
     far = advise(measured(ADAM, curve=True), batch=64 * 1024)
     assert far.rule == "noise scale, alpha 1/2"
-    assert "not resolved here" in far.reason
+    assert "too uncertain here" in far.reason
     old = advise(measured(ADAM, curve=True), batch=64, batch0=1)
-    assert any("on to 1:" in s for s in old.warnings)
+    assert "extrapolated to 1:" in told(old, "extrapolated")
     sgd = advise(measured(curve=True), batch=4096)  # its curve is exact at every batch
-    assert not any("carried on" in sentence for sentence in sgd.warnings)
+    assert "extrapolated" not in sgd.warning_codes
 
 
 def test_the_same_trajectory_is_linear_for_sgd_and_the_root_for_adam_with_its_constants() -> None:
@@ -164,7 +170,7 @@ def test_the_same_trajectory_is_linear_for_sgd_and_the_root_for_adam_with_its_co
     large = advise(measured(ADAM), batch=64 * 400, hold="trajectory")
     assert 0 < large.beta2 < 1  # where 1 - k (1 - beta2) would be negative
     beyond = advise(measured(b_noise=sure(100.0)), batch=512, hold="trajectory")
-    assert any("same trajectory" in sentence for sentence in beyond.warnings)
+    assert "no_same_path" in beyond.warning_codes
 
 
 LAM = np.geomspace(0.02, 1.0, 12)
@@ -207,20 +213,23 @@ def test_without_an_upper_bound_the_bound_decides_and_says_how_much_more() -> No
     assert advice.rule == "lower bound of the noise scale"
     assert advice.lr == pytest.approx(0.1 * (1 + 500 / 64) / (1 + 500 / 256))
     assert advice.high == pytest.approx(0.4)  # linear is possible
-    more = [s for s in advice.warnings if s.startswith("Not identifiable yet")]
-    assert len(more) == 1
-    assert "more micro-batches" in more[0]
+    assert advice.warning_codes.count("noise_not_known") == 1
+    assert "more micro-batches" in told(advice, "noise_not_known")
+    known = replace(found, warnings=("Collect more.",), warning_codes=("noise_not_known",))
+    said = advise(known, batch=256)
+    assert said.warning_codes.count("noise_not_known") == 1
+    assert told(said, "noise_not_known") == "Collect more."
 
 
 def test_a_surge_is_named_only_when_the_noise_curvature_supports_it() -> None:
     closed = {"trace_h": 1.0, "sign_slope": 1.0, "sign_curvature": 40.0}
     real = advise(measured(ADAM, curve=True, sign={**closed, "sign_noise": 1.5}), batch=2048)
-    assert any(s.startswith("Surge") for s in real.warnings)
+    assert "surge" in real.warning_codes
     false = advise(measured(ADAM, curve=True, sign={**closed, "sign_noise": 35.0}), batch=2048)
-    assert not any(s.startswith("Surge") for s in false.warnings)
-    assert any("does not support" in s for s in false.warnings)
+    assert "surge" not in false.warning_codes
+    assert "does not support" in told(false, "surge_not_supported")
     none = advise(measured(ADAM, curve=True), batch=2048)
-    assert not any("urge" in s for s in none.warnings)
+    assert not {"surge", "surge_not_supported"} & set(none.warning_codes)
 
 
 def test_an_unknown_optimiser_uses_its_own_updates_or_the_root() -> None:
@@ -241,7 +250,7 @@ def test_an_unknown_optimiser_uses_its_own_updates_or_the_root() -> None:
 def test_absolute_rates_are_in_the_optimisers_own_units() -> None:
     found = advise(measured(b_noise=sure(200.0), curve=True), batch=256)
     assert found.lr_one_step == pytest.approx(0.1 / (2 + 2 * 200 / 256))  # momentum 0.9 that sums
-    assert any("one-step optimum" in s for s in found.warnings)
+    assert "above_one_step_optimum" in found.warning_codes
     assert "one single step" in found.text()
     kinds = {curve.name: curve.kind for curve in found.curves}
     assert kinds["one-step optimum"] == "bound"
@@ -265,7 +274,7 @@ def test_the_figure_holds_every_law_the_direct_points_and_the_users_own() -> Non
     }  # fmt: skip
     figure = advice.figure()
     drawn = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert drawn == {*names, "your point", f"advice: {advice.lr:.3g}"}
+    assert drawn == {*names, "your rate", f"advice: {advice.lr:.3g}"}
     exact = next(c for c in advice.curves if c.name == "exact Gaussian moments")
     at = min(range(len(exact.batches)), key=lambda i: abs(exact.batches[i] - 256))
     assert exact.rates[at] == pytest.approx(1e-3 * (exact.batches[at] / 64) ** 0.5)
@@ -289,7 +298,14 @@ def test_text_and_json_say_the_same() -> None:
     assert values["rule"] == "preconditioned"
     assert values["curves"]
     text = found.text()
-    for word in ("learning rate", "rule", "beta2", "times the steps", "warning:", "not linear"):
+    for word in (
+        "learning rate",
+        "rule",
+        "beta2",
+        "times the steps",
+        "warning  ",
+        "not used       linear",
+    ):
         assert word in text
     assert found.steps < 1 < found.examples
 

@@ -248,13 +248,19 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert again.to_dict() == found.to_dict()
     assert [p.name for p in tmp_path.iterdir()] == ["m.json"]
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match="no measurement"):
+    with pytest.raises(ValueError, match="not a measurement"):
         Measurement.load(tmp_path / "other.json")
     (tmp_path / "m.json").write_text('{"noisewise_measurement": 1}')
     with pytest.raises(ValueError, match="damaged"):
         Measurement.load(tmp_path / "m.json")
     with pytest.raises(ValueError, match="cannot be read"):
         Measurement.load(tmp_path / "none.json")
+    older = found.to_dict() | {"warnings": ["Not identifiable yet: collect more.", "Other."]}
+    del older["warning_codes"]  # files had none
+    assert Measurement.from_dict(older).coded_warnings() == (
+        ("noise_not_known", "Not identifiable yet: collect more."),
+        ("uncoded", "Other."),
+    )
 
 
 def test_little_memory_averages_neighbours() -> None:
@@ -302,7 +308,7 @@ def test_bad_input_is_one_sentence() -> None:
         ("too few", lambda: calibrate(model, loss, [], sgd)),
         ("no graph", lambda: calibrate(model, lambda m, x: m(x).detach(), data, sgd)),
         ("not finite", lambda: calibrate(model, lambda m, x: m(x) * math.nan, data, sgd)),
-        ("equal ones", lambda: calibrate(model, loss, [*data, data[0][:3]], sgd)),
+        ("equal sizes", lambda: calibrate(model, loss, [*data, data[0][:3]], sgd)),
         ("above 0", lambda: calibrate(model, loss, data, sgd, batch=0)),
         ("above 0", lambda: calibrate(model, loss, data, sgd, size=-1)),
         ("probes", lambda: calibrate(model, loss, data, sgd, probes=0)),

@@ -173,7 +173,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_recorded() -> None:
         noise.add_gradients(torch.ones(1, 3), 8)
     with pytest.raises(ValueError, match="not finite"):
         noise.add_gradients(torch.tensor([[1.0, math.nan], [1.0, 1.0]]), 8)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="above 0"):
         noise.add(torch.ones(1), torch.ones(1), 2, 0)
     assert len(noise) == 0
     with pytest.raises(ValueError, match="two or more"):

@@ -1,12 +1,12 @@
-"""Batch size and learning rate: measure the gradient, get the answer with its uncertainty.
+"""Batch size and learning rate: measure the gradient's noise, get a learning rate and a band.
 
-In anybody's training loop:
+In any training loop:
 
-    monitor = scaling.watch(model, optimizer)  # before the loop; then accumulate and step as ever
+    monitor = scaling.watch(model, optimizer)  # before the loop; then accumulate and step as usual
     print(monitor.report())
     print(monitor.recommend(batch=1024).text())
 
-At frozen weights, with curvature and so with Adam's law:
+At frozen weights, with curvature, which Adam's law needs:
 
     found = scaling.calibrate(model, loss, micro_batches, optimizer, batch=256)
     print(scaling.advise(found, batch=1024, hold="examples").text())

@@ -1,4 +1,4 @@
-"""The answer as a value: what to set, the band, the rule, the reasons, and lines for a picture."""
+"""The advice as a value: what to set, the band, the rule, the reasons, and curves to draw."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from noisewise.scaling.figure import Curve, draw
+from noisewise.scaling.warning_codes import WarningCode
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,35 +15,46 @@ if TYPE_CHECKING:
 __all__ = ["Advice", "Curve", "Hold"]
 
 Hold = Literal["examples", "steps", "trajectory"]
+_HELD: dict[Hold, str] = {
+    "examples": "the same number of examples",
+    "steps": "the same number of steps",
+    "trajectory": "the same path through the weights",
+}
+_TERMS = (
+    "terms          noise scale: the batch above which a larger batch hardly saves steps "
+    "(B_simple: from the noise alone; B_noise: with the curvature); edge of stability: the "
+    "largest stable learning rate"
+)
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What to set for the new batch, why, and how sure.
+    """What to set for the new batch, why, and how certain it is.
 
     Attributes:
-        batch: the new batch.
+        batch: the new batch, in examples per step.
         batch0: the batch that lr0 was tuned at.
-        hold: what is held fixed.
+        hold: what stays the same: "examples", "steps" or "trajectory".
         lr0: the user's learning rate at batch0.
         lr: advised learning rate, in the optimiser's own units.
-        low: lower end of the band: the 95 % interval of what was measured, and further where the
-            rule itself is in doubt (`choice`); lr itself where a rule is asked for by name
-            ("trajectory").
-        high: upper end; inf where the data set none.
-        rule: name of the law that decided.
-        reason: why it did.
-        others: each other law's factor and why it did not decide.
+        low: lower end of the band: the 95 % interval of the measurement, and wider where the rule
+            itself is uncertain (see `choice`); equal to lr for hold="trajectory", which names
+            its rule.
+        high: upper end of the band; inf if the data give no upper bound.
+        rule: name of the law that was used.
+        reason: why this law was used.
+        others: for each other law, its factor and why it was not used.
         beta1: momentum, unchanged.
-        beta2: decay of the second moment for the new batch; 0 where there is none.
-        epsilon: of the optimiser for the new batch.
-        lr_one_step: best for one single step at the new batch; inf where not measured. Over many
-            steps a third to nine times of it was best: an order of magnitude, no target.
-        steps: how many times the steps to the same loss, by the frontier; nan if not known.
-        examples: how many times the examples to the same loss; nan if not known.
-        warnings: sentences.
-        curves: the advice at every batch, every law, the direct measurement and the bound, for a
-            picture.
+        beta2: decay of the second moment for the new batch; 0 if the optimiser has none.
+        epsilon: the optimiser's epsilon for the new batch.
+        lr_one_step: best rate for one single step at the new batch; inf if not measured. Over many
+            steps a third to nine times of it was best, so it is an order of magnitude, no target.
+        steps: steps to the same loss, relative to batch0 (`Frontier`); nan if not known.
+        examples: examples to the same loss, relative to batch0; nan if not known.
+        warnings: sentences for people.
+        warning_codes: the code of each warning, in the same order, for programs.
+        curves: for a figure: the advice at every batch, every law, the direct measurement and the
+            absolute limits.
     """
 
     batch: float
@@ -62,6 +74,7 @@ class Advice:
     steps: float
     examples: float
     warnings: tuple[str, ...]
+    warning_codes: tuple[WarningCode, ...]
     curves: tuple[Curve, ...] = field(repr=False)
 
     @property
@@ -70,13 +83,13 @@ class Advice:
         return self.lr / self.lr0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON values; what is not finite becomes None."""
+        """Return JSON values; numbers that are not finite become None."""
         return _jsonable({**asdict(self), "ratio": self.ratio})
 
     def figure(self) -> Figure:
-        """Return a picture: every law, the direct measurement, the user's point and the advice.
+        """Return a figure with every law, the direct measurement, the user's rate and the advice.
 
-        Needs matplotlib, which is imported here and nowhere before.
+        Needs matplotlib, which is imported only here.
 
         Example:
             >>> import noisewise.scaling as scaling
@@ -92,12 +105,12 @@ class Advice:
 
     def text(self) -> str:
         """Return the advice as lines for people."""
-        high = f"{self.high:.3g}" if math.isfinite(self.high) else "no upper bound"
-        band = f" (band {self.low:.3g} to {high})" if self.low < self.high else ""
+        high = f"{self.high:.4g}" if math.isfinite(self.high) else "no upper bound"
+        band = f" (band {self.low:.4g} to {high})" if self.low < self.high else ""
         lines = [
-            f"learning rate  {self.lr:.4g}{band} at batch {self.batch:g}",
-            f"that is        {self.ratio:.3g} times {self.lr0:.4g} at batch {self.batch0:g}, "
-            f"holding {self.hold} fixed",
+            f"learning rate  {self.lr:.4g} at batch {self.batch:g}{band}",
+            f"change         {short(self.ratio)} times the {self.lr0:.4g} of batch "
+            f"{self.batch0:g}, for {_HELD[self.hold]}",
             f"rule           {self.rule}: {self.reason}",
         ]
         if self.beta2 > 0:
@@ -106,17 +119,24 @@ class Advice:
         lines.append(f"momentum       {self.beta1:g}, unchanged")
         if math.isfinite(self.lr_one_step):
             lines.append(
-                f"one step       {self.lr_one_step:.4g} is best for one single step; over many "
-                "steps up to nine times as much was best early in training, a third to once late"
+                f"one step       {self.lr_one_step:.4g} is best for one single step; in our tests "
+                "over many steps, the best rate was up to 9 times this early in training, and 1/3 "
+                "to 1 times this late in training"
             )
         if not math.isnan(self.steps):
             lines.append(
-                f"price          {self.steps:.3g} times the steps, {self.examples:.3g} times the "
-                "examples to the same loss"
+                f"cost           {short(self.steps)} times the steps and {short(self.examples)} "
+                "times the examples to reach the same loss"
             )
-        lines += [f"not {name}: {why}" for name, why in self.others.items()]
-        lines += [f"warning: {sentence}" for sentence in self.warnings]
+        lines += [f"not used       {name}: {why}" for name, why in self.others.items()]
+        lines.append(_TERMS)
+        lines += [f"warning        {sentence}" for sentence in self.warnings]
         return "\n".join(lines)
+
+
+def short(number: float) -> str:
+    """A number with three digits; whole numbers from 1,000 to a million in full."""
+    return f"{number:,.0f}" if 1000 <= number < 1e6 else f"{number:.3g}"
 
 
 def _jsonable(value: Any) -> Any:  # noqa: ANN401 (any JSON)

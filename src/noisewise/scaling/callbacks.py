@@ -1,7 +1,7 @@
 """`watch` inside other people's loops: transformers' Trainer and Lightning's.
 
-The libraries are imported when a callback is made, so this room needs torch alone. Accelerate needs
-nothing of this: its optimiser is seen through, see docs/scaling.md.
+The libraries are imported when a callback is made, so this package needs only torch. Accelerate
+needs no callback: `watch` finds the optimiser inside its wrapper, see docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["lightning_callback", "trainer_callback"]
 
 
 class _Holder:
-    """What both callbacks share: the monitor, its file, its state."""
+    """What both callbacks share: the monitor, its file and its state."""
 
     def __init__(self, every: int, save: str | os.PathLike[str] | None) -> None:
         self.every = every
@@ -36,7 +36,7 @@ class _Holder:
         optimizer: Any,  # noqa: ANN401
         grad_scale: Callable[[], float] | None = None,
     ) -> None:
-        """Watch; anew where an earlier training has ended, for its model may have been another."""
+        """Start to watch; after an earlier training make a new monitor: the model may differ."""
         if self.monitor is not None and self.monitor.watching:
             return
         self.monitor = watch(model, optimizer, every=self.every, grad_scale=grad_scale)
@@ -45,12 +45,12 @@ class _Holder:
             self.state = {}
 
     def end_earlier(self) -> None:
-        """Let go of a training that was broken off, with its hooks still in."""
+        """Remove the hooks of an earlier training that was interrupted."""
         if self.monitor is not None:
             self.monitor.remove()
 
     def numbers(self) -> dict[str, float]:
-        """What goes into a log; nothing before two steps were measured."""
+        """Numbers for a log; empty until two steps are measured."""
         if self.monitor is None or len(self.monitor.noise) < 2:
             return {}
         noise = self.monitor.noise.read()
@@ -72,18 +72,18 @@ def trainer_callback(
 ) -> transformers.TrainerCallback:
     """Return a callback for transformers' Trainer; set gradient_accumulation_steps to 2 or more.
 
-    `callback.monitor` has the measurement; the log gets noise/b_simple (where it is identifiable)
-    and noise/b_simple_low, for TensorBoard and the like as well. Where the Trainer divides the loss
-    by the labels of a step (a model that takes `num_items_in_batch`), sizes are counted in labels.
-    With a `compute_loss_func` that does so for another model, call `monitor.micro_batch` in it.
+    `callback.monitor` has the measurement. The log (also TensorBoard's) gets noise/b_simple_low,
+    and noise/b_simple once the noise scale has an upper bound. If the Trainer divides the loss by
+    the labels of a step (for a model that takes `num_items_in_batch`), sizes are counted in labels.
+    If your `compute_loss_func` does so for another model, call `monitor.micro_batch` in it.
 
     Args:
         every: steps from one measurement to the next.
-        save: where the measurement is written when training ends.
+        save: file for the measurement, written when training ends.
 
     Raises:
-        ValueError: if transformers is not installed, or (when training starts) there are several
-            processes, or several devices in one (DataParallel).
+        ValueError: if transformers is not installed, or (when training starts) if there are several
+            processes, or several devices in one process (DataParallel).
     """
     try:
         from transformers import TrainerCallback
@@ -99,8 +99,8 @@ def trainer_callback(
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ANN401
             self.end_earlier()
-            # Callbacks are called in turn, those that report first, so that they would never see
-            # our numbers in a log. The Trainer does not hand the list over: it is the caller's.
+            # The Trainer calls its callbacks in order, and those that report come first: they
+            # would not see our numbers. It does not pass the list, so take it from the caller.
             frame = inspect.currentframe()
             handler = frame.f_back.f_locals.get("self") if frame and frame.f_back else None
             if isinstance(handler, CallbackHandler) and self in handler.callbacks:
@@ -111,12 +111,12 @@ def trainer_callback(
             if args.n_gpu > 1:
                 raise ValueError(
                     f"DataParallel spreads each micro-batch over {args.n_gpu} devices and hides "
-                    "their gradients: show the Trainer one device (CUDA_VISIBLE_DEVICES=0)."
+                    "their gradients: let the Trainer see one device (CUDA_VISIBLE_DEVICES=0)."
                 )
             if args.world_size > 1:
                 raise ValueError(
-                    "The Trainer hides its DistributedDataParallel from callbacks: run it on one "
-                    "process to measure, or use scaling.watch() in a loop of your own."
+                    "The Trainer hides its DistributedDataParallel from callbacks: measure with "
+                    "one process, or use scaling.watch() in your own loop."
                 )
             self.begin(kwargs["model"], kwargs["optimizer"])
 
@@ -136,16 +136,16 @@ def lightning_callback(
 ) -> lightning.Callback:
     """Return a callback for Lightning's Trainer; set accumulate_grad_batches to 2 or more.
 
-    `callback.monitor` has the measurement, which is part of Lightning's checkpoints; the log gets
-    noise/b_simple (where it is identifiable) and noise/b_simple_low.
+    `callback.monitor` has the measurement; Lightning's checkpoints include it. The log gets
+    noise/b_simple_low, and noise/b_simple once the noise scale has an upper bound.
 
     Args:
         every: steps from one measurement to the next.
-        save: where the measurement is written when fitting ends.
+        save: file for the measurement, written when fitting ends.
 
     Raises:
-        ValueError: if lightning is not installed, or (when fitting starts) the module has several
-            optimisers.
+        ValueError: if lightning is not installed, or (when fitting starts) if the module has
+            several optimisers.
     """
     try:
         from lightning import Callback
@@ -161,7 +161,8 @@ def lightning_callback(
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
             if len(trainer.optimizers) != 1:
                 raise ValueError(
-                    f"The module has {len(trainer.optimizers)} optimisers: watch() each by itself."
+                    f"The module has {len(trainer.optimizers)} optimisers, and this callback takes "
+                    "one: call scaling.watch() for each optimiser."
                 )
             self.end_earlier()
             model = trainer.strategy.model or pl_module
@@ -178,7 +179,7 @@ def lightning_callback(
         ) -> None:
             size = examples_in(batch)
             if self.monitor is not None and size:
-                self.monitor.micro_batch(size, weighted=False)  # all weigh alike in Lightning
+                self.monitor.micro_batch(size, weighted=False)  # Lightning weighs all equally
 
         def on_train_batch_end(
             self,

@@ -1,14 +1,13 @@
-"""The curvature that a learning rate meets: H v by three routes, traces, and the noise's share.
+"""Curvature of the loss: H v by three routes, traces, and the curvature that the noise sees.
 
 Papers: Pearlmutter 1994, "Fast exact multiplication by the Hessian"; Hutchinson 1990 (random
-probes of a trace); McCandlish et al. 2018, section 2.2 (tr(Sigma H), g'Hg). That the probe of an
-update is best taken on other data than the update was made from is the old rule of the independent
-half.
+probes of a trace); McCandlish et al. 2018, section 2.2 (tr(Sigma H), g'Hg). The curvature along an
+update is measured on other data than the update was made from; otherwise it is biased.
 
-Vectors are flat, `[p]`, the trainable parameters in the model's order (`Flat`). A probe is one
-number; the mean of several is the result, and `Estimate.needed(0.1)` says how many probes give
-10 %. Its error is that of the probes and of the Hessian's batches (`probes`); with a single batch
-the Hessian is taken as known. The model's random numbers are those of a draw, the batch's own.
+Vectors are flat, `[p]`: the trainable parameters in the model's order (`Flat`). A probe is one
+number; the result is the mean of several, and `Estimate.needed(0.1)` is the number of probes for
+10 %. Its error includes the spread of the probes and of the Hessian's batches (`probes`); with a
+single batch the Hessian counts as exact. Each batch has its own draw of the model's random numbers.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ __all__ = [
 ]
 
 Route = Literal["double_backward", "central_difference", "three_losses"]
-_STEP = {torch.float64: 1e-5, torch.float32: 3e-3}  # relative step of a difference of gradients
-_LOSS_STEP = {torch.float64: 1e-4, torch.float32: 2e-2}  # of a second difference of losses
+_STEP = {torch.float64: 1e-5, torch.float32: 3e-3}  # relative step for a difference of gradients
+_LOSS_STEP = {torch.float64: 1e-4, torch.float32: 2e-2}  # for a second difference of losses
 
 
 def hessian_product(
@@ -48,20 +47,20 @@ def hessian_product(
 ) -> Tensor:
     """Return H v, [p], for the loss on one batch.
 
-    "double_backward": d(g'v)/dw, exact, about two gradients, refused by some fused kernels.
-    "central_difference": (grad(w + h v) - grad(w - h v)) / 2h, two gradients, any model, error
-    O(h^2) and rounding.
+    "double_backward": d(g'v)/dw, exact, costs about two gradients; some fused kernels do not
+    support it. "central_difference": (grad(w + h v) - grad(w - h v)) / 2h, costs two gradients,
+    works for any model, with an error of O(h^2) and rounding.
 
     Args:
         flat: the model's parameters.
         loss: scalar mean loss.
-        batch: whatever loss takes.
+        batch: what the loss takes.
         v: direction [p].
         route: one of the two above.
-        draw: which of the model's random numbers, see `Flat`.
+        draw: number of the draw of the model's random numbers, see `Flat`.
 
     Raises:
-        ValueError: for "three_losses", which gives v'Hv only, or when the model cannot be
+        ValueError: for "three_losses", which gives only v'Hv, or if the model cannot be
             differentiated twice.
 
     Source: Pearlmutter 1994, equation 8.
@@ -77,7 +76,7 @@ def hessian_product(
     if route == "double_backward":
         return _double_backward(flat, loss, batch, v, draw)
     if route != "central_difference":
-        raise ValueError(f"The route {route!r} gives v'Hv only: use quadratic_form for it.")
+        raise ValueError(f"The route {route!r} gives v'Hv only: use quadratic_form() with it.")
     step = _step(flat, v, _STEP)
     with flat.moved(step * v):
         above = gradient(flat, loss, batch, draw)
@@ -104,8 +103,8 @@ def _double_backward(flat: Flat, loss: Loss, batch: object, v: Tensor, draw: int
             )
         except RuntimeError as error:
             raise ValueError(
-                "The model cannot be differentiated twice (a fused or compiled kernel refuses): "
-                'use route="central_difference".'
+                "The model cannot be differentiated twice (a fused or compiled kernel does not "
+                'support it): use route="central_difference".'
             ) from error
     return flat.join(second).detach()
 
@@ -120,21 +119,21 @@ def quadratic_form(
 ) -> float:
     """Return v'Hv for the loss on one batch, by any of the three routes.
 
-    "three_losses": (L(w + h v) - 2 L(w) + L(w - h v)) / h^2, three forward passes, no gradient at
-    all; the coarsest in float32.
+    "three_losses": (L(w + h v) - 2 L(w) + L(w - h v)) / h^2, three forward passes and no gradient;
+    the least exact route in float32.
 
     Args:
         flat: the model's parameters.
         loss: scalar mean loss.
-        batch: whatever loss takes; not the data that v was made from.
+        batch: what the loss takes; not the data that v was made from.
         v: direction [p].
         route: see `hessian_product` for the other two.
-        draw: which of the model's random numbers, the same for all losses of the difference.
+        draw: number of the draw of the model's random numbers, the same for all three losses.
 
     Raises:
-        ValueError: as `hessian_product`.
+        ValueError: as in `hessian_product`, or if v is zero.
 
-    Source: Pearlmutter 1994; the second difference of the loss.
+    Source: Pearlmutter 1994; second difference of the loss.
 
     Example:
         >>> from torch import nn
@@ -156,7 +155,7 @@ def quadratic_form(
 
 
 def _step(flat: Flat, v: Tensor, relative: dict[torch.dtype, float]) -> float:
-    """A step along v that is small beside the weights and large beside their rounding."""
+    """A step along v, small compared with the weights and large compared with their rounding."""
     norm = float(v.double().norm())
     if not norm > 0:
         raise ValueError("A direction of length zero has no curvature.")
@@ -171,7 +170,7 @@ def probe_batches(
     batches: Sequence[object],
     route: Route = "double_backward",
 ) -> Probes:
-    """The form v'Hv of each direction, on the batches in turn; batch j has the draw j."""
+    """V'Hv of each direction, on the batches in turn; batch j uses draw j."""
     k = len(batches)
     found = [
         quadratic_form(flat, loss, batches[i % k], v, route, i % k)
@@ -193,13 +192,13 @@ def hessian_trace(
     Args:
         flat: the model's parameters.
         loss: scalar mean loss.
-        batches: where the Hessian is taken, cycled through.
+        batches: data for the Hessian, used in turn.
         generator: draws the signs, on the CPU.
-        route: of the Hessian.
-        probes: how many; None: one for each batch.
+        route: how to compute Hessian products.
+        probes: number of probes; None: one for each batch.
 
     Raises:
-        ValueError: if there is no batch, or no probe is asked for.
+        ValueError: without a batch, or with fewer than 1 probe.
 
     Source: Hutchinson 1990.
 
@@ -213,7 +212,7 @@ def hessian_trace(
     """
     count = len(batches) if probes is None else probes
     if count < 1 or not batches:
-        raise ValueError("A trace needs a batch for the Hessian and one probe or more.")
+        raise ValueError("A trace needs at least one batch for the Hessian and one probe.")
     like = flat.vector()
     signs = (
         torch.randint(2, like.shape, generator=generator).to(like) * 2 - 1 for _ in range(count)
@@ -230,22 +229,22 @@ def noise_curvature(
     preconditioner: Tensor | None = None,
     route: Route = "double_backward",
 ) -> Estimate:
-    """Return tr(P Sigma P H), the curvature that one example's preconditioned noise meets.
+    """Return tr(P Sigma P H), the curvature along one example's preconditioned noise.
 
     ``E (b / 2) (P (g1 - g2))' H (P (g1 - g2))`` for micro-batches of size b; P = 1 gives
-    tr(Sigma H). Correlations between coordinates are in it: no diagonal is assumed.
+    tr(Sigma H). It includes correlations between coordinates: nothing is assumed diagonal.
 
     Args:
         flat: the model's parameters.
         loss: scalar mean loss.
-        pairs: gradients of two disjoint micro-batches, [p] each, one probe a pair.
-        batches: where the Hessian is taken, cycled through; none that a pair was made from.
+        pairs: gradients of two disjoint micro-batches, [p] each; one probe per pair.
+        batches: data for the Hessian, used in turn; other data than the pairs were made from.
         size: b, examples in a micro-batch.
         preconditioner: diagonal [p], for example 1 / (sqrt(v) + eps).
-        route: of the Hessian.
+        route: how to compute Hessian products.
 
     Raises:
-        ValueError: if there is no pair or no batch.
+        ValueError: without a pair or a batch.
 
     Source: McCandlish et al. 2018, equation 2.8 (tr(H Sigma)).
     """
@@ -271,7 +270,7 @@ def noise_probes(
 def _check_pairs(pairs: Sequence[object], batches: Sequence[object]) -> None:
     if not pairs or not batches:
         raise ValueError(
-            "A probe of the noise needs two micro-batches and a third for the Hessian."
+            "A probe of the noise needs two micro-batches, and a third one for the Hessian."
         )
 
 
@@ -284,11 +283,11 @@ def sign_noise_curvature(
 ) -> Estimate:
     """Return ``E sign(xi)' H sign(xi)`` for pure noise xi: sign descent's curvature as B -> 0.
 
-    With independent coordinates it is tr H; on a real net it was six times as much, which is why
-    the closed forms fail there. Arguments as for `noise_curvature`.
+    With independent coordinates this is tr H; on a real net it was six times as large, so the
+    closed forms fail there. Arguments as in `noise_curvature`.
 
     Raises:
-        ValueError: if there is no pair or no batch.
+        ValueError: without a pair or a batch.
     """
     _check_pairs(pairs, batches)
     signs = ((a - b).sign() for a, b in pairs)
@@ -304,18 +303,18 @@ def half_product(
 ) -> Estimate:
     """Return g'Hg from two independent halves of micro-batch gradients, ``gA' H gB``.
 
-    One noisy gradient on both sides would add tr(Sigma H) / B. The error is that of the rows on
-    either side and that of the Hessian's batches, whose spread shows with two or more.
+    The same noisy gradient on both sides would add tr(Sigma H) / B. The error includes that of the
+    rows on both sides and, with two or more batches, the spread of the Hessian's batches.
 
     Args:
         flat: the model's parameters.
         loss: scalar mean loss.
-        halves: gradients [n_A, p] and [n_B, p], two rows or more in each; no micro-batch in both.
-        batches: where the Hessian is taken; none that a row was made from.
-        route: of the Hessian, not "three_losses".
+        halves: gradients [n_A, p] and [n_B, p], at least two rows each; no micro-batch in both.
+        batches: data for the Hessian; other data than the rows were made from.
+        route: how to compute Hessian products, not "three_losses".
 
     Raises:
-        ValueError: if a half has fewer than two rows, or there is no batch.
+        ValueError: if a half has fewer than two rows, or without a batch.
 
     Source: McCandlish et al. 2018, equation 2.7; the independent halves are ours.
     """
@@ -330,7 +329,7 @@ def half_form(
     route: Route = "double_backward",
     preconditioner: Tensor | None = None,
 ) -> HalfForm:
-    """The form gA'P H P gB batch by batch, before it is averaged."""
+    """GA'P H P gB for each batch, before it is averaged."""
     a, b = halves
     if len(a) < 2 or len(b) < 2 or not batches:
         raise ValueError("g'Hg needs two halves of two or more gradients each, and a batch for H.")
@@ -357,7 +356,7 @@ def mean_hessian_product(
     route: Route = "double_backward",
     chosen: Sequence[int] | None = None,
 ) -> Tensor:
-    """Return H v averaged over batches of equal size, all or the chosen, [p]; j has the draw j."""
+    """H v, [p], averaged over all or the chosen batches of equal size; batch j uses draw j."""
     total, chosen = torch.zeros_like(v), range(len(batches)) if chosen is None else chosen
     for j in chosen:
         total += hessian_product(flat, loss, batches[j], v, route, j)

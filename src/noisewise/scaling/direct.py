@@ -1,9 +1,9 @@
-"""eta*(B) from a burst of micro-batch gradients: by the preconditioned law, and by no law at all.
+"""Best learning rates from a burst of micro-batch gradients: by the law, and directly.
 
 Sources: `preconditioned` (the law); McCandlish et al. 2018, section 2.2 (one step to second
-order). The direct route takes the optimiser's real updates: u from one half of the micro-batches,
-the gradient from the other half, the Hessian from data that neither half has seen, so that
-N(B) = <u, g> and D(B) = u'Hu are unbiased for whatever the optimiser does.
+order). The direct way uses the optimiser's real updates: u from one half of the micro-batches, the
+gradient from the other half, the Hessian from data of neither half. So N(B) = <u, g> and
+D(B) = u'Hu are unbiased for any optimiser.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ __all__ = ["Burst", "direct_points", "law_points", "update_curvature"]
 
 @dataclass(frozen=True, eq=False)
 class Burst:
-    """Micro-batch gradients at one place, and other data for the Hessian.
+    """Micro-batch gradients at fixed weights, and other data for the Hessian.
 
     Attributes:
         flat: the parameters.
         loss: scalar mean loss.
         rows: gradients [n, p], n >= 4 and even.
-        batches: for the Hessian; no row was made from them.
+        batches: data for the Hessian; no row was made from them.
         size: examples in a micro-batch.
-        batch: examples a step that the optimiser's state was made at.
-        route: of Hessian products.
+        batch: examples per step that the optimiser's state was made with.
+        route: how to compute Hessian products.
     """
 
     flat: Flat
@@ -68,12 +68,12 @@ class Burst:
 
     @property
     def variance(self) -> Tensor:
-        """sigma^2 of one example for each coordinate, [p]."""
+        """Variance sigma^2 of one example's gradient, for each coordinate, [p]."""
         return self.rows.var(0) * self.size
 
     @property
     def signal(self) -> Tensor:
-        """Squared true gradient of each coordinate, unbiased, so that it may be negative, [p]."""
+        """Unbiased squared true gradient of each coordinate, [p]; may be negative."""
         return self.rows.mean(0).square() - self.rows.var(0) / len(self.rows)
 
     def product(self, v: Tensor) -> Tensor:
@@ -96,26 +96,26 @@ def law_points(
 
     Slope: all pairs of rows. Drift: gA'P H P gB of the two halves. Diffusion: `probes` differences
     of neighbouring rows. The interval is Fieller's, from the jackknife over rows and the spread of
-    the probes, or of the Hessian's batches where that is wider.
+    the probes, or of the Hessian's batches if that is wider.
 
     Args:
         burst: gradients and Hessian.
-        updater: the optimiser; its P at each batch, 1 for SGD.
-        batches: where, ascending.
-        probes: of the noise, at most half the number of rows.
+        updater: the optimiser; gives P at each batch, 1 for SGD.
+        batches: examples per step, ascending.
+        probes: number of noise probes, at most half the number of rows.
 
     Raises:
-        ValueError: if the optimiser is neither SGD nor one that divides by a root mean square.
+        ValueError: if the optimiser is neither SGD nor divides by a root mean square.
     """
     if updater.facts.family in ("muon", "other"):
         raise ValueError(
-            f"{updater.facts.name} has no diagonal preconditioner: only direct_points fits it."
+            f"{updater.facts.name} has no diagonal preconditioner: use direct_points() for it."
         )
     v = updater.second_moment()
     signal, variance = burst.signal, burst.variance
     tables: list[_Table] = []
     for batch in batches:
-        if tables and v is None:  # SGD's P knows no batch: only the noise shrinks
+        if tables and v is None:  # SGD's P does not depend on the batch: only the noise shrinks
             tables.append(replace(tables[0], batch=float(batch)))
             continue
         at = None if v is None else second_moment_at(v, signal, variance, burst.batch, batch)
@@ -126,7 +126,7 @@ def law_points(
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """One batch of the law, with what its intervals are made from."""
+    """One batch of the law, with the data for its intervals."""
 
     batch: float
     slope: float
@@ -144,7 +144,7 @@ class _Table:
         return self.drift + self.diffusion
 
     def without(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Slope and curvature with each row, each probe, and each batch left out."""
+        """Slope and curvature without each row, without each probe, and without each batch."""
         noise = self.noise.values
         rest = (noise.sum() - noise) / max(1, len(noise) - 1)
         all_rows = torch.tensor(self.slope, dtype=torch.float64)
@@ -155,7 +155,7 @@ class _Table:
         )
 
     def point(self, own: _Table) -> LawPoint:
-        """This batch's point of the law, its ratio taken to the batch `own`."""
+        """This batch's point of the law, with its ratio to the batch `own`."""
         covariance = jackknife_covariance(self.left_out)
         parts = _parts([curvature for _, curvature in self.without()])
         covariance[1, 1] = sum(v for v, _ in parts)
@@ -180,16 +180,16 @@ class _Table:
         ]
         parts = _parts(logs)
         variance = sum(v for v, _ in parts)
-        if not math.isfinite(variance):  # a row decides the sign: no bound
+        if not math.isfinite(variance):  # one row changes the sign: no bound
             return Estimate(value, 0.0, math.inf)
         half = t_quantile(effective_degrees(parts)) * math.sqrt(variance)
         return Estimate(value, value * math.exp(-half), value * math.exp(min(half, 50.0)))
 
 
 def _parts(left_out: Sequence[Tensor]) -> list[Part]:
-    """Variances of a number with each row, probe and batch left out; nan where one is not known.
+    """Variances of a number from rows, and from probes or batches; nan if not known.
 
-    A batch takes its probes with it, so the larger of the last two counts.
+    To leave out a batch is to leave out its probes, so only the larger of the two counts.
     """
     rows, probes, batches = (
         (float(jackknife_covariance(x[:, None])[0, 0]) if len(x) > 1 else 0.0, len(x) - 1)
@@ -199,7 +199,7 @@ def _parts(left_out: Sequence[Tensor]) -> list[Part]:
 
 
 def _law_terms(burst: Burst, batch: float, scale: Tensor, probes: int) -> _Table:
-    """The terms of the law for one preconditioner."""
+    """Terms of the law for one preconditioner."""
     slope, slopes = _pair_slopes(burst.rows, scale)
     flat, loss, at, route = burst.flat, burst.loss, burst.batches, burst.route
     form = half_form(flat, loss, burst.halves, at, route, scale)
@@ -220,17 +220,19 @@ def direct_points(
 
     Args:
         burst: gradients and Hessian.
-        updater: any optimiser; where it keeps a second moment, that of the batch is put in place
-            (`second_moment_at`), since the state was made at `burst.batch`.
-        draws: updates a half at each batch, at most; each costs a product with the Hessian.
-        largest: rows a batch at most; None: a quarter of all, so that there are two a half.
+        updater: any optimiser; its second moment, if it has one, is converted to each batch
+            (`second_moment_at`), because the state was made at `burst.batch`.
+        draws: most updates per half at each batch; each costs a product with the Hessian.
+        largest: most rows per batch; None: a quarter of all rows, so each half has two.
 
     Raises:
-        ValueError: if there are fewer than 8 rows.
+        ValueError: for fewer than 8 rows.
     """
     n = len(burst.rows)
     if n < 8:
-        raise ValueError(f"{n} micro-batches cannot be halved and grouped: use 8 or more.")
+        raise ValueError(
+            f"{n} micro-batches are too few for two halves with groups: use 8 or more."
+        )
     v, points, rows = updater.second_moment(), [], 1
     while rows <= (largest or n // 4):
         batch = rows * burst.size
@@ -252,7 +254,7 @@ def _direct_point(
         made = [updater.update(own[i * rows : (i + 1) * rows].mean(0), v) for i in range(num)]
         mean = other.mean(0).double()
         slopes += [float(u.double() @ mean) for u in made]
-        # All slopes of this half share the other half's mean gradient, and its error.
+        # All slopes of this half share the mean gradient of the other half, and its error.
         toward = along(other, sum(made, torch.zeros_like(made[0])) / num)
         shared += float(toward.var() / len(toward)) / 4
         updates += made
@@ -270,6 +272,6 @@ def _direct_point(
 
 
 def update_curvature(burst: Burst, updates: Iterable[Tensor]) -> Estimate:
-    """Return u'Hu of given updates on the Hessian's batches, one probe an update."""
+    """Return u'Hu of given updates on the Hessian's batches; each update is one probe."""
     found = probe_batches(burst.flat, burst.loss, updates, burst.batches, burst.route)
     return found.estimate()

@@ -1,9 +1,9 @@
 """Sign and soft sign with the exact Gaussian moments of every coordinate: no mean field.
 
 Sources: `moments` for the integrals; Li et al. 2024 and Su 2024 for the mean-field forms that this
-replaces. What is left of their assumptions: coordinates whose noise is Gaussian and independent.
-Where noise is correlated like the curvature (as on real nets) this law fails too; the measured one
-in `preconditioned` does not.
+law replaces. It still assumes that the noise of the coordinates is Gaussian and independent. If the
+noise is correlated like the curvature, as on real nets, this law fails too; the measured law in
+`preconditioned` does not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GaussianSoftSign", "gaussian_law", "gaussian_sums"]
 
-_SLOPE, _CURVATURE = "gaussian_slope_", "gaussian_curvature_"  # and the batch
+_SLOPE, _CURVATURE = "gaussian_slope_", "gaussian_curvature_"  # followed by the batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +40,14 @@ class GaussianSoftSign:
 
     Args:
         g: true gradient [p].
-        sigma: deviation of one example's gradient [p], positive.
+        sigma: standard deviation of one example's gradient [p], positive.
         hessian: matrix [p, p], or a function v -> H v.
-        diagonal: H_ii [p]; None: read from the matrix.
-        epsilon: softening, >= 0, in units of the gradient.
+        diagonal: H_ii [p]; None: taken from the matrix.
+        epsilon: eps, >= 0, in units of the gradient.
 
     Raises:
-        ValueError: for shapes that do not fit, sigma that is not positive, or a Hessian known by
-            its products without its diagonal.
+        ValueError: for shapes that do not match, sigma that is not positive, negative epsilon, or
+            a Hessian given as a function without its diagonal.
 
     Example:
         >>> law = GaussianSoftSign(torch.ones(4), torch.ones(4), torch.eye(4))
@@ -64,30 +64,31 @@ class GaussianSoftSign:
     def __post_init__(self) -> None:
         """Check the shapes."""
         if self.g.ndim != 1 or self.sigma.shape != self.g.shape or bool((self.sigma <= 0).any()):
-            raise ValueError("g and sigma must be vectors of one length, and sigma positive.")
+            raise ValueError("g and sigma must be vectors of equal length, with positive sigma.")
         if self.epsilon < 0:
-            raise ValueError(f"Adam's epsilon is not negative, got {self.epsilon}.")
+            raise ValueError(f"epsilon is {self.epsilon}: it must not be negative.")
         if not isinstance(self.hessian, Tensor) and self.diagonal is None:
-            raise ValueError("A Hessian given by its products needs its diagonal as well.")
+            raise ValueError("A Hessian given as a function needs its diagonal: pass diagonal=.")
 
     @classmethod
     def from_burst(
         cls, burst: Burst, epsilon: float, probes: int, generator: torch.Generator
     ) -> GaussianSoftSign:
-        """Fill it from the gradients of a calibration.
+        """Make the law from the gradients of a calibration.
 
         g_i has the sign of the mean gradient and the size of the unbiased signal, 0 where that is
-        negative; all are then shrunk alike so that their squares sum to the unbiased |g|^2. H_ii is
-        Hutchinson's v_i (H v)_i, whose weighted sums are unbiased with any number of probes.
+        negative; then all are scaled by one factor so that their squares sum to the unbiased
+        |g|^2. H_ii is Hutchinson's v_i (H v)_i; its weighted sums are unbiased with any number of
+        probes.
 
         Args:
             burst: gradients and Hessian.
-            epsilon: of the optimiser.
-            probes: Rademacher vectors, 1 or more.
-            generator: of the probes, on the CPU.
+            epsilon: the optimiser's epsilon.
+            probes: number of Rademacher vectors, 1 or more.
+            generator: draws the probes, on the CPU.
 
         Raises:
-            ValueError: if the gradient cannot be told from noise at all.
+            ValueError: if the gradient cannot be told from its noise.
 
         Source: our own; Hutchinson 1990 for the diagonal.
         """
@@ -100,7 +101,7 @@ class GaussianSoftSign:
         for _ in range(probes):
             v = torch.randint(0, 2, g.shape, generator=generator).to(g) * 2 - 1
             diagonal += v * burst.product(v) / probes
-        # A coordinate without noise (a dead unit) keeps its sign: the smallest deviation does that.
+        # A coordinate without noise (a dead unit) keeps its sign: so give it a tiny deviation.
         sigma = burst.variance.sqrt().clamp_min(torch.finfo(g.dtype).tiny ** 0.25)
         return cls(g, sigma, burst.product, diagonal, epsilon)
 
@@ -121,20 +122,20 @@ class GaussianSoftSign:
         return float(first @ self.g), float(first @ self._product(first) + spread)
 
     def lr(self, batch: float) -> float:
-        """Return the learning rate; inf where the curvature is not positive."""
+        """Return the learning rate; inf if the curvature is not positive."""
         slope, curvature = self.moments(batch)
         return slope / curvature if curvature > 0 else math.inf
 
     def gain(self, batch: float) -> float:
-        """Return the fall of the loss in that step."""
+        """Return the decrease of the loss in that step."""
         slope, curvature = self.moments(batch)
         return slope**2 / (2 * curvature) if curvature > 0 else math.inf
 
     def mean_field(self) -> SoftSign:
         """Return the closed form that assumes one signal-to-noise ratio for all coordinates.
 
-        Source: Su 2024, with the constant that holds for Adam's own averages (see `sign_laws`) at
-        eps = 0 and agrees with SGD at eps -> inf.
+        Source: Su 2024, with the constant for Adam's own averages (see `sign_laws`) at eps = 0,
+        which agrees with SGD at eps -> inf.
         """
         soft = torch.hypot(self.g, self.g.new_tensor(self.epsilon))
         nu = self.g / soft.clamp_min(torch.finfo(self.g.dtype).tiny)
@@ -155,13 +156,14 @@ def gaussian_sums(
 
     Args:
         burst: gradients and Hessian.
-        epsilon: of the optimiser.
-        batches: examples a step.
-        probes: of the diagonal; each costs a product with the Hessian, as does each batch.
-        seed: of the probes.
+        epsilon: the optimiser's epsilon.
+        batches: examples per step.
+        probes: number of probes of the diagonal; each probe and each batch costs a product with
+            the Hessian.
+        seed: seed of the probes.
 
     Returns:
-        Two numbers a batch; nothing if the gradient cannot be told from noise.
+        Two numbers for each batch; empty if the gradient cannot be told from its noise.
     """
     if not float(burst.signal.double().sum()) > 0:
         return {}
@@ -175,7 +177,7 @@ def gaussian_sums(
 
 
 def gaussian_law(curvature: Mapping[str, Estimate]) -> Preconditioned | None:
-    """Return the law that `gaussian_sums` tabulated; None where it was not measured.
+    """Return the law from the table of `gaussian_sums`; None if it was not measured.
 
     Example:
         >>> law = GaussianSoftSign(torch.ones(4), torch.ones(4), torch.eye(4))

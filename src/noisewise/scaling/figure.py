@@ -1,6 +1,6 @@
-"""The picture of an advice: learning rates against batches, every law with it.
+"""The figure of an advice: learning rate against batch, with every law.
 
-The one file of this room that knows matplotlib, and it does so only when it is called.
+Only this file of the package uses matplotlib, and it imports it only when it draws.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 __all__ = ["COLOURS", "Curve", "Drawable", "blank", "draw"]
 
-# Told apart by people who see colours differently (Okabe and Ito 2008); black is the advice's.
+# Distinct for colour-blind people too (Okabe and Ito 2008); black is reserved for the advice.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-_DASHES = ("-", "--", "-.")  # a second and third round of the colours
+_DASHES = ("-", "--", "-.")  # for a second and third round of the colours
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of the picture: learning rates at batches, for whoever draws it.
+    """One curve of the figure: learning rates at batches.
 
     Attributes:
-        name: of the law.
-        batches: examples.
+        name: name of the law.
+        batches: examples per step.
         rates: learning rates in the user's units.
-        low: lower ends, or empty.
-        high: upper ends, or empty.
-        kind: "advice" (what would be advised at every batch), "rule" (a law, anchored at the user's
-            point), "bound" (absolute), "points" (measured directly, absolute).
+        low: lower ends of the bands, or empty.
+        high: upper ends of the bands, or empty.
+        kind: "advice" (the advice at every batch), "rule" (a law through the user's learning rate),
+            "bound" (absolute rates), "points" (absolute rates, measured directly).
     """
 
     name: str
@@ -43,7 +43,7 @@ class Curve:
 
 
 class Drawable(Protocol):
-    """The parts of an advice that its picture shows; see `Advice` for what they mean."""
+    """The parts of an advice that its figure shows; `Advice` explains them."""
 
     @property
     def batch(self) -> float:
@@ -72,31 +72,31 @@ class Drawable(Protocol):
 
     @property
     def high(self) -> float:
-        """Upper end of the band; inf for none."""
+        """Upper end of the band; inf if there is none."""
         ...
 
     @property
     def hold(self) -> str:
-        """What is held fixed."""
+        """What stays the same."""
         ...
 
     @property
     def rule(self) -> str:
-        """The law that decided."""
+        """The law that was used."""
         ...
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """The lines to draw."""
+        """The curves to draw."""
         ...
 
 
 def blank(columns: int, width: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """Return a figure with axes for batches side by side, both scales logarithmic.
+    """Return a figure with axes side by side, learning rate against batch, both logarithmic.
 
     Args:
         columns: number of axes.
-        width: inches more than they need, for a legend beside them.
+        width: additional inches, for a legend beside the axes.
 
     Raises:
         ValueError: if matplotlib is not installed.
@@ -104,20 +104,20 @@ def blank(columns: int, width: float = 0.0) -> tuple[Figure, list[Axes]]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ValueError("A picture needs matplotlib: install it with pip.") from error
+        raise ValueError("A figure needs matplotlib: pip install matplotlib.") from error
     figure = Figure(figsize=(4.6 * columns + 1 + width, 4.4), dpi=110, layout="constrained")
     found = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
     for axes in found:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set_xlabel("batch, examples a step")
+        axes.set_xlabel("batch (examples per step)")
         axes.grid(True, color="#dddddd", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, found
 
 
 def draw(advice: Drawable) -> Figure:
-    """Return every law through the user's point, what was measured, and the advice.
+    """Return a figure with every law through the user's rate, the measurement and the advice.
 
     Args:
         advice: from `advise`.
@@ -141,7 +141,7 @@ def draw(advice: Drawable) -> Figure:
         elif curve.kind == "points":
             _draw_points(axes, curve)
     axes.plot(
-        advice.batch0, advice.lr0, "*", color="black", markersize=13, label="your point", zorder=5
+        advice.batch0, advice.lr0, "*", color="black", markersize=13, label="your rate", zorder=5
     )
     high = advice.high if math.isfinite(advice.high) else 3 * advice.lr
     axes.errorbar(
@@ -150,7 +150,7 @@ def draw(advice: Drawable) -> Figure:
         fmt="o", color="black", markersize=8, capsize=4, label=f"advice: {advice.lr:.3g}", zorder=5,
     )  # fmt: skip
     axes.set_ylabel("learning rate")
-    axes.set_title(f"hold {advice.hold}: {advice.rule}", fontsize=10, loc="left")
+    axes.set_title(f"{advice.rule} (hold {advice.hold})", fontsize=10, loc="left")
     rates = [advice.lr0, advice.lr]
     axes.set_ylim(min(rates) / 8, max(rates) * 8)
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
@@ -158,7 +158,7 @@ def draw(advice: Drawable) -> Figure:
 
 
 def _draw_band(axes: Axes, curve: Curve) -> None:
-    """What would be advised at every batch."""
+    """The advice at every batch, with its band."""
     top = [h if math.isfinite(h) else 1e6 * r for h, r in zip(curve.high, curve.rates, strict=True)]
     axes.plot(curve.batches, curve.rates, color="black", linewidth=2.2, label=curve.name)
     axes.fill_between(

@@ -1,4 +1,4 @@
-"""The trainable parameters of a model as one vector, held still while they are measured."""
+"""The trainable parameters of a model as one vector, fixed while they are measured."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 __all__ = ["Flat", "Loss", "along", "gradient", "gram"]
 
 Loss = Callable[[nn.Module, Any], Tensor]
-_PIECE = 1 << 20  # numbers that are made float64 at a time: 8 MiB
+_PIECE = 1 << 20  # numbers converted to float64 at a time: 8 MiB
 
 
 class Flat:
-    """The trainable parameters of a model as one vector, and the model held still meanwhile.
+    """The trainable parameters of a model as one vector; the model stays fixed meanwhile.
 
     Args:
-        model: its trainable parameters, in `named_parameters` order; shared ones count once.
-        seed: of dropout and other randomness inside the model. Calls of one `draw` see the same
-            random numbers, so that a difference of two losses is one of weights alone; calls of
-            different draws see independent ones, so that what they share is signal.
-        trained: parameters that an optimiser holds; None: all that are trainable.
+        model: its trainable parameters in `named_parameters` order; shared ones count once.
+        seed: seed of dropout and other randomness inside the model. Calls with the same `draw` see
+            the same random numbers, so two losses differ only by the weights. Calls with different
+            draws see independent random numbers, so only the signal is common to them.
+        trained: parameters that an optimiser holds; None: all trainable parameters.
 
     Raises:
         ValueError: for a model without trainable parameters.
@@ -36,7 +36,7 @@ class Flat:
     def __init__(
         self, model: nn.Module, seed: int = 0, trained: Sequence[Tensor] | None = None
     ) -> None:
-        """Read the parameters' names and shapes."""
+        """Read the names and shapes of the parameters."""
         named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
         if trained is not None:
             held = {id(parameter) for parameter in trained}
@@ -60,14 +60,14 @@ class Flat:
         return found
 
     def join(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """One vector from one tensor a parameter; None counts as zeros."""
+        """One vector from one tensor per parameter; None counts as zeros."""
         pairs = zip(tensors, self.parameters, strict=True)
         return torch.cat(
             [(p.new_zeros(p.numel()) if t is None else t.reshape(-1)) for t, p in pairs]
         )
 
     def split(self, vector: Tensor) -> list[Tensor]:
-        """One tensor a parameter, from a vector [p]."""
+        """One tensor per parameter, from a vector [p]."""
         pieces = vector.split([p.numel() for p in self.parameters])
         return [
             piece.view_as(p).to(p.dtype) for piece, p in zip(pieces, self.parameters, strict=True)
@@ -79,10 +79,10 @@ class Flat:
 
     @contextmanager
     def still(self, draw: int = 0) -> Iterator[None]:
-        """Fix the random numbers inside the model to those of a draw; put buffers back afterwards.
+        """Fix the model's random numbers to those of a draw; restore its buffers afterwards.
 
-        Micro-batches must not share them: with one dropout mask, or one set of noise levels, for
-        all, the noise of the mask stays in the mean of any number of gradients.
+        Micro-batches need different draws: with the same dropout mask or noise levels for all, the
+        noise of the mask stays in the mean of any number of gradients.
         """
         buffers = [(b, b.detach().clone()) for b in self.model.buffers()]
         devices = {p.device.index for p in self.parameters if p.device.type == "cuda"}
@@ -97,7 +97,7 @@ class Flat:
 
     @contextmanager
     def moved(self, by: Tensor) -> Iterator[None]:
-        """Move the parameters by a vector [p], and put the very same bits back afterwards."""
+        """Move the parameters by a vector [p]; restore the same bits afterwards."""
         before = [p.detach().clone() for p in self.parameters]
         try:
             with torch.no_grad():
@@ -117,7 +117,7 @@ def checked_loss(flat: Flat, loss: Loss, batch: object) -> Tensor:
         raise ValueError("The loss must return one number, the mean over the batch, as a tensor.")
     if torch.is_grad_enabled() and not value.requires_grad:
         raise ValueError(
-            "The loss has no graph: return it undetached, and not from within torch.no_grad()."
+            "The loss has no graph: do not detach it or compute it inside torch.no_grad()."
         )
     return value.reshape(())
 
@@ -128,8 +128,9 @@ def gradient(flat: Flat, loss: Loss, batch: object, draw: int = 0) -> Tensor:
     Args:
         flat: the model's parameters.
         loss: `loss(model, batch)`, the mean over the batch, a scalar.
-        batch: whatever loss takes.
-        draw: which of the model's random numbers, see `Flat`; another for each micro-batch.
+        batch: what the loss takes.
+        draw: number of the draw of the model's random numbers, see `Flat`; use a different one
+            for each micro-batch.
 
     Raises:
         ValueError: for a loss without a graph, or a gradient that is not finite.
@@ -149,8 +150,8 @@ def gradient(flat: Flat, loss: Loss, batch: object, draw: int = 0) -> Tensor:
     joined = flat.join(found).detach()
     if not bool(joined.isfinite().all()):
         raise ValueError(
-            "The gradient is not finite (NaN or inf): measure where training is healthy, or with "
-            "float32 in place of float16."
+            "The gradient is not finite (NaN or inf): measure where training is stable, or use "
+            "float32 instead of float16."
         )
     return joined
 
@@ -158,7 +159,7 @@ def gradient(flat: Flat, loss: Loss, batch: object, draw: int = 0) -> Tensor:
 def gram(rows: Tensor, scale: Tensor | None = None) -> Tensor:
     """Inner products of all rows, ``sum_i scale_i a_i b_i``, float64 [n, n] on the CPU.
 
-    A piece of the columns at a time: the rows fill the memory that there is.
+    Works on some columns at a time, because the rows alone may fill the memory.
     """
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     columns = max(1, _PIECE // len(rows))
@@ -171,7 +172,7 @@ def gram(rows: Tensor, scale: Tensor | None = None) -> Tensor:
 
 
 def along(rows: Tensor, vector: Tensor) -> Tensor:
-    """Inner product of each row with a vector [p], float64 [n] on the CPU, a piece at a time."""
+    """Inner product of each row with a vector [p], float64 [n] on the CPU, piece by piece."""
     total = torch.zeros(len(rows), dtype=torch.float64)
     columns = max(1, _PIECE // len(rows))
     for piece, part in zip(rows.split(columns, dim=1), vector.split(columns), strict=True):

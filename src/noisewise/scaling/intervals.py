@@ -1,12 +1,12 @@
-"""Values with their uncertainty: jackknife for means, Fieller for ratios, probes still needed.
+"""Values with their uncertainty: jackknife for means, Fieller for ratios, samples still needed.
 
 Papers: Miller 1974, "The jackknife: a review"; Fieller 1954, "Some problems in interval
 estimation"; Hill 1970, "Algorithm 396: Student's t-quantiles" (the expansion in 1/df);
 Satterthwaite 1946 (degrees of freedom of a sum of variances).
 
-Where which: a mean (|g|^2, tr Sigma, a curvature) has a symmetric interval from its jackknife
-variance. A ratio (a noise scale, a learning rate) has Fieller's: it is not symmetric, and it is
-unbounded, as it must be, when the denominator cannot be told from zero.
+A mean (|g|^2, tr Sigma, a curvature) has a symmetric interval from its jackknife variance. A ratio
+(a noise scale, a learning rate) has Fieller's interval: it is not symmetric, and it has no upper
+end if the denominator cannot be told from zero.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _NORMAL_975 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured number and how sure it is.
+    """A measured number and how certain it is.
 
     Attributes:
-        value: the estimate; nan where nothing was measured, inf for a ratio whose denominator was
-            not above zero ("> low only").
+        value: the estimate; nan if nothing was measured, inf for a ratio whose denominator is not
+            above zero (then only `low` says something).
         low: lower end of the 95 % interval.
-        high: upper end; inf where the data set no bound.
-        standard_error: of the value; nan for a ratio whose interval is not symmetric.
-        count: independent pieces (blocks of micro-batches, steps, or probes) behind it.
+        high: upper end; inf if the data give no upper bound.
+        standard_error: standard error of the value; nan if not known.
+        count: number of independent samples (blocks of micro-batches, steps, or probes).
 
     Example:
         >>> Estimate(2.0, 1.0, 3.0, 0.5, 10).needed(0.1)
@@ -56,12 +56,12 @@ class Estimate:
 
     @classmethod
     def unknown(cls) -> Estimate:
-        """Return the estimate of what was not measured: no value, no bound."""
+        """Return the estimate of something not measured: no value, no bound."""
         return cls(math.nan, -math.inf, math.inf)
 
     @property
     def known(self) -> bool:
-        """Whether anything was measured at all."""
+        """Whether it was measured."""
         return not math.isnan(self.value)
 
     @property
@@ -71,19 +71,19 @@ class Estimate:
 
     @property
     def relative_error(self) -> float:
-        """Standard error over |value|; inf where that is not known."""
+        """Standard error over |value|; inf if not known."""
         if not self.known or self.value == 0 or math.isnan(self.standard_error):
             return math.inf
         return self.standard_error / abs(self.value)
 
     def needed(self, relative: float = 0.1) -> int | None:
-        """Return how many pieces bring the relative standard error to `relative`; None: unknown.
+        """Return how many samples give the relative standard error `relative`; None: not known.
 
         Raises:
             ValueError: if relative is not positive.
         """
         if not relative > 0:
-            raise ValueError(f"A relative error of {relative} is never reached: use e.g. 0.1.")
+            raise ValueError(f"relative is {relative}: give a number above 0, for example 0.1.")
         if not math.isfinite(self.relative_error) or not self.count:
             return None
         return max(1, math.ceil(self.count * (self.relative_error / relative) ** 2))
@@ -100,7 +100,7 @@ class Estimate:
         )
 
     def to_dict(self) -> dict[str, float | int | None]:
-        """Return JSON values; what is not finite becomes None."""
+        """Return JSON values; numbers that are not finite become None."""
         named = {
             "value": self.value,
             "low": self.low,
@@ -121,7 +121,7 @@ class Estimate:
             value = stored.get(name)
             return missing if value is None else float(value)
 
-        # What was measured has a lower bound; without an upper one its value may have been inf.
+        # A measured number has a lower end; without an upper end its value may have been inf.
         measured = stored.get("low") is not None
         return cls(
             number("value", math.inf if measured else math.nan),
@@ -140,12 +140,12 @@ class Estimate:
 
 
 def t_quantile(degrees: int) -> float:
-    """Return the 97.5 % quantile of Student's t with so many degrees of freedom.
+    """Return the 97.5 % quantile of Student's t with the given degrees of freedom.
 
-    Exact for 1 and 2, else Hill's expansion to the third order in 1/df (0.5 % at 3, better above).
+    Exact for 1 and 2; otherwise an expansion in 1/df (0.5 % off at 3, better above).
 
     Raises:
-        ValueError: for less than one degree.
+        ValueError: for degrees below 1.
 
     Source: Hill 1970; Abramowitz and Stegun 26.7.5.
 
@@ -154,7 +154,7 @@ def t_quantile(degrees: int) -> float:
         2.228
     """
     if degrees < 1:
-        raise ValueError("An interval needs two or more independent pieces.")
+        raise ValueError("An interval needs two or more independent samples.")
     if degrees == 1:
         return math.tan(math.pi * 0.475)
     if degrees == 2:
@@ -168,18 +168,18 @@ def t_quantile(degrees: int) -> float:
 
 
 def jackknife_covariance(left_out: Tensor) -> Tensor:
-    """Return the covariance of k statistics from their values with one piece left out.
+    """Return the covariance of k statistics from their values with one sample left out.
 
     ``(m - 1) / m * sum_i (theta_-i - mean)(theta_-i - mean)^T``
 
     Args:
-        left_out: float [m, k], row i computed without piece i, m >= 2.
+        left_out: float [m, k], row i computed without sample i, m >= 2.
 
     Returns:
         float64 [k, k].
 
     Raises:
-        ValueError: for fewer than two pieces.
+        ValueError: for fewer than two samples.
 
     Source: Miller 1974, section 2.
 
@@ -192,7 +192,7 @@ def jackknife_covariance(left_out: Tensor) -> Tensor:
     """
     m = len(left_out)
     if m < 2:
-        raise ValueError("An interval needs two or more independent pieces.")
+        raise ValueError("An interval needs two or more independent samples.")
     away = left_out.double() - left_out.double().mean(0)
     return (m - 1) / m * away.T @ away
 
@@ -201,13 +201,13 @@ def mean_estimate(values: Tensor) -> Estimate:
     """Return the mean of independent values, with Student's interval.
 
     Args:
-        values: float [m]; one value gives no interval, only itself.
+        values: float [m], m >= 1; a single value gives no interval.
 
     Raises:
-        ValueError: if there is no value.
+        ValueError: without a value.
     """
     if not len(values):
-        raise ValueError("There is no value to average.")
+        raise ValueError("There are no values to average: give one or more.")
     values = values.double()
     mean = float(values.mean())
     if len(values) == 1:
@@ -217,19 +217,19 @@ def mean_estimate(values: Tensor) -> Estimate:
 
 
 def symmetric(value: float, variance: float, count: int, degrees: int | None = None) -> Estimate:
-    """A value with Student's interval of `count` pieces; degrees of freedom if not one less."""
+    """A value with Student's interval; `degrees` of freedom if they are not count - 1."""
     error = math.sqrt(max(0.0, variance))
     half = t_quantile(count - 1 if degrees is None else degrees) * error
     return Estimate(value, value - half, value + half, error, count)
 
 
 def effective_degrees(parts: Sequence[tuple[float, int]]) -> int:
-    """Return the degrees of freedom of a sum of variances, each known as well as its own allow.
+    """Return the effective degrees of freedom of a sum of variances with different degrees.
 
-    ``(sum V_i)^2 / sum V_i^2 / df_i``, rounded down, at least 1.
+    ``(sum V_i)^2 / sum (V_i^2 / df_i)``, rounded down, at least 1.
 
     Args:
-        parts: (V_i, df_i); what has no variance or no degrees does not count.
+        parts: (V_i, df_i); parts without variance or without degrees do not count.
 
     Raises:
         ValueError: if no part has degrees of freedom.
@@ -241,7 +241,7 @@ def effective_degrees(parts: Sequence[tuple[float, int]]) -> int:
         (20, 3)
     """
     if not any(degrees > 0 for _, degrees in parts):
-        raise ValueError("An interval needs two or more independent pieces.")
+        raise ValueError("An interval needs two or more independent samples.")
     known = [(v, degrees) for v, degrees in parts if v > 0 and degrees > 0]
     if not known:
         return max(degrees for _, degrees in parts)
@@ -256,23 +256,23 @@ def fieller(
     count: int,
     degrees: int | None = None,
 ) -> Estimate:
-    """Return a ratio of two means, both positive in truth, with Fieller's 95 % interval.
+    """Return a ratio of two means whose true values are positive, with Fieller's 95 % interval.
 
-    The set of all theta with ``(a - theta b)^2 <= t^2 (V_aa - 2 theta V_ab + theta^2 V_bb)``. When
-    b cannot be told from zero there is no upper bound, and the value itself may be inf.
+    The set of all theta with ``(a - theta b)^2 <= t^2 (V_aa - 2 theta V_ab + theta^2 V_bb)``. If b
+    cannot be told from zero, there is no upper bound, and the value itself may be inf.
 
     Args:
         numerator: mean a.
         denominator: mean b.
         covariance: of (a, b), float [2, 2].
-        count: independent pieces behind it, at least 2.
-        degrees: of freedom of the covariance; None: one less than count.
+        count: number of independent samples, at least 2.
+        degrees: degrees of freedom of the covariance; None: count - 1.
 
     Returns:
-        Ratio, low (not below 0) and high (inf where unbounded).
+        Ratio, low (not below 0) and high (inf without an upper bound).
 
     Raises:
-        ValueError: for fewer than two pieces.
+        ValueError: for fewer than two samples.
 
     Source: Fieller 1954, section 2.
 
@@ -289,7 +289,7 @@ def fieller(
     linear = numerator * denominator - t2 * v_ab
     constant = numerator**2 - t2 * v_aa
     inside = linear**2 - quadratic * constant
-    if inside < 0:  # the whole line: neither mean can be told from zero
+    if inside < 0:  # every ratio is possible: neither mean can be told from zero
         return Estimate(value, 0.0, math.inf, math.nan, count)
     root = math.sqrt(inside)
     if quadratic > 0 and denominator > 0:
@@ -298,6 +298,6 @@ def fieller(
         return Estimate(value, max(0.0, low), high, error, count)
     if constant <= 0:
         return Estimate(value, 0.0, math.inf, math.nan, count)
-    # The set lies outside two roots of opposite sign; only its positive branch can be the truth.
+    # The set lies outside two roots of opposite sign; only its positive part can be true.
     roots = ((linear - root) / quadratic, (linear + root) / quadratic) if quadratic else (0.0, 0.0)
     return Estimate(value, max(0.0, *roots), math.inf, math.nan, count)

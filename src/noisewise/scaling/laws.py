@@ -1,15 +1,15 @@
-"""How the best learning rate follows the batch size: rules of thumb and the laws of plain descent.
+"""How the best learning rate depends on the batch size: rules of thumb and the laws of SGD.
 
 Papers: McCandlish et al. 2018 (B_noise, frontier); Goyal et al. 2017 (linear); Krizhevsky 2014 and
 Malladi et al. 2022 (square root); Su 2024 (variance view; Muon). The laws for Adam are in
 `sign_laws`, `exact_laws` and `preconditioned`.
 
-A law is a frozen value with `lr(batch)`, the learning rate that it calls best, and `gain(batch)`,
-the fall of the loss that one step brings there. One step w -> w - lr phi_B gives, to second order,
+A law is a frozen value with `lr(batch)`, its best learning rate, and `gain(batch)`, the decrease of
+the loss in one step at that rate. One step w -> w - lr phi_B gives, to second order,
 
     lr*(B) = E[phi_B]'g / E[phi_B' H phi_B],     gain(B) = (E[phi_B]'g)^2 / (2 E[phi_B' H phi_B]).
 
-Rules that are anchored at a known point (lr0 at batch0) have their gain relative to that point.
+For a rule that starts from a known point (lr0 at batch0), the gain is relative to that point.
 """
 
 from __future__ import annotations
@@ -36,38 +36,36 @@ class Law(Protocol):
     """Anything with the best learning rate and the gain of one step at a batch size."""
 
     def lr(self, batch: float) -> float:
-        """Return the learning rate that the law calls best."""
+        """Return the best learning rate by this law."""
         ...
 
     def gain(self, batch: float) -> float:
-        """Return the fall of the loss in one step there."""
+        """Return the decrease of the loss in one step at that rate."""
         ...
 
 
 def checked_batch(batch: float) -> float:
-    """Return the batch, or say that it is none.
+    """Return the batch as a float.
 
     Raises:
         ValueError: if it is not a positive finite number.
     """
     if not (batch > 0 and math.isfinite(batch)):
-        raise ValueError(
-            f"A batch of {batch} examples cannot be trained on: give a number above 0."
-        )
+        raise ValueError(f"A batch of {batch} examples is not possible: give a number above 0.")
     return float(batch)
 
 
 def _positive(**named: float) -> None:
     for name, value in named.items():
         if not value > 0:
-            raise ValueError(f"{name} is {value}: a law needs a positive number there.")
+            raise ValueError(f"{name} is {value}: give a positive number.")
 
 
 @dataclass(frozen=True)
 class Constant:
     """The learning rate does not depend on the batch.
 
-    Assumes: the batch is far above the noise scale, so that its noise costs nothing.
+    Assumes: the batch is far above the noise scale, so its noise does not matter.
 
     Source: the limit B >> B_noise of McCandlish et al. 2018, equation 2.6.
 
@@ -84,7 +82,7 @@ class Constant:
         return self.lr0
 
     def gain(self, batch: float) -> float:
-        """Return 1: more examples bring nothing."""
+        """Return 1: more examples gain nothing."""
         checked_batch(batch)
         return 1.0
 
@@ -110,7 +108,7 @@ class Linear:
         return self.lr0 * checked_batch(batch) / checked_batch(self.batch0)
 
     def gain(self, batch: float) -> float:
-        """Return B / B0: one step is worth its examples."""
+        """Return B / B0: the gain is proportional to the examples."""
         return checked_batch(batch) / checked_batch(self.batch0)
 
 
@@ -135,22 +133,22 @@ class SquareRoot:
         return self.lr0 * math.sqrt(checked_batch(batch) / checked_batch(self.batch0))
 
     def gain(self, batch: float) -> float:
-        """Return B / B0: a normalised step's gain goes as the square of its signal."""
+        """Return B / B0: the gain of a normalised step is proportional to its squared signal."""
         return checked_batch(batch) / checked_batch(self.batch0)
 
 
 @dataclass(frozen=True)
 class VarianceRule:
-    """Hold the variance of one weight update: ``lr^2 V(B)`` constant.
+    """Keep the variance of one weight update: ``lr^2 V(B)`` constant.
 
-    For SGD V ~ 1 / B and this is the square root. For an update that is divided by the size of the
-    gradient it sees, V ~ 1 / (1 + B / B_eps), B_eps = tr Sigma / (|g|^2 + N eps^2), and the rule is
+    For SGD V ~ 1 / B, and this is the square root. For an update that is divided by the size of its
+    own gradient, V ~ 1 / (1 + B / B_eps), B_eps = tr Sigma / (|g|^2 + N eps^2), and the rule is
     ``lr0 sqrt((1 + B / B_eps) / (1 + B0 / B_eps))``: constant below B_eps.
 
-    Assumes: that the noise of the update is what must not change. It knows no curvature.
+    Assumes: the noise of the update must not change. It ignores the curvature.
 
     Args:
-        lr0: known good learning rate at batch0.
+        lr0: a good learning rate at batch0.
         batch0: its batch.
         b_epsilon: B_eps; 0 for SGD.
 
@@ -169,30 +167,30 @@ class VarianceRule:
         return batch if self.b_epsilon == 0 else 1 + batch / self.b_epsilon
 
     def lr(self, batch: float) -> float:
-        """Return the learning rate that keeps the variance of an update."""
+        """Return the learning rate that keeps the variance of an update constant."""
         ratio = self._quietness(checked_batch(batch)) / self._quietness(checked_batch(self.batch0))
         return self.lr0 * math.sqrt(ratio)
 
     def gain(self, batch: float) -> float:
-        """Return the squared signal of one step relative to batch0, at the variance held."""
+        """Return the squared signal of one step relative to batch0, at equal variance."""
         return (self.lr(batch) / self.lr0) ** 2
 
 
 @dataclass(frozen=True)
 class SGD:
-    """Plain descent: ``lr_max / (1 + B_noise / B)^alpha``, alpha = 1.
+    """Plain gradient descent: ``lr_max / (1 + B_noise / B)^alpha``, alpha = 1.
 
-    lr_max = g'g / g'Hg, B_noise = tr(Sigma H) / g'Hg; where the curvature is not measured,
-    B_simple = tr Sigma / g'g stands in for B_noise (exact when H is a multiple of the identity).
+    lr_max = g'g / g'Hg, B_noise = tr(Sigma H) / g'Hg. Without a measured curvature,
+    B_simple = tr Sigma / g'g replaces B_noise (exact if H is a multiple of the identity).
 
-    Assumes: a quadratic loss over one step, and the noise as it is at these weights. On a small
-    real net the one-step optimum was within 13 % for B = 8 to 1024.
+    Assumes: a quadratic loss over one step, and the noise at these weights. On a small real net the
+    one-step optimum was within 13 % for B = 8 to 1024.
 
     Args:
         lr_max: best learning rate without noise.
         b_noise: noise scale in examples.
-        gain_max: fall of the loss in the best step without noise, (g'g)^2 / (2 g'Hg).
-        alpha: 1; between 0.5 and 1 the paper's guess for Adam, for comparison.
+        gain_max: decrease of the loss in the best step without noise, (g'g)^2 / (2 g'Hg).
+        alpha: 1; between 0.5 and 1 it is the paper's approximation for Adam, for comparison.
 
     Source: McCandlish et al. 2018, equations 2.6 to 2.8.
 
@@ -207,10 +205,10 @@ class SGD:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no noise scale."""
+        """Check the numbers."""
         _positive(lr_max=self.lr_max, alpha=self.alpha)
         if not self.b_noise >= 0:
-            raise ValueError(f"b_noise is {self.b_noise}: a noise scale is not negative.")
+            raise ValueError(f"b_noise is {self.b_noise}: a noise scale must not be negative.")
 
     def lr(self, batch: float) -> float:
         """Return lr_max / (1 + B_noise / B)^alpha."""
@@ -225,8 +223,8 @@ class SGD:
 class Muon:
     """Orthogonalised updates: ``lr_max / sqrt(1 + B_simple / B)``; no surge.
 
-    Assumes: one special Hessian (the same curvature along every singular direction of the update)
-    and a noise that shrinks all singular values alike; untested beyond that.
+    Assumes: a special Hessian (the same curvature along every singular direction of the update) and
+    noise that shrinks all singular values equally; not tested on other cases.
 
     Source: Su 2025, mean field of sign-like updates (Muon); the signal factor of
     Li et al. 2024 with B_simple as its scale.
@@ -251,22 +249,22 @@ class Muon:
 
 @dataclass(frozen=True)
 class Momentum:
-    """Another law, in the units of an optimiser with momentum; the batch is not multiplied.
+    """Another law, in the units of an optimiser with momentum; it does not multiply the batch.
 
-    Every gradient finally moves the weights by the same amount whatever beta is, so drift and
-    diffusion over many steps do not know beta. Su 2025 multiplies the batch by
-    (1 + beta) / (1 - beta), because the averaged gradient is that much quieter; but the weights
-    remember the old noise too. On an exact quadratic over 200 steps the best learning rate at
-    beta = 0.9 was 1.00 to 1.07 times that at 0 (the multiplier asks for up to 19), which
-    tests/scaling shows; Wang et al. 2023 ("The marginal value of momentum") find the same.
+    In the end every gradient moves the weights by the same amount for any beta, so drift and
+    diffusion over many steps do not depend on beta. Su 2025 multiplies the batch by
+    (1 + beta) / (1 - beta), because the averaged gradient has that much less noise; but the weights
+    keep the old noise too. On an exact quadratic over 200 steps the best learning rate at
+    beta = 0.9 was 1.00 to 1.07 times that at 0 (the multiplier asks for up to 19), as tests/scaling
+    shows; Wang et al. 2023 ("The marginal value of momentum") find the same.
 
     Assumes: many more steps than 1 / (1 - beta).
 
     Args:
-        law: for the optimiser without momentum.
-        beta: momentum.
-        accumulates: True for PyTorch's SGD, whose buffer is a sum (m = beta m + g), so that the
-            learning rate is (1 - beta) times smaller; False for averages (Adam, dampening = beta).
+        law: law for the optimiser without momentum.
+        beta: momentum, 0 to below 1.
+        accumulates: True for PyTorch's SGD, whose buffer is a sum (m = beta m + g), so the learning
+            rate is multiplied by (1 - beta); False for averages (Adam, dampening = beta).
 
     Example:
         >>> round(Momentum(SGD(1.0, 0.0), 0.9, accumulates=True).lr(32), 3)
@@ -278,27 +276,27 @@ class Momentum:
     accumulates: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse a beta that never forgets."""
+        """Check beta."""
         if not 0 <= self.beta < 1:
-            raise ValueError(f"A momentum of {self.beta} never forgets: use 0 to below 1.")
+            raise ValueError(f"beta is {self.beta}: a momentum is from 0 to below 1.")
 
     def lr(self, batch: float) -> float:
-        """Return the law's learning rate, (1 - beta) times it for a buffer that sums."""
+        """Return the law's learning rate, times (1 - beta) if the buffer is a sum."""
         return self.law.lr(batch) * ((1 - self.beta) if self.accumulates else 1.0)
 
     def gain(self, batch: float) -> float:
-        """Return the law's gain of one step's worth of gradient."""
+        """Return the law's gain of one gradient."""
         return self.law.gain(batch)
 
     @property
     def claimed_multiplier(self) -> float:
-        """(1 + beta) / (1 - beta): how much quieter the average is; not applied, see above."""
+        """(1 + beta) / (1 - beta): by how much averaging reduces the noise; not applied."""
         return (1 + self.beta) / (1 - self.beta)
 
 
 @dataclass(frozen=True)
 class Frontier:
-    """Steps against examples to one loss: ``(S / S_min - 1)(E / E_min - 1) = 1``.
+    """Steps against examples to reach the same loss: ``(S / S_min - 1)(E / E_min - 1) = 1``.
 
     Args:
         b_noise: E_min / S_min, examples.
@@ -316,7 +314,7 @@ class Frontier:
     steps_min: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no noise scale."""
+        """Check the numbers."""
         _positive(b_noise=self.b_noise, steps_min=self.steps_min)
 
     def steps(self, batch: float) -> float:

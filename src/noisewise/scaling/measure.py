@@ -1,8 +1,8 @@
 """A calibration burst: gradients of many micro-batches at frozen weights, then their curvature.
 
 Papers: McCandlish et al. 2018, appendix A; see `direct` and `preconditioned` for the laws. Averages
-over a training drift with its weights; a burst does not, and can be asked for curvature. Nothing of
-the training is changed: weights, gradients, buffers, random state, optimiser state all stay.
+over a training change as the weights move; a burst has fixed weights, so it can also measure the
+curvature. It does not change weights, gradients, buffers, random state or optimiser state.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from noisewise.scaling.probes import HalfForm, Probes, noise_scale
 from noisewise.scaling.sources import examples_in
 from noisewise.scaling.stability import sharpness
 from noisewise.scaling.updates import OptimizerFacts, Updater, unwrapped
+from noisewise.scaling.warning_codes import CodedWarning
 
 __all__ = ["calibrate"]
 
-_LEAST = 12  # micro-batches: 4 a half, and some for the Hessian
-# Share of coordinates under epsilon from which on Adam's preconditioner is nearly fixed.
+_LEAST = 12  # micro-batches: 4 for each half, and 4 for the Hessian
+# If more than this share of sqrt(v) is below epsilon, Adam's preconditioner is nearly constant.
 _SETTLED = 0.5
-_MEMORY = 4 << 30  # bytes of gradients kept at most, unless told otherwise
+_MEMORY = 4 << 30  # most bytes of stored gradients, by default
 
 
 def calibrate(
@@ -55,35 +56,35 @@ def calibrate(
     memory_bytes: int = _MEMORY,
     seed: int = 0,
 ) -> Measurement:
-    """Measure noise, curvature and the learning rate's law at the present weights.
+    """Measure noise, curvature and the law of the learning rate at the present weights.
 
     Args:
         model: in the mode that it is trained in.
         loss: `loss(model, batch)`, the mean over the batch as a tensor with a graph.
-        batches: micro-batches of one size, 12 or more (64 are better), drawn as in training; an
-            eighth of them (4 to 16) is kept for the Hessian.
-        optimizer: the one that trains; its state is read and not changed.
+        batches: micro-batches of equal size, 12 or more (better 64), drawn as in training; one
+            eighth of them (4 to 16) is used for the Hessian.
+        optimizer: the training's optimiser; its state is read and not changed.
         size: examples in a micro-batch; None: the first dimension of its first tensor.
-        batch: examples a step that the optimiser was run at so far; None: `size`.
-        epsilon: Adam's, if another than the optimiser's is asked about: the ratio of the two laws
-            is what a change of epsilon does to the learning rate.
-        probes: differences of micro-batches whose curvature is taken, at each batch of the law.
-        dataset_size: examples in all, if the micro-batches were drawn without replacement from a
-            set hardly larger than what is drawn here.
-        route: of Hessian products; "central_difference" where the model cannot be differentiated
-            twice.
-        memory_bytes: gradients kept at most (one float32 copy of the model a micro-batch); with
-            more, neighbours are averaged.
-        seed: of the probes, and of dropout and other randomness in the loss, of which each
-            micro-batch has its own.
+        batch: examples per step that the optimiser has used so far; None: `size`.
+        epsilon: an epsilon for Adam other than the optimiser's, to see what it changes: compare
+            the laws of both measurements.
+        probes: differences of micro-batches whose curvature is measured, at each batch of the law.
+        dataset_size: size of the data set, if the micro-batches were drawn without replacement
+            and are a large part of it.
+        route: how to compute Hessian products; use "central_difference" if the model cannot be
+            differentiated twice.
+        memory_bytes: most bytes for gradients (one float32 copy of the model per micro-batch); if
+            they do not fit, neighbouring micro-batches are averaged.
+        seed: seed of the probes, and of dropout and other randomness in the loss; each micro-batch
+            gets its own random numbers.
 
     Returns:
-        The measurement; its `warnings` say what a reader should know.
+        The measurement; see also its `warnings`.
 
     Raises:
-        ValueError: in one sentence, for a loss without a graph, a gradient that is not finite, too
-            few or unequal micro-batches, a model without trainable parameters, a loss that changes
-            from call to call, an optimiser without state, a batch that is not positive.
+        ValueError: for a loss without a graph, a gradient that is not finite, too few or unequal
+            micro-batches, a model without trainable parameters, a loss that changes from call to
+            call, an optimiser without state, or a batch that is not positive.
 
     Source: McCandlish et al. 2018, appendix A.
 
@@ -102,15 +103,15 @@ def calibrate(
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"{name} is {value}: give a number of examples above 0.")
     if probes < 1:
-        raise ValueError(f"{probes} probes measure no curvature: use 1 or more, 16 for instance.")
+        raise ValueError(f"{probes} probes cannot measure a curvature: use 1 or more, such as 16.")
     held = [p for group in optimizer.param_groups for p in group["params"]]
     flat = Flat(model, seed, held)
     updater = Updater(optimizer, flat, epsilon)
     given = list(batches)
     if len(given) < _LEAST:
         raise ValueError(
-            f"{len(given)} micro-batches are too few to tell signal from noise: give {_LEAST} or "
-            "more, better 64."
+            f"{len(given)} micro-batches are too few to separate signal from noise: give {_LEAST} "
+            "or more, better 64."
         )
     size = _common_size(given, size)
     _check_repeats(flat, loss, given[0])
@@ -130,6 +131,7 @@ def calibrate(
     curve = ()
     if updater.facts.family in ("sgd", "adam"):
         curve = law_points(burst, updater, _grid(own), probes)
+    warnings = _warnings(model, noise, updater.facts)
     return Measurement(
         noise=noise,
         b_noise=noise_scale(spread, drift),
@@ -141,23 +143,24 @@ def calibrate(
         curve=curve,
         direct=direct_points(burst, updater, draws=min(8, max(2, probes // 2))),
         epsilon_share=_epsilon_share(updater),
-        warnings=tuple(_warnings(model, noise, updater.facts)),
+        warnings=tuple(text for _, text in warnings),
+        warning_codes=tuple(code for code, _ in warnings),
     )
 
 
 def _common_size(given: Sequence[Any], size: float | None) -> float:
-    """Examples in each micro-batch; they must be alike."""
+    """Examples in each micro-batch; all must have the same number."""
     found = {examples_in(batch) for batch in given}
     if len(found) > 1:
-        raise ValueError(f"Micro-batches have {sorted(found, key=str)} examples: give equal ones.")
+        raise ValueError(f"Micro-batches have {sorted(found, key=str)} examples: give equal sizes.")
     inferred = found.pop()
     if size is None and inferred is None:
-        raise ValueError("The examples in a micro-batch cannot be counted: say size=.")
+        raise ValueError("The examples in a micro-batch cannot be counted: give size=.")
     return float(size if size is not None else inferred or 0)
 
 
 def _check_repeats(flat: Flat, loss: Loss, batch: object) -> None:
-    """Refuse a loss that is another one each time it is asked, and name the buffer behind it."""
+    """Refuse a loss that changes from call to call, and name the buffer that changes it."""
     buffers = {name: b.detach().clone() for name, b in flat.model.named_buffers()}
     with flat.still():
         values = []
@@ -168,21 +171,21 @@ def _check_repeats(flat: Flat, loss: Loss, batch: object) -> None:
             name for name, b in flat.model.named_buffers() if not torch.equal(b, buffers[name])
         ]
     if not all(math.isfinite(v) for v in values):
-        raise ValueError("The loss is not finite (NaN or inf): measure where training is healthy.")
+        raise ValueError("The loss is not finite (NaN or inf): measure where training is stable.")
     if abs(values[0] - values[1]) > 1e-5 * max(abs(values[0]), 1e-12):
         cause = f" (the buffer {changed[0]} changes with every call)" if changed else ""
         raise ValueError(
-            f"The loss of one batch is {values[0]:.6g} and then {values[1]:.6g}{cause}: freeze "
-            "such statistics, and draw randomness from torch's own generator."
+            f"The loss of the same batch changes from {values[0]:.6g} to {values[1]:.6g}{cause}: "
+            "freeze running statistics, and draw random numbers from torch's default generator."
         )
 
 
 def _gradients(
     flat: Flat, loss: Loss, given: Sequence[Any], first: int, memory_bytes: int
 ) -> tuple[Tensor, int]:
-    """Gradients of micro-batches, [n, p] with n even; neighbours averaged where memory is short.
+    """Gradients of micro-batches, [n, p] with n even; neighbours are averaged to save memory.
 
-    Each has random numbers of its own, from the draw `first` on: those before are the Hessian's.
+    Each uses its own draw of random numbers, from `first` on: lower draws belong to the Hessian.
     """
     bytes_each = 4 * flat.num_parameters
     together = 1
@@ -192,7 +195,7 @@ def _gradients(
     if n * bytes_each > memory_bytes:
         raise ValueError(
             f"{n} gradients of {flat.num_parameters:,} parameters need "
-            f"{n * bytes_each / 2**30:.1f} GiB: raise memory_bytes, or measure with watch()."
+            f"{n * bytes_each / 2**30:.1f} GiB: increase memory_bytes, or measure with watch()."
         )
     n -= n % 2
     rows = flat.vector().new_zeros(n, flat.num_parameters)
@@ -224,10 +227,10 @@ def _curvature(
 
 
 def _real_updates(burst: Burst, updater: Updater, probes: int) -> dict[str, Estimate]:
-    """Curvature of updates as the optimiser makes them: from whole batches, by its own v.
+    """Curvature of real updates of the optimiser: from whole batches, with its own v.
 
-    An update from a smaller batch is longer, and another one: without two whole batches nothing is
-    said here (`direct` has the sizes that the data suffice for, each with the v of its own).
+    An update from a smaller batch is different and longer. So without two whole batches this
+    returns nothing (`direct` has the batches with enough data, each with its own v).
     """
     together = round(burst.batch / burst.size)
     count = min(probes, len(burst.rows) // max(1, together))
@@ -239,10 +242,11 @@ def _real_updates(burst: Burst, updater: Updater, probes: int) -> dict[str, Esti
 
 
 def _soft_sign_sums(burst: Burst, epsilon: float, trace: float) -> dict[str, Estimate]:
-    """Sum nu_i g_i and nu'H nu at no noise, from means of half the data (the closed form's input).
+    """Sum nu_i g_i and nu'H nu without noise, from means of half the data, for the closed form.
 
-    A half of B examples shows beta times the first, beta^2 of the second and (1 - beta^2) tr H,
-    beta^-2 = 1 + K / B: undone here with K = tr Sigma / (|g|^2 + p eps^2).
+    The mean of B examples gives beta times the first, and beta^2 times the second plus
+    (1 - beta^2) tr H, with beta^-2 = 1 + K / B and K = tr Sigma / (|g|^2 + p eps^2). This is undone
+    here.
     """
     halves = [half.mean(0) for half in burst.halves]
     signal = max(float(burst.signal.double().sum()), 0.0) + len(burst.rows[0]) * epsilon**2
@@ -263,30 +267,31 @@ def _soft_sign_sums(burst: Burst, epsilon: float, trace: float) -> dict[str, Est
 
 
 def _grid(batch: float) -> list[float]:
-    """Batches of the law: powers of four about the present one."""
+    """Batches of the law: the present one times powers of four."""
     return sorted({max(1.0, batch * 4.0**k) for k in range(-2, 5)})
 
 
 def _epsilon_share(updater: Updater) -> float:
+    """Share of coordinates with sqrt(v) below epsilon; nan without v."""
     v = updater.second_moment()
     if v is None:
         return math.nan
     return float((v.sqrt() < updater.epsilons()).double().mean())
 
 
-def _warnings(model: nn.Module, noise: Noise, facts: OptimizerFacts) -> list[str]:
-    found = []
+def _warnings(model: nn.Module, noise: Noise, facts: OptimizerFacts) -> list[CodedWarning]:
+    found: list[CodedWarning] = []
     if any(m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
-        found.append(
-            "Batch norm in training mode: the noise is that of micro-batches of this size, and "
-            "another size is another loss."
+        text = (
+            "Batch norm is in training mode: the noise is that of micro-batches of this size; with "
+            "another size the loss itself changes."
         )
+        found.append(("batch_norm", text))
     if not noise.identifiable:
-        times = noise.more_needed()
-        found.append(
-            "Not identifiable yet: |g|^2 cannot be told from zero; collect about "
-            f"{times * noise.num_micro:,} more micro-batches."
-        )
+        more = noise.more_needed() * noise.num_micro
+        text = f"{noise.why_not_known()}; collect about {more:,} more micro-batches."
+        found.append(("noise_not_known", text))
     if facts.family == "other":
-        found.append(f"{facts.name} has no law here; only its measured updates speak.")
+        text = f"There is no law for {facts.name}: the advice can use only its measured updates."
+        found.append(("no_law", text))
     return found

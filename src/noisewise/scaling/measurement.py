@@ -1,4 +1,4 @@
-"""What was measured: a value that can be saved, loaded, and asked for laws."""
+"""A measurement: a value that can be saved, loaded, and asked for laws."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from noisewise.scaling.noise import Noise
 from noisewise.scaling.preconditioned import Preconditioned
 from noisewise.scaling.sign_laws import SoftSign
 from noisewise.scaling.updates import OptimizerFacts
+from noisewise.scaling.warning_codes import CodedWarning, WarningCode
 
 __all__ = ["DirectPoint", "LawPoint", "Measurement"]
 
@@ -27,14 +28,15 @@ class LawPoint:
     """The preconditioned law at one batch.
 
     Attributes:
-        batch: examples a step.
+        batch: examples per step.
         slope: E[u]'g.
         drift: E[u]'H E[u].
         diffusion: curvature of the update's noise.
-        lr: best learning rate (Fieller), for the optimiser without momentum.
-        ratio: the same over its value at the batch of the optimiser so far; its interval is much
-            narrower than that of lr, for both are of the same data (jackknife in logarithms).
-        noise: the diffusion with its error; `noise.needed(0.1)` are the probes for 10 %.
+        lr: best learning rate (Fieller interval), for the optimiser without momentum.
+        ratio: lr over its value at the batch that the optimiser has used so far; its interval is
+            much narrower than that of lr, because both come from the same data (jackknife in
+            logarithms).
+        noise: the diffusion with its error; `noise.needed(0.1)` is the number of probes for 10 %.
     """
 
     batch: float
@@ -52,7 +54,7 @@ class LawPoint:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> LawPoint:
-        """Make it from what `to_dict` returned; older files do not know the noise's error."""
+        """Make it from what `to_dict` returned; older files have no error of the noise."""
         noise = stored.get("noise")
         return cls(
             float(stored["batch"]),
@@ -67,13 +69,13 @@ class LawPoint:
 
 @dataclass(frozen=True)
 class DirectPoint:
-    """The optimiser's own updates, measured with no law: N(B) = <u, g>, D(B) = u'Hu.
+    """The optimiser's own updates, measured without a law: N(B) = <u, g>, D(B) = u'Hu.
 
     Attributes:
         batch: examples that each update was made from.
-        slope: N, gradient and update from independent halves of the data.
-        curvature: D, the Hessian from data that neither saw.
-        lr: N / D (Fieller), for the optimiser without momentum.
+        slope: N; gradient and update come from independent halves of the data.
+        curvature: D; the Hessian comes from data that neither half contains.
+        lr: N / D (Fieller interval), for the optimiser without momentum.
     """
 
     batch: float
@@ -87,21 +89,22 @@ class Measurement:
     """Noise, curvature and updates of one training at one time.
 
     Attributes:
-        noise: |g|^2, tr Sigma, B_simple, of the whole and of each parameter tensor.
-        b_noise: tr(Sigma H) / g'Hg in examples; unknown where curvature was not measured.
-        optimizer: its settings.
-        batch: examples a step that the optimiser was trained at; None: not known.
+        noise: |g|^2, tr Sigma and B_simple, of all parameters and of each parameter tensor.
+        b_noise: tr(Sigma H) / g'Hg in examples; unknown if the curvature was not measured.
+        optimizer: settings of the optimiser.
+        batch: examples per step that the optimiser has used so far; None: not known.
         size: examples in a micro-batch.
-        num_parameters: trainable ones.
+        num_parameters: number of trainable parameters.
         curvature: "trace_h", "trace_sigma_h", "g_h_g", "sign_noise" (curvature of sign(noise)),
             "sign_slope" and "sign_curvature" (of the soft sign of the mean gradient),
-            "update_curvature" (of the optimiser's updates from whole batches, where there are two),
-            "sharpness" (lambda_max of P H, for SGD and where epsilon outweighs most of sqrt(v)).
+            "update_curvature" (of the optimiser's updates from whole batches, if there are two),
+            "sharpness" (lambda_max of P H, for SGD and if epsilon exceeds most of sqrt(v)).
         curve: the preconditioned law at several batches.
-        direct: the optimiser's own updates at the batches that the data sufficed for.
-        epsilon_share: share of coordinates with sqrt(v) below epsilon; nan where there is none.
+        direct: the optimiser's own updates, at the batches with enough data.
+        epsilon_share: share of coordinates with sqrt(v) below epsilon; nan without sqrt(v).
         clipped_share: share of watched steps whose gradient was clipped; nan: not watched.
-        warnings: sentences about this measurement.
+        warnings: sentences about this measurement, for people.
+        warning_codes: the code of each warning, in the same order, for programs.
     """
 
     noise: Noise
@@ -116,6 +119,13 @@ class Measurement:
     epsilon_share: float = math.nan
     clipped_share: float = math.nan
     warnings: tuple[str, ...] = ()
+    warning_codes: tuple[WarningCode, ...] = ()
+
+    def coded_warnings(self) -> tuple[CodedWarning, ...]:
+        """Return (code, sentence) of each warning."""
+        uncoded: tuple[WarningCode, ...] = ("uncoded",) * len(self.warnings)
+        codes = self.warning_codes or uncoded
+        return tuple(zip(codes, self.warnings, strict=True))
 
     @property
     def g2(self) -> Estimate:
@@ -134,7 +144,7 @@ class Measurement:
 
     @property
     def edge(self) -> Estimate:
-        """Learning rate at the edge of stability, in the optimiser's units; unknown if not known.
+        """Learning rate at the edge of stability, in the optimiser's units; maybe unknown.
 
         Source: `stability`.
         """
@@ -146,7 +156,7 @@ class Measurement:
         return Estimate(times / found.value, low, times / found.low if found.low > 0 else math.inf)
 
     def preconditioned(self) -> Preconditioned | None:
-        """Return the measured law; None where curvature was not measured."""
+        """Return the measured law; None if the curvature was not measured."""
         if len(self.curve) < 2:
             return None
         return Preconditioned(
@@ -157,7 +167,7 @@ class Measurement:
         )
 
     def sgd(self) -> SGD | None:
-        """Return plain descent's law with B_noise; None where it is not identified."""
+        """Return SGD's law with B_noise; None if the data do not determine it."""
         g_h_g = self.curvature.get("g_h_g", Estimate.unknown())
         if not (self.b_noise.bounded and g_h_g.value > 0 and self.g2.value > 0):
             return None
@@ -165,9 +175,9 @@ class Measurement:
         return SGD(g2 / g_h_g.value, self.b_noise.value, g2**2 / (2 * g_h_g.value))
 
     def soft_sign(self) -> SoftSign | None:
-        """Return the mean-field form filled with what was measured; None where it was not.
+        """Return the mean-field form with the measured numbers; None if they are missing.
 
-        It assumes independent coordinates and is there to be compared with.
+        It assumes independent coordinates and serves only for comparison.
         """
         trace = self.curvature.get("trace_h", Estimate.unknown())
         slope = self.curvature.get("sign_slope", Estimate.unknown())
@@ -201,6 +211,7 @@ class Measurement:
             ],
             **{name: None if math.isnan(value) else value for name, value in share.items()},
             "warnings": list(self.warnings),
+            "warning_codes": list(self.warning_codes),
         }
 
     @classmethod
@@ -208,11 +219,11 @@ class Measurement:
         """Make it from what `to_dict` returned.
 
         Raises:
-            ValueError: if it is no measurement, or one of a newer format.
+            ValueError: if it is not a measurement, or has a newer format.
         """
         if stored.get("noisewise_measurement") != FORMAT:
             raise ValueError(
-                "This is no measurement of noisewise.scaling, or one of a newer release."
+                "This is not a measurement of noisewise.scaling, or a newer version wrote it."
             )
 
         def read(name: str) -> float:
@@ -238,14 +249,13 @@ class Measurement:
                 read("epsilon_share"),
                 read("clipped_share"),
                 tuple(stored["warnings"]),
+                _codes(stored),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"The measurement is damaged: {error!r} in it cannot be read."
-            ) from error
+            raise ValueError(f"The measurement is damaged ({error!r}): measure again.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON; the old file stays whole until the new one is.
+        """Write it as JSON; an existing file stays intact until the new one is complete.
 
         Example:
             >>> import tempfile
@@ -271,15 +281,24 @@ class Measurement:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: if the file is missing or is no measurement.
+            ValueError: if the file is missing or is not a measurement.
         """
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as a measurement: {error}") from error
         if not isinstance(stored, dict):
-            raise ValueError(f"{path} is no measurement of noisewise.scaling.")
+            raise ValueError(f"{path} is not a measurement of noisewise.scaling.")
         try:
             return cls.from_dict(stored)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def _codes(stored: Mapping[str, Any]) -> tuple[WarningCode, ...]:
+    """The codes of a file's warnings; files of older versions have only the sentences."""
+    codes, sentences = stored.get("warning_codes", ()), stored["warnings"]
+    if len(codes) == len(sentences):
+        return tuple(codes)
+    first = "Not identifiable yet"  # these versions began that warning so
+    return tuple("noise_not_known" if s.startswith(first) else "uncoded" for s in sentences)

@@ -1,16 +1,17 @@
 """How noisy a gradient is: |g|^2, tr Sigma and their ratio, unbiased, with intervals.
 
 Paper: McCandlish, Kaplan, Amodei et al. 2018, "An empirical model of large-batch training",
-appendix A; the estimator is the one-way analysis of variance, so micro-batches may differ in size.
+appendix A. The estimator is a one-way analysis of variance, so micro-batches may differ in size.
 
-A *micro-batch* is any part of a batch whose own mean gradient is seen: one accumulation step, one
-data-parallel rank before the all-reduce, or one example. Micro-batch i has b_i examples and mean
-gradient g_i with mean g and covariance Sigma / b_i; B = sum b_i and G = sum b_i g_i / B. Then
+A *micro-batch* is any part of a batch whose own mean gradient can be read: one accumulation step,
+one data-parallel rank before the all-reduce, or one example. Micro-batch i has b_i examples; its
+mean gradient g_i has mean g and covariance Sigma / b_i. B = sum b_i, G = sum b_i g_i / B. Then
 
     tr Sigma = (sum b_i |g_i|^2 - B |G|^2) / (n - 1),      |g|^2 = |G|^2 - tr Sigma / B
 
-are unbiased, whatever the law of the noise; for equal sizes they are the two-batch formulas of the
-paper. B_simple = tr Sigma / |g|^2 divides two averages: a mean of ratios has no expectation.
+are unbiased for any distribution of the noise; for equal sizes they are the paper's two-batch
+formulas. B_simple = tr Sigma / |g|^2 divides two averages, because a mean of ratios has no
+expectation.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ __all__ = [
     "unbiased_moments",
 ]
 
-_MAX_BLOCKS = 32  # of steps: longer blocks than neighbouring steps are alike, so errors are honest
+_MAX_BLOCKS = 32  # blocks longer than neighbouring steps are correlated, so errors are not too low
 ALL = "all"
 
 
@@ -45,9 +46,9 @@ class Noise:
     Attributes:
         g2: |g|^2, squared norm of the true gradient; may come out negative.
         trace_sigma: tr Sigma, the noise of one example's gradient.
-        b_simple: tr Sigma / |g|^2 in examples (Fieller); unbounded while g2 may be zero.
-        num_micro: micro-batches behind it.
-        groups: the same of each parameter group or layer.
+        b_simple: tr Sigma / |g|^2 in examples (Fieller); no upper bound while g2 may be zero.
+        num_micro: number of micro-batches measured.
+        groups: the same for each parameter group or layer.
     """
 
     g2: Estimate
@@ -58,14 +59,24 @@ class Noise:
 
     @property
     def identifiable(self) -> bool:
-        """Whether the data bound the noise scale from above."""
+        """Whether the noise scale has an upper bound, so that its value means something."""
         return self.b_simple.bounded
 
-    def more_needed(self, relative: float = 0.25) -> int:
-        """Return how many times the data so far are needed for this relative error of |g|^2.
+    def why_not_known(self) -> str:
+        """Return the first half of a sentence for people; only if not `identifiable`."""
+        low = self.b_simple.low
+        known = (
+            f"it is above {low:.3g} examples and has no upper bound"
+            if low > 0
+            else ("any value is still possible")
+        )
+        return f"The noise scale is not known well enough yet: {known}"
 
-        The error falls as one over the root of the data, and is known only as well as |g|^2 is:
-        while |g|^2 is not resolved this is a lower guess. 0 when there is enough already.
+    def more_needed(self, relative: float = 0.25) -> int:
+        """Return how many times the data so far to add for this relative error of |g|^2.
+
+        The error falls as one over the square root of the data. While |g|^2 cannot be told from
+        zero, the result is a low guess. 0 means that there is enough data already.
         """
         scale = max(abs(self.g2.value), self.g2.standard_error)
         if not scale > 0:
@@ -111,11 +122,11 @@ def unbiased_moments(
         mean_square: |G|^2 of the mean over all B examples, same shape.
         num_micro: micro-batches n, at least 2.
         batch: B, examples in all.
-        dataset_size: D, when examples are drawn without replacement from D and the gradient of
-            those D is wanted; None: the gradient of the law they come from.
+        dataset_size: D, if examples are drawn without replacement from D and you want the gradient
+            of those D; None: the gradient of the distribution that they come from.
 
     Raises:
-        ValueError: for one micro-batch, or more examples than the data set has.
+        ValueError: for one micro-batch, or a batch larger than the data set.
 
     Source: McCandlish et al. 2018, equations A.2 and A.3; Cochran 1977, theorem 2.2 (the finite
     population).
@@ -128,8 +139,8 @@ def unbiased_moments(
     """
     if int(torch.as_tensor(num_micro).min()) < 2:
         raise ValueError(
-            "One micro-batch shows no noise: use two or more a step (gradient accumulation, ranks, "
-            "or calibrate())."
+            "One micro-batch shows no noise: use two or more per step (gradient accumulation or "
+            "data-parallel ranks), or calibrate()."
         )
     if dataset_size is not None and float(torch.as_tensor(batch).max()) > dataset_size:
         raise ValueError(
@@ -141,7 +152,7 @@ def unbiased_moments(
 
 
 def _ratio_noise(values: Tensor, left_out: Tensor, num_micro: int) -> Noise:
-    """Noise from (|g|^2, tr Sigma) and the same with one block left out, [m, 2]."""
+    """Noise from (|g|^2, tr Sigma) and their values with one block left out, [m, 2]."""
     covariance, count = jackknife_covariance(left_out), len(left_out)
     g2, trace = values.tolist()
     swapped = covariance.flip(0, 1)  # fieller takes (numerator, denominator)
@@ -159,15 +170,15 @@ def measure_noise(
     groups: Mapping[str, slice] | None = None,
     dataset_size: int | None = None,
 ) -> Noise:
-    """Return the noise of micro-batch gradients that were all taken at the same weights.
+    """Return the noise of micro-batch gradients, all computed at the same weights.
 
-    All pairs of micro-batches are used. Intervals leave out one micro-batch at a time.
+    Uses all pairs of micro-batches. Intervals leave out one micro-batch at a time.
 
     Args:
-        gradients: float [n, p], mean gradient of each micro-batch, n >= 3; a row an example is
-            fine (sizes 1).
-        sizes: examples (or tokens, when the loss is their mean) in each; one number: all alike.
-        groups: name -> columns; each is reported by itself as well.
+        gradients: float [n, p], mean gradient of each micro-batch, n >= 3; rows may be single
+            examples (sizes 1).
+        sizes: examples (or tokens, if the loss is their mean) in each; one number: all equal.
+        groups: name -> columns; each group is reported separately too.
         dataset_size: as in `unbiased_moments`.
 
     Raises:
@@ -185,16 +196,16 @@ def measure_noise(
     """
     if gradients.ndim != 2 or len(gradients) < 3:
         raise ValueError(
-            f"Gradients of shape {tuple(gradients.shape)} give no interval: pass [n, p] with the "
+            f"Gradients of shape {tuple(gradients.shape)} give no interval: pass [n, p], the "
             "gradients of 3 or more micro-batches."
         )
     n = len(gradients)
     weights = torch.as_tensor(sizes, dtype=torch.float64).expand(n)
     if not bool((weights > 0).all()):
-        raise ValueError("A micro-batch needs a positive size.")
+        raise ValueError("The size of a micro-batch must be positive.")
     whole = gram(gradients)
     if not bool(whole.diagonal().isfinite().all()):
-        raise ValueError("A gradient is not finite (NaN or inf): nothing was measured.")
+        raise ValueError("A gradient is not finite (NaN or inf): leave it out, or use float32.")
     names = dict(groups or {})
     parts = {name: gram(gradients[:, columns]) for name, columns in names.items()}
     found = _noise_of_gram(whole, weights, dataset_size)
@@ -222,14 +233,14 @@ def _noise_of_gram(gram: Tensor, sizes: Tensor, dataset_size: int | None) -> Noi
 
 
 class GradientNoise:
-    """The noise of a running training: one unbiased pair a step, averaged apart, divided last.
+    """The noise of a running training: averages |g|^2 and tr Sigma over steps, then divides.
 
-    Feed it the squared norms that a step shows; the weights may move from step to step. Its
-    interval leaves out blocks of neighbouring steps, which are alike.
+    Give it the squared norms of each step; the weights may move from step to step. Its interval
+    leaves out blocks of neighbouring steps, because these are correlated.
 
     Args:
-        groups: names of the parameter groups or layers that are told apart.
-        window: steps remembered; older ones are forgotten, for the noise changes in training.
+        groups: names of the parameter groups or layers to report separately.
+        window: number of steps to remember, 2 or more; the noise changes during training.
         dataset_size: as in `unbiased_moments`.
 
     Raises:
@@ -259,7 +270,7 @@ class GradientNoise:
         if window < 2:
             raise ValueError(f"A window of {window} steps gives no interval: use 2 or more.")
         if len(set(groups)) != len(groups) or not groups:
-            raise ValueError("Groups need names, and each name once.")
+            raise ValueError("Give at least one group, and a different name for each.")
         self.groups = tuple(groups)
         self.window = window
         self.dataset_size = dataset_size
@@ -272,28 +283,28 @@ class GradientNoise:
 
     @property
     def num_micro(self) -> float:
-        """Mean number of micro-batches a step; nan before the first."""
+        """Mean number of micro-batches per step; nan before the first step."""
         return sum(r[2] for r in self._records) / len(self) if len(self) else math.nan
 
     @property
     def batch(self) -> float:
-        """Mean number of examples a step; nan before the first."""
+        """Mean number of examples per step; nan before the first step."""
         return sum(r[3] for r in self._records) / len(self) if len(self) else math.nan
 
     def add(
         self, weighted_squares: Tensor, mean_square: Tensor, num_micro: int, batch: float
     ) -> None:
-        """Take in one step.
+        """Record one step.
 
         Args:
             weighted_squares: [groups] sum_i b_i |g_i|^2.
             mean_square: [groups] |G|^2 of the step's mean gradient, before clipping.
-            num_micro: micro-batches of the step, all ranks together.
-            batch: examples of the step, all ranks together.
+            num_micro: micro-batches of the step, on all ranks.
+            batch: examples of the step, on all ranks.
 
         Raises:
-            ValueError: for one micro-batch, a wrong shape, or a number that is not finite; nothing
-                is recorded then.
+            ValueError: for one micro-batch, a wrong shape, or a number that is not finite; then
+                nothing is recorded.
         """
         shape = (len(self.groups),)
         if weighted_squares.shape != shape or mean_square.shape != shape:
@@ -301,7 +312,7 @@ class GradientNoise:
         if not bool((weighted_squares.isfinite() & mean_square.isfinite()).all()):
             raise ValueError("A gradient is not finite (NaN or inf): this step is not recorded.")
         if not batch > 0:
-            raise ValueError(f"A batch of {batch} examples is none: give a positive number.")
+            raise ValueError(f"A batch of {batch} examples is not possible: give a number above 0.")
         g2, trace = unbiased_moments(
             weighted_squares.double().cpu(),
             mean_square.double().cpu(),
@@ -313,9 +324,9 @@ class GradientNoise:
         self.num_steps += 1
 
     def add_gradients(self, gradients: Tensor, sizes: Sequence[float] | float = 1.0) -> None:
-        """Take in one step from its micro-batch gradients [n, p]; only for a single group."""
+        """Record one step from its micro-batch gradients [n, p]; only for a single group."""
         if len(self.groups) != 1:
-            raise ValueError("Gradients as one matrix are one group: use add() for several.")
+            raise ValueError("A matrix of gradients is one group: use add() for several groups.")
         weights = torch.as_tensor(sizes, dtype=torch.float64).expand(len(gradients))
         exact, batch = gradients.double(), float(weights.sum())
         squares = (weights * exact.square().sum(1)).sum()
@@ -329,9 +340,7 @@ class GradientNoise:
             ValueError: before the second step.
         """
         if len(self) < 2:
-            raise ValueError(
-                f"{len(self)} steps were measured: two or more are needed for an interval."
-            )
+            raise ValueError(f"{len(self)} steps are measured: an interval needs two or more.")
         pairs = torch.tensor([[r[0], r[1]] for r in self._records], dtype=torch.float64)
         num_micro = sum(r[2] for r in self._records)
         whole = _noise_of_steps(pairs.sum(2), num_micro)
@@ -353,14 +362,14 @@ class GradientNoise:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken.
+        """Restore what `state_dict` returned.
 
         Raises:
             ValueError: if it belongs to other groups.
         """
         if list(state["groups"]) != list(self.groups):
             raise ValueError(
-                "The state was measured on other parameter groups: start a new measurement."
+                "The saved state belongs to other parameter groups: start a new measurement."
             )
         self.window, self.dataset_size = int(state["window"]), state["dataset_size"]
         self.num_steps = int(state["num_steps"])
@@ -369,7 +378,7 @@ class GradientNoise:
 
 
 def _noise_of_steps(pairs: Tensor, num_micro: int) -> Noise:
-    """Noise from one (|g|^2, tr Sigma) a step, [t, 2]; blocks of neighbours are left out."""
+    """Noise from (|g|^2, tr Sigma) of each step, [t, 2]; leaves out blocks of neighbours."""
     blocks = pairs.tensor_split(min(len(pairs), _MAX_BLOCKS))
     sums = torch.stack([block.sum(0) for block in blocks])
     counts = torch.tensor([[len(block)] for block in blocks], dtype=torch.float64)

@@ -1,9 +1,9 @@
-"""What the hooks see of one step: each micro-batch's squared norms, and how much it weighs.
+"""What the hooks see of one step: the squared norms of each micro-batch, and its weight.
 
-A tensor hook sees a micro-batch's own gradient on its way into `.grad`; when it has been added,
-the sum so far is read. The weight of a micro-batch in the step's gradient is not seen. It is taken
-to be its share of the examples, which holds where all are of one size, where the loop says so
-(`announce`), and where transformers' Trainer divides by the number of labels.
+A tensor hook sees a micro-batch's own gradient before it goes into `.grad`; after it was added, the
+sum so far is read. The hooks cannot see the weight of a micro-batch in the step's gradient. It is
+taken as its share of the examples. This is right if all have equal size, if the loop says so
+(`announce`), and if transformers' Trainer divides by the number of labels.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["MicroSize", "Norm", "Passes", "norm_of", "scale_of"]
 
 @dataclass(frozen=True)
 class MicroSize:
-    """Examples of a micro-batch.
+    """Size of a micro-batch.
 
     Attributes:
-        count: examples or tokens; nan where they could not be counted.
-        weighted: whether its loss is known to weigh by them.
+        count: examples or tokens; nan if they cannot be counted.
+        weighted: whether its loss is known to be weighted by the count.
     """
 
     count: float
@@ -37,7 +37,7 @@ class MicroSize:
 
 @dataclass(frozen=True)
 class Norm:
-    """Of a tensor's gradient, with the weight that its square has; a square at once costs more."""
+    """Norm of a tensor's gradient, and the weight of its square; the norm is squared later."""
 
     parameter: Tensor
     norm: Tensor
@@ -48,15 +48,15 @@ class Passes:
     """The backward passes of one step, while `active`.
 
     Args:
-        parameters: those that are measured.
-        size: examples in each micro-batch; None: what is announced, or seen.
-        sums: whether the sum in `.grad` is read, which with ranks it is elsewhere.
+        parameters: parameters that are measured.
+        size: examples in each micro-batch; None: as announced, or as seen in the forward pass.
+        sums: whether to read the sum in `.grad`; with several ranks it is read elsewhere.
     """
 
     def __init__(self, parameters: Iterable[Tensor], size: float | None, sums: bool) -> None:
         """Nothing is seen yet."""
         self.active = False
-        self.counts_labels = False  # so in some step
+        self.counts_labels = False  # whether any step counted labels
         self._parameters = list(parameters)
         self._size, self._reads_sums = size, sums
         self._handles: list[RemovableHandle] = []
@@ -64,7 +64,7 @@ class Passes:
         self.clear()
 
     def arm(self, model: nn.Module) -> None:
-        """Hook model and parameters, for a measured step only: an idle hook costs time as well."""
+        """Add hooks to model and parameters, only for a measured step: idle hooks cost time too."""
         self._handles.append(model.register_forward_pre_hook(self.before_forward, with_kwargs=True))
         for parameter in self._parameters:
             self._handles.append(parameter.register_hook(self._gradient_hook(parameter)))
@@ -74,29 +74,29 @@ class Passes:
         self.active = True
 
     def disarm(self) -> None:
-        """Take the parameters' hooks off."""
+        """Remove these hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self.active = False
 
     def clear(self) -> None:
-        """Forget the step under way."""
+        """Forget the present step."""
         self._sizes: list[MicroSize] = []
         self._norms: list[dict[Tensor, Tensor]] = []  # |w_i g_i| of each micro-batch's tensors
-        self._passing: dict[Tensor, Tensor] = {}  # seen, not yet added to .grad
-        self._sums: dict[Tensor, Tensor] = {}  # |G| of each tensor, the last is the whole
+        self._passing: dict[Tensor, Tensor] = {}  # seen, but not yet added to .grad
+        self._sums: dict[Tensor, Tensor] = {}  # |G| of each tensor so far
         self._pending: MicroSize | None = None
         self._forward_seen = True
 
     def announce(self, size: float, weighted: bool) -> None:
-        """Take the size of the next backward pass from the loop."""
+        """Set the size of the next backward pass; the loop says it."""
         self._announced, self._forward_seen = MicroSize(float(size), weighted), True
 
     def before_forward(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Count the examples that go into the model; a forward hook."""
+        """Count the examples that go into the model; a forward pre-hook."""
         if not (self.active and torch.is_grad_enabled() and module.training):
             return
         self._forward_seen = True
@@ -110,14 +110,14 @@ class Passes:
             if not self.active:
                 return
             if parameter.grad is None and any(parameter in norms for norms in self._norms):
-                # Set to None although seen in this step: a gradient scaler left a step out.
+                # .grad is None although it was seen in this step: a gradient scaler skipped a step.
                 self._norms, self._sizes, self._sums = [], [], {}
             self._passing[parameter] = norm_of(gradient)
 
         return seen
 
     def _after_accumulation(self, parameter: Tensor) -> None:
-        """It went into `.grad`: not so for torch.autograd.grad, whose gradients do not count."""
+        """The gradient is in `.grad`; gradients of torch.autograd.grad are not and do not count."""
         if not self.active or parameter not in self._passing:
             return
         if self._forward_seen or not self._norms or parameter in self._norms[-1]:
@@ -131,17 +131,17 @@ class Passes:
 
     @property
     def num_micro(self) -> int:
-        """Micro-batches; one without a single label is none."""
+        """Number of micro-batches; one without any label does not count."""
         return sum(size.count != 0 for size in self._sizes)
 
     @property
     def batch(self) -> float:
-        """Examples in all; nan where they could not be counted."""
+        """Examples in all; nan if they cannot be counted."""
         return sum(size.count for size in self._sizes)
 
     @property
     def weights_known(self) -> bool:
-        """Whether the micro-batches are of one size, or all known to weigh by their sizes."""
+        """Whether all micro-batches have equal size, or are known to be weighted by size."""
         alike = len({size.count for size in self._sizes}) < 2
         return alike or all(size.weighted for size in self._sizes)
 
@@ -161,14 +161,14 @@ class Passes:
 
 
 def norm_of(tensor: Tensor) -> Tensor:
-    """|tensor| in float32 or better: half precision would overflow."""
+    """Norm of a tensor in float32 or float64: half precision would overflow."""
     if tensor.dtype in (torch.float32, torch.float64):
         return torch.linalg.vector_norm(tensor.detach())
     return torch.linalg.vector_norm(tensor.detach(), dtype=torch.float32)
 
 
 def scale_of(optimizer: object) -> Callable[[], float] | None:
-    """Return how to ask the scaler that a wrapper, accelerate's, holds beside its optimiser."""
+    """Return `get_scale` of the scaler that a wrapper such as accelerate's has; None: no scaler."""
     while optimizer is not None:
         scaler = getattr(optimizer, "scaler", None)
         if scaler is not None and hasattr(scaler, "get_scale"):

@@ -1,15 +1,15 @@
-"""The law that held on a real net: Adam as descent with a measured diagonal preconditioner.
+"""The law that worked on real nets: Adam as descent with a measured diagonal preconditioner.
 
 Source: our own, from McCandlish et al. 2018 (appendix C, preconditioned noise scale) and Kingma and
-Ba 2015. Adam near stationarity divides by sqrt(v_B) + eps, and v_B = g^2 + sigma^2 / B is known at
-every batch from what is measured at one:
+Ba 2015. In a steady state Adam divides by sqrt(v_B) + eps, and v_B = g^2 + sigma^2 / B follows for
+every batch from the measurement at one batch:
 
     P_B = 1 / (sqrt(v_B) + eps),      v_B = v_b * (g^2 + sigma^2 / B) / (g^2 + sigma^2 / b)
     lr*(B) = g'P_B g / (g'P_B H P_B g + E (P_B xi_B)'H (P_B xi_B)),     Cov xi_B = Sigma / B
 
-The curvature of the noise is probed with differences of micro-batch gradients, so correlated noise
-is in it; there is no Gaussianity, no independence, no mean field and no constant to fit. P = 1 is
-SGD's law with the Hessian-weighted B_noise.
+The curvature of the noise is probed with differences of micro-batch gradients, which include its
+correlations. The law does not assume Gaussian or independent noise or a mean field, and it fits no
+constant. P = 1 gives SGD's law with the Hessian-weighted B_noise.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ __all__ = ["Preconditioned", "second_moment_at"]
 def second_moment_at(
     v: Tensor, g2: Tensor, sigma2: Tensor, batch: float, new_batch: float
 ) -> Tensor:
-    """Return Adam's v, measured at one batch size, as it will be at another.
+    """Return Adam's v for another batch size than the one it was measured at.
 
     ``v (g^2 + sigma^2 / B') / (g^2 + sigma^2 / B)``: never negative, and v itself at B' = B.
 
     Args:
-        v: second moment at `batch`, [p], without bias (exp_avg_sq / (1 - beta2^t)).
+        v: second moment at `batch`, [p], bias-corrected (exp_avg_sq / (1 - beta2^t)).
         g2: squared true gradient [p]; negative estimates count as 0.
         sigma2: variance of one example's gradient [p].
-        batch: examples a step that v was averaged at.
-        new_batch: examples a step that it is wanted for.
+        batch: examples per step that v was averaged at.
+        new_batch: examples per step to convert it to.
 
     Raises:
         ValueError: for a batch that is not positive.
@@ -56,21 +56,22 @@ def second_moment_at(
 
 @dataclass(frozen=True)
 class Preconditioned:
-    """A law tabulated at measured batch sizes: lr* = slope / (drift + diffusion).
+    """A law in a table of measured batch sizes: lr* = slope / (drift + diffusion).
 
-    Between the batches each term is interpolated in logarithms; outside it goes on with the slope
-    of the last two (`covers` says whether a batch is inside).
+    Between the batches each term is interpolated in logarithms; outside it is extrapolated from the
+    last two (`covers` says whether a batch is inside).
 
-    Assumes: a quadratic loss over one step; v near its stationary value at each batch.
+    Assumes: a quadratic loss over one step; v near its steady value at each batch.
 
     Args:
-        batches: ascending, two or more.
-        slopes: E[u]'g at each, u the update per unit of learning rate.
+        batches: two or more, ascending.
+        slopes: E[u]'g at each batch; u is the update per unit of learning rate.
         drifts: E[u]'H E[u].
         diffusions: E[(u - E u)'H (u - E u)].
 
     Raises:
-        ValueError: for fewer than two batches, lists of unequal length, or batches out of order.
+        ValueError: for fewer than two batches, lists of unequal length, or batches that do not
+            ascend.
 
     Example:
         >>> sgd = Preconditioned((10.0, 1000.0), (1.0, 1.0), (2.0, 2.0), (20.0, 0.2))
@@ -87,17 +88,17 @@ class Preconditioned:
         """Check the table."""
         lengths = {len(self.batches), len(self.slopes), len(self.drifts), len(self.diffusions)}
         if len(lengths) != 1 or len(self.batches) < 2:
-            raise ValueError("A measured law needs two or more batches and one value of each.")
+            raise ValueError("A measured law needs two or more batches, and lists of equal length.")
         if list(self.batches) != sorted(set(self.batches)):
             raise ValueError("The batches of a measured law must ascend.")
         checked_batch(self.batches[0])
 
     def covers(self, batch: float) -> bool:
-        """Whether the batch lies where it was measured."""
+        """Whether the batch is inside the measured range."""
         return self.batches[0] <= batch <= self.batches[-1]
 
     def _at(self, values: tuple[float, ...], batch: float) -> float:
-        """Interpolate in log-log; linearly in the value where a value is not positive."""
+        """Interpolate in log-log; linearly if a value is not positive."""
         i = min(max(1, bisect_left(self.batches, batch)), len(self.batches) - 1)
         left, right = values[i - 1], values[i]
         x0, x1 = math.log(self.batches[i - 1]), math.log(self.batches[i])
@@ -116,7 +117,7 @@ class Preconditioned:
         )
 
     def lr(self, batch: float) -> float:
-        """Return slope / (drift + diffusion); inf where the curvature is not positive."""
+        """Return slope / (drift + diffusion); inf if the curvature is not positive."""
         slope, drift, diffusion = self.terms(batch)
         return slope / (drift + diffusion) if drift + diffusion > 0 else math.inf
 

@@ -1,11 +1,11 @@
-"""What a mean of probes is worth when the Hessian is known from a few batches only.
+"""The error of a mean of probes if the Hessian is known from a few batches only.
 
 Paper: Miller 1974, "The jackknife: a review"; Satterthwaite 1946 (degrees of freedom).
 
-Each probe looks at one of k batches, in turn. Two things vary: the probe, and the Hessian from
-batch to batch. Leaving out one probe at a time shows the first alone; leaving out a batch, with all
-probes on it, shows both, but from k pieces. The larger of the two variances counts. Several
-quantities from the same batches (tr(Sigma H) and g'Hg) vary together: they are left out together.
+Each probe uses one of k batches, in turn. Two things vary: the probe, and the Hessian from batch to
+batch. Leaving out one probe at a time shows only the first. Leaving out one batch with all its
+probes shows both, but from only k samples. The larger of the two variances counts. Quantities from
+the same batches (tr(Sigma H) and g'Hg) vary together, so they are left out together.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Part = tuple[float, int]  # a variance and its degrees of freedom
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """One number a probe.
+    """One number per probe.
 
     Attributes:
         values: float64 [m], probe i on batch i % batches.
-        batches: of the Hessian, k.
+        batches: number k of the Hessian's batches.
     """
 
     values: Tensor
@@ -44,11 +44,11 @@ class Probes:
 
     @property
     def mean(self) -> float:
-        """Of all probes."""
+        """Mean of all probes."""
         return float(self.values.mean())
 
     def left_out(self) -> Tensor:
-        """Return the mean without each batch and its probes, [k]; without a batch of none, all."""
+        """Return the mean without each batch and its probes, [k]; a batch may have no probe."""
         place = torch.arange(len(self.values)) % self.batches
         sums = torch.zeros(self.batches, dtype=torch.float64).index_add_(0, place, self.values)
         counts = torch.bincount(place, minlength=self.batches)
@@ -56,15 +56,15 @@ class Probes:
         return torch.where(rest > 0, (self.values.sum() - sums) / rest.clamp_min(1), self.mean)
 
     def spread(self) -> Part:
-        """Return the variance of the mean: of the probes, or of the batches if that is more."""
+        """Return the variance of the mean: from the probes, or from the batches if larger."""
         m, by_batch = len(self.values), 0.0
         by_probe = float(self.values.var()) / m if m > 1 else 0.0
-        if 1 < self.batches < m:  # else a batch for each probe: they vary as one
+        if 1 < self.batches < m:  # otherwise each probe has its own batch: they vary together
             by_batch = float(jackknife_covariance(self.left_out()[:, None])[0, 0])
         return max((by_probe, m - 1), (by_batch, self.batches - 1))
 
     def estimate(self) -> Estimate:
-        """Return the mean with Student's interval; `needed` counts probes, batches in step."""
+        """Return the mean with Student's interval; `needed` assumes as many more batches."""
         if len(self.values) < 2:
             return mean_estimate(self.values)
         variance, degrees = self.spread()
@@ -77,8 +77,8 @@ class HalfForm:
 
     Attributes:
         by_batch: its value with the Hessian of each batch, float64 [k].
-        rows: variance that the rows on either side give it, and degrees of freedom.
-        sides: each row of A along H gB, and each of B along H gA, float64.
+        rows: its variance from the rows on both sides, and the degrees of freedom.
+        sides: each row of A along H gB, and each row of B along H gA, float64.
     """
 
     by_batch: Tensor
@@ -87,12 +87,12 @@ class HalfForm:
 
     @property
     def mean(self) -> float:
-        """Over the batches."""
+        """Mean over the batches."""
         return float(self.by_batch.mean())
 
     @property
     def count(self) -> int:
-        """Rows in the smaller half."""
+        """Number of rows in the smaller half."""
         return min(map(len, self.sides))
 
     def left_out(self) -> Tensor:
@@ -100,7 +100,7 @@ class HalfForm:
         return (self.by_batch.sum() - self.by_batch) / max(1, len(self.by_batch) - 1)
 
     def parts(self) -> list[Part]:
-        """Return the variance from the rows, and that from the batches (0 if there is one)."""
+        """Return the variance from the rows, and from the batches (0 with a single batch)."""
         k = len(self.by_batch)
         return [self.rows, (float(self.by_batch.var()) / k if k > 1 else 0.0, k - 1)]
 
@@ -112,10 +112,10 @@ class HalfForm:
 
 
 def noise_scale(noise: Probes, drift: HalfForm) -> Estimate:
-    """Return tr(Sigma H) / g'Hg by Fieller; both see the same batches, so they vary together.
+    """Return tr(Sigma H) / g'Hg by Fieller; both use the same batches, so they vary together.
 
-    Differences of micro-batches and their means are uncorrelated where the noise is symmetric, so
-    the rows add nothing to the covariance.
+    Differences of micro-batches are uncorrelated with their means if the noise is symmetric, so the
+    rows add nothing to the covariance.
 
     Source: McCandlish et al. 2018, equation 2.8; Fieller 1954.
     """

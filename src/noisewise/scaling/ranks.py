@@ -1,8 +1,8 @@
-"""Data-parallel ranks: each rank's own squared norms, and that of their mean, before clipping.
+"""Data-parallel ranks: the squared norm of each rank's gradient and of their mean, before clipping.
 
-DistributedDataParallel averages gradients bucket by bucket in a communication hook. Ours does what
-the default one does and reads the norms of the averaged bucket on the way; the ranks' own gradients
-are read by `watch`'s tensor hooks. One small all-reduce a measured step joins the numbers.
+DistributedDataParallel averages gradients bucket by bucket in a communication hook. Our hook does
+the same as the default one and also reads the norms of the averaged bucket. The tensor hooks of
+`watch` read each rank's own gradient. One small all-reduce per measured step joins the numbers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def is_parallel(model: nn.Module) -> bool:
 
 
 class RankSums:
-    """Norms of the averaged gradient, seen in the communication hook.
+    """Norms of the averaged gradient, read in the communication hook.
 
     Args:
         model: a DistributedDataParallel without a communication hook.
-        parameters: those that are measured.
+        parameters: parameters that are measured.
 
     Raises:
-        ValueError: if it has a hook already.
+        ValueError: if the model already has a communication hook.
     """
 
     def __init__(self, model: nn.Module, parameters: Mapping[Tensor, int]) -> None:
@@ -45,8 +45,8 @@ class RankSums:
             model.register_comm_hook(None, self._hook)
         except RuntimeError as error:
             raise ValueError(
-                "This DistributedDataParallel has a communication hook already, so the averaged "
-                "gradient is not seen: call watch() first, or measure with calibrate()."
+                "This DistributedDataParallel already has a communication hook, so watch() cannot "
+                "read the averaged gradient: call watch() first, or measure with calibrate()."
             ) from error
 
     def _hook(self, state, bucket):  # noqa: ANN001, ANN202 (torch refuses annotations as text)
@@ -69,7 +69,7 @@ class RankSums:
         return future.then(read)
 
     def sums(self) -> list[Norm]:
-        """Norms of the averaged gradient, for once."""
+        """Norms of the averaged gradient; they are forgotten afterwards."""
         found = [Norm(parameter, norm) for parameter, norm in self._sums.items()]
         self._sums.clear()
         return found
@@ -77,17 +77,17 @@ class RankSums:
     def reduce(
         self, squares: Tensor, num_micro: int, batch: float, known: bool
     ) -> tuple[Tensor, int, float, bool]:
-        """Join this rank's step with the others'.
+        """Join this rank's step with those of the others.
 
         Args:
             squares: [groups] sum_i b_i |g_i|^2 of this rank.
-            num_micro: its micro-batches.
-            batch: its examples.
+            num_micro: micro-batches of this rank.
+            batch: examples of this rank.
             known: whether the weights of its micro-batches are known.
 
         Returns:
-            The same for all ranks together, and whether all weights are known. Ranks are averaged
-            alike, whatever each has seen, so their batches must be of one size.
+            The same for all ranks together, and whether all weights are known. All ranks have equal
+            weight in the average, so their batches must have equal size.
         """
         import torch.distributed as dist
 

@@ -1,7 +1,7 @@
-"""By which factor each law changes the learning rate between two batch sizes, with its interval.
+"""The factor by which each law changes the learning rate between two batch sizes.
 
-Every law of the room is here, those that decide and those that are only compared. An interval is
-that of what was measured; what a law itself may be wrong by is the business of `choice`.
+All laws of this package are here, those that the advice uses and those only for comparison. The
+intervals come from the measurement alone; `choice` adds the uncertainty of the laws themselves.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ MUON = "Muon"
 def factors(
     m: Measurement, batch: float, batch0: float, lr0: float | None = None
 ) -> dict[str, Estimate]:
-    """Return lr(batch) / lr(batch0) of every law that the measurement can answer.
+    """Return lr(batch) / lr(batch0) of every law that the measurement allows, by name.
 
     Args:
-        m: what was measured.
+        m: the measurement.
         batch: the new batch.
-        batch0: the old one.
+        batch0: the old batch.
         lr0: learning rate tuned at batch0, for the edge of stability; None: the optimiser's.
     """
     family = m.optimizer.family
@@ -47,7 +47,7 @@ def factors(
     for name, scale in ((NOISE, m.b_noise), (SIMPLE, m.b_simple)):
         if scale.bounded:
             found[name] = _noise_ratio(scale, batch, batch0)
-    alpha = 1.0 if family == "sgd" else 0.5  # orthogonalised updates have the form of a half too
+    alpha = 1.0 if family == "sgd" else 0.5  # 0.5 also for orthogonalised updates
     if m.b_simple.bounded:
         found[MUON if family == "muon" else ALPHA] = _noise_ratio(m.b_simple, batch, batch0, 0.5)
     if 0 < m.b_simple.low < math.inf:
@@ -65,7 +65,7 @@ def factors(
 
 
 def _plain(m: Measurement, batch0: float) -> dict[str, Law]:
-    """Laws that need no interval, through 1 at batch0."""
+    """Laws without an interval; each is 1 at batch0."""
     laws: dict[str, Law] = {
         LINEAR: Linear(1.0, batch0),
         ROOT: SquareRoot(1.0, batch0),
@@ -80,14 +80,14 @@ def _plain(m: Measurement, batch0: float) -> dict[str, Law]:
 
 
 def _closed(m: Measurement) -> dict[str, Law]:
-    """Adam as soft sign: mean field, without epsilon, and with exact moments; to compare with."""
+    """Adam as soft sign, for comparison: mean field, without epsilon, and with exact moments."""
     laws: dict[str, Law] = {}
     soft, exact = m.soft_sign(), gaussian_law(m.curvature)
     if soft is not None:
         laws[CLOSED] = soft
         rest = soft.quadratic - soft.diagonal
         negligible = m.num_parameters * m.optimizer.epsilon**2 < 0.01 * m.g2.value
-        if negligible and min(rest, soft.slope) > 0:  # else the sums are not those of signs
+        if negligible and min(rest, soft.slope) > 0:  # otherwise the sums are not those of signs
             laws[SIGN] = SignDescent.from_sums(soft.slope, soft.diagonal, rest, soft.noise_batch)
     if exact is not None:
         laws[EXACT] = exact
@@ -103,7 +103,7 @@ def _change(law: Law, batch: float, batch0: float) -> Estimate:
 
 
 def _noise_ratio(scale: Estimate, batch: float, batch0: float, alpha: float = 1.0) -> Estimate:
-    """((1 + B_n / B0) / (1 + B_n / B))^alpha: monotone in B_n, so its ends are those of B_n."""
+    """((1 + B_n / B0) / (1 + B_n / B))^alpha; monotone in B_n, so B_n's ends give its ends."""
 
     def factor(noise: float) -> float:
         if math.isinf(noise):
@@ -115,11 +115,11 @@ def _noise_ratio(scale: Estimate, batch: float, batch0: float, alpha: float = 1.
 
 
 def _measured_ratio(m: Measurement, batch: float, batch0: float) -> Estimate | None:
-    """The preconditioned law's factor.
+    """Factor of the preconditioned law.
 
-    The curve's intervals are of lr(B) / lr(own batch). Between measured batches their half-widths
-    are interpolated, logarithm against logarithm; from a batch that is not the own one to another
-    the two half-widths add up, which holds however their errors are correlated.
+    The curve has intervals of lr(B) / lr(own batch). Between measured batches their half-widths are
+    interpolated in log-log. If neither batch is the own one, the two half-widths are added, which
+    is safe for any correlation of their errors.
     """
     law = m.preconditioned()
     if law is None:
@@ -130,7 +130,7 @@ def _measured_ratio(m: Measurement, batch: float, batch0: float) -> Estimate | N
     if not (math.isfinite(value) and value > 0):
         return None
     down, up = _half_widths(m.curve, law, batch)
-    up0, down0 = _half_widths(m.curve, law, batch0)  # of a denominator: the other way about
+    up0, down0 = _half_widths(m.curve, law, batch0)  # a denominator: up and down are swapped
     return Estimate(value, value * math.exp(-down - down0), value * _exp(up + up0))
 
 
@@ -143,7 +143,7 @@ def _half_widths(
 ) -> tuple[float, float]:
     """How far lr(batch) / lr(own batch) may be below and above its value, in logarithms."""
     i = bisect_left([point.batch for point in curve], batch)
-    if i in (0, len(curve)):  # on the first measured batch, or outside: the nearest one's
+    if i in (0, len(curve)):  # at the first measured batch, or outside: use the nearest one
         edge = curve[min(i, len(curve) - 1)]
         widths, beyond = _widths_of(edge), _beyond(law, edge.batch, batch)
         return widths[0] + beyond[0], widths[1] + beyond[1]
@@ -164,18 +164,18 @@ def _widths_of(point: LawPoint) -> tuple[float, float]:
 
 
 def _beyond(law: Preconditioned, edge: float, batch: float) -> tuple[float, float]:
-    """Outside what was measured anything from no further change to the square root is possible."""
+    """Outside the measured range, anything from no further change to the square root is allowed."""
     if batch == edge:
         return 0.0, 0.0
-    carried = law.lr(batch) / law.lr(edge)
-    if not (math.isfinite(carried) and carried > 0):
+    extrapolated = law.lr(batch) / law.lr(edge)
+    if not (math.isfinite(extrapolated) and extrapolated > 0):
         return math.inf, math.inf
-    possible = (1.0, math.sqrt(batch / edge), carried)
-    return math.log(carried / min(possible)), math.log(max(possible) / carried)
+    possible = (1.0, math.sqrt(batch / edge), extrapolated)
+    return math.log(extrapolated / min(possible)), math.log(max(possible) / extrapolated)
 
 
 def _edge_ratio(base: Estimate, lr0: float, edge: Estimate) -> Estimate:
-    """`EdgeOfStability` through the tuned rate; monotone in both, so its ends are of their ends."""
+    """`EdgeOfStability` through the tuned rate; monotone in both, so their ends give its ends."""
 
     def factor(ratio: float, at: float) -> float:
         return bent(ratio, lr0 / at if at > 0 else 1.0)
@@ -185,7 +185,7 @@ def _edge_ratio(base: Estimate, lr0: float, edge: Estimate) -> Estimate:
 
 
 def _direct_ratio(m: Measurement, batch: float, batch0: float) -> Estimate | None:
-    """Ratio of two direct points, if the data sufficed for both batches (within a factor 1.5)."""
+    """Ratio of two direct points, if both batches were measured (within a factor of 1.5)."""
 
     def near(at: float) -> Estimate | None:
         close = [p for p in m.direct if max(p.batch / at, at / p.batch) < 1.5]

@@ -1,12 +1,12 @@
-"""Adam as sign descent, in closed form: the surge, and how epsilon takes it away (mean field).
+"""Adam as sign descent, in closed form: the surge, and how epsilon removes it (mean field).
 
 Papers: Li et al. 2024, "Surge phenomenon in optimal learning rate and batch size scaling"; Su 2024
 (mean field, epsilon); Su 2025 (the constant c: with beta2 near 1 Adam's own average of g^2 makes
 the noise batch K = B_simple, not pi/2 B_simple).
 
-Both laws assume independent coordinates with one signal-to-noise ratio. On a real net that put the
-noise's curvature six times too low and showed a surge that was not there: they are for
-understanding and comparison, and the advice does not use them.
+Both laws assume independent coordinates with one signal-to-noise ratio. On a real net they gave a
+curvature of the noise six times too low and a surge that did not exist. They are for understanding
+and comparison; the advice does not use them.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ class SoftSign:
     noise_batch: float
 
     def __post_init__(self) -> None:
-        """Refuse what is no curvature."""
+        """Check the numbers."""
         if not (self.diagonal > 0 and self.noise_batch >= 0):
             raise ValueError(
-                f"diagonal is {self.diagonal} and noise_batch {self.noise_batch}: the noise's "
-                "curvature must be positive, and the noise scale not negative."
+                f"diagonal is {self.diagonal} and noise_batch is {self.noise_batch}: diagonal must "
+                "be positive, and noise_batch must not be negative."
             )
 
     @classmethod
     def from_kappa2(
         cls, slope: float, quadratic: float, diagonal: float, kappa2: float
     ) -> SoftSign:
-        """Make it from kappa^2, a mean of sigma_i^2 / g_i^2: K = pi kappa^2 / 2 (pure sign)."""
+        """Make the law from kappa^2, a mean of sigma_i^2 / g_i^2: K = pi kappa^2 / 2, eps = 0."""
         return cls(slope, quadratic, diagonal, math.pi * kappa2 / 2)
 
     def beta(self, batch: float) -> float:
@@ -75,12 +75,12 @@ class SoftSign:
         return share * self.quadratic + (1 - share) * self.diagonal
 
     def lr(self, batch: float) -> float:
-        """Return beta slope / curvature; inf where the curvature is not positive."""
+        """Return beta slope / curvature; inf if the curvature is not positive."""
         curvature = self.curvature(batch)
         return self.beta(batch) * self.slope / curvature if curvature > 0 else math.inf
 
     def gain(self, batch: float) -> float:
-        """Return (beta slope)^2 / (2 curvature); it grows with the batch, surge or not."""
+        """Return (beta slope)^2 / (2 curvature); it grows with the batch, with or without surge."""
         curvature = self.curvature(batch)
         signal = self.beta(batch) * self.slope
         return signal**2 / (2 * curvature) if curvature > 0 else math.inf
@@ -92,7 +92,7 @@ class SoftSign:
 
     @property
     def batch_peak(self) -> float:
-        """Batch of the largest learning rate; inf where it only rises.
+        """Batch of the largest learning rate; inf if it only rises.
 
         beta_peak^2 = D / O with O = quadratic - diagonal, so B_peak = K D / (O - D).
         """
@@ -104,15 +104,15 @@ class SoftSign:
 
 @dataclass(frozen=True)
 class SignDescent:
-    """Pure sign updates in the surge's own letters.
+    """Pure sign updates, in the notation of the surge paper.
 
         lr*(B) = lr_max / ((beta_n / beta + beta / beta_n) / 2),   beta = (1 + K / B)^(-1/2),
         B_peak = K beta_n^2 / (1 - beta_n^2),   gain = gain_max / (1 + B_2 / B),
         B_2 = K beta_n^2 / (1 + beta_n^2)
 
-    K = pi kappa^2 / 2. At B_peak lr* is lr_max; beta_n >= 1 means that it only rises.
+    K = pi kappa^2 / 2. At B_peak lr* is lr_max; for beta_n >= 1 it only rises.
 
-    Assumes: as the module says, and a positive sum of the off-diagonal curvature.
+    Assumes: what the module says, and a positive sum of the off-diagonal curvature.
 
     Args:
         lr_max: sum |g_i| / (2 sqrt(D O)).
@@ -136,23 +136,25 @@ class SignDescent:
     gain_max: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no law."""
+        """Check the numbers."""
         if not (self.lr_max > 0 and self.beta_noise > 0 and self.noise_batch >= 0):
-            raise ValueError("lr_max and beta_noise must be positive, noise_batch not negative.")
+            raise ValueError(
+                "lr_max and beta_noise must be positive, and noise_batch must not be negative."
+            )
 
     @classmethod
     def from_sums(
         cls, abs_g: float, diagonal: float, off_diagonal: float, noise_batch: float
     ) -> SignDescent:
-        """Make it from sum |g_i|, D and O.
+        """Make the law from sum |g_i|, D and O.
 
         Raises:
-            ValueError: if O is not positive; then use `SoftSign`, which needs none.
+            ValueError: if D or O is not positive; use `SoftSign` then.
         """
         if not (off_diagonal > 0 and diagonal > 0):
             raise ValueError(
-                f"O is {off_diagonal} and D {diagonal}: the surge's form needs both positive; use "
-                "SoftSign(slope, D + O, D, K), which only rises then."
+                f"off_diagonal is {off_diagonal} and diagonal is {diagonal}, but both must be "
+                "positive: use SoftSign(abs_g, diagonal + off_diagonal, diagonal, noise_batch)."
             )
         return cls(
             abs_g / (2 * math.sqrt(diagonal * off_diagonal)),
@@ -176,7 +178,7 @@ class SignDescent:
 
     @property
     def batch_peak(self) -> float:
-        """B_peak; inf where the learning rate only rises."""
+        """B_peak; inf if the learning rate only rises."""
         if self.beta_noise >= 1:
             return math.inf
         return self.noise_batch * self.beta_noise**2 / (1 - self.beta_noise**2)

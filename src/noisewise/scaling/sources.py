@@ -1,7 +1,7 @@
-"""Micro-batches where they come from: data-parallel ranks, and single examples.
+"""Other sources of micro-batches: data-parallel ranks and single examples; counts of examples.
 
-Gradient accumulation needs no gradients from here: each backward pass shows its own. How many
-examples, or labels, are behind it is counted here.
+Gradient accumulation needs nothing from here, because each backward pass shows its own gradient.
+This file also counts the examples, or labels, of a batch.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ def rank_moments(
     These are `GradientNoise.add`'s four arguments, the same on every rank.
 
     Args:
-        gradients: this rank's mean gradient, before any all-reduce; one copy of it is made.
-        size: examples behind it.
-        process_group: ranks to be reduced over; None: all.
+        gradients: this rank's mean gradient, before any all-reduce; it is copied once.
+        size: number of its examples.
+        process_group: ranks to reduce over; None: all.
 
     Raises:
-        ValueError: if no process group is initialised, or only one rank is in it.
+        ValueError: if torch.distributed is not initialised, or the group has only one rank.
     """
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_initialized():
-        raise ValueError("torch.distributed is not initialised: there are no ranks to compare.")
+        raise ValueError("torch.distributed is not initialised: call init_process_group() first.")
     ranks = dist.get_world_size(process_group)
     if ranks < 2:
-        raise ValueError("One rank shows no noise: use two or more, or gradient accumulation.")
+        raise ValueError("One rank shows no noise: use two or more ranks, or accumulate gradients.")
     own = sum((g.detach().double().square().sum() for g in gradients), torch.zeros(()).double())
     numbers = torch.stack([size * own, torch.tensor(float(size), dtype=torch.float64)])
     dist.all_reduce(numbers, group=process_group)
@@ -51,7 +51,7 @@ def rank_moments(
 
 
 class _WithLoss(nn.Module):
-    """Model and loss as one module, so that its parameters can be replaced by a function's."""
+    """Model and loss as one module, for torch.func.functional_call."""
 
     def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
         super().__init__()
@@ -69,12 +69,12 @@ def per_sample_gradients(
 
     Args:
         model: its trainable parameters are differentiated.
-        loss: `loss(model, batch)`, a scalar; it is called with batches of one.
-        batch: tensor, tuple or dict of tensors with examples along the first dimension.
+        loss: `loss(model, batch)`, a scalar; it is called with batches of one example.
+        batch: tensor, tuple or dict of tensors; the first dimension counts examples.
 
     Raises:
-        ValueError: for a model in training mode with batch norm, whose examples are no longer
-            independent, or without trainable parameters.
+        ValueError: for a model with batch norm in training mode, because its examples are not
+            independent, or a model without trainable parameters.
 
     Source: torch.func's vmap of grad.
 
@@ -90,13 +90,13 @@ def per_sample_gradients(
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if any(m.training for m in norms):
         raise ValueError(
-            "Batch norm in training mode mixes the examples: their own gradients are not defined. "
-            "Call model.eval(), or use micro-batches."
+            "Batch norm in training mode mixes the examples, so a single example has no gradient: "
+            "call model.eval(), or use micro-batches."
         )
     both = _WithLoss(model, loss)
     values = {n: p.detach() for n, p in both.named_parameters() if p.requires_grad}
     if not values:
-        raise ValueError("The model has no trainable parameter.")
+        raise ValueError("The model has no trainable parameter: there is no gradient to measure.")
 
     def of_one(parameters: dict[str, Tensor], example: object) -> Tensor:
         single = tree_map(lambda leaf: leaf.unsqueeze(0), example)
@@ -108,14 +108,14 @@ def per_sample_gradients(
 
 
 def examples_in(batch: object) -> int | None:
-    """First dimension of the first tensor in a batch (tensor, tuple, list or dict); None: none.
+    """First dimension of the first tensor in a batch (tensor, tuple, list, dict); None: no tensor.
 
     Example:
         >>> examples_in({"x": torch.zeros(3, 2)}), examples_in("text")
         (3, None)
     """
     first = batch
-    while isinstance(first, (tuple, list)) and first:  # the usual case: flattening costs more
+    while isinstance(first, (tuple, list)) and first:  # the usual case, and faster than flattening
         first = first[0]
     if isinstance(first, Tensor) and first.ndim:
         return len(first)
@@ -128,10 +128,10 @@ def examples_in(batch: object) -> int | None:
 
 
 def labels_in(model: nn.Module, arguments: Mapping[str, Any]) -> int | None:
-    """Return how many labels weigh in a loss, of the arguments of a model; None: not known.
+    """Return how many labels count in a loss, from the arguments of a model; None: not known.
 
-    By transformers' conventions: -100 is no label, `shift_labels` are taken as they are, and a
-    causal model predicts no first token.
+    By the conventions of transformers: -100 is not a label, `shift_labels` are used unchanged, and
+    a causal model does not predict the first token.
 
     Example:
         >>> labels = torch.tensor([[7, 3, 1], [-100, 2, -100]])

@@ -1,18 +1,18 @@
-"""The edge of stability: the sharpest curvature, and the law that it bends over many steps.
+"""The edge of stability: the sharpest curvature, and how it bends a law over many steps.
 
 Papers: Cohen et al. 2021, "Gradient descent on neural networks typically occurs at the edge of
 stability" (2 / sharpness, and with momentum); Cohen et al. 2022, "Adaptive gradient methods at the
 edge of stability" (the preconditioned sharpness). The sum of the two curvatures is ours.
 
-One step does best at 1 / lr = curvature that the gradient meets + curvature that its noise meets.
-Over many steps the sharpest direction, hardly seen in one gradient, decides at large batches: above
-lr = 2 / lambda_max it grows from step to step. Hence for many steps
+The best rate of one step is 1 / lr = curvature along the gradient + curvature along its noise. Over
+many steps and at large batches, the sharpest direction limits the rate, although one gradient
+hardly shows it: above lr = 2 / lambda_max it grows from step to step. So for many steps
 
     1 / lr(B) = 1 / (c lr_1(B)) + 1 / edge,      edge = 2 / lambda_max(P H)
 
-with c from the learning rate that was tuned at one batch. On exact quadratics at a fixed budget of
-examples the best rate rises with the batch up to 1.5 to 1.9 / lambda_max and stays there; on real
-nets see benchmarks/learning_rate/laws.py.
+with c from the learning rate that was tuned at one batch. On exact quadratics with a fixed number
+of examples the best rate rises with the batch up to 1.5 to 1.9 / lambda_max and stays there; for
+real nets see benchmarks/learning_rate/laws.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from noisewise.scaling.laws import Law, checked_batch
 
 __all__ = ["EdgeOfStability", "bent", "sharpness"]
 
-_CLOSE = 2e-3  # relative change of an eigenvalue from one product to the next that ends the search
+_CLOSE = 2e-3  # the search ends if an eigenvalue changes by less than this share in one product
 
 
 def sharpness(
@@ -43,24 +43,24 @@ def sharpness(
     route: Route = "double_backward",
     products: int = 24,
 ) -> Estimate:
-    """Return lambda_max(P H), the sharpest curvature that an update P g meets.
+    """Return lambda_max(P H), the sharpest curvature for updates P g.
 
-    Power iteration on ``P^(1/2) H P^(1/2)`` of either half of the batches, both directions then
-    measured on all batches. A direction is too sharp on the half that it was chosen on and not
-    sharp enough on the other, to second order by the same amount: in the mean the two cancel.
+    Power iteration on ``P^(1/2) H P^(1/2)`` of each half of the batches; then both directions are
+    measured on all batches. A direction is too sharp on its own half and not sharp enough on the
+    other half. To second order both errors have the same size, so they cancel in the mean.
 
     Args:
         flat: the model's parameters.
         loss: scalar mean loss.
-        batches: where the Hessian is taken, of equal size; with a single one there is no interval,
-            and the value is that of the very data.
+        batches: data for the Hessian, batches of equal size; a single batch gives no interval, and
+            the value holds for its data only.
         generator: draws the first direction, on the CPU.
-        preconditioner: diagonal [p], none negative, for example 1 / (sqrt(v) + eps); None: 1.
-        route: of the Hessian, not "three_losses".
-        products: with the Hessian of a half, at most.
+        preconditioner: diagonal [p], not negative, for example 1 / (sqrt(v) + eps); None: 1.
+        route: how to compute Hessian products, not "three_losses".
+        products: most products with the Hessian of a half, 1 or more.
 
     Raises:
-        ValueError: without a batch, or for a number of products below 1.
+        ValueError: without a batch, or for fewer than 1 product.
 
     Source: Cohen et al. 2021, section 2; 2022, section 2 for P.
 
@@ -73,7 +73,7 @@ def sharpness(
         2.0
     """
     if not batches or products < 1:
-        raise ValueError("The sharpness needs a batch for the Hessian and one product or more.")
+        raise ValueError("The sharpness needs a batch for the Hessian and at least one product.")
     root = flat.vector().new_ones(()) if preconditioner is None else preconditioner.sqrt()
     first = torch.randn(flat.num_parameters, generator=generator).to(flat.vector())
     numbers = range(len(batches))
@@ -97,7 +97,7 @@ def _sharpest(
     route: Route,
     products: int,
 ) -> Tensor:
-    """Direction of the largest eigenvalue; where the one largest in size is negative, moved off."""
+    """Direction of the largest eigenvalue; a shift removes larger negative eigenvalues."""
     x, value, moved = first / first.norm(), math.inf, 0.0
     for _ in range(products):
         y = moved * x + root * mean_hessian_product(flat, loss, batches, root * x, route, half)
@@ -110,18 +110,18 @@ def _sharpest(
             continue
         if value > 0:
             return x
-        moved, value = moved + 2 * abs(value), math.inf  # H + c: its order stays, the signs do not
+        moved, value = moved + 2 * abs(value), math.inf  # H + c keeps the order and turns the signs
     return x
 
 
 def bent(ratio: float, share: float) -> float:
-    """Return a law's factor between two batches, bent: ``1 / ((1 - share) / ratio + share)``.
+    """Return a law's factor, bent below the edge: ``1 / ((1 - share) / ratio + share)``.
 
     Args:
         ratio: lr(B) / lr(B_0) by the law of one step.
-        share: tuned learning rate over the edge of stability; at 1 nothing changes any more.
+        share: tuned learning rate over the edge of stability; at 1 or above, the result is 1.
 
-    Source: the module's head, divided by the tuned rate.
+    Source: the formula at the head of this module, divided by the tuned rate.
 
     Example:
         >>> bent(4.0, 0.0), bent(4.0, 0.5), bent(4.0, 1.0), bent(4.0, 2.0)
@@ -137,19 +137,19 @@ def bent(ratio: float, share: float) -> float:
 class EdgeOfStability:
     """A law for many steps: ``1 / lr(B) = 1 / (scale lr_1(B)) + 1 / edge``.
 
-    Assumes: a constant learning rate, as many examples at each batch, the curvature of the
-    measurement throughout; and an update that does not adapt its preconditioner to the sharpest
-    direction meanwhile, as Adam with a small epsilon does (there it failed on a real net).
+    Assumes: a constant learning rate, the same number of examples at each batch, and a curvature
+    and a preconditioner that stay as measured. Adam with a small epsilon adapts its preconditioner
+    to the sharpest direction; there this law failed on a real net.
 
     Args:
-        law: of one step.
+        law: law of one step.
         edge: learning rate above which the sharpest direction grows, in the law's units.
-        scale: c, how many times the law's rate is best where the edge is far away.
+        scale: c, the best rate over the law's rate far below the edge.
 
     Raises:
         ValueError: for an edge or a scale that is not positive.
 
-    Source: the module's head.
+    Source: the head of this module.
 
     Example:
         >>> from noisewise.scaling.laws import Linear
@@ -169,13 +169,15 @@ class EdgeOfStability:
 
     @classmethod
     def through(cls, law: Law, edge: float, lr: float, batch: float) -> EdgeOfStability:
-        """Return the law that says `lr` at `batch`.
+        """Return the law that gives `lr` at `batch`.
 
         Raises:
             ValueError: if lr is not below the edge.
         """
         if not 0 < lr < edge:
-            raise ValueError(f"A learning rate of {lr:.3g} is not below the edge of {edge:.3g}.")
+            raise ValueError(
+                f"A learning rate of {lr:.3g} is not below the edge of {edge:.3g}: lower it."
+            )
         return cls(law, edge, 1 / (1 / lr - 1 / edge) / law.lr(checked_batch(batch)))
 
     def lr(self, batch: float) -> float:
@@ -183,6 +185,6 @@ class EdgeOfStability:
         return 1 / (1 / (self.scale * self.law.lr(batch)) + 1 / self.edge)
 
     def gain(self, batch: float) -> float:
-        """Return what one step gains at this rate, ``gain_1 x (2 - x)``, x = lr / lr_1."""
+        """Return the gain of one step at this rate, ``gain_1 x (2 - x)``, x = lr / lr_1."""
         times = self.lr(batch) / self.law.lr(batch)
         return self.law.gain(batch) * times * (2 - times)

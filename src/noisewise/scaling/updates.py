@@ -1,12 +1,12 @@
-"""What one step of an optimiser would do to the weights, without doing it.
+"""The update that one step of an optimiser would make, without changing the model.
 
-A twin of the optimiser is stepped from a copy of its state, so the real one, its weights, its hooks
-and its schedule are never touched. An update is u = (w - w') / lr, weight decay left out.
+A copy of the optimiser makes the step from a copy of its state, so the real optimiser, its weights,
+hooks and schedule stay unchanged. An update is u = (w - w') / lr, without weight decay.
 
-Momentum is left out too: the twin runs with momentum 0 (betas (0, beta2)), because over many steps
-each gradient moves the weights by the same amount whatever the momentum is (`laws.Momentum` has the
-evidence), and old momentum was made at the old batch. `effective` says how the learning rate is to
-be read then.
+It is without momentum too: the copy has momentum 0 (betas (0, beta2)), because over many steps each
+gradient moves the weights by the same amount for any momentum (`laws.Momentum` has the evidence),
+and the old momentum belongs to the old batch. `OptimizerFacts.lr_per_effective` converts the
+learning rate.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Family = Literal["sgd", "adam", "muon", "other"]
-# Optimisers whose step does not look at the weights: stepped from zero, an update loses no digit.
+# Optimisers whose step does not depend on the weights: from weights 0 an update loses no digits.
 _BLIND = {
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam,
     torch.optim.Adamax, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
@@ -42,20 +42,20 @@ _SECOND = ("exp_avg_sq", "square_avg")
 
 @dataclass(frozen=True)
 class OptimizerFacts:
-    """What an optimiser is set to, as far as the laws ask.
+    """The settings of an optimiser that the laws need.
 
     Attributes:
         name: class name.
         family: "sgd" (u = g), "adam" (divides by a running root mean square), "muon"
             (orthogonalises), or "other".
         lr: learning rate of the first parameter group.
-        beta1: momentum, of either kind.
-        accumulates: whether its momentum sums gradients (PyTorch's SGD) and does not average them.
-        dampening: of SGD.
-        nesterov: whether SGD's momentum looks ahead.
-        beta2: decay of the second moment; 0 where there is none.
-        epsilon: added to the root; 0 where there is none.
-        weight_decay: decoupled or not.
+        beta1: momentum.
+        accumulates: whether its momentum sums gradients (PyTorch's SGD) instead of averaging them.
+        dampening: dampening of SGD.
+        nesterov: whether SGD uses Nesterov momentum.
+        beta2: decay of the second moment; 0 if it has none.
+        epsilon: added to the square root; 0 if it has none.
+        weight_decay: weight decay, decoupled or not.
     """
 
     name: str
@@ -71,9 +71,9 @@ class OptimizerFacts:
 
     @property
     def edge_times_sharpness(self) -> float:
-        """Learning rate times sharpness above which plain dynamics are unstable.
+        """Learning rate times sharpness above which training is unstable.
 
-        ``2 (1 + beta) / (1 - beta)`` for a rate without momentum; Nesterov's over (1 + 2 beta).
+        ``2 (1 + beta) / (1 - beta)`` for a rate without momentum; over (1 + 2 beta) for Nesterov.
         Source: Cohen et al. 2021, equation 1 and appendix B; 2022 (38 for Adam's beta1 of 0.9).
         """
         beta = self.beta1
@@ -82,7 +82,7 @@ class OptimizerFacts:
 
     @property
     def lr_per_effective(self) -> float:
-        """Learning rate of this optimiser for one of the same without momentum."""
+        """Factor from the learning rate without momentum to that of this optimiser."""
         return (1 - self.beta1) / (1 - self.dampening) if self.accumulates else 1.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,19 +99,22 @@ def unwrapped(optimizer: object) -> torch.optim.Optimizer:
     """Return torch's own optimiser inside accelerate's or Lightning's wrapper.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no torch optimiser.
 
     Example:
         >>> plain = torch.optim.SGD([torch.zeros(1)], lr=0.1)
         >>> unwrapped(plain) is plain
         True
     """
+    kind = type(optimizer).__name__
     for _ in range(4):
         if isinstance(optimizer, torch.optim.Optimizer) and not hasattr(optimizer, "optimizer"):
             return optimizer
         inner = getattr(optimizer, "optimizer", None)
         optimizer = inner if inner is not None else getattr(optimizer, "_optimizer", None)
-    raise ValueError("This is no torch.optim.Optimizer: pass the optimiser that takes the steps.")
+    raise ValueError(
+        f"This is a {kind}, not a torch.optim.Optimizer: pass the optimiser of the training."
+    )
 
 
 def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
@@ -128,7 +131,7 @@ def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
     divides = isinstance(
         optimizer, (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop)
     )
-    muon = type(optimizer).__name__ == "Muon"  # torch's own, and others of that name
+    muon = type(optimizer).__name__ == "Muon"  # torch's own and others of that name
     beta2 = float(betas[1]) if betas is not None else float(group.get("alpha", 0.0) or 0.0)
     return OptimizerFacts(
         name=type(optimizer).__name__,
@@ -145,7 +148,7 @@ def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
 
 
 def _epsilon_of(group: Mapping[str, Any]) -> float:
-    """Adam's epsilon; 0 where there is none, or something else of that name (Adafactor's pair)."""
+    """Adam's epsilon; 0 if there is none, or if "eps" is something else (Adafactor has a pair)."""
     stored = group.get("eps")
     return float(stored) if isinstance(stored, (int, float, Tensor)) else 0.0
 
@@ -153,12 +156,12 @@ def _epsilon_of(group: Mapping[str, Any]) -> float:
 def parameter_groups(
     model: nn.Module, optimizer: torch.optim.Optimizer, by_layer: bool
 ) -> tuple[dict[Tensor, int], list[str]]:
-    """Return the group number of each trained parameter, and the groups' names.
+    """Return the group number of each trained parameter, and the names of the groups.
 
     Args:
-        model: its names are used.
-        optimizer: its groups, or one a parameter tensor with by_layer.
-        by_layer: tell parameter tensors apart.
+        model: gives the names of the parameters.
+        optimizer: gives the groups, unless by_layer is set.
+        by_layer: make each parameter tensor a group.
 
     Raises:
         ValueError: for an optimiser of another model, or sharded parameters.
@@ -167,10 +170,14 @@ def parameter_groups(
     groups = optimizer.param_groups
     held = [(i, p) for i, group in enumerate(groups) for p in group["params"] if p in named]
     if not held:
-        raise ValueError("The optimiser holds no trainable parameter of this model.")
+        raise ValueError(
+            "The optimiser holds no trainable parameter of this model: pass the optimiser of this "
+            "model."
+        )
     if any(type(p).__name__ == "DTensor" or hasattr(p, "device_mesh") for _, p in held):
         raise ValueError(
-            "Sharded parameters (FSDP) hide a rank's own gradient: use calibrate() on one device."
+            "Sharded parameters (FSDP) hide the gradient of a single rank: use calibrate() on one "
+            "device."
         )
     if by_layer:
         return {p: i for i, (_, p) in enumerate(held)}, [named[p] for _, p in held]
@@ -184,13 +191,13 @@ class Updater:
 
     Args:
         optimizer: any torch optimiser whose step needs no closure.
-        flat: the parameters, all of which it must hold.
-        epsilon: put in place of the optimiser's, to ask what another one would do.
+        flat: the parameters; the optimiser must hold all of them.
+        epsilon: replaces the optimiser's epsilon, to see what another one would do.
 
     Raises:
-        ValueError: for an epsilon that the optimiser cannot have, one that needs a closure, holds
-            other parameters, has learning rate 0, or has taken no step yet though its updates
-            depend on what it has seen (Adam, Adagrad, Adadelta, Adafactor and kin).
+        ValueError: for an epsilon that the optimiser cannot have, or an optimiser that needs a
+            closure, holds other parameters, has learning rate 0, or has taken no step yet although
+            its updates depend on earlier gradients (Adam, Adagrad, Adadelta, Adafactor, ...).
 
     Example:
         >>> from torch import nn
@@ -203,16 +210,19 @@ class Updater:
     def __init__(
         self, optimizer: torch.optim.Optimizer, flat: Flat, epsilon: float | None = None
     ) -> None:
-        """Make the twin."""
+        """Copy the optimiser."""
         if isinstance(optimizer, torch.optim.LBFGS):
-            raise ValueError("LBFGS asks for the loss many times a step: it has no single update.")
+            raise ValueError(
+                "LBFGS computes the loss many times per step, so it has no single update: use "
+                "another optimiser."
+            )
         self.facts = optimizer_facts(optimizer)
         if epsilon is not None:
             has_one = isinstance(optimizer.param_groups[0].get("eps"), (int, float, Tensor))
             if not epsilon >= 0 or not has_one:
                 raise ValueError(
-                    f"{self.facts.name} cannot have an epsilon of {epsilon}: leave it out, or give "
-                    "a number that is not negative to an optimiser of Adam's kind."
+                    f"{self.facts.name} cannot have an epsilon of {epsilon}: leave epsilon out, or "
+                    "use an optimiser like Adam and a number of 0 or above."
                 )
             self.facts = replace(self.facts, epsilon=float(epsilon))
         self.flat = flat
@@ -222,10 +232,13 @@ class Updater:
             n for n, p in zip(flat.names, flat.parameters, strict=True) if id(p) not in place
         ]
         if missing:
-            raise ValueError(f"The optimiser does not hold the parameter {missing[0]}.")
+            raise ValueError(
+                f"The optimiser does not hold the parameter {missing[0]}: pass the optimiser of "
+                "this model."
+            )
         if not self.facts.lr > 0:
             raise ValueError(
-                "The optimiser's learning rate is 0: measure after the first steps of its warm-up."
+                "The optimiser's learning rate is 0: measure after the first steps of the warm-up."
             )
         self._check_state(optimizer, flat)
         self._blind = type(optimizer) in _BLIND
@@ -233,7 +246,7 @@ class Updater:
         twins = [p for group in self._twin.param_groups for p in group["params"]]
         self._parameters = [twins[place[id(p)]] for p in flat.parameters]
         self._silence_other(twins)
-        # Keys stay the twin's own parameters: a deep copy of the dictionary would copy them too.
+        # The keys stay the copy's own parameters: a deep copy of the dictionary would copy them.
         self._state = {p: copy.deepcopy(state) for p, state in self._twin.state.items()}
         self._groups = [
             next(g for g in self._twin.param_groups if any(q is p for q in g["params"]))
@@ -247,17 +260,17 @@ class Updater:
 
     def _no_state(self) -> str:
         return (
-            f"The optimiser {self.facts.name} has no state yet: let it take some steps (for a "
-            "running average, about 1 / (1 - beta2)) before it is measured."
+            f"The optimiser {self.facts.name} has no state yet: take some training steps before "
+            "you measure (about 1 / (1 - beta2) for a running average)."
         )
 
     def _is_fresh(self) -> bool:
-        """Whether a measured parameter has no state, or one that has counted no step."""
+        """Whether a measured parameter has no state, or a state after 0 steps."""
         states = [self._state.get(p) for p in self._parameters]
         return any(not state or float(state.get("step", 1)) == 0 for state in states)
 
     def _remembers(self) -> bool:
-        """Whether another gradient before changes the update that one makes."""
+        """Whether an earlier gradient changes the update of the next one."""
         probe = torch.cat([torch.ones_like(p).flatten() for p in self._parameters])
         first = self.update(probe)
         kept = self._state
@@ -271,13 +284,13 @@ class Updater:
         if self.facts.family != "adam":
             return
         bare = [p for p in flat.parameters if not any(k in optimizer.state[p] for k in _SECOND)]
-        for p in bare:  # looking into a defaultdict must not leave an empty entry
+        for p in bare:  # reading from a defaultdict must not leave an empty entry
             optimizer.state.pop(p, None)
         if bare:
             raise ValueError(self._no_state())
 
     def _silence_other(self, twins: list[Tensor]) -> None:
-        """Parameters outside the measurement take no step."""
+        """Clear all gradients, so that parameters outside the measurement take no step."""
         inside = {id(p) for p in self._parameters}
         for parameter in twins:
             parameter.grad = None
@@ -312,7 +325,7 @@ class Updater:
         )
 
     def second_moment(self) -> Tensor | None:
-        """Return v without its bias, [p], as Adam and RMSprop divide by; None for others."""
+        """Return v, bias-corrected, [p], of Adam and RMSprop; None for other optimisers."""
         if self.facts.family != "adam":
             return None
         pieces = []
@@ -330,14 +343,15 @@ class Updater:
         return 1 - float(group["betas"][1]) ** max(1.0, float(state["step"]))
 
     def update(self, gradient: Tensor, second_moment: Tensor | None = None) -> Tensor:
-        """Return u, [p]: the move of the weights per unit of the first group's learning rate.
+        """Return u, [p]: the change of the weights per unit of the first group's learning rate.
 
         Args:
-            gradient: what the optimiser would see, [p].
-            second_moment: v to put in place of the state's, without bias, [p]; Adam and RMSprop.
+            gradient: gradient for the optimiser, [p].
+            second_moment: v, bias-corrected, [p], to replace that of the state; for Adam and
+                RMSprop.
 
         Raises:
-            ValueError: if the optimiser cannot step this way.
+            ValueError: if the optimiser's step needs a closure.
         """
         self._twin.state.clear()
         for parameter, state in self._state.items():
@@ -351,7 +365,8 @@ class Updater:
             self._twin.step()
         except TypeError as error:
             raise ValueError(
-                f"{self.facts.name} needs a closure to step: its update is not measured."
+                f"{self.facts.name} needs a closure for a step, so its update cannot be measured: "
+                "use another optimiser."
             ) from error
         moved = [
             (b - p.detach()) / self.facts.lr for b, p in zip(before, self._parameters, strict=True)
@@ -374,9 +389,9 @@ class Updater:
                 state["square_avg"].copy_(piece)
 
     def preconditioner(self, second_moment: Tensor | None) -> Tensor:
-        """Return P, [p], what a gradient is multiplied by: 1 / (sqrt(v) + eps), or 1.
+        """Return P, [p], the factor of each gradient coordinate: 1 / (sqrt(v) + eps), or 1.
 
-        The learning rate of each group, relative to the first, is in it.
+        It includes each group's learning rate relative to the first group's.
         """
         scale = self.relative_lr()
         if second_moment is None:

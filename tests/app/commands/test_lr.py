@@ -51,7 +51,7 @@ def test_advise_as_text_json_and_picture(
         assert values["plot"] == str(picture)
         assert picture.stat().st_size > 5000
     drawn = (tmp_path / "advice.svg").read_text()
-    for word in ("your point", "direct measurement", "one-step optimum", "preconditioned"):
+    for word in ("your rate", "direct measurement", "one-step optimum", "preconditioned"):
         assert word in drawn
 
 

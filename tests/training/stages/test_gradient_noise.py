@@ -15,7 +15,6 @@ from torch import Tensor, nn
 import noisewise
 from noisewise.app import cli
 from noisewise.scaling import Measurement, advise
-from noisewise.scaling.advise import SCHEDULE
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.processes import Ranks
 from noisewise.training.settings.config import TrainConfig
@@ -189,9 +188,11 @@ def test_a_dry_run_shows_what_going_on_would_do(
     assert shown.lr / RECIPE.lr == pytest.approx(by_hand(folder, 64, 16))
     far = noisewise.plan(data, replace(CONFIG, batch=512), folder).reasons["lr"]
     measured = advise(Measurement.load(folder / "noise.json"), batch=512, batch0=16)
-    passed = [s for s in measured.warnings if s != SCHEDULE]
-    assert any("changes 32 times" in sentence for sentence in passed)
-    assert all(f"warning: {sentence.rstrip('.')}" in far for sentence in passed)
+    coded = dict(zip(measured.warning_codes, measured.warnings, strict=True))
+    schedule = coded.pop("whole_schedule").rstrip(".")
+    assert "a factor of 32" in coded["far_batch"]
+    assert all(f"warning: {sentence.rstrip('.')}" in far for sentence in coded.values())
+    assert schedule not in far  # the training does that itself
     (tmp_path / "batch.json").write_text('{"batch": 64}')
     words = ["train", str(data), "--dry-run", "--json", "--out", str(folder)]
     assert cli.main([*words, "--config", str(tmp_path / "batch.json")]) == 0

@@ -1,4 +1,4 @@
-"""Pictures of learning rates against batch sizes: one file each, for a page or a slide."""
+"""Figures of learning rate against batch size, each written to one file."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def draw_advice(advice: Advice, path: Path) -> None:
-    """Write the picture of an advice: every law, what was measured, the user's own point.
+    """Write the figure of an advice: every law, the measurement and the user's learning rate.
 
     Args:
         advice: from `noisewise.scaling.advise`.
-        path: .svg, .png or .pdf; the folder must be there.
+        path: .svg, .png or .pdf; its folder must exist.
     """
     _save(advice.figure(), path)
 
 
 def draw_panels(panels: Sequence[Panel], path: Path) -> None:
-    """Draw the theory's panels side by side, exact as lines and the mean field dashed.
+    """Draw panels of the theory side by side: exact laws as lines, the mean field dashed.
 
     Args:
-        panels: from `lr_curves.panels`.
-        path: .svg, .png or .pdf; the folder must be there.
+        panels: from `lr_theory.panels`.
+        path: .svg, .png or .pdf; its folder must exist.
     """
     figure, all_axes = blank(len(panels))
     for axes, panel in zip(all_axes, panels, strict=True):
@@ -42,7 +42,7 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
             axes.plot(panel.batches, line.mean_field, color=colour, linewidth=1, linestyle="--")
         axes.set_title(panel.title, fontsize=10, loc="left")
         axes.set_ylim(3e-3, 3)
-    all_axes[0].set_ylabel("best learning rate / its largest value")
+    all_axes[0].set_ylabel("best learning rate / its maximum")
     all_axes[0].legend(frameon=False, fontsize=8, loc="lower right")
     _save(figure, path)
 
@@ -50,7 +50,7 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
 def _save(figure: Figure, path: Path) -> None:
     from matplotlib import rc_context
 
-    # Text stays text, and the same numbers give the same bytes.
+    # Keep text as text, and give the same bytes for the same numbers.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "noisewise"}):
         stamp = {"Date": None} if path.suffix.lower() == ".svg" else None
         figure.savefig(path, metadata=stamp)

@@ -1,8 +1,9 @@
-"""The picture of the theory: best learning rate against batch, for several epsilons.
+"""The figure of the theory: best learning rate against batch, for several epsilons.
 
-Papers: Li et al. 2024 (the surge); Su 2024 (epsilon). Exact Gaussian moments; the dashed lines are
-the mean-field forms. One panel has a curvature along which all signs agree, where the surge lives,
-the other one a diagonal Hessian, where there is none.
+Papers: Li et al. 2024 (the surge); Su 2024 (epsilon). The lines use exact Gaussian moments, the
+dashed lines are the mean-field forms. In one panel the curvature is largest where all signs agree,
+and there is a surge: the best rate falls again at large batches. The other panel has a diagonal
+Hessian and no surge.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _COORDINATES = 64
 
 @dataclass(frozen=True)
 class Line:
-    """Best learning rate over its largest value, exact and by the mean field."""
+    """Best learning rate over its maximum, exact and by the mean field; peak: where it falls."""
 
     epsilon: float
     rates: tuple[float, ...]
@@ -45,8 +46,8 @@ def panels(epsilons: Sequence[float], signal: float) -> tuple[Panel, Panel]:
     """Return both panels.
 
     Args:
-        epsilons: softenings in units of one example's deviation.
-        signal: gradient over one example's deviation.
+        epsilons: Adam's epsilon, in units of the standard deviation of one example's gradient.
+        signal: gradient over that standard deviation, the same for every coordinate.
 
     Example:
         >>> aligned, diagonal = panels([0.0, 0.3], 0.03)

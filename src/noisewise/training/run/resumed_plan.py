@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from noisewise.scaling import Advice, Measurement, advise
-from noisewise.scaling.advise import SCHEDULE
 from noisewise.training.run.run_json import NOISE, known_batch, read_either, read_info
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.plan import TeacherPlan
@@ -114,8 +113,9 @@ def _explained(found: Advice) -> str:
     """
     root = math.sqrt(found.batch / found.batch0)
     low, high = min(found.low / found.lr0, root), max(found.high / found.lr0, root)
+    coded = zip(found.warning_codes, found.warnings, strict=True)
     # This training stretches its schedule over the budget by itself.
-    warnings = [sentence for sentence in found.warnings if sentence != SCHEDULE]
+    warnings = [sentence for code, sentence in coded if code != "whole_schedule"]
     return "; ".join(
         [
             f"times {found.ratio:.3g} ({low:.3g} to {high:.3g}) for {found.batch:g}: {found.rule} "
