@@ -19,7 +19,7 @@ from benchmarks.shared import harness
 from benchmarks.shared.summaries import table
 from noisewise import lowrank
 from noisewise.lowrank.range_finder import against
-from noisewise.lowrank.singular import of_projection, smallest_rank, tails
+from noisewise.lowrank.singular_values import of_projection, smallest_rank, tails
 
 TOLERANCES = (0.3, 0.05, 1e-3)
 SEEDS = 3

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from noisewise import lowrank
-from noisewise.lowrank.sampled import Method
+from noisewise.lowrank.sampled_product import Method
 from spectra import error_of, seeded
 
 

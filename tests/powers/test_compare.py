@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noisewise.powers import compare, order, parse
+from noisewise.powers.formatting import digits_of
 from noisewise.powers.linear_forms import Term, decide, enclose
-from noisewise.powers.wording import digits_of
 
 BASES = st.one_of(
     st.integers(1, 12),

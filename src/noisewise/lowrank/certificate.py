@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 from noisewise.lowrank.chi_square import chi_square_quantile
+from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Matrix, common_dtype, to_unit
-from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
 
 Norm = Literal["frobenius", "spectral"]
 Kind = Literal["exact", "bound", "probes", "estimate"]

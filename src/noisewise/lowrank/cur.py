@@ -15,13 +15,13 @@ from torch import Tensor
 
 from noisewise.lowrank.certificate import Error, Residual, certificate, check_probability
 from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
+from noisewise.lowrank.interpolative import fitted
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, adjoint, to_unit
 from noisewise.lowrank.pivoting import coefficients, pivots
 from noisewise.lowrank.range_finder import known_scale
-from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.selection import Selected, check_wish, error_of, judged, select
-from noisewise.lowrank.skeleton import fitted
 
 Core = Literal["projection", "cross"]
 

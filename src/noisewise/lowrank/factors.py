@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from noisewise.lowrank.certificate import ROUNDING, Error, Kind, Norm
 from noisewise.lowrank.gradients import truncation, with_gradient
 from noisewise.lowrank.magnitude import frobenius_norm
-from noisewise.lowrank.singular import of_projection, smallest_rank, tails
+from noisewise.lowrank.singular_values import of_projection, smallest_rank, tails
 
 
 @dataclass(frozen=True, eq=False, repr=False)

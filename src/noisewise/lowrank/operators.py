@@ -1,7 +1,7 @@
 """Matrices by what they can do: A x and A^H y, and columns, rows and norm where they are known.
 
 Dense tensors, torch's sparse ones, products that are never formed and operators given by functions
-are all a `Matrix` to the algorithms; `reading.as_matrix` makes one of what a user has.
+are all a `Matrix` to the algorithms; `inputs.as_matrix` makes one from what a user has.
 """
 
 from __future__ import annotations

@@ -18,11 +18,11 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from noisewise.lowrank.certificate import Error, rounding
 from noisewise.lowrank.factors import LowRank
 from noisewise.lowrank.gradients import truncation_adjoint
+from noisewise.lowrank.inputs import as_matrix
 from noisewise.lowrank.inversion import inverted
 from noisewise.lowrank.magnitude import frobenius_norm, power_of_two
 from noisewise.lowrank.operators import Dense
 from noisewise.lowrank.penrose import Penrose, most, penrose
-from noisewise.lowrank.reading import as_matrix
 
 Route = Literal["auto", "svd", "qr", "cholesky", "limit"]
 _TAKEN = Literal["svd", "qr", "cholesky", "limit"]

@@ -24,7 +24,7 @@ from noisewise.lowrank.range_finder import (
     known_scale,
     seen,
 )
-from noisewise.lowrank.singular import smallest_rank
+from noisewise.lowrank.singular_values import smallest_rank
 
 LOOKS = 1e-6  # probability spent on looks where the final error is exact or only estimated
 NEAR = 30.0  # roundings within which the factors' own error is measured

@@ -17,10 +17,10 @@ from noisewise.lowrank.certificate import PROBES, ROUNDING, Error, Kind, check_p
 from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.dtypes import SINGLE
 from noisewise.lowrank.factors import SVD, make
+from noisewise.lowrank.inputs import as_matrix, computable, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
 from noisewise.lowrank.operators import Dense, gaussian
-from noisewise.lowrank.reading import as_matrix, computable, new_generator
-from noisewise.lowrank.singular import of_projection, smallest_rank
+from noisewise.lowrank.singular_values import of_projection, smallest_rank
 
 
 @dataclass

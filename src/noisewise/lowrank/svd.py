@@ -19,6 +19,7 @@ from noisewise.lowrank.certificate import (
 )
 from noisewise.lowrank.dtypes import dtype_name
 from noisewise.lowrank.factors import SVD, make
+from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, to_unit
 from noisewise.lowrank.range_finder import (
@@ -30,8 +31,7 @@ from noisewise.lowrank.range_finder import (
     seen,
     subspace,
 )
-from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
-from noisewise.lowrank.singular import fixed_signs, of_projection, smallest_rank, tails
+from noisewise.lowrank.singular_values import fixed_signs, of_projection, smallest_rank, tails
 
 SMALL = 32  # up to this side, all singular values cost no more than a sketch
 _NEAR = 30.0  # roundings within which the factors' own error is measured

@@ -8,10 +8,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NoReturn, SupportsIndex
 
+from noisewise.powers.formatting import name_rational, shorten, show_times
 from noisewise.powers.parser import Expression, parse
 from noisewise.powers.reasons import Finding, Method, find
 from noisewise.powers.values import Rational, power, rational
-from noisewise.powers.wording import name_rational, shorten, show_times
 
 Operand = SupportsIndex | Fraction | Decimal | str | Expression
 _SYMBOLS = {-1: "<", 0: "=", 1: ">", None: "?"}

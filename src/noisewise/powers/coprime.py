@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from noisewise.powers.big import exact_root, gcd, power, remove
+from noisewise.powers.big_integers import exact_root, gcd, power, remove
 
 # A product whose residue differs from 1 is not 1: most inequalities are proved by these alone.
 _PRIMES = (2**61 - 1, 2**89 - 1, 2**107 - 1)

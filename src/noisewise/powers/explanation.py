@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from noisewise.powers.comparison import Comparison, Operand, compare_expressions, read, read_power
-from noisewise.powers.parser import Expression
-from noisewise.powers.patterns import pattern
-from noisewise.powers.proofs import proof
-from noisewise.powers.towers import plain_terms
-from noisewise.powers.values import Rational, as_product, is_whole
-from noisewise.powers.wording import (
+from noisewise.powers.formatting import (
     digits_of,
     in_full,
     scientific,
@@ -21,6 +16,11 @@ from noisewise.powers.wording import (
     show_rational,
     tens_of,
 )
+from noisewise.powers.parser import Expression
+from noisewise.powers.patterns import pattern
+from noisewise.powers.proofs import proof
+from noisewise.powers.towers import plain_terms
+from noisewise.powers.values import Rational, as_product, is_whole
 
 Level = Literal["compute", "pattern", "proof"]
 LEVELS: tuple[Level, ...] = ("compute", "pattern", "proof")

@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from noisewise.powers.big import power
+from noisewise.powers.big_integers import power
 from noisewise.powers.coprime import common_root, exponent_sums, residues_differ
 from noisewise.powers.intervals import Interval, whole
 from noisewise.powers.logarithms import log_ratio

@@ -16,7 +16,7 @@ import math
 from functools import lru_cache
 from types import ModuleType
 
-from noisewise.powers.big import flint
+from noisewise.powers.big_integers import flint
 from noisewise.powers.intervals import Interval, Unresolved, hull, quotient, whole
 
 _FLINT_BITS = 1500  # from here on flint's logarithm is quicker, with the way there and back

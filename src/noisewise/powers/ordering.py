@@ -8,8 +8,8 @@ from functools import cmp_to_key
 from itertools import pairwise
 
 from noisewise.powers.comparison import Comparison, Operand, compare_expressions, read
+from noisewise.powers.formatting import shorten
 from noisewise.powers.parser import Expression
-from noisewise.powers.wording import shorten
 
 
 @dataclass(frozen=True)

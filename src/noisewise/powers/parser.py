@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from noisewise.powers.big import read_digits
+from noisewise.powers.big_integers import read_digits
 from noisewise.powers.values import (
     ONE,
     WRITTEN_BITS,

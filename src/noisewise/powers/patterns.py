@@ -7,13 +7,19 @@ from typing import NamedTuple
 
 from noisewise.powers.comparison import Comparison
 from noisewise.powers.crossing import crossing
+from noisewise.powers.formatting import (
+    shorten,
+    show_interval,
+    show_rational,
+    show_value,
+    show_whole,
+)
 from noisewise.powers.intervals import Interval
 from noisewise.powers.linear_forms import Term, decide
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.parser import Expression
 from noisewise.powers.reasons import order
 from noisewise.powers.values import Product, Rational, Value
-from noisewise.powers.wording import shorten, show_interval, show_rational, show_value, show_whole
 
 _ROWS = 8
 _SYMBOLS = {-1: "<", 0: "=", 1: ">"}

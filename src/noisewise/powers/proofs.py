@@ -5,12 +5,12 @@ from __future__ import annotations
 from fractions import Fraction
 
 from noisewise.powers.comparison import Comparison
+from noisewise.powers.formatting import in_full, shorten, show_rational
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.parser import Expression
 from noisewise.powers.patterns import Swapped, swapped
 from noisewise.powers.values import Rational
 from noisewise.powers.witness import find_witness
-from noisewise.powers.wording import in_full, shorten, show_rational
 
 _E_LOW, _E_HIGH = Fraction(2718281828, 10**9), Fraction(2718281829, 10**9)
 _MAX_DECIMALS = 40  # of logarithms in a proof for people

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from noisewise.powers.big import exact_root
+from noisewise.powers.big_integers import exact_root
+from noisewise.powers.formatting import SHOWN_DIGITS, shorten, show_interval, show_rational
 from noisewise.powers.intervals import Interval, whole
 from noisewise.powers.linear_forms import Decision, decide
 from noisewise.powers.logarithms import log_ratio
@@ -19,7 +20,6 @@ from noisewise.powers.values import (
     negative,
     rational,
 )
-from noisewise.powers.wording import SHOWN_DIGITS, shorten, show_interval, show_rational
 
 Method = Literal[
     "computed", "sign", "against 1", "same base", "same exponent", "monotony", "common root",

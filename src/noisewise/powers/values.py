@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from noisewise.powers.big import exact_root, gcd
+from noisewise.powers.big_integers import exact_root, gcd
 
 EAGER_BITS = 1 << 16  # numbers of up to some 20,000 digits are worked out as they are met
 WRITTEN_BITS = 4_000_000  # up to 1.2 million digits where a sum or a last resort asks for it

@@ -24,9 +24,9 @@ from noisewise.lowrank.certificate import (
     rounding,
 )
 from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.inputs import as_matrix, new_generator, product
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, common_dtype, to_unit
-from noisewise.lowrank.reading import as_matrix, new_generator, product
 
 Method = Literal["priority", "independent", "top"]
 

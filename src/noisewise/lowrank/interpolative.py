@@ -14,9 +14,9 @@ from torch import Tensor
 
 from noisewise.lowrank.certificate import check_probability
 from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.operators import Dense, adjoint, to_unit
 from noisewise.lowrank.pivoting import coefficients, solve_upper
-from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.selection import check_wish, error_of, judged, select
 
 Axis = Literal["columns", "rows"]
