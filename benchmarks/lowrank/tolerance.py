@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.shared import harness
 from benchmarks.shared.summaries import table
 from noisewise import lowrank
-from noisewise.lowrank.range_finder import against
+from noisewise.lowrank.range_finder import orthonormal_to
 from noisewise.lowrank.singular_values import of_projection, smallest_rank, tails
 
 TOLERANCES = (0.3, 0.05, 1e-3)
@@ -48,8 +48,8 @@ def krylov(block: int) -> Way:
             if left.norm() <= limit or q.shape[1] == most:
                 break
             block_left = min(block, most - q.shape[1])
-            v = torch.cat([v, against(z, v, generator)], 1)
-            y = against(a @ v[:, -z.shape[1] :][:, :block_left], q, generator)
+            v = torch.cat([v, orthonormal_to(z, v, generator)], 1)
+            y = orthonormal_to(a @ v[:, -z.shape[1] :][:, :block_left], q, generator)
         s = of_projection(q, w)[1]
         return smallest_rank(torch.hypot(left.norm(), tails(s, "frobenius")), limit)
 

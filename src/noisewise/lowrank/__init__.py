@@ -1,4 +1,4 @@
-"""Low-rank algebra with a certificate: how small, and how wrong, with what probability."""
+"""Low-rank algebra with a certificate: small factors, their error, and how sure it is."""
 
 from __future__ import annotations
 
