@@ -7,7 +7,7 @@ Bakirov 2003; Roosta-Khorasani, Szekely and Ascher 2015). So with q the quantile
 
     P( |E|_F > |G|_F / sqrt(q) ) <= d     for every E of every size.
 
-In the spectral norm |(E E^H)^p G|_F^2 >= sigma_1^(4p+2) chi-square_s, whatever E is, hence
+In the spectral norm |(E E^H)^p G|_F^2 >= sigma_1^(4p+2) chi-square_s for every E, hence
 
     P( |E|_2 > (|(E E^H)^p G|_F / sqrt(q))^(1/(2p+1)) ) <= d.
 

@@ -64,6 +64,6 @@ def from_state(
         )
     except (KeyError, TypeError, json.JSONDecodeError) as problem:
         raise ValueError(
-            f"These tensors are not a low-rank value ({problem}): give the tensors and the "
-            "metadata that `state` returned."
+            f"These tensors are not a low-rank value (missing or wrong: {problem}): give the "
+            "tensors and the metadata that `state` returned."
         ) from problem
