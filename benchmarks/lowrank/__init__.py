@@ -1,1 +1,1 @@
-"""Low-rank factorisations."""
+"""Benchmarks: low-rank factorisations."""

@@ -1,13 +1,14 @@
 """Low-rank factorisations: error against the best, time against peers, and the certificate.
 
-A cell is one matrix, dtype and rank: all ways take turns, seed by seed, so that a drift of the
-machine's speed hits all alike. Times are processor times on one thread: a busy machine delays them
-but does not count into them. F/opt is the error in the Frobenius norm over the best possible.
+A cell is one matrix, dtype and rank. All methods take turns, seed by seed, so that a change in the
+speed of the machine affects all of them. Times are processor times on one thread, so the load of
+other programs does not count. F/opt is the error in the Frobenius norm divided by the best possible
+error.
 
-    python -m benchmarks.lowrank.factorisations                       all of it, some ten minutes
+    python -m benchmarks.lowrank.factorisations                  everything, about ten minutes
     python -m benchmarks.lowrank.factorisations --weights FILE   the largest weights of a file
 
-Peers scikit-learn and skerch are compared where they are installed.
+The peers scikit-learn and skerch are compared if they are installed.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from noisewise import lowrank
 from noisewise.lowrank.certificate import Residual, probed
 from noisewise.lowrank.operators import Dense
 
-RANKS = (50, 10, 100)  # in this order: a stopped run has the most telling cells
-CERTIFIED = (10, 25, 50, 100, 200)  # ranks at which the certificate is held against the truth
+RANKS = (50, 10, 100)  # in this order, so that a stopped run has the most useful cells
+CERTIFIED = (10, 25, 50, 100, 200)  # ranks at which the certificate is compared with the true error
 SEEDS = 5
 PACKAGES = ("noisewise", "torch", "numpy", "scipy", "scikit-learn", "skerch")
 
@@ -48,7 +49,7 @@ def _spectrum(name: str, count: int) -> Tensor:
 
 
 def matrix(name: str, m: int, n: int, weights: str | None) -> Tensor:
-    """A matrix in double precision by its name."""
+    """The matrix with this name, in double precision."""
     generator = torch.Generator().manual_seed(0)
     if name == "kernel":  # Gaussian kernel of points on a winding curve
         t = torch.linspace(0, 1, m, dtype=torch.float64)[:, None]
@@ -78,7 +79,7 @@ def matrix(name: str, m: int, n: int, weights: str | None) -> Tensor:
 
 
 def photograph() -> Tensor:
-    """A camera's picture in grey, 427 x 640, which scikit-learn brings along."""
+    """A photograph in grey, 427 x 640, which comes with scikit-learn."""
     from sklearn.datasets import load_sample_image
 
     red, green, blue = torch.from_numpy(load_sample_image("china.jpg").copy()).double().unbind(-1)
@@ -86,7 +87,7 @@ def photograph() -> Tensor:
 
 
 def spectral_norm(e: Tensor) -> float:
-    """By 12 steps of block iteration; a little too small at worst. The largest of a batch."""
+    """The spectral norm by 12 steps of block iteration; it can be a little too small."""
     generator = torch.Generator().manual_seed(9)
     q = torch.randn(*e.shape[:-2], e.shape[-1], 6, dtype=e.dtype, generator=generator)
     for _ in range(12):
@@ -95,7 +96,7 @@ def spectral_norm(e: Tensor) -> float:
 
 
 def compared(a: Tensor, dtype: torch.dtype, k: int, ways: Mapping[str, Way]) -> harness.Values:
-    """Milliseconds and errors of each way, one number a seed."""
+    """Milliseconds and errors of each method, one number per seed."""
     s = torch.linalg.svdvals(a)
     best, best_two = float(s[..., k:].norm()), float(s[..., k].max())
     given = a.to(dtype)
@@ -103,11 +104,11 @@ def compared(a: Tensor, dtype: torch.dtype, k: int, ways: Mapping[str, Way]) -> 
         name: {"ms": [], "F": [], "two": []} for name in ways
     }
     for way in ways.values():
-        way(given, k, 0)  # warm
+        way(given, k, 0)  # a first call, not measured
     for seed in range(1, SEEDS + 1):
         for name, way in ways.items():
             if name.startswith("LAPACK") and seed > 1:
-                continue  # no seed changes it
+                continue  # it does not depend on the seed
             start = time.process_time()
             left, right = way(given, k, seed)
             values[name]["ms"].append(1000 * (time.process_time() - start))
@@ -119,7 +120,7 @@ def compared(a: Tensor, dtype: torch.dtype, k: int, ways: Mapping[str, Way]) -> 
 
 
 def certified(a: Tensor, k: int) -> harness.Values:
-    """What the certificate costs and how sharp it is."""
+    """The cost of the certificate, and how sharp it is."""
     spent: dict[str, list[float]] = {"svd": [], "probes": [], "exact": []}
     sharp: list[float] = []
     for seed in range(SEEDS):
@@ -138,7 +139,7 @@ def certified(a: Tensor, k: int) -> harness.Values:
 
 
 def failures(d: float, s: int, draws: int) -> harness.Values:
-    """How often the bound fails on the worst case, a residual of rank one."""
+    """How often the bound fails in the worst case, a residual of rank one."""
     generator = torch.Generator().manual_seed(1)
     e = torch.zeros(draws, 2, 2, dtype=torch.float64)
     e[:, 0, 0] = 1
@@ -149,7 +150,7 @@ def failures(d: float, s: int, draws: int) -> harness.Values:
 
 
 def main() -> None:
-    """Run what is missing and print the tables."""
+    """Run the missing cells and print the tables."""
     parser = harness.parser(__doc__ or "")
     parser.add_argument("--weights", default=None, help="a .safetensors checkpoint")
     arguments = parser.parse_args()
@@ -164,7 +165,7 @@ def main() -> None:
         else harness.FIGURES
     )
     if lowrank_figure.draw(results, RANKS[0], place / "lowrank.svg"):
-        harness.note(f"picture: {place / 'lowrank.svg'}")
+        harness.note(f"chart: {place / 'lowrank.svg'}")
     harness.publish(results, "Low-rank factorisations", _tables(results))
 
 
@@ -183,7 +184,7 @@ def _run(results: harness.Results, quick: bool, weights: str | None) -> None:
     for name, dtype, k in grid[: 2 if quick else None]:
         for part, ways in (("singular", SINGULAR), ("skeleton", SKELETON)):
             if part == "skeleton" and dtype == "float32":
-                continue  # scipy's takes float64 only
+                continue  # scipy accepts only float64
             setting = {"part": part, "matrix": name, "dtype": dtype, "k": k}
             results.cell(
                 setting,
@@ -196,7 +197,7 @@ def _run(results: harness.Results, quick: bool, weights: str | None) -> None:
 
 
 def _other_shapes(results: harness.Results, quick: bool) -> None:
-    """A large square matrix in single precision, and a batch of small ones."""
+    """A large square matrix in single precision, and a batch of small matrices."""
     side = 300 if quick else 2000
     for k in (20,) if quick else (20, 100):
         results.cell(
@@ -250,7 +251,7 @@ def _tables(results: harness.Results) -> list[str]:
 
 
 def _compared(results: harness.Results, part: str, base: str) -> list[str]:
-    """A table of errors and one of times for each dtype."""
+    """A table of errors and a table of times for each dtype."""
     made = []
     for dtype in ("float64", "float32"):
         cells = sorted(

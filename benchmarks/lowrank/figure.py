@@ -1,4 +1,4 @@
-"""The low-rank benchmark as a picture: how much worse than the best, against how long it took."""
+"""Draws the low-rank benchmark: the error relative to the best one, against the time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from benchmarks.shared import harness
 
 BASES = {"singular": "torch.svd_lowrank, q = k + 10", "skeleton": "scipy interp_decomp"}
 TITLES = {"singular": "singular vectors", "skeleton": "real columns and rows"}
-LEAST = 1e-5  # errors nearer to the best than this are drawn here
+LEAST = 1e-5  # smaller values of F/opt - 1 are drawn here
 Points = dict[str, list[tuple[float, float]]]
 
 
 def points_of(results: harness.Results, part: str, k: int) -> Points:
-    """Of each way: (time over the base's, F/opt - 1) on each matrix in double precision."""
+    """For each method: (time / time of the base, F/opt - 1) on each matrix in double precision."""
     found: Points = {}
     for cell in results.cells({"part": part, "dtype": "float64", "k": k}):
         ways = cell.values["ways"]
@@ -31,13 +31,13 @@ def points_of(results: harness.Results, part: str, k: int) -> Points:
 def point(
     values: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]]
 ) -> tuple[float, float]:
-    """Medians over the seeds."""
+    """The medians over the seeds."""
     time = statistics.median(values["ms"]) / statistics.median(base["ms"])
     return time, max(LEAST, statistics.median(values["F"]) - 1)
 
 
 def draw(results: harness.Results, k: int, path: Path) -> bool:
-    """Both parts side by side as an SVG; False where a part has no cell of this rank."""
+    """Draw both parts side by side as an SVG; False if a part has no cell of this rank."""
     parts = {part: points_of(results, part, k) for part in BASES}
     if not all(parts.values()):
         return False

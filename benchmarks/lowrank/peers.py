@@ -1,7 +1,7 @@
-"""The factorisations that `factorisations` compares, ours and others', under one signature.
+"""The factorisations that `factorisations` compares, ours and those of peers, with one signature.
 
-Each takes the matrix (torch, on the CPU), the rank and a seed, and gives back the approximation's
-two factors, so that all are judged by the same residual. A peer that is not installed is left out.
+Each takes the matrix (torch, on the CPU), the rank and a seed, and returns the two factors of the
+approximation, so that the same residual judges all. A peer that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ def _seeded(seed: int) -> torch.Generator:
 
 
 def ours(a: Tensor, k: int, seed: int) -> Factors:
-    """Default svd, with its certificate."""
+    """`svd` with its defaults and its certificate."""
     r = lowrank.svd(a, k, generator=_seeded(seed))
     return r.left, r.right
 
 
 def ours_accurate(a: Tensor, k: int, seed: int) -> Factors:
-    """Block Krylov, with its certificate."""
+    """`svd` by block Krylov, with its certificate."""
     r = lowrank.svd(a, k, accurate=True, generator=_seeded(seed))
     return r.left, r.right
 
 
 def torch_svd_lowrank(a: Tensor, k: int, seed: int) -> Factors:
-    """Q = k + 10, two power steps (its default), cut to k."""
+    """`torch.svd_lowrank` with q = k + 10 and two power steps (the default), cut to k."""
     torch.manual_seed(seed)
     u, s, v = torch.svd_lowrank(a, q=min(k + 10, *a.shape[-2:]))
     return u[..., :k] * s[..., None, :k], v[..., :k].mT
 
 
 def torch_without_more(a: Tensor, k: int, seed: int) -> Factors:
-    """Q = k, as its documentation's own example has it."""
+    """`torch.svd_lowrank` with q = k, as in the example of its documentation."""
     torch.manual_seed(seed)
     u, s, v = torch.svd_lowrank(a, q=k)
     return u * s[..., None, :], v.mT
 
 
 def sklearn_default(a: Tensor, k: int, seed: int) -> Factors:
-    """randomized_svd with its defaults."""
+    """scikit-learn's randomized_svd with its defaults."""
     from sklearn.utils.extmath import randomized_svd
 
     u, s, vh = randomized_svd(a.numpy(), k, random_state=seed)
@@ -60,7 +60,7 @@ def sklearn_default(a: Tensor, k: int, seed: int) -> Factors:
 
 
 def svds(solver: str) -> Way:
-    """Scipy's Lanczos methods, exact by intention."""
+    """Scipy's Lanczos methods, which aim at the exact result."""
 
     def solve(a: Tensor, k: int, seed: int) -> Factors:
         u, s, vh = scipy.sparse.linalg.svds(a.numpy(), k=k, solver=solver, rng=seed)
@@ -78,20 +78,20 @@ def skerch_ssvd(a: Tensor, k: int, seed: int) -> Factors:
 
 
 def lapack(a: Tensor, k: int, seed: int) -> Factors:
-    """The whole decomposition: the best there is."""
+    """The complete SVD, which gives the best approximation."""
     del seed
     u, s, vh = torch.linalg.svd(a, full_matrices=False)
     return u[..., :k] * s[..., None, :k], vh[..., :k, :]
 
 
 def ours_columns(a: Tensor, k: int, seed: int) -> Factors:
-    """Interpolative decomposition, with its certificate."""
+    """Our interpolative decomposition, with its certificate."""
     r = lowrank.interpolative(a, k, generator=_seeded(seed))
     return r.left, r.right
 
 
 def scipy_columns(a: Tensor, k: int, seed: int) -> Factors:
-    """interp_decomp with the rank given; float64 only."""
+    """Scipy's interp_decomp with a given rank; float64 only."""
     found = scipy.linalg.interpolative.interp_decomp(a.numpy(), k, rng=seed)
     index, projection = found[0], found[1]
     z = np.empty((k, a.shape[1]))
@@ -100,7 +100,7 @@ def scipy_columns(a: Tensor, k: int, seed: int) -> Factors:
 
 
 def lapack_columns(a: Tensor, k: int, seed: int) -> Factors:
-    """Pivoted QR of the whole matrix, and the least-squares fit."""
+    """A pivoted QR of the whole matrix, and the least-squares fit."""
     del seed
     order = scipy.linalg.qr(a.numpy(), pivoting=True, mode="r")[1]
     q = torch.linalg.qr(a[:, torch.from_numpy(np.array(order[:k])).long()]).Q
@@ -108,19 +108,19 @@ def lapack_columns(a: Tensor, k: int, seed: int) -> Factors:
 
 
 def ours_cur(a: Tensor, k: int, seed: int) -> Factors:
-    """CUR with the projection core, with its certificate."""
+    """Our CUR with the projection core and its certificate."""
     r = lowrank.cur(a, k, generator=_seeded(seed))
     return r.left, r.right
 
 
 def ours_cross(a: Tensor, k: int, seed: int) -> Factors:
-    """CUR with the cross core and half as many rows again, with its certificate."""
+    """Our CUR with the cross core, half as many more rows, and its certificate."""
     r = lowrank.cur(a, k, core="cross", generator=_seeded(seed))
     return r.left, r.right
 
 
 def independent_cross(a: Tensor, k: int, seed: int) -> Factors:
-    """The cross of columns and rows that were chosen without each other."""
+    """The cross of columns and rows that were chosen independently."""
     columns = lowrank.interpolative(a, k, generator=_seeded(seed)).columns
     rows = lowrank.interpolative(a, k, axis="rows", generator=_seeded(seed)).rows
     assert columns is not None

@@ -1,10 +1,10 @@
-"""Ranks by tolerance: blocks with power steps, as `svd(tol=)` takes them, against block Krylov.
+"""Ranks by tolerance: blocks with power steps, as in `svd(tol=)`, against block Krylov.
 
-Of block Krylov, each block is multiplied twice and the Krylov space goes on; of blocks, each new
-one starts from a fresh sketch of what is left. Both stop at the same certified error, and drop as
-many of the last singular values as the tolerance allows. The smallest rank is the SVD's.
+Block Krylov multiplies each block twice and extends one Krylov space. The other method starts each
+block from a new sketch of the residual. Both stop at the same certified error and drop as many of
+the last singular values as the tolerance allows. The smallest rank is that of the complete SVD.
 
-    python -m benchmarks.lowrank.tolerance             a minute
+    python -m benchmarks.lowrank.tolerance             about a minute
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import Tensor
 from benchmarks.shared import harness
 from benchmarks.shared.summaries import table
 from noisewise import lowrank
-from noisewise.lowrank.range_finder import against
-from noisewise.lowrank.singular import of_projection, smallest_rank, tails
+from noisewise.lowrank.range_finder import orthonormal_to
+from noisewise.lowrank.singular_values import of_projection, smallest_rank, tails
 
 TOLERANCES = (0.3, 0.05, 1e-3)
 SEEDS = 3
@@ -34,7 +34,7 @@ SPECTRA: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def krylov(block: int) -> Way:
-    """Block Krylov until the tolerance is met, for a dense matrix whose residual is held."""
+    """Block Krylov until the tolerance is met, for a dense matrix with the residual in memory."""
 
     def rank(a: Tensor, tol: float, generator: torch.Generator) -> int:
         limit, most = tol * a.norm(), min(a.shape)
@@ -48,8 +48,8 @@ def krylov(block: int) -> Way:
             if left.norm() <= limit or q.shape[1] == most:
                 break
             block_left = min(block, most - q.shape[1])
-            v = torch.cat([v, against(z, v, generator)], 1)
-            y = against(a @ v[:, -z.shape[1] :][:, :block_left], q, generator)
+            v = torch.cat([v, orthonormal_to(z, v, generator)], 1)
+            y = orthonormal_to(a @ v[:, -z.shape[1] :][:, :block_left], q, generator)
         s = of_projection(q, w)[1]
         return smallest_rank(torch.hypot(left.norm(), tails(s, "frobenius")), limit)
 
@@ -57,7 +57,7 @@ def krylov(block: int) -> Way:
 
 
 def blocks(accurate: bool) -> Way:
-    """What `svd(tol=)` does."""
+    """The method of `svd(tol=)`."""
 
     def rank(a: Tensor, tol: float, generator: torch.Generator) -> int:
         return lowrank.svd(a, tol=tol, accurate=accurate, generator=generator).rank
@@ -74,7 +74,7 @@ WAYS: dict[str, Way] = {
 
 
 def measured(spectrum: str, tol: float, m: int, n: int) -> harness.Values:
-    """Ranks and milliseconds of processor time, one number a seed."""
+    """Ranks and milliseconds of processor time, one number per seed."""
     generator = torch.Generator().manual_seed(0)
     u, v = (
         torch.linalg.qr(torch.randn(size, n, dtype=torch.float64, generator=generator)).Q
@@ -93,7 +93,7 @@ def measured(spectrum: str, tol: float, m: int, n: int) -> harness.Values:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run the missing cells and print the table."""
     arguments = harness.parser(__doc__ or "").parse_args()
     threads = harness.use_threads(arguments.threads or 1)
     path = harness.results_file(arguments, "lowrank/tolerance")
@@ -116,8 +116,8 @@ def _table(results: harness.Results) -> str:
         assert isinstance(spent, dict)
         shown = [f"{max(ranks[name])}, {min(spent[name]):.0f} ms" for name in WAYS]
         size = f"{cell.asked('m'):.0f} x {cell.asked('n'):.0f}"
-        wish = f"{cell.setting['spectrum']}, {size}, tol {cell.asked('tol'):g}"
-        rows.append((wish, f"{cell.number('smallest'):.0f}", *shown))
+        label = f"{cell.setting['spectrum']}, {size}, tol {cell.asked('tol'):g}"
+        rows.append((label, f"{cell.number('smallest'):.0f}", *shown))
     return table(["largest rank, least time", "smallest rank", *WAYS], rows)
 
 

@@ -1,1 +1,1 @@
-"""Comparing powers."""
+"""Benchmark: comparing powers."""

@@ -1,4 +1,4 @@
-"""The questions of `powers.py`, with their answers; standard library only."""
+"""The questions of `tools.py` and their answers. Only the standard library is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Case(NamedTuple):
-    """A tower a^b^c... on each side, and the true sign of left - right."""
+    """A tower a^b^c... on each side, and the exact sign of left - right."""
 
     left: tuple[int, ...]
     right: tuple[int, ...]
@@ -17,18 +17,18 @@ class Case(NamedTuple):
 
 
 def exam(n: int) -> Case:
-    """n^(n+1) against (n+1)^n, n >= 3: the left is larger."""
+    """n^(n+1) against (n+1)^n with n >= 3: the left side is larger."""
     return Case((n, n + 1), (n + 1, n), 1)
 
 
 def tie(digits: int) -> Case:
-    """(g^6)^10 = (g^4)^15, with g^6 of about so many digits."""
+    """(g^6)^10 = (g^4)^15, where g^6 has about the given number of digits."""
     g = random.Random(0).getrandbits(int(digits / 6 * 3.3219)) | 1
     return Case((g**6, 10), (g**4, 15), 0)
 
 
 def near(digits: int) -> Case:
-    """2^p against 3^q with p / q a convergent of log 3 / log 2, q of so many digits."""
+    """2^p against 3^q, p / q a convergent of log 3 / log 2; q has the given number of digits."""
     with localcontext() as context:
         context.prec = 2 * digits + 60
         x = Decimal(3).ln() / Decimal(2).ln()

@@ -1,8 +1,8 @@
 """Comparing powers: noisewise against Python's integers, floats, sympy, mpmath and python-flint.
 
-Each tool answers each question in a process of its own, with a limit of time and one of memory;
-what it answers is checked. "with flint" is noisewise in the environment of the peers, where
-python-flint is installed; plain noisewise uses the standard library alone.
+Each tool answers each question in a separate process with a time limit and a memory limit, and each
+answer is checked. "with flint" is noisewise in the environment of the peers, where python-flint is
+installed; plain "noisewise" uses only the standard library.
 
     python3 -m venv runs/benchmarks/powers-venv
     runs/benchmarks/powers-venv/bin/pip install python-flint==0.9.0 sympy==1.14.0 mpmath==1.3.0
@@ -34,14 +34,14 @@ def main() -> None:
     """Ask every tool every question, and print two tables."""
     parser = harness.parser(__doc__ or "")
     parser.add_argument(
-        "--peer-python", default=os.environ.get(PEER_VARIABLE), help="peers' Python"
+        "--peer-python", default=os.environ.get(PEER_VARIABLE), help="Python of the peers"
     )
     parser.add_argument("--limit", type=float, default=8.0, help="seconds for one question")
     parser.add_argument("--memory", type=float, default=2.0, help="GB of address space")
     arguments = parser.parse_args()
     if not arguments.peer_python and not arguments.table_only:
         raise harness.UsageError(
-            f"The peers need an environment: give --peer-python PATH or set {PEER_VARIABLE}."
+            f"The peers need their own Python: give --peer-python PATH or set {PEER_VARIABLE}."
         )
     conditions = harness.environment(1, packages=("noisewise",))
     if arguments.peer_python:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def peer_versions(python: str) -> dict[str, object]:
-    """Versions in the peers' environment."""
+    """Package versions in the environment of the peers."""
     program = (
         "import json; from importlib.metadata import version; "
         "print(json.dumps({n: version(n) for n in ('python-flint', 'sympy', 'mpmath', 'gmpy2')}))"
@@ -68,12 +68,14 @@ def peer_versions(python: str) -> dict[str, object]:
     try:
         done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise harness.UsageError(f"{python} lacks a peer or cannot be run: {error}") from error
+        raise harness.UsageError(
+            f"{python} cannot run or a peer is not installed: {error}"
+        ) from error
     return json.loads(done.stdout)
 
 
 def ask(name: str, tool: str, arguments: argparse.Namespace) -> harness.Values:
-    """One question to one tool: the outcome, and the seconds of each repetition."""
+    """Ask one tool one question: the outcome, and the seconds of each repetition."""
     limit, memory = arguments.limit, arguments.memory
     python = sys.executable if tool == "noisewise" else arguments.peer_python
     environment = {**os.environ, "PYTHONPATH": str(harness.ROOT / "src")}
@@ -90,7 +92,7 @@ def ask(name: str, tool: str, arguments: argparse.Namespace) -> harness.Values:
             preexec_fn=capped,
             capture_output=True,
             text=True,
-            # Starting Python, importing sympy and building the numbers is not what is timed.
+            # Extra time to start Python, import sympy and build the numbers; it is not measured.
             timeout=limit + 4,
         )
     except subprocess.TimeoutExpired:
@@ -109,7 +111,7 @@ def ask(name: str, tool: str, arguments: argparse.Namespace) -> harness.Values:
 
 
 def tables(results: harness.Results, names: tuple[str, ...], limit: float) -> list[str]:
-    """What every tool said, and how many times as quick ours is as arb where that answers."""
+    """The answer of every tool, and our speed relative to arb where arb answers."""
     rows, ratios = [], []
     for name in names:
         cells = {tool: results.find({"case": name, "tool": tool, "limit": limit}) for tool in TOOLS}
@@ -139,7 +141,7 @@ def tables(results: harness.Results, names: tuple[str, ...], limit: float) -> li
 
 
 def score(results: harness.Results, limit: float, names: tuple[str, ...]) -> str:
-    """How many questions each tool answered rightly, wrongly, or not at all."""
+    """How many questions each tool answered right, wrong or not at all."""
     rows = []
     for tool in TOOLS:
         cells = [results.find({"case": n, "tool": tool, "limit": limit}) for n in names]
@@ -155,12 +157,12 @@ def seconds(cell: harness.Cell) -> list[float]:
 
 
 def milliseconds(cell: harness.Cell) -> str:
-    """Median with interval."""
+    """Median with its interval."""
     return str(summarise([[1000 * s for s in seconds(cell)]]) or cell.values["outcome"])
 
 
 def shown(cell: harness.Cell) -> str:
-    """Milliseconds of a right answer, else what happened."""
+    """Milliseconds of a right answer, else the outcome."""
     outcome = str(cell.values["outcome"])
     if outcome != "right":
         return outcome

@@ -58,8 +58,8 @@ def test_the_gap_tells_how_near_the_decision_was() -> None:
     assert float(x.gap) == pytest.approx(0.02 / 0.009, rel=1e-6)
     assert float(x.condition) == pytest.approx(50, rel=1e-6)
     assert float(x.margin) == pytest.approx(0.01 / 0.009, rel=1e-6)
-    assert "near decision" in str(x)
-    assert "near decision" not in str(lowrank.pinv(torch.eye(3)))
+    assert "rank is uncertain" in str(x)
+    assert "rank is uncertain" not in str(lowrank.pinv(torch.eye(3)))
 
 
 def test_a_batch_of_different_ranks() -> None:

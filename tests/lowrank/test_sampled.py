@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from noisewise import lowrank
-from noisewise.lowrank.sampled import Method
+from noisewise.lowrank.sampled_product import Method
 from spectra import error_of, seeded
 
 
@@ -126,9 +126,9 @@ def test_zero_terms_and_nonsense() -> None:
         assert float(r.dense().norm()) == 0
         assert float(r.error.upper) == 0
     wrong: list[tuple[tuple, dict, str]] = [
-        ((zero, zero, 2), {}, "not defined"),
-        ((zero, zero.mT, 7), {}, "1 to that many"),
-        ((zero, zero.mT, 0), {"method": "independent"}, "1 to that many"),
+        ((zero, zero, 2), {}, "cannot be multiplied"),
+        ((zero, zero.mT, 7), {}, "from 1 to 6"),
+        ((zero, zero.mT, 0), {"method": "independent"}, "at least 1"),
         ((zero, zero.mT, 2), {"method": "uniform"}, "method"),
         ((zero.to_sparse(), zero.mT, 2), {}, "two dense"),
         ((zero / 0, zero.mT, 2), {}, "NaN"),

@@ -68,9 +68,9 @@ def test_what_cannot_be_streamed_is_refused() -> None:
     a = torch.ones(10, 6)
     wrong: list[tuple[list, dict, str]] = [
         ([], {"rank": 1}, "no rows"),
-        ([a, a[:, :5]], {"rank": 1}, "all must agree"),
-        ([a, a.double()], {"rank": 1}, "all must agree"),
-        ([a[None]], {"rank": 1}, "two-dimensional"),
+        ([a, a[:, :5]], {"rank": 1}, "all blocks must agree"),
+        ([a, a.double()], {"rank": 1}, "all blocks must agree"),
+        ([a[None]], {"rank": 1}, "two dimensions"),
         ([a], {"rank": 7}, "ranks from 0 to 6"),
         ([a], {"rank": -1}, "0 <= rank"),
         ([a], {"rank": 3, "sketch": 2}, "0 <= rank <= sketch"),

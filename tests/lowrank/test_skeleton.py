@@ -204,7 +204,7 @@ def test_a_gradient_flows_through_the_columns() -> None:
 def test_nonsense_is_refused() -> None:
     a = torch.eye(6)
     wrong: list[tuple[dict, str]] = [
-        ({}, "a rank, or a relative tolerance"),
+        ({}, "a rank or a relative tolerance"),
         ({"rank": 7}, "ranks from 0 to 6"),
         ({"tol": -1.0}, "positive"),
         ({"rank": 2, "failure_probability": 1.0}, "up to 0.1"),
@@ -217,7 +217,7 @@ def test_nonsense_is_refused() -> None:
         lowrank.interpolative(a, 2, axis="both")  # pyrefly: ignore
     with pytest.raises(ValueError, match="core"):
         lowrank.cur(a, 2, core="svd")  # pyrefly: ignore
-    with pytest.raises(ValueError, match="cross core takes a rank"):
+    with pytest.raises(ValueError, match="core='cross' needs a rank"):
         lowrank.cur(a, tol=0.1, core="cross")
     with pytest.raises(ValueError, match="0 or more"):
         lowrank.cur(a, 2, oversample=-1)

@@ -230,7 +230,7 @@ def test_nan_and_inf_are_refused_by_batch_index() -> None:
 @pytest.mark.parametrize(
     ("wish", "words"),
     [
-        ({}, "a rank, or a relative tolerance"),
+        ({}, "a rank or a relative tolerance"),
         ({"rank": 21}, "ranks from 0 to 20"),
         ({"rank": -1}, "ranks from 0 to 20"),
         ({"tol": 0.0}, "positive"),
@@ -248,7 +248,7 @@ def test_nonsense_is_refused_in_a_sentence(wish: dict, words: str) -> None:
 def test_vectors_and_strangers_are_refused() -> None:
     with pytest.raises(ValueError, match="two dimensions"):
         lowrank.svd(torch.ones(5), rank=1)
-    with pytest.raises(ValueError, match="is no matrix"):
+    with pytest.raises(ValueError, match="is not a matrix"):
         lowrank.svd("matrix", rank=1)
 
 

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisewise.powers.big import _read_by_halves, exact_root, flint, gcd, read_digits, remove
+from noisewise.powers.big_integers import (
+    _read_by_halves,
+    exact_root,
+    flint,
+    gcd,
+    read_digits,
+    remove,
+)
 from noisewise.powers.coprime import (
     common_root,
     coprime_base,

@@ -111,7 +111,8 @@ def test_the_simplest_fraction_between_neighbours_of_600_digits() -> None:
 def test_bases_near_1_neither_fill_memory_nor_take_for_ever() -> None:
     """One factor 1000 is worth ln 1000 / ln(1 + t) factors 1 + t, about 6.9 / t."""
     text = str(explain("1000^10", "(1+1/10^9)^(10^10)"))
-    assert "these decimals decide" in text  # a power to the 7,000,000,000 is no short proof
+    assert "ln 1000 > 6.907755278" in text  # a power to the 7,000,000,000 is no short proof
+    assert "10 * 6.907755278 > 10000000000 * 0.000000001" in text
     assert compare(1000, 1, 1 + Fraction(1, 10**9), 6907755282).sign == 1
     assert compare(1000, 1, 1 + Fraction(1, 10**9), 6907755283).sign == -1
     assert "^6907755282 <= 1000^1 < " in text
@@ -137,15 +138,33 @@ def test_a_short_proof_of_a_long_comparison() -> None:
 
 
 def test_explanations_of_other_kinds() -> None:
-    assert "both are 3^3000000" in lines("proof", "27^1000000", "9^1500000")
+    assert "both sides are 3^3000000" in lines("proof", "27^1000000", "9^1500000")
     assert "27^2 = 9^3" in lines("pattern", "27^1000000", "9^1500000")
     assert "1431364 digits" in lines("compute", "27^1000000", "9^1500000")
-    assert "too tall" in lines("compute", "10^10^10^10^10", "9^10^10^10^10")
-    assert "log log of both" in lines("pattern", "3^3^3^3^3", "2^2^2^2^2^2")
+    assert "too large" in lines("compute", "10^10^10^10^10", "9^10^10^10^10")
+    assert "ln ln of both" in lines("pattern", "3^3^3^3^3", "2^2^2^2^2^2")
     assert "10^" in lines("compute", "5^-100000", "4^-100000")
-    assert "times the left one in size" in lines("compute", "(-2)^100001", "(-3)^100001")
+    assert "right side divided by the left" in lines("compute", "(-2)^100001", "(-3)^100001")
     assert "is about 10^(1e200)" in lines("compute", "10^(10^200 + 1)", "2")
     assert "0^5 = 0" in lines("compute", "0^5", "5^0")
+    assert "Multiplied by 6, the two sides are 3 and 2" in lines("proof", "1/2", "1/3")
+    assert "short fraction" in lines("compute", "2^(2^(1/2))", "3")
+    assert lines("pattern", "6^10^10^10", "7^10^10^10 / 2") == ""
+
+
+def test_bases_too_long_to_show_get_a_letter() -> None:
+    """Python writes no integer of more than 4300 digits, and leading digits prove nothing."""
+    n = 10**5000
+    assert "4 * 2^k" in lines("proof", 2, n, n, 2)
+    assert lines("proof", 1, n, n, 1).endswith("^1 > 1.")
+    assert "(1 + 1/n)^n < e < 3 < n" in lines("proof", n, n + 1, n + 1, n)
+    assert "As e < n < N: ln n / n > ln N / N." in lines("proof", n, n + 2, n + 2, n)
+    g = 3**200 + 2
+    assert "a^2 = c^3" in lines("pattern", g**6, 10**6, g**4, 15 * 10**5)
+    text = lines("proof", g**6, 10**6, g, 6 * 10**6)
+    assert "the left base is g^6 and the right base is g, so both sides are g^6000000" in text
+    assert "3^4001 > a^20" in lines("proof", g, 20000, 3, 4001000)
+    assert "ln(70!) > 230.439 > 100 * 2.303 > 100 ln 10" in lines("proof", "70!", "10^100")
 
 
 @settings(deadline=None, max_examples=40)
@@ -159,7 +178,7 @@ def test_every_small_question_has_an_explanation(a: int, b: int, c: int, d: int)
 def test_bad_levels_and_three_operands_are_refused() -> None:
     with pytest.raises(ValueError, match="no level 'prove'"):
         explain("2^3", "3^2", levels=["prove"])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match="two texts, or four numbers"):
+    with pytest.raises(TypeError, match="two sides, or four numbers"):
         explain(2, 3, 4)
 
 
@@ -196,7 +215,7 @@ def test_more_digits_begin_with_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("digits", "m", "says"),
-    [(-1, 1, "decimals"), (10**6, 1, "decimals"), (5, 0, "out of reach"), (5, 0.5, "float")],
+    [(-1, 1, "decimals"), (10**6, 1, "decimals"), (5, 0, "from 1/1000"), (5, 0.5, "float")],
 )
 def test_crossing_refuses(digits: int, m: object, says: str) -> None:
     with pytest.raises(ValueError, match=says):

@@ -1,4 +1,4 @@
-"""Low-rank algebra with a certificate: how small, and how wrong, with what probability."""
+"""Low-rank algebra with a certificate: small factors, their error, and how sure it is."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from noisewise.lowrank.certificate import Error, certify
 from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.cur import CUR, cur
 from noisewise.lowrank.factors import SVD, LowRank
-from noisewise.lowrank.keeping import from_state
+from noisewise.lowrank.inputs import as_matrix, operator, outputs, product
+from noisewise.lowrank.interpolative import Interpolative, interpolative
 from noisewise.lowrank.least_squares import LeastSquares, lstsq
+from noisewise.lowrank.loading import from_state
 from noisewise.lowrank.operators import Matrix
 from noisewise.lowrank.penrose import Penrose, penrose
 from noisewise.lowrank.pseudo_inverse import PseudoInverse, limit_path, pinv
-from noisewise.lowrank.reading import as_matrix, operator, outputs, product
-from noisewise.lowrank.sampled import SampledProduct, expected_error, sampled_matmul
+from noisewise.lowrank.sampled_product import SampledProduct, expected_error, sampled_matmul
 from noisewise.lowrank.single_pass import single_pass
-from noisewise.lowrank.singular import rank_for
-from noisewise.lowrank.skeleton import Interpolative, interpolative
+from noisewise.lowrank.singular_values import rank_for
 from noisewise.lowrank.svd import svd
 
 __all__ = [

@@ -1,18 +1,18 @@
-"""How wrong a factorisation is: the exact error, or a bound that fails with a stated probability.
+"""The error of a factorisation: the exact error, or a bound that fails with a stated probability.
 
-The bound for fresh Gaussian probes: with E = A - L R and G = E Omega, Omega [n, s] standard normal,
-|G|_F^2 is a sum of chi-square variables with s degrees of freedom, weighted by the squared singular
-values of E. Its lower tail is heaviest when one weight is all there is (Szekely and Bakirov 2003;
-Roosta-Khorasani, Szekely and Ascher 2015), so with q the quantile of chi-square at d
+The bound by fresh Gaussian probes: let E = A - L R and G = E Omega with Omega [n, s] standard
+normal. Then |G|_F^2 is a sum of chi-square variables with s degrees of freedom, weighted by the
+squared singular values of E. Its lower tail is heaviest if only one weight is not zero (Szekely and
+Bakirov 2003; Roosta-Khorasani, Szekely and Ascher 2015). So with q the quantile of chi-square at d
 
     P( |E|_F > |G|_F / sqrt(q) ) <= d     for every E of every size.
 
-In the spectral norm |(E E^H)^p G|_F^2 >= sigma_1^(4p+2) chi-square_s, whatever E is, hence
+In the spectral norm |(E E^H)^p G|_F^2 >= sigma_1^(4p+2) chi-square_s for every E, hence
 
     P( |E|_2 > (|(E E^H)^p G|_F / sqrt(q))^(1/(2p+1)) ) <= d.
 
-The probes must not have been used to build the factors, and must not be rescaled: either voids the
-bound. Complex probes have twice as many degrees of freedom.
+The bound does not hold if the probes were used to build the factors, or if they are rescaled.
+Complex probes have twice as many degrees of freedom.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ import torch
 from torch import Tensor
 
 from noisewise.lowrank.chi_square import chi_square_quantile
+from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Matrix, common_dtype, to_unit
-from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
 
 Norm = Literal["frobenius", "spectral"]
 Kind = Literal["exact", "bound", "probes", "estimate"]
 
 PROBES = 20  # the bound is then 1.8 (d = 1e-3) to 2.8 (d = 1e-6) times a rank-one error
-LARGEST_FAILURE = 0.1  # the worst case is proved for the lower tail only
-ROUNDING = 10.0  # eps |A|_F times this is added to every bound
-_COLUMNS = 256  # unit vectors sent through an operator at once
-_ENTRIES = 1 << 24  # entries of a residual held at once
+LARGEST_FAILURE = 0.1  # the proof holds only in the lower tail
+ROUNDING = 10.0  # this times eps |A|_F is added to every bound
+_COLUMNS = 256  # unit vectors that an operator multiplies at once
+_ENTRIES = 1 << 24  # entries of a residual in memory at once
 
 
 @dataclass(frozen=True)
 class Error:
-    """The error |A - L R| of a factorisation; tensors of the batch's shape, float64.
+    """The error |A - L R| of a factorisation; float64 tensors with the shape of the batch.
 
     Attributes:
         norm: "frobenius" or "spectral".
-        kind: "exact" (computed, up to rounding that is in `upper`), "bound" (`upper` is proved and
-            never fails), "probes" (it fails with `failure_probability`) or "estimate" (there is
-            none: `upper` is infinite).
-        estimate: the error itself if exact, an estimate of it otherwise.
-        upper: no less than the error, but for `failure_probability`.
-        failure_probability: chance that `upper` is too small somewhere in the batch; 0 if exact.
-        scale: |A| in the same norm; where it cannot be known, a lower bound of it.
-        optimal_lower: no approximation of this rank whatsoever has a smaller error than this; 0
-            where nothing is known.
+        kind: "exact" (the computed error; `upper` includes rounding), "bound" (`upper` is proved
+            and never fails), "probes" (`upper` fails with `failure_probability`) or "estimate" (no
+            bound: `upper` is infinite).
+        estimate: the error itself if exact, otherwise an estimate of it.
+        upper: at least the error, except with `failure_probability`.
+        failure_probability: the probability that `upper` is too small anywhere in the batch; 0 if
+            exact.
+        scale: |A| in the same norm, or a lower bound of |A| if it is not known.
+        optimal_lower: no approximation of this rank has a smaller error; 0 if nothing is known.
     """
 
     norm: Norm
@@ -67,21 +67,21 @@ class Error:
 
     @property
     def relative_estimate(self) -> Tensor:
-        """`estimate` over `scale`; 0 for a zero matrix without error."""
+        """`estimate` divided by `scale`; 0 for a zero matrix without error."""
         return _ratio(self.estimate, self.scale)
 
     @property
     def relative_upper(self) -> Tensor:
-        """`upper` over `scale`; 0 for a zero matrix without error."""
+        """`upper` divided by `scale`; 0 for a zero matrix without error."""
         return _ratio(self.upper, self.scale)
 
     @property
     def times_optimal(self) -> Tensor:
-        """The factorisation is at most this many times as wrong as the best of its rank."""
+        """`upper` / `optimal_lower`: the error is at most this many times the best of its rank."""
         return _ratio(self.upper, self.optimal_lower)
 
     def scaled(self, factor: complex | Tensor) -> Error:
-        """The error of the factors times a number, or one number each of the batch."""
+        """The error of the factors times a number, or times one number for each matrix."""
         size = abs(factor)
         return replace(
             self,
@@ -110,12 +110,12 @@ class Error:
         value = f"{(shown if relative else self.upper).max().item():.2g}"
         size = f"||A-LR||_{sign} {'~' if self.kind == 'estimate' else '<='} {value}"
         size += f" ||A||_{sign}" if relative else ""
-        size += " in all of the batch" if self.estimate.dim() else ""
+        size += " for every matrix of the batch" if self.estimate.dim() else ""
         match self.kind:
             case "exact":
                 return f"{size} (exact)"
             case "bound":
-                return f"{size} (a bound that never fails)"
+                return f"{size} (a proved bound, never fails)"
             case "probes":
                 return f"{size} (fails with probability <= {self.failure_probability:.2g})"
             case "estimate":
@@ -127,7 +127,7 @@ def _ratio(value: Tensor, scale: Tensor) -> Tensor:
 
 
 def quantile(matrix: Matrix, probes: int, probability: float) -> float:
-    """Return q of the module's formula for one matrix of this batch and dtype."""
+    """Return the quantile q of the module's formula for one matrix of this batch."""
     share = probability / max(1, matrix.batch.numel())
     if matrix.dtype.is_complex:
         return chi_square_quantile(2 * probes, share) / 2
@@ -135,21 +135,21 @@ def quantile(matrix: Matrix, probes: int, probability: float) -> float:
 
 
 def check_probability(probability: float | None) -> None:
-    """Refuse what is no probability of failure.
+    """Check a probability of failure.
 
     Raises:
-        ValueError: unless None, 0, or up to 0.1.
+        ValueError: unless it is None or from 0 to 0.1.
     """
     if probability is not None and not 0 <= probability <= LARGEST_FAILURE:
         raise ValueError(
             f"failure_probability is {probability}: give a number up to {LARGEST_FAILURE}, 0 for "
-            "an exact error, or None for an estimate that promises nothing."
+            "the exact error, or None for an estimate without a bound."
         )
 
 
 @dataclass(frozen=True)
 class Residual:
-    """E = A - left right, known by its products.
+    """E = A - left right, given by its products.
 
     Attributes:
         matrix: A.
@@ -185,7 +185,7 @@ class Residual:
 
 
 def exact(residual: Residual, norm: Norm) -> Tensor:
-    """Return |E|, computed from all its entries: as dear as the factorisation itself."""
+    """Return |E| computed from all its entries; this costs as much as the factorisation."""
     if norm == "frobenius":
         parts = [frobenius_norm(block) for block in residual.blocks()]
         if not parts:
@@ -207,15 +207,15 @@ def probed(
     probability: float,
     power: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Return an estimate of |E| and a bound that fails with the probability given.
+    """Return an estimate of |E| and a bound that fails with the given probability.
 
     Args:
         residual: E.
-        g: E Omega for fresh probes Omega, as `Matrix.gaussian` draws them.
-        norm: of the error.
-        probability: of failure, for the whole batch.
-        power: p of the spectral bound; 0 is crude (13 times the truth and more), 1 costs two more
-            products a probe.
+        g: E Omega for fresh probes Omega from `Matrix.gaussian`.
+        norm: the norm of the error.
+        probability: the probability of failure for the whole batch.
+        power: p of the spectral bound; with 0 the bound is 13 times the error or more, 1 costs two
+            more products per probe.
     """
     probes = g.shape[-1]
     q = quantile(residual.matrix, probes, probability)
@@ -226,7 +226,7 @@ def probed(
 
 
 def _spectral(residual: Residual, g: Tensor, q: float, power: int) -> tuple[Tensor, Tensor]:
-    """Logarithms are carried along, since sigma^(2p+1) leaves the range of float32 soon."""
+    """The spectral norm, by logarithms: sigma^(2p+1) soon exceeds the range of float32."""
     tiny = torch.finfo(torch.float64).tiny
     log_size = torch.zeros(g.shape[:-2], dtype=torch.float64, device=g.device)
     lower = torch.zeros_like(log_size)
@@ -253,7 +253,7 @@ def sketched(residual: Residual, probes: int, generator: torch.Generator) -> Ten
 
 
 def rounding(matrix: Matrix, scale: Tensor) -> Tensor:
-    """What rounding may hide from a measured error: ROUNDING eps |A|_F."""
+    """The largest error that rounding can hide: ROUNDING eps |A|_F."""
     return ROUNDING * torch.finfo(matrix.dtype).eps * scale
 
 
@@ -266,17 +266,17 @@ def certificate(
     optimal_lower: Tensor,
     probes: int = PROBES,
 ) -> Error:
-    """Return the error of two factors by the cheapest way that keeps the promise.
+    """Return the error of two factors, computed in the cheapest way that gives the certificate.
 
-    Exact if asked for (probability 0), or where the factors are so thin that the residual costs no
-    more than the probes; probes otherwise.
+    The error is exact if this was requested (probability 0), or if the factors are so thin that the
+    residual costs no more than the probes. Otherwise probes bound it.
 
     Args:
         residual: A and its factors.
-        norm: of the error.
-        probability: 0, a probability, or None (five probes and no promise).
-        generator: of fresh probes.
-        scale: |A| in that norm, or a lower bound of it.
+        norm: the norm of the error.
+        probability: 0, a probability, or None (five probes, no bound).
+        generator: the source of fresh probes.
+        scale: |A| in this norm, or a lower bound of it.
         optimal_lower: see `Error`.
         probes: s.
     """
@@ -308,23 +308,25 @@ def certify(
     generator: torch.Generator | None = None,
     probes: int = PROBES,
 ) -> Error:
-    """Return how wrong any two factors are, whoever made them.
+    """Return the error |A - left right| of any two factors, with its certificate.
 
     Args:
-        matrix: A, whatever `noisewise.lowrank.svd` takes.
-        left: [..., m, k]; complex or double factors of a real or single A are taken as they are.
+        matrix: A, anything that `noisewise.lowrank.svd` takes.
+        left: [..., m, k]. Factors may be complex although A is real, or double although A is
+            single.
         right: [..., k, n].
         norm: "frobenius" or "spectral".
-        failure_probability: of the bound; 0 computes the error exactly, None only estimates it.
-        generator: of the probes; it must not be the one that the factors were built with, from the
-            same state.
-        probes: s, at least 1; more make the bound sharper.
+        failure_probability: the probability that the bound fails, up to 0.1; 0 computes the exact
+            error, None only estimates it.
+        generator: the source of the probes. It must not be the generator that built the factors, in
+            the same state.
+        probes: s, at least 1; more probes give a sharper bound.
 
     Raises:
-        ValueError: where shapes do not agree, the probability or number of probes is no such, or an
-            operator's rmatmat is no adjoint.
+        ValueError: if the shapes do not agree, the probability or the number of probes is out of
+            range, or the rmatmat of an operator is not the adjoint.
 
-    Source: the module's formulas.
+    Source: the formulas at the top of this module.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -335,12 +337,12 @@ def certify(
     """
     check_probability(failure_probability)
     if probes < 1:
-        raise ValueError(f"probes is {probes}: give at least one.")
+        raise ValueError(f"probes is {probes}: give at least 1.")
     a = as_matrix(matrix)
     if left.shape[-2] != a.m or right.shape[-1] != a.n or left.shape[-1] != right.shape[-2]:
         raise ValueError(
-            f"Factors {list(left.shape)} and {list(right.shape)} do not multiply to "
-            f"{list(a.shape)}."
+            f"Factors of shape {list(left.shape)} and {list(right.shape)} do not multiply to a "
+            f"matrix of shape {list(a.shape)}."
         )
     generator = new_generator(generator)
     dtype = common_dtype([a], left.dtype, right.dtype)
@@ -348,7 +350,7 @@ def certify(
         check_adjoint(a, generator)
         a, unit = to_unit(a.converted(dtype))
         left, right = (part.to(dtype) for part in (left, right))
-        if unit is not None:  # an even power of two: half of it for each factor
+        if unit is not None:  # an even power of two: its square root for each factor
             half = unit.sqrt()[..., None, None].to(dtype)
             left, right = left / half, right / half
         scale, _ = norm_of(a, norm, generator)
@@ -359,7 +361,7 @@ def certify(
 
 
 def norm_of(matrix: Matrix, norm: Norm, generator: torch.Generator) -> tuple[Tensor, bool]:
-    """Return |A| and whether it is exact; otherwise a lower bound from a few products."""
+    """Return |A| and True, or a lower bound of |A| from a few products and False."""
     if norm == "frobenius":
         known = matrix.frobenius()
         if known is not None:

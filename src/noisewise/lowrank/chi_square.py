@@ -1,4 +1,4 @@
-"""Quantiles of chi-square far out in the lower tail, in pure Python."""
+"""Quantiles of chi-square far in the lower tail, in pure Python."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from functools import lru_cache
 
 @lru_cache(maxsize=256)
 def chi_square_quantile(freedom: int, probability: float) -> float:
-    """Return q with P(chi-square <= q) = probability, for any small probability.
+    """Return q with P(chi-square <= q) = probability, also for a very small probability.
 
-    ``P = (x^a e^-x / Gamma(a + 1)) sum_n x^n / ((a + 1) ... (a + n))``, a = freedom / 2, x = q / 2,
-    solved for ln x by bisection: nothing underflows at 1e-300.
+    ``P = (x^a e^-x / Gamma(a + 1)) sum_n x^n / ((a + 1) ... (a + n))``, a = freedom / 2, x = q / 2.
+    Bisection solves this for ln x; it does not underflow, even at 1e-300.
 
     Args:
         freedom: degrees of freedom, at least 1.
-        probability: between 0 and 0.9.
+        probability: above 0, up to 0.9.
 
     Raises:
-        ValueError: for a probability or a number of degrees of freedom outside.
+        ValueError: for arguments outside these ranges.
 
     Example:
         >>> round(chi_square_quantile(2, 0.05), 6) == round(-2 * math.log(0.95), 6)
@@ -26,8 +26,8 @@ def chi_square_quantile(freedom: int, probability: float) -> float:
     """
     if freedom < 1 or not 0 < probability <= 0.9:
         raise ValueError(
-            f"A quantile of chi-square needs 0 < probability <= 0.9 and freedom >= 1, got "
-            f"{probability} and {freedom}."
+            f"probability is {probability} and freedom is {freedom}: give 0 < probability <= 0.9 "
+            "and freedom >= 1."
         )
     a, target = freedom / 2, math.log(probability)
     low, high = -2000.0, math.log(4 * freedom + 20.0)

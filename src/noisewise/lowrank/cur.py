@@ -1,7 +1,7 @@
-"""A ~ C U R by real columns and rows, with a core that is never inverted.
+"""A ~ C U R with columns C and rows R of A itself; the core U is never inverted.
 
-Sorensen and Embree 2016 (rows from the columns' own factor); Park and Nakatsukasa 2024 (arXiv
-2405.06375), who oversample one side and evaluate the core stably.
+Sorensen and Embree 2016 (rows from the orthonormal factor of the columns); Park and Nakatsukasa
+2024 (arXiv 2405.06375: more rows than columns, and a stable evaluation of the core).
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from torch import Tensor
 
 from noisewise.lowrank.certificate import Error, Residual, certificate, check_probability
 from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
+from noisewise.lowrank.interpolative import fitted
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, adjoint, to_unit
 from noisewise.lowrank.pivoting import coefficients, pivots
 from noisewise.lowrank.range_finder import known_scale
-from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
-from noisewise.lowrank.selection import Selected, check_wish, error_of, judged, select
-from noisewise.lowrank.skeleton import fitted
+from noisewise.lowrank.selection import Selected, check_request, check_tolerance, error_of, select
 
 Core = Literal["projection", "cross"]
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class CUR(LowRank):
-    """A ~ C U R with C = A[:, J] and R = A[I, :]; left and right are evaluated without U.
+    """A ~ C U R with C = A[:, J] and R = A[I, :]; left and right are computed without U.
 
     Attributes:
         C: the columns, [*batch, m, k].
-        core: U, [*batch, k, number of rows]: large where C or R is ill-conditioned; products and
-            `dense` do not use it.
-        R: the rows.
+        core: U, [*batch, k, number of rows]. Its entries are large if C or R is ill-conditioned;
+            products and `dense` do not use it.
+        R: the rows, [*batch, number of rows, n].
         column_index: J, int64 [*batch, k].
-        row_index: I.
+        row_index: I, int64 [*batch, number of rows].
     """
 
     C: Tensor
@@ -52,17 +52,17 @@ class CUR(LowRank):
 
     @property
     def columns(self) -> Tensor:
-        """J."""
+        """J, the index of the columns."""
         return self.column_index
 
     @property
     def rows(self) -> Tensor:
-        """I."""
+        """I, the index of the rows."""
         return self.row_index
 
     @property
     def mT(self) -> CUR:
-        """The transpose: columns and rows change places."""
+        """The transpose: columns become rows, rows become columns."""
         parts = self.right, self.left, self.R, self.core, self.C
         return self._swapped(*(part.mT for part in parts))
 
@@ -101,35 +101,37 @@ def cur(
 ) -> CUR:
     """Return an approximation by columns and rows of the matrix itself.
 
-    ``A ~ C U R``, C = A[:, J] as `interpolative` chooses them, and the rows I as pivots of the
-    orthonormal factor of C: rows chosen on their own make the cross core ten times as wrong. The
-    core is
+    ``A ~ C U R``. The columns C = A[:, J] are chosen as in `interpolative`. The rows I are pivots
+    of the orthonormal factor of C; rows chosen independently give the cross core ten times the
+    error. The core is
 
-    * "projection": ``U = C^+ A R^+``, the best there is for these columns and rows; its error obeys
-      ``|A - C U R|_F^2 <= |A - C C^+ A|_F^2 + |A - A R^+ R|_F^2``;
-    * "cross": ``U = A[I, J]^+``, which reads nothing of A but C, R and the certificate's probes,
-      with more rows than columns so that it is not at the mercy of one bad row.
+    * "projection": ``U = C^+ A R^+``, the best core for these columns and rows. Its error satisfies
+      ``|A - C U R|_F^2 <= |A - C C^+ A|_F^2 + |A - A R^+ R|_F^2``.
+    * "cross": ``U = A[I, J]^+``. It uses nothing of A except C, R and the probes of the
+      certificate, and it takes more rows than columns, so that one bad row does little harm.
 
-    By tolerance, columns are chosen for tol / sqrt(2), and rows added until the whole is within
-    tol.
+    With a tolerance, columns are chosen for tol / sqrt(2), and rows are added until the error is
+    within tol.
 
     Args:
         matrix: A [*batch, m, n], anything that `svd` takes.
-        rank: columns, 0 to min(m, n); with `tol` too, the most allowed, of rows as of columns.
-        tol: relative error wanted, in the Frobenius norm; for the projection core.
+        rank: number of columns, 0 to min(m, n); if `tol` is given too, the largest number of
+            columns and of rows.
+        tol: relative error to reach in the Frobenius norm; only for the projection core.
         core: see above.
-        oversample: rows beyond the columns; by default half as many for a cross, none else.
-        generator: of the sketch and the probes; a fixed seed without one.
+        oversample: number of rows beyond the number of columns; by default half the number of
+            columns for a cross core, else 0.
+        generator: the source of the sketch and the probes; by default a fixed seed.
         failure_probability: see `svd`.
 
     Returns:
-        `columns` J, `rows` I, factors C, core, R; dense() and products are evaluated as
-        ``Q (Q[I]^+ R)`` and ``Q (Q^H A P) P^H`` with C = Q T, R^H = P S, never by the core itself.
-        No gradient flows: the value is detached.
+        `columns` J, `rows` I, and the factors C, core, R. dense() and products use
+        ``Q (Q[I]^+ R)`` or ``Q (Q^H A P) P^H`` with C = Q T, R^H = P S, never the core itself. The
+        value is detached: no gradient flows.
 
     Raises:
-        ValueError: as `svd`; for a tolerance with the cross core, whose error no choice of rows
-            bounds beforehand.
+        ValueError: as `svd`; and for a tolerance with the cross core, because no choice of rows
+            bounds its error in advance.
 
     Example:
         >>> i = torch.arange(1.0, 31.0)
@@ -141,14 +143,14 @@ def cur(
     if core not in ("projection", "cross"):
         raise ValueError(f"core is {core!r}: give 'projection' or 'cross'.")
     if core == "cross" and tol is not None:
-        raise ValueError("A cross core takes a rank: with a tolerance use core='projection'.")
+        raise ValueError("core='cross' needs a rank; with a tolerance use core='projection'.")
     if oversample is not None and oversample < 0:
         raise ValueError("oversample must be 0 or more.")
     check_probability(failure_probability)
     a = as_matrix(matrix)
     if isinstance(a, Dense) and a.tensor.requires_grad:
         a = Dense(a.tensor.detach(), a.notes)
-    check_wish(a, rank, tol)
+    check_request(a, rank, tol)
     generator = new_generator(generator)
     with torch.no_grad():
         check_adjoint(a, generator)
@@ -166,7 +168,7 @@ def _chosen(
     failure_probability: float | None,
     generator: torch.Generator,
 ) -> CUR:
-    """Columns, rows, and the core between them."""
+    """Choose columns and rows, and compute the core."""
     found = select(
         a,
         rank,
@@ -185,18 +187,18 @@ def _chosen(
     result = _projected(a, found, index, failure_probability, generator)
     if tol is None:
         return result
-    met, notes = judged(a, result.error, tol, rank)
+    met, notes = check_tolerance(a, result.error, tol, rank)
     if not met:
         more = _more_rows(a, tol, rank, failure_probability, generator)
         other = _projected(a, found, more, failure_probability, generator)
-        met, why = judged(a, other.error, tol, rank)
+        met, why = check_tolerance(a, other.error, tol, rank)
         if met or rank is None:
             result, notes = other, why
     return replace(result, converged=met, notes=(*result.notes, *notes))
 
 
 def _times(value: CUR, unit: Tensor) -> CUR:
-    """The value of a matrix so many times as large."""
+    """The value of the matrix times `unit`."""
     size = unit[..., None, None].to(value.dtype)
     return replace(
         value,
@@ -213,7 +215,7 @@ def rows_of(q: Tensor, count: int) -> Tensor:
 
     Args:
         q: [*batch, m, k].
-        count: rows, up to m; beyond k, further sweeps choose among those that are left.
+        count: number of rows, up to m; each sweep chooses up to k of the remaining rows.
     """
     free = torch.ones(q.shape[:-1], dtype=torch.bool, device=q.device)
     index = torch.zeros(*q.shape[:-2], 0, dtype=torch.int64, device=q.device)
@@ -232,7 +234,7 @@ def _more_rows(
     probability: float | None,
     generator: torch.Generator,
 ) -> Tensor:
-    """Rows that alone keep A to tol / sqrt(2): with such columns the whole is within tol."""
+    """Rows that alone represent A within tol / sqrt(2); with such columns the error is <= tol."""
     return select(
         adjoint(a),
         most,
@@ -251,13 +253,13 @@ def _projected(
     probability: float | None,
     generator: torch.Generator,
 ) -> CUR:
-    """Core C^+ A R^+: A projected on the columns and on the rows."""
+    """The core C^+ A R^+: A projected on the columns and on the rows."""
     columns, rows = found.columns, a.rows(index)
     p = torch.linalg.qr(rows.mH).Q
     middle = found.w.mH @ p
     right = middle @ p.mH
     if found.left_over is not None:
-        # |A - Q M P^H|^2 = |A - Q W^H|^2 + |W^H - M P^H|^2, and the second is known.
+        # |A - Q M P^H|^2 = |A - Q W^H|^2 + |W^H - M P^H|^2; the second term is known.
         lost = frobenius_norm(found.w.mH - right)
         both = torch.hypot(found.left_over[0], lost), torch.hypot(found.left_over[1], lost)
         found = replace(found, left_over=both)
@@ -275,7 +277,7 @@ def _cross(
     probability: float | None,
     generator: torch.Generator,
 ) -> CUR:
-    """Core A[I, J]^+, evaluated as Q (Q[I]^+ R)."""
+    """The core A[I, J]^+, evaluated as Q (Q[I]^+ R)."""
     columns, rows = found.columns, a.rows(index)
     where = index[..., :, None].expand(*index.shape, found.q.shape[-1])
     crossing = found.q.gather(-2, where)

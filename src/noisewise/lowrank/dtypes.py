@@ -1,4 +1,4 @@
-"""The dtypes that something is computed in."""
+"""The dtypes of the computations."""
 
 from __future__ import annotations
 

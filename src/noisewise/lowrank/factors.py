@@ -1,4 +1,4 @@
-"""The value that every factorisation returns: its factors, rank and error, and their algebra."""
+"""The value that every factorisation returns: factors, rank, error, and their algebra."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from noisewise.lowrank.certificate import ROUNDING, Error, Kind, Norm
 from noisewise.lowrank.gradients import truncation, with_gradient
 from noisewise.lowrank.magnitude import frobenius_norm
-from noisewise.lowrank.singular import of_projection, smallest_rank, tails
+from noisewise.lowrank.singular_values import of_projection, smallest_rank, tails
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LowRank:
-    """A ~ left @ right, and how wrong that is.
+    """A ~ left @ right, with the error of this approximation.
 
     Attributes:
         left: [*batch, m, rank].
         right: [*batch, rank, n].
-        error: of the approximation, see `Error`.
-        converged: False where a tolerance was asked for and not reached.
-        notes: what a user should know: a dtype that was changed, a tolerance out of reach.
+        error: the error of the approximation, see `Error`.
+        converged: False if a tolerance was given and not reached.
+        notes: remarks for the user, such as a changed dtype or a tolerance that was not reached.
 
     Example:
         >>> from noisewise import lowrank
@@ -42,22 +42,22 @@ class LowRank:
 
     @property
     def factors(self) -> tuple[Tensor, ...]:
-        """Here (left, right); (U, S, Vh), (C, Z) or (C, core, R) elsewhere."""
+        """(left, right); in subclasses (U, S, Vh), (C, Z) or (C, core, R)."""
         return self.left, self.right
 
     @property
     def columns(self) -> Tensor | None:
-        """Which columns of A the left factor holds, int64 [*batch, k]; None where it holds none."""
+        """Which columns of A are in the left factor, int64 [*batch, k]; None if there are none."""
         return None
 
     @property
     def rows(self) -> Tensor | None:
-        """Which rows of A the right factor holds, int64 [*batch, k]; None where it holds none."""
+        """Which rows of A are in the right factor, int64 [*batch, k]; None if there are none."""
         return None
 
     @property
     def rank(self) -> int:
-        """Columns of the left factor, the same in all of the batch."""
+        """Number of columns of the left factor; the same for the whole batch."""
         return self.left.shape[-1]
 
     @property
@@ -67,27 +67,27 @@ class LowRank:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the factors."""
+        """The dtype of the factors."""
         return self.left.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the factors."""
+        """The device of the factors."""
         return self.left.device
 
     @property
     def num_values(self) -> int:
-        """Numbers that the two factors hold, of one matrix."""
+        """How many numbers the two factors of one matrix hold."""
         return self.rank * (self.shape[-2] + self.shape[-1])
 
     @property
     def compression(self) -> float:
-        """Entries of the matrix over numbers in the factors; below 1 the factors are larger."""
+        """Entries of the matrix / numbers in the factors; below 1 if the factors are larger."""
         return math.inf if not self.num_values else math.prod(self.shape[-2:]) / self.num_values
 
     @property
     def attached(self) -> Tensor | None:
-        """The matrix itself where a gradient flows to it, and not through the factors; or None."""
+        """The dense matrix if its gradient does not flow through the factors; else None."""
         return None
 
     def dense(self) -> Tensor:
@@ -96,14 +96,14 @@ class LowRank:
         return self.left @ self.right if whole is None else whole
 
     def matmat(self, x: Tensor) -> Tensor:
-        """(left right) x for x [n] or [..., n, c], as torch multiplies, the matrix never formed."""
+        """(left right) x for x [n] or [..., n, c], without forming the matrix."""
         if x.dim() == 1:
             return self.matmat(x[..., None])[..., 0]
         whole = self.attached
         return self.left @ (self.right @ x) if whole is None else whole @ x
 
     def norm(self, norm: Norm = "frobenius") -> Tensor:
-        """|left right| of each of the batch, float64, without forming the matrix."""
+        """|left right| of each matrix of the batch, float64, without forming the matrix."""
         if 0 in (self.rank, *self.shape):
             return torch.zeros(self.shape[:-2], dtype=torch.float64, device=self.device)
         core = torch.linalg.qr(self.left.detach(), mode="r").R @ self.right.detach()
@@ -140,11 +140,13 @@ class LowRank:
         return (other @ self.left) @ self.right if whole is None else other @ whole
 
     def __add__(self, other: LowRank) -> LowRank:
-        """The sum: factors side by side, ranks and errors added; `compress` makes it small."""
+        """The sum: factors side by side, ranks and errors added. `compress` reduces the rank."""
         if not isinstance(other, LowRank):
             return NotImplemented
         if self.shape != other.shape:
-            raise ValueError(f"A sum of {list(self.shape)} and {list(other.shape)} is not defined.")
+            raise ValueError(
+                f"Matrices of shape {list(self.shape)} and {list(other.shape)} cannot be added."
+            )
         is_attached = self.attached is not None or other.attached is not None
         joined = self._with(
             torch.cat([self.left, other.left], -1),
@@ -179,26 +181,28 @@ class LowRank:
         return self * (1 / number)
 
     def compress(self, rank: int | None = None, *, tol: float | None = None) -> SVD:
-        """Return the best approximation of this value of a smaller rank: QR of both, SVD between.
+        """Return the best approximation of this value with a smaller rank.
 
-        Its error is this one's plus what was cut off (the triangle inequality).
+        Computed by a QR of both factors and an SVD of the core. The new error is at most the old
+        error plus the part that is cut off (triangle inequality).
 
         Args:
-            rank: wanted, up to this rank; or
-            tol: relative to |left right|_F: the smallest rank that cuts off no more.
+            rank: the rank of the result, at most the rank of this value; or
+            tol: the largest part to cut off, relative to |left right|_F; the result has the
+                smallest rank that fits.
 
         Raises:
-            ValueError: unless exactly one is given and possible.
+            ValueError: unless exactly one of the two is given, within its range.
         """
         return compressed(self, rank, tol)
 
     def to(self, target: torch.dtype | torch.device | str) -> LowRank:
-        """Return it in another dtype or on another device, with all that it holds.
+        """Return the value in another dtype or on another device, with everything it holds.
 
-        Rounding to a dtype adds to the error.
+        Rounding to another dtype is added to the error.
 
         Raises:
-            ValueError: for a real dtype where the factors are complex.
+            ValueError: for a real dtype if the factors are complex.
         """
         if not isinstance(target, torch.dtype):
             device = torch.device(target)
@@ -209,7 +213,7 @@ class LowRank:
             return self
         if self.dtype.is_complex and not target.is_complex:
             raise ValueError(
-                f"The factors are complex, and {target} drops their imaginary parts: give a "
+                f"The factors are complex, and {target} would drop their imaginary parts: give a "
                 "complex dtype."
             )
         # Each factor is rounded once: |dL R| + |L dR| <= 2 eps |L|_F |R|_F.
@@ -222,26 +226,26 @@ class LowRank:
         return replace(self, error=error, **self._rounded(target))
 
     def _rounded(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The factors in another dtype, by the names of their fields."""
+        """The factors in another dtype; the keys are the names of their fields."""
         return {"left": self.left.to(dtype), "right": self.right.to(dtype)}
 
     def detach(self) -> LowRank:
-        """Return it without a gradient."""
+        """Return the value without its gradient."""
         return replace(self, left=self.left.detach(), right=self.right.detach())
 
     def linear(self, bias: Tensor | None = None) -> nn.Sequential:
-        """Return two linear layers that do what a layer of this weight would do.
+        """Return two linear layers that together replace a linear layer with this weight.
 
-        ``x -> x (L R)^T + b``: the first layer holds R [rank, n], the second L [m, rank].
+        ``x -> x (L R)^T + b``: the first layer holds R [rank, n], the second holds L [m, rank].
 
         Args:
-            bias: [m] of the second layer, or None.
+            bias: the bias [m] of the second layer, or None.
 
         Raises:
             ValueError: for a batch.
         """
         if len(self.shape) != 2:
-            raise ValueError(f"A layer needs one matrix, not a batch {list(self.shape)}.")
+            raise ValueError(f"A layer needs one matrix, not a batch of shape {list(self.shape)}.")
         first = nn.Linear(self.shape[1], self.rank, bias=False, device="meta")
         second = nn.Linear(self.rank, self.shape[0], bias=bias is not None, device="meta")
         first.weight = nn.Parameter(self.right.detach().clone())
@@ -251,10 +255,10 @@ class LowRank:
         return nn.Sequential(first, second)
 
     def state(self, name: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return tensors and metadata, as `safetensors.torch.save_file` takes them.
+        """Return tensors and metadata for `safetensors.torch.save_file`.
 
         Args:
-            name: of the value, where several go into one file.
+            name: the name of the value; needed if one file holds several values.
 
         Example:
             >>> from noisewise import lowrank
@@ -290,7 +294,7 @@ class LowRank:
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Attached(LowRank):
-    """A value whose gradient flows through the matrix itself, for what is made of such values.
+    """A value computed from values whose gradient flows through the dense matrix.
 
     Attributes:
         whole: left @ right, with its gradient.
@@ -300,29 +304,29 @@ class Attached(LowRank):
 
     @property
     def attached(self) -> Tensor:
-        """The matrix itself."""
+        """The dense matrix with its gradient."""
         return self.whole
 
     def detach(self) -> LowRank:
-        """Return it without a gradient."""
+        """Return the value without its gradient."""
         left, right = self.left.detach(), self.right.detach()
         return LowRank(left, right, self.error, self.converged, self.notes)
 
 
 _WEAKNESS: tuple[Kind, ...] = ("exact", "bound", "probes", "estimate")
-KEY = "noisewise.lowrank:"  # and the name, in the metadata of a file
+KEY = "noisewise.lowrank:"  # followed by the name: a key in the metadata of a file
 MEASURED = ("estimate", "upper", "scale", "optimal_lower")
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SVD(LowRank):
-    """A ~ U diag(S) Vh; left = U diag(S), right = Vh.
+    """A ~ U diag(S) Vh, with left = U diag(S) and right = Vh.
 
     Attributes:
         U: orthonormal columns [*batch, m, rank]; the largest entry of each is real and positive.
-        S: real, falling [*batch, rank].
+        S: the singular values [*batch, rank], largest first.
         Vh: orthonormal rows [*batch, rank, n].
-        source: the matrix that a gradient flows to, or None.
+        source: the matrix that gradients flow to, or None.
     """
 
     U: Tensor
@@ -337,7 +341,7 @@ class SVD(LowRank):
 
     @property
     def attached(self) -> Tensor | None:
-        """U diag(S) Vh; its gradient needs only s_k > s_(k+1), not that all values differ."""
+        """U diag(S) Vh; its gradient needs only s_k > s_(k+1); kept values may be equal."""
         if self.source is None:
             return None
         return truncation(self.source, self.U, self.S, self.Vh)
@@ -348,7 +352,7 @@ class SVD(LowRank):
         return {**super()._rounded(dtype), **parts}
 
     def detach(self) -> SVD:
-        """Return it without a gradient."""
+        """Return the value without its gradient."""
         u, s, vh = (part.detach() for part in self.factors)
         return make(u, s, vh, self.error, self.converged, self.notes)
 
@@ -362,7 +366,7 @@ def make(
     notes: tuple[str, ...] = (),
     source: Tensor | None = None,
 ) -> SVD:
-    """Return the value of three factors, attached to the matrix that a gradient flows to."""
+    """Return the SVD value of three factors; gradients flow to `source` if it is given."""
     if source is not None:
         u, s, vh = with_gradient(source, u, s, vh)
     left = u * s[..., None, :].to(u.dtype)
@@ -382,9 +386,11 @@ def make(
 def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
     """The best approximation of a low-rank value, see `LowRank.compress`."""
     if (rank is None) == (tol is None):
-        raise ValueError("Say what to compress to: a rank, or a relative tolerance tol.")
+        raise ValueError("Give either a rank or a relative tolerance tol to compress to.")
     if rank is not None and not 0 <= rank <= value.rank:
-        raise ValueError(f"rank is {rank}, the value has {value.rank}: give no more than that.")
+        raise ValueError(
+            f"rank is {rank}: give a rank from 0 to {value.rank}, the rank of the value."
+        )
     if tol is not None and not tol > 0:
         raise ValueError(f"tol is {tol}: give a positive relative tolerance.")
     whole = value.attached
@@ -410,10 +416,11 @@ def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
 
 
 def added(first: Error, second: Error) -> Error:
-    """Errors add at worst; a bound of the sum fails where one of the two does."""
+    """The error of a sum: at most the sum of the errors, unless one of the two bounds fails."""
     if first.norm != second.norm:
         raise ValueError(
-            f"Errors in the {first.norm} and in the {second.norm} norm do not add: use one norm."
+            f"An error in the {first.norm} norm and one in the {second.norm} norm cannot be added: "
+            "use the same norm for both."
         )
     kinds: tuple[Kind, ...] = first.kind, second.kind, "bound"
     kind = max(kinds, key=_WEAKNESS.index)
@@ -429,6 +436,6 @@ def added(first: Error, second: Error) -> Error:
 
 
 def rescaled(error: Error, size: Tensor) -> Error:
-    """With |L R| known, |A| is at least |L R| less the error: that is the scale."""
+    """The error with a new scale: |A| is at least |L R| minus the error."""
     lowest = torch.where(error.upper.isfinite(), size - error.upper, size - error.estimate)
     return replace(error, scale=lowest.clamp_min(0.0))

@@ -1,16 +1,16 @@
-"""Gradients of a truncated singular value decomposition, from its factors and A alone.
+"""Gradients of a truncated singular value decomposition, computed only from its factors and A.
 
-With A = U S V^H + E, E orthogonal to U and V, a change dA moves the subspaces by X = (1 - U U^H) dU
-and Y = (1 - V V^H) dV with
+Let A = U S V^H + E with E orthogonal to U and V. A change dA moves the subspaces by
+X = (1 - U U^H) dU and Y = (1 - V V^H) dV with
 
     X S - E Y = (1 - U U^H) dA V,        Y S - E^H X = (1 - V V^H) dA^H U.
 
-The operator on the left is self-adjoint, so the same equations, solved by conjugate gradients with
-products of A alone, turn cotangents back. Within the kept values dU and dV hold 1 / (s_j^2 - s_i^2)
-(Townsend 2016; Wan and Zhang 2019 for the phases of complex vectors); the product U S V^H holds no
-such term, and has a gradient of its own that equal values do not harm. What is not needed is not
-computed: differentiating through the random sketch instead is wrong by up to 80 % in float32 where
-the rank asked for is above the numerical one.
+The operator on the left is self-adjoint. So the same equations also carry gradients backward;
+conjugate gradients solve them and need only products with A. Between kept values, dU and dV contain
+1 / (s_j^2 - s_i^2) (Townsend 2016; Wan and Zhang 2019 for the phases of complex vectors). The
+product U S V^H contains no such term: it has a separate gradient, which also exists for equal
+values. The random sketch is not differentiated: that gradient is wrong by up to 80 % in float32 if
+the requested rank is above the numerical rank.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ _MOST_STEPS = 500
 def with_gradient(a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return U, S, Vh as differentiable functions of A.
 
-    Gradients of vectors exist where their values differ, and are refused where they do not; what
-    does not depend on the choice within equal values may be asked for through `truncation`.
+    Singular vectors have gradients only if their singular values differ; otherwise the backward
+    pass raises ValueError. For results that do not depend on the choice of vectors, use
+    `truncation`.
 
     Args:
         a: [*batch, m, n], the matrix that the gradient flows to.
-        u: [*batch, m, k], whose largest entry in each column is real and positive.
+        u: [*batch, m, k]; the largest entry of each column is real and positive.
         s: [*batch, k].
         vh: [*batch, k, n].
     """
@@ -95,7 +96,7 @@ class _Truncation(torch.autograd.Function):
 
 
 def truncation_adjoint(a: Tensor, u: Tensor, s: Tensor, vh: Tensor, grad: Tensor) -> Tensor:
-    """Return the derivative of A -> U S Vh, which is self-adjoint, applied to a matrix.
+    """Return the derivative of A -> U S Vh, applied to a matrix; the derivative is self-adjoint.
 
     Args:
         a: [*batch, m, n].
@@ -105,14 +106,14 @@ def truncation_adjoint(a: Tensor, u: Tensor, s: Tensor, vh: Tensor, grad: Tensor
         grad: [*batch, m, n].
 
     Raises:
-        ValueError: where s_k and s_(k+1) are too close for a derivative to exist.
+        ValueError: if s_k and s_(k+1) are too close, so that no derivative exists.
     """
     v = vh.mH
     on_v, on_u = grad @ v, grad.mH @ u
     core = u.mH @ on_v
     values = s[..., None, :].to(u.dtype)
     x, y = _solve(a, u, s, v, (on_v - u @ core) * values, (on_u - v @ core.mH) * values)
-    # Where a kept value is zero, both directions of its pair are free: the tangent space.
+    # If a kept value is zero, both vectors of its pair can move freely.
     none = ~_active(s, a)[..., None, :]
     x = torch.where(none, on_v - u @ core, x)
     y = torch.where(none, on_u - v @ core.mH, y)
@@ -120,17 +121,17 @@ def truncation_adjoint(a: Tensor, u: Tensor, s: Tensor, vh: Tensor, grad: Tensor
 
 
 def _active(s: Tensor, a: Tensor) -> Tensor:
-    """Which values are above rounding."""
+    """Which singular values are above the rounding level."""
     return s > _cutoff(s, a) if s.shape[-1] else s > 0
 
 
 def _cutoff(s: Tensor, a: Tensor) -> Tensor:
-    """How far rounding moves a value, [*batch, 1]."""
+    """How far rounding moves a singular value, [*batch, 1]."""
     return max(a.shape[-2:]) * torch.finfo(s.dtype).eps * s[..., :1]
 
 
 def _core(on_u: Tensor, on_v: Tensor, s: Tensor) -> Tensor:
-    """The part of the gradient within the kept subspaces, in their bases."""
+    """The part of the gradient inside the kept subspaces, in their bases."""
     squares = s.square()
     gaps = squares[..., None, :] - squares[..., :, None]
     size = torch.maximum(squares[..., None, :], squares[..., :, None])
@@ -146,7 +147,7 @@ def _core(on_u: Tensor, on_v: Tensor, s: Tensor) -> Tensor:
 
 
 def _refuse_equal_values(on_u: Tensor, on_v: Tensor, s: Tensor, a: Tensor) -> None:
-    """Vectors of values that rounding cannot tell apart are a choice, and have no derivative."""
+    """Raise ValueError for gradients of singular vectors whose values are equal up to rounding."""
     if s.shape[-1] < 2:
         return
     cutoff, active = _cutoff(s, a)[..., None], _active(s, a)
@@ -157,13 +158,13 @@ def _refuse_equal_values(on_u: Tensor, on_v: Tensor, s: Tensor, a: Tensor) -> No
     limit = torch.finfo(s.dtype).eps ** 0.5 * size.amax((-2, -1), keepdim=True)
     if bool((equal & (size > limit)).any()):
         raise ValueError(
-            "Singular vectors of equal singular values have no gradient: use dense(), products "
-            "with the whole value, or the singular values alone."
+            "Singular vectors of equal singular values have no gradient: use dense(), products with"
+            " the whole value, or only the singular values."
         )
 
 
 def _with_phase(u: Tensor, v: Tensor, grad_u: Tensor, grad_v: Tensor) -> Tensor:
-    """Count how the phases turn to keep the largest entry of each left vector real."""
+    """Add the gradient of the phases, which keep the largest entry of each left vector real."""
     turned = (u.conj() * grad_u).sum(-2, keepdim=True).imag
     turned = turned + (v.conj() * grad_v).sum(-2, keepdim=True).imag
     where = u.abs().argmax(-2, keepdim=True)
@@ -176,7 +177,7 @@ def _solve(
 ) -> tuple[Tensor, Tensor]:
     """Solve X S - E Y = P, Y S - E^H X = Q, each column by conjugate gradients.
 
-    Eliminating Y: ``X - E E^H X S^-2 = (P S + E Q) S^-2``, positive definite while s_(k+1) < s_k.
+    Without Y: ``X - E E^H X S^-2 = (P S + E Q) S^-2``; this is positive definite if s_(k+1) < s_k.
     """
     active = _active(s, a)[..., None, :]
     safe = torch.where(active, s[..., None, :], torch.ones_like(s[..., None, :]))
@@ -198,7 +199,7 @@ def _solve(
 
 
 def _conjugate_gradients(apply: object, b: Tensor) -> Tensor:
-    """Solve column by column; every column has its own step."""
+    """Conjugate gradients for all columns at once; every column has its own step size."""
     assert callable(apply)
     eps = torch.finfo(b.dtype).eps
     x, r = torch.zeros_like(b), b
@@ -217,13 +218,13 @@ def _conjugate_gradients(apply: object, b: Tensor) -> Tensor:
         grown = torch.where(rho > 0, after / torch.where(rho == 0, 1.0, rho), 0.0)
         direction = r + grown * direction
         rho = after
-    # Near equal values s_k, s_(k+1) the solution grows as s_k^2 / (s_k^2 - s_(k+1)^2).
+    # If s_k and s_(k+1) are close, the solution grows like s_k^2 / (s_k^2 - s_(k+1)^2).
     is_solved = _dot(b - apply(x), b - apply(x)) <= eps * _dot(b, b)
     if bool((is_solved & (_dot(x, x) <= _dot(b, b) / eps)).all()):
         return x
     raise ValueError(
-        "The truncated decomposition has no gradient here: the last kept singular value and the "
-        "first dropped one are too close. Choose a rank with a gap behind it."
+        "The truncated decomposition has no gradient here, because the last kept singular value "
+        "and the first dropped one are too close: choose a rank with a gap after it."
     )
 
 

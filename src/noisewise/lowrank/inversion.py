@@ -1,4 +1,4 @@
-"""The routes to a pseudo-inverse, and which of them is safe."""
+"""The routes to a pseudo-inverse, and the choice of a safe one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Inverted:
-    """X = left right, and what is known of A; see `PseudoInverse`."""
+    """X = left right, and what is known about A; see `PseudoInverse`."""
 
     left: Tensor
     right: Tensor
@@ -26,16 +26,16 @@ class Inverted:
 
 
 def inverted(a: Tensor, rtol: float | None, route: str, epsilon: float | None) -> Inverted:
-    """Return the pseudo-inverse of A by a route.
+    """Return the pseudo-inverse of A, computed by a route.
 
     Args:
         a: [*batch, m, n], finite.
         rtol: relative cutoff, or None.
         route: "auto", "svd", "qr", "cholesky" or "limit".
-        epsilon: of the limit.
+        epsilon: the e of route "limit".
 
     Raises:
-        ValueError: where a route needs full rank and it is not there.
+        ValueError: if the route needs full rank and A does not have it.
     """
     if a.numel() == 0:
         return _by_svd(a, rtol)
@@ -43,7 +43,7 @@ def inverted(a: Tensor, rtol: float | None, route: str, epsilon: float | None) -
         return _by_limit(a, epsilon)
     if route == "svd":
         return _by_svd(a, rtol)
-    # A cutoff chosen by the user may be above what the triangular factors are safe for.
+    # Cholesky and QR cut nothing off, so "auto" uses them only for a cutoff at the rounding level.
     trusted = rtol is None or rtol <= max(a.shape[-2:]) * torch.finfo(a.dtype).eps
     if route == "cholesky" or (route == "auto" and trusted):
         found = _by_cholesky(a)
@@ -55,8 +55,8 @@ def inverted(a: Tensor, rtol: float | None, route: str, epsilon: float | None) -
             return found
     if route != "auto":
         raise ValueError(
-            f"The route {route!r} is not safe for this matrix: it is not of full rank, or nearly "
-            "so. Use route='svd'."
+            f"route={route!r} is not safe for this matrix, because it does not have full rank or "
+            "is too near to a lower rank: use route='svd'."
         )
     return _by_svd(a, rtol)
 
@@ -68,7 +68,7 @@ def _full(
     condition: Tensor,
     route: Literal["qr", "cholesky"],
 ) -> Inverted:
-    """What is known of a matrix of full rank."""
+    """The result for a matrix of full rank."""
     infinite = torch.full(a.shape[:-2], math.inf, dtype=torch.float64, device=a.device)
     ranks = torch.full(a.shape[:-2], min(a.shape[-2:]), device=a.device)
     none = a.new_zeros(0)
@@ -77,10 +77,9 @@ def _full(
 
 
 def _by_cholesky(a: Tensor) -> Inverted | None:
-    """Gram matrix, Cholesky, and one step of refinement; None where the condition is too high.
+    """Gram matrix, Cholesky, and one step of refinement; None if the condition is too high.
 
-    The error of the plain inverse is cond^2 eps; the step (2 - X A) X squares it, and adds cond
-    eps.
+    The error of the plain inverse is cond^2 eps; the step (2 - X A) X squares it and adds cond eps.
     """
     tall = a if a.shape[-2] >= a.shape[-1] else a.mH
     factor, info = torch.linalg.cholesky_ex(tall.mH @ tall)
@@ -98,7 +97,7 @@ def _by_cholesky(a: Tensor) -> Inverted | None:
 
 
 def _by_qr(a: Tensor) -> Inverted | None:
-    """A = Q R: A^+ = R^-1 Q^H; A^H = Q R: A^+ = Q R^-H. None where R is nearly singular."""
+    """A = Q R: A^+ = R^-1 Q^H; A^H = Q R: A^+ = Q R^-H. None if R is nearly singular."""
     is_tall = a.shape[-2] >= a.shape[-1]
     q, r = torch.linalg.qr(a if is_tall else a.mH)
     condition = _condition(r)
@@ -114,7 +113,7 @@ def _by_qr(a: Tensor) -> Inverted | None:
 def _condition(r: Tensor) -> Tensor:
     """A bound of s_1 / s_r of a triangular factor: sqrt(|R|_1 |R|_inf |R^-1|_1 |R^-1|_inf).
 
-    The ratio of its diagonal is none, as Kahan's matrix shows.
+    The ratio of the diagonal entries is not a bound, as Kahan's matrix shows.
     """
     diagonal = r.diagonal(dim1=-2, dim2=-1).abs().amin(-1)
     eye = torch.eye(r.shape[-1], dtype=r.dtype, device=r.device).expand_as(r)
@@ -150,7 +149,7 @@ def _by_svd(a: Tensor, rtol: float | None) -> Inverted:
     if ranks.numel() and float(gap.min()) < 1e3:
         near = float(gap.min())
         notes = (
-            f"the rank is a near decision: the next singular value is only {near:.2g} smaller",
+            f"the rank is uncertain: the next singular value is only {near:.2g} times smaller",
         )
     values = torch.where(kept, s, 0.0)[..., :most]
     kept_parts = u[..., :most], values, vh[..., :most, :], torch.minimum(up, down)
@@ -168,7 +167,7 @@ def _by_svd(a: Tensor, rtol: float | None) -> Inverted:
 
 
 def _by_limit(a: Tensor, epsilon: float | None) -> Inverted:
-    """(A^H A + e)^-1 A^H by the QR of A over sqrt(e): the Gram matrix is never formed."""
+    """(A^H A + e)^-1 A^H by a QR of A stacked on sqrt(e) I, without the Gram matrix."""
     is_tall = a.shape[-2] >= a.shape[-1]
     tall = a if is_tall else a.mH
     if epsilon is None:
@@ -179,13 +178,13 @@ def _by_limit(a: Tensor, epsilon: float | None) -> Inverted:
     n = tall.shape[-1]
     eye = torch.eye(n, dtype=a.dtype, device=a.device).expand(*a.shape[:-2], n, n)
     q, r = torch.linalg.qr(torch.cat([tall, root * eye], -2))
-    # R^-1 is the lower block of Q over sqrt(e): nothing has to be inverted.
+    # R^-1 is the lower block of Q divided by sqrt(e), so nothing has to be inverted.
     left, right = q[..., -n:, :] / root, q[..., :-n, :].mH
     if not is_tall:
         left, right = right.mH, left.mH
     condition = _condition(r)
     note = (
-        f"epsilon = {epsilon:.1e} s_1^2: directions with s^2 near that or below are damped, "
+        f"epsilon = {epsilon:.1e} s_1^2: directions with s^2 near or below epsilon are damped, "
         "none is cut off"
     )
     found = _full(a, left, right, condition, "qr")

@@ -1,4 +1,4 @@
-"""Least squares through the pseudo-inverse: the solution of minimum norm, with its doubts."""
+"""Least squares by the pseudo-inverse: the minimum-norm solution, and how certain its rank is."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from noisewise.lowrank.certificate import Error
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.penrose import most
+from noisewise.lowrank.penrose import largest_of
 from noisewise.lowrank.pseudo_inverse import PseudoInverse, Route, entries_of, inverse_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LeastSquares:
-    """The X of minimum norm among those that minimise |A X - B|_F; it multiplies like X.
+    """The minimum-norm X among all X that minimise |A X - B|_F; it multiplies like X.
 
     Attributes:
         x: [*batch, n, c], or [*batch, n] for a vector B.
-        residual: |A x - b| of each column, float64.
-        inverse: what was used, with `rank`, `gap`, `route` and the Penrose report.
+        residual: |A x - b| for each column, float64.
+        inverse: the pseudo-inverse that was used, with `rank`, `gap`, `route` and `penrose()`.
     """
 
     x: Tensor
@@ -40,7 +40,7 @@ class LeastSquares:
 
     @property
     def route(self) -> str:
-        """How A was inverted."""
+        """The route that inverted A."""
         return self.inverse.route
 
     @property
@@ -49,23 +49,23 @@ class LeastSquares:
         return self.inverse.error
 
     def dense(self) -> Tensor:
-        """X itself."""
+        """The matrix X."""
         return self.x
 
     def __matmul__(self, other: Tensor) -> Tensor:
         return self.x @ other
 
     def __rmatmul__(self, other: Tensor) -> Tensor:
-        """A @ X: the right-hand sides that are reached."""
+        """A @ X: the right sides that the solution reaches."""
         return other @ self.x
 
     def __repr__(self) -> str:
-        """One sentence."""
+        """One sentence about the solution."""
         size = "x".join(str(length) for length in self.inverse.matrix.shape[-2:])
         parts = [f"LeastSquares of a {size} matrix, rank {self.rank} by {self.route}"]
         gap = float(self.gap.min()) if self.gap.numel() else math.inf
-        parts += [f"gap behind it {gap:.2g}"] if math.isfinite(gap) else []
-        parts += [f"the largest |Ax-b| is {most(self.residual):.2g}"]
+        parts += [f"s_r / s_(r+1) = {gap:.2g}"] if math.isfinite(gap) else []
+        parts += [f"the largest |Ax-b| is {largest_of(self.residual):.2g}"]
         return "; ".join([*parts, *self.inverse.notes])
 
 
@@ -77,18 +77,18 @@ def lstsq(
     route: Route = "auto",
     epsilon: float | None = None,
 ) -> LeastSquares:
-    """Return the solution of minimum norm of A X = B in the sense of least squares.
+    """Return the minimum-norm least-squares solution of A X = B.
 
     Args:
         matrix: A [*batch, m, n], dense, or a LowRank.
-        right_side: B [*batch, m, c], or a vector [m]. Of a complex or a double B, A is taken to be
-            complex or double, too.
+        right_side: B [*batch, m, c], or a vector [m]. If B is complex or double, A is converted to
+            complex or double too.
         rtol: see `pinv`.
         route: see `pinv`.
-        epsilon: of route "limit", see `pinv`.
+        epsilon: the e of route "limit", see `pinv`.
 
     Raises:
-        ValueError: where the rows do not agree, for NaN or Inf, and as `pinv`.
+        ValueError: if the numbers of rows differ, for NaN or Inf, and as `pinv`.
 
     Example:
         >>> a = torch.tensor([[1.0, 1.0]])
@@ -99,9 +99,9 @@ def lstsq(
     b = right_side[:, None] if vector else right_side
     rows = matrix.shape[-2]
     if b.shape[-2] != rows:
-        raise ValueError(f"A has {rows} rows and B {b.shape[-2]}: they must agree.")
+        raise ValueError(f"A has {rows} rows and B has {b.shape[-2]}: the numbers must agree.")
     if not bool(torch.isfinite(b).all()):
-        raise ValueError("The right-hand side holds NaN or Inf: mend it first.")
+        raise ValueError("The right side holds NaN or Inf: replace these values first.")
     read = entries_of(matrix)
     dtype = torch.promote_types(read.dtype, b.dtype)
     inverse = inverse_of(read.converted(dtype), rtol, route, epsilon)

@@ -1,4 +1,4 @@
-"""How large a matrix is, also where the squares of its entries leave the range of their dtype."""
+"""Norms of matrices, also if the squares of the entries leave the range of the dtype."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from torch import Tensor
 
 from noisewise.lowrank.dtypes import SINGLE
 
-# Norms between these are safe: neither they nor their products overflow or underflow when squared.
+# Norms between these limits are safe: squares and products do not overflow or underflow.
 _PLAIN = {torch.float32: (1e-12, 1e12), torch.float64: (1e-120, 1e120)}
 
 
 def frobenius_norm(a: Tensor) -> Tensor:
-    """|A|_F of each matrix [..., m, n], float64: rows in their own precision, then in float64."""
+    """|A|_F of each matrix [..., m, n], float64; rows are summed in their own precision."""
     rows = torch.linalg.vector_norm(a.detach(), dim=-1)
     return torch.linalg.vector_norm(rows.double(), dim=-1)
 
 
 def careful_norm(entries: Tensor) -> tuple[Tensor, Tensor]:
-    """Return |A|_F and |A|_max [*batch] where squares leave the range.
+    """Return |A|_F and |A|_max [*batch], for entries whose squares leave the range.
 
     Raises:
-        ValueError: for NaN and Inf, naming the place in the batch.
+        ValueError: for NaN and Inf, with the place in the batch.
     """
     finite = torch.isfinite(entries).all(-1).all(-1)
     if not bool(finite.all()):
@@ -30,7 +30,7 @@ def careful_norm(entries: Tensor) -> tuple[Tensor, Tensor]:
             bad = [tuple(index) for index in (~finite).nonzero().tolist()]
             shown = ", ".join(str(i[0] if len(i) == 1 else i) for i in bad[:5])
             where = f" at batch index {shown}" + (" and others" if len(bad) > 5 else "")
-        raise ValueError(f"The matrix holds NaN or Inf{where}: mend it first.")
+        raise ValueError(f"The matrix holds NaN or Inf{where}: replace these values first.")
     if entries.numel() == 0:
         zero = torch.zeros(entries.shape[:-2], dtype=torch.float64, device=entries.device)
         return zero, zero
@@ -41,13 +41,13 @@ def careful_norm(entries: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_plain(norm: Tensor, dtype: torch.dtype) -> bool:
-    """Whether matrices of these norms can be squared without a thought."""
+    """Whether matrices with these norms can be squared without overflow or underflow."""
     low, high = _PLAIN[torch.float32 if dtype in SINGLE else torch.float64]
     return bool(((norm > low) & (norm < high)).all())
 
 
 def power_of_two(size: Tensor, dtype: torch.dtype) -> Tensor:
-    """An even power of two near a size, which the dtype holds together with its reciprocal."""
+    """An even power of two near a size; the dtype can hold it and its reciprocal."""
     exponent = 2 * (torch.where(size > 0, size, 1.0).log2() / 2).round()
     most = 120 if dtype in SINGLE else 1000
     return exponent.clamp(-most, most).exp2()

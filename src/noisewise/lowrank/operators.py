@@ -1,7 +1,7 @@
-"""Matrices by what they can do: A x and A^H y, and columns, rows and norm where they are known.
+"""The matrix classes: each gives the products A x and A^H y, and columns, rows and norm if known.
 
-Dense tensors, torch's sparse ones, products that are never formed and operators given by functions
-are all a `Matrix` to the algorithms; `reading.as_matrix` makes one of what a user has.
+Dense tensors, sparse tensors, products that are never formed, and operators given by functions are
+all a `Matrix` for the algorithms. `inputs.as_matrix` converts the input of a user to a `Matrix`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Matrix(ABC):
-    """A matrix [*batch, m, n] known by its products.
+    """A matrix [*batch, m, n] given by its products.
 
     Attributes:
         shape: [*batch, m, n].
-        dtype: of the computation: float32, float64, complex64 or complex128.
-        device: where its products are computed.
-        notes: what a user should know about how it was read.
+        dtype: the dtype of the computation: float32, float64, complex64 or complex128.
+        device: the device that computes the products.
+        notes: remarks for the user, such as a changed dtype.
     """
 
     def __init__(
@@ -45,32 +45,34 @@ class Matrix(ABC):
         """Raises ValueError for fewer than two dimensions."""
         self.shape = torch.Size(shape)
         if len(self.shape) < 2 or any(size < 0 for size in self.shape):
-            raise ValueError(f"A matrix needs a shape [..., m, n], got {list(self.shape)}.")
+            raise ValueError(
+                f"The shape is {list(self.shape)}: a matrix needs a shape [..., m, n]."
+            )
         self.dtype, self.device, self.notes = dtype, device, notes
 
     @property
     def entries(self) -> Tensor | None:
-        """The tensor itself where there is one."""
+        """The dense tensor, or None if there is none."""
         return None
 
     @property
     def precision(self) -> torch.dtype:
-        """The highest real dtype that its products can be had in; its own, without entries."""
+        """The highest real dtype in which its products can be computed."""
         return torch.float32 if self.dtype in SINGLE else torch.float64
 
     @property
     def batch(self) -> torch.Size:
-        """Shape of the batch, empty for one matrix."""
+        """The shape of the batch; empty for one matrix."""
         return self.shape[:-2]
 
     @property
     def m(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return self.shape[-2]
 
     @property
     def n(self) -> int:
-        """Columns."""
+        """Number of columns."""
         return self.shape[-1]
 
     @abstractmethod
@@ -82,7 +84,7 @@ class Matrix(ABC):
         """A^H y, y [*batch, m, c]."""
 
     def frobenius(self) -> Tensor | None:
-        """|A|_F of each of the batch, float64; None where only products are known."""
+        """|A|_F of each matrix of the batch, float64; None if only products are known."""
         return None
 
     def columns(self, index: Tensor) -> Tensor:
@@ -103,21 +105,21 @@ class Matrix(ABC):
         )
 
     def converted(self, dtype: torch.dtype) -> Matrix:
-        """The same in a dtype of `common_dtype`, which drops no imaginary part."""
+        """The same matrix in a dtype from `common_dtype`, which keeps imaginary parts."""
         return self if dtype == self.dtype else Converted(self, dtype)
 
     def gaussian(self, count: int, generator: torch.Generator) -> Tensor:
-        """Standard normal [*batch, n, count]; complex ones have unit variance in all."""
+        """Standard normal numbers [*batch, n, count]; complex numbers have variance 1 in total."""
         return gaussian((*self.batch, self.n, count), self.dtype, self.device, generator)
 
 
 class Dense(Matrix):
-    """A tensor with entries."""
+    """A dense tensor."""
 
     def __init__(self, entries: Tensor, notes: tuple[str, ...] = ()) -> None:
         """Raises ValueError for NaN or Inf, and for fewer than two dimensions.
 
-        `largest` is |A|_max where squares of the entries may leave the range of the dtype.
+        `largest` is |A|_max if squares of the entries can leave the range of the dtype, else None.
         """
         super().__init__(entries.shape, entries.dtype, entries.device, notes)
         self.tensor = entries
@@ -133,11 +135,11 @@ class Dense(Matrix):
 
     @property
     def precision(self) -> torch.dtype:
-        """Entries can be taken to any."""
+        """float64: entries can be converted to any dtype."""
         return torch.float64
 
     def converted(self, dtype: torch.dtype) -> Dense:
-        """The entries in another dtype; a gradient flows on."""
+        """The matrix in another dtype; gradients flow through the conversion."""
         return self if dtype == self.dtype else Dense(self.tensor.to(dtype), self.notes)
 
     def matmat(self, x: Tensor) -> Tensor:
@@ -146,7 +148,7 @@ class Dense(Matrix):
 
     def rmatmat(self, y: Tensor) -> Tensor:
         """A^H y."""
-        return (y.mH @ self.tensor).mH  # A is then read along its rows
+        return (y.mH @ self.tensor).mH  # reads A along its rows
 
     def frobenius(self) -> Tensor:
         """|A|_F."""
@@ -164,7 +166,7 @@ class Dense(Matrix):
 
 
 class Sparse(Matrix):
-    """A sparse tensor of torch, in two dimensions."""
+    """A sparse torch tensor with two dimensions."""
 
     def __init__(self, entries: Tensor, notes: tuple[str, ...] = ()) -> None:
         """Raises ValueError for NaN or Inf, and for a batch."""
@@ -173,21 +175,22 @@ class Sparse(Matrix):
             entries = entries.to_sparse_coo()
         if entries.dim() != 2 or entries.dense_dim():
             raise ValueError(
-                f"A sparse matrix must have two sparse dimensions, got {list(entries.shape)} with "
-                f"{entries.dense_dim()} dense ones: take one matrix at a time, or make it dense."
+                f"A sparse matrix must have two sparse dimensions, but the tensor has the shape "
+                f"{list(entries.shape)} with {entries.dense_dim()} dense dimensions: give one "
+                "matrix at a time, or make it dense."
             )
         self._sparse = entries.coalesce()
         self._adjoint = self._sparse.mH.coalesce()
         if not bool(torch.isfinite(self._sparse.values()).all()):
-            raise ValueError("The sparse matrix holds NaN or Inf: mend it first.")
+            raise ValueError("The sparse matrix holds NaN or Inf: replace these values first.")
 
     @property
     def precision(self) -> torch.dtype:
-        """Entries can be taken to any."""
+        """float64: entries can be converted to any dtype."""
         return torch.float64
 
     def converted(self, dtype: torch.dtype) -> Sparse:
-        """The entries in another dtype."""
+        """The matrix in another dtype."""
         return self if dtype == self.dtype else Sparse(self._sparse.to(dtype), self.notes)
 
     def matmat(self, x: Tensor) -> Tensor:
@@ -199,7 +202,7 @@ class Sparse(Matrix):
         return self._adjoint @ y
 
     def frobenius(self) -> Tensor:
-        """|A|_F, from the stored values."""
+        """|A|_F from the stored values."""
         return frobenius_norm(self._sparse.values()[None, :])
 
 
@@ -214,11 +217,11 @@ class Operator(Matrix):
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        """Raises ValueError for a dtype that nothing is computed in."""
+        """Raises ValueError for a dtype without factorisations."""
         if dtype not in COMPUTED:
             raise ValueError(
-                f"An operator of dtype {dtype_name(dtype)} cannot be factorised: let it take and "
-                "give float32, float64, complex64 or complex128."
+                f"An operator of dtype {dtype_name(dtype)} cannot be factorised: use float32, "
+                "float64, complex64 or complex128."
             )
         super().__init__(shape, dtype, device)
         self._matmat, self._rmatmat = matmat, rmatmat
@@ -235,8 +238,9 @@ class Operator(Matrix):
         wanted = (*self.batch, rows, given.shape[-1])
         if tuple(result.shape) != wanted:
             raise ValueError(
-                f"{name} made {list(result.shape)} of {list(given.shape)}, but the operator "
-                f"{list(self.shape)} must make {list(wanted)} of it."
+                f"{name} returned the shape {list(result.shape)} for an input of shape "
+                f"{list(given.shape)}: an operator of shape {list(self.shape)} must return "
+                f"{list(wanted)}."
             )
         return result.detach().to(self.dtype)
 
@@ -259,7 +263,7 @@ class Adjoint(Matrix):
 
     @property
     def precision(self) -> torch.dtype:
-        """That of the matrix."""
+        """The precision of the matrix."""
         return self.of.precision
 
     def converted(self, dtype: torch.dtype) -> Adjoint:
@@ -280,14 +284,14 @@ class Converted(Matrix):
     """A matrix without entries in another dtype; see `Matrix.converted`."""
 
     def __init__(self, of: Matrix, dtype: torch.dtype) -> None:
-        """Never raises; the dtype is complex where that of the matrix is."""
+        """Never raises. The dtype must be complex if the matrix is complex."""
         assert dtype.is_complex or not of.dtype.is_complex
         super().__init__(of.shape, dtype, of.device, of.notes)
         self.of = of
 
     @property
     def precision(self) -> torch.dtype:
-        """That of the matrix."""
+        """The precision of the matrix."""
         return self.of.precision
 
     def matmat(self, x: Tensor) -> Tensor:
@@ -299,7 +303,7 @@ class Converted(Matrix):
         return self._apart(self.of.rmatmat, y)
 
     def _apart(self, multiply: Product, x: Tensor) -> Tensor:
-        """A real matrix takes the real and the imaginary part side by side."""
+        """Multiply; a real matrix multiplies real and imaginary parts side by side."""
         if not x.is_complex() or self.of.dtype.is_complex:
             return multiply(x.to(self.of.dtype)).to(self.dtype)
         both = multiply(torch.cat([x.real, x.imag], -1).to(self.of.dtype))
@@ -314,46 +318,49 @@ class Chain(Matrix):
     """A product of matrices that is never formed; see `product`."""
 
     def __init__(self, parts: Sequence[Matrix]) -> None:
-        """Raises ValueError where the parts do not multiply."""
+        """Raises ValueError if the parts cannot be multiplied."""
         for first, second in pairwise(parts):
             if first.n != second.m or first.batch != second.batch:
                 raise ValueError(
-                    f"A product of {list(first.shape)} and {list(second.shape)} is not defined."
+                    f"Matrices of shape {list(first.shape)} and {list(second.shape)} cannot be "
+                    "multiplied."
                 )
         notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
         shape = (*parts[0].batch, parts[0].m, parts[-1].n)
         dtype = common_dtype(parts)
         if dtype != promoted(parts):
-            notes += (f"computed in {dtype_name(dtype)}, the precision of an operator in it",)
+            notes += (
+                f"computed in {dtype_name(dtype)}, the precision of an operator in the product",
+            )
         super().__init__(shape, dtype, parts[0].device, notes)
         self.parts = tuple(part.converted(dtype) for part in parts)
 
     def matmat(self, x: Tensor) -> Tensor:
-        """A x, from the right."""
+        """A x, computed from the right."""
         for part in reversed(self.parts):
             x = part.matmat(x)
         return x
 
     def rmatmat(self, y: Tensor) -> Tensor:
-        """A^H y, from the left."""
+        """A^H y, computed from the left."""
         for part in self.parts:
             y = part.rmatmat(y)
         return y
 
     @property
     def precision(self) -> torch.dtype:
-        """The lowest of the parts'."""
+        """The lowest precision of the parts."""
         is_double = all(part.precision == torch.float64 for part in self.parts)
         return torch.float64 if is_double else torch.float32
 
     def converted(self, dtype: torch.dtype) -> Matrix:
-        """Each part in another dtype."""
+        """The product with each part in another dtype."""
         if dtype == self.dtype:
             return self
         return Chain([part.converted(dtype) for part in self.parts])
 
     def frobenius(self) -> Tensor | None:
-        """Known where two dense parts meet in a small dimension: |X Y|^2 = <X^H X, Y Y^H>."""
+        """|A|_F if A is a product of two dense parts with a small inner dimension; else None."""
         known = [part.entries for part in self.parts if part.entries is not None]
         if len(self.parts) != 2 or len(known) != 2:
             return None
@@ -364,9 +371,9 @@ class Chain(Matrix):
 
 
 def to_unit(a: Matrix) -> tuple[Matrix, Tensor | None]:
-    """Return A over a power of two near |A|_max, and that number, [*batch] in double precision.
+    """Return A divided by a power of two near |A|_max, and this power, float64 [*batch].
 
-    The numbers are None, and A itself returned, but for entries whose squares leave the range.
+    If the squares of the entries stay in the range of the dtype, A itself and None are returned.
     """
     if not isinstance(a, Dense) or a.largest is None or a.largest.numel() == 0:
         return a, None
@@ -377,21 +384,22 @@ def to_unit(a: Matrix) -> tuple[Matrix, Tensor | None]:
 def gaussian(
     shape: Sequence[int], dtype: torch.dtype, device: torch.device, generator: torch.Generator
 ) -> Tensor:
-    """Standard normal numbers, drawn where the generator lives."""
+    """Standard normal numbers, drawn on the device of the generator."""
     return torch.randn(tuple(shape), dtype=dtype, device=generator.device, generator=generator).to(
         device
     )
 
 
 def promoted(matrices: Sequence[Matrix], *others: torch.dtype) -> torch.dtype:
-    """The dtype that holds all numbers of all."""
+    """The dtype that can hold the numbers of all matrices."""
     return reduce(torch.promote_types, (*(matrix.dtype for matrix in matrices), *others))
 
 
 def common_dtype(matrices: Sequence[Matrix], *others: torch.dtype) -> torch.dtype:
-    """Return the dtype in which matrices and tensors can meet.
+    """Return the dtype in which matrices and tensors are multiplied.
 
-    Complex where one is; double only where all can be had in it, as errors are counted in its eps.
+    It is complex if one of them is. It is double only if all products can be computed in double
+    precision, because errors are measured in units of its eps.
     """
     dtype = promoted(matrices, *others)
     if all(matrix.precision == torch.float64 for matrix in matrices):

@@ -1,4 +1,4 @@
-"""Penrose's four conditions for a pseudo-inverse, as numbers (Penrose 1955)."""
+"""How well a matrix meets Penrose's four conditions for a pseudo-inverse (Penrose 1955)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from noisewise.lowrank.magnitude import frobenius_norm
 
 @dataclass(frozen=True)
 class Penrose:
-    """The four conditions that make X the pseudo-inverse of A, as relative residuals [*batch].
+    """The four conditions for X to be the pseudo-inverse of A, as relative residuals [*batch].
 
     Attributes:
         axa: |A X A - A|_F / |A|_F.
@@ -38,7 +38,7 @@ class Penrose:
             "|(AX)*-AX|": self.ax,
             "|(XA)*-XA|": self.xa,
         }
-        return ", ".join(f"{name} {most(value):.1e}" for name, value in shown.items())
+        return ", ".join(f"{name} {largest_of(value):.1e}" for name, value in shown.items())
 
 
 def penrose(a: Tensor, x: Tensor) -> Penrose:
@@ -56,7 +56,7 @@ def penrose(a: Tensor, x: Tensor) -> Penrose:
         True
     """
     a, x = a.detach(), x.detach()
-    if a.shape[-2] >= a.shape[-1]:  # never m x m of a tall matrix, nor n x n of a wide one
+    if a.shape[-2] >= a.shape[-1]:  # form only the smaller of the products A X and X A
         xa = x @ a
         axa, xax = a @ xa, xa @ x
     else:
@@ -66,9 +66,9 @@ def penrose(a: Tensor, x: Tensor) -> Penrose:
 
 
 def _asymmetry(a: Tensor, b: Tensor) -> Tensor:
-    """|(A B)^H - A B|_F / |A B|_F of A [m, k] and B [k, m].
+    """|(A B)^H - A B|_F / |A B|_F for A [m, k] and B [k, m].
 
-    With [A, B^H] = Q [R, S], A B = Q (R S^H) Q^H: 2 k x 2 k numbers of the same size.
+    With [A, B^H] = Q [R, S], A B = Q (R S^H) Q^H: a 2 k x 2 k matrix with the same norm.
     """
     m, k = a.shape[-2:]
     if 0 < 2 * k < m:
@@ -83,6 +83,6 @@ def _relative(residual: Tensor, to: Tensor) -> Tensor:
     return torch.where(size == 0, 0.0, size / frobenius_norm(to))
 
 
-def most(value: Tensor) -> float:
-    """The largest of a batch; 0 for an empty one."""
+def largest_of(value: Tensor) -> float:
+    """The largest value of a batch; 0 for an empty batch."""
     return float(value.max()) if value.numel() else 0.0

@@ -1,6 +1,6 @@
-"""Which columns speak for the others: pivoted Gram-Schmidt on a sketch.
+"""Chooses the columns that represent the others: pivoted Gram-Schmidt on a sketch.
 
-Businger and Golub 1965 (the pivots), Voronin and Martinsson 2017 (on a sketch of A in place of A),
+Businger and Golub 1965 (the pivots); Voronin and Martinsson 2017 (on a sketch of A instead of A);
 Gu and Eisenstat 1996 (swaps that keep the coefficients small).
 """
 
@@ -11,23 +11,23 @@ from torch import Tensor
 
 
 def pivots(sketch: Tensor, count: int, allowed: Tensor | None = None) -> Tensor:
-    """Return the columns that pivoted QR takes first, without a synchronisation on the way.
+    """Return the columns that pivoted QR takes first; on a GPU without waiting for results.
 
-    Each step takes the column farthest from the span of those before, and takes its direction off
-    all others.
+    Each step takes the column farthest from the span of the columns before it, and subtracts its
+    direction from all other columns.
 
     Args:
         sketch: [*batch, l, n].
-        count: k <= n; beyond the numerical rank the rest are the first columns not yet taken.
-        allowed: bool [*batch, n], columns that may be taken; all by default.
+        count: k <= n. Above the numerical rank, the first columns not yet taken are added.
+        allowed: bool [*batch, n], the columns that may be taken; all by default.
 
     Returns:
-        int64 [*batch, k], in the order of choice; all different.
+        int64 [*batch, k], in the order in which they were chosen; all different.
     """
     real = sketch.real.dtype
     sketch = sketch.contiguous()
     start = torch.linalg.vector_norm(sketch, dim=-2).square()
-    nothing = 4 * torch.finfo(real).eps * start  # what rounding leaves of a column that is spanned
+    nothing = 4 * torch.finfo(real).eps * start  # the rounding left of a column in the span
     left = start if allowed is None else start.masked_fill(~allowed, -torch.inf)
     if sketch.dim() == 2 and sketch.device.type == "cpu":
         return _one_by_one(sketch, count, left.clone(), nothing)
@@ -35,7 +35,7 @@ def pivots(sketch: Tensor, count: int, allowed: Tensor | None = None) -> Tensor:
     index = torch.empty(*shape[:-1], count, dtype=torch.int64, device=sketch.device)
     basis = sketch.new_zeros(*shape, count)
     for step in range(count):
-        # Columns with nothing left come after all others, and before those that may not be taken.
+        # Columns inside the span come after all others, and before columns that are not allowed.
         worth = torch.where(left > nothing, left, left.clamp(max=-1.0))
         chosen = worth.argmax(-1, keepdim=True)
         index[..., step : step + 1] = chosen
@@ -54,7 +54,7 @@ def pivots(sketch: Tensor, count: int, allowed: Tensor | None = None) -> Tensor:
 
 
 def _one_by_one(sketch: Tensor, count: int, left: Tensor, nothing: Tensor) -> Tensor:
-    """The same for one matrix on the CPU, where reading an index costs nothing: twice as quick."""
+    """The same for one matrix on the CPU, where reading an index is cheap: twice as fast."""
     basis = sketch.new_zeros(len(sketch), count)
     index: list[int] = []
     for step in range(count):
@@ -74,7 +74,7 @@ def _one_by_one(sketch: Tensor, count: int, left: Tensor, nothing: Tensor) -> Te
 
 
 def coefficients(chosen: Tensor, others: Tensor) -> Tensor:
-    """Return Z with the least |others - chosen Z|_F, by QR with columns of unit length.
+    """Return the Z with the smallest |others - chosen Z|_F, by QR with columns of unit length.
 
     Args:
         chosen: [*batch, l, k].
@@ -87,13 +87,13 @@ def coefficients(chosen: Tensor, others: Tensor) -> Tensor:
 
 
 def solve_upper(r: Tensor, right_side: Tensor) -> Tensor:
-    """R^-1 B, without the directions that R hardly has: those stay out of the answer."""
+    """R^-1 B, without the directions in which R is nearly singular."""
     diagonal = r.diagonal(dim1=-2, dim2=-1)
     if diagonal.shape[-1] == 0:
         return right_side
     eps = torch.finfo(r.dtype).eps * r.shape[-1]
     weak = diagonal.abs() <= eps * diagonal.abs().amax(-1, keepdim=True)
-    # A weak direction gets a unit pivot, and nothing on either side of it.
+    # A weak direction gets the pivot 1 and zeros everywhere else, so that its result is 0.
     r = torch.where(weak[..., :, None], torch.zeros_like(r), r) + torch.diag_embed(weak.to(r.dtype))
     right_side = torch.where(weak[..., :, None], torch.zeros_like(right_side), right_side)
     return torch.linalg.solve_triangular(r, right_side, upper=True)
@@ -104,14 +104,14 @@ def with_small_coefficients(
 ) -> Tensor:
     """Swap chosen columns for others until no coefficient exceeds the bound.
 
-    A swap of column i for j multiplies the volume of the chosen ones by |Z_ij| > bound, so there
-    are few of them.
+    A swap of column i for column j multiplies the volume of the chosen columns by |Z_ij| > bound,
+    so there are few swaps.
 
     Args:
         sketch: [*batch, l, n].
         index: [*batch, k].
         bound: above 1.
-        most_swaps: where to stop.
+        most_swaps: the largest number of swaps.
 
     Returns:
         The index after the swaps.

@@ -1,7 +1,7 @@
-"""Pseudo-inverses, which say how near the decision about the rank was.
+"""Pseudo-inverses that report how certain their numerical rank is.
 
-Moore 1920, Penrose 1955 (the four conditions); Golub and Pereyra 1973 (the derivative at constant
-rank); Wedin 1973 (why it jumps elsewhere); Golub and Van Loan, sections 5.3 to 5.5.
+Moore 1920; Penrose 1955 (the four conditions); Golub and Pereyra 1973 (the derivative at constant
+rank); Wedin 1973 (the jump where the rank changes); Golub and Van Loan, sections 5.3 to 5.5.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from noisewise.lowrank.certificate import Error, rounding
 from noisewise.lowrank.factors import LowRank
 from noisewise.lowrank.gradients import truncation_adjoint
+from noisewise.lowrank.inputs import as_matrix
 from noisewise.lowrank.inversion import inverted
 from noisewise.lowrank.magnitude import frobenius_norm, power_of_two
 from noisewise.lowrank.operators import Dense
-from noisewise.lowrank.penrose import Penrose, most, penrose
-from noisewise.lowrank.reading import as_matrix
+from noisewise.lowrank.penrose import Penrose, largest_of, penrose
 
 Route = Literal["auto", "svd", "qr", "cholesky", "limit"]
 _TAKEN = Literal["svd", "qr", "cholesky", "limit"]
 
-NEAR = 2.0  # a singular value within this factor of the cutoff makes the rank a matter of chance
+NEAR = 2.0  # the rank is uncertain if a singular value lies within this factor of the cutoff
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -36,14 +36,14 @@ class PseudoInverse(LowRank):
 
     Attributes:
         matrix: A, without gradient.
-        ranks: numerical rank of each of the batch, int64 [*batch].
-        gap: s_r / s_(r+1) [*batch]: how clear the decision about the rank was. Infinite at full
-            rank, and where what was cut off is exactly zero.
-        margin: the smallest factor between a singular value and the cutoff [*batch]; infinite where
-            no singular value was compared (Cholesky, QR and limit).
-        condition: s_1 / s_r, or an upper bound of it by the norms of R and its inverse.
-        route: how it was computed, and why that one, in `notes`.
-        value: the dense pseudo-inverse, with its gradient where one flows.
+        ranks: numerical rank of each matrix of the batch, int64 [*batch].
+        gap: s_r / s_(r+1) [*batch]; the larger the gap, the more certain the rank. Infinite at full
+            rank, and if all values that were cut off are exactly zero.
+        margin: the smallest factor between a singular value and the cutoff [*batch]; infinite if no
+            singular value was compared with the cutoff (Cholesky, QR and limit).
+        condition: s_1 / s_r, or an upper bound of it from the norms of R and its inverse.
+        route: the route that computed it.
+        value: the dense pseudo-inverse with its gradient; None without a gradient.
     """
 
     matrix: Tensor
@@ -56,20 +56,20 @@ class PseudoInverse(LowRank):
 
     @property
     def rank(self) -> int:
-        """Numerical rank, the largest of the batch."""
+        """Numerical rank; the largest one of a batch."""
         return int(self.ranks.max()) if self.ranks.numel() else 0
 
     @property
     def attached(self) -> Tensor | None:
-        """A^+ where a gradient flows to A."""
+        """The dense A^+ if a gradient flows to A, else None."""
         return self.value
 
     def detach(self) -> PseudoInverse:
-        """Return it without a gradient."""
+        """Return the value without its gradient."""
         return replace(self, value=None)
 
     def penrose(self) -> Penrose:
-        """How well it meets the four Penrose conditions."""
+        """How well the value meets the four Penrose conditions."""
         x = self.dense()
         dtype = torch.promote_types(self.matrix.dtype, x.dtype)
         return penrose(self.matrix.to(dtype), x.to(dtype))
@@ -78,8 +78,8 @@ class PseudoInverse(LowRank):
         size = "x".join(str(length) for length in self.shape[-2:])
         parts = [f"PseudoInverse {size}, rank {self.rank} by {self.route}"]
         gap = float(self.gap.min()) if self.gap.numel() else math.inf
-        parts += [f"gap behind it {gap:.2g}"] if math.isfinite(gap) else []
-        parts += [f"||AXA-A||_F <= {most(self.error.relative_upper):.1e} ||A||_F"]
+        parts += [f"s_r / s_(r+1) = {gap:.2g}"] if math.isfinite(gap) else []
+        parts += [f"||AXA-A||_F <= {largest_of(self.error.relative_upper):.1e} ||A||_F"]
         return "; ".join([*parts, *self.notes])
 
 
@@ -90,27 +90,30 @@ def pinv(
     route: Route = "auto",
     epsilon: float | None = None,
 ) -> PseudoInverse:
-    """Return the pseudo-inverse with its numerical rank and the gap behind it.
+    """Return the pseudo-inverse with its numerical rank and the gap after the last kept value.
 
-    Routes: "svd", ``V_r S_r^-1 U_r^H`` with r the number of singular values above rtol s_1; "qr"
-    and "cholesky", for full rank only; "limit", ``(A^H A + e)^-1 A^H`` for a small e, whose error
-    is at most ``e / (s_r (s_r^2 + e))`` in the spectral norm; "auto", the quickest of the first
-    three that is safe, by the condition of the triangular factor R: Cholesky up to 0.2 eps^-1/3,
-    QR up to 0.01 / (max(m, n) eps), the SVD beyond.
+    The routes are
+
+    * "svd": ``V_r S_r^-1 U_r^H``, where r is the number of singular values above rtol s_1;
+    * "qr" and "cholesky": only for full rank;
+    * "limit": ``(A^H A + e)^-1 A^H`` for a small e; its error is at most ``e / (s_r (s_r^2 + e))``
+      in the spectral norm;
+    * "auto": the fastest safe route of the first three. The condition of the triangular factor R
+      decides: Cholesky up to 0.2 eps^-1/3, QR up to 0.01 / (max(m, n) eps), the SVD above.
 
     Args:
         matrix: A [*batch, m, n], dense, any dtype; or a LowRank.
-        rtol: values up to rtol s_1 count as zero; max(m, n) eps by default.
+        rtol: singular values up to rtol s_1 count as zero; max(m, n) eps by default.
         route: see above.
-        epsilon: e of the limit, relative to s_1^2; sqrt(eps) by default.
+        epsilon: the e of route "limit", relative to s_1^2; sqrt(eps) by default.
 
     Returns:
         A value that multiplies like A^+. Gradients flow to A at constant rank.
 
     Raises:
-        ValueError: for NaN or Inf, a route that needs full rank where it is not there, or nonsense
-            arguments. The backward pass refuses a singular value within a factor 2 of the cutoff:
-            there the pseudo-inverse jumps and has no derivative.
+        ValueError: for NaN or Inf, a route that needs full rank if A does not have it, or arguments
+            out of range. The backward pass raises it if a singular value lies within a factor 2 of
+            the cutoff: there the pseudo-inverse jumps and has no derivative.
 
     Source: Penrose 1955; Golub and Pereyra 1973, equation 4.12.
 
@@ -124,25 +127,27 @@ def pinv(
 
 
 def entries_of(matrix: Tensor | LowRank) -> Dense:
-    """The matrix, whose entries a pseudo-inverse needs.
+    """The matrix with its entries, which a pseudo-inverse needs.
 
     Raises:
-        ValueError: where it has none, and for NaN or Inf.
+        ValueError: if the entries are not known, and for NaN or Inf.
     """
     read = as_matrix(matrix.dense() if isinstance(matrix, LowRank) else matrix)
     if not isinstance(read, Dense):
-        raise ValueError("A pseudo-inverse needs the entries: give a dense matrix or a LowRank.")
+        raise ValueError(
+            "A pseudo-inverse needs the entries of the matrix: give a dense matrix or a LowRank."
+        )
     return read
 
 
 def inverse_of(
     read: Dense, rtol: float | None, route: Route, epsilon: float | None
 ) -> PseudoInverse:
-    """As `pinv`, of what was read already."""
+    """As `pinv`, for a matrix that has been converted by `entries_of`."""
     if rtol is not None and not 0 <= rtol < 1:
-        raise ValueError(f"rtol is {rtol}: give a number from 0 up to 1.")
+        raise ValueError(f"rtol is {rtol}: give a number from 0 to less than 1.")
     if epsilon is not None and (route != "limit" or not epsilon > 0):
-        raise ValueError("epsilon is the limit's, and positive: give route='limit' with it.")
+        raise ValueError("epsilon must be positive, and it needs route='limit'.")
     if route not in ("auto", "svd", "qr", "cholesky", "limit"):
         raise ValueError(f"route is {route!r}: give 'auto', 'svd', 'qr', 'cholesky' or 'limit'.")
     a = read.tensor
@@ -162,7 +167,7 @@ def inverse_of(
             torch.zeros_like(lost),
         )
     value = None
-    if a.requires_grad and found.route == "limit":  # smooth, and made of smooth steps
+    if a.requires_grad and found.route == "limit":  # all steps are differentiable
         smooth = inverted(a, rtol, route, epsilon)
         value = smooth.left @ smooth.right
     elif a.requires_grad:
@@ -183,7 +188,7 @@ def inverse_of(
 
 
 def _norm_of(product: Tensor, read: Dense) -> Tensor:
-    """|product|_F, also where the squares of numbers like A's leave the range."""
+    """|product|_F, also if the squares of the entries leave the range of the dtype."""
     if read.largest is None:
         return frobenius_norm(product)
     unit = power_of_two(read.largest, read.dtype)
@@ -192,14 +197,14 @@ def _norm_of(product: Tensor, read: Dense) -> Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """One point of the path to the pseudo-inverse.
+    """One point on the path to the pseudo-inverse.
 
     Attributes:
         epsilon: relative to s_1^2.
-        inverse: (A^H A + epsilon s_1^2)^-1 A^H.
+        inverse: X_e = (A^H A + epsilon s_1^2)^-1 A^H.
         change: |X_e - A^+|_F / |A^+|_F, measured.
-        predicted: the same by the formula, sqrt(sum (e / (s (s^2 + e)))^2) over the kept values:
-            what the measured one should be until rounding takes over.
+        predicted: the same by the formula sqrt(sum (e / (s (s^2 + e)))^2) / |A^+|_F, summed over
+            the kept values; the measured value agrees with it until rounding dominates.
     """
 
     epsilon: float
@@ -209,16 +214,17 @@ class Step:
 
 
 def limit_path(matrix: Tensor, epsilons: Iterable[float], rtol: float | None = None) -> list[Step]:
-    """Return the regularised inverses as epsilon falls, and how far from the pseudo-inverse.
+    """Return the regularised inverses for given values of epsilon, and their distance to A^+.
 
-    ``A^+ = lim_(e -> 0+) (A^H A + e)^-1 A^H``; the way there is ``1/s - s/(s^2 + e)`` in each
-    direction. For a matrix that is not of full rank the error falls and then rises again, as
-    rounding in the missing directions is blown up by 1/e: the least is about sqrt(eps).
+    ``A^+ = lim_(e -> 0+) (A^H A + e)^-1 A^H``; the distance is ``1/s - s/(s^2 + e)`` in each
+    direction. If A does not have full rank, the error first falls with e and then rises again,
+    because rounding errors in the missing directions grow with 1/e. The smallest error is about
+    sqrt(eps).
 
     Args:
         matrix: A [*batch, m, n].
-        epsilons: relative to s_1^2, positive.
-        rtol: of the pseudo-inverse that it is compared with.
+        epsilons: positive numbers, relative to s_1^2.
+        rtol: the cutoff of the pseudo-inverse for the comparison; see `pinv`.
 
     Raises:
         ValueError: as `pinv`.
@@ -275,17 +281,18 @@ class _Inverse(torch.autograd.Function):
         if bool((margin < NEAR).any()):
             raise ValueError(
                 "The pseudo-inverse has no derivative here: a singular value lies within a factor "
-                f"{NEAR:g} of the cutoff, where the rank jumps. Choose rtol inside a gap."
+                f"{NEAR:g} of the cutoff, where the rank jumps. Choose an rtol inside a gap "
+                "between singular values."
             )
         grad = grad_outputs[0]
         kept = (u * s[..., None, :].to(u.dtype)) @ vh if s.shape[-1] else a
         xh, gh = x.mH, grad.mH
-        if a.shape[-2] >= a.shape[-1]:  # no product is larger than A and X are
+        if a.shape[-2] >= a.shape[-1]:  # no product is larger than A or X
             inner, outer = gh @ (x @ xh), xh @ (x @ gh)
             result = inner - kept @ (x @ inner) + outer - outer @ (x @ kept) - xh @ (grad @ xh)
         else:
             inner, outer = (gh @ x) @ xh, (xh @ x) @ gh
             result = inner - (kept @ x) @ inner + outer - (outer @ x) @ kept - (xh @ grad) @ xh
-        if s.shape[-1]:  # what was cut off moves the kept subspaces too
+        if s.shape[-1]:  # the part that was cut off also moves the kept subspaces
             result = truncation_adjoint(a, u, s, vh, result)
         return result, None, None, None, None, None

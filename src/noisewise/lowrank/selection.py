@@ -1,7 +1,7 @@
-"""Choosing columns: a given number of them from one sketch, or blocks of them until a tolerance.
+"""Chooses columns: a given number from one sketch, or blocks until a tolerance is met.
 
 Voronin and Martinsson 2017 (pivots on a sketch); Dong, Chen, Martinsson and Pearce 2023 (arXiv
-2309.16002) for blocks of pivots on what is left.
+2309.16002: blocks of pivots on the residual).
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from noisewise.lowrank.pivoting import pivots, with_small_coefficients
 from noisewise.lowrank.range_finder import (
     FIRST_BLOCK,
     LARGEST_BLOCK,
-    against,
-    growing,
+    empty_basis,
+    error_from_norms,
     known_scale,
-    seen,
+    orthonormal_to,
 )
-from noisewise.lowrank.singular import smallest_rank
+from noisewise.lowrank.singular_values import smallest_rank
 
-LOOKS = 1e-6  # probability spent on looks where the final error is exact or only estimated
-NEAR = 30.0  # roundings within which the factors' own error is measured
+# Probability of failure of the search, if the final error is exact or only an estimate.
+SEARCH_PROBABILITY = 1e-6
+NEAR = 30.0  # an error below this many roundings is measured again, from the factors
 
 
 @dataclass(frozen=True)
 class Selected:
-    """Columns of A and what their span keeps of it.
+    """Chosen columns of A, and the projection of A on their span.
 
     Attributes:
         index: int64 [*batch, k].
         columns: A[:, index], [*batch, m, k].
-        q: orthonormal, spanning A[:, index], [*batch, m, k].
+        q: an orthonormal basis of the span of A[:, index], [*batch, m, k].
         w: A^H q, [*batch, n, k].
-        left_over: estimate and bound of |A - q w^H|_F, where the search has measured it.
-        is_exact: whether these are the error itself.
-        probability: that the bound fails.
-        scale: |A|_F, or the lower bound of it that the search went by.
+        left_over: estimate and bound of |A - q w^H|_F, if the search has measured it.
+        is_exact: whether both are the exact error.
+        probability: the probability that the bound fails.
+        scale: |A|_F, or the lower bound of |A|_F that the search used.
     """
 
     index: Tensor
@@ -55,17 +56,17 @@ class Selected:
     scale: Tensor | None = None
 
 
-def check_wish(a: Matrix, rank: int | None, tol: float | None) -> None:
-    """Refuse what cannot be chosen.
+def check_request(a: Matrix, rank: int | None, tol: float | None) -> None:
+    """Check the requested rank and tolerance.
 
     Raises:
-        ValueError: in one sentence.
+        ValueError: if both are missing or one is out of range.
     """
     if rank is None and tol is None:
-        raise ValueError("Say how many: a rank, or a relative tolerance tol.")
+        raise ValueError("Give a rank or a relative tolerance tol.")
     if rank is not None and not 0 <= rank <= min(a.m, a.n):
         raise ValueError(
-            f"rank is {rank}, but a matrix {a.m} x {a.n} has ranks from 0 to {min(a.m, a.n)}."
+            f"rank is {rank}: a {a.m} x {a.n} matrix can have ranks from 0 to {min(a.m, a.n)}."
         )
     if tol is not None and not (tol > 0 and math.isfinite(tol)):
         raise ValueError(f"tol is {tol}: give a positive relative tolerance, such as 1e-3.")
@@ -82,9 +83,9 @@ def select(
     generator: torch.Generator,
     project: bool = True,
 ) -> Selected:
-    """Return columns by number or by tolerance; see `noisewise.lowrank.interpolative`.
+    """Return a number of columns, or the columns for a tolerance; see `interpolative`.
 
-    Without `project`, w is left empty: A is then multiplied by the sketch alone.
+    Without `project`, w stays empty, and the sketch is the only product with A.
     """
     if min(a.m, a.n) == 0 or a.batch.numel() == 0 or (tol is not None and tol >= 1):
         return _spanned(a, torch.zeros(*a.batch, 0, dtype=torch.int64, device=a.device))
@@ -100,9 +101,9 @@ def select(
 
 
 def left_sketch(a: Matrix | Residual, size: int, generator: torch.Generator) -> Tensor:
-    """Omega A for a Gaussian Omega of some rows, [*batch, size, n].
+    """Omega A for a Gaussian Omega with `size` rows, [*batch, size, n].
 
-    Only its directions count, so it is drawn in single precision, three times as quick as double.
+    Only the directions of Omega matter, so it is drawn in single precision, three times as fast.
     """
     of = a.matrix if isinstance(a, Residual) else a
     drawn = torch.complex64 if of.dtype.is_complex else torch.float32
@@ -131,19 +132,19 @@ def _until(
     probability: float | None,
     generator: torch.Generator,
 ) -> Selected:
-    """Blocks of pivots on what is left, until it is small enough; then drop the last columns."""
+    """Add blocks of pivots on the residual until it is small; then drop the last columns."""
     most = min(a.m, a.n) if rank is None else rank
-    state = growing(a, generator)
+    state = empty_basis(a, generator)
     index = torch.zeros(*a.batch, 0, dtype=torch.int64, device=a.device)
     columns = _nothing(a)[0]
     allowed = torch.ones(*a.batch, a.n, dtype=torch.bool, device=a.device)
-    looks = probability or LOOKS
-    look = 0
+    search_probability = probability or SEARCH_PROBABILITY
+    check = 0
     while True:
-        look += 1
+        check += 1
         left = state.residual()
         probe = sketched(left, PROBES if a.frobenius() is None else 1, generator)
-        found = state.look("frobenius", looks / (look * (look + 1)), probe)
+        found = state.measure("frobenius", search_probability / (check * (check + 1)), probe)
         estimate, upper, is_exact = found
         scale = known_scale(a, state.w, "frobenius")
         slack = rounding(a, scale)
@@ -157,11 +158,11 @@ def _until(
         if bound is not None:
             chosen = with_small_coefficients(sketch, chosen, bound)
         block = a.columns(chosen)
-        q = against(block, state.q, generator)
+        q = orthonormal_to(block, state.q, generator)
         state.append(q, a.rmatmat(q))
         index, columns = torch.cat([index, chosen], -1), torch.cat([columns, block], -1)
         allowed = allowed.scatter(-1, chosen, False)
-    # |A - Q_k W_k^H|^2 = |A - Q W^H|^2 + what the dropped columns kept.
+    # |A - Q_k W_k^H|^2 = |A - Q W^H|^2 + |the dropped columns of W|^2.
     kept = torch.linalg.vector_norm(state.w, dim=-2).double()
     zero = torch.zeros_like(kept.sum(-1, keepdim=True))
     dropped = kept.square().flip(-1).cumsum(-1).flip(-1).sqrt()
@@ -176,7 +177,7 @@ def _until(
         state.w[..., :k],
         (torch.hypot(estimate, dropped[..., k]), uppers[..., k] + slack),
         is_exact,
-        0.0 if is_exact else looks,
+        0.0 if is_exact else search_probability,
         scale,
     )
 
@@ -196,10 +197,10 @@ def error_of(
         a: A.
         left: [*batch, m, k].
         right: [*batch, k, n].
-        kept: numbers [*batch, ...] of squares that sum to |left right|_F^2.
-        selected: what the search has measured already, or None.
-        probability: of failure, as asked for.
-        generator: of fresh probes.
+        kept: numbers [*batch, ...] whose squares sum to |left right|_F^2.
+        selected: the result of the search, which may hold the error; or None.
+        probability: the requested probability of failure.
+        generator: the source of fresh probes.
     """
     known = a.frobenius()
     scale = known_scale(a, kept.flatten(len(a.batch))[..., None], "frobenius")
@@ -207,7 +208,7 @@ def error_of(
         scale = selected.scale
     lower = torch.zeros_like(scale)
     if known is not None:
-        free = seen(known, kept.flatten(len(a.batch)), a.dtype)
+        free = error_from_norms(known, kept.flatten(len(a.batch)), a.dtype)
         if free is not None:
             return Error("frobenius", "exact", *free, 0.0, known, lower)
     residual = Residual(a, left, right)
@@ -215,18 +216,18 @@ def error_of(
         estimate, upper = selected.left_over
         is_clear = bool((upper >= NEAR * rounding(a, scale)).all())
         if selected.is_exact and not is_clear:
-            probability = 0.0  # asked with entries at hand only
+            probability = 0.0  # exact is possible, as the entries are known
         elif probability or selected.is_exact:
             kind = "exact" if selected.is_exact else "probes"
             return Error("frobenius", kind, estimate, upper, selected.probability, scale, lower)
     return certificate(residual, "frobenius", probability, generator, scale, lower)
 
 
-def judged(
+def check_tolerance(
     a: Matrix, error: Error, tol: float | None, rank: int | None
 ) -> tuple[bool, tuple[str, ...]]:
-    """Whether a tolerance was met, and what to say if not."""
-    if tol is None or tol >= 1:  # nothing at all errs by |A|
+    """Whether a tolerance was met, and a note if it was not."""
+    if tol is None or tol >= 1:  # the zero matrix has the error |A|
         return True, ()
     reached = error.estimate if error.kind == "estimate" else error.upper
     if bool((reached <= tol * error.scale).all()):
@@ -234,7 +235,7 @@ def judged(
     slack = rounding(a, known_scale(a, error.scale[..., None, None], "frobenius"))
     if bool((slack >= tol * error.scale).any()):
         worst = (slack / error.scale.clamp_min(torch.finfo(torch.float64).tiny)).max().item()
-        shown = f"is below what {dtype_name(a.dtype)} can show (about {worst:.1g})"
+        shown = f"is below the precision of {dtype_name(a.dtype)} (about {worst:.1g})"
         return False, (f"the tolerance {tol:.2g} {shown}",)
     within = "" if rank is None else f" within rank {rank}"
     return False, (f"the tolerance {tol:.2g} was not reached{within}",)

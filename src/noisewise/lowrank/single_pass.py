@@ -1,7 +1,7 @@
-"""A truncated SVD of rows that pass by once: the generalised Nystrom approximation.
+"""A truncated SVD in one pass over the rows: the generalised Nystrom approximation.
 
 Tropp, Yurtsever, Udell and Cevher 2017 (arXiv 1609.00048), algorithm 7 without the second pass;
-Nakatsukasa 2020 (arXiv 2009.11392), who solves with a QR in place of a pseudo-inverse.
+Nakatsukasa 2020 (arXiv 2009.11392: a QR instead of a pseudo-inverse).
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from noisewise.lowrank.certificate import PROBES, ROUNDING, Error, Kind, check_p
 from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.dtypes import SINGLE
 from noisewise.lowrank.factors import SVD, make
+from noisewise.lowrank.inputs import as_matrix, computable, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
 from noisewise.lowrank.operators import Dense, gaussian
-from noisewise.lowrank.reading import as_matrix, computable, new_generator
-from noisewise.lowrank.singular import of_projection, smallest_rank
+from noisewise.lowrank.singular_values import of_projection, smallest_rank
 
 
 @dataclass
 class _Sketches:
-    """What is kept of the rows: products from the right, from the left, and of the probes."""
+    """What is kept of the rows: products from the right, from the left, and with the probes."""
 
     omega: Tensor
     probes: Tensor
     psi_rows: int
     right: list[Tensor]
-    seen: list[Tensor]
+    probed: list[Tensor]
     psi: list[Tensor]
     left: Tensor
     norms: list[Tensor]
@@ -48,26 +48,26 @@ def single_pass(
     failure_probability: float | None = 1e-6,
     sketch: int | None = None,
 ) -> SVD:
-    """Return a truncated SVD of a matrix whose rows are seen once, block after block.
+    """Return a truncated SVD of a matrix whose rows are read only once, block after block.
 
-    ``A ~ Y (Psi Y)^+ (Psi A)`` with Y = A Omega: l and 1.5 l random directions, then truncated to
-    the rank. Memory is 3 l (m + n) numbers. It errs 2 to 10 times as much as `svd` does, in the
-    spectral norm more, and says so: its error is bounded by probes that went through the same pass.
-    Use it only where a second look at A is impossible.
+    ``A ~ Y (Psi Y)^+ (Psi A)`` with Y = A Omega, l random directions in Omega and 1.5 l in Psi; the
+    result is truncated to the rank. It needs memory for 3 l (m + n) numbers. The error is 2 to 10
+    times that of `svd`, and more in the spectral norm; probes in the same pass bound it. Use it
+    only if A cannot be read a second time.
 
     Args:
-        rows: blocks [rows, n] of one matrix from top to bottom, all of one width and dtype.
-        rank: of the result, at most.
-        tol: cut the rank further where the error's bound (without a probability, its estimate)
+        rows: blocks [rows, n] of one matrix from top to bottom, all with the same width and dtype.
+        rank: the largest rank of the result.
+        tol: reduce the rank as long as the bound of the error (without a probability, its estimate)
             stays within tol |A|_F.
-        generator: of all random numbers; a fixed seed without one.
-        failure_probability: of `error.upper`; None for an estimate alone. 0 is not possible: an
-            exact error needs A again.
+        generator: the source of all random numbers; by default a fixed seed.
+        failure_probability: the probability that `error.upper` is too small, up to 0.1; None for an
+            estimate without a bound. 0 is not possible, because an exact error needs A again.
         sketch: l; 2 rank + 10 by default.
 
     Raises:
-        ValueError: for no rows, blocks of different widths, NaN or Inf, or a rank that the matrix
-            cannot have.
+        ValueError: without rows, for blocks of different widths or dtypes, for NaN or Inf, and for
+            a rank that the matrix cannot have.
 
     Example:
         >>> a = torch.outer(torch.arange(1.0, 101.0), torch.ones(30))
@@ -78,7 +78,8 @@ def single_pass(
     check_probability(failure_probability)
     if failure_probability == 0:
         raise ValueError(
-            "An exact error needs the rows again: give a probability, or None for an estimate."
+            "failure_probability is 0, but an exact error needs the rows again: give a "
+            "probability, or None for an estimate."
         )
     if rank < 0 or (sketch is not None and sketch < max(rank, 1)):
         raise ValueError(f"rank is {rank} and sketch {sketch}: give 0 <= rank <= sketch.")
@@ -90,30 +91,30 @@ def single_pass(
         for block in rows:
             a, notes = _block(block)
             if state is None:
-                state = _begun(a, notes, sketch or 2 * rank + 10, generator)
-            _take(state, a, generator)
+                state = _start(a, notes, sketch or 2 * rank + 10, generator)
+            _add(state, a, generator)
         if state is None:
-            raise ValueError("There are no rows.")
+            raise ValueError("There are no rows: give at least one block.")
         small = min(state.rows, state.omega.shape[0])
         if rank > small:
             raise ValueError(
-                f"rank is {rank}, but a matrix {state.rows} x {state.omega.shape[0]} has ranks "
+                f"rank is {rank}: a {state.rows} x {state.omega.shape[0]} matrix can have ranks "
                 f"from 0 to {small}."
             )
-        return _finished(state, rank, tol, failure_probability)
+        return _finish(state, rank, tol, failure_probability)
 
 
 def _block(given: object) -> tuple[Tensor, tuple[str, ...]]:
-    """A block's entries, and what to say about their dtype; nothing waits for a device here."""
+    """The entries of a block, and notes about their dtype; this does not wait for a GPU."""
     if not isinstance(given, Tensor):
         read = as_matrix(given)
         given = read.tensor if isinstance(read, Dense) else torch.zeros(())
     if given.layout != torch.strided or given.dim() != 2:
-        raise ValueError("Blocks of rows must be dense and two-dimensional.")
+        raise ValueError("A block of rows must be a dense matrix with two dimensions.")
     return computable(given)
 
 
-def _begun(a: Tensor, notes: tuple[str, ...], size: int, generator: torch.Generator) -> _Sketches:
+def _start(a: Tensor, notes: tuple[str, ...], size: int, generator: torch.Generator) -> _Sketches:
     n = a.shape[1]
     size = min(size, n)
     psi_rows = math.ceil(1.5 * size)
@@ -123,26 +124,26 @@ def _begun(a: Tensor, notes: tuple[str, ...], size: int, generator: torch.Genera
     return _Sketches(omega, probes, psi_rows, [], [], [], left, [], 0, notes)
 
 
-def _take(state: _Sketches, a: Tensor, generator: torch.Generator) -> None:
+def _add(state: _Sketches, a: Tensor, generator: torch.Generator) -> None:
     rows, n = a.shape
     if n != state.omega.shape[0] or a.dtype != state.omega.dtype:
         raise ValueError(
-            f"A block of rows is {n} wide in {a.dtype}, the first one {state.omega.shape[0]} in "
-            f"{state.omega.dtype}: all must agree."
+            f"A block of rows has {n} columns of {a.dtype}, but the first block has "
+            f"{state.omega.shape[0]} of {state.omega.dtype}: all blocks must agree."
         )
     state.norms.append(_norm(a))
-    if a.device.type == "cpu":  # a device is asked once, at the end
+    if a.device.type == "cpu":  # on a GPU, this is checked once, at the end
         _check_finite(state.norms)
     psi = gaussian((state.psi_rows, rows), a.dtype, a.device, generator)
     state.right.append(a @ state.omega)
-    state.seen.append(a @ state.probes)
+    state.probed.append(a @ state.probes)
     state.psi.append(psi)
     state.left += psi @ a
     state.rows += rows
 
 
 def _norm(a: Tensor) -> Tensor:
-    """|A|_F in double precision, whatever the size of the entries; NaN or Inf where one is."""
+    """|A|_F in double precision for entries of any size; NaN or Inf if the block holds any."""
     if a.dtype in SINGLE:
         wide = torch.complex128 if a.is_complex() else torch.float64
         return torch.linalg.vector_norm(a, dtype=wide)
@@ -155,11 +156,13 @@ def _norm(a: Tensor) -> Tensor:
 
 def _check_finite(norms: list[Tensor]) -> None:
     if not bool(torch.isfinite(norms[-1])):
-        raise ValueError(f"Block {len(norms) - 1} of the rows holds NaN or Inf: mend it first.")
+        raise ValueError(
+            f"Block {len(norms) - 1} of the rows holds NaN or Inf: replace these values first."
+        )
 
 
 def _scale(state: _Sketches) -> tuple[Tensor, Tensor | None]:
-    """|A|_F, and what the sketches are divided by first where squares leave the range."""
+    """|A|_F, and a divisor for the sketches if squares leave the range, else None."""
     norms = torch.stack(state.norms)
     largest = norms.amax()
     if not bool(torch.isfinite(largest)):
@@ -171,9 +174,9 @@ def _scale(state: _Sketches) -> tuple[Tensor, Tensor | None]:
     return scale, None if is_plain(scale, dtype) else power_of_two(scale, dtype)
 
 
-def _finished(state: _Sketches, rank: int, tol: float | None, probability: float | None) -> SVD:
+def _finish(state: _Sketches, rank: int, tol: float | None, probability: float | None) -> SVD:
     scale, unit = _scale(state)
-    y, g, left = torch.cat(state.right), torch.cat(state.seen), state.left
+    y, g, left = torch.cat(state.right), torch.cat(state.probed), state.left
     if unit is not None:
         y, g, left = (part / unit.to(y.dtype) for part in (y, g, left))
         scale = scale / unit
@@ -183,14 +186,14 @@ def _finished(state: _Sketches, rank: int, tol: float | None, probability: float
     u, s, vh = of_projection(q, core.mH, rank)
     estimates = _by_rank(u, s[:rank], vh, g, state.probes)
     bounds, kind, probability = _bounds(y, estimates, scale, tol is not None, probability)
-    judged = estimates if kind == "estimate" else bounds
+    sizes = estimates if kind == "estimate" else bounds
     if tol is not None:
-        rank = smallest_rank(judged, tol * scale)
+        rank = smallest_rank(sizes, tol * scale)
     zero = torch.zeros_like(scale)
     error = Error("frobenius", kind, estimates[rank], bounds[rank], probability, scale, zero)
     converged, notes = True, state.notes
-    if tol is not None and bool(judged[rank] > tol * scale):
-        converged, notes = False, (*notes, f"the tolerance {tol:.2g} is not certified by one pass")
+    if tol is not None and bool(sizes[rank] > tol * scale):
+        converged, notes = False, (*notes, f"the tolerance {tol:.2g} was not certified in one pass")
     s = s[:rank]
     if unit is not None:
         s, error = s * unit.to(s.dtype), error.scaled(unit)
@@ -200,10 +203,10 @@ def _finished(state: _Sketches, rank: int, tol: float | None, probability: float
 def _bounds(
     y: Tensor, estimates: Tensor, scale: Tensor, is_chosen: bool, probability: float | None
 ) -> tuple[Tensor, Kind, float]:
-    """What each truncation errs by at most, how that is known, and when it fails."""
+    """A bound of the error of each truncation, its kind, and its probability of failure."""
     if probability is None:
         return torch.full_like(estimates, math.inf), "estimate", 0.0
-    # One of the truncations is chosen by what the probes say: each gets a share.
+    # The probes choose one of the truncations, so each gets a share of the probability.
     share = probability / (len(estimates) if is_chosen else 1)
     if y.is_complex():
         quantile = chi_square_quantile(2 * PROBES, share) / 2

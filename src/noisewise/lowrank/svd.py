@@ -1,4 +1,4 @@
-"""Truncated singular value decompositions, by rank or by tolerance, with their error."""
+"""Truncated singular value decompositions by rank or by tolerance, with their error."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from noisewise.lowrank.certificate import (
 )
 from noisewise.lowrank.dtypes import dtype_name
 from noisewise.lowrank.factors import SVD, make
+from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, to_unit
 from noisewise.lowrank.range_finder import (
     TINY,
     blocks,
+    error_from_norms,
     known_scale,
     krylov,
     leave_one_out,
-    seen,
     subspace,
 )
-from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
-from noisewise.lowrank.singular import fixed_signs, of_projection, smallest_rank, tails
+from noisewise.lowrank.singular_values import fixed_signs, of_projection, smallest_rank, tails
 
 SMALL = 32  # up to this side, all singular values cost no more than a sketch
-_NEAR = 30.0  # roundings within which the factors' own error is measured
-_LOOKS = 1e-6  # probability spent on looks where the final error is exact or only estimated
+_NEAR = 30.0  # an error below this many roundings is measured again, from the factors
+# Probability of failure of the search, if the final error is exact or only an estimate.
+_SEARCH_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """What was asked for, checked."""
+class _Request:
+    """The checked arguments of `svd`."""
 
     rank: int | None
     tol: float | None
@@ -63,41 +64,44 @@ def svd(
     oversample: int = 10,
     power: int = 2,
 ) -> SVD:
-    """Return a truncated SVD of a given rank, or of the smallest rank that meets a tolerance.
+    """Return a truncated SVD with a given rank, or with the smallest rank that meets a tolerance.
 
-    ``A ~ U diag(S) Vh``. By rank: a Gaussian sketch of rank + oversample columns, `power` steps of
-    subspace iteration with an orthonormal basis after every product, the SVD of what it captures,
-    the first `rank` values of it. By tolerance: blocks are added until the error is certified to
-    be at most ``tol |A|``, then as many values are dropped as the tolerance allows. Matrices with a
-    side of up to 32 are decomposed completely.
+    ``A ~ U diag(S) Vh``. By rank: a Gaussian sketch with rank + oversample columns, `power` steps
+    of subspace iteration with an orthonormal basis after every product, then the SVD of A projected
+    on this basis, cut to the first `rank` values. By tolerance: blocks are added until the error is
+    certified to be at most ``tol |A|``; then as many values are dropped as the tolerance allows. A
+    matrix with a side of up to 32 is decomposed completely.
 
-    The error is exact and free, ``|A - A_k|_F^2 = |A|_F^2 - sum s_i^2``, where that difference can
-    be told from rounding; otherwise it is bounded by fresh probes.
+    The error is exact and costs nothing, ``|A - A_k|_F^2 = |A|_F^2 - sum s_i^2``, if this
+    difference is large against rounding. Otherwise fresh probes bound it.
 
     Args:
         matrix: A [*batch, m, n]: a dense tensor of any dtype (half precisions are computed in
-            float32, integers in float64, and the result's `notes` say so), a sparse one, an array,
-            or an operator (`operator`, `product`, `outputs`, scipy's LinearOperator).
-        rank: of the result, 0 to min(m, n). With `tol` too, the highest rank allowed.
-        tol: relative error wanted, in `norm`. One rank serves the whole batch.
-        generator: of all random numbers; without one, a fresh one of a fixed seed.
+            float32 and integers in float64; `notes` of the result say so), a sparse tensor, an
+            array, or an operator (`operator`, `product`, `outputs`, scipy's LinearOperator).
+        rank: the rank of the result, 0 to min(m, n). If `tol` is given too, the largest rank
+            allowed.
+        tol: relative error to reach, in `norm`. The whole batch gets the same rank.
+        generator: the source of all random numbers; by default a new one with a fixed seed.
         accurate: by rank, block Krylov iteration: the error is within 0.05 % of the best for most
-            spectra, for about twice the time. By tolerance, two more power steps a block; why not
-            block Krylov there, docs/lowrank.md says.
-        failure_probability: chance that `error.upper` is too small, for the whole batch; 0 for an
-            exact error (of an operator: n products), None for an estimate without a bound (of a
-            plain sketch, power=0, in the Frobenius norm it costs nothing: leave-one-out).
-        norm: "frobenius" or "spectral", of the tolerance and the error.
+            spectra, in about twice the time. By tolerance, two more power steps per block;
+            docs/lowrank.md says why block Krylov is not used there.
+        failure_probability: the probability that `error.upper` is too small, for the whole batch,
+            up to 0.1. 0 gives the exact error (n products for an operator). None gives an estimate
+            without a bound; with power=0 in the Frobenius norm it costs nothing (leave-one-out).
+        norm: the norm of the tolerance and the error, "frobenius" or "spectral".
         oversample: columns of the sketch beyond `rank`.
         power: steps of subspace iteration.
 
     Returns:
-        U [*batch, m, k], S falling, Vh; the largest entry of each column of U is real and positive.
-        Gradients flow to a dense A, as those of the exact truncated SVD.
+        U [*batch, m, k], S with the largest value first, and Vh. The largest entry of each column
+        of U is real and positive. Gradients flow to a dense A; they are those of the exact
+        truncated SVD.
 
     Raises:
-        ValueError: for NaN or Inf (naming the place in the batch), a rank above min(m, n), neither
-            rank nor tolerance, an operator whose rmatmat is no adjoint, or nonsense arguments.
+        ValueError: for NaN or Inf (with the place in the batch), a rank above min(m, n), neither
+            rank nor tolerance, an operator whose rmatmat is not the adjoint of matmat, or other
+            arguments out of range.
 
     Source: Halko, Martinsson and Tropp 2011 (arXiv 0909.4061); Yu, Gu and Li 2018; Musco and Musco
     2015 (arXiv 1504.05477).
@@ -109,8 +113,8 @@ def svd(
         (15, True, True)
     """
     a = as_matrix(matrix)
-    wish = _Wish(rank, tol, accurate, failure_probability, norm, oversample, power)
-    _check(wish, a)
+    request = _Request(rank, tol, accurate, failure_probability, norm, oversample, power)
+    _check(request, a)
     source = a.tensor if isinstance(a, Dense) and a.tensor.requires_grad else None
     with torch.no_grad():
         if source is not None:
@@ -118,7 +122,7 @@ def svd(
         a, unit = to_unit(a)
         generator = new_generator(generator)
         check_adjoint(a, generator)
-        found = _decomposed(a, wish, generator)
+        found = _decomposed(a, request, generator)
         if unit is not None:
             u, s, vh = found.factors
             s = (s.double() * unit[..., None]).to(s.dtype)
@@ -128,207 +132,214 @@ def svd(
     return make(*found.factors, found.error, found.converged, found.notes, source)
 
 
-def _check(wish: _Wish, a: Matrix) -> None:
-    check_probability(wish.probability)
-    if wish.rank is None and wish.tol is None:
-        raise ValueError("Say how small: a rank, or a relative tolerance tol.")
-    if wish.rank is not None and not 0 <= wish.rank <= min(a.m, a.n):
+def _check(request: _Request, a: Matrix) -> None:
+    check_probability(request.probability)
+    if request.rank is None and request.tol is None:
+        raise ValueError("Give a rank or a relative tolerance tol.")
+    if request.rank is not None and not 0 <= request.rank <= min(a.m, a.n):
         raise ValueError(
-            f"rank is {wish.rank}, but a matrix {a.m} x {a.n} has ranks from 0 to {min(a.m, a.n)}."
+            f"rank is {request.rank}: a {a.m} x {a.n} matrix can have ranks from 0 to "
+            f"{min(a.m, a.n)}."
         )
-    if wish.tol is not None and not (wish.tol > 0 and math.isfinite(wish.tol)):
-        raise ValueError(f"tol is {wish.tol}: give a positive relative tolerance, such as 1e-3.")
-    if wish.norm not in ("frobenius", "spectral"):
-        raise ValueError(f"norm is {wish.norm!r}: give 'frobenius' or 'spectral'.")
-    if wish.oversample < 0 or wish.power < 0:
+    if request.tol is not None and not (request.tol > 0 and math.isfinite(request.tol)):
+        raise ValueError(f"tol is {request.tol}: give a positive relative tolerance, such as 1e-3.")
+    if request.norm not in ("frobenius", "spectral"):
+        raise ValueError(f"norm is {request.norm!r}: give 'frobenius' or 'spectral'.")
+    if request.oversample < 0 or request.power < 0:
         raise ValueError("oversample and power must be 0 or more.")
 
 
-def _decomposed(a: Matrix, wish: _Wish, generator: torch.Generator) -> SVD:
+def _decomposed(a: Matrix, request: _Request, generator: torch.Generator) -> SVD:
     """The decomposition without its gradient."""
     small = min(a.m, a.n)
     if a.batch.numel() == 0 or small == 0:
-        return _empty(a, wish)
-    if wish.tol is not None and wish.tol >= 1:  # nothing at all errs by |A|
-        wish = replace(wish, rank=0, tol=None)
-    sketch = math.prod(_krylov_shape(wish.rank or 0)) if wish.accurate else 0
-    sketch = max(sketch, (wish.rank or 0) + wish.oversample)
-    if a.entries is not None and (small <= SMALL or (wish.tol is None and sketch >= small)):
-        return _complete(a, wish)
-    if wish.tol is not None:
-        return _by_tolerance(a, wish, wish.tol, generator)
-    assert wish.rank is not None
-    return _by_rank(a, wish, wish.rank, generator)
+        return _empty(a, request)
+    if request.tol is not None and request.tol >= 1:  # the zero matrix has the error |A|
+        request = replace(request, rank=0, tol=None)
+    sketch = math.prod(_krylov_shape(request.rank or 0)) if request.accurate else 0
+    sketch = max(sketch, (request.rank or 0) + request.oversample)
+    if a.entries is not None and (small <= SMALL or (request.tol is None and sketch >= small)):
+        return _complete(a, request)
+    if request.tol is not None:
+        return _by_tolerance(a, request, request.tol, generator)
+    assert request.rank is not None
+    return _by_rank(a, request, request.rank, generator)
 
 
-def _empty(a: Matrix, wish: _Wish) -> SVD:
-    """No rows, no columns, or an empty batch: nothing to be wrong about."""
-    rank = 0 if wish.rank is None else wish.rank
+def _empty(a: Matrix, request: _Request) -> SVD:
+    """No rows, no columns or an empty batch: the error is 0."""
+    rank = 0 if request.rank is None else request.rank
     like = {"dtype": a.dtype, "device": a.device}
     u, vh = torch.zeros(*a.batch, a.m, rank, **like), torch.zeros(*a.batch, rank, a.n, **like)
     zero = torch.zeros(a.batch, dtype=torch.float64, device=a.device)
-    error = Error(wish.norm, "exact", zero, zero, 0.0, zero, zero)
+    error = Error(request.norm, "exact", zero, zero, 0.0, zero, zero)
     return make(u, u.real.new_zeros(*a.batch, rank), vh, error, True, a.notes)
 
 
-def _complete(a: Matrix, wish: _Wish) -> SVD:
-    """All singular values by LAPACK: the best there is, and its error is known."""
+def _complete(a: Matrix, request: _Request) -> SVD:
+    """All singular values by LAPACK: the best approximation, with a known error."""
     assert a.entries is not None
     u, s, vh = torch.linalg.svd(a.entries, full_matrices=False)
     u, vh = fixed_signs(u, vh)
-    losses = tails(s, wish.norm)
+    losses = tails(s, request.norm)
     slack = rounding(a, tails(s, "frobenius")[..., 0])
-    rank = s.shape[-1] if wish.rank is None else wish.rank
-    if wish.tol is not None:
-        limit = torch.maximum(wish.tol * losses[..., 0], 2 * slack)
+    rank = s.shape[-1] if request.rank is None else request.rank
+    if request.tol is not None:
+        limit = torch.maximum(request.tol * losses[..., 0], 2 * slack)
         rank = min(rank, smallest_rank(losses + slack[..., None], limit))
     lost = losses[..., rank]
     lower = (lost - slack).clamp_min(0.0)
-    error = Error(wish.norm, "exact", lost, lost + slack, 0.0, losses[..., 0], lower)
+    error = Error(request.norm, "exact", lost, lost + slack, 0.0, losses[..., 0], lower)
     parts = u[..., :rank], s[..., :rank], vh[..., :rank, :]
-    return _judged(a, wish, parts, _measured(a, wish, parts, error, None))
+    return _with_notes(a, request, parts, _measured(a, request, parts, error, None))
 
 
 def _krylov_shape(rank: int) -> tuple[int, int]:
-    """Columns of a block, and blocks: three columns in all for each wanted, five blocks."""
+    """Columns of a block, and the number of blocks: 5, with 3 columns in all per unit of rank."""
     return max(math.ceil(0.6 * rank), min(rank, 8) + 2), 5
 
 
-def _by_rank(a: Matrix, wish: _Wish, rank: int, generator: torch.Generator) -> SVD:
+def _by_rank(a: Matrix, request: _Request, rank: int, generator: torch.Generator) -> SVD:
     small, left_over = min(a.m, a.n), None
-    size = min(rank + wish.oversample, small)
+    size = min(rank + request.oversample, small)
     block, steps = _krylov_shape(rank)
-    if wish.accurate and block * steps <= small:
+    if request.accurate and block * steps <= small:
         q, w = krylov(a, block, steps, generator)
-    elif wish.power == 0 and wish.probability is None and size and wish.norm == "frobenius":
+    elif (
+        request.power == 0 and request.probability is None and size and request.norm == "frobenius"
+    ):
         q, w, left_over = leave_one_out(a, size, generator)
     else:
-        q, w = subspace(a, size, wish.power + 2 * wish.accurate, generator)
+        q, w = subspace(a, size, request.power + 2 * request.accurate, generator)
     _check_finite(w)
     u, s, vh = of_projection(q, w, rank)
-    error = _error(a, wish, (u, s, vh), left_over, generator)
+    error = _error(a, request, (u, s, vh), left_over, generator)
     parts = u, s[..., :rank], vh
-    return _judged(a, wish, parts, _measured(a, wish, parts, error, generator))
+    return _with_notes(a, request, parts, _measured(a, request, parts, error, generator))
 
 
 def _error(
     a: Matrix,
-    wish: _Wish,
+    request: _Request,
     parts: tuple[Tensor, Tensor, Tensor],
     left_over: Tensor | None,
     generator: torch.Generator,
 ) -> Error:
-    """The error at a fixed rank, by the cheapest way; s holds all values of the sketch."""
+    """The error for a fixed rank, in the cheapest way; s holds all values of the sketch."""
     u, s, vh = parts
     rank = u.shape[-1]
-    losses = tails(s, wish.norm)
+    losses = tails(s, request.norm)
     lower, scale = losses[..., rank], losses[..., 0]
-    known = a.frobenius() if wish.norm == "frobenius" else None
+    known = a.frobenius() if request.norm == "frobenius" else None
     if known is not None:
         scale = known
-        free = seen(known, s[..., :rank], a.dtype)
+        free = error_from_norms(known, s[..., :rank], a.dtype)
         if free is not None:
             return Error("frobenius", "exact", *free, 0.0, known, lower)
     if left_over is not None:
         guess = torch.hypot(left_over, lower)
         none = torch.full_like(guess, math.inf)
-        return Error(wish.norm, "estimate", guess, none, 0.0, scale, lower)
+        return Error(request.norm, "estimate", guess, none, 0.0, scale, lower)
     residual = Residual(a, u * s[..., None, :rank].to(u.dtype), vh)
-    return certificate(residual, wish.norm, wish.probability, generator, scale, lower)
+    return certificate(residual, request.norm, request.probability, generator, scale, lower)
 
 
-def _by_tolerance(a: Matrix, wish: _Wish, tol: float, generator: torch.Generator) -> SVD:
+def _by_tolerance(a: Matrix, request: _Request, tol: float, generator: torch.Generator) -> SVD:
     small = min(a.m, a.n)
-    most = small if wish.rank is None else min(wish.rank + wish.oversample, small)
+    most = small if request.rank is None else min(request.rank + request.oversample, small)
     is_dense = a.entries is not None
-    looks = wish.probability or (0.0 if is_dense and wish.probability == 0 else _LOOKS)
+    search_probability = request.probability or (
+        0.0 if is_dense and request.probability == 0 else _SEARCH_PROBABILITY
+    )
     found = blocks(
         a,
         tol,
-        norm=wish.norm,
-        probability=looks,
+        norm=request.norm,
+        probability=search_probability,
         most=most,
-        power=wish.power + 2 * wish.accurate,
+        power=request.power + 2 * request.accurate,
         generator=generator,
     )
     _check_finite(found.w)
     u, s, vh = of_projection(found.q, found.w)
-    scale = known_scale(a, found.w, wish.norm)
+    scale = known_scale(a, found.w, request.norm)
     slack = rounding(a, known_scale(a, found.w, "frobenius"))
     met = found.upper + slack <= tol * scale
     limit = torch.where(met, tol * scale, found.upper + 2 * slack)
-    losses = tails(s, wish.norm)
+    losses = tails(s, request.norm)
     uppers = torch.hypot(found.upper[..., None], losses) + slack[..., None]
     rank = smallest_rank(uppers, limit)
-    rank = rank if wish.rank is None else min(rank, wish.rank)
+    rank = rank if request.rank is None else min(rank, request.rank)
     parts = u[..., :rank], s[..., :rank], vh[..., :rank, :]
     kind: Kind = "exact" if found.is_exact else "probes"
     error = Error(
-        wish.norm,
+        request.norm,
         kind,
         torch.hypot(found.estimate, losses[..., rank]),
         uppers[..., rank],
-        0.0 if found.is_exact else looks,
+        0.0 if found.is_exact else search_probability,
         scale,
         losses[..., rank],
     )
-    if not found.is_exact and not wish.probability:
-        error = _certified(a, wish, parts, error, generator)
-    return _judged(a, wish, parts, _measured(a, wish, parts, error, generator))
+    if not found.is_exact and not request.probability:
+        error = _certified(a, request, parts, error, generator)
+    return _with_notes(a, request, parts, _measured(a, request, parts, error, generator))
 
 
 def _certified(
     a: Matrix,
-    wish: _Wish,
+    request: _Request,
     parts: tuple[Tensor, Tensor, Tensor],
     error: Error,
     generator: torch.Generator,
 ) -> Error:
-    """The error of these very factors."""
+    """The error of the factors themselves."""
     u, s, vh = parts
     residual = Residual(a, u * s[..., None, :].to(u.dtype), vh)
-    probability = 0.0 if error.kind == "exact" and a.entries is not None else wish.probability
+    probability = 0.0 if error.kind == "exact" and a.entries is not None else request.probability
     return certificate(
-        residual, wish.norm, probability, generator, error.scale, error.optimal_lower
+        residual, request.norm, probability, generator, error.scale, error.optimal_lower
     )
 
 
 def _measured(
     a: Matrix,
-    wish: _Wish,
+    request: _Request,
     parts: tuple[Tensor, Tensor, Tensor],
     error: Error,
     generator: torch.Generator | None,
 ) -> Error:
-    """Near rounding what was proved of the projection is not true of the factors: measure them."""
+    """The error; near rounding it is measured, because the factors are not the exact projection."""
     size = a.frobenius()
     slack = rounding(a, error.scale if size is None else size)
     if error.kind == "estimate" or not bool((error.upper < _NEAR * slack).any()):
         return error
-    return _certified(a, wish, parts, error, new_generator(generator))
+    return _certified(a, request, parts, error, new_generator(generator))
 
 
-def _judged(a: Matrix, wish: _Wish, parts: tuple[Tensor, Tensor, Tensor], error: Error) -> SVD:
-    """Whether the tolerance was met, and why not."""
-    if wish.tol is None:
+def _with_notes(
+    a: Matrix, request: _Request, parts: tuple[Tensor, Tensor, Tensor], error: Error
+) -> SVD:
+    """The result, with a note if the tolerance was not met."""
+    if request.tol is None:
         return make(*parts, error, True, a.notes)
     reached = error.estimate if error.kind == "estimate" else error.upper
-    if bool((reached <= wish.tol * error.scale).all()):
+    if bool((reached <= request.tol * error.scale).all()):
         return make(*parts, error, True, a.notes)
     size = a.frobenius()
     slack = rounding(a, error.scale if size is None else size)
-    note = f"the tolerance {wish.tol:.2g} was not reached"
-    if bool((slack >= wish.tol * error.scale).any()):
+    note = f"the tolerance {request.tol:.2g} was not reached"
+    if bool((slack >= request.tol * error.scale).any()):
         worst = (slack / error.scale.clamp_min(TINY)).max().item()
         note = (
-            f"the tolerance {wish.tol:.2g} is below what {dtype_name(a.dtype)} can show (about "
-            f"{worst:.1g})"
+            f"the tolerance {request.tol:.2g} is below the precision of {dtype_name(a.dtype)} "
+            f"(about {worst:.1g})"
         )
-    elif wish.rank is not None and parts[1].shape[-1] >= wish.rank:
-        note += f" within rank {wish.rank}"
+    elif request.rank is not None and parts[1].shape[-1] >= request.rank:
+        note += f" within rank {request.rank}"
     return make(*parts, error, False, (*a.notes, note))
 
 
 def _check_finite(w: Tensor) -> None:
     if not bool(torch.isfinite(frobenius_norm(w)).all()):
-        raise ValueError("The products hold NaN or Inf: the operator, or its scale, is at fault.")
+        raise ValueError("The products hold NaN or Inf: check the operator and its scale.")

@@ -1,6 +1,6 @@
-"""Which of two powers is larger, exactly, however large they are.
+"""Compares powers of any size exactly.
 
-Standard library only; python-flint is used for very long numbers where it is installed.
+Only the standard library is needed. If python-flint is installed, it is used for very long numbers.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""Which of two powers is larger: the front door, with the reason in words."""
+"""Compares two powers: the sign of their difference, and the reason in words."""
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import NoReturn, SupportsIndex
 
+from noisewise.powers.formatting import name_rational, shorten, show_times
 from noisewise.powers.parser import Expression, parse
 from noisewise.powers.reasons import Finding, Method, find
 from noisewise.powers.values import Rational, power, rational
-from noisewise.powers.wording import name_rational, shorten, show_times
 
 Operand = SupportsIndex | Fraction | Decimal | str | Expression
 _SYMBOLS = {-1: "<", 0: "=", 1: ">", None: "?"}
@@ -19,19 +20,20 @@ _SYMBOLS = {-1: "<", 0: "=", 1: ">", None: "?"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is known about two numbers.
+    """The result of a comparison.
 
     Attributes:
-        sign: -1, 0 or 1 as the left is smaller, equal or larger; None if undecided, which happens
-            with towers only.
-        reason: why, in a sentence or two.
-        left: the left side, shortened where it is long.
-        right: the right side.
-        method: which argument decided.
-        bits: precision of the intervals that decided; 0 where none was needed.
-        ln_ratio: two fractions with ln |left / right| between them; None for towers and zeros, and
-            for numbers of different sign.
-        times: about how many times the larger is the smaller (in size), as text; empty if unknown.
+        sign: -1 if the left side is smaller, 0 if both are equal, 1 if the left side is larger;
+            None if undecided, which happens only for towers.
+        reason: the reason in one or two sentences.
+        left: the left side as text, shortened if it is long.
+        right: the right side as text, shortened if it is long.
+        method: the kind of argument that decided.
+        bits: the precision of the intervals that decided; 0 if no interval was needed.
+        ln_ratio: two fractions; ln |left / right| lies between them. None for towers, for zeros
+            and for numbers of different sign.
+        times: the larger absolute value divided by the smaller one, about, as text; empty if
+            unknown.
     """
 
     sign: int | None
@@ -45,16 +47,16 @@ class Comparison:
 
     @property
     def symbol(self) -> str:
-        """`<`, `=`, `>`, or `?` where undecided."""
+        """`<`, `=`, `>`, or `?` if undecided."""
         return _SYMBOLS[self.sign]
 
     def __str__(self) -> str:
-        """One line: what was found and why."""
+        """One line: the result and the reason."""
         return f"{self.left} {self.symbol} {self.right}: {self.reason}"
 
     def __bool__(self) -> NoReturn:
-        """Refused: -1 is an answer too."""
-        raise TypeError("a comparison is neither true nor false; ask for its .sign")
+        """Always raises TypeError: -1 is an answer too, but it would count as true."""
+        raise TypeError("a comparison is neither true nor false; use its .sign")
 
 
 def compare(
@@ -62,20 +64,22 @@ def compare(
 ) -> Comparison:
     """Compare a^b with c^d, or two expressions, exactly.
 
-    ``sign = sgn(a^b - c^d)``. It is exact for all rational a, b, c, d whose powers are real, and
-    it always ends: order is decided by interval logarithms of rising precision, equality by
-    arithmetic. Towers (exponents too large to be written out) may stay undecided. 0^0 is 1.
+    ``sign = sgn(a^b - c^d)``. The sign is exact for all rational a, b, c, d with real powers, and
+    the computation always ends: interval logarithms of growing precision decide the order,
+    arithmetic decides equality. Towers (powers with exponents too large to write out) may stay
+    undecided. 0^0 is 1.
 
     Args:
-        a: with four arguments the left base: int, Fraction, Decimal, or text. With two arguments
-            the left number or text as a whole; see `noisewise.powers.parse` for what is read.
-        b: the left exponent; with two arguments the right number or text.
+        a: with four arguments, the left base: int, Fraction, Decimal or text. With two arguments,
+            the whole left side; see `noisewise.powers.parse` for the texts that can be read.
+        b: with four arguments, the left exponent. With two arguments, the whole right side.
         c: the right base.
         d: the right exponent.
 
     Raises:
-        ValueError: for floats (0.1 is not 1/10), text that cannot be read, and powers that are not
-            real numbers (0 to a negative power, a negative base with a broken exponent).
+        ValueError: for floats (0.1 is not 1/10), for text that cannot be read, and for powers that
+            are not real numbers: 0 to a negative power, or a negative base with an exponent that is
+            not a whole number.
         TypeError: for three arguments.
 
     Source: docs/powers.md; Bach, Driscoll and Shallit 1993 (equality), Baker 1966 and Laurent,
@@ -85,12 +89,12 @@ def compare(
         >>> compare(10, 11, 11, 10).sign
         1
         >>> print(compare("27^1000000", "9^1500000"))
-        27^1000000 = 9^1500000: 27 = 3^3 and 9 = 3^2, so both are 3^3000000.
+        27^1000000 = 9^1500000: 27 = 3^3 and 9 = 3^2, so both sides are 3^3000000.
         >>> compare("10^10^100", "10^10^101").sign
         -1
     """
     if (c is None) != (d is None):
-        raise TypeError("compare takes two texts, or four numbers: a, b, c, d for a^b and c^d")
+        raise TypeError("compare takes two sides, or four numbers a, b, c, d for a^b and c^d")
     if c is None or d is None:
         return compare_expressions(read(a), read(b))
     return compare_expressions(read_power(a, b), read_power(c, d))
@@ -100,7 +104,7 @@ def read(operand: Operand) -> Expression:
     """One number or text as an expression.
 
     Raises:
-        ValueError: for floats, NaN, infinities and texts that cannot be read.
+        ValueError: for floats, NaN, infinities and text that cannot be read.
 
     Example:
         >>> read(Fraction(3, 2)).text
@@ -112,14 +116,14 @@ def read(operand: Operand) -> Expression:
         return parse(operand)
     if isinstance(operand, Decimal):
         if not operand.is_finite():
-            raise ValueError(f"{operand} is no number that can be compared")
+            raise ValueError(f"{operand} cannot be compared; give a finite number")
         return parse(str(operand))  # keeps 1e999999999 as a power of ten
     value = _number(operand)
     return Expression(name_rational(value), value, value, Rational(1))
 
 
 def read_power(base: Operand, exponent: Operand) -> Expression:
-    """base^exponent, each given as a number or as text."""
+    """base^exponent as an expression; each of the two is a number or a text."""
     x, y = read(base), read(exponent)
     notes = (*x.notes, *y.notes)
     if x.value == y.value == Rational(0):
@@ -134,12 +138,12 @@ def _bracketed(text: str) -> str:
 
 def _number(operand: object) -> Rational:
     if isinstance(operand, float):
-        exact = (
-            f"{Fraction(operand)}" if operand == operand and abs(operand) < 1e300 else "no number"
-        )
+        if not math.isfinite(operand):
+            raise ValueError(f"{operand!r} cannot be compared; give a finite number")
+        exact = f", exactly {Fraction(operand)}" if abs(operand) < 1e300 else ""
         raise ValueError(
-            f"{operand!r} is a float and stands for {exact}; write the text {str(operand)!r}, a "
-            "Fraction or a Decimal for the number that is meant"
+            f"{operand!r} is a float{exact}; give the text {str(operand)!r}, a Fraction or a "
+            "Decimal instead"
         )
     if isinstance(operand, Fraction):
         return rational(operand.numerator, operand.denominator)
@@ -148,11 +152,13 @@ def _number(operand: object) -> Rational:
             return Rational(operator.index(operand))  # type: ignore[arg-type]
         except TypeError:
             pass
-    raise ValueError(f"{operand!r} is no int, Fraction, Decimal or text; convert it to one of them")
+    raise ValueError(
+        f"{operand!r} is not an int, a Fraction, a Decimal or a text; convert it to one"
+    )
 
 
 def compare_expressions(left: Expression, right: Expression) -> Comparison:
-    """Compare what was read already."""
+    """Compare two expressions."""
     found = find(left, right)
     notes = dict.fromkeys((*left.notes, *right.notes))
     reason = " ".join([found.reason, *notes])
@@ -175,7 +181,7 @@ def _ends(found: Finding) -> tuple[Fraction, Fraction] | None:
 
 
 def _times(found: Finding) -> str:
-    """Of the larger over the smaller, in size."""
+    """The larger absolute value divided by the smaller one, as text."""
     if found.ln_ratio is None:
         return ""
     sign = found.ln_ratio.sign

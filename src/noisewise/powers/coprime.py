@@ -1,8 +1,8 @@
-"""Whether a product of integer powers is 1, decided by arithmetic alone and without factoring.
+"""Decides whether a product of integer powers is 1, by exact arithmetic and without factoring.
 
-Numbers n_1, ..., n_k are written over a coprime base: pairwise coprime q_j > 1 with
-n_i = prod_j q_j^v_ij. It is found by greatest common divisors (Bach, Driscoll and Shallit 1993,
-"Factor refinement"). As coprime numbers are multiplicatively independent,
+The numbers n_1, ..., n_k are written over a coprime base: pairwise coprime q_j > 1 with
+n_i = prod_j q_j^v_ij. Greatest common divisors find this base (Bach, Driscoll and Shallit 1993,
+"Factor refinement"). Coprime numbers are multiplicatively independent, so
 
     prod_i n_i^E_i = 1    if and only if    sum_i v_ij E_i = 0 for every j.
 """
@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from noisewise.powers.big import exact_root, gcd, power, remove
+from noisewise.powers.big_integers import exact_root, gcd, power, remove
 
-# A product whose residue differs from 1 is not 1: most inequalities are proved by these alone.
+# If a residue of the product differs from 1, the product is not 1. This proves most inequalities.
 _PRIMES = (2**61 - 1, 2**89 - 1, 2**107 - 1)
 
 
 def coprime_base(numbers: Iterable[int]) -> list[int]:
-    """Pairwise coprime numbers above 1, of whose powers each given number is a product.
+    """Pairwise coprime numbers above 1; each given number is a product of powers of them.
 
     Args:
         numbers: whole numbers of 1 or more.
@@ -39,7 +39,7 @@ def coprime_base(numbers: Iterable[int]) -> list[int]:
             _, n = remove(n, q)
             common = gcd(n, q)
             if common > 1:
-                # q does not divide n, so common is a proper divisor of it; the smallest goes first.
+                # q does not divide n, so common is a proper divisor of q. The smallest goes first.
                 del base[i]
                 waiting += [n, q // common, common]
                 n = 1
@@ -49,7 +49,7 @@ def coprime_base(numbers: Iterable[int]) -> list[int]:
 
 
 def valuations(n: int, base: Sequence[int]) -> list[int]:
-    """How often each number of a coprime base goes into n.
+    """How often each number of a coprime base divides n.
 
     Example:
         >>> valuations(720, [2, 3, 5])
@@ -59,18 +59,19 @@ def valuations(n: int, base: Sequence[int]) -> list[int]:
     for q in base:
         v, n = remove(n, q)
         found.append(v)
-    assert n == 1, "the base does not reach this number"
+    assert n == 1, "n is not a product of powers of the base"
     return found
 
 
 def exponent_sums(powers: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """A product of integer powers over the coprime base of its bases; what vanishes is left out.
+    """A product of integer powers, written over the coprime base of its bases.
 
     Args:
-        powers: pairs (n, E): n >= 1, E any whole number; the product is prod n^E.
+        powers: pairs (n, E) with n >= 1 and any whole number E; the product is prod n^E.
 
     Returns:
-        Pairs (q_j, sum_i v_ij E_i) without zeros: none are left if and only if the product is 1.
+        Pairs (q_j, sum_i v_ij E_i); sums of 0 are left out. The list is empty if and only if the
+        product is 1.
 
     Example:
         >>> exponent_sums([(27, 1000000), (9, -1500000)])
@@ -98,10 +99,10 @@ def residues_differ(powers: Sequence[tuple[int, int]]) -> bool:
     for prime in _PRIMES:
         left = right = 1
         for n, exponent in powers:
-            # Fermat: a power depends on the exponent modulo prime - 1 only.
+            # Fermat: the power depends only on the exponent modulo prime - 1.
             power = pow(n % prime, abs(exponent) % (prime - 1), prime)
             if n % prime == 0:
-                break  # the residue says nothing here
+                break  # residues modulo this prime decide nothing
             if exponent > 0:
                 left = left * power % prime
             else:
@@ -113,10 +114,10 @@ def residues_differ(powers: Sequence[tuple[int, int]]) -> bool:
 
 
 def common_root(a: int, b: int, c: int, d: int) -> tuple[int, int, int] | None:
-    """For a^b = c^d: (g, i, j) with a = g^i and c = g^j; None where a^b and c^d differ.
+    """For a^b = c^d: (g, i, j) with a = g^i and c = g^j; None if a^b and c^d differ.
 
-    With t = gcd(b, d), equality means a^(b/t) = c^(d/t); as b/t and d/t are coprime, d/t divides
-    every exponent in a's factorisation: a = g^(d/t), and then c = g^(b/t).
+    With t = gcd(b, d), equality means a^(b/t) = c^(d/t). As b/t and d/t are coprime, d/t divides
+    every exponent in the factorisation of a. So a = g^(d/t), and then c = g^(b/t).
 
     Args:
         a: base of the left side, 2 or more.
@@ -132,7 +133,7 @@ def common_root(a: int, b: int, c: int, d: int) -> tuple[int, int, int] | None:
     """
     t = math.gcd(b, d)
     i, j = d // t, b // t
-    # A root of the larger degree is the cheaper one; beyond the number of bits there is none.
+    # The root of the larger degree is cheaper; if the degree exceeds the bits, there is no root.
     if i > a.bit_length() or j > c.bit_length():
         return None
     g = exact_root(a, i) if i >= j else exact_root(c, j)

@@ -1,11 +1,12 @@
-"""Where the curves x^(x+m) and (x+m)^x cross, to any number of proved digits.
+"""Where the curves x^(x+m) and (x+m)^x cross, with any number of proved digits.
 
 Let f(x) = (x + m) ln x - x ln(x + m) for x > 0, m > 0; with u = m / x,
 
     f'(x) = (1 + u) - 1 / (1 + u) - ln(1 + u) > 0,
 
-as it is 0 at u = 0 and has the derivative 1 + 1/(1+u)^2 - 1/(1+u) > 0 in u. So f rises, and has
-one root, between 1, where it is -ln(1 + m), and e, where it is positive: ln x / x is largest there.
+because this is 0 at u = 0, and its derivative in u is 1 + 1/(1+u)^2 - 1/(1+u) > 0. So f rises and
+has exactly one root. The root lies between 1, where f(1) = -ln(1 + m) < 0, and e, where f(e) > 0
+because ln x / x is largest at e.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ _MIN_M, _MAX_M = Fraction(1, 1000), Fraction(10**6)
 
 
 def crossing(digits: int = 30, m: int | Fraction | Decimal | str = 1) -> str:
-    """The one x > 0 with x^(x+m) = (x+m)^x, cut off after `digits` decimals.
+    """The only x > 0 with x^(x+m) = (x+m)^x, cut off after `digits` decimals.
 
-    Below it x^(x+m) is the smaller side, above it the larger. The digits are proved by an exact
-    comparison at the value shown and at the next one.
+    For smaller x, x^(x+m) is the smaller side; for larger x, it is the larger side. The digits are
+    proved: the comparison is exact at the returned value and at the value one unit above it in the
+    last decimal.
 
     Args:
-        digits: decimals, 0 to 100000.
-        m: from 1/1000 to 1000000; floats are refused.
+        digits: number of decimals, 0 to 100000.
+        m: from 1/1000 to 1000000; not a float.
 
     Raises:
         ValueError: for arguments outside these ranges.
@@ -41,12 +43,12 @@ def crossing(digits: int = 30, m: int | Fraction | Decimal | str = 1) -> str:
         '2.000'
     """
     if isinstance(m, float):
-        raise ValueError(f"m = {m!r} is a float; write it as a text, a Fraction or a Decimal")
+        raise ValueError(f"m = {m!r} is a float; give it as a text, a Fraction or a Decimal")
     step = Fraction(m)
     if not 0 <= digits <= MAX_DIGITS:
-        raise ValueError(f"{digits} decimals cannot be given; ask for 0 to {MAX_DIGITS}")
+        raise ValueError(f"digits is {digits}; give a number of decimals from 0 to {MAX_DIGITS}")
     if not _MIN_M <= step <= _MAX_M:
-        raise ValueError(f"m = {m} is out of reach; give one from 1/1000 to 1000000")
+        raise ValueError(f"m is {m}; give a number from 1/1000 to 1000000")
     scale = 10**digits
     numerator = math.floor(_newton(step, digits) * scale)
     while excess(Fraction(numerator, scale), step) > 0:
@@ -77,17 +79,16 @@ def _terms(x: Fraction, m: Fraction) -> list[Term]:
 
 
 def _newton(m: Fraction, digits: int) -> Fraction:
-    """The root, nearly to the wanted decimals: 53 bits by halving, then doubled step by step."""
+    """The root, nearly to the wanted decimals: bisection to 47 bits, then Newton's method."""
     low, high = Fraction(1), Fraction(2719, 1000)
     for _ in range(48):
         middle = (low + high) / 2
-        # Rounded to few bits: a start needs no exact value.
         low, high = (low, middle) if excess(middle, m) > 0 else (middle, high)
     x, correct = low, 40
     wanted = int(3.33 * digits) + 16
     while correct < wanted:
         correct = min(2 * correct - 8, wanted)
-        # f' is no smaller than about u^2 / 2: so many bits are lost in the quotient.
+        # f' is at least about u^2 / 2: the quotient loses that many bits.
         bits = correct + 32 + 2 * max(0, math.ceil(math.log2(3 / m)))
         x = _rounded(x - _quotient(x, m, bits), bits)
     return x
@@ -112,7 +113,7 @@ def _rounded(x: Fraction, bits: int) -> Fraction:
 
 
 def _padded(rest: int, digits: int) -> str:
-    """Decimals with leading zeros, by chunks: Python's own limit is 4300 digits."""
+    """The decimals with leading zeros. In chunks, because Python limits str(int) to 4300 digits."""
     chunk = 1000
     parts = []
     for _ in range(digits // chunk):

@@ -1,4 +1,4 @@
-"""Explains a comparison at three levels: compute it, see the pattern, prove it."""
+"""Explains a comparison on three levels: compute it, see the pattern, prove it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from noisewise.powers.comparison import Comparison, Operand, compare_expressions, read, read_power
-from noisewise.powers.parser import Expression
-from noisewise.powers.patterns import pattern
-from noisewise.powers.proofs import proof
-from noisewise.powers.towers import plain_terms
-from noisewise.powers.values import Rational, as_product, is_whole
-from noisewise.powers.wording import (
+from noisewise.powers.formatting import (
     digits_of,
     in_full,
+    is_shown_exactly,
     scientific,
     shorten,
     show_interval,
     show_rational,
     tens_of,
 )
+from noisewise.powers.parser import Expression
+from noisewise.powers.patterns import pattern
+from noisewise.powers.proofs import proof
+from noisewise.powers.towers import plain_terms
+from noisewise.powers.values import Rational, as_product, is_whole
 
 Level = Literal["compute", "pattern", "proof"]
 LEVELS: tuple[Level, ...] = ("compute", "pattern", "proof")
-_MAX_COUNT_DIGITS = 100  # where counting the digits takes more digits, the count is rounded
+_MAX_COUNT_DIGITS = 100  # a number of digits that is longer than this is rounded
+_MAX_PLAIN_DIGITS = 9  # before the point; longer numbers are shown with a power of ten
 _TITLES: dict[Level, str] = {
     "compute": "Compute it",
     "pattern": "See the pattern",
@@ -37,9 +39,9 @@ class Step:
     """One level of an explanation.
 
     Attributes:
-        level: which of the three.
+        level: "compute", "pattern" or "proof".
         title: a heading.
-        lines: plain text, to be shown one below the other.
+        lines: plain text, one line below the other.
     """
 
     level: Level
@@ -49,7 +51,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A comparison and the steps that explain it."""
+    """A comparison and the steps that explain it.
+
+    Attributes:
+        comparison: the result.
+        steps: the levels that were asked for; a level without anything to show is left out.
+    """
 
     comparison: Comparison
     steps: tuple[Step, ...]
@@ -71,19 +78,19 @@ def explain(
 ) -> Explanation:
     """Explain a^b against c^d, or one expression against another.
 
-    compute: both sides, with all digits while they are few, else their number and the first ones;
-    pattern: a table of neighbours, in which the answer is seen; proof: an argument that can be
-    checked by hand where there is one, for the family n^(n+m) against (n+m)^n the classical one.
+    compute: both sides with all digits; of long numbers, the number of digits and the first digits.
+    pattern: a table that shows the answer. proof: an argument that can be checked by hand, if there
+    is one; for the family n^(n+m) against (n+m)^n, the classical proof.
 
     Args:
         a: see `noisewise.powers.compare`.
-        b: the same.
-        c: the same.
-        d: the same.
-        levels: which of "compute", "pattern" and "proof", in the order wanted.
+        b: see `noisewise.powers.compare`.
+        c: see `noisewise.powers.compare`.
+        d: see `noisewise.powers.compare`.
+        levels: some of "compute", "pattern" and "proof", in the order to show them.
 
     Raises:
-        ValueError: for operands that cannot be compared, and levels that do not exist.
+        ValueError: for operands that cannot be compared, and for unknown levels.
         TypeError: for three operands.
 
     Example:
@@ -91,13 +98,14 @@ def explain(
         3^4 > 4^3
         <BLANKLINE>
         Prove it
-          Divide 3^4 and 4^3 by 3^3: this leaves 3 and (1 + 1/3)^3.
-          For t > 0, ln(1 + t) < t; with t = 1/n, (1 + 1/n)^n < e = 2.718... at every n.
-          So (1 + 1/3)^3 < e < 3, and 3^4 > 4^3.
-          For steps m beyond 1: ln t / t falls for t > e, so n^(n+m) > (n+m)^n for all n >= 3.
+          Divide both sides by 3^3: 3^4 becomes 3, and 4^3 becomes (1 + 1/3)^3.
+          For every t > 0, ln(1 + t) < t. With t = 1/n: n ln(1 + 1/n) < 1.
+          So (1 + 1/n)^n < e = 2.718... for every n.
+          This gives (1 + 1/3)^3 < e < 3, and so 3^4 > 4^3.
+          The same holds for every m > 0: n^(n+m) > (n+m)^n if n >= 3, as ln t / t falls for t > e.
     """
     if (c is None) != (d is None):
-        raise TypeError("explain takes two texts, or four numbers: a, b, c, d for a^b and c^d")
+        raise TypeError("explain takes two sides, or four numbers a, b, c, d for a^b and c^d")
     unknown = [level for level in levels if level not in LEVELS]
     if unknown:
         raise ValueError(f"there is no level {unknown[0]!r}; choose from {', '.join(LEVELS)}")
@@ -122,24 +130,20 @@ def explain(
 def _computed(left: Expression, right: Expression, found: Comparison) -> list[str]:
     lines = [describe(left), describe(right)]
     if found.sign and found.times:
-        larger = "left" if found.sign > 0 else "right"
-        if left.value.sign < 0:
-            larger = "left" if found.sign < 0 else "right"
-        size = " in size" if left.value.sign < 0 else ""
-        other = "right" if larger == "left" else "left"
-        lines.append(f"The {larger} side is about {found.times} times the {other} one{size}.")
+        sides = ("left", "right") if found.sign * left.value.sign > 0 else ("right", "left")
+        lines.append(f"The {sides[0]} side divided by the {sides[1]} side is about {found.times}.")
     return lines
 
 
 def describe(side: Expression) -> str:
-    """One side in digits, as far as that helps.
+    """One side in digits; of a long number, how many digits it has and the first ones.
 
     Example:
         >>> from noisewise.powers.parser import parse
         >>> describe(parse("11^10"))
         '11^10 = 25937424601 (11 digits)'
         >>> describe(parse("7^100000"))
-        '7^100000 has 84510 digits and begins with 6.36797611'
+        '7^100000 has 84510 digits and begins with 636797611'
     """
     text = shorten(side.text)
     short = in_full(side.value)
@@ -147,20 +151,33 @@ def describe(side: Expression) -> str:
         shown = show_rational(short)
         length = len(shown.lstrip("-"))
         count = f" ({length} digits)" if short.q == 1 and length > 5 else ""
-        relation = "is about" if short.q > 1 and "/" not in shown else "="
+        relation = "=" if is_shown_exactly(short) else "is about"
         return f"{text}{count}" if shown == text else f"{text} {relation} {shown}{count}"
     plain = plain_terms(as_product(side.value).factors)
     if plain is None:
-        return f"{text} is too tall: even its number of digits cannot be written out"
+        if is_whole(side.value):
+            return f"{text} is too large: even its number of digits is too long to show"
+        return (
+            f"{text} has an exponent that cannot be written as a short fraction, so its digits are "
+            "not shown"
+        )
     tens = tens_of(*plain)
     sign = "-" if side.value.sign < 0 else ""
     if abs(scientific(tens)[1]) > _MAX_COUNT_DIGITS:
         return f"{text} is about {sign}10^({show_interval(tens)})"
     digits, leading = digits_of(*plain)
     if is_whole(side.value):
-        return f"{text} has {_count(digits)} digits and begins with {sign}{leading}"
-    return f"{text} is about {sign}{leading} * 10^{_count(digits - 1)}"
+        count = Rational(digits)
+        about = "" if is_shown_exactly(count) else "about "
+        first = leading.replace(".", "")
+        return f"{text} has {about}{show_rational(count)} digits and begins with {sign}{first}"
+    return f"{text} is about {sign}{_decimal(digits, leading)}"
 
 
-def _count(n: int) -> str:
-    return show_rational(Rational(n))
+def _decimal(digits: int, leading: str) -> str:
+    """The leading digits "d.ddd" as a number with that many digits before the point."""
+    if 1 <= digits <= _MAX_PLAIN_DIGITS:
+        shown = leading.replace(".", "").ljust(digits, "0")
+        rest = shown[digits:]
+        return f"{shown[:digits]}.{rest}" if rest else shown[:digits]
+    return f"{leading} * 10^{show_rational(Rational(digits - 1))}"

@@ -1,8 +1,8 @@
-"""Intervals of numbers m * 2^e: what is computed lies inside them, whatever was rounded.
+"""Intervals with ends m * 2^e: the exact result always lies inside, in spite of rounding.
 
-An interval has two whole mantissas and one exponent. Every operation takes the bits that it may
-keep and rounds the lower end down and the upper end up. Exponents are whole numbers of any size, so
-there is neither overflow nor underflow; additions shift no further than the bits kept.
+An interval has two whole mantissas and one exponent. Every operation is told how many bits to keep;
+it rounds the lower end down and the upper end up. Exponents are whole numbers of any size, so there
+is no overflow and no underflow. An addition shifts by no more than the bits that are kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Unresolved(ArithmeticError):
-    """An interval is too wide to go on; more bits may help. Never reaches the caller."""
+    """An interval is too wide to continue; more bits may help. Never reaches the user."""
 
 
 class Interval(NamedTuple):
@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
     @property
     def sign(self) -> int | None:
-        """-1, 0 or 1 where all of the interval agrees, else None."""
+        """-1, 0 or 1 if all numbers of the interval have this sign, else None."""
         if self.lo > 0:
             return 1
         if self.hi < 0:
@@ -32,7 +32,7 @@ class Interval(NamedTuple):
         return 0 if self.lo == self.hi == 0 else None
 
     def rounded(self, bits: int) -> Interval:
-        """Mantissas of at most `bits` bits (and one more after rounding up), outward."""
+        """Rounded outward to mantissas of at most `bits` bits (one more after rounding up)."""
         shift = max(self.lo.bit_length(), self.hi.bit_length()) - bits
         if shift <= 0:
             return self
@@ -44,7 +44,7 @@ class Interval(NamedTuple):
 
     def plus(self, other: Interval, bits: int) -> Interval:
         """Every x + y."""
-        # What lies below this exponent does not change the bits that are kept: rounded outward.
+        # Parts below this exponent do not change the bits that are kept; they are rounded outward.
         floor = max(_top(self), _top(other)) - bits - 2
         exp = max(min(self.exp, other.exp), floor)
         (a, b), (c, d) = _at(self, exp), _at(other, exp)
@@ -77,18 +77,18 @@ class Interval(NamedTuple):
         return Interval(low, high, self.exp - other.exp - shift).rounded(bits)
 
     def fixed(self, bits: int) -> tuple[int, int]:
-        """(floor, ceil) of the ends times 2^bits."""
+        """The lower end times 2^bits, rounded down, and the upper end times 2^bits, rounded up."""
         return _at(self, -bits)
 
     def ends(self) -> tuple[Fraction, Fraction]:
-        """Both ends, exactly; for exponents of moderate size."""
+        """Both ends as exact fractions; only for exponents of moderate size."""
         if self.exp >= 0:
             return Fraction(self.lo << self.exp), Fraction(self.hi << self.exp)
         return Fraction(self.lo, 1 << -self.exp), Fraction(self.hi, 1 << -self.exp)
 
 
 def whole(n: int, bits: int) -> Interval:
-    """A whole number, to its leading bits.
+    """An interval around a whole number that keeps its leading bits.
 
     Example:
         >>> whole(-5, 64)
@@ -104,7 +104,7 @@ def whole(n: int, bits: int) -> Interval:
 
 
 def quotient(p: int, q: int, bits: int) -> Interval:
-    """The quotient p / q for q > 0, within 2^(3 - bits) of itself.
+    """The quotient p / q for q > 0, with a relative error of at most 2^(3 - bits).
 
     Example:
         >>> low, high = quotient(1, 3, 64).ends()
@@ -115,14 +115,14 @@ def quotient(p: int, q: int, bits: int) -> Interval:
 
 
 def hull(a: Interval, b: Interval, bits: int) -> Interval:
-    """The smallest interval of `bits` bits around both."""
+    """The smallest interval of `bits` bits that contains both."""
     exp = max(min(a.exp, b.exp), max(_top(a), _top(b)) - bits - 2)
     (p, q), (r, s) = _at(a, exp), _at(b, exp)
     return Interval(min(p, r), max(q, s), exp).rounded(bits)
 
 
 def below(a: Interval, b: Interval) -> bool | None:
-    """Whether a < b, where that is certain; else None, also where the two may touch."""
+    """Whether a < b if that is certain; None otherwise, also if the two may touch."""
     difference = b.plus(a.negated(), max(_width(a), _width(b)) + 4).sign
     return None if difference in (0, None) else difference > 0
 
@@ -132,13 +132,13 @@ def _width(x: Interval) -> int:
 
 
 def _top(x: Interval) -> int:
-    """|x| < 2^top; very low for 0, so that 0 never decides where an addition rounds."""
+    """|x| < 2^top; very low for 0, so that a 0 never decides where an addition rounds."""
     width = _width(x)
     return x.exp + width if width else -(1 << 200)
 
 
 def _at(x: Interval, exp: int) -> tuple[int, int]:
-    """Mantissas at another exponent, rounded outward."""
+    """The mantissas for another exponent, rounded outward."""
     if x.exp >= exp:
         return x.lo << (x.exp - exp), x.hi << (x.exp - exp)
     shift = exp - x.exp

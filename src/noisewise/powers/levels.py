@@ -1,7 +1,8 @@
-"""Numbers too tall for any exponent: s * exp(exp(...exp(t)...)), with t in an interval.
+"""Numbers too large for an interval: s * exp(exp(...exp(t)...)), with t in an interval.
 
 Adding and comparing them needs only their logarithms, level by level. As with intervals, every
-result holds the truth; where the intervals cannot tell, `Unresolved` is raised or None returned.
+result contains the exact number. If the intervals cannot decide, `Unresolved` is raised or None is
+returned.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from noisewise.powers.intervals import Interval, Unresolved, below, hull
 from noisewise.powers.logarithms import exp as exp_interval
 from noisewise.powers.logarithms import log as log_interval
 
-_NUMERIC = 64  # times the bits: e^x is worked out for |x| below
-_TINY = 64  # times the bits: 2^-that is as good as 0
+_NUMERIC = 64  # e^x is computed as an interval for |x| below this many times the bits
+_TINY = 64  # sizes 2^k count only up to a k of this many times the bits
 
 
 class Tall(NamedTuple):
-    """sign * exp^level(t), exp taken `level` times; for level 0, t with its own sign."""
+    """sign * exp(...exp(t)...) with `level` exponentials; for level 0, t with its own sign."""
 
     sign: int
     level: int
@@ -26,7 +27,7 @@ class Tall(NamedTuple):
 
 
 def tall(t: Interval) -> Tall:
-    """An ordinary interval.
+    """An ordinary interval as a number of level 0.
 
     Example:
         >>> tall(Interval(1, 1, 0)).level
@@ -54,7 +55,7 @@ def log(x: Tall, bits: int) -> Tall:
 
 
 def exp(x: Tall, bits: int) -> Tall:
-    """e^x; worked out while that is of moderate size, else one level more."""
+    """e^x: as an interval if its size is moderate, else with one level more."""
     if x.level > 0:
         return Tall(1, x.level + 1, x.t) if x.sign > 0 else tall(_tiny(bits))
     bound = _NUMERIC * bits
@@ -67,12 +68,12 @@ def exp(x: Tall, bits: int) -> Tall:
 
 
 def sign(x: Tall) -> int | None:
-    """-1, 0, 1, or None where the interval cannot tell."""
+    """-1, 0 or 1; None if the interval cannot decide."""
     return x.sign if x.level else x.t.sign
 
 
 def compare(x: Tall, y: Tall, bits: int) -> int | None:
-    """-1 for x < y, 1 for x > y, None where the intervals overlap.
+    """-1 for x < y, 1 for x > y, None if the intervals overlap.
 
     Example:
         >>> compare(Tall(1, 5, Interval(3, 3, 0)), Tall(1, 5, Interval(4, 4, 0)), 64)
@@ -83,7 +84,7 @@ def compare(x: Tall, y: Tall, bits: int) -> int | None:
         return 1 if a > b else -1
     if x.level and y.level and x.sign < 0:
         return compare(opposite(y), opposite(x), bits)
-    # Logarithms on both sides, until one is an ordinary interval; logarithms keep the order.
+    # Take logarithms of both sides until one is an ordinary interval; this keeps the order.
     try:
         while x.level and y.level:
             x, y = log(x, bits), log(y, bits)
@@ -101,7 +102,7 @@ def _flip(y: Tall, t: Interval, bits: int) -> int | None:
 
 
 def _against_interval(x: Tall, t: Interval, bits: int) -> int | None:
-    """A level of 1 or more against an ordinary interval."""
+    """Compares a number of level 1 or more with an ordinary interval."""
     if x.sign < 0:
         found = _against_interval(opposite(x), t.negated(), bits)
         return None if found is None else -found
@@ -109,7 +110,7 @@ def _against_interval(x: Tall, t: Interval, bits: int) -> int | None:
         if t.hi <= 0:
             return 1  # an exponential is positive
         if t.lo <= 0:
-            # x may be above all of t; that it is below is out of reach, as t reaches down to 0.
+            # t contains numbers of 0 or less, so x can only be above all of t, never below.
             found = _against_interval(x, Interval(t.hi, t.hi, t.exp), bits)
             return 1 if found == 1 else None
         t, x = log_interval(t, bits), Tall(1, x.level - 1, x.t)
@@ -121,7 +122,7 @@ def add(x: Tall, y: Tall, bits: int) -> Tall:
     """The sum x + y.
 
     Raises:
-        Unresolved: if the two nearly cancel.
+        Unresolved: if x and y nearly cancel.
     """
     if x.level == 0 and y.level == 0:
         return tall(x.t.plus(y.t, bits))
@@ -143,7 +144,7 @@ def add(x: Tall, y: Tall, bits: int) -> Tall:
 
 
 def log_of_sum(logs: Sequence[Tall], bits: int) -> Tall:
-    """The logarithm of the sum of e^x over all x (at least one).
+    """The logarithm of the sum of e^x over all given x; at least one is needed.
 
     Example:
         >>> one = tall(Interval(1, 1, 0))
@@ -167,14 +168,14 @@ def _joined(larger: Tall, smaller: Tall, sign: int, bits: int) -> Tall:
     try:
         ratio = exp(add(smaller, opposite(larger), bits), bits)
     except Unresolved:
-        ratio = tall(Interval(0, 1, 0))  # of the larger of two tall numbers: certainly no more
+        ratio = tall(Interval(0, 1, 0))  # smaller / larger is certainly between 0 and 1
     t = Interval(0, 1, 0) if ratio.level else ratio.t
     inside = Interval(1, 1, 0).plus(t if sign > 0 else t.negated(), bits)
     return add(larger, tall(log_interval(inside, bits)), bits)
 
 
 def _overlapping(x: Tall, y: Tall, bits: int) -> Tall:
-    """log(e^x + e^y) where nobody can tell the larger: between the larger and log 2 < 1 more."""
+    """log(e^x + e^y) if it is open which is larger: the larger plus at most log 2 < 1."""
     if x.level != y.level or x.sign != y.sign:
         raise Unresolved
     either = Tall(x.sign, x.level, hull(x.t, y.t, bits))
@@ -182,7 +183,7 @@ def _overlapping(x: Tall, y: Tall, bits: int) -> Tall:
 
 
 def _negligible(c: Interval, x: Tall, bits: int) -> bool:
-    """Whether adding c to exp^level(t) changes t by less than 2^-2 bits."""
+    """Whether adding c to exp^level(t) changes t by less than 2^(-2 bits)."""
     return min(_floor(x.t), _TINY * bits) > _size(c) + 2 * bits
 
 
@@ -192,15 +193,15 @@ def _size(c: Interval) -> int:
 
 
 def _nudged(x: Tall, c: Interval, bits: int) -> Tall:
-    """The sum x + c for a small c of any sign: |x| = exp^level(t), and t moves within a bound."""
+    """The sum x + c for a small c of any sign, with |x| = exp^level(t): t changes a little."""
     size = _size(c)
     # exp^level(t) >= e^t >= 2^k
     k = min(_floor(x.t), _TINY * bits)
     if k < max(1, size + 2):
         raise Unresolved
-    # log(X + c) = log X + log(1 + c / X) with |log(1 + u)| <= 2 |u| for |u| <= 1/2: one level down
-    # c has become less than 2^(size + 1 - k). Each further level divides by at least 2 once more
-    # (t >= 1) and multiplies by 2.
+    # log(X + c) = log X + log(1 + c / X), and |log(1 + u)| <= 2 |u| for |u| <= 1/2: one level down,
+    # the change is less than 2^(size + 1 - k). Each further level divides it by at least 2 (t >= 1)
+    # and multiplies it by 2.
     return Tall(x.sign, x.level, x.t.plus(Interval(-1, 1, size + 1 - k), bits))
 
 
@@ -209,5 +210,5 @@ def _floor(t: Interval) -> int:
 
 
 def _tiny(bits: int) -> Interval:
-    """Around the exponential of a number below -_NUMERIC * bits / 2."""
+    """An interval that contains e^x for every x below -_NUMERIC * bits / 2."""
     return Interval(0, 1, -(_NUMERIC * bits // 2))

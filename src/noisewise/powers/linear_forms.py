@@ -1,15 +1,15 @@
-"""The sign of sum E_i log(p_i / q_i), exact, and guaranteed to be found.
+"""The exact sign of sum E_i log(p_i / q_i); the computation always ends.
 
-1. Two terms with close bases and opposite exponents are rewritten,
-   E log a - F log c = E log(a / c) + (E - F) log c, where log(a / c) is found from a - c: so
-   n^(n+1) against (n+1)^n needs 64 bits at any n.
-2. The sum is enclosed at 64, 128, 256, ... bits.
-3. While that leaves the sign open, arithmetic decides whether the sum is 0 (coprime.py).
-   A sum that is not 0, of powers of some million digits once the factor that all exponents share
-   is taken out, is worked out.
-4. If it is not, it is at least exp(-C log a log c log^2 b) in size for two logarithms (Laurent,
-   Mignotte and Nesterenko 1995), and bounded away from 0 for any number of them (Baker 1966), so
-   that step 2 ends.
+1. Two terms with close bases and opposite exponents are rewritten:
+   E log a - F log c = E log(a / c) + (E - F) log c, where log(a / c) is computed from a - c. So
+   n^(n+1) against (n+1)^n needs only 64 bits for any n.
+2. The sum is enclosed in intervals of 64, 128, 256, ... bits.
+3. If the sign stays open, exact arithmetic decides whether the sum is 0 (coprime.py). A sum that is
+   not 0 is computed with whole numbers if the powers have up to a few million digits; a common
+   factor of all exponents is divided out first.
+4. A sum of two logarithms that is not 0 has at least the size exp(-C log a log c log^2 b) (Laurent,
+   Mignotte and Nesterenko 1995); for any number of logarithms there is a positive lower bound too
+   (Baker 1966). So step 2 ends.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from noisewise.powers.big import power
+from noisewise.powers.big_integers import power
 from noisewise.powers.coprime import common_root, exponent_sums, residues_differ
 from noisewise.powers.intervals import Interval, whole
 from noisewise.powers.logarithms import log_ratio
 
 FIRST_BITS = 64
-_LOOK_FOR_TIE_BITS = 128  # most sums are decided before anybody asks whether they are 0
-_WORK_OUT_BITS = 512  # precision beyond which numbers of moderate size are rather worked out
-_WORKED_OUT = 8_000_000  # bits of both sides together that are of moderate size
-_WORTH_BITS = 16  # a product of so many times the bits is worked out sooner than a logarithm
-_LONG = 200_000  # bits of all bases from which on their gcds are slow
-_CLOSE_BITS = 12  # bases that agree in so many leading bits are close
+_TIE_BITS = 128  # from this precision on, test whether the sum is 0; most signs are found before
+_EXACT_BITS = 512  # from this precision on, whole numbers of moderate size are computed instead
+_MODERATE = 8_000_000  # bits of both sides together: the moderate size
+_WORTH_BITS = 16  # whole numbers of this many times the precision are faster than a logarithm
+_LONG = 200_000  # gcds are slow if all bases together have more bits
+_CLOSE_BITS = 12  # two bases are close if they agree in this many leading bits
 
 
 class Term(NamedTuple):
-    """exponent * log(p / q); exponent any whole number, p and q at least 1."""
+    """exponent * log(p / q) with any whole exponent, p >= 1 and q >= 1."""
 
     exponent: int
     p: int
@@ -41,13 +41,13 @@ class Term(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A sign, and what it rests on."""
+    """A sign, and how it was found."""
 
     sign: int
-    bits: int  # of the interval that decided; 0 where arithmetic did
-    value: Interval  # encloses the sum
-    root: tuple[int, int, int] | None = None  # (g, i, j) of a tie of two powers
-    worked: bool = False  # a tie that was seen by working both sides out
+    bits: int  # of the interval that decided; 0 if exact arithmetic decided
+    value: Interval  # contains the sum
+    root: tuple[int, int, int] | None = None  # (g, i, j) if two powers are equal
+    worked: bool = False  # whether whole numbers were computed to find that both sides are equal
 
 
 def decide(terms: Sequence[Term]) -> Decision:
@@ -59,7 +59,7 @@ def decide(terms: Sequence[Term]) -> Decision:
         >>> decide([Term(1000000, 27, 1), Term(-1500000, 9, 1)]).root
         (3, 3, 2)
     """
-    # A factor that all exponents share changes no sign, and may make powers short enough.
+    # Without the common factor of all exponents the sign is the same, and the powers are shorter.
     common = math.gcd(*(term.exponent for term in terms))
     if common <= 1:
         return _decided(terms)
@@ -78,19 +78,19 @@ def _decided(terms: Sequence[Term]) -> Decision:
         value = enclose(written, bits)
         if value.sign is not None:
             return Decision(value.sign, bits, value)
-        if bits >= _LOOK_FOR_TIE_BITS and not known_to_differ:
+        if bits >= _TIE_BITS and not known_to_differ:
             tie, root = _is_zero(terms)
             if tie:
-                worked = root is None and _better_worked_out(terms)
+                worked = root is None and _better_exact(terms)
                 return Decision(0, 0, Interval(0, 0, 0), root, worked)
             known_to_differ = True
-        if bits >= _WORK_OUT_BITS and _size(terms) <= max(_WORKED_OUT, _WORTH_BITS * bits):
-            return _worked_out(terms)
+        if bits >= _EXACT_BITS and _size(terms) <= max(_MODERATE, _WORTH_BITS * bits):
+            return _exact(terms)
         bits *= 2
 
 
 def enclose(terms: Sequence[Term], bits: int) -> Interval:
-    """An interval around the sum, each term to `bits` bits.
+    """An interval that contains the sum, with each term computed to `bits` bits.
 
     Example:
         >>> enclose([Term(1, 3, 1), Term(-1, 2, 1)], 64).sign
@@ -103,7 +103,7 @@ def enclose(terms: Sequence[Term], bits: int) -> Interval:
 
 
 def _merged(terms: Sequence[Term]) -> list[Term]:
-    """Terms of one base taken together; what is 0 left out."""
+    """One term for each base; terms of 0 are left out."""
     exponents: dict[tuple[int, int], int] = {}
     for exponent, p, q in terms:
         exponents[p, q] = exponents.get((p, q), 0) + exponent
@@ -111,18 +111,18 @@ def _merged(terms: Sequence[Term]) -> list[Term]:
 
 
 def _size(terms: Sequence[Term]) -> int:
-    """Bits of all powers together, about."""
+    """About how many bits all powers have together."""
     return sum(abs(e) * max(p.bit_length(), q.bit_length()) for e, p, q in terms)
 
 
-def _better_worked_out(terms: Sequence[Term]) -> bool:
-    """Whether bases are too long for gcds, and the powers are not too long to be worked out."""
+def _better_exact(terms: Sequence[Term]) -> bool:
+    """Whether the bases are too long for gcds, but the powers short enough to compute."""
     bases = sum(p.bit_length() + q.bit_length() for _, p, q in terms)
-    return bases > _LONG and _size(terms) <= _WORKED_OUT
+    return bases > _LONG and _size(terms) <= _MODERATE
 
 
-def _worked_out(terms: Sequence[Term]) -> Decision:
-    """The sign from the whole numbers themselves."""
+def _exact(terms: Sequence[Term]) -> Decision:
+    """The sign from the whole numbers on both sides."""
     left = right = 1
     for exponent, p, q in terms:
         above, below = (p, q) if exponent > 0 else (q, p)
@@ -133,7 +133,7 @@ def _worked_out(terms: Sequence[Term]) -> Decision:
 
 
 def _close_together(terms: list[Term]) -> list[Term]:
-    """Rewrite one pair of close bases whose exponents have opposite signs."""
+    """The terms, with one pair of close bases and opposite exponents rewritten."""
     for i, (e, p, q) in enumerate(terms):
         for j, (f, r, s) in enumerate(terms[:i]):
             if (e > 0) != (f > 0) and _close(p * s, q * r):
@@ -149,7 +149,7 @@ def _close(a: int, b: int) -> bool:
 
 
 def _is_zero(terms: Sequence[Term]) -> tuple[bool, tuple[int, int, int] | None]:
-    """Whether the product of the powers is 1, and the common root where there are two of them."""
+    """Whether the product of the powers is 1, and the common root if there are two powers."""
     powers: dict[int, int] = {}
     for exponent, p, q in terms:
         powers[p] = powers.get(p, 0) + exponent
@@ -163,6 +163,6 @@ def _is_zero(terms: Sequence[Term]) -> tuple[bool, tuple[int, int, int] | None]:
             return False, None
         root = common_root(a, abs(b), c, abs(d))
         return root is not None, root
-    if _better_worked_out(terms):
-        return _worked_out(terms).sign == 0, None
+    if _better_exact(terms):
+        return _exact(terms).sign == 0, None
     return not exponent_sums(list(powers.items())), None

@@ -1,13 +1,13 @@
 """Natural logarithms of rational numbers, and exponentials, as proved intervals.
 
-log(p / q) is k log 2 + log m with m near 1; m is brought nearer to 1 by r square roots, and
+log(p / q) = k log 2 + log m with m near 1. With r square roots m comes nearer to 1, and
 
     log m = 2^r log m^(2^-r),    log y = 2 atanh z = 2 z (1 + z^2/3 + z^4/5 + ...),  z = (y-1)/(y+1)
 
 in whole numbers scaled by 2^w (Brent and Zimmermann 2010, "Modern computer arithmetic", chapter 4).
-How far each whole number may be off is proved in the comments; the intervals hold it. For numbers
-near 1 the relative error is small too, as z is then formed from p - q. From some thousand bits on,
-python-flint's ball arithmetic is used where it is installed (Johansson 2017, "Arb").
+The comments prove how large the error of each whole number can be; the intervals contain it. For
+numbers near 1 the relative error is small too, because z is then computed from p - q. From 1500
+bits on, the ball arithmetic of python-flint is used if it is installed (Johansson 2017, "Arb").
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import math
 from functools import lru_cache
 from types import ModuleType
 
-from noisewise.powers.big import flint
+from noisewise.powers.big_integers import flint
 from noisewise.powers.intervals import Interval, Unresolved, hull, quotient, whole
 
-_FLINT_BITS = 1500  # from here on flint's logarithm is quicker, with the way there and back
+_FLINT_BITS = 1500  # from this precision on, flint is faster, conversion included
 
 
 def log_ratio(p: int, q: int, bits: int, shift: int = 0) -> Interval:
@@ -38,8 +38,8 @@ def log_ratio(p: int, q: int, bits: int, shift: int = 0) -> Interval:
         return _multiple_of_log_2(shift, bits)
     k = p.bit_length() - q.bit_length()
     scaled_p, scaled_q = (p, q << k) if k >= 0 else (p << -k, q)
-    # Now 1/2 < m = p / q < 2. Leading bits are enough to bring it between 5/8 and 8/5: the bounds
-    # 4/3 and 3/4 need not be met exactly.
+    # Now 1/2 < m = p / q < 2. The leading bits are enough to bring m between 5/8 and 8/5, because
+    # the bounds 4/3 and 3/4 need not be met exactly.
     cut = max(0, scaled_q.bit_length() - 32)
     top_p, top_q = scaled_p >> cut, scaled_q >> cut
     if 3 * top_p > 4 * top_q:
@@ -50,13 +50,13 @@ def log_ratio(p: int, q: int, bits: int, shift: int = 0) -> Interval:
     module = flint()
     if module is not None and bits >= _FLINT_BITS:
         return _log_by_flint(module, scaled_p, scaled_q, k, bits)
-    # k log 2 + log m cancels little: |log m| < 0.48 and |k log 2| >= 0.69 unless k = 0.
+    # k log 2 + log m cancels little, as |log m| < 0.48, and |k log 2| >= 0.69 or k = 0.
     near = _log_near_1(scaled_p, scaled_q, bits + 4)
     return near.plus(_multiple_of_log_2(k, bits + 4), bits) if k else near.rounded(bits)
 
 
 def log(x: Interval, bits: int) -> Interval:
-    """Every log t, for t in x > 0.
+    """An interval that contains log t for every t in x, with x > 0.
 
     Raises:
         Unresolved: if x may be 0 or less.
@@ -71,7 +71,7 @@ def log(x: Interval, bits: int) -> Interval:
 
 
 def exp(x: Interval, bits: int) -> Interval:
-    """Every e^t for t in x, where |t| is less than some thousand times `bits`.
+    """An interval that contains e^t for every t in x, with |t| below a few thousand times `bits`.
 
     Example:
         >>> low, high = exp(Interval(1, 1, 0), 64).ends()
@@ -84,9 +84,9 @@ def exp(x: Interval, bits: int) -> Interval:
 
 
 def _log_near_1(p: int, q: int, bits: int) -> Interval:
-    """The logarithm for 5/8 < p / q < 8/5, p != q, within 2^(2 - bits) of itself."""
+    """The logarithm for 5/8 < p / q < 8/5, p != q; relative error at most 2^(2 - bits)."""
     z = quotient(p - q, p + q, bits + 4)
-    # |z| < 2^-small; the roots take as many further bits of it away.
+    # |z| < 2^-small; each square root makes z smaller by one more bit.
     small = -(z.exp + max(z.lo.bit_length(), z.hi.bit_length()))
     roots = max(0, math.isqrt(bits) // 3 - max(small, 2))
     if roots < 4:
@@ -108,17 +108,19 @@ def _doubled(x: Interval, times: int) -> Interval:
 
 
 def _atanh_series(z: Interval, w: int) -> Interval:
-    """1 + z^2/3 + z^4/5 + ..., for |z| < 1/4, scaled by 2^w."""
+    """1 + z^2/3 + z^4/5 + ... for |z| < 1/4, scaled by 2^w."""
     t, upper = z.times(z, w + 8).fixed(w)
-    # Evaluated at t / 2^w <= z^2, every division rounded down. A power is too small by e units with
-    # e' <= e t / 2^w + 1, so e < 2 as t / 2^w < 1/16; a term, divided by 3 or more, by less than 2.
+    # The series is evaluated at t / 2^w <= z^2, and every division rounds down. A power is too
+    # small by e units with e' <= e t / 2^w + 1, so e < 2 because t / 2^w < 1/16. A term is a power
+    # divided by 3 or more; it is too small by less than 2 units.
     total, power, n = 1 << w, 1 << w, 0
     while power:
         power = (power * t) >> w
         n += 1
         total += power // (2 * n + 1)
-    # n terms: below 2 n units. The rest of the series starts below 2 units and falls 16-fold: 1
-    # unit after its division. The derivative in t is below (1/3) / (1 - 1/16)^2 < 1.
+    # n terms: an error below 2 n units. The rest of the series starts below 2 units and falls by a
+    # factor 16 each time: after the division, 1 unit in all. The derivative in t is below
+    # (1/3) / (1 - 1/16)^2 < 1.
     return Interval(total, total + 2 * n + 1 + (upper - t), -w)
 
 
@@ -135,9 +137,9 @@ def _log_2(w: int) -> Interval:
 
 
 def _atanh_of_inverse(n: int, w: int) -> tuple[int, int]:
-    """1/n + 1/(3 n^3) + ... in units of 2^-w, each term rounded down; and how many terms."""
-    # Divisions rounded down one after the other are one division rounded down: below 1 unit a
-    # term. What follows the last term is below 1 unit too, as the next power would be below 1.
+    """1/n + 1/(3 n^3) + ... in units of 2^-w, each term rounded down, and the number of terms."""
+    # Several divisions in a row that round down equal one division that rounds down: the error is
+    # below 1 unit a term. The rest of the series is below 1 unit too, because its first power is.
     power, total, k = (1 << w) // n, 0, 0
     while power:
         total += power // (2 * k + 1)
@@ -149,7 +151,7 @@ def _atanh_of_inverse(n: int, w: int) -> tuple[int, int]:
 def _multiple_of_log_2(k: int, bits: int) -> Interval:
     if k == 0:
         return Interval(0, 0, 0)
-    # Rounded up to a multiple of 64, that neighbouring precisions share one computation.
+    # A multiple of 64, so that neighbouring precisions share one computation.
     w = -(-(bits + 20) // 64) * 64
     return _log_2(w).times(whole(k, bits + 8), bits)
 
@@ -164,21 +166,21 @@ def _exp_of_end(mantissa: int, exponent: int, bits: int) -> Interval:
     k = (lo << -log_2.exp) // (log_2.lo << w)
     rest = x.plus(log_2.times(whole(-k, w), w + 4), w + 4)
     r, r_upper = rest.fixed(w)
-    # k is the quotient rounded down, up to the errors: r / 2^w lies between -1/8 and 7/8 at the
-    # worst. Terms r^i / i!, each rounded down, are off by e' <= (e + 1) / i + 1 < 4 units.
+    # k is the quotient rounded down, up to small errors: r / 2^w lies between -1/8 and 7/8. The
+    # terms r^i / i!, each rounded down, have errors e' <= (e + 1) / i + 1 < 4 units.
     total, term, i = 1 << w, 1 << w, 0
     while term and term != -1:
         i += 1
         term = ((term * r) >> w) // i
         total += term
-    # i terms off by less than 4 units each; the rest of the series is below 8 units. The derivative
-    # of e^r is below 3.
+    # i terms with errors below 4 units each; the rest of the series is below 8 units. The
+    # derivative of e^r is below 3.
     slack = 4 * i + 8
     return Interval(total - slack, total + slack + 3 * (r_upper - r), k - w).rounded(bits)
 
 
 def _log_by_flint(module: ModuleType, p: int, q: int, k: int, bits: int) -> Interval:
-    """The same sum, in ball arithmetic."""
+    """The sum k log 2 + log(p / q) in ball arithmetic."""
     with module.ctx.workprec(bits + 16):
         near = module.arb(module.fmpq(p - q, q)).log1p()
         found = near + k * module.arb.const_log2() if k else near

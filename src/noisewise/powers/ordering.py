@@ -1,4 +1,4 @@
-"""Putting any number of powers in order."""
+"""Puts any number of powers in order."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from functools import cmp_to_key
 from itertools import pairwise
 
 from noisewise.powers.comparison import Comparison, Operand, compare_expressions, read
+from noisewise.powers.formatting import shorten
 from noisewise.powers.parser import Expression
-from noisewise.powers.wording import shorten
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Powers in rising order.
+    """Powers from the smallest to the largest.
 
     Attributes:
         expressions: the smallest first; equal ones in the order in which they were given.
-        steps: the comparison of each with the next one.
+        steps: the comparison of each expression with the next one.
     """
 
     expressions: tuple[Expression, ...]
@@ -35,10 +35,10 @@ def order(operands: Iterable[Operand]) -> Chain:
     """Sort numbers and texts by size, exactly.
 
     Args:
-        operands: at least one; what `compare` takes as a side.
+        operands: at least one; each is anything that `compare` takes as a side.
 
     Raises:
-        ValueError: for operands that cannot be read, and where a comparison of two towers stays
+        ValueError: for operands that cannot be read, and if a comparison of two towers stays
             undecided.
 
     Example:
@@ -47,7 +47,7 @@ def order(operands: Iterable[Operand]) -> Chain:
     """
     read_ones = [read(operand) for operand in operands]
     if not read_ones:
-        raise ValueError("there is nothing to put in order; give at least one number")
+        raise ValueError("nothing to put in order; give at least one number")
     ordered = sorted(read_ones, key=cmp_to_key(_certain))
     neighbours = pairwise(ordered)
     return Chain(tuple(ordered), tuple(compare_expressions(x, y) for x, y in neighbours))
@@ -56,5 +56,5 @@ def order(operands: Iterable[Operand]) -> Chain:
 def _certain(x: Expression, y: Expression) -> int:
     found = compare_expressions(x, y)
     if found.sign is None:
-        raise ValueError(f"no order was found: {found.left} ? {found.right}, {found.reason}")
+        raise ValueError(f"no order was found for {found.left} and {found.right}: {found.reason}")
     return found.sign

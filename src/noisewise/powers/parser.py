@@ -1,4 +1,4 @@
-"""Reads what people write: `10^11`, `27**1000000`, `1.5^(2/3)`, `2^10 * 3^5`, `10^10^100`.
+"""Reads expressions such as `10^11`, `27**1000000`, `1.5^(2/3)`, `2^10 * 3^5`, `10^10^100`.
 
     sum      = product (("+" | "-") product)*
     product  = signed (("*" | "/") signed)*
@@ -7,7 +7,7 @@
     suffixed = atom ("!" | "%" | superscripts)*
     atom     = digits | "(" sum ")" | "sqrt" "(" sum ")"
 
-Values are worked out while reading. Sums need numbers that can be written out.
+Values are computed while reading. A sum needs numbers that can be written out as fractions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from noisewise.powers.big import read_digits
+from noisewise.powers.big_integers import read_digits
 from noisewise.powers.values import (
     ONE,
     WRITTEN_BITS,
@@ -33,9 +33,9 @@ from noisewise.powers.values import (
     written,
 )
 
-MAX_DEPTH = 100  # parentheses, signs and exponents inside one another
-MAX_FACTORIAL = 200_000  # n of the largest n! that is worked out, of about a million digits
-_AROUND = 24  # characters of a long text that are shown around a mistake
+MAX_DEPTH = 100  # levels of brackets, signs and exponents
+MAX_FACTORIAL = 200_000  # the largest n for which n! is computed; it has about a million digits
+_AROUND = 24  # characters shown on each side of a mistake
 
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"
 _SUPER_MINUS = "\u207b"
@@ -50,10 +50,10 @@ _SAME = {"**": "^", "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u00f7": "/", 
 
 
 class PowersSyntaxError(ValueError):
-    """A text that cannot be read, with the place where that shows.
+    """A text that cannot be read, and the place of the mistake.
 
     Attributes:
-        position: of the character, counted from 1.
+        position: the position of the first wrong character, counted from 1.
     """
 
     def __init__(self, text: str, position: int, reason: str) -> None:
@@ -66,14 +66,14 @@ class PowersSyntaxError(ValueError):
 
 @dataclass(frozen=True)
 class Expression:
-    """A text and what it means.
+    """A text and the number that it stands for.
 
     Attributes:
-        text: as it was written.
+        text: the text as written.
         value: the number.
-        base: b where the text is a power b^e, else the number itself.
-        exponent: e where it is one, else 1.
-        notes: conventions that were needed, each a sentence.
+        base: b if the text is a power b^e, else the number itself.
+        exponent: e if the text is a power b^e, else 1.
+        notes: the conventions that were needed, one sentence each.
     """
 
     text: str
@@ -87,11 +87,11 @@ def parse(text: str) -> Expression:
     """Read an expression.
 
     Args:
-        text: see the grammar on top of this module.
+        text: see the grammar at the top of this module.
 
     Raises:
-        PowersSyntaxError: a ValueError that names the position, also where a number does not
-            exist (1/0) or a sum is too large to be worked out.
+        PowersSyntaxError: a ValueError that names the position of the mistake. It is also raised
+            if a number does not exist (1/0) or a sum is too large to compute.
 
     Example:
         >>> parse("2^3^2").value
@@ -106,7 +106,7 @@ def parse(text: str) -> Expression:
 
 @dataclass(frozen=True)
 class _Part:
-    """A value, and base and exponent if it was written as a power."""
+    """A value, with its base and exponent if it is written as a power."""
 
     value: Value
     power: tuple[Value, Value] | None = None
@@ -159,8 +159,9 @@ class _Reader:
         if found is None:
             raise self.wrong(
                 position,
-                f"{sign} needs two numbers that can be written out (up to a million digits), and "
-                "one of these cannot; compare the terms one by one, or leave the small one out",
+                f"{sign!r} needs two numbers that can be written out as fractions of up to a "
+                "million digits, and one of these cannot; compare one term at a time, or leave out "
+                "the small one",
             )
         return found
 
@@ -185,7 +186,9 @@ class _Reader:
     def inside(self, position: int, read: Callable[[], _Part]) -> _Part:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise self.wrong(position, f"more than {MAX_DEPTH} levels inside one another")
+            raise self.wrong(
+                position, f"more than {MAX_DEPTH} levels of brackets, signs and exponents"
+            )
         part = read()
         self.depth -= 1
         return part
@@ -197,7 +200,7 @@ class _Reader:
             return base
         doubled = self.take("^")
         if doubled:
-            raise self.wrong(doubled[1], "two signs ^ in a row; write 2^^3 as the tower 2^2^2")
+            raise self.wrong(doubled[1], "two '^' in a row; write the tower 2^^3 as 2^2^2")
         exponent = self.inside(found[1], self.signed)
         return self.raised(base.value, exponent.value, found[1])
 
@@ -221,9 +224,7 @@ class _Reader:
                 part = self.raised(part.value, exponent, position)
             elif found := self.take("!"):
                 if self.take("!"):
-                    raise self.wrong(
-                        found[1], "!! can be read in two ways; write (5!)! with brackets"
-                    )
+                    raise self.wrong(found[1], "'!!' has two meanings; write (5!)! with brackets")
                 part = _Part(self.factorial(part.value, found[1]))
             elif self.take("%"):
                 part = _Part(times(part.value, rational(1, 100)))
@@ -233,12 +234,12 @@ class _Reader:
     def factorial(self, value: Value, position: int) -> Value:
         n = written(value, WRITTEN_BITS)
         if n is None or not n.is_whole or n.p < 0:
-            raise self.wrong(position, "! follows a whole number of 0 or more")
+            raise self.wrong(position, "'!' needs a whole number of 0 or more before it")
         if n.p // n.q > MAX_FACTORIAL:
             raise self.wrong(
                 position,
-                f"factorials are worked out up to {MAX_FACTORIAL}!; for larger n, n! lies "
-                "between (n/3)^n and (n/2)^n",
+                f"factorials are computed up to {MAX_FACTORIAL}!; for larger n, n! lies between "
+                "(n/3)^n and (n/2)^n",
             )
         return Rational(math.factorial(n.p // n.q))
 
@@ -252,22 +253,24 @@ class _Reader:
             return self.raised(self.brackets().value, rational(1, 2), position)
         if kind == "sign" and shown == "(":
             return self.brackets()
-        raise self.wrong(position, _unexpected(kind, shown))
+        raise self.wrong(position, _missing(kind, shown))
 
     def brackets(self) -> _Part:
         opened = self.take("(")
         if opened is None:
-            raise self.wrong(self.tokens[self.at][2], "an opening bracket is missing")
+            raise self.wrong(self.tokens[self.at][2], "sqrt needs a bracket, as in sqrt(2)")
         part = self.inside(opened[1], self.sum)
         if self.take(")") is None:
             kind, shown, position = self.tokens[self.at]
-            missing = f"a closing bracket for the one at position {opened[1]} is missing"
+            missing = f"the bracket at position {opened[1]} is not closed"
             raise self.wrong(position, missing if kind == "end" else _unexpected(kind, shown))
         return part
 
     def literal(self, shown: str, position: int) -> Value:
         if re.search(r"_(?![0-9])", shown):
-            raise self.wrong(position + shown.index("_"), "an underscore stands between two digits")
+            raise self.wrong(
+                position + shown.index("_"), "an underscore must stand between two digits"
+            )
         number, _, exponent = shown.replace("_", "").lower().partition("e")
         before, _, after = number.partition(".")
         value: Value = rational(read_digits(before + after), 10 ** len(after))
@@ -280,16 +283,23 @@ class _Reader:
 
 def _foreign(shown: str) -> str:
     if shown in ",;'":
-        return f"{shown!r} does not stand in a number; write 1000000 or 1_000_000, and 0.5"
+        return f"{shown!r} cannot stand in a number; write 1000000 or 1_000_000, and 0.5"
     return f"{shown!r} has no meaning here"
 
 
-def _unexpected(kind: str, shown: str) -> str:
+def _missing(kind: str, shown: str) -> str:
+    """What is wrong with a token that stands where a number must stand."""
     if kind == "end":
-        return "something is missing at the end"
+        return "a number is missing at the end"
     if kind == "name":
         return f"{shown!r} is a name, and only numbers can be compared"
-    if kind in ("number", "super") or shown in ("(", ")"):
-        hint = "; write * for a product" if shown != ")" else ": it closes nothing"
-        return f"{shown[:20]!r} is not expected here{hint}"
-    return f"a number is missing before {shown!r}"
+    return f"a number is missing before {shown[:20]!r}"
+
+
+def _unexpected(kind: str, shown: str) -> str:
+    """What is wrong with a token behind a complete expression."""
+    if kind == "name":
+        return f"{shown!r} is a name, and only numbers can be compared"
+    if shown == ")":
+        return "')' closes no bracket"
+    return f"{shown[:20]!r} is not expected here; write * for a product"

@@ -1,4 +1,4 @@
-"""Level two of an explanation: a table in which the answer is seen."""
+"""Level two of an explanation: a table that shows the answer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from typing import NamedTuple
 
 from noisewise.powers.comparison import Comparison
 from noisewise.powers.crossing import crossing
+from noisewise.powers.formatting import (
+    base_and_ln,
+    bracketed,
+    is_shown_exactly,
+    letters,
+    shorten,
+    show_interval,
+    show_rational,
+    show_value,
+    show_whole,
+)
 from noisewise.powers.intervals import Interval
 from noisewise.powers.linear_forms import Term, decide
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.parser import Expression
 from noisewise.powers.reasons import order
 from noisewise.powers.values import Product, Rational, Value
-from noisewise.powers.wording import shorten, show_interval, show_rational, show_value, show_whole
 
 _ROWS = 8
 _SYMBOLS = {-1: "<", 0: "=", 1: ">"}
@@ -21,7 +31,7 @@ _MAX_TABLE_BITS = 3000  # of the bases in a table
 
 
 class Swapped(NamedTuple):
-    """n^(n+m) against (n+m)^n, m > 0; `mirrored` where the larger base stands on the left."""
+    """n^(n+m) against (n+m)^n with m > 0; `mirrored` if the larger base is on the left."""
 
     n: Rational
     m: Rational
@@ -29,7 +39,7 @@ class Swapped(NamedTuple):
 
 
 def swapped(left: Expression, right: Expression) -> Swapped | None:
-    """The family x^y against y^x, with the smaller of the two as n.
+    """The family x^y against y^x; n is the smaller of x and y. None for other questions.
 
     Example:
         >>> from noisewise.powers.parser import parse
@@ -55,7 +65,7 @@ def _difference(x: Rational, y: Rational) -> Rational:
 
 
 def pattern(left: Expression, right: Expression, found: Comparison) -> list[str]:
-    """Lines of a table; none where there is no pattern to see, or no need of one."""
+    """The lines of a table; no lines if a table would not help."""
     family = swapped(left, right)
     if family and family.m.q == 1 and family.m.p <= 10**6:
         return family_table(family)
@@ -63,29 +73,31 @@ def pattern(left: Expression, right: Expression, found: Comparison) -> list[str]
         if not (left.value.is_plain and right.value.is_plain):
             return ladder(left, right)
     if found.method in ("logarithms", "common root", "computed"):
-        return exchange_table(left, right)
+        return exchange_table(left, right, found)
     return []
 
 
 def family_table(family: Swapped) -> list[str]:
-    """n^(n+m) against (n+m)^n over small n, and where the sides cross."""
+    """n^(n+m) against (n+m)^n for small n, and where the two sides cross."""
     m = family.m.p
+    n = show_rational(family.n) if is_shown_exactly(family.n) else "the smaller base"
     rows = [("n", f"n^(n+{m})", "", f"(n+{m})^n")]
-    for n in range(_ROWS):
-        x, y = n ** (n + m), (n + m) ** n
-        rows.append((str(n), show_whole(x), _SYMBOLS[(x > y) - (x < y)], show_whole(y)))
+    for k in range(_ROWS):
+        x, y = k ** (k + m), (k + m) ** k
+        rows.append((str(k), show_whole(x), _SYMBOLS[(x > y) - (x < y)], show_whole(y)))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(t.rjust(w) for t, w in zip(row, widths, strict=True)) for row in rows]
-    dots = "" if m == 2 else "..."
+    equal = "2." if m == 2 else f"{crossing(12, m=m)}..."
     return [
+        f"The two sides are n^(n+{m}) and (n+{m})^n with n = {n}. For small n:",
         *lines,
-        f"Over the real numbers the sides cross once, at n = {crossing(12, m=m)}{dots};",
-        f"from n = 3 on n^(n+{m}) stays the larger side.",
+        f"For real n > 0, the two are equal only at n = {equal}",
+        f"For every larger n, n^(n+{m}) is larger; for every smaller n > 0, it is smaller.",
     ]
 
 
-def exchange_table(left: Expression, right: Expression) -> list[str]:
-    """How many factors c a factor a is worth, for a^b against c^d with a, c > 1."""
+def exchange_table(left: Expression, right: Expression, found: Comparison) -> list[str]:
+    """For a^b against c^d with a, c > 1: the exponent that a^b has with the base c."""
     a, b, c, d = left.base, left.exponent, right.base, right.exponent
     if not (
         isinstance(a, Rational)
@@ -101,8 +113,10 @@ def exchange_table(left: Expression, right: Expression) -> list[str]:
         return []
     if max(a.bits, c.bits) > _MAX_TABLE_BITS:
         return []
-    shown_a, shown_c = _base(a), _base(c)
-    lines = []
+    shown_a, ln_a = base_and_ln(a, "a")
+    shown_c, ln_c = base_and_ln(c, "c")
+    lines = letters((a, c))
+    lines.append(f"Powers of {shown_a} between powers of {shown_c}:")
     for j in range(1, _ROWS - 1):
         k = _steps(a, c, j)
         middle = f"{shown_a}^{j}"
@@ -112,13 +126,14 @@ def exchange_table(left: Expression, right: Expression) -> list[str]:
     worth = log_ratio(a.p, a.q, 64).over(log_ratio(c.p, c.q, 64), 64)
     total = Interval(b.p, b.p, 0).over(Interval(b.q, b.q, 0), 128).times(worth, 64)
     lines.append(
-        f"A factor {show_rational(a)} is worth ln {shown_a} / ln {shown_c} = "
-        f"{show_interval(worth, 10)} factors {show_rational(c)};"
+        f"{shown_a} = {shown_c}^w with w = {ln_a} / {ln_c}, about {show_interval(worth, 10)}."
     )
-    lines.append(
-        f"{show_rational(b)} of them are worth about {show_interval(total, 10)}, against "
-        f"{show_rational(d)} on the right."
-    )
+    verb = {-1: "is below", 0: "equals", 1: "is above"}[found.sign or 0]
+    lines += [
+        f"So the left side is {shown_c}^x with x = {bracketed(b)} w, about "
+        f"{show_interval(total, 10)}.",
+        f"x {verb} the right exponent {show_rational(d)}.",
+    ]
     return lines
 
 
@@ -133,13 +148,8 @@ def _steps(a: Rational, c: Rational, j: int) -> int:
     return k
 
 
-def _base(x: Rational) -> str:
-    shown = show_rational(x)
-    return shown if shown.isdigit() else f"({shown})"
-
-
 def ladder(left: Expression, right: Expression) -> list[str]:
-    """Logarithms on both sides, one step below the other."""
+    """Logarithms of both sides, again and again, one line each; no lines if none can be shown."""
     lines = [f"{shorten(left.text)}  against  {shorten(right.text)}"]
     x, y = left.value, right.value
     for depth in range(1, 5):
@@ -148,14 +158,18 @@ def ladder(left: Expression, right: Expression) -> list[str]:
         assert isinstance(x, Product)
         assert isinstance(y, Product)
         (m, e), (n, f) = ((v.factors[0].base, v.factors[0].exponent) for v in (x, y))
-        about = "about " if depth > 1 else ""  # what a logarithm of the first factor adds
+        about = "about " if depth > 1 else ""  # without the logarithm of the factor ln m
         sides = (
             f"{about}({shorten(show_value(v))}) ln {show_whole(base)}"
             for v, base in ((e, m), (f, n))
         )
-        lines.append(f"{'log ' * depth}of both: {'  against  '.join(sides)}")
+        lines.append(f"{'ln ' * depth}of both: {'  against  '.join(sides)}")
         x, y = e, f
-    lines.append("Logarithms keep the order, and every step is a smaller question.")
+    if len(lines) == 1:
+        return []
+    if len(lines) > 2:
+        lines.append("'about': the logarithm of the factor ln ... in the line above is left out.")
+    lines.append("The larger side has the larger logarithm, and each line has smaller numbers.")
     return lines
 
 

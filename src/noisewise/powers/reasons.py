@@ -1,10 +1,18 @@
-"""Finds the sign and the plainest true reason for it: human arguments first, logarithms last."""
+"""Finds the sign and the simplest reason for it: school arguments first, logarithms last."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from noisewise.powers.big import exact_root
+from noisewise.powers.big_integers import exact_root
+from noisewise.powers.formatting import (
+    bracketed,
+    is_shown_exactly,
+    shorten,
+    show_interval,
+    show_ln,
+    show_rational,
+)
 from noisewise.powers.intervals import Interval, whole
 from noisewise.powers.linear_forms import Decision, decide
 from noisewise.powers.logarithms import log_ratio
@@ -19,7 +27,6 @@ from noisewise.powers.values import (
     negative,
     rational,
 )
-from noisewise.powers.wording import SHOWN_DIGITS, shorten, show_interval, show_rational
 
 Method = Literal[
     "computed", "sign", "against 1", "same base", "same exponent", "monotony", "common root",
@@ -28,7 +35,7 @@ Method = Literal[
 
 
 class Finding(NamedTuple):
-    """A sign with its reason, before it is put into words for the outside."""
+    """A sign and its reason; `comparison` adds the names of the sides."""
 
     sign: int | None
     method: Method
@@ -42,15 +49,15 @@ class Power(NamedTuple):
 
     a: Rational
     b: Rational
-    name: str  # of a
+    name: str  # a as text
 
 
 def find(left: Expression, right: Expression) -> Finding:
-    """The sign of left - right and why."""
+    """The sign of left - right, and the reason for it."""
     x, y = left.value, right.value
     if x.sign != y.sign:
         names = {-1: "negative", 0: "zero", 1: "positive"}
-        reason = f"the left side is {names[x.sign]} and the right side {names[y.sign]}."
+        reason = f"the left side is {names[x.sign]} and the right side is {names[y.sign]}."
         return Finding(1 if x.sign > y.sign else -1, "sign", reason)
     if isinstance(x, Rational) and isinstance(y, Rational):
         return _computed(x, y)
@@ -60,7 +67,7 @@ def find(left: Expression, right: Expression) -> Finding:
 
 
 def _stripped(side: Expression) -> Expression:
-    """The same without its sign."""
+    """The absolute value of a negative side."""
     base = negative(side.base) if side.base.sign < 0 else side.base
     whole = side.exponent == ONE or side.base.sign < 0
     return Expression(side.text, negative(side.value), base if whole else ONE, side.exponent)
@@ -68,7 +75,10 @@ def _stripped(side: Expression) -> Expression:
 
 def _mirrored(found: Finding) -> Finding:
     sign = None if found.sign is None else -found.sign
-    reason = f"both sides are negative; of their sizes this is true: {found.reason}"
+    reason = (
+        "both sides are negative, so the side with the smaller absolute value is larger. For the "
+        f"absolute values: {found.reason}"
+    )
     return found._replace(sign=sign, reason=reason)
 
 
@@ -78,16 +88,17 @@ def _computed(x: Rational, y: Rational) -> Finding:
     ratio = None
     if x.p and y.p:
         ratio = log_ratio(abs(x.p) * y.q, x.q * abs(y.p), 64)
-    if sign == 0:
-        return Finding(0, "computed", f"both sides are {show_rational(x)}.", ln_ratio=ratio)
-    symbol = ">" if sign > 0 else "<"
-    shown = show_rational(x), show_rational(y)
-    if max(x.bits, y.bits) < 3.32 * SHOWN_DIGITS:
-        reason = f"worked out, {shown[0]} {symbol} {shown[1]}."
-    elif shown[0] != shown[1]:
-        reason = f"worked out, about {shown[0]} {symbol} {shown[1]}."
+    shown = [
+        show_rational(v) if is_shown_exactly(v) else f"about {show_rational(v)}" for v in (x, y)
+    ]
+    if sign == 0 and is_shown_exactly(x):
+        reason = f"both sides are {shown[0]}."
+    elif sign == 0:
+        reason = f"both sides are the same number, {shown[0]}."
+    elif shown[0] == shown[1]:
+        reason = f"both sides are {shown[0]}; computed exactly, the left side is {_more(sign)}."
     else:
-        reason = f"worked out, both are about {shown[0]}, and the left is {_more(sign)}."
+        reason = f"the left side is {shown[0]} and the right side is {shown[1]}."
     return Finding(sign, "computed", reason, ln_ratio=ratio)
 
 
@@ -109,16 +120,16 @@ def _positive(left: Expression, right: Expression) -> Finding:
 
 
 def _power(side: Expression) -> Power | None:
-    """The side as a^b with ordinary positive a and b not 0, if it was written so."""
+    """The side as a^b with rational a > 0 and b not 0, if it is written as such a power."""
     a, b = side.base, side.exponent
     if isinstance(a, Rational) and isinstance(b, Rational) and a.p > 0 and b.p:
-        shown = show_rational(a)
-        return Power(a, b, shorten(side.text) if b == ONE and "e" in shown else shown)
+        has_text = b == ONE and not is_shown_exactly(a)
+        return Power(a, b, shorten(side.text) if has_text else show_rational(a))
     return None
 
 
 def _ratio(x: Value, y: Value, sign: int | None) -> Interval | None:
-    """ln(x / y) in an interval of certain sign where one precision gives it."""
+    """An interval that contains ln(x / y) and has its sign; None for towers."""
     plain = plain_terms((*as_product(x).factors, *as_product(inverse(y)).factors))
     if plain is None or sign is None:
         return None
@@ -127,21 +138,21 @@ def _ratio(x: Value, y: Value, sign: int | None) -> Interval | None:
     return decide(plain[0]).value.over(whole(plain[1], 64), 64)
 
 
-# --------------------------------------------------------------------------------- plain reasons
+# ------------------------------------------------------------------- reasons without logarithms
 
 
 def order(x: Rational, y: Rational) -> int:
-    """-1, 0 or 1 as x is below, equal to or above y."""
+    """-1 if x < y, 0 if x = y, 1 if x > y."""
     difference = x.p * y.q - y.p * x.q
     return (difference > 0) - (difference < 0)
 
 
 def _by_hand(left: Power, right: Power) -> Finding | None:
-    """A reason that needs no logarithm, where there is one."""
+    """A reason that needs no logarithm; None if there is none."""
     above = [order(side.a, ONE) * side.b.sign for side in (left, right)]
     if above[0] != above[1]:
         words = {-1: "below 1", 0: "equal to 1", 1: "above 1"}
-        reason = f"the left side is {words[above[0]]} and the right side {words[above[1]]}."
+        reason = f"the left side is {words[above[0]]} and the right side is {words[above[1]]}."
         return Finding(1 if above[0] > above[1] else -1, "against 1", reason)
     if above[0] == 0:
         return Finding(0, "against 1", "both sides are 1.")
@@ -159,8 +170,9 @@ def _same_base(left: Power, right: Power, exponents: int) -> Finding:
     grows = order(left.a, ONE)
     sign = exponents * grows
     reason = (
-        f"the base {show_rational(left.a)} is the same and {'above' if grows > 0 else 'below'} 1, "
-        f"and the left exponent is the {_more(exponents)} one."
+        f"both sides have the same base{_exact(left.a)}, which is "
+        f"{'above' if grows > 0 else 'below'} 1; the left exponent is {_more(exponents)}, so the "
+        f"left side is {_more(sign)}."
     )
     return Finding(sign, "same base", reason)
 
@@ -169,22 +181,30 @@ def _same_exponent(left: Power, right: Power, bases: int) -> Finding:
     sign = bases * left.b.sign
     kind = "positive" if left.b.sign > 0 else "negative"
     reason = (
-        f"the exponent {show_rational(left.b)} is the same and {kind}, and the left base is the "
-        f"{_more(bases)} one."
+        f"both sides have the same exponent{_exact(left.b)}, which is {kind}; the left base is "
+        f"{_more(bases)}, so the left side is {_more(sign)}."
     )
     return Finding(sign, "same exponent", reason)
 
 
+def _exact(x: Rational) -> str:
+    """The number behind a space, or nothing if it is too long to show all of it."""
+    return f" {show_rational(x)}" if is_shown_exactly(x) else ""
+
+
 def _monotone(left: Power, right: Power, bases: int, exponents: int) -> Finding | None:
-    """Larger base and larger exponent, both bases above 1 and both exponents positive."""
+    """A reason if one side has the larger base and exponent, bases > 1 and exponents > 0."""
     plain = all(order(s.a, ONE) > 0 and s.b.sign > 0 for s in (left, right))
     if not plain or bases != exponents:
         return None
-    reason = f"both the base and the exponent are {_more(bases)} on the left, and bases exceed 1."
+    reason = (
+        "both bases are above 1 and both exponents are positive; the left base and the left "
+        f"exponent are {_more(bases)}, so the left side is {_more(bases)}."
+    )
     return Finding(bases, "monotony", reason)
 
 
-# -------------------------------------------------------------------------- reasons of decisions
+# ---------------------------------------------------------------------- reasons with logarithms
 
 
 def _of_plain(
@@ -196,44 +216,53 @@ def _of_plain(
         if tie:
             return Finding(0, "common root", tie, ln_ratio=zero)
         if plain.worked:
-            reason = "worked out to the last digit, both sides are the same."
+            reason = "computed exactly, both sides are equal."
             return Finding(0, "computed", reason, ln_ratio=zero)
         reason = (
-            "written over pairwise coprime numbers (found by greatest common divisors), both sides "
-            "have the same exponents."
+            "written as products of powers of pairwise coprime numbers (found by greatest common "
+            "divisors), both sides have the same exponents."
         )
         return Finding(0, "coprime base", reason, ln_ratio=zero)
     ratio = plain.value.over(whole(decision.scale, 64), 64)
     if plain.bits == 0:
-        reason = f"worked out to the last digit, the left is {_more(plain.sign)}."
+        reason = f"computed exactly, the left side is {_more(plain.sign)}."
         return Finding(plain.sign, "computed", reason, 0, ratio)
     form = _form(powers)
     side = "positive" if plain.sign > 0 else "negative"
-    reason = f"{form} is about {show_interval(ratio)}, certainly {side} ({plain.bits} bits)."
+    reason = (
+        f"{form} is about {show_interval(ratio)} and proved to be {side} (with intervals of "
+        f"{plain.bits} bits)."
+    )
     return Finding(plain.sign, "logarithms", reason, plain.bits, ratio)
 
 
 def _form(powers: tuple[Power | None, Power | None]) -> str:
-    """The linear form in words, where both sides are short powers."""
+    """The difference of the two logarithms as text: in full for short powers."""
     left, right = powers
-    if left and right:
+    is_exact = all(p and (is_shown_exactly(p.a) or p.b == ONE) for p in powers)
+    if left and right and is_exact:
         shown = [show_rational(left.b), left.name, show_rational(right.b), right.name]
         if right.b.sign > 0 and sum(map(len, shown)) < 60:
-            b, a, d, c = (t if t.isdigit() else f"({t})" for t in shown)
-            return f"{b} ln {a} - {d} ln {c}".replace(" 1 ln", " ln").removeprefix("1 ")
+            terms = [
+                show_ln(p.name) if p.b == ONE else f"{bracketed(p.b)} {show_ln(p.name)}"
+                for p in (left, right)
+            ]
+            return " - ".join(terms)
     return "ln(left / right)"
 
 
 def _tie(
     powers: tuple[Power | None, Power | None], known: tuple[int, int, int] | None
 ) -> str | None:
-    """With a = g^i, c = g^j: b / d = j / i in lowest terms."""
+    """The common root g in words: a = g^i and c = g^j, with b / d = j / i in lowest terms."""
     left, right = powers
     assert left
     assert right
     a, b, c, d = left.a, left.b, right.a, right.b
+    names = ["the left base is", "the right base is"]
     if b.sign != d.sign:
         c, d = Rational(c.q, c.p), Rational(-d.p, d.q)
+        names[1] = "1 / (the right base) is"
     fraction = rational(b.p * d.q, b.q * d.p)
     i, j = fraction.q, fraction.p
     if known and a.q == 1 and known[1] == i:
@@ -243,40 +272,62 @@ def _tie(
         if p is None or q is None:
             return None
         root = Rational(p, q)
+    g = bracketed(root) if is_shown_exactly(root) else "g"
+    parts = [
+        f"{show_rational(base)} = {g}^{n}"
+        if is_shown_exactly(base)
+        else f"{name} {g}^{n}".removesuffix("^1")
+        for name, base, n in zip(names, (a, c), (i, j), strict=True)
+        if n != 1 or g == "g"
+    ]
+    start = "" if g != "g" else f"the bases have a common root g, about {show_rational(root)}: "
     whole = rational(b.p * i, b.q)
-    g = show_rational(root)
-    g = f"({g})" if root.q != 1 else g
-    shown = show_rational(whole)
-    total = shown if whole.q == 1 and whole.p > 0 else f"({shown})"
-    parts = [f"{show_rational(base)} = {g}^{n}" for base, n in ((a, i), (c, j)) if n != 1]
-    return f"{' and '.join(parts)}, so both are {g}^{total}."
+    both = f"{g}^{bracketed(whole)}" if is_shown_exactly(whole) else f"the same power of {g}"
+    return f"{start}{' and '.join(parts)}, so both sides are {both}."
 
 
 def _of_tower(decision: TowerDecision, left: Expression, right: Expression) -> Finding:
     sign, bits = decision.sign, decision.bits
     shown = f"{shorten(left.text)} and {shorten(right.text)}"
     if sign == 0:
-        reason = "over a common root both sides have the same exponent, level by level."
+        reason = "written with the same bases, both sides have the same exponents."
         return Finding(0, "normal form", reason)
     if sign is None:
         reason = (
-            f"undecided: the iterated logarithms of {shown} agree to {PRECISIONS[-1]} bits, they "
-            "are not seen to be equal, and their exponents have more than a million digits."
+            f"undecided: the repeated logarithms of {shown} agree to {PRECISIONS[-1]} bits, "
+            "nothing proves that the two numbers are equal, and their exponents cannot be written "
+            "out as fractions of up to a million digits."
         )
         return Finding(None, "undecided", reason, bits)
     method: Method = "normal form"
     if decision.way == "shared exponent":
         method = "shared exponent"
-        reason = (
-            "the exponents are multiples of one another; without the common one the left side is "
-            f"the {_more(sign)}."
+        reason = _same_tower(left, right, sign) or (
+            "the powers are grouped by exponents that are multiples of each other; without the "
+            f"common positive exponent of its group, the left side is {_more(sign)} in every group."
         )
     elif decision.way == "levels":
         method = "levels"
         reason = (
-            f"taking logarithms on both sides, again and again, the left stays {_more(sign)} "
-            f"(intervals of {bits} bits)."
+            "logarithms keep the order; after repeated logarithms, the left side is proved to be "
+            f"{_more(sign)} (with intervals of {bits} bits)."
         )
     else:
-        reason = f"over common roots the left exponents are {_more(sign)}, level by level."
+        reason = (
+            f"written with the same bases, no exponent on the left is {_more(-sign)} and at least "
+            f"one is {_more(sign)}."
+        )
     return Finding(sign, method, reason, bits)
+
+
+def _same_tower(left: Expression, right: Expression, sign: int) -> str:
+    """The reason for rational bases above 0 under the same positive tower; else nothing."""
+    a, b, c, d = left.base, left.exponent, right.base, right.exponent
+    if not (isinstance(a, Rational) and isinstance(c, Rational)) or b != d:
+        return ""
+    if min(a.sign, c.sign, b.sign) <= 0:
+        return ""
+    return (
+        f"both sides have the same positive exponent; the left base is {_more(sign)}, so the left "
+        f"side is {_more(sign)}."
+    )

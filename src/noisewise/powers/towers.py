@@ -1,12 +1,12 @@
-"""Comparing powers whose exponents are powers again, as far as it goes.
+"""Compares towers: powers whose exponents are powers again.
 
-    a^X against c^Y:   log X + log log a   against   log Y + log log c,   and so on downwards.
+    a^X against c^Y:   log X + log log a   against   log Y + log log c,   and so on, level by level.
 
-Four ways take turns: exponents that are multiples of each other are taken together, which leaves
-exact linear forms in logarithms; intervals of rising precision in `levels`; a normal form over
-coprime bases, where a^X = c^Y holds if and only if a = g^i, c = g^j and i X = j Y, a question of
-one level less; and writing exponents out where they have up to a million digits. Not every question
-about towers is decided by these: then the answer is None.
+There are four methods: exponents that are multiples of each other are grouped, which leaves exact
+linear forms in logarithms; intervals of growing precision in `levels`; a normal form over coprime
+bases, where a^X = c^Y holds if and only if a = g^i, c = g^j and i X = j Y, a question with one
+level less; and writing out exponents of up to a million digits. They do not decide every question
+about towers; if none of them does, the answer is None.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from noisewise.powers.values import (
     written,
 )
 
-PRECISIONS = (64, 256, 1024, 4096)  # bits, one after the other
-_MAX_COPRIME_BITS = 200_000  # of all bases together where a normal form is tried
+PRECISIONS = (64, 256, 1024, 4096)  # bits, tried in this order
+_MAX_COPRIME_BITS = 200_000  # of all bases together; above this, no normal form is tried
 
 
 class TowerDecision(NamedTuple):
@@ -48,14 +48,14 @@ class TowerDecision(NamedTuple):
     sign: int | None
     way: str  # "plain", "shared exponent", "levels", "normal form", "open"
     bits: int = 0
-    plain: Decision | None = None  # where all exponents are ordinary numbers
-    scale: int = 1  # the plain decision's value is this many times ln(x / y)
+    plain: Decision | None = None  # if all exponents are rational numbers
+    scale: int = 1  # the value of the plain decision is scale * ln(x / y)
 
 
 def plain_terms(factors: Sequence[Factor]) -> tuple[list[Term], int] | None:
     """(terms, scale) of a product without towers: sum E log n = (sum of the terms) / scale.
 
-    Exponents are multiplied by their common denominator, the scale, to become whole.
+    The scale is the common denominator of the exponents; it makes them whole.
     """
     scale = 1
     for factor in factors:
@@ -72,7 +72,7 @@ def plain_terms(factors: Sequence[Factor]) -> tuple[list[Term], int] | None:
 
 
 def _fractions(terms: Sequence[Term]) -> list[Term]:
-    """E log p - E log q, one after the other, as E log(p / q): exact for p / q near 1."""
+    """Joins neighbours E log p - E log q into E log(p / q), which is precise for p / q near 1."""
     joined: list[Term] = []
     for term in terms:
         last = joined[-1] if joined else None
@@ -83,7 +83,7 @@ def _fractions(terms: Sequence[Term]) -> list[Term]:
     return joined
 
 
-# Answers about pairs of values that came up before: without it, questions double with every level.
+# Answers that were found before: without them, the number of questions doubles with every level.
 Memo = dict[tuple[str, Value, Value], Any]
 
 
@@ -93,7 +93,7 @@ def compare_products(x: Value, y: Value, memo: Memo | None = None) -> TowerDecis
     Args:
         x: a value above 0.
         y: a value above 0.
-        memo: answers to questions inside this one; for the recursion.
+        memo: answers found so far; for the recursion.
 
     Example:
         >>> from noisewise.powers.parser import parse
@@ -146,7 +146,7 @@ def _plain(plain: tuple[list[Term], int]) -> TowerDecision:
 
 
 class Group(NamedTuple):
-    """tower * sum of c log n over its terms: tower > 0, the sum has the sign and is not 0."""
+    """tower * (sum of c log n over the terms): tower > 0, and the sum has this sign, never 0."""
 
     tower: Value
     terms: list[Term]
@@ -154,9 +154,9 @@ class Group(NamedTuple):
 
 
 def shared_exponents(factors: Sequence[Factor], memo: Memo | None = None) -> list[Group]:
-    """The sum of E log n, with exponents that are rational multiples of each other taken together.
+    """The sum of E log n, grouped by exponents that are rational multiples of each other.
 
-    Each group's sum of logarithms has an exact sign; those that are 0 are left out.
+    The sign of each group's sum of logarithms is exact; groups with the sum 0 are left out.
 
     Example:
         >>> from noisewise.powers.parser import parse
@@ -181,9 +181,9 @@ def shared_exponents(factors: Sequence[Factor], memo: Memo | None = None) -> lis
         terms, scale = plain
         sign = decide(terms).sign * head.sign
         if sign:
-            if head.sign < 0:  # the tower becomes positive, its sum takes the sign
+            if head.sign < 0:  # make the tower positive and change the sign of the sum
                 head, terms = negative(head), [Term(-e, p, q) for e, p, q in terms]
-            # The common denominator of the terms goes into the tower.
+            # The tower takes the common denominator of the terms.
             groups.append(Group(times(head, Rational(1, scale)), terms, sign))
     return groups
 
@@ -192,7 +192,7 @@ def shared_exponents(factors: Sequence[Factor], memo: Memo | None = None) -> lis
 
 
 def _by_levels(groups: Sequence[Group], bits: int) -> int | None:
-    """The sign of the sum of all groups: the positive ones against the negative ones."""
+    """The sign of the sum of all groups: positive groups against negative groups."""
     try:
         above = [_log_of_group(group, bits) for group in groups if group.sign > 0]
         below = [_log_of_group(group, bits) for group in groups if group.sign < 0]
@@ -205,29 +205,28 @@ def _log_of_group(group: Group, bits: int) -> Tall:
     """The logarithm of |tower * sum of c log n|."""
     value = enclose(group.terms, bits)
     if value.sign is None:
-        raise Unresolved  # it is not 0: more bits will tell
+        raise Unresolved  # the sum is not 0, so more bits will decide
     value = value if value.sign > 0 else value.negated()
     return levels.add(log_of(group.tower, bits), levels.tall(log_interval(value, bits)), bits)
 
 
 def log_of(value: Value, bits: int) -> Tall:
-    """The logarithm of |value|, for a value other than 0.
+    """The logarithm of |value| for a value that is not 0.
 
     Raises:
-        Unresolved: where terms of opposite signs nearly cancel.
+        Unresolved: if terms of opposite signs nearly cancel.
     """
     if isinstance(value, Rational):
         return levels.tall(log_ratio(abs(value.p), value.q, bits))
     result = levels.tall(Interval(0, 0, 0))
-    # Without the groups, (7/3)^T would be the difference of T ln 7 and T ln 3, which no level holds
-    # apart.
+    # Without the groups, log (7/3)^T would be T ln 7 - T ln 3, which no precision can tell from 0.
     for group in shared_exponents(value.factors):
         result = levels.add(result, _term(group, bits), bits)
     return result
 
 
 def _term(group: Group, bits: int) -> Tall:
-    """The tower times its sum of c log n, with the sign."""
+    """The tower times its sum of c log n."""
     if isinstance(group.tower, Rational):
         factor = quotient(group.tower.p, group.tower.q, bits)
         return levels.tall(factor.times(enclose(group.terms, bits), bits))
@@ -241,10 +240,10 @@ Sums = list[tuple[int, list[tuple[Rational, Value]]]]  # (q, terms (coefficient,
 
 
 def normal_form(factors: Sequence[Factor], memo: Memo | None = None) -> Sums | None:
-    """A product over the coprime base of its bases: q^(sum of coefficient * tower), zeros left out.
+    """A product over the coprime base of its bases: q^(sum of coefficient * tower) for each q.
 
-    Towers of rational ratio are gathered in one. No sum left means that the product is 1. None
-    where the bases are too large for it.
+    Towers with a rational ratio become one term, and sums of 0 are left out. An empty list means
+    that the product is 1. None if the bases are too large.
     """
     memo = {} if memo is None else memo
     if sum(f.base.bit_length() for f in factors) > _MAX_COPRIME_BITS:
@@ -266,7 +265,7 @@ def normal_form(factors: Sequence[Factor], memo: Memo | None = None) -> Sums | N
 def _heads(
     exponents: Sequence[Value], memo: Memo
 ) -> tuple[list[tuple[int, Rational]], list[Value]]:
-    """Each exponent as (place of a head, its ratio to that head), and the heads."""
+    """Each exponent as (index of a head, ratio to that head), and the list of heads."""
     places: list[tuple[int, Rational]] = []
     heads: list[Value] = []
     for given in exponents:
@@ -291,7 +290,7 @@ def _product(x: Rational, y: Rational) -> Rational:
 
 
 def constant_ratio(x: Value, y: Value, memo: Memo | None = None) -> Rational | None:
-    """The quotient x / y where the two are seen to be a rational multiple of each other.
+    """The quotient x / y if it can be shown to be rational, else None.
 
     Example:
         >>> from noisewise.powers.parser import parse
@@ -325,7 +324,7 @@ def _ratio(x: Value, y: Value, memo: Memo) -> Rational | None:
 
 
 def _by_normal_form(sums: Sums, memo: Memo) -> int | None:
-    """A sign where the sums agree in theirs."""
+    """The common sign of all sums that are not 0; None if there is none."""
     signs = {_sign_of_sum(terms, memo) for _, terms in sums}
     if None in signs or len(signs - {0}) > 1:
         return None
@@ -333,13 +332,13 @@ def _by_normal_form(sums: Sums, memo: Memo) -> int | None:
 
 
 def _sign_of_sum(terms: Sequence[tuple[Rational, Value]], memo: Memo) -> int | None:
-    """The sign of a sum of coefficient * tower; None where it stays open."""
+    """The sign of a sum of coefficient * tower; None if it stays open."""
     values = [times(c, tower) for c, tower in terms]
     signs = {value.sign for value in values}
     if len(signs) == 1:
         return signs.pop()
     if len(values) == 2:
-        # x - y is a question of one level less, and has an exact answer more often.
+        # x - y is a question with one level less, so it has an exact answer more often.
         x, y = values if values[0].sign > 0 else reversed(values)
         return compare_products(x, negative(y), memo).sign
     for bits in PRECISIONS[:2]:

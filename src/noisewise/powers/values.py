@@ -1,8 +1,9 @@
 """The numbers that can be compared: rationals, and products of powers too large to write out.
 
-A value is a `Rational`, or a `Product`: a sign and factors n^E with whole n >= 2, where an exponent
-is a rational or a product again. So 10^10^100 is the product of one factor, 10 with the exponent
-10^100. What fits into `EAGER_BITS` is worked out at once; everything else keeps its form.
+A value is a `Rational` or a `Product`. A product has a sign and factors n^E with whole n >= 2; an
+exponent E is again a rational or a product. So 10^10^100 is a product of one factor: 10 with the
+exponent 10^100. Values of at most `EAGER_BITS` bits are computed at once; all others keep their
+form.
 """
 
 from __future__ import annotations
@@ -10,18 +11,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from noisewise.powers.big import exact_root, gcd
+from noisewise.powers.big_integers import exact_root, gcd
 
-EAGER_BITS = 1 << 16  # numbers of up to some 20,000 digits are worked out as they are met
-WRITTEN_BITS = 4_000_000  # up to 1.2 million digits where a sum or a last resort asks for it
-_REDUCED_BITS = 20_000  # larger fractions are left unreduced: a gcd would cost more than it saves
+EAGER_BITS = 1 << 16  # numbers of up to about 20,000 digits are computed at once
+WRITTEN_BITS = 4_000_000  # up to 1.2 million digits are written out for a sum or as a last resort
+_REDUCED_BITS = 20_000  # larger fractions stay unreduced: a gcd would cost more than it saves
 
 _SMALL_PRIMES = (2, 3, 5, 7, 11, 13)
 
 
 @dataclass(frozen=True, slots=True)
 class Rational:
-    """p / q with q >= 1, in lowest terms unless it is large."""
+    """p / q with q >= 1, in lowest terms unless the numbers are large."""
 
     p: int
     q: int = 1
@@ -38,13 +39,13 @@ class Rational:
 
     @property
     def bits(self) -> int:
-        """Bits of the longer of the two."""
+        """Bits of the longer of p and q."""
         return max(self.p.bit_length(), self.q.bit_length())
 
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """base^exponent: a whole base of 2 or more; an exponent that is not 0."""
+    """base^exponent, with a whole base of 2 or more and an exponent that is not 0."""
 
     base: int
     exponent: Rational | Product
@@ -52,14 +53,14 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """sign times the product of the factors; sign is -1 or 1."""
+    """sign * (product of the factors); sign is -1 or 1."""
 
     sign: int
     factors: tuple[Factor, ...]
 
     @property
     def is_plain(self) -> bool:
-        """Whether every exponent is an ordinary number."""
+        """Whether every exponent is a rational number."""
         return all(isinstance(f.exponent, Rational) for f in self.factors)
 
 
@@ -68,7 +69,7 @@ ZERO, ONE = Rational(0), Rational(1)
 
 
 def rational(p: int, q: int = 1) -> Rational:
-    """The fraction p / q, the sign in p; reduced unless it is large.
+    """The fraction p / q with the sign in p; reduced unless the numbers are large.
 
     Example:
         >>> rational(6, -4)
@@ -85,7 +86,7 @@ def rational(p: int, q: int = 1) -> Rational:
 
 
 def divides(q: int, p: int) -> bool:
-    """Whether q divides p; long numbers are mostly told apart by small primes, without dividing.
+    """Whether q divides p. For long numbers, small primes mostly give the answer without division.
 
     Example:
         >>> divides(10**9000, 10**9001), divides(10**9000, 10**9001 + 5)
@@ -145,7 +146,7 @@ def plus(x: Rational, y: Rational) -> Rational:
 
 
 def settled(sign: int, factors: tuple[Factor, ...]) -> Value:
-    """A product with equal bases merged, and worked out where that is small."""
+    """A product with equal bases merged; a number if the result is small."""
     merged: dict[int, Rational] = {}
     towers = []
     for factor in factors:
@@ -160,7 +161,7 @@ def settled(sign: int, factors: tuple[Factor, ...]) -> Value:
 
 
 def written(value: Value, limit: int) -> Rational | None:
-    """The value as one fraction of at most `limit` bits, None where it is larger or no fraction.
+    """The value as one fraction of at most `limit` bits; None if it is longer or not rational.
 
     Example:
         >>> written(Product(1, (Factor(2, Rational(10)),)), 100)
@@ -187,14 +188,14 @@ def written(value: Value, limit: int) -> Rational | None:
 
 
 def _may_be_short(factor: Factor, limit: int) -> bool:
-    """No exponent of more bits than the limit has belongs to a short power."""
+    """False if the exponent is so long that the power has more than `limit` bits."""
     if isinstance(factor.exponent, Rational):
         return True
     return written(factor.exponent, limit.bit_length() + 8) is not None
 
 
 def power(base: Value, exponent: Value) -> Value:
-    """base^exponent; 0^0 is 1, as in Python and as combinatorics counts.
+    """base^exponent. 0^0 is 1, as in Python and in combinatorics.
 
     Raises:
         ValueError: for 0 to a negative power, and for a negative base with an exponent that is not
@@ -228,7 +229,7 @@ def _scaled(exponent: Value, by: Value) -> Value:
 
 
 def _root(base: Rational, exponent: Rational) -> tuple[Rational, Rational] | None:
-    """(root, p) for base^(p / k) where the k-th root of the base is rational: 8^(2/3) = 2^2."""
+    """(root, p) for base^(p / k) if the k-th root of the base is rational: 8^(2/3) = 2^2."""
     k = exponent.q
     if k == 1 or k > base.bits or base.bits > EAGER_BITS or math.gcd(exponent.p, k) > 1:
         return None
@@ -240,7 +241,7 @@ def is_odd(exponent: Value) -> bool:
     """Whether the exponent of a negative base is odd.
 
     Raises:
-        ValueError: if it is no whole number, or cannot be seen to be one.
+        ValueError: if it is not a whole number, or cannot be shown to be one.
     """
     if isinstance(exponent, Rational):
         if not exponent.is_whole:
@@ -251,14 +252,14 @@ def is_odd(exponent: Value) -> bool:
         return exponent.p // exponent.q % 2 == 1
     if not is_whole(exponent):
         raise ValueError(
-            "a negative base needs a whole exponent, and this one is not seen to be whole; "
-            "write the base without its sign"
+            "a negative base needs a whole exponent, and this exponent cannot be shown to be "
+            "whole; use a positive base"
         )
     return all(factor.base % 2 for factor in exponent.factors)
 
 
 def is_whole(value: Value) -> bool:
-    """Whether a value is certainly a whole number: all of its exponents are whole and positive."""
+    """Whether a value is certainly a whole number: all its exponents are whole and positive."""
     if isinstance(value, Rational):
         return value.is_whole
     return all(f.exponent.sign > 0 and is_whole(f.exponent) for f in value.factors)

@@ -1,8 +1,8 @@
-"""Short proofs of a^b > c^d that anybody can check with small whole numbers.
+"""Short proofs of a^b > c^d that can be checked with small whole numbers.
 
 If a^j > c^k and k / j >= d / b, then a^b = (a^j)^(b/j) > (c^k)^(b/j) >= c^d. As a^b > c^d means
-log a / log c > d / b, such j and k exist: the simplest fraction k / j from d / b up to
-log a / log c (walking down the Stern-Brocot tree) makes the shortest of these proofs.
+log a / log c > d / b, such j and k exist. The simplest fraction k / j between d / b and
+log a / log c, found in the Stern-Brocot tree, gives the shortest proof.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from noisewise.powers.logarithms import log_ratio
 
-MAX_BITS = 20_000  # of a^j and of c^k: what is larger convinces nobody
+MAX_BITS = 20_000  # of a^j and of c^k; longer numbers make no short proof
 
 
 class Witness(NamedTuple):
@@ -23,14 +23,14 @@ class Witness(NamedTuple):
 
 
 def find_witness(a: Fraction, b: Fraction, c: Fraction, d: Fraction, bits: int) -> Witness | None:
-    """The simplest witness of a^b > c^d; None where its numbers are too long.
+    """The simplest witness of a^b > c^d; None if its numbers are too long.
 
     Args:
         a: base of the larger side, above 1.
         b: its exponent, above 0.
         c: base of the smaller side, above 1.
         d: its exponent, above 0.
-        bits: a precision that separates the two.
+        bits: a precision at which the two sides can be told apart.
 
     Example:
         >>> find_witness(Fraction(2), Fraction(1000000), Fraction(3), Fraction(630000), 64)
@@ -49,19 +49,19 @@ def find_witness(a: Fraction, b: Fraction, c: Fraction, d: Fraction, bits: int) 
 
 
 def _size(x: Fraction, n: int) -> int:
-    """Bits of x^n, at most."""
+    """An upper bound of the bits of x^n."""
     return max(x.numerator, x.denominator).bit_length() * n
 
 
 def simplest_between(low: Fraction, high: Fraction) -> Fraction:
-    """The fraction of the smallest denominator in [low, high], 0 < low <= high.
+    """The fraction with the smallest denominator in [low, high], for 0 < low <= high.
 
     Example:
         >>> simplest_between(Fraction(63, 100), Fraction(64, 100))
         Fraction(7, 11)
     """
-    # Terms of the continued fraction that both ends share, then the least whole number between what
-    # is left of them. p/q and r/s stay in lowest terms on the way.
+    # The terms of the continued fraction that both ends share, then the least whole number between
+    # the remainders. p/q and r/s stay in lowest terms.
     p, q, r, s = *low.as_integer_ratio(), *high.as_integer_ratio()
     above, below, above_before, below_before = 1, 0, 0, 1
     while True:

@@ -142,7 +142,7 @@ def test_a_tolerance_out_of_reach_is_told(
 ) -> None:
     np.save(tmp_path / "m.npy", with_values(60, 50, values("1/i", 50)).numpy().astype(np.float32))
     assert ask(tmp_path / "m.npy", "--tol", "1e-12") == 0
-    assert "below what float32 can show" in capsys.readouterr().out
+    assert "below the precision of float32" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ def ask(*words: str) -> int:
 
 def test_one_line_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("10^11", "11^10") == 0
-    assert capsys.readouterr().out == "10^11 > 11^10: worked out, 100000000000 > 25937424601.\n"
+    assert capsys.readouterr().out == (
+        "10^11 > 11^10: the left side is 100000000000 and the right side is 25937424601.\n"
+    )
 
 
 def test_json_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The spectra of many matrices in one picture."""
+"""Draws the singular values of many matrices in one chart."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MOST_NAMED = 10  # lines with a name of their own; more are drawn, but not told apart
+MOST_NAMED = 10  # with more lines than this, the chart has no legend
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular values of a matrix relative to the first, and the rank that was chosen."""
+    """The singular values of a matrix relative to the first one, and the chosen rank."""
 
     name: str
     values: Sequence[float]
@@ -19,21 +19,21 @@ class Spectrum:
 
 
 def draw(spectra: Sequence[Spectrum], path: str, title: str) -> None:
-    """Draw s_i / s_1 over i on logarithmic axes, with a dot where each was cut.
+    """Draw s_i / s_1 over i on logarithmic axes, with a dot at each chosen rank.
 
     Args:
-        spectra: at least one, with positive first values.
-        path: .svg or .png.
-        title: over the picture.
+        spectra: at least one with a positive first value.
+        path: a .svg or .png file; missing folders are created.
+        title: the title above the chart.
 
     Raises:
-        ValueError: where nothing can be drawn.
+        ValueError: if no matrix has a positive singular value.
     """
     from matplotlib.figure import Figure
 
     shown = [s for s in spectra if any(value > 0 for value in s.values)]
     if not shown:
-        raise ValueError("there is no singular value to draw: every matrix is zero or empty")
+        raise ValueError("nothing to draw: every matrix is zero or empty")
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
     many = len(shown) > MOST_NAMED

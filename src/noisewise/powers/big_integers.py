@@ -1,8 +1,8 @@
-"""Integers of a million digits: reading, gcd and exact roots without Python's quadratic ways.
+"""Integers of a million digits: reading, gcd and exact roots faster than in quadratic time.
 
 Reading by halves and p-adic roots (Brent and Zimmermann 2010, "Modern computer arithmetic",
-sections 1.7 and 4.2) need multiplication alone, which Python does in n^1.58. Where python-flint is
-installed its gcd and its reading are used: they are nearly linear.
+sections 1.7 and 4.2) need only multiplication, which takes time n^1.58 in Python. If python-flint
+is installed, its gcd and its reading are used: they take nearly linear time.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_CHUNK = 400  # decimal digits that int() reads at once, below every limit that Python can be given
-_FLINT_BITS = 20_000  # from here on a call into flint costs less than it saves
+_CHUNK = 400  # decimal digits that int() reads at once; Python's limit cannot be below 640
+_FLINT_BITS = 20_000  # for longer numbers, a call into flint saves more than it costs
 
 
 @cache
 def flint() -> ModuleType | None:
-    """python-flint where it is installed, else None; every answer is the same with and without.
+    """python-flint if it is installed, else None. The results are the same with and without it.
 
     Example:
         >>> flint() is flint()
@@ -31,10 +31,10 @@ def flint() -> ModuleType | None:
 
 
 def read_digits(digits: str) -> int:
-    """The integer that a string of decimal digits shows.
+    """The integer with the given decimal digits.
 
     Args:
-        digits: ASCII digits only, at least one; any number of them.
+        digits: ASCII digits only, at least one; there is no upper limit.
 
     Example:
         >>> read_digits("0012")
@@ -51,7 +51,7 @@ def read_digits(digits: str) -> int:
 def _read_by_halves(digits: str, powers: dict[int, int]) -> int:
     """Split at _CHUNK * 2^k digits from the right, so that few powers of five are needed.
 
-    A power of ten is one of five, shifted: a third of the multiplication is saved.
+    10^k = 5^k * 2^k: with powers of five and shifts, the multiplications are a third shorter.
     """
     if len(digits) <= _CHUNK:
         return int(digits)
@@ -72,7 +72,7 @@ def _power_of_five(exponent: int, powers: dict[int, int]) -> int:
 
 
 def gcd(a: int, b: int) -> int:
-    """Greatest common divisor, by flint where it is there and the numbers are large.
+    """Greatest common divisor; by flint if it is installed and the numbers are large.
 
     Example:
         >>> gcd(2**40_000 * 3, 2**30_000 * 9) == 2**30_000 * 3
@@ -85,7 +85,7 @@ def gcd(a: int, b: int) -> int:
 
 
 def power(n: int, k: int) -> int:
-    """The whole number n^k, by flint where it is there and the result is large.
+    """The whole number n^k; by flint if it is installed and the result is large.
 
     Example:
         >>> power(3, 4)
@@ -98,9 +98,9 @@ def power(n: int, k: int) -> int:
 
 
 def remove(n: int, q: int) -> tuple[int, int]:
-    """How often q divides n, and what is left: (v, n / q^v).
+    """How often q divides n, and the quotient that remains: (v, n / q^v).
 
-    Doubling the powers of q keeps the number of divisions at about log2 v.
+    The powers of q are squared again and again, so that about log2 v divisions are enough.
 
     Args:
         n: 1 or more.
@@ -113,7 +113,7 @@ def remove(n: int, q: int) -> tuple[int, int]:
     if q == 2:
         v = (n & -n).bit_length() - 1
         return v, n >> v
-    ladder = []  # q^(2^i), as long as it divides what is left
+    ladder = []  # q^(2^i) while it divides the quotient
     v, step = 0, q
     while step <= n:
         quotient, rest = divmod(n, step)
@@ -130,10 +130,10 @@ def remove(n: int, q: int) -> tuple[int, int]:
 
 
 def exact_root(n: int, k: int) -> int | None:
-    """The integer g with g^k = n, or None where there is none.
+    """The integer g with g^k = n, or None if there is none.
 
-    Large roots are found modulo a power of two by Newton's iteration, which needs no division, and
-    proved by multiplying out.
+    Large roots are found modulo a power of two by Newton's iteration, which needs no division. A
+    multiplication proves them.
 
     Args:
         n: 1 or more.
@@ -149,7 +149,7 @@ def exact_root(n: int, k: int) -> int | None:
         return n
     twos, odd = remove(n, 2)
     if k > n.bit_length() or twos % k:
-        return None  # 2^k > n, or 2 divides n a number of times that k does not divide
+        return None  # 2^k > n, or the exponent of 2 in n is not a multiple of k
     module = flint()
     if module is not None and n.bit_length() > _FLINT_BITS:
         root = module.fmpz(n).root(k)
@@ -162,12 +162,12 @@ def exact_root(n: int, k: int) -> int | None:
 
 
 def _roots_mod(odd: int, k: int, bits: int) -> list[int]:
-    """Numbers below 2^bits, the root g among them if there is one."""
+    """Numbers below 2^bits; if there is a root g, it is one of them."""
     halvings, odd_part = remove(k, 2)
     width = bits + halvings + 3  # each square root loses a bit of the modulus
     roots = [_odd_root_mod(odd, odd_part, width)]
     for _ in range(halvings):
-        # Each is 1 modulo 4, and so the only one of the two signs that can be a square again.
+        # Each root is 1 modulo 4; with the other sign it could not be a square again.
         roots = [r for root in roots for r in _square_roots_mod(root, width)]
         width -= 1
     mask = 1 << width
@@ -175,11 +175,11 @@ def _roots_mod(odd: int, k: int, bits: int) -> list[int]:
 
 
 def _odd_root_mod(odd: int, k: int, width: int) -> int:
-    """The one g with g^k = odd (mod 2^width), for odd k."""
+    """The only g with g^k = odd (mod 2^width), for odd k."""
     if k == 1:
         return odd % (1 << width)
     # y -> y + y (1 - odd y^k) / k doubles the correct bits of y = odd^(-1/k); y = 1 has one bit.
-    # The difference begins where the correct bits end, so that only its upper half is multiplied.
+    # The lower half of the difference is zero, so that only its upper half is multiplied.
     y, have, half = 1, 1, width // 2 + 1
     while have < half:
         wider = min(2 * have, half)
@@ -187,7 +187,7 @@ def _odd_root_mod(odd: int, k: int, width: int) -> int:
         rest = ((1 - (odd & mask) * _power_mod(y, k, mask)) & mask) >> have
         y += ((y & low) * (rest * pow(k, -1, low + 1) & low) & low) << have
         have = wider
-    # The last step is made on g = odd y^(k-1) = 1 / y itself: g -> g + (odd - g^k) y^(k-1) / k.
+    # The last step works on g = odd y^(k-1) = 1 / y itself: g -> g + (odd - g^k) y^(k-1) / k.
     mask, full, low = (1 << half) - 1, (1 << width) - 1, (1 << (width - half)) - 1
     g = (odd & mask) * _power_mod(y, k - 1, mask) & mask
     rest = ((odd - _power_mod(g, k, full)) & full) >> half
@@ -196,7 +196,7 @@ def _odd_root_mod(odd: int, k: int, width: int) -> int:
 
 
 def _power_mod(y: int, k: int, mask: int) -> int:
-    """y^k modulo mask + 1, a power of two: no division, unlike pow with three arguments."""
+    """y^k modulo mask + 1, a power of two; unlike pow with three arguments, without division."""
     result = 1
     while k:
         if k & 1:
@@ -211,7 +211,7 @@ def _square_roots_mod(odd: int, width: int) -> list[int]:
     """A square root of odd modulo 2^(width - 1), up to sign; none unless odd = 1 (mod 8)."""
     if odd % 8 != 1:
         return []
-    # y -> y (3 - odd y^2) / 2: with odd y^2 = 1 (mod 2^h) the next is right modulo 2^(2h - 2).
+    # y -> y (3 - odd y^2) / 2: if odd y^2 = 1 (mod 2^h), the next y is right modulo 2^(2h - 2).
     y, have = 1, 3
     while have < width:
         have = min(2 * have - 2, width)

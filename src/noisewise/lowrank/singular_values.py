@@ -1,4 +1,4 @@
-"""What is done with singular values and vectors: ranks, tails, signs."""
+"""Singular values and vectors: the rank for a tolerance, the lost part, the signs of vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from noisewise.lowrank.certificate import Norm
 
 
 def fixed_signs(u: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn each pair so that the largest entry of its left vector is real and positive."""
+    """Rotate each pair so that the largest entry of its left vector is real and positive."""
     if 0 in u.shape:
         return u, vh
     largest = u.gather(-2, pivots(u))
@@ -18,12 +18,12 @@ def fixed_signs(u: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pivots(u: Tensor) -> Tensor:
-    """Row of the largest entry of each column, int64 [..., 1, k]."""
+    """The row of the largest entry of each column, int64 [..., 1, k]."""
     return u.abs().argmax(-2, keepdim=True)
 
 
 def of_projection(q: Tensor, w: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the SVD of Q W^H, Q orthonormal: all values, and the first `rank` vectors."""
+    """Return the SVD of Q W^H for orthonormal Q: all values, and the first `rank` vectors."""
     if w.shape[-1] == 0:
         return q, w.real.new_zeros(*w.shape[:-2], 0), w.mH
     basis, r = torch.linalg.qr(w)
@@ -33,7 +33,7 @@ def of_projection(q: Tensor, w: Tensor, rank: int | None = None) -> tuple[Tensor
 
 
 def tails(values: Tensor, norm: Norm) -> Tensor:
-    """What is lost with the first k values kept, float64 [*batch, r + 1]: k = 0, ..., r."""
+    """The part lost if the first k values are kept, for k = 0, ..., r; float64 [*batch, r + 1]."""
     values = values.double()
     zero = torch.zeros_like(values.sum(-1, keepdim=True))
     if norm == "spectral":
@@ -46,7 +46,7 @@ def tails(values: Tensor, norm: Norm) -> Tensor:
 
 
 def smallest_rank(losses: Tensor, limit: Tensor) -> int:
-    """The least k whose loss is within the limit in all of the batch; losses [*batch, r + 1]."""
+    """The smallest k with a loss within the limit for the whole batch; losses [*batch, r + 1]."""
     if losses.numel() == 0:
         return 0
     fits = losses <= limit[..., None]
@@ -55,12 +55,12 @@ def smallest_rank(losses: Tensor, limit: Tensor) -> int:
 
 
 def rank_for(values: Tensor, tol: float, norm: Norm = "frobenius") -> int:
-    """Return the smallest rank whose best approximation errs by at most tol |A|.
+    """Return the smallest rank whose best approximation has an error of at most tol |A|.
 
     Args:
-        values: all singular values, falling, [*batch, r].
+        values: all singular values, largest first, [*batch, r].
         tol: relative tolerance.
-        norm: of the error.
+        norm: the norm of the error, "frobenius" or "spectral".
 
     Raises:
         ValueError: for a tolerance that is not positive.

@@ -1,4 +1,4 @@
-"""Numbers of any size as short text, with digits that are proved where digits are shown."""
+"""Numbers of any size as short text for people."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from noisewise.powers.linear_forms import Term, decide, enclose
 from noisewise.powers.logarithms import exp, log_ratio
 from noisewise.powers.values import Rational, Value
 
-SHOWN_DIGITS = 60  # numbers of more digits are abbreviated
+SHOWN_DIGITS = 60  # longer numbers are shortened to their leading digits
 _FRACTION_BITS = 60  # longer fractions are shown as decimals
-_TEXT = 60  # characters of an expression that are shown
+_TEXT = 60  # longer expressions are shortened
 
 
 def shorten(text: str) -> str:
-    """An expression in at most some 60 characters.
+    """An expression in about 60 characters at most.
 
     Example:
         >>> shorten("1" * 1000)
@@ -28,7 +28,7 @@ def shorten(text: str) -> str:
 
 
 def show_whole(n: int) -> str:
-    """A whole number: all digits, or the leading ones and how many there are.
+    """A whole number: all digits, or the leading digits and a power of ten.
 
     Example:
         >>> show_whole(-12)
@@ -36,14 +36,18 @@ def show_whole(n: int) -> str:
         >>> show_whole(7**1000)
         '1.25325664e845'
     """
-    if n.bit_length() < 3.32 * SHOWN_DIGITS:
+    if _is_short(n):
         return str(n)
     mantissa, power = scientific(whole(n, 128))
     return f"{mantissa:.9g}e{power}"
 
 
+def _is_short(n: int) -> bool:
+    return n.bit_length() < 3.32 * SHOWN_DIGITS
+
+
 def name_rational(value: Rational) -> str:
-    """A number as the name of an operand: the first and the last digits where it is long.
+    """A number as the name of an operand; a long one by its first and last digits.
 
     Example:
         >>> name_rational(Rational(10**1000 + 7)), name_rational(Rational(-1, 3))
@@ -51,16 +55,16 @@ def name_rational(value: Rational) -> str:
     """
     sign, parts = ("-" if value.p < 0 else ""), []
     for n in (abs(value.p), value.q):
-        shown = show_whole(n)
-        if "e" in shown:
+        if _is_short(n):
+            parts.append(str(n))
+        else:
             mantissa, _ = scientific(whole(n, 128))
-            shown = f"{int(mantissa * 1000)}...{n % 10_000:04d}"
-        parts.append(shown)
+            parts.append(f"{int(mantissa * 1000)}...{n % 10_000:04d}")
     return sign + (parts[0] if value.q == 1 else "/".join(parts))
 
 
 def show_rational(value: Rational) -> str:
-    """A fraction, or a whole number; in leading digits where it is long.
+    """A fraction or a whole number; only the leading digits of a long one.
 
     Example:
         >>> show_rational(Rational(1, 3))
@@ -76,8 +80,66 @@ def show_rational(value: Rational) -> str:
     return f"{value.p}/{value.q}"
 
 
+def is_shown_exactly(value: Rational) -> bool:
+    """Whether `show_rational` shows the exact number, not only its leading digits.
+
+    Example:
+        >>> is_shown_exactly(Rational(1, 3)), is_shown_exactly(Rational(7**1000))
+        (True, False)
+    """
+    return _is_short(value.p) if value.q == 1 else value.bits <= _FRACTION_BITS
+
+
+def bracketed(value: Rational) -> str:
+    """A number in brackets, unless it is written with digits alone.
+
+    Example:
+        >>> bracketed(Rational(7)), bracketed(Rational(1, 3)), bracketed(Rational(-7))
+        ('7', '(1/3)', '(-7)')
+    """
+    shown = show_rational(value)
+    return shown if shown.isdigit() else f"({shown})"
+
+
+def show_ln(text: str) -> str:
+    """The natural logarithm of a number, as text.
+
+    Example:
+        >>> show_ln("7"), show_ln("1/3")
+        ('ln 7', 'ln(1/3)')
+    """
+    return f"ln {text}" if text.isdigit() else f"ln({text})"
+
+
+def base_and_ln(base: Rational, letter: str) -> tuple[str, str]:
+    """A base and its logarithm as text; a letter stands for a base too long to show exactly.
+
+    Example:
+        >>> base_and_ln(Rational(7, 2), "a"), base_and_ln(Rational(7**1000), "a")
+        (('(7/2)', 'ln(7/2)'), ('a', 'ln a'))
+    """
+    if is_shown_exactly(base):
+        return bracketed(base), show_ln(show_rational(base))
+    return letter, f"ln {letter}"
+
+
+def letters(bases: tuple[Rational, Rational]) -> list[str]:
+    """One sentence for each letter that `base_and_ln` uses: a for the left base, c for the right.
+
+    Example:
+        >>> letters((Rational(3), Rational(7**1000)))
+        ['Here c is the right base.']
+    """
+    names = ("a is the left base", "c is the right base")
+    return [
+        f"Here {name}."
+        for name, base in zip(names, bases, strict=True)
+        if not is_shown_exactly(base)
+    ]
+
+
 def in_full(value: Value) -> Rational | None:
-    """The value where it is a fraction whose digits can all be shown, else None.
+    """The value if it is a fraction with few enough digits to show all of them, else None.
 
     Example:
         >>> in_full(Rational(7)), in_full(Rational(7**1000))
@@ -106,7 +168,7 @@ def show_value(value: Value) -> str:
 
 
 def tens_of(terms: list[Term], scale: int = 1) -> Interval:
-    """An interval around log10 x, for x^scale = prod (p/q)^E.
+    """An interval that contains log10 x, for x^scale = prod (p/q)^E.
 
     Example:
         >>> show_interval(tens_of([Term(1000, 2, 1)]))
@@ -116,16 +178,16 @@ def tens_of(terms: list[Term], scale: int = 1) -> Interval:
 
 
 def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, str]:
-    """Digits before the point of x and its leading digits "d.ddd", for x^scale = prod (p/q)^E.
+    """The number of digits of x before the point, and its leading digits as "d.ddd".
 
-    The leading digits are cut off, not rounded. Both are proved: the number of digits by an exact
-    comparison with a power of ten, the leading digits by an interval. For x < 1 the number is 0 or
-    negative: x < 10^digits.
+    Here x^scale = prod (p/q)^E. The leading digits are cut off, not rounded. Both results are
+    proved: the number of digits by an exact comparison with a power of ten, the leading digits by
+    an interval. For x < 1 the number of digits is 0 or negative: 10^(digits - 1) <= x < 10^digits.
 
     Args:
-        terms: ordinary terms of scale * log x.
+        terms: the terms of scale * log x.
         scale: 1 unless x is a root.
-        wanted: leading digits.
+        wanted: how many leading digits to return.
 
     Example:
         >>> digits_of([Term(10, 11, 1)])
@@ -147,7 +209,7 @@ def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, 
         units = exp(enclose(shifted, bits).over(whole(scale, bits), bits), bits)
         low, high = (int(end) for end in units.ends())
         if high == low + 1:
-            # The interval reaches across a whole number: on which side of it is x?
+            # The interval contains a whole number: decide on which side of it x lies.
             low += decide([*shifted, Term(-scale, high, 1)]).sign >= 0
         if high <= low + 1:
             digits = str(low)
@@ -157,7 +219,7 @@ def digits_of(terms: list[Term], scale: int = 1, wanted: int = 9) -> tuple[int, 
 
 
 def scientific(x: Interval) -> tuple[float, int]:
-    """About x, as mantissa and power of ten; for showing only.
+    """About x, as mantissa and power of ten. Only for display: nothing is proved here.
 
     Example:
         >>> scientific(Interval(5, 5, 0))
@@ -183,7 +245,7 @@ def scientific(x: Interval) -> tuple[float, int]:
 
 
 def show_interval(x: Interval, digits: int = 6) -> str:
-    """About x, in a few digits.
+    """About x, with a few digits.
 
     Example:
         >>> show_interval(Interval(3, 3, -1))

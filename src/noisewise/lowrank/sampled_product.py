@@ -1,8 +1,8 @@
-"""CR: a product X Y from a few columns of X and the rows of Y that belong to them.
+"""A product X Y approximated by a few columns of X and the matching rows of Y.
 
-Drineas, Kannan and Mahoney 2006 (independent draws, their lemma 4 and theorem 1); Duffield, Lund
-and Thorup 2007 (priority sampling: no term twice, unbiased, variance at most that of one term
-less); arXiv 2501.17836 (priority sampling of matrix products).
+Drineas, Kannan and Mahoney 2006 (independent draws, lemma 4 and theorem 1); Duffield, Lund and
+Thorup 2007 (priority sampling: no term twice, unbiased, with at most the variance of one term
+fewer); arXiv 2501.17836 (priority sampling of matrix products).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from noisewise.lowrank.certificate import (
     rounding,
 )
 from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.inputs import as_matrix, new_generator, product
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, common_dtype, to_unit
-from noisewise.lowrank.reading import as_matrix, new_generator, product
 
 Method = Literal["priority", "independent", "top"]
 
@@ -37,13 +37,13 @@ class SampledProduct(LowRank):
 
     Attributes:
         index: i of each sample, int64 [*batch, samples]; independent draws may repeat.
-        weights: of each sample, [*batch, samples].
-        expected: root of the expected square of the error [*batch]: by the closed form for
-            independent draws (without the -|XY|^2, which would cost the product: it errs upwards),
-            by its unbiased estimate for priority sampling; the bound for "top", which has no
-            chance.
-        bound: sum of |X_i| |Y_i| over the dropped i for "top", which always holds; of the others
-            (1 + sqrt(8 ln 1/d)) / sqrt(c) |X|_F |Y|_F for independent draws, infinite for priority.
+        weights: the weight of each sample, [*batch, samples].
+        expected: root of the expected squared error [*batch]. For independent draws, the closed
+            form without -|XY|^2, which would cost the product; so it is a little too large. For
+            priority sampling, an unbiased estimate. For "top", which is not random, the bound.
+        bound: for "top", the sum of |X_i| |Y_i| over the dropped i, which always holds; for
+            independent draws, (1 + sqrt(8 ln 1/d)) / sqrt(c) |X|_F |Y|_F; for priority sampling,
+            infinite.
     """
 
     index: Tensor
@@ -53,12 +53,12 @@ class SampledProduct(LowRank):
 
     @property
     def columns(self) -> Tensor:
-        """Which columns of X were taken."""
+        """The chosen columns of X."""
         return self.index
 
     @property
     def rows(self) -> Tensor:
-        """Which rows of Y were taken: the same."""
+        """The chosen rows of Y, with the same index."""
         return self.index
 
 
@@ -73,32 +73,35 @@ def sampled_matmul(
 ) -> SampledProduct:
     """Return X Y approximated by some of its rank-one terms.
 
-    With w_i = |X_i| |Y_i|, the norms of column i of X and row i of Y, W their sum and c samples:
+    Let w_i = |X_i| |Y_i|, with the norms of column i of X and row i of Y; W is the sum of all w_i,
+    and c the number of samples.
 
-    * "independent": i drawn with p_i = w_i / W, weight 1 / (c p_i). Unbiased,
-      ``E |err|_F^2 = (W^2 - |X Y|_F^2) / c``.
-    * "priority": the c largest w_i / u_i, u_i uniform, weight max(1, tau / w_i) with tau the next
-      one. Unbiased, no term twice, ``E |err|_F^2 <= W^2 / (c - 1)``, and exact with c = n.
-    * "top": the c largest w_i, weight 1. Biased, ``|err|_F <= sum of the dropped w_i``; the
-      smallest error by far on most data, and the worst where the dropped terms point the same way.
+    * "independent": i is drawn with probability p_i = w_i / W and gets the weight 1 / (c p_i).
+      Unbiased, ``E |err|_F^2 = (W^2 - |X Y|_F^2) / c``.
+    * "priority": the c largest w_i / u_i with uniform u_i get the weight max(1, tau / w_i), where
+      tau is the next largest w_i / u_i. Unbiased, no term twice, ``E |err|_F^2 <= W^2 / (c - 1)``,
+      exact for c = n.
+    * "top": the c largest w_i get the weight 1. Biased, ``|err|_F <= sum of the dropped w_i``. It
+      has the smallest error by far on most data, and the largest if the dropped terms point in the
+      same direction.
 
-    The error is certified by fresh probes, which see what really happened.
+    Fresh probes certify the actual error.
 
     Args:
-        x: [*batch, m, n].
-        y: [*batch, n, p].
-        samples: c, from 1 to n; independent draws may be more.
+        x: X [*batch, m, n].
+        y: Y [*batch, n, p].
+        samples: c, from 1 to n; "independent" allows more than n.
         method: see above.
-        generator: of the draws and the probes; a fixed seed without one.
+        generator: the source of the draws and the probes; by default a fixed seed.
         failure_probability: see `svd`.
 
     Returns:
-        left [*batch, m, c] and right [*batch, c, p], weights in the left one. Gradients flow to x
-        and y with index and weights held.
+        left [*batch, m, c], which includes the weights, and right [*batch, c, p]. Gradients flow to
+        x and y for fixed index and weights.
 
     Raises:
-        ValueError: where the shapes do not multiply, for NaN or Inf, or for a number of samples
-            that cannot be.
+        ValueError: if the shapes cannot be multiplied, for NaN or Inf, and for a number of samples
+            out of range.
 
     Example:
         >>> x, y = torch.eye(4), torch.diag(torch.tensor([4.0, 3.0, 0.2, 0.1]))
@@ -108,15 +111,18 @@ def sampled_matmul(
     """
     a, b = as_matrix(x), as_matrix(y)
     if not isinstance(a, Dense) or not isinstance(b, Dense):
-        raise ValueError("A sampled product needs two dense matrices: it reads their columns.")
+        raise ValueError(
+            "A sampled product reads single columns and rows: give two dense matrices."
+        )
     if a.n != b.m or a.batch != b.batch:
-        raise ValueError(f"A product of {list(a.shape)} and {list(b.shape)} is not defined.")
+        raise ValueError(
+            f"Matrices of shape {list(a.shape)} and {list(b.shape)} cannot be multiplied."
+        )
     if method not in ("priority", "independent", "top"):
         raise ValueError(f"method is {method!r}: give 'priority', 'independent' or 'top'.")
     if samples < 1 or (method != "independent" and samples > a.n):
-        raise ValueError(
-            f"samples is {samples}, but the product has {a.n} terms: give 1 to that many."
-        )
+        range_of = "at least 1" if method == "independent" else f"a number from 1 to {a.n}"
+        raise ValueError(f"samples is {samples}, the product has {a.n} terms: give {range_of}.")
     check_probability(failure_probability)
     generator = new_generator(generator)
     dtype = common_dtype([a, b])
@@ -151,13 +157,13 @@ def sampled_matmul(
 
 
 def expected_error(x: Tensor, y: Tensor, samples: int) -> Tensor:
-    """Return sqrt(E |err|_F^2) of independent draws, exactly; it costs as much as the product.
+    """Return the exact sqrt(E |err|_F^2) of independent draws; it costs as much as the product.
 
-    ``((sum_i |X_i| |Y_i|)^2 - |X Y|_F^2) / c``, Drineas et al. 2006, lemma 4.
+    ``E |err|_F^2 = ((sum_i |X_i| |Y_i|)^2 - |X Y|_F^2) / c``, Drineas et al. 2006, lemma 4.
 
     Args:
-        x: [*batch, m, n].
-        y: [*batch, n, p].
+        x: X [*batch, m, n].
+        y: Y [*batch, n, p].
         samples: c.
     """
     sizes = _column_norms(x) * _column_norms(y.mT)
@@ -166,7 +172,7 @@ def expected_error(x: Tensor, y: Tensor, samples: int) -> Tensor:
 
 
 def _unit(a: Dense) -> tuple[Dense, Tensor | None]:
-    """As `to_unit`."""
+    """As `to_unit`, for a dense matrix."""
     found, unit = to_unit(a)
     assert isinstance(found, Dense)
     return found, unit
@@ -191,7 +197,7 @@ def _uniform(like: Tensor, shape: tuple[int, ...], generator: torch.Generator) -
 def _independent(
     sizes: Tensor, samples: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws with replacement by the cumulated sizes, and W^2 / c."""
+    """Draws with replacement from the cumulated sizes, and W^2 / c."""
     total = sizes.sum(-1, keepdim=True)
     steps = sizes.cumsum(-1)
     where = _uniform(sizes, (*sizes.shape[:-1], samples), generator) * steps[..., -1:]
@@ -204,7 +210,7 @@ def _independent(
 def _priority(
     sizes: Tensor, samples: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest w / u, and the sum of tau max(0, tau - w): the variance's unbiased estimate."""
+    """The largest w / u, and sum tau max(0, tau - w), an unbiased estimate of the variance."""
     priority = sizes / _uniform(sizes, tuple(sizes.shape), generator)
     wanted = min(samples + 1, sizes.shape[-1])
     top, index = priority.topk(wanted, dim=-1)
@@ -219,7 +225,7 @@ def _priority(
 
 
 def _top(sizes: Tensor, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest terms; nothing is drawn."""
+    """The largest terms; nothing is random."""
     del generator
     chosen, index = sizes.topk(samples, dim=-1)
     return index, torch.ones_like(chosen), torch.zeros_like(sizes.sum(-1))
@@ -237,9 +243,9 @@ def _bound(
     samples: int,
     probability: float | None,
 ) -> Tensor:
-    """What is known before the result is looked at."""
+    """The bound that is known without looking at the result."""
     if method == "top":
-        # Summed over the dropped, not total less kept: differences would be rounding.
+        # The sum over the dropped terms; total minus kept could be only rounding.
         return sizes.scatter(-1, index, 0.0).sum(-1)
     if method == "priority" or not probability:
         return torch.full_like(sizes.sum(-1), math.inf)
@@ -257,7 +263,7 @@ def _certified(
     probability: float | None,
     generator: torch.Generator,
 ) -> Error:
-    """Probes on X Y - L R; for "top" the bound that never fails where it is the smaller one."""
+    """The error by probes on X Y - L R; for "top" the proved bound if that is smaller."""
     scale = frobenius_norm(left) * 0
     residual = Residual(exact, left.detach(), right.detach())
     known = exact.frobenius()

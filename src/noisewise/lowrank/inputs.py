@@ -1,4 +1,4 @@
-"""What can be factorised: anything that multiplies, read into a `Matrix`."""
+"""The inputs that can be factorised, and their conversion to a `Matrix`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from noisewise.lowrank.operators import (
     gaussian,
 )
 
-_SEED = 0  # without a generator: the same answer in every call
+_SEED = 0  # without a generator, every call gives the same answer
 
 
 def new_generator(generator: torch.Generator | None) -> torch.Generator:
-    """The one given; without one, a fresh one of a fixed seed, so that nothing global is used."""
+    """The given generator, or a new one with a fixed seed; the global generator is not used."""
     return torch.Generator().manual_seed(_SEED) if generator is None else generator
 
 
@@ -37,18 +37,19 @@ def operator(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Operator:
-    """Return a matrix that is known only by its products.
+    """Return a matrix that is given only by its products.
 
     Args:
         shape: [*batch, m, n].
-        matmat: x [*batch, n, c] to A x [*batch, m, c].
-        rmatmat: y [*batch, m, c] to A^H y [*batch, n, c]; that it is the adjoint is checked with
-            random vectors before anything is built on it.
-        dtype: that both take and give.
-        device: likewise.
+        matmat: a function from x [*batch, n, c] to A x [*batch, m, c].
+        rmatmat: a function from y [*batch, m, c] to A^H y [*batch, n, c]. Before a factorisation,
+            random vectors check that it is the adjoint of matmat.
+        dtype: the dtype of the inputs and outputs of both functions.
+        device: the device of the inputs and outputs of both functions.
 
     Raises:
-        ValueError: for a shape that is no matrix, or another dtype.
+        ValueError: for a shape with fewer than two dimensions, and for a dtype other than float32,
+            float64, complex64 and complex128.
 
     Example:
         >>> a = torch.randn(30, 20, generator=torch.Generator().manual_seed(0))
@@ -65,7 +66,7 @@ def product(*parts: object) -> Matrix:
         parts: anything that `as_matrix` takes, in the order of the product.
 
     Raises:
-        ValueError: for no part, or shapes that do not multiply.
+        ValueError: without parts, and for shapes that cannot be multiplied.
 
     Example:
         >>> x, y = torch.ones(5, 2), torch.ones(2, 7)
@@ -79,21 +80,21 @@ def product(*parts: object) -> Matrix:
 
 
 def outputs(layer: nn.Linear, data: Tensor) -> Matrix:
-    """Return what a linear layer makes of data, without its bias and without forming it.
+    """Return the outputs of a linear layer for some data as a matrix, without forming it.
 
-    ``A = X W^T``, [samples, out_features]: low rank here keeps a layer's answers rather than its
-    weights.
+    ``A = X W^T`` [samples, out_features], without the bias. A low-rank approximation of A preserves
+    the outputs of the layer rather than its weights.
 
     Args:
-        layer: weight [out_features, in_features].
-        data: [..., in_features]; all leading dimensions are samples.
+        layer: a layer with a weight [out_features, in_features].
+        data: X [..., in_features]; all leading dimensions are samples.
 
     Raises:
-        ValueError: where the last dimension is not the layer's.
+        ValueError: if the last dimension of the data is not in_features.
     """
     if data.shape[-1] != layer.in_features:
         raise ValueError(
-            f"The data end in {data.shape[-1]} features, the layer takes {layer.in_features}."
+            f"The data have {data.shape[-1]} features, but the layer takes {layer.in_features}."
         )
     return product(data.detach().reshape(-1, layer.in_features), layer.weight.detach().mT)
 
@@ -110,7 +111,7 @@ class _Factored(Protocol):
 
 @runtime_checkable
 class _Multiplies(Protocol):
-    """What scipy's LinearOperator has, on numpy arrays."""
+    """The interface of scipy's LinearOperator, on numpy arrays."""
 
     shape: tuple[int, ...]
 
@@ -120,23 +121,23 @@ class _Multiplies(Protocol):
 
 @runtime_checkable
 class _Coordinates(Protocol):
-    """What scipy's sparse matrices have."""
+    """The interface of scipy's sparse matrices."""
 
     def tocoo(self) -> object: ...
 
 
 def as_matrix(given: object) -> Matrix:
-    """Return what the algorithms work on.
+    """Return the input as a `Matrix`, which the algorithms work on.
 
-    Half precisions are computed in float32 and integers in float64, and `notes` say so.
+    Half precisions are computed in float32 and integers in float64; `notes` say so.
 
     Args:
         given: a tensor [*batch, m, n], dense or sparse; a numpy array; a sparse matrix of scipy; a
-            `Matrix`; a LowRank; or anything with `shape`, `dtype`, `matmat` and `rmatmat`, such as
-            scipy's LinearOperator.
+            `Matrix`; a LowRank; or any object with `shape`, `dtype`, `matmat` and `rmatmat`, such
+            as scipy's LinearOperator.
 
     Raises:
-        ValueError: for anything else, for NaN or Inf, and for fewer than two dimensions.
+        ValueError: for other inputs, for NaN or Inf, and for fewer than two dimensions.
 
     Example:
         >>> as_matrix(torch.ones(2, 3, dtype=torch.bfloat16)).notes
@@ -155,41 +156,46 @@ def as_matrix(given: object) -> Matrix:
     if hasattr(given, "__array__"):
         return _of_tensor(_of_array(given))
     raise ValueError(
-        f"A {type(given).__name__} is no matrix: give a tensor, an array, or an operator with "
+        f"A {type(given).__name__} is not a matrix: give a tensor, an array, or an operator with "
         "matmat and rmatmat."
     )
 
 
 def _of_array(given: object) -> Tensor:
-    """What says itself to be an array: numpy's own, and tables such as those of pandas."""
+    """An object with `__array__`: a numpy array, or a table such as those of pandas."""
     import numpy as np
 
     array = np.asarray(given)
     if array.dtype.kind not in "biufc":
-        raise ValueError(f"A {type(given).__name__} of {array.dtype} holds more than numbers.")
+        raise ValueError(
+            f"A {type(given).__name__} of dtype {array.dtype} does not hold only numbers: convert "
+            "it to float64 first."
+        )
     if not array.flags.writeable or min(array.strides, default=0) < 0:
         array = array.copy()
     try:
         return torch.from_numpy(array)
     except TypeError as error:
         raise ValueError(
-            f"An array of {array.dtype} cannot be read: convert it to float64 first."
+            f"An array of dtype {array.dtype} cannot be used: convert it to float64 first."
         ) from error
 
 
 def _of_tensor(tensor: Tensor) -> Matrix:
     if tensor.dim() < 2:
-        raise ValueError(f"A matrix needs two dimensions or more, got {list(tensor.shape)}.")
+        raise ValueError(
+            f"The shape is {list(tensor.shape)}: a matrix needs at least two dimensions."
+        )
     entries, notes = computable(tensor)
     if tensor.layout == torch.strided:
         return Dense(entries, notes)
     if tensor.requires_grad:
-        raise ValueError("Gradients do not flow to a sparse matrix: make it dense, or detach it.")
+        raise ValueError("Gradients do not flow to a sparse matrix: make it dense or detach it.")
     return Sparse(entries, notes)
 
 
 def computable(tensor: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-    """The tensor in a dtype that has factorisations, and what to say about it."""
+    """The tensor in a dtype that has factorisations, and a note if the dtype changed."""
     if tensor.dtype in COMPUTED:
         return tensor, ()
     if tensor.dtype.is_complex:
@@ -201,7 +207,7 @@ def computable(tensor: Tensor) -> tuple[Tensor, tuple[str, ...]]:
 
 
 def _of_linear_operator(given: _Multiplies) -> Operator:
-    """An object with matmat and rmatmat on numpy arrays, as scipy's LinearOperator has."""
+    """An object with matmat and rmatmat on numpy arrays, such as scipy's LinearOperator."""
     import numpy as np
 
     dtype = torch.from_numpy(np.zeros(0, getattr(given, "dtype", None) or np.float64)).dtype
@@ -223,7 +229,7 @@ def _of_linear_operator(given: _Multiplies) -> Operator:
 
 
 def _of_scipy_sparse(coordinates: Any) -> Matrix:  # noqa: ANN401 (scipy's own, not imported)
-    """Rows, columns and values, on the CPU."""
+    """A scipy sparse matrix in coordinate form, on the CPU."""
     index = torch.stack([torch.as_tensor(axis) for axis in coordinates.coords]).long()
     values = torch.as_tensor(coordinates.data)
     size = tuple(coordinates.shape)
@@ -231,10 +237,10 @@ def _of_scipy_sparse(coordinates: Any) -> Matrix:  # noqa: ANN401 (scipy's own, 
 
 
 def check_adjoint(matrix: Matrix, generator: torch.Generator) -> None:
-    """Refuse an operator whose rmatmat is not the adjoint of its matmat, also within a product.
+    """Check that the rmatmat of an operator is the adjoint of its matmat, also inside a product.
 
     Raises:
-        ValueError: where it does not hold.
+        ValueError: if it is not.
     """
     if isinstance(matrix, Chain):
         for part in matrix.parts:
@@ -255,9 +261,9 @@ def _check_adjoint(matrix: Matrix, generator: torch.Generator) -> None:
     gap = (y.mH @ ax - ay.mH @ x).abs()[..., 0, 0].double()
     size = frobenius_norm(y) * frobenius_norm(ax) + frobenius_norm(ay) * frobenius_norm(x)
     if not bool(torch.isfinite(size).all()):
-        raise ValueError("The operator made NaN or Inf of random vectors: mend it first.")
+        raise ValueError("The operator returns NaN or Inf for random vectors: correct it first.")
     if bool((gap > torch.finfo(matrix.dtype).eps ** 0.5 * size).any()):
         raise ValueError(
-            "rmatmat is not the adjoint of matmat (<y, A x> differs from <A^H y, x>): for complex "
-            "operators it must conjugate, for real ones transpose."
+            "rmatmat is not the adjoint of matmat (<y, A x> differs from <A^H y, x>): it must "
+            "multiply by the transpose, or by the conjugate transpose of a complex operator."
         )

@@ -1,4 +1,4 @@
-"""Low-rank values read back from a file that `LowRank.state` described."""
+"""Loads low-rank values that `LowRank.state` has saved."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from noisewise.lowrank.factors import KEY, MEASURED, LowRank
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Kept(LowRank):
-    """A value read back, which knows the columns and rows that it was written with."""
+class Loaded(LowRank):
+    """A loaded value, with the columns and rows that were saved."""
 
     index_columns: Tensor | None = None
     index_rows: Tensor | None = None
 
     @property
     def columns(self) -> Tensor | None:
-        """Which columns of A the left factor holds."""
+        """Which columns of A are in the left factor."""
         return self.index_columns
 
     @property
     def rows(self) -> Tensor | None:
-        """Which rows of A the right factor holds."""
+        """Which rows of A are in the right factor."""
         return self.index_rows
 
 
 def from_state(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str = ""
 ) -> LowRank:
-    """Return the value that `state` described.
+    """Return the value that `LowRank.state` has saved.
 
     Args:
-        tensors: as `safetensors.torch.load_file` gives them.
-        metadata: as `safetensors.safe_open(...).metadata()` gives it.
-        name: that `state` was called with.
+        tensors: the tensors from `safetensors.torch.load_file`.
+        metadata: the metadata from `safetensors.safe_open(...).metadata()`.
+        name: the name that was given to `state`.
 
     Raises:
-        ValueError: where the two do not describe a low-rank value.
+        ValueError: if the tensors and metadata do not describe a low-rank value.
     """
     try:
         described = json.loads(metadata[KEY + name])
@@ -53,7 +53,7 @@ def from_state(
             failure_probability=float(described["failure_probability"]),
             **measured,
         )
-        return Kept(
+        return Loaded(
             tensors[start + "left"],
             tensors[start + "right"],
             error,
@@ -64,5 +64,6 @@ def from_state(
         )
     except (KeyError, TypeError, json.JSONDecodeError) as problem:
         raise ValueError(
-            f"These tensors are no low-rank value ({problem}): they must be what `state` returned."
+            f"These tensors are not a low-rank value (missing or wrong: {problem}): give the "
+            "tensors and the metadata that `state` returned."
         ) from problem

@@ -1,7 +1,7 @@
-"""Real columns and rows: the interpolative decomposition A ~ A[:, J] Z.
+"""The interpolative decomposition A ~ A[:, J] Z: columns (or rows) of the matrix itself.
 
 Halko et al. 2011, section 5.2; Voronin and Martinsson 2017 (pivots on a sketch); Dong and
-Martinsson 2023 (arXiv 2104.05877), who compare the ways to choose.
+Martinsson 2023 (arXiv 2104.05877: a comparison of methods that choose columns).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from noisewise.lowrank.certificate import check_probability
 from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.operators import Dense, adjoint, to_unit
 from noisewise.lowrank.pivoting import coefficients, solve_upper
-from noisewise.lowrank.reading import as_matrix, check_adjoint, new_generator
-from noisewise.lowrank.selection import check_wish, error_of, judged, select
+from noisewise.lowrank.selection import check_request, check_tolerance, error_of, select
 
 Axis = Literal["columns", "rows"]
 
@@ -27,8 +27,8 @@ class Interpolative(LowRank):
     """A ~ A[:, J] Z (axis "columns"), or A ~ Z A[I, :] (axis "rows").
 
     Attributes:
-        index: J or I, int64 [*batch, k], in the order of choice.
-        axis: whether columns or rows were chosen.
+        index: J or I, int64 [*batch, k], in the order in which they were chosen.
+        axis: "columns" or "rows".
     """
 
     index: Tensor
@@ -36,17 +36,17 @@ class Interpolative(LowRank):
 
     @property
     def columns(self) -> Tensor | None:
-        """J."""
+        """J, or None if rows were chosen."""
         return self.index if self.axis == "columns" else None
 
     @property
     def rows(self) -> Tensor | None:
-        """I."""
+        """I, or None if columns were chosen."""
         return self.index if self.axis == "rows" else None
 
     @property
     def max_coefficient(self) -> float:
-        """The largest |Z|: small coefficients make a stable decomposition."""
+        """The largest |Z|. Small coefficients mean a stable decomposition."""
         z = self.right if self.axis == "columns" else self.left
         return float(z.detach().abs().max()) if z.numel() else 0.0
 
@@ -78,31 +78,31 @@ def interpolative(
 ) -> Interpolative:
     """Return an approximation by columns (or rows) of the matrix itself.
 
-    ``A ~ A[:, J] Z``: J are the pivots of a QR of a Gaussian sketch of rank + oversample rows, Z
-    the least-squares fit on A itself, so that the error is that of projecting A on the columns
-    chosen. The best k columns err by at most sqrt(k + 1) times the best rank-k approximation;
-    pivots on a sketch come within two or three times it in practice, on Kahan's matrix too, where
-    pivots on A fail. By tolerance, blocks of columns are chosen from what is left until it is met,
-    and as many of the last ones dropped as it allows.
+    ``A ~ A[:, J] Z``. J are the pivots of a QR of a Gaussian sketch with rank + oversample rows. Z
+    is the least-squares fit to A itself, so the error is that of the projection of A on the chosen
+    columns. The best k columns have at most sqrt(k + 1) times the error of the best rank-k
+    approximation. Pivots on a sketch have two to three times that error in practice, also on
+    Kahan's matrix, where pivots on A fail. With a tolerance, blocks of columns are chosen from the
+    residual until the tolerance is met; then as many of the last columns are dropped as it allows.
 
     Args:
-        matrix: A [*batch, m, n], anything that `svd` takes. Of an operator, the chosen columns cost
-            a product each.
-        rank: columns, 0 to min(m, n); with `tol` too, the most allowed.
-        tol: relative error wanted, in the Frobenius norm.
+        matrix: A [*batch, m, n], anything that `svd` takes. For an operator, each chosen column
+            costs one product.
+        rank: number of columns, 0 to min(m, n); if `tol` is given too, the largest number allowed.
+        tol: relative error to reach in the Frobenius norm.
         axis: "columns" or "rows".
-        generator: of the sketch and the probes; a fixed seed without one.
+        generator: the source of the sketch and the probes; by default a fixed seed.
         failure_probability: see `svd`.
         oversample: rows of the sketch beyond `rank`.
-        bound: swap columns until no coefficient (by the sketch) exceeds it, above 1; None: no
-            swaps, coefficients are as the pivots leave them, mostly below 3.
+        bound: above 1; columns are swapped until no coefficient (computed from the sketch) exceeds
+            it. None: no swaps; the coefficients are mostly below 3.
 
     Returns:
         left = A[:, J], right = Z, `columns` = J (for rows: left = Z, right = A[I, :], `rows` = I).
-        Gradients flow to a dense A with J held, through the columns and the fit.
+        Gradients flow to a dense A through the columns and the fit, for fixed J.
 
     Raises:
-        ValueError: as `svd`; for a bound of 1 or below.
+        ValueError: as `svd`; and for a bound of 1 or less.
 
     Example:
         >>> a = torch.arange(12.0).reshape(3, 4)
@@ -115,7 +115,7 @@ def interpolative(
     if axis not in ("columns", "rows"):
         raise ValueError(f"axis is {axis!r}: give 'columns' or 'rows'.")
     if bound is not None and not bound > 1:
-        raise ValueError(f"bound is {bound}: coefficients can be kept below a bound above 1 only.")
+        raise ValueError(f"bound is {bound}: give a number above 1, or None for no bound.")
     if oversample < 0:
         raise ValueError("oversample must be 0 or more.")
     check_probability(failure_probability)
@@ -124,7 +124,7 @@ def interpolative(
     with torch.no_grad():
         check_adjoint(a, generator)
     a = adjoint(a) if axis == "rows" else a
-    check_wish(a, rank, tol)
+    check_request(a, rank, tol)
     a, unit = to_unit(a)
     with torch.no_grad():
         frozen = Dense(a.tensor.detach(), a.notes) if isinstance(a, Dense) else a
@@ -141,7 +141,7 @@ def interpolative(
         z = fitted(found.q.mH @ chosen, found.w.mH)
         kept = torch.linalg.vector_norm(found.w, dim=-2)
         error = error_of(frozen, chosen, z, kept, found, failure_probability, generator)
-        converged, notes = judged(frozen, error, tol, rank)
+        converged, notes = check_tolerance(frozen, error, tol, rank)
     if isinstance(a, Dense) and a.tensor.requires_grad:
         chosen = a.columns(found.index)
         z = coefficients(chosen, a.tensor)
@@ -160,7 +160,7 @@ def interpolative(
 
 
 def fitted(t: Tensor, inner: Tensor) -> Tensor:
-    """T^-1 (Q^H A) for the coefficients T of the chosen columns in the basis Q."""
+    """T^-1 (Q^H A), where T are the coefficients of the chosen columns in the basis Q."""
     size = torch.linalg.vector_norm(t, dim=-2, keepdim=True)
     size = torch.where(size > 0, size, torch.ones_like(size))
     q, r = torch.linalg.qr(t / size)
