@@ -115,7 +115,13 @@ def adapt(
     with locked(folder):
         try:
             pictures = load_pictures(
-                path, described.size, described.channels, folder / "cache", on_file
+                path,
+                described.size,
+                described.channels,
+                folder / "cache",
+                on_file,
+                config.crop,
+                config.background,
             )
             pictures = with_kinds(folder, pictures, partial(sorted_like, teacher))
             plan = plan_adaptation(teacher, pictures, config)
@@ -129,6 +135,34 @@ def adapt(
         engine = engine.settled(teacher.denoiser, plan.batch, config.precision, config.amount)
         _train(run_, teacher, pictures, plan, config, engine, on_record, stop)
     return run_
+
+
+def plan_adapt(
+    run: Run | str | Path,
+    path: str | Path,
+    config: AdaptConfig | None = None,
+    build: Build | None = None,
+) -> TeacherPlan:
+    """Derive everything that `adapt` would use, with reasons; trains and writes nothing.
+
+    Args:
+        run: as for `adapt`.
+        path: as for `adapt`.
+        config: as for `adapt`.
+        build: as for `adapt`.
+
+    Raises:
+        ValueError: if there is no teacher, the pictures do not fit it, or PEFT is not installed.
+    """
+    config = config or AdaptConfig()
+    if config.start != "full":
+        from noisewise.adapters.layers import need_peft
+
+        need_peft()
+    teacher, _ = _teacher(run, build)
+    size, channels = teacher.config.size, teacher.config.channels
+    pictures = load_pictures(path, size, channels, crop=config.crop, background=config.background)
+    return plan_adaptation(teacher, sorted_like(teacher, pictures), config)
 
 
 def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -> TeacherPlan:
