@@ -12,7 +12,6 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import NoReturn
 
 from noisewise.app.command import Command, Group
@@ -59,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(overview([[table.load(name) for name in group] for group in table.GROUPS]))
         return 0
     if words[0] in ("--version", "-V"):
+        from importlib.metadata import version
+
         print(f"noisewise {version('noisewise')}")
         return 0
     if words[0] not in table.NAMES:

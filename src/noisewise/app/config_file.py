@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import textwrap
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
@@ -109,13 +108,17 @@ def save_settings(path: str | None, config: Any) -> None:  # noqa: ANN401 (any s
 
 def _parsed(path: str) -> dict[str, Any]:
     """The values as they stand in the file."""
+    import tomllib
+
     name = "TOML" if Path(path).suffix.lower() == ".toml" else "JSON"
     try:
         text = Path(path).read_text(encoding="utf-8")
         if name == "TOML":
             return tomllib.loads(text)
         values = json.loads(text, object_pairs_hook=_once)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise ValueError(f"the file cannot be read as {name}: {error}") from error
     if not isinstance(values, dict):
         raise ValueError("the file must hold one JSON object of settings")

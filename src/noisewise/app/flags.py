@@ -11,7 +11,6 @@ values only through private parts. Here each complaint is a ValueError, one sent
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import re
 import textwrap
@@ -229,6 +228,8 @@ def near(word: str, known: Sequence[str]) -> str:
         >>> near("trian", ["train", "adapt"])
         '; perhaps you meant train'
     """
+    import difflib
+
     found = difflib.get_close_matches(word, known, n=1)
     return f"; perhaps you meant {found[0]}" if found else ""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING
@@ -59,7 +58,7 @@ def help_of(command: Command | Group, called: str) -> str:
     """
     if isinstance(command, Group):
         return _help_of_group(command, called)
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    width = _width()
     flags = [flag for flag in flags_of(command.options) if flag.listed]
     blocks = [
         " ".join(filter(None, ("usage:", called, command.usage, _and_flags(flags)))),
@@ -81,7 +80,7 @@ def help_of(command: Command | Group, called: str) -> str:
 
 def _help_of_group(group: Group, called: str) -> str:
     rows = [(f"{part.name} {part.usage}", part.summary) for part in group.parts]
-    width, part = min(shutil.get_terminal_size().columns, _WIDEST), group.parts[0].name
+    width, part = _width(), group.parts[0].name
     return "\n\n".join(
         [
             f"usage: {called} {group.usage} ...",
@@ -90,6 +89,12 @@ def _help_of_group(group: Group, called: str) -> str:
             f"  {called} {part} --help    the flags of {part}, and an example",
         ]
     )
+
+
+def _width() -> int:
+    import shutil  # its import takes time that the overview can do without
+
+    return min(shutil.get_terminal_size().columns, _WIDEST)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -10,7 +10,6 @@ from noisewise.app.command import Command
 from noisewise.app.config_file import save_settings
 from noisewise.app.flags import plain
 from noisewise.app.options import Folder, JsonOption, NewRun, RunFolder, SettingsOptions
-from noisewise.app.terminal.training import show_plan, train_teacher
 from noisewise.training.settings.config import AdaptConfig
 
 
@@ -34,6 +33,7 @@ def _adapt(options: AdaptOptions, words: Sequence[str]) -> int:
         raise ValueError("name a folder for the new run: --out RUN, for example --out runs/new")
     config = plain(options, AdaptConfig)
     save_settings(options.save_config, config)
+    from noisewise.app.terminal.training import show_plan, train_teacher
     from noisewise.training.adapt import adapt, plan_adapt
 
     if options.dry_run:

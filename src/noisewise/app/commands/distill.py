@@ -10,8 +10,6 @@ from noisewise.app.command import Command
 from noisewise.app.config_file import save_settings
 from noisewise.app.flags import plain
 from noisewise.app.options import JsonOption, RunFolder, SettingsOptions
-from noisewise.app.terminal.signals import Stop
-from noisewise.app.terminal.training import progress_of, show_plan, show_result, stream
 from noisewise.training.settings.config import DistillConfig
 from noisewise.training.settings.shown import Shown
 
@@ -32,6 +30,8 @@ class DistillOptions(DistillConfig, JsonOption, SettingsOptions):
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:
     config = plain(options, DistillConfig)
     save_settings(options.save_config, config)
+    from noisewise.app.terminal.signals import Stop
+    from noisewise.app.terminal.training import progress_of, show_plan, show_result, stream
     from noisewise.training.distill import distill
     from noisewise.training.load import load
     from noisewise.training.run.run import Run

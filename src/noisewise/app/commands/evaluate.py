@@ -9,7 +9,6 @@ from noisewise.app.command import Command
 from noisewise.app.flags import plain
 from noisewise.app.options import JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
-from noisewise.app.terminal.progress import Progress
 from noisewise.training.settings.config import EvaluateConfig
 
 
@@ -22,6 +21,7 @@ class EvaluateOptions(EvaluateConfig, JsonOption):
 
 
 def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
+    from noisewise.app.terminal.progress import Progress
     from noisewise.training.evaluate import evaluate
 
     with Progress() as progress:

@@ -9,7 +9,6 @@ from pathlib import Path
 from noisewise.app.command import Command
 from noisewise.app.options import File, Folder, JsonOption
 from noisewise.app.terminal.answer import show
-from noisewise.app.terminal.progress import Progress
 from noisewise.training.settings.config import PictureSettings
 
 
@@ -26,6 +25,7 @@ class InspectOptions(PictureSettings, JsonOption):
 
 
 def _inspect(options: InspectOptions, _: Sequence[str]) -> int:
+    from noisewise.app.terminal.progress import Progress
     from noisewise.training.inspect import inspect
 
     _check_png(options.out)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from noisewise.app.command import Command
 from noisewise.app.options import File, JsonOption
-from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.stderr import readable
 from noisewise.training.settings.config import check_seed
 from noisewise.training.settings.shown import Shown
@@ -95,6 +94,7 @@ def _lowrank(options: LowrankOptions, _: Sequence[str]) -> int:
 
     from noisewise.app.commands.matrix_files import Writer, weights
     from noisewise.app.plots.spectra import draw
+    from noisewise.app.terminal.progress import Progress
 
     generator = torch.Generator().manual_seed(options.seed)
     is_alone = Path(options.file).suffix == ".npy"

@@ -9,7 +9,6 @@ from typing import Annotated
 from noisewise.app.command import Command
 from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
-from noisewise.app.terminal.progress import Progress
 from noisewise.training.settings.shown import Shown
 
 
@@ -32,6 +31,7 @@ class ReportOptions(JsonOption):
 
 def _report(options: ReportOptions, _: Sequence[str]) -> int:
     from noisewise.app.report.collect import report
+    from noisewise.app.terminal.progress import Progress
 
     with Progress() as progress:
         path = report(options.run, options.out, num_images=options.num_images, tell=progress.note)

@@ -10,7 +10,6 @@ from noisewise.app.command import Command
 from noisewise.app.config_file import save_settings
 from noisewise.app.flags import plain
 from noisewise.app.options import Folder, JsonOption, NewRun, SettingsOptions
-from noisewise.app.terminal.training import show_plan, train_teacher
 from noisewise.training.settings.config import TrainConfig
 
 
@@ -33,6 +32,7 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
         raise ValueError("name a folder for the run: --out RUN, for example --out runs/mine")
     config = plain(options, TrainConfig)
     save_settings(options.save_config, config)
+    from noisewise.app.terminal.training import show_plan, train_teacher
     from noisewise.training.train import plan, train
 
     if options.dry_run:
