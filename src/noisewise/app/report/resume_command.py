@@ -29,7 +29,7 @@ def again(run: Run, budget: str) -> str:
         budget: how much training in all.
 
     Returns:
-        One line, after another one that writes a file of settings where that is needed.
+        One line; before it, if needed, a line that writes a file of settings.
     """
     source, trained = str(run.info["data"]["source"]), run.info["train"]
     how = run.info.get("adapt")

@@ -121,9 +121,9 @@ class TrainingSettings:
     lr: float | None = None
     """Highest learning rate. Default: derived."""
     seed: int = 0
-    """Random seed. With a budget of images, the same seed gives the same weights."""
+    """Random seed. With a budget in images, the same seed gives the same weights."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     precision: Precision = "auto"
     """Number format inside the net. auto: bfloat16 on GPUs that support it, else float32."""
     threads: Annotated[int | None, RARE] = None
@@ -284,7 +284,7 @@ class DrawingSettings:
     seed: int = 0
     """Random seed. Picture i depends on the seed and on i only."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
