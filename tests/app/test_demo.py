@@ -29,6 +29,8 @@ def test_bad_usage_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     err = capsys.readouterr().err
     assert err.count("\n") == 2
     assert "Traceback" not in err
+    assert demo.main(["--help"]) == 0
+    assert "--budget BUDGET" in capsys.readouterr().out
 
 
 def test_the_demo_from_start_to_finish_and_again(

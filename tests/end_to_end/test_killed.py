@@ -85,7 +85,7 @@ def test_the_second_signal_ends_at_once_and_costs_nothing_saved(
             paths = Run.open(run).checkpoints("teacher").paths()
             before = {path: path.read_bytes() for path in paths}
             process.send_signal(signal.SIGTERM)
-            assert any("Once more ends at once" in line for line in process.stderr)
+            assert any("again stops at once" in line for line in process.stderr)
             assert process.poll() is None
             process.send_signal(second)
             process.wait(timeout=60)

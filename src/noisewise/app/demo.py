@@ -1,7 +1,7 @@
 """`python -m noisewise.app.demo`: from packaged pictures to a generator of one call, and a report.
 
-It tells in plain words what is going on, takes up where it was interrupted, and says at once that
-it is finished when it is called again.
+It says in plain words what happens. The same command resumes a demo that was stopped, and says so
+if the demo is finished.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-from tyro.conf import arg
-
-from noisewise.app.cli import guarded, parsed
+from noisewise.app.cli import carry_out
+from noisewise.app.command import Command
 from noisewise.app.terminal.notices import counted
 from noisewise.app.terminal.program_name import program, python
 from noisewise.app.terminal.progress import Progress, duration
@@ -26,6 +24,7 @@ from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import readable, tell
 from noisewise.demo import demo_path
 from noisewise.training.settings.config import Budget, DistillConfig, TrainConfig
+from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:
     from noisewise.training.run.run import Run
@@ -42,26 +41,29 @@ SUMMARY = "demo.json"
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
-    """Train, distil and judge a generator of garments from packaged pictures."""
+    """Train, distil and judge a generator of garments from packaged pictures.
 
-    out: Annotated[str, arg(metavar="RUN")] = "runs/demo"
+    Run the same command again to resume.
+    """
+
+    out: Annotated[str, Shown("RUN")] = "runs/demo"
     """Folder of the run."""
     budget: str = "5m"
-    """Training time of both stages together: 90s, 5m, 1h, or 20000images."""
+    """How long to train, both stages together: 90s, 5m, 1h, or 20000images."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo, or go on with it; returns the exit code."""
+    """Run the demo, or resume it; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    where = "noisewise demo"
-    options = parsed(where, lambda: _parse(words))
-    if isinstance(options, int):
-        return options
-    return guarded(where, lambda: _demo(options))
-
-
-def _parse(words: Sequence[str]) -> DemoOptions:
-    return tyro.cli(DemoOptions, prog="python -m noisewise.app.demo", args=words)
+    command = Command(
+        name="demo",
+        usage="",
+        summary="from packaged pictures to a generator and a report",
+        options=DemoOptions,
+        action=_demo,
+        examples=("python -m noisewise.app.demo --budget 5m",),
+    )
+    return carry_out(command, words, "python -m noisewise.app.demo")
 
 
 def budgets(text: str) -> tuple[str, str]:
@@ -82,20 +84,20 @@ def budgets(text: str) -> tuple[str, str]:
     return f"{images}images", f"{whole.images - images}images"
 
 
-def _demo(options: DemoOptions) -> int:
+def _demo(options: DemoOptions, _: Sequence[str]) -> int:
     summary = Path(options.out) / SUMMARY
     budget = str(Budget.parse(options.budget))
     if summary.exists():
         told = json.loads(summary.read_text(encoding="utf-8"))
         if told["budget"] == budget:
-            tell("This demo is finished; nothing is to be done. Remove its folder to see it again.")
+            tell("This demo is finished. Remove its folder to run it again.")
             print(readable(told["text"]))
             return 0
     return _run(options, budget, summary)
 
 
 def _run(options: DemoOptions, budget: str, summary: Path) -> int:
-    """All stages in turn; each one that is finished already is passed over by the library."""
+    """All stages in turn; the library skips those that are finished."""
     seconds: dict[str, float] = {}
     teacher_budget, student_budget = budgets(options.budget)
     with Stop() as stop:
@@ -127,8 +129,8 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
     from noisewise.training.train import train
 
     tell(
-        "1 of 3  A teacher learns to take noise off 6,000 pictures of garments, at every\n"
-        f"        level of noise ({_length(budget)}). Held-out loss and distance shall fall."
+        "1 of 3  A teacher learns to remove noise from 6,000 pictures of garments, at every\n"
+        f"        noise level ({_length(budget)}). Held-out loss and distance should fall."
     )
     config = replace(TEACHER, budget=budget)
     with _progress(config.amount) as progress:
@@ -147,7 +149,7 @@ def _distill(run: Run, budget: str, stop: Stop) -> None:
 
     tell(
         "2 of 3  A generator learns from that teacher to draw a garment in one network call\n"
-        f"        ({_length(budget)}). It sees no picture. The distance shall fall."
+        f"        ({_length(budget)}). It sees no pictures. The distance should fall."
     )
     config = replace(STUDENT, budget=budget)
     with _progress(config.amount) as progress:
@@ -165,13 +167,12 @@ def _progress(amount: Budget) -> Progress:
 
 def _judge(run: Run) -> dict[str, Any]:
     """Draw the sheet, measure, and write the report."""
-    from noisewise.app.commands import sample
-    from noisewise.app.flags import SampleOptions
+    from noisewise.app.commands.sample import SampleOptions, draw
     from noisewise.app.report import collect
 
-    tell("3 of 3  Both draw pictures, which are measured against garments nobody has learned from.")
+    tell("3 of 3  Both draw pictures. These are measured against garments kept out of training.")
     sheet = run.path / "samples" / "one-call.png"
-    sample.draw(
+    draw(
         SampleOptions(run=str(run.path), num_images=NUM_SAMPLES, seed=SEED, out=str(sheet), scale=4)
     )
     facts = collect.gather(run, NUM_JUDGED, tell)
@@ -207,7 +208,7 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
 def _stopped(options: DemoOptions, stop: Stop) -> int:
     out = shlex.quote(options.out)
     again = f"{python()} -m noisewise.app.demo --out {out} --budget {options.budget}"
-    tell(f"Saved. To go on: {again}")
+    tell(f"Saved. To resume: {again}")
     return stop.exit_code or 1
 
 

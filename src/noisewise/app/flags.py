@@ -1,261 +1,325 @@
-"""The flags of each command: the frozen configurations of `train.config`, and a few more.
+"""Flags from a dataclass: each field is a flag, with its type, its default and its text.
 
-Each class below is a configuration with a few flags added (`--out`, `--json`, `--dry-run`) and
-the rarely set values taken off the command line: those are set in a file, `--config FILE.json`,
-and no help text is longer than a screen. tests/app/test_cli.py freezes the list.
+A field may be a bool (a switch), an int, a float, a str, a Literal of texts, each of these or None,
+or a tuple of one of them. A field that is a dataclass itself has no flag: only a file sets it (see
+`config_file`). `Shown` adds what the type does not say.
+
+No library does this: the usual ones print their complaints for people, in frames, and offer them as
+values only through private parts. Here each complaint is a ValueError, one sentence with a way out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, TypeVar
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from itertools import pairwise
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import tyro
-from tyro.conf import Positional, Suppress, arg
+from noisewise.training.settings.shown import Shown
 
-from noisewise.app.commands.lr_options import LR_COMMANDS, LrOptions
-from noisewise.app.config_file import config_path, read_values
-from noisewise.pictures.request import Crop
-from noisewise.training.settings.config import (
-    AdaptConfig,
-    DistillConfig,
-    EvaluateConfig,
-    Precision,
-    SampleConfig,
-    TrainConfig,
-)
-from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
+Made = TypeVar("Made")
 
-Config = TypeVar("Config", TrainConfig, AdaptConfig, DistillConfig, SampleConfig, EvaluateConfig)
-
-Folder = Annotated[str, arg(metavar="FOLDER")]
-RunFolder = Annotated[str, arg(metavar="RUN")]
-OptionalInt = Annotated[int | None, arg(metavar="INT")]
-OptionalFloat = Annotated[float | None, arg(metavar="FLOAT")]
-OptionalStr = Annotated[str | None, arg(metavar="STR")]
-File = Annotated[str | None, arg(metavar="FILE")]
+HELP = ("-h", "--help")
+# -5, -2^3 and -sqrt(2) are values; so is "-a b", as no flag has a space in it.
+_FLAG = re.compile(r"--?[a-zA-Z][\w-]*(=.*)?", re.DOTALL)
+_TAKES = {int: "a whole number", float: "a number", str: "a text"}
+_VALUE = {int: "INT", float: "FLOAT"}
+_LONGEST = 60  # characters of a word that a complaint repeats
 
 
-@dataclass(frozen=True, kw_only=True)
-class InspectOptions:
-    """Look at pictures: what is there, what will be skipped and why, the measured noise."""
+@dataclass(frozen=True)
+class Flag:
+    """One field of a class of options, as people set it.
 
-    folder: Positional[Folder]
-    """Folder (subfolders may be classes), .zip, .npz or .npy."""
-    size: OptionalInt = None
-    """Side in pixels that training would use; none: as the pictures suggest."""
-    crop: Crop = "centre"
-    """Of pictures that are not square: centre, random, or pad (all of it, on the background)."""
-    background: str = "white"
-    """Under transparency and around padded pictures: a name or #rrggbb."""
-    out: File = None
-    """Write a contact sheet here, a PNG."""
-    json: bool = False
-    """Print one JSON object."""
+    Attributes:
+        name: of the field.
+        kind: type of the value, or of each value when there are many; never None.
+        optional: whether None is a value.
+        many: whether it takes several values.
+        choices: the only values, if they are limited.
+        default: dataclasses.MISSING if it must be given.
+        shown: marks of the field.
+        owner: the class that declares it.
+    """
 
+    name: str
+    kind: Any
+    optional: bool
+    many: bool
+    choices: tuple[str, ...]
+    default: Any
+    shown: Shown
+    owner: type
 
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(TrainConfig):
-    """Train a diffusion model on a folder of pictures; go on when called again on the same run."""
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """As it is typed: the long form, then the short one."""
+        if self.shown.positional:
+            return ()
+        long = "--" + self.name.replace("_", "-")
+        return (long, self.shown.short) if self.shown.short else (long,)
 
-    folder: Positional[Folder]
-    """Folder (subfolders may be classes), .zip, .npz or .npy."""
-    out: Annotated[str | None, arg(metavar="RUN")] = None
-    """Folder of the run, new or to be gone on with; not needed with --dry-run."""
-    size: OptionalInt = None
-    """Side of the square pictures in pixels; none: as the pictures suggest."""
-    lr: OptionalFloat = None
-    """Learning rate at its highest; none: derived."""
-    dry_run: bool = False
-    """Print every derived value with its reason, and train nothing."""
-    config: File = None
-    """JSON file of further values; flags override it."""
-    json: bool = False
-    """Print one JSON object."""
-    batch: Suppress[int | None] = None
-    lr_from: Suppress[str | None] = None
-    channels: Suppress[int | None] = None
-    crop: Suppress[Crop] = "centre"
-    background: Suppress[str] = "white"
-    widths: Suppress[tuple[int, ...]] = ()
-    precision: Suppress[Precision] = "auto"
-    threads: Suppress[int | None] = None
-    checkpoint_seconds: Suppress[float] = 60.0
-    shard: Suppress[bool] = False
-    recipe: Suppress[TeacherRecipe] = field(default_factory=TeacherRecipe)
+    @property
+    def value(self) -> str:
+        """The word for its value; "" for a switch."""
+        if self.kind is bool:
+            return ""
+        word = self.shown.value or "|".join(self.choices) or _VALUE.get(self.kind, "")
+        word = word or self.name.upper()
+        return f"{word} ..." if self.many and not self.shown.value else word
 
+    @property
+    def form(self) -> str:
+        """How to type it, such as "--size INT"; the word for its value if it has no flag."""
+        return " ".join(filter(None, (*self.spellings[:1], self.value)))
 
-@dataclass(frozen=True, kw_only=True)
-class AdaptOptions(AdaptConfig):
-    """Adapt a run's teacher to another folder by low-rank adapters; a new run, ready to distil."""
+    @property
+    def label(self) -> str:
+        """How a complaint names it."""
+        return self.spellings[0] if self.spellings else self.value
 
-    run: Positional[RunFolder]
-    """Folder of a run that has a teacher, or a teacher's folder."""
-    folder: Positional[Folder]
-    """New pictures: folder, .zip, .npz or .npy."""
-    out: Annotated[str | None, arg(metavar="RUN")] = None
-    """Folder of the new run, or of one to be gone on with."""
-    batch: OptionalInt = None
-    """Images a step; none: derived."""
-    lr: OptionalFloat = None
-    """Learning rate at its highest; none: derived."""
-    config: File = None
-    """JSON file of further values; flags override it."""
-    json: bool = False
-    """Print one JSON object."""
-    samples: Suppress[int] = 512
-    precision: Suppress[Precision] = "auto"
-    threads: Suppress[int | None] = None
-    checkpoint_seconds: Suppress[float] = 60.0
-    recipe: Suppress[TeacherRecipe] = field(default_factory=lambda: AdaptConfig().recipe)
+    @property
+    def listed(self) -> bool:
+        """Whether help lists it: the rare ones and those without a flag are set in a file."""
+        return not self.shown.rare and self.has_flag
+
+    @property
+    def has_flag(self) -> bool:
+        """Whether the command line can set it."""
+        return not is_dataclass(self.kind)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DistillOptions(DistillConfig):
-    """Distil a run's teacher into a generator of one network call; no picture is read."""
-
-    run: Positional[RunFolder]
-    """Folder of a run that has a teacher; with --teacher, of a new one."""
-    teacher: Annotated[str | None, arg(metavar="PATH")] = None
-    """Another run, or a teacher's folder, to begin with."""
-    lam: OptionalFloat = None
-    """lambda of the loss L2 - lambda L1; none: the recipe's; 0.5 is safest, beyond 1.5 diverges."""
-    batch: OptionalInt = None
-    """Images a step; none: derived."""
-    lr: OptionalFloat = None
-    """Learning rate at its highest; none: derived."""
-    dry_run: bool = False
-    """Print every derived value with its reason, and train nothing."""
-    config: File = None
-    """JSON file of further values; flags override it."""
-    json: bool = False
-    """Print one JSON object."""
-    precision: Suppress[Precision] = "auto"
-    threads: Suppress[int | None] = None
-    checkpoint_seconds: Suppress[float] = 60.0
-    recipe: Suppress[StudentRecipe] = field(default_factory=StudentRecipe)
+@cache
+def flags_of(kind: type) -> tuple[Flag, ...]:
+    """The flags of a class of options, in the order of its fields."""
+    hints = get_type_hints(kind, include_extras=True)
+    owners = {name: cls for cls in reversed(kind.__mro__) for name in inspect.get_annotations(cls)}
+    found = []
+    for f in fields(kind):  # pyrefly: ignore[bad-argument-type]
+        hint, shown = hints[f.name], Shown()
+        if get_origin(hint) is Annotated:
+            hint, *marks = get_args(hint)
+            shown = next((mark for mark in marks if isinstance(mark, Shown)), shown)
+        inside, optional = _without_none(hint)
+        many = get_origin(inside) is tuple
+        inside = get_args(inside)[0] if many else inside
+        choices = get_args(inside) if get_origin(inside) is Literal else ()
+        default = f.default if f.default_factory is MISSING else f.default_factory()
+        value = str if choices else inside
+        flag = Flag(f.name, value, optional, many, choices, default, shown, owners[f.name])
+        assert flag.kind in (bool, int, float, str) or not flag.has_flag, f"{kind}: {f.name}"
+        found.append(flag)
+    return tuple(found)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleOptions(SampleConfig):
-    """Draw pictures: a sheet, or a folder of single files."""
-
-    run: Positional[RunFolder]
-    """Folder of a run, or a teacher or generator folder."""
-    num_images: Annotated[int, arg(aliases=["-n"], metavar="INT")] = 64
-    """How many pictures."""
-    label: OptionalStr = None
-    """A class, by name or number; none: as often as in the training data."""
-    calls: OptionalInt = None
-    """Network calls a picture: 1 or 2 of the generator; an odd number of the teacher."""
-    steps: OptionalInt = None
-    """Steps of the teacher's sampler, with --teacher; none: as measured best."""
-    out: File = None
-    """PNG for one sheet, else a folder of single pictures; none: RUN/samples/seed-N.png."""
-    scale: int = 1
-    """Enlarge each pixel to a square of so many."""
-    json: bool = False
-    """Print one JSON object."""
-
-    def __post_init__(self) -> None:
-        """Refuse steps that mean nothing."""
-        super().__post_init__()
-        if self.steps is not None and not self.teacher:
-            raise ValueError("--steps is of the teacher's sampler; add --teacher, or use --calls 2")
-        if self.steps is not None and self.calls is not None:
-            raise ValueError("--steps and --calls say the same; give one of them")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"{self.steps} steps draw nothing; use 1 or more")
-        if not 1 <= self.scale <= 64:
-            raise ValueError(f"a scale of {self.scale} cannot be drawn; use 1 to 64")
+def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 (any type)
+    if get_origin(hint) not in (Union, UnionType):
+        return hint, False
+    (inside,) = (part for part in get_args(hint) if part is not NoneType)
+    return inside, True
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(EvaluateConfig):
-    """Measure a run's pictures: distance with interval and floor, copies, time a picture."""
+@cache
+def texts_of(kind: type) -> Mapping[str, str]:
+    """The text below each field in the source, by name; of a base class where the class has none.
 
-    run: Positional[RunFolder]
-    """Folder of a run."""
-    against: OptionalStr = None
-    """Real pictures to measure against; none: those held out from training."""
-    num_images: Annotated[int, arg(aliases=["-n"], metavar="INT")] = 2000
-    """How many pictures to generate."""
-    calls: OptionalInt = None
-    """Network calls a picture: 1 or 2 of the generator; an odd number of the teacher."""
-    json: bool = False
-    """Print one JSON object."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportOptions:
-    """Write one self-contained page about a run, at whatever stage it is."""
-
-    run: Positional[RunFolder]
-    """Folder of a run."""
-    out: File = None
-    """Where to write it; none: RUN/report.html."""
-    num_images: Annotated[int, arg(aliases=["-n"], metavar="INT")] = 1000
-    """Pictures to generate for each distance on the page."""
-    json: bool = False
-    """Print one JSON object."""
-
-    def __post_init__(self) -> None:
-        """Refuse too few pictures."""
-        if self.num_images < 64:
-            raise ValueError(f"{self.num_images} pictures are too few for a page; use at least 64")
+    Returns:
+        One line for each field; nothing where Python runs without the sources.
+    """
+    found: dict[str, str] = {}
+    for cls in reversed(kind.__mro__[:-1]):
+        try:
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        except (OSError, TypeError):
+            continue
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for field, text in pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                value = getattr(text.value, "value", None)
+                if isinstance(value, str):
+                    found[ast.unparse(field.target)] = " ".join(value.split())
+    return found
 
 
-Options = (
-    InspectOptions
-    | TrainOptions
-    | AdaptOptions
-    | DistillOptions
-    | SampleOptions
-    | EvaluateOptions
-    | ReportOptions
-    | LrOptions
-)
-
-COMMANDS: dict[str, type[Options]] = {
-    "inspect": InspectOptions,
-    "train": TrainOptions,
-    "adapt": AdaptOptions,
-    "distill": DistillOptions,
-    "sample": SampleOptions,
-    "evaluate": EvaluateOptions,
-    "report": ReportOptions,
-    **LR_COMMANDS,
-}
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether --help stands among the flags."""
+    before = words[: words.index("--")] if "--" in words else words
+    return any(word in HELP for word in before)
 
 
-def parse(command: str, arguments: Sequence[str]) -> Options:
-    """Read the flags of one command; what --config names comes first, flags override it.
+def given(kind: type, words: Sequence[str]) -> dict[str, Any]:
+    """The values that the words of a command line give to the fields of a class.
+
+    Args:
+        kind: a class of options.
+        words: the words after the command.
 
     Raises:
-        ValueError: when the file cannot be used.
-        SystemExit: from tyro, for --help (0) and for flags that cannot be read (2).
+        ValueError: one sentence about the first word that is wrong, with the way out.
+
+    Example:
+        >>> from noisewise.training.settings.config import SampleConfig
+        >>> given(SampleConfig, ["-n", "4", "--teacher"])
+        {'num_images': 4, 'teacher': True}
+        >>> given(SampleConfig, ["--cals", "2"])
+        Traceback (most recent call last):
+        ValueError: there is no flag --cals; perhaps you meant --calls
     """
-    kind = COMMANDS[command]
-    return tyro.cli(
-        kind,
-        prog=f"noisewise {command}",
-        args=list(arguments),
-        default=_from_file(kind, config_path(arguments)),
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    values: dict[str, Any] = {}
+    loose: list[tuple[str, str]] = []  # words without a flag, each with the word before it
+    rest = list(words)
+    before = ""
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            loose += [(word, "--") for word in rest]
+            break
+        if not _FLAG.fullmatch(word):
+            loose.append((word, before))
+            before = word
+            continue
+        flag, attached = _find(kind, word)
+        if flag.name in values:
+            raise ValueError(f"{flag.label} is given twice; leave one out")
+        values[flag.name] = _taken(flag, attached, rest)
+        before = word
+    return _placed(kind, loose) | values
 
 
-def plain(options: Options, kind: type[Config]) -> Config:
+def build(kind: type[Made], values: Mapping[str, Any], usage: str) -> Made:
+    """Make the options from their values; the rest takes its defaults.
+
+    Args:
+        kind: a class of options.
+        values: by name of the field.
+        usage: the command with what it needs, for the complaint about what is missing.
+
+    Raises:
+        ValueError: if something is missing, or the class refuses its values.
+    """
+    missing = [
+        flag for flag in flags_of(kind) if flag.default is MISSING and flag.name not in values
+    ]
+    empty = {flag.name: () for flag in missing if flag.many}  # how few there are it judges itself
+    missing = [flag for flag in missing if not flag.many]
+    if missing:
+        names = " and ".join(flag.form for flag in missing)
+        verb = "are" if len(missing) > 1 else "is"
+        raise ValueError(f"{names} {verb} missing; write: {usage}")
+    return kind(**{**empty, **values})
+
+
+def plain(options: Any, kind: type[Made]) -> Made:  # noqa: ANN401 (a class derived from `kind`)
     """The configuration inside the options, without the flags that only a person needs."""
-    return kind(**{f.name: getattr(options, f.name) for f in fields(kind)})
+    names = [f.name for f in fields(kind)]  # pyrefly: ignore[bad-argument-type]
+    return kind(**{name: getattr(options, name) for name in names})
 
 
-def _from_file(kind: type[Options], path: str | None) -> Any:  # noqa: ANN401 (tyro's own type)
-    """Defaults of a command: those of its class, with the file's values over them."""
-    missing = {f.name: tyro.MISSING for f in fields(kind) if f.name in ("folder", "run")}
-    if path is None:
-        # The class's own defaults: tyro reads them, and checks only what it has built in the end.
-        return tyro.MISSING_NONPROP
-    values = read_values(kind, path, but=("config", "dry_run", "json"))
-    return kind(**{**missing, **values})
+def near(word: str, known: Sequence[str]) -> str:
+    """The known word that was perhaps meant, as the end of a complaint; or "".
+
+    Example:
+        >>> near("trian", ["train", "adapt"])
+        '; perhaps you meant train'
+    """
+    import difflib
+
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"; perhaps you meant {found[0]}" if found else ""
+
+
+def _find(kind: type, word: str) -> tuple[Flag, str | None]:
+    """The flag that a word names, and the value attached to it: --size=8, -n=8, -n8."""
+    name, equals, attached = word.partition("=")
+    typed = name.replace("_", "-") if name.startswith("--") else name
+    known = {spelling: flag for flag in flags_of(kind) for spelling in flag.spellings}
+    short = known.get(word[:2]) if word[1] != "-" else None
+    if typed not in known and short is not None and short.kind in (int, float):
+        return short, word[2:]
+    if typed not in known:
+        has_flag = [spelling for spelling, flag in known.items() if flag.has_flag]
+        way = near("--" + typed.lstrip("-").lower(), has_flag)
+        raise ValueError(f"there is no flag {_shortened(name)}{way or '; --help lists all flags'}")
+    flag = known[typed]
+    if not flag.has_flag:
+        raise ValueError(f"{typed} cannot be a flag; set {flag.name} in a file, with --config FILE")
+    return flag, attached if equals else None
+
+
+def _taken(flag: Flag, attached: str | None, rest: list[str]) -> Any:  # noqa: ANN401
+    """The value of a flag, from the word itself or from the words that follow it."""
+    if flag.kind is bool:
+        if attached is not None:
+            raise ValueError(f"{flag.label} takes no value; write {flag.label} alone")
+        return True
+    words = [] if attached is None else [attached]
+    while attached is None and rest and (flag.many or not words) and not _ends(rest[0]):
+        words.append(rest.pop(0))
+    if not words:
+        way = f"write {flag.form}"
+        if rest and flag.kind is str:
+            way = f"write {flag.label}={_shortened(rest[0])} if the value begins with a hyphen"
+        raise ValueError(f"{flag.label} needs a value; {way}")
+    found = tuple(_converted(flag, word) for word in words)
+    return found if flag.many else found[0]
+
+
+def _ends(word: str) -> bool:
+    return word == "--" or _FLAG.fullmatch(word) is not None
+
+
+def _placed(kind: type, loose: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Words without a flag, given to the fields that stand at their place."""
+    values: dict[str, Any] = {}
+    rest = list(loose)
+    for flag in flags_of(kind):
+        if flag.shown.positional and rest:
+            count = len(rest) if flag.many else 1
+            found = tuple(_converted(flag, word) for word, _ in rest[:count])
+            values[flag.name] = found if flag.many else found[0]
+            rest = rest[count:]
+    if rest:
+        word, before = rest[0]
+        switches = [s for flag in flags_of(kind) if flag.kind is bool for s in flag.spellings]
+        way = "put a name with spaces in quotes"
+        if before in switches:
+            way = f"{before} takes no value"
+        raise ValueError(f"{_quoted(word)} is one word too many; {way}")
+    return values
+
+
+def _converted(flag: Flag, word: str) -> Any:  # noqa: ANN401
+    """A word as a value of the flag's type."""
+    if flag.choices:
+        if word not in flag.choices:
+            *most, last = flag.choices
+            told = f"{', '.join(most)} or {last}" if most else last
+            way = near(word, flag.choices)
+            raise ValueError(f"{flag.label} takes {told}, not {_quoted(word)}{way}")
+        return word
+    if not word.strip():
+        raise ValueError(f"{flag.label} is empty; give it a value, or check your shell's variables")
+    if flag.kind is str:
+        return word
+    if flag.optional and word.lower() == "none":
+        return None
+    try:
+        return flag.kind(word)
+    except ValueError:
+        several = ", several with spaces between" if flag.many else ""
+        takes = f"{_TAKES[flag.kind]}{several}"
+        raise ValueError(f"{flag.label} takes {takes}, not {_quoted(word)}") from None
+
+
+def _quoted(word: str) -> str:
+    return repr(_shortened(word))
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= _LONGEST else f"{word[: _LONGEST - 3]}..."

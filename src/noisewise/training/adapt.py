@@ -100,6 +100,39 @@ def adapt(
     return carry_out(task, Callbacks(on_record, on_file, stop)).run
 
 
+def plan_adapt(
+    run: Run | str | Path,
+    path: str | Path,
+    config: AdaptConfig | None = None,
+    build: Build | None = None,
+) -> TeacherPlan:
+    """Derive everything that `adapt` would use, with reasons; trains and writes nothing.
+
+    Args:
+        run: as for `adapt`.
+        path: as for `adapt`.
+        config: as for `adapt`.
+        build: as for `adapt`.
+
+    Raises:
+        ValueError: if there is no teacher, the pictures do not fit it, or PEFT is not installed.
+    """
+    config = config or AdaptConfig()
+    _need_extra(config)
+    teacher, _ = load_teacher(run.path if isinstance(run, Run) else Path(run), build)
+    size, channels = teacher.config.size, teacher.config.channels
+    pictures = load_pictures(path, size, channels, crop=config.crop, background=config.background)
+    return plan_adaptation(teacher, sorted_like(teacher, pictures), config)
+
+
+def _need_extra(config: AdaptConfig) -> None:
+    """Refuse adapters where PEFT is missing."""
+    if config.start != "full":
+        from noisewise.adapters.layers import need_peft
+
+        need_peft()
+
+
 def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -> TeacherPlan:
     """What training needs: the teacher's net, scale and noise, and the new pictures' labels.
 
@@ -165,10 +198,7 @@ class AdaptTask(Task[AdaptConfig]):
 
     def check(self, engine: Engine) -> None:
         """Refuse a missing PEFT, a missing teacher, the teacher's own folder, several processes."""
-        if self.config.start != "full":
-            from noisewise.adapters.layers import need_peft
-
-            need_peft()
+        _need_extra(self.config)
         self._teacher, self._source = load_teacher(self._given, self._build)
         if self.folder.resolve() in (self._source.resolve(), self._source.parent.resolve()):
             raise ValueError(
@@ -182,7 +212,13 @@ class AdaptTask(Task[AdaptConfig]):
         """Read the pictures for the teacher, derive the plan, make the run."""
         described, config, folder = self._teacher.config, self.config, self.folder
         pictures = load_pictures(
-            self._path, described.size, described.channels, folder / "cache", callbacks.on_file
+            self._path,
+            described.size,
+            described.channels,
+            folder / "cache",
+            callbacks.on_file,
+            config.crop,
+            config.background,
         )
         pictures = with_kinds(folder, pictures, partial(sorted_like, self._teacher))
         self._pictures = pictures

@@ -8,8 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from noisewise.app import cli
+from noisewise.training.run.run import Run
 
 STARTS = ["lora-ga", "full"] if find_spec("peft") else ["full"]
 
@@ -105,3 +107,41 @@ def test_the_figure_of_an_alignment_draws_every_layer() -> None:
         assert values[1] == pytest.approx([bound] * 5)
     with pytest.raises(ValueError, match="step 'muon' is unknown"):
         alignment_figure(found, "muon")  # pyrefly: ignore
+
+
+def test_a_dry_run_says_why_and_writes_nothing(
+    teacher_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in teacher_run.rglob("*"))
+    words = ["adapt", str(teacher_run), str(folder / "round"), "--start", "full", "--dry-run"]
+    assert cli.main([*words, "--batch", "8", "--json"]) == 0
+    derived = json.loads(capsys.readouterr().out)["derived"]
+    assert derived["batch"] == {"value": 8, "reason": "set by hand"}
+    assert derived["size"]["value"] == 16
+    assert all(item["reason"] for item in derived.values())
+    assert cli.main([*words, "--out", str(tmp_path / "new")]) == 0
+    assert "set by hand" not in capsys.readouterr().out
+    assert sorted((path, path.stat().st_mtime_ns) for path in teacher_run.rglob("*")) == before
+    assert list(tmp_path.iterdir()) == []
+    assert cli.main(["adapt", str(folder), str(folder), "--start", "full", "--dry-run"]) == 2
+    assert "no run" in capsys.readouterr().err
+
+
+def test_new_pictures_are_read_with_crop_and_background(
+    teacher_run: Path, more: list[str], tmp_path: Path
+) -> None:
+    """Wide grey pictures on red: what is padded is red, and the run says so and keeps to it."""
+    pictures, out = tmp_path / "wide", tmp_path / "new"
+    pictures.mkdir()
+    for i in range(20):
+        Image.new("RGB", (32, 16), (90 + i,) * 3).save(pictures / f"{i:02d}.png")
+    words = ["adapt", str(teacher_run), str(pictures), "--out", str(out), "--start", "full", *more]
+    assert cli.main([*words, "--crop", "pad", "--background", "#ff0000"]) == 0
+    run = Run.open(out)
+    assert run.info["train"]["crop"] == "pad"
+    read = run.pictures()
+    assert [tuple(pixel) for pixel in read.images[0][[0, 8], 8].tolist()] == [
+        (255, 0, 0),
+        (90, 90, 90),
+    ]
+    assert cli.main(words) == 2  # another crop than the run was begun with

@@ -249,7 +249,7 @@ def test_train_into_a_strangers_folder_is_refused(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_the_printed_line_goes_on(
+def test_a_signal_saves_and_the_printed_line_resumes(
     number: signal.Signals, code: int, folder: Path, settings: Settings, tmp_path: Path
 ) -> None:
     out = tmp_path / "stopped run"
@@ -270,7 +270,7 @@ def test_a_signal_saves_and_the_printed_line_goes_on(
     assert process.returncode == code, noted
     assert printed == ""
     assert list((out / "checkpoints").glob("teacher-*.safetensors"))
-    line = next(line for line in noted.splitlines() if line.startswith("Saved. To go on: "))
+    line = next(line for line in noted.splitlines() if line.startswith("Saved. To resume: "))
     assert line.endswith(f"train {words[0]} --out '{out}' --budget 10m {' '.join(words[5:])}")
     steps = json.loads(log.read_text().splitlines()[-1])["step"]
     assert steps > 0
@@ -293,8 +293,37 @@ def test_a_disk_that_takes_no_more_is_told_in_a_sentence_and_nothing_is_lost(
     assert done.returncode == 2, done.stderr
     said = done.stderr.strip().splitlines()[-1]
     assert said.startswith("noisewise train: there is no room for ")
-    assert "make room and give the same command again" in said
+    assert "free some and run the same command again" in said
     assert "Traceback" not in done.stderr
     assert not list(out.rglob("*.tmp"))
     assert cli.main(words) == 0
     assert (out / "teacher" / "model.safetensors").exists()
+
+
+def test_settings_of_a_dry_run_are_saved_and_read_back(
+    folder: Path, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a person does: try, save, look at the file, train with it."""
+    path, out = tmp_path / "mine.toml", tmp_path / "run"
+    words = ["train", str(folder), *settings("train"), "--budget", "64images", "--lr", "0.01"]
+    first = told(capsys, *words, "--dry-run", "--save-config", str(path))
+    assert not out.exists()
+    assert "lr = 0.01\n" in path.read_text()
+    words = ["train", str(folder), "--config", str(path)]
+    assert told(capsys, *words, "--dry-run") == first
+    again = tmp_path / "again.json"
+    told(capsys, *words, "--out", str(out), "--save-config", str(again))
+    trained = json.loads((out / "run.json").read_text())["train"]
+    assert json.loads(again.read_text()) == trained
+    assert trained["widths"] == [8, 16]
+    assert trained["budget"] == "64images"
+
+
+def test_a_note_says_where_the_settings_are(
+    teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "d.json"
+    words = ["distill", str(teacher_run), "--dry-run", "--lam", "0.5", "--save-config", str(path)]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err == f"settings: {path}\n"
+    assert json.loads(path.read_text())["lam"] == 0.5

@@ -88,7 +88,7 @@ def test_a_checkpoint_gets_a_table_and_keeps_what_does_not_pay(
     ]
     assert "3/48" in text
     assert "4/27" in text
-    assert "stays as it is" in lines[4]
+    assert "kept as it is" in lines[4]
     assert "in all: 5,536 numbers" in text
     assert "noise.weight: rank" in told
     kept, before = load_file(out), load_file(checkpoint)
@@ -151,7 +151,7 @@ def test_a_tolerance_out_of_reach_is_told(
         (["--rank", "51"], "ranks from 0 to 50"),
         ([], "--tol 0.1 or --rank 50"),
         (["--tol", "-1"], "positive"),
-        (["--tol", "x"], "no FLOAT"),
+        (["--tol", "x"], "--tol takes a number, not 'x'"),
         (["--rank", "3", "--method", "qr"], "qr"),
         (["--rank", "3", "--write", "out.npy"], ".safetensors"),
         (["--rank", "3", "--plot", "out.gif"], ".svg"),
@@ -183,14 +183,14 @@ def test_files_that_hold_no_matrix(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "table.csv").write_text("1,2")
     for name, says in {
         "vector.npy": "holds no matrix",
-        "text.npy": "no numbers",
+        "text.npy": "not numbers",
         "nan.npy": "NaN or Inf",
         "objects.npy": "objects.npy",
         "broken.npy": "broken.npy",
         "broken.npz": "broken.npz",
         "broken.safetensors": "cannot be read",
         "table.csv": ".npy, .npz or .safetensors",
-        "missing.npy": "is not there",
+        "missing.npy": "does not exist",
     }.items():
         assert ask(tmp_path / name, "--rank", "1") == 2, name
         err = capsys.readouterr().err

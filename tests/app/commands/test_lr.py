@@ -98,10 +98,10 @@ def test_watch_once(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["lr", "advise", "SAVED", "--batch", "8", "--plot", "x.gif"], "ends in"),
         (["lr", "advise", "SAVED", "--batch", "8", "--plot", "no/such/x.svg"], "no folder"),
         (["lr", "curves"], "--out"),
-        (["lr", "curves", "--out", "x.svg", "--epsilons", "-1"], "epsilons"),
+        (["lr", "curves", "--out", "x.svg", "--epsilons", "-1"], "0 or more"),
         (["lr", "watch", "none.json", "--once"], "cannot be read"),
-        (["lr", "watch", "SAVED", "--every", "0"], "not possible"),
-        (["lr", "find"], "advise, curves or watch"),
+        (["lr", "watch", "SAVED", "--every", "0"], "use 0.1 to 86400 seconds"),
+        (["lr", "find"], "advise, curves, watch"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(

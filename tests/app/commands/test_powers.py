@@ -78,11 +78,11 @@ def test_a_power_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["2^3"], "give two"),
-        ([], "give two"),
+        (["2^3"], "give two powers"),
+        ([], "give two powers"),
         (["2^", "3"], "position 3"),
         (["2^x", "3"], "'x' is a name"),
-        (["2", "3", "4", "--explain"], "--explain is about two powers"),
+        (["2", "3", "4", "--explain"], "--explain is for two powers"),
         (["2", "3", "--jsn"], "perhaps you meant --json"),
         (["10^10^10 + 1", "3"], "written out"),
         (["0^-1", "3"], "divides by zero"),

@@ -15,7 +15,11 @@ from typing import Any
 import pytest
 
 from noisewise.app import cli
-from noisewise.app.flags import AdaptOptions, Options, TrainOptions, parse, plain
+from noisewise.app.command import Command
+from noisewise.app.commands.adapt import AdaptOptions
+from noisewise.app.commands.table import load
+from noisewise.app.commands.train import TrainOptions
+from noisewise.app.flags import plain
 from noisewise.app.report.collect import gather, report
 from noisewise.app.report.facts import Event, Facts
 from noisewise.app.report.page import render
@@ -178,7 +182,7 @@ def test_the_command_that_goes_on_with_an_adapted_run_has_every_setting(
         Run(tmp_path / "run", {**run.info, "stages": {}}).teacher()
 
 
-def typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
+def typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> object:
     """Run all but the last line in a shell, and read the last one as noisewise does."""
     *before, last = command.split("\n")
     monkeypatch.chdir(place)
@@ -186,7 +190,9 @@ def typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Options
         subprocess.run(line, shell=True, check=True)
     name, verb, *words = shlex.split(last)
     assert name == "noisewise"
-    return parse(verb, words)
+    found = load(verb)
+    assert isinstance(found, Command)
+    return found.read(words)
 
 
 def test_an_unfinished_run_has_a_page_that_says_so(teacher_run: Path, tmp_path: Path) -> None:

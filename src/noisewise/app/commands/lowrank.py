@@ -4,29 +4,74 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
-
-from noisewise import lowrank
-from noisewise.app.commands.matrix_files import Weight, Writer, weights
-from noisewise.app.plots.spectra import Spectrum, draw
-from noisewise.app.terminal.progress import Progress
+from noisewise.app.command import Command
+from noisewise.app.options import File, JsonOption
 from noisewise.app.terminal.stderr import readable
+from noisewise.training.settings.config import check_seed
+from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
-    from noisewise.app.commands.lowrank_options import LowrankOptions
+    from noisewise.app.commands.matrix_files import Weight
+    from noisewise.app.plots.spectra import Spectrum
+    from noisewise.lowrank import LowRank
 
 _WHOLE_SPECTRUM = 1024  # up to this side a plot shows all singular values
 
 
+@dataclass(frozen=True, kw_only=True)
+class LowrankOptions(JsonOption):
+    """Find small factors of a matrix, or of every weight of a checkpoint, and their error."""
+
+    file: Annotated[str, Shown("FILE", positional=True)]
+    """A matrix in .npy or .npz (more than two dimensions: a batch), or weights in .safetensors."""
+    tol: float | None = None
+    """Largest relative error, in the Frobenius norm. The smallest rank that meets it is used."""
+    rank: int | None = None
+    """Rank to use. With --tol: the highest rank allowed."""
+    method: Literal["svd", "id", "cur"] = "svd"
+    """svd: singular vectors. id: real columns. cur: real columns and rows."""
+    accurate: bool = False
+    """Nearer to the best factors, in about twice the time. For --method svd."""
+    failure_probability: float = 1e-6
+    """Probability that a stated bound is too small. 0 computes every error exactly."""
+    only: Annotated[str | None, Shown("PATTERN")] = None
+    """Only weights whose names match, such as "*attn*"."""
+    write: File = None
+    """Write the factors to this file, a .safetensors."""
+    plot: File = None
+    """Draw the singular values to this file, .svg or .png."""
+    seed: int = 0
+    """Random seed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done before a file is read."""
+        check_seed(self.seed)
+        if self.tol is None and self.rank is None:
+            raise ValueError("say how small the factors must be: --tol 0.1 or --rank 50")
+        if self.tol is not None and not 0 < self.tol < float("inf"):
+            raise ValueError(f"--tol is {self.tol}; give a positive relative error, such as 0.1")
+        if self.rank is not None and self.rank < 0:
+            raise ValueError(f"--rank is {self.rank}; give 0 or more")
+        if not 0 <= self.failure_probability <= 0.1:
+            raise ValueError("--failure-probability must be between 0 and 0.1")
+        if self.accurate and self.method != "svd":
+            raise ValueError("--accurate is for --method svd; leave it out")
+        if self.write is not None and not self.write.endswith(".safetensors"):
+            raise ValueError(f"--write {self.write}: name a file that ends in .safetensors")
+        if self.plot is not None and not self.plot.endswith((".svg", ".png")):
+            raise ValueError(f"--plot {self.plot}: name a file that ends in .svg or .png")
+
+
 @dataclass
 class Row:
-    """What came of one matrix."""
+    """The result of one matrix."""
 
     name: str
     shape: list[int]
@@ -43,18 +88,14 @@ class Row:
     notes: list[str] = field(default_factory=list)
 
 
-def carry_out_lowrank(options: LowrankOptions) -> int:
-    """Factorise what the file holds and print a table.
+def _lowrank(options: LowrankOptions, _: Sequence[str]) -> int:
+    """Factorise what the file holds and print a table."""
+    import torch
 
-    Args:
-        options: the command's flags.
+    from noisewise.app.commands.matrix_files import Writer, weights
+    from noisewise.app.plots.spectra import draw
+    from noisewise.app.terminal.progress import Progress
 
-    Returns:
-        The exit code.
-
-    Raises:
-        ValueError: one sentence about what the user can mend.
-    """
     generator = torch.Generator().manual_seed(options.seed)
     is_alone = Path(options.file).suffix == ".npy"
     writer = Writer(options.write, is_alone) if options.write else None
@@ -90,12 +131,14 @@ def _factorised(
     matrix: Tensor,
     options: LowrankOptions,
     is_alone: bool,
-    generator: torch.Generator,
-) -> lowrank.LowRank:
-    """One matrix by the method asked for; the name goes into a complaint."""
+    generator: Generator,
+) -> LowRank:
+    """One matrix by the method asked for; a complaint names it."""
+    from noisewise import lowrank
+
     rank = options.rank
     if rank is not None and not is_alone:
-        rank = min(rank, *matrix.shape[-2:])  # of a file of many: at most this rank
+        rank = min(rank, *matrix.shape[-2:])  # in a file of many matrices: at most this rank
     given = {
         "tol": options.tol,
         "generator": generator,
@@ -114,7 +157,9 @@ def _factorised(
         raise ValueError(f"{name}: {error}") from error
 
 
-def _row(weight: Weight, factors: lowrank.LowRank, is_alone: bool) -> Row:
+def _row(weight: Weight, factors: LowRank, is_alone: bool) -> Row:
+    import torch
+
     batch = math.prod(factors.shape[:-2])
     before, after = weight.tensor.numel(), factors.num_values * batch
     # Half precisions have float32 factors, twice as large a number.
@@ -139,8 +184,13 @@ def _row(weight: Weight, factors: lowrank.LowRank, is_alone: bool) -> Row:
     )
 
 
-def _spectrum(weight: Weight, matrix: Tensor, factors: lowrank.LowRank) -> Spectrum:
+def _spectrum(weight: Weight, matrix: Tensor, factors: LowRank) -> Spectrum:
     """All singular values where that is cheap, else those of the factors; a batch's first."""
+    import torch
+
+    from noisewise import lowrank
+    from noisewise.app.plots.spectra import Spectrum
+
     a = lowrank.as_matrix(matrix).entries
     assert a is not None
     a = a.flatten(0, -3)[0] if a.dim() > 2 and a.numel() else a
@@ -176,8 +226,8 @@ def _title(options: LowrankOptions) -> str:
     return f"{Path(options.file).name}: dots are the ranks at {wish} ({options.method})"
 
 
-def _single(factors: lowrank.LowRank) -> str:
-    """The value's own sentence, and what was chosen."""
+def _single(factors: LowRank) -> str:
+    """The sentence about the factors, and which columns and rows were chosen."""
     lines = [str(factors)]
     for name, index in (("columns", factors.columns), ("rows", factors.rows)):
         if index is not None and index.dim() == 1:
@@ -193,7 +243,7 @@ def _table(rows: list[Row]) -> str:
     shown = [head]
     for row in rows:
         saves = "-" if row.compression is None else f"{row.compression:.2f}x"
-        remark = "" if row.factored else "stays as it is"
+        remark = "" if row.factored else "kept as it is"
         remark = remark if row.converged else "tolerance not reached"
         shown.append(
             (
@@ -217,12 +267,29 @@ def _lines(options: LowrankOptions, text: str, values: dict[str, Any]) -> str:
     if len(values["matrices"]) > 1:
         before, after = values["values_before"], values["values_after"]
         share = f", {before / after:.2f} times fewer" if after else ""
-        lines.append(f"in all: {before:,} numbers, {after:,} as factors where it pays{share}")
+        lines.append(
+            f"in all: {before:,} numbers; {after:,} with factors where they are smaller{share}"
+        )
         kinds = {row["kind"] for row in values["matrices"]}
         if "probes" in kinds:
             chance = options.failure_probability
-            lines.append(f"errors are bounds; each fails with a probability of at most {chance:g}")
+            lines.append(
+                f"errors are bounds; each is wrong with a probability of at most {chance:g}"
+            )
     for name in ("written", "plot"):
         if values[name]:
             lines.append(f"{name}: {values[name]}")
     return "\n".join(lines)
+
+
+COMMAND = Command(
+    name="lowrank",
+    usage="FILE --tol 0.1",
+    summary="small factors of a matrix or of each weight, and their error",
+    options=LowrankOptions,
+    action=_lowrank,
+    examples=(
+        "noisewise lowrank matrix.npy --rank 20 --method id",
+        'noisewise lowrank model.safetensors --tol 0.1 --only "*mlp*" --write small.safetensors',
+    ),
+)

@@ -1,49 +1,97 @@
-"""What `noisewise lr advise | curves | watch` do."""
+"""`noisewise lr advise | curves | watch`: batch size and learning rate, from a gradient's noise."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from noisewise.app.commands.lr_options import (
-    LrAdviseOptions,
-    LrCurvesOptions,
-    LrOptions,
-    LrWatchOptions,
-)
+from noisewise.app.command import Command, Group
+from noisewise.app.options import File, JsonOption
+from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:
     from noisewise.scaling import Measurement
 
+MeasurementFile = Annotated[str, Shown("FILE", positional=True)]
+
 _PICTURES = (".svg", ".png", ".pdf")
+_TEXT = """\
+Batch size and learning rate, from the measured noise of the gradient.
+
+FILE is a measurement: RUN/noise.json of a run, or what your own PyTorch loop saved with
+scaling.watch(model, optimizer).measurement().save(FILE) or
+scaling.calibrate(model, loss, batches, optimizer).save(FILE). See docs/scaling.md."""
 
 
-def carry_out_lr(options: LrOptions) -> int:
-    """Do what one of the three asks for.
+@dataclass(frozen=True, kw_only=True)
+class AdviseOptions(JsonOption):
+    """Print the learning rate for another batch size, the rule behind it, and how sure it is."""
 
-    Raises:
-        ValueError: one sentence about what the user can mend.
-    """
-    if isinstance(options, LrAdviseOptions):
-        return _advise(options)
-    if isinstance(options, LrCurvesOptions):
-        return _curves(options)
-    return _watch(options)
+    measurement: MeasurementFile
+    """A saved measurement, such as RUN/noise.json."""
+    batch: float
+    """The new batch: examples in each step, over all devices and accumulation."""
+    hold: Literal["examples", "steps", "trajectory"] = "examples"
+    """What stays the same: all examples seen, the number of steps, or the path of the weights."""
+    lr: float | None = None
+    """Your tuned learning rate at the old batch. Default: the measurement's."""
+    batch0: float | None = None
+    """The old batch. Default: the measurement's."""
+    plot: File = None
+    """Draw every law, the direct measurement and your own point to this file: .svg, .png, .pdf."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesOptions(JsonOption):
+    """Draw the best learning rate against the batch for several epsilons, by two theories."""
+
+    out: Annotated[str, Shown("FILE")]
+    """Picture to write: .svg, .png or .pdf."""
+    epsilons: tuple[float, ...] = (0.0, 0.003, 0.03, 0.3)
+    """One to eight values of Adam's epsilon, in units of one example's deviation."""
+    signal: float = 0.03
+    """Gradient divided by one example's deviation, the same for every coordinate."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        if not self.epsilons or min(self.epsilons) < 0 or len(self.epsilons) > 8:
+            raise ValueError("--epsilons takes one to eight numbers, 0 or more")
+        if not 0 < self.signal <= 100:
+            raise ValueError(f"a signal of {self.signal:g} cannot be drawn; use for example 0.03")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions(JsonOption):
+    """Print the noise scale of a training each time it saves its measurement. Ctrl-C ends it."""
+
+    measurement: MeasurementFile
+    """Measurement that a training saves again and again."""
+    every: float = 5.0
+    """Seconds between looks at the file."""
+    once: bool = False
+    """Print the present measurement and stop."""
+
+    def __post_init__(self) -> None:
+        """Refuse a pause that is too short or too long."""
+        if not 0.1 <= self.every <= 86400:
+            raise ValueError(f"--every {self.every:g} does not work; use 0.1 to 86400 seconds")
 
 
 def _checked_picture(path: str, flag: str) -> Path:
-    """Refuse a picture of another kind, or for a folder that is not there, before any work."""
+    """Refuse another kind of file, or a folder that does not exist, before any work."""
     target = Path(path)
     if target.suffix.lower() not in _PICTURES:
-        raise ValueError(f"{flag} {path}: a picture ends in {', '.join(_PICTURES)}")
+        raise ValueError(f"{flag} {path}: name a file that ends in {', '.join(_PICTURES)}")
     if not target.parent.is_dir():
         raise ValueError(f"{flag} {path}: there is no folder {target.parent}")
     return target
 
 
-def _advise(options: LrAdviseOptions) -> int:
+def _advise(options: AdviseOptions, _: Sequence[str]) -> int:
     picture = None if options.plot is None else _checked_picture(options.plot, "--plot")
     from noisewise.scaling import Measurement, advise
 
@@ -65,7 +113,7 @@ def _advise(options: LrAdviseOptions) -> int:
     return 0
 
 
-def _curves(options: LrCurvesOptions) -> int:
+def _curves(options: CurvesOptions, _: Sequence[str]) -> int:
     picture = _checked_picture(options.out, "--out")
     from noisewise.app.plots.lr_advice import draw_panels
     from noisewise.app.plots.lr_theory import panels
@@ -82,7 +130,7 @@ def _curves(options: LrCurvesOptions) -> int:
     return 0
 
 
-def _watch(options: LrWatchOptions) -> int:
+def _watch(options: WatchOptions, _: Sequence[str]) -> int:
     from noisewise.scaling import Measurement
 
     path, seen = Path(options.measurement), None
@@ -111,3 +159,37 @@ def _tell(found: Measurement, as_json: bool) -> None:
     value = found.b_noise if found.b_noise.known else found.b_simple
     line = f"batch {found.batch or 0:g}, lr {found.optimizer.lr:.3g}: {scale} {value} examples"
     print("; ".join([line, *found.warnings]), flush=True)
+
+
+COMMAND = Group(
+    name="lr",
+    usage="advise|curves|watch",
+    summary="the learning rate for another batch size, from measured noise",
+    parts=(
+        Command(
+            name="advise",
+            usage="FILE --batch B",
+            summary="the learning rate for another batch, the rule, and how sure it is",
+            options=AdviseOptions,
+            action=_advise,
+            examples=("noisewise lr advise runs/mine/noise.json --batch 512 --plot advice.svg",),
+        ),
+        Command(
+            name="curves",
+            usage="--out FILE",
+            summary="a picture of the theory: best learning rate against batch",
+            options=CurvesOptions,
+            action=_curves,
+            examples=("noisewise lr curves --out curves.svg",),
+        ),
+        Command(
+            name="watch",
+            usage="FILE",
+            summary="the noise scale of a training that saves its measurement",
+            options=WatchOptions,
+            action=_watch,
+            examples=("noisewise lr watch m.json --every 30",),
+        ),
+    ),
+    text=_TEXT,
+)

@@ -30,7 +30,7 @@ class Weight:
         name: in the file; "matrix" for a .npy.
         tensor: as it is stored.
         matrix: what is factorised: the tensor, or a convolution's kernel as a matrix of its
-            outputs; None for what is no matrix.
+            outputs; None if it is not a matrix.
     """
 
     name: str
@@ -54,7 +54,7 @@ def weights(path: str, only: str | None = None) -> Iterator[Weight]:
     if file.suffix not in readers:
         raise ValueError(f"{path}: give a .npy, .npz or .safetensors file")
     if not file.is_file():
-        raise ValueError(f"{path} is not there")
+        raise ValueError(f"{path} does not exist")
     found = False
     try:
         for weight in readers[file.suffix](file):
@@ -71,7 +71,7 @@ def weights(path: str, only: str | None = None) -> Iterator[Weight]:
 def _of_npy(file: Path) -> Iterator[Weight]:
     try:
         array = np.load(file)
-    except ValueError as error:  # objects, or no array at all
+    except ValueError as error:  # objects, or not an array
         raise ValueError(f"{file} cannot be read: {error}") from error
     yield _of_array("matrix", array)
 
@@ -89,13 +89,15 @@ def _of_npz(file: Path) -> Iterator[Weight]:
 def _of_array(name: str, array: np.ndarray) -> Weight:
     """An array of more than two dimensions is a batch."""
     if array.dtype.kind not in "fciub":
-        raise ValueError(f"{name} holds {array.dtype}, no numbers")
+        raise ValueError(f"{name} holds {array.dtype}, not numbers")
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        array = array.astype(np.float64)  # torch computes with no unsigned numbers but bytes
+        array = array.astype(np.float64)  # torch computes with unsigned bytes only
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("="))
     if array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8):
-        raise ValueError(f"{name} holds {array.dtype}; nothing here is more precise than float64")
+        raise ValueError(
+            f"{name} holds {array.dtype}; convert it to float64, which is the most precise here"
+        )
     tensor = torch.from_numpy(np.ascontiguousarray(array))
     return Weight(name, tensor, tensor if tensor.dim() >= 2 else None)
 
@@ -111,7 +113,7 @@ def _of_safetensors(file: Path) -> Iterator[Weight]:
 
 
 class Writer:
-    """Gathers factors and what stays as it is, and writes them at once."""
+    """Gathers factors and the tensors that are kept, and writes one file."""
 
     def __init__(self, path: str, alone: bool) -> None:
         """`alone`: one value without a name, as `lowrank.from_state` reads it by default."""

@@ -1,27 +1,49 @@
-"""`noisewise powers`: prints which of two powers is larger, or several in order."""
+"""`noisewise powers`: prints which of two powers is larger, or several in order; needs no torch."""
 
 from __future__ import annotations
 
 import json
-from fractions import Fraction
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from noisewise.app.commands.powers_options import PowersOptions
-from noisewise.powers import Comparison, Explanation, compare, explain, order
+from noisewise.app.command import Command
+from noisewise.app.options import JsonOption
+from noisewise.training.settings.shown import Shown
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+    from noisewise.powers import Comparison, Explanation
 
 _MAX_FILE_BYTES = 20_000_000
 
 
-def carry_out_powers(options: PowersOptions) -> int:
+@dataclass(frozen=True, kw_only=True)
+class PowersOptions(JsonOption):
+    """Compare powers exactly, however large: which is larger, or several in order."""
+
+    expressions: Annotated[tuple[str, ...], Shown("POWER", positional=True)]
+    """Two or more, like "10^11", "1.5^(2/3)", "2^10 * 3^5", "10^10^100", "70!". @FILE reads one."""
+    explain: bool = False
+    """Compute it, see the pattern, prove it. For two powers."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared."""
+        if len(self.expressions) < 2:
+            raise ValueError('there is nothing to compare; give two powers, like "10^11" "11^10"')
+        if self.explain and len(self.expressions) > 2:
+            raise ValueError("--explain is for two powers; leave it out, or give two")
+
+
+def _powers(options: PowersOptions, _: Sequence[str]) -> int:
     """Compare, explain or sort, and print the result.
 
-    Returns:
-        The exit code: 0, also where two towers stay undecided, which is an answer.
-
-    Raises:
-        ValueError: one sentence about what the user can mend.
+    The exit code is 0 also where two towers stay undecided: that is an answer.
     """
+    from noisewise.powers import compare, explain, order
+
     texts = [_text(word.strip()) for word in options.expressions]
     if len(texts) > 2:
         chain = order(texts)
@@ -44,7 +66,9 @@ def _text(word: str) -> str:
     path = Path(word[1:])
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise ValueError(f"{path} is longer than {_MAX_FILE_BYTES} bytes; write it as powers")
+            raise ValueError(
+                f"{path} is longer than {_MAX_FILE_BYTES} bytes; write the number as powers"
+            )
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as text: {error}") from error
@@ -79,3 +103,16 @@ def _steps(found: Explanation) -> dict[str, Any]:
 
 def _show(values: dict[str, Any], text: str, as_json: bool) -> None:
     print(json.dumps(values) if as_json else text)
+
+
+COMMAND = Command(
+    name="powers",
+    usage="POWER POWER",
+    summary='which is larger, exactly: "10^11" "11^10"',
+    options=PowersOptions,
+    action=_powers,
+    examples=(
+        'noisewise powers "10^11" "11^10" --explain',
+        'noisewise powers "70!" "10^100" "2^333"',
+    ),
+)

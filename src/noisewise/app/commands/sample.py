@@ -4,22 +4,51 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
-
-from noisewise.app.flags import SampleOptions
-from noisewise.app.plots import svg
-from noisewise.app.plots.svg import as_pixels
-from noisewise.training.files.atomic import write_json
+from noisewise.app.command import Command
+from noisewise.app.options import File, JsonOption, RunFolder
+from noisewise.app.terminal.answer import show
+from noisewise.training.settings.config import SampleConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from noisewise.training.models.models import Generator, Teacher
 
 _OUR_FILE = re.compile(r"\d{5,}\.png")
 _MARKER = "samples.json"  # in a folder of ours: what was drawn; without it the pictures are theirs
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(SampleConfig, JsonOption):
+    """Draw pictures from a run: one sheet, or a folder of single files."""
+
+    run: RunFolder
+    """Folder of a run, of a teacher or of a generator."""
+    out: File = None
+    """A .png for one sheet, else a folder for single files. Default: RUN/samples/seed-SEED.png."""
+    scale: int = 1
+    """Enlarge each pixel to a square with this side, 1 to 64."""
+    steps: int | None = None
+    """Steps of the teacher's sampler, with --teacher. Default: the number measured as best."""
+
+    def __post_init__(self) -> None:
+        """Refuse steps that mean nothing."""
+        super().__post_init__()
+        if self.steps is not None and not self.teacher:
+            raise ValueError(
+                "--steps is for the teacher's sampler; add --teacher, or use --calls 2"
+            )
+        if self.steps is not None and self.calls is not None:
+            raise ValueError("--steps and --calls set the same thing; leave one out")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"{self.steps} steps draw nothing; use 1 or more")
+        if not 1 <= self.scale <= 64:
+            raise ValueError(f"a scale of {self.scale} does not work; use 1 to 64")
 
 
 def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
@@ -31,6 +60,7 @@ def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
     Raises:
         ValueError: if there is no such model, or the place for the pictures cannot be used.
     """
+    from noisewise.app.plots.svg import as_pixels
     from noisewise.training.load import load
     from noisewise.training.models.models import Teacher
 
@@ -56,13 +86,13 @@ def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
     word = "call" if network_calls == 1 else "calls"
     text = (
         f"{out}\n{len(pictures):,} pictures of the {model.config.kind}, {network_calls} network "
-        f"{word} each, {1000 * seconds / len(pictures):.3g} ms a picture"
+        f"{word} each, {1000 * seconds / len(pictures):.3g} ms for each picture"
     )
     return values, text
 
 
 def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
-    """Network calls that the flags ask for; None: as many as the model takes by itself."""
+    """Network calls that the flags ask for; None: the model's own number."""
     from noisewise.training.models.models import Teacher
 
     if options.steps is None:
@@ -72,7 +102,7 @@ def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
 
 
 def _place(options: SampleOptions) -> Path:
-    """Where the pictures go; refuses, before anything is drawn, what would spoil other files."""
+    """Where the pictures go; before anything is drawn, refuse to write over other files."""
     if options.out is None:
         return Path(options.run) / "samples" / f"seed-{options.seed}.png"
     out = Path(options.out)
@@ -97,6 +127,11 @@ def _is_ours(path: Path) -> bool:
 
 
 def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) -> None:
+    from PIL import Image
+
+    from noisewise.app.plots import svg
+    from noisewise.training.files.atomic import write_json
+
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
         svg.grid(pictures, scale=scale).save(out)
@@ -113,3 +148,19 @@ def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) 
             size = (image.width * scale, image.height * scale)
             image = image.resize(size, Image.Resampling.NEAREST)
         image.save(out / f"{i:05d}.png")
+
+
+def _sample(options: SampleOptions, _: Sequence[str]) -> int:
+    values, text = draw(options)
+    show(values, options.json, text)
+    return 0
+
+
+COMMAND = Command(
+    name="sample",
+    usage="RUN",
+    summary="draw pictures with the generator, or with the teacher",
+    options=SampleOptions,
+    action=_sample,
+    examples=("noisewise sample runs/mine -n 64 --out mine.png",),
+)

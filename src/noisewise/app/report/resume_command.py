@@ -1,7 +1,7 @@
-"""The command that goes on with a run, ready to be typed: with every setting it was begun with.
+"""The command that resumes a run, ready to be typed: with every setting that the run has.
 
-A run is not gone on with under other settings, so that a command that left one out would be
-refused. What has no flag is written into a file for `--config` first.
+A run is not resumed with other settings, so a command that left one out would be refused. Settings
+without a visible flag go into a file for `--config` first.
 """
 
 from __future__ import annotations
@@ -12,64 +12,67 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from noisewise.app.flags import flags_of
 from noisewise.training.run.run import Run
-from noisewise.training.settings.config import AdaptConfig, TrainConfig
-from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.settings.config import MAY_CHANGE, AdaptConfig, TrainConfig
 
-_FREE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
-_TRAIN_FLAGS = ("size", "classes", "kinds", "flips", "net", "lr", "seed")
-_ADAPT_FLAGS = ("rank", "start", "flips", "batch", "lr", "seed")
+# Shown even where they are the defaults: they say what was done.
 _ALWAYS = ("rank", "start")
 _FILE = "settings.json"
 
 
 def again(run: Run, budget: str) -> str:
-    """The command line that goes on with a run's teacher: it was trained, or adapted.
+    """The command line that resumes a run's teacher: it was trained, or adapted.
 
     Args:
         run: at any stage.
         budget: how much training in all.
 
     Returns:
-        One line, after another one that writes a file of settings where that is needed.
+        One line; before it, if needed, a line that writes a file of settings.
     """
     source, trained = str(run.info["data"]["source"]), run.info["train"]
     how = run.info.get("adapt")
     if how is None:
         words = ["noisewise", "train", source]
-        changed = _changed(trained, asdict(TrainConfig()))
-        names = _TRAIN_FLAGS
+        config, asked = TrainConfig(), trained
     else:
         words = ["noisewise", "adapt", str(how["teacher_from"]), source]
-        asked = {**how, "recipe": trained["recipe"]}
-        changed = _changed(asked, asdict(AdaptConfig()))
-        changed |= {name: how[name] for name in _ALWAYS}
-        names = _ADAPT_FLAGS
-    flags = [word for name in names if name in changed for word in _flag(name, changed[name])]
-    rest = {name: value for name, value in changed.items() if name not in names}
+        config, asked = AdaptConfig(), {**how, "recipe": trained["recipe"]}
+    told = _told(asked, asdict(config))
+    spellings = {f.name: f.spellings[0] for f in flags_of(type(config)) if f.listed}
+    flags = [
+        word
+        for name, spelling in spellings.items()
+        if name in told
+        for word in _flag(spelling, told[name])
+    ]
+    rest = {name: value for name, value in told.items() if name not in spellings}
     if rest:
         flags += ["--config", _FILE]
     line = shlex.join([*words, "--out", str(run.path), *flags, "--budget", budget])
     return f"echo {shlex.quote(json.dumps(rest))} > {_FILE}\n{line}" if rest else line
 
 
-def _changed(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not the usual ones; what a file leaves out of a recipe is a teacher's.
+def _told(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that the command must name: those that are not the defaults.
 
-    What an older version did not know counts as usual, as when a run is gone on with.
+    What an older version did not know counts as the default, as when a run is resumed.
     """
     usual = json.loads(json.dumps(usual))
-    given = {**usual, **given, "recipe": {**usual["recipe"], **given["recipe"]}}
-    names = [name for name in usual if name not in _FREE and given[name] != usual[name]]
-    changed = {name: given[name] for name in names}
-    if "recipe" in changed:
-        teacher = json.loads(json.dumps(asdict(TeacherRecipe())))
-        recipe = changed["recipe"]
-        changed["recipe"] = {
-            name: recipe[name] for name in teacher if recipe[name] != teacher[name]
+    asked = {**usual, **asked, "recipe": {**usual["recipe"], **asked["recipe"]}}
+    told = {
+        name: asked[name]
+        for name in usual
+        if name not in MAY_CHANGE and (asked[name] != usual[name] or name in _ALWAYS)
+    }
+    if "recipe" in told:
+        recipe = {
+            n: told["recipe"][n] for n, v in usual["recipe"].items() if told["recipe"][n] != v
         }
-    return changed
+        told["recipe"] = recipe
+    return told
 
 
-def _flag(name: str, value: str | float | bool) -> list[str]:
-    return [f"--{name}"] if value is True else [f"--{name}", str(value)]
+def _flag(spelling: str, value: str | float | bool) -> list[str]:
+    return [spelling] if value is True else [spelling, str(value)]

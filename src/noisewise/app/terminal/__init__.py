@@ -1,1 +1,1 @@
-"""What is written to the terminal, and signals."""
+"""What is written to the terminal; signals from it."""

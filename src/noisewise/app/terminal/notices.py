@@ -1,4 +1,4 @@
-"""What a person learns of the pictures when training begins, and how reading them is stopped."""
+"""What a person is told about the pictures when training begins, and how reading them stops."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from noisewise.pictures.sources import HARMLESS, Skipped, printable, read_skippe
 
 
 def counted(progress: Progress, stop: Stop) -> Callable[[int, int], None]:
-    """Show how many files are read; the first signal ends reading by a KeyboardInterrupt.
+    """Show how many files are read; the first signal ends reading with a KeyboardInterrupt.
 
-    Nothing is lost by that: a cache of pictures is there when it is whole, or not at all.
+    Nothing is lost: a cache of pictures is whole, or does not exist.
     """
 
     def count(done: int, total: int) -> None:
@@ -26,7 +26,7 @@ def counted(progress: Progress, stop: Stop) -> Callable[[int, int], None]:
 
 
 def told(progress: Progress, run: str | Path) -> Callable[[Record], None]:
-    """Show records; before the first one, what was done with the pictures and what was left out."""
+    """Show records; before the first one, how the pictures were read and what was left out."""
     waiting = True
 
     def tell(record: Record) -> None:
@@ -43,7 +43,7 @@ def told(progress: Progress, run: str | Path) -> Callable[[Record], None]:
 
 
 def account(data: Mapping[str, Any]) -> list[str]:
-    """The lines of it: pictures used, files left out by reason, and every note.
+    """One line each: the pictures used, the files left out by reason, and every note.
 
     Args:
         data: the part of run.json about the pictures.

@@ -1,4 +1,4 @@
-"""How this very installation is called from a shell: commands that are printed must work there."""
+"""How this installation is called from a shell, so that printed commands work there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def program() -> str:
-    """`noisewise` where the shell finds it, else the path of the one beside this Python.
+    """`noisewise` if the shell finds it, else the path of the one beside this Python.
 
     Example:
         >>> program().endswith("noisewise")
@@ -22,11 +22,11 @@ def program() -> str:
 
 
 def python() -> str:
-    """This Python, as it can be typed here."""
+    """This Python, as it is typed here."""
     return _typed(Path(sys.executable))
 
 
 def _typed(path: Path) -> str:
-    """A path as short as it can be written from here, safe for a shell."""
+    """The shortest form of a path from here, safe for a shell."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -1,8 +1,8 @@
-"""What a person sees while something long is running, always on stderr.
+"""What a person sees while something long runs, always on stderr.
 
-On a terminal: a bar by rich. Anywhere else (a file, a CI log, a pipe) a bar would be noise, so
-one plain line appears every 30 s and at each stage's end. When nobody can see it any more (the
-terminal closed, the pipe broken, the disk full), what is running goes on without.
+On a terminal: a bar by rich. Anywhere else (a file, a CI log, a pipe): one plain line every 30 s
+and at the end of each stage. If nobody can see it (the terminal is closed, the pipe is broken, the
+disk is full), the program continues without it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Record(Protocol):
-    """What one logged step of training tells (`noisewise.train` yields these)."""
+    """One logged step of training, as `noisewise.train` yields it."""
 
     @property
     def stage(self) -> str: ...  # noqa: D102
@@ -65,8 +65,8 @@ class Progress:
 
     Args:
         stream: where to write; stderr by default.
-        seconds: the stage's budget of time, when it has one.
-        images: the stage's budget of images, when it has one.
+        seconds: the stage's budget, if it is a time.
+        images: the stage's budget, if it is a number of images.
         interval_seconds: time between plain lines.
         clock: seconds on any steady clock; given by tests.
 
@@ -121,13 +121,13 @@ class Progress:
             self._bar = None
 
     def update(self, record: Record) -> None:
-        """Take one record: move the bar, or write a line when the last one is old enough."""
+        """Take one record: move the bar, or write a line if the last one is old enough."""
         if self._last is not None and record.stage != self._last.stage:
             self._finish(self._last, "done")
             self._start, self._heldout, self._distance = None, None, None
         if self._start is None:
             self._start = (record.seconds, record.images) if self._last is None else (0.0, 0)
-            # The first record of a fresh stage counts from its start; a resumed one from itself.
+            # The first record of a new stage counts from its start, of a resumed one from itself.
             if record.seconds < 2 * self._interval:
                 self._start = (0.0, 0)
         if record.heldout_loss is not None:
@@ -144,7 +144,7 @@ class Progress:
             self.note(f"{record.stage}: {self._how_far(record)}, {self._figures(record)}")
 
     def count(self, done: int, total: int) -> None:
-        """Take how many of some files are read; told as rarely as the records are."""
+        """Take the number of files read so far; shown as rarely as the records are."""
         if self._bar is not None and self._task is not None:
             self._bar.update(
                 self._task, description="reading", total=total, completed=done, figures=""
@@ -154,7 +154,7 @@ class Progress:
             self.note(f"reading: {done:,} of {total:,} files")
 
     def note(self, text: str) -> None:
-        """Write one line, above the bar when there is one."""
+        """Write one line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
@@ -168,7 +168,7 @@ class Progress:
         self._last = None
 
     def _share(self, record: Record) -> float | None:
-        """How much of the budget is used, 0 to 1, or None when there is none."""
+        """Share of the budget used, 0 to 1; None without a budget."""
         shares = []
         if self._seconds:
             shares.append(record.seconds / self._seconds)

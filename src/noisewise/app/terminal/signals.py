@@ -1,4 +1,4 @@
-"""Stopping politely: the first Ctrl-C, SIGTERM or SIGHUP asks, the second one ends at once."""
+"""The first Ctrl-C, SIGTERM or SIGHUP asks to stop; the second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stop:
     """While open, turns the first of these signals into a flag; a second one ends the process.
 
     SIGINT, SIGTERM, and SIGHUP, unless the process was told to ignore it (nohup). A terminal that
-    closes sends SIGHUP more than once, by itself: a second one of that kind changes nothing.
+    closes sends SIGHUP more than once: a second SIGHUP changes nothing.
     Exit codes follow the shell: 128 + the signal's number, so 130 for Ctrl-C and 143 for SIGTERM.
     Signals can only be caught in the main thread; elsewhere this does nothing.
 
@@ -68,14 +68,16 @@ class Stop:
         if self._signal is not None:
             if number == _HANGUP:
                 return
-            # No clean-up on purpose: files are only ever renamed into place when they are whole.
+            # No clean-up on purpose: files are renamed into place only when they are whole.
             os._exit(128 + number)
         self._signal = number
         try:
             print(
-                "\nStopping: this step is finished and saved first. Once more ends at once.",
+                "\nStopping: this step is finished and saved first. Ctrl-C again stops at once.",
                 file=self._stream,
                 flush=True,
             )
-        except RuntimeError:  # it came in the middle of another line: Python then writes no second
+        except (
+            RuntimeError
+        ):  # it came in the middle of another line; Python does not write a second one
             pass

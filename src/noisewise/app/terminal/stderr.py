@@ -1,7 +1,7 @@
-"""Lines for people on stderr: that nobody can read them any more is no reason to stop.
+"""Lines for people on stderr: if they cannot be written, the program continues without them.
 
-A training of a night outlives its terminal, the other end of its pipe and the room on the disk that
-its stderr was redirected to.
+A long training outlives its terminal, the reader of its pipe, and the free space on the disk that
+its stderr goes to.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import TextIO
 
 
 class Steady(io.TextIOBase):
-    """A text stream that goes on, in silence, when the one behind it takes no more.
+    """A text stream that keeps accepting text when the stream behind it fails.
 
     Args:
-        stream: where to write; None: nowhere (a process may be started without a stderr).
+        stream: where to write; None: nowhere (a process may start without a stderr).
 
     Example:
         >>> import os
@@ -32,23 +32,23 @@ class Steady(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # pyrefly: ignore[bad-override] (rich asks for it)
-        """That of the stream behind."""
+        """The encoding of the stream behind it."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def isatty(self) -> bool:
-        """Whether it is a terminal, and still there."""
+        """Whether it is a terminal that is still open."""
         with suppress(OSError, ValueError):
             return self._stream is not None and self._stream.isatty()
         return False
 
     def fileno(self) -> int:
-        """Number of the stream behind; OSError when there is none."""
+        """Number of the stream behind it; OSError if there is none."""
         if self._stream is None:
-            raise io.UnsupportedOperation("there is no stream any more")
+            raise io.UnsupportedOperation("the stream is gone")
         return self._stream.fileno()
 
     def write(self, text: str) -> int:
-        """Write, or do not."""
+        """Write, if that is possible."""
         try:
             if self._stream is not None:
                 self._stream.write(text)
@@ -59,7 +59,7 @@ class Steady(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what was written, or do not."""
+        """Pass on what was written, if that is possible."""
         try:
             if self._stream is not None:
                 self._stream.flush()
@@ -67,9 +67,9 @@ class Steady(io.TextIOBase):
             self._give_up(error)
 
     def _give_up(self, error: OSError | ValueError) -> None:
-        """Write nothing more; what waits in buffers goes nowhere instead of failing at the end."""
+        """Write nothing more; text left in buffers is dropped instead of failing at the end."""
         stream, self._stream = self._stream, None
-        if stream is None or isinstance(error, ValueError):  # closed by somebody: nothing waits
+        if stream is None or isinstance(error, ValueError):  # closed by somebody: nothing is left
             return
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -78,14 +78,14 @@ class Steady(io.TextIOBase):
 
 
 def tell(text: str) -> None:
-    """Write a line on stderr, if anybody can be told."""
+    """Write a line on stderr, if that is possible."""
     print(text, file=Steady(sys.stderr), flush=True)
 
 
 def readable(text: str) -> str:
-    r"""Text that any UTF-8 stream takes: bytes of names that are not UTF-8 are written as escapes.
+    r"""Text that any UTF-8 stream accepts: bytes of names that are not UTF-8 become escapes.
 
-    JSON that is passed through this says the same as before.
+    JSON keeps its meaning.
 
     Example:
         >>> readable("caf\udce9")

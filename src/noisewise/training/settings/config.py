@@ -1,21 +1,27 @@
 """What a user may set, as frozen values: flags on the command line, lines in run.json.
 
 Every field that is None or "auto" is derived (see `plan`) and printed with its reason. The
-constants behind the derivations are the two recipes, `TeacherRecipe` and `StudentRecipe`.
+constants behind the derivations are the two recipes, `TeacherRecipe` and `StudentRecipe`. The text
+below a field is also its help on the command line.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field, replace
-from typing import Literal, Self, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Literal, Self, get_args
 
 from noisewise.pictures.request import Crop
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
+from noisewise.training.settings.shown import RARE, Shown
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Flips = Literal["auto", "on", "off"]
+Architecture = Literal["auto", "unet", "uvit", "vit"]
 AdapterStart = Literal["lora-ga", "lora", "full"]
+MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
+"""Settings that may differ when a run resumes."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+")
@@ -104,51 +110,26 @@ class Budget:
         return f"{self.seconds:g}s"
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Training a teacher on a folder of pictures. What is None or "auto" is derived and printed."""
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The settings of every training: of a teacher, of an adapted teacher, of a generator."""
 
     budget: str = "5m"
-    """How much training: 90s, 30m, 2h, or 200000images."""
-    size: int | None = None
-    """Side of the square pictures in pixels; None: as the pictures suggest."""
-    channels: int | None = None
-    """1 grey, 3 colour; None: as the pictures are."""
-    crop: Crop = "centre"
-    """Of pictures that are not square: centre, random, or pad (all of it, on the background)."""
-    background: str = "white"
-    """Under transparency and around padded pictures: a name or #rrggbb."""
-    classes: bool = False
-    """Condition on the class subfolders (or labels), so that samples can be asked by class."""
-    kinds: int | None = None
-    """Without classes, sort the pictures into so many kinds by likeness and condition on these;
-    None: by how many pictures there are; 0: do not."""
-    flips: Literal["auto", "on", "off"] = "auto"
-    """Mirror half of the pictures left to right; auto: where the set looks mirrored already."""
-    net: Literal["auto", "unet", "uvit", "vit"] = "auto"
-    """Architecture; auto: by size."""
-    widths: tuple[int, ...] = ()
-    """Channels of each resolution of the net, finest first; empty: by budget and device."""
+    """How long to train: a time (90s, 30m, 2h) or a number of images (200000images)."""
     batch: int | None = None
-    """Images a step."""
+    """Images in each step. Default: derived."""
     lr: float | None = None
-    """Learning rate of the main optimiser at its highest."""
-    lr_from: str | None = None
-    """A run whose learning rate is taken, scaled to this batch by the noise measured there."""
+    """Highest learning rate. Default: derived."""
     seed: int = 0
-    """Source of everything random; the same seed and an image budget give the same weights."""
+    """Random seed. With a budget in images, the same seed gives the same weights."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     precision: Precision = "auto"
-    """Arithmetic inside the net; auto: bfloat16 on GPUs that have it, else float32."""
-    threads: int | None = None
-    """CPU threads; None: as torch decides."""
-    checkpoint_seconds: float = 60.0
-    """Time between checkpoints."""
-    shard: bool = False
-    """Part the net among several processes (FSDP2), for nets that outgrow one device."""
-    recipe: TeacherRecipe = field(default_factory=TeacherRecipe)
-    """The constants of the recipe."""
+    """Number format inside the net. auto: bfloat16 on GPUs that support it, else float32."""
+    threads: Annotated[int | None, RARE] = None
+    """CPU threads. Default: torch decides."""
+    checkpoint_seconds: Annotated[float, RARE] = 60.0
+    """Seconds between checkpoints."""
 
     @property
     def amount(self) -> Budget:
@@ -156,200 +137,198 @@ class TrainConfig:
         return Budget.parse(self.budget)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained before any picture is read."""
+        """Refuse settings that cannot train anything."""
         Budget.parse(self.budget)
-        _check_common(self.seed, self.batch, self.lr, self.threads, self.checkpoint_seconds)
+        check_seed(self.seed)
         _check_choice("precision", self.precision, get_args(Precision))
-        _check_choice("flips", self.flips, ("auto", "on", "off"))
+        batch, lr, threads = self.batch, self.lr, self.threads
+        if batch is not None and batch < 1:
+            raise ValueError(
+                f"a batch of {batch} images is too small; use 1 or more, best 32 to 256"
+            )
+        if lr is not None and not 0 < lr < math.inf:
+            raise ValueError(f"learning rate {lr:g} trains nothing; it must be above 0")
+        if threads is not None and threads < 1:
+            raise ValueError(f"{threads} threads are too few; use 1 or more")
+        if not self.checkpoint_seconds > 0:
+            raise ValueError(
+                f"checkpoint_seconds is {self.checkpoint_seconds:g}; it must be above 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSettings:
+    """How pictures become square."""
+
+    crop: Crop = "centre"
+    """How pictures become square. centre, random: cut a square there. pad: add background."""
+    background: Annotated[str, Shown("COLOUR")] = "white"
+    """Colour behind transparent pixels and of padding: a name, or #rrggbb."""
+
+    def __post_init__(self) -> None:
+        """Refuse a way that does not exist."""
         _check_choice("crop", self.crop, get_args(Crop))
-        _check_choice("net", self.net, ("auto", "unet", "uvit", "vit"))
-        _check_choice("optimizer", self.recipe.optimizer, ("muon", "adamw"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherSettings(PictureSettings, TrainingSettings):
+    """The settings of training a teacher, from nothing or from another teacher."""
+
+    flips: Flips = "auto"
+    """Mirror half of the pictures left to right. auto: if the set already has mirror images."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings before any picture is read."""
+        TrainingSettings.__post_init__(self)
+        PictureSettings.__post_init__(self)
+        _check_choice("flips", self.flips, get_args(Flips))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TeacherSettings):
+    """Training a teacher on a folder of pictures. What is None or "auto" is derived and printed."""
+
+    size: int | None = None
+    """Side of the square pictures in pixels. Default: from the pictures."""
+    channels: Annotated[int | None, RARE] = None
+    """1 for grey, 3 for colour. Default: as the pictures are."""
+    classes: bool = False
+    """Learn the classes (subfolders or labels), so that you can draw one class later."""
+    kinds: int | None = None
+    """Sort pictures without classes into this number of kinds. 0: do not. Default: derived."""
+    net: Architecture = "auto"
+    """Architecture of the net. auto: by the size of the pictures."""
+    widths: Annotated[tuple[int, ...], RARE] = ()
+    """Channels at each resolution of the net, finest first. Default: by budget and device."""
+    lr_from: Annotated[str | None, RARE] = None
+    """Run whose learning rate to use, scaled to this batch by the noise measured there."""
+    shard: Annotated[bool, RARE] = False
+    """Split the net across several processes (FSDP2), for nets too large for one device."""
+    recipe: TeacherRecipe = field(default_factory=TeacherRecipe)
+    """The constants of the recipe."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained before any picture is read."""
+        super().__post_init__()
+        _check_choice("net", self.net, get_args(Architecture))
         if self.lr is not None and self.lr_from is not None:
             raise ValueError("lr and lr_from are both set; leave one of them out")
-        if self.recipe.noise_every < 0:
-            raise ValueError(f"noise_every is {self.recipe.noise_every}; use 0 to measure no noise")
         if self.size is not None and self.size < 8:
             raise ValueError(f"a size of {self.size} pixels is too small; the smallest is 8")
         if self.channels not in (None, 1, 3):
-            raise ValueError(f"{self.channels} channels cannot be had; use 1 (grey) or 3 (colour)")
+            raise ValueError(f"{self.channels} channels do not work; use 1 (grey) or 3 (colour)")
         if self.kinds is not None and self.kinds < 0:
-            raise ValueError(f"{self.kinds} kinds cannot be had; use 0 for none, or 2 and more")
+            raise ValueError(f"{self.kinds} kinds do not work; use 0 for none, or 2 and more")
         if any(width < 1 for width in self.widths):
             raise ValueError(f"widths {self.widths} must be positive numbers of channels")
 
 
-@dataclass(frozen=True)
-class DistillConfig:
-    """Distilling a trained teacher into a generator of one network call; no data is read."""
-
-    budget: str = "5m"
-    """How much training: 90s, 30m, 2h, or 200000images."""
-    lam: float | None = None
-    """lambda of the loss L2 - lambda L1; None: the recipe's; 0.5 is safest, beyond 1.5 diverges."""
-    batch: int | None = None
-    """Images a step."""
-    lr: float | None = None
-    """Learning rate of generator and fake score at its highest."""
-    seed: int = 0
-    """Source of everything random; the same seed and an image budget give the same weights."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Precision = "auto"
-    """Arithmetic inside the nets; auto: bfloat16 on GPUs that have it, else float32."""
-    threads: int | None = None
-    """CPU threads; None: as torch decides."""
-    checkpoint_seconds: float = 60.0
-    """Time between checkpoints."""
-    recipe: StudentRecipe = field(default_factory=StudentRecipe)
-    """The constants of the recipe."""
-
-    @property
-    def amount(self) -> Budget:
-        """The budget, read."""
-        return Budget.parse(self.budget)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
-        Budget.parse(self.budget)
-        _check_common(self.seed, self.batch, self.lr, self.threads, self.checkpoint_seconds)
-        _check_choice("precision", self.precision, get_args(Precision))
-        _check_choice("weight", self.recipe.weight, ("l1", "sigma", "none"))
-        _check_choice("grad_through", self.recipe.grad_through, ("both", "none"))
-        if self.lam is not None and not 0 <= self.lam <= 1.5:
-            raise ValueError(f"lambda {self.lam:g} diverges; use 0.5 to 1.2")
-
-
-@dataclass(frozen=True)
-class AdaptConfig:
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig(TeacherSettings):
     """Adapting a run's teacher to another folder of pictures. What is None is derived."""
 
-    budget: str = "5m"
-    """How much training: 90s, 30m, 2h, or 200000images."""
     rank: int = 8
-    """Rank of the adapter in each layer; in layers that are smaller, all of theirs."""
+    """Rank of the adapter in each layer. Smaller layers get their own full rank."""
     start: AdapterStart = "lora-ga"
-    """lora-ga: first steps follow full fine-tuning; lora: random; full: all weights, no adapter."""
-    samples: int = 512
+    """lora-ga: first steps follow full fine-tuning. lora: random. full: all weights, no adapter."""
+    samples: Annotated[int, RARE] = 512
     """Pictures behind the gradient that lora-ga starts from."""
-    flips: Literal["auto", "on", "off"] = "auto"
-    """Mirror half of the pictures left to right; auto: where the set looks mirrored already."""
-    batch: int | None = None
-    """Images a step."""
-    lr: float | None = None
-    """Learning rate of AdamW at its highest."""
-    seed: int = 0
-    """Source of everything random; the same seed and an image budget give the same weights."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Precision = "auto"
-    """Arithmetic inside the net; auto: bfloat16 on GPUs that have it, else float32."""
-    threads: int | None = None
-    """CPU threads; None: as torch decides."""
-    checkpoint_seconds: float = 60.0
-    """Time between checkpoints."""
     recipe: TeacherRecipe = field(
         default_factory=lambda: TeacherRecipe(optimizer="adamw", betas=(0.9, 0.99))
     )
-    """The constants of the recipe; its noise is not used: that is the teacher's."""
-
-    @property
-    def amount(self) -> Budget:
-        """The budget, read."""
-        return Budget.parse(self.budget)
+    """The constants of the recipe. Its noise is not used: the teacher's is."""
 
     def training(self, classes: bool, batch: int | None = None) -> TrainConfig:
         """The same as a configuration of teacher training."""
-        return TrainConfig(
-            budget=self.budget,
-            classes=classes,
-            flips=self.flips,
-            batch=batch or self.batch,
-            lr=self.lr,
-            seed=self.seed,
-            device=self.device,
-            precision=self.precision,
-            threads=self.threads,
-            checkpoint_seconds=self.checkpoint_seconds,
-            recipe=replace(self.recipe, optimizer="adamw"),
-        )
+        shared = {f.name: getattr(self, f.name) for f in fields(TeacherSettings)}
+        recipe = replace(self.recipe, optimizer="adamw")
+        config = TrainConfig(**shared, classes=classes, recipe=recipe)
+        return config if batch is None else replace(config, batch=batch)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be adapted before any picture is read."""
-        if self.start not in get_args(AdapterStart):
-            known = ", ".join(get_args(AdapterStart))
-            raise ValueError(f"start {self.start!r} is unknown; use one of {known}")
+        super().__post_init__()
+        _check_choice("start", self.start, get_args(AdapterStart))
         if self.rank < 1:
             raise ValueError(f"rank {self.rank} adapts nothing; use 1 or more, best 4 to 32")
         if self.samples < 1:
             raise ValueError(f"{self.samples} pictures have no gradient; use 1 or more")
-        if self.lr is not None and not 0 < self.lr < math.inf:
-            raise ValueError(f"learning rate {self.lr:g} trains nothing; it must be above 0")
-        self.training(False)
 
 
-@dataclass(frozen=True)
-class SampleConfig:
-    """Drawing pictures from a run."""
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(TrainingSettings):
+    """Distilling a trained teacher into a generator of one network call; reads no pictures."""
 
-    num_images: int = 64
-    """How many pictures."""
-    seed: int = 0
-    """Picture i depends on the seed and on i alone."""
-    label: str | None = None
-    """A class, by name or number; None: as often as in the training data."""
+    lam: float | None = None
+    """lambda of the loss L2 - lambda L1, 0 to 1.5. 0.5 is safest. Default: from the recipe."""
+    recipe: StudentRecipe = field(default_factory=StudentRecipe)
+    """The constants of the recipe."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        super().__post_init__()
+        if self.lam is not None and not 0 <= self.lam <= 1.5:
+            raise ValueError(f"lambda {self.lam:g} diverges; use 0.5 to 1.2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawingSettings:
+    """The settings of drawing pictures from a run."""
+
+    num_images: Annotated[int, Shown(short="-n")] = 64
+    """Number of pictures to draw."""
     teacher: bool = False
-    """Use the teacher although there is a generator."""
+    """Use the teacher, even if the run has a generator."""
     calls: int | None = None
-    """Network calls a picture: 1 or 2 of the generator; an odd number of the teacher."""
+    """Network calls for each picture. Generator: 1 or 2. Teacher: an odd number."""
+    seed: int = 0
+    """Random seed. Picture i depends on the seed and on i only."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig(DrawingSettings):
+    """Drawing pictures from a run."""
+
+    label: Annotated[str | None, Shown("CLASS")] = None
+    """Draw only this class, by name or number. Default: all, as often as in the pictures."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        super().__post_init__()
         if self.num_images < 1:
-            raise ValueError(f"{self.num_images} pictures: ask for at least 1")
-        if self.seed < 0:
-            raise ValueError(f"seed {self.seed} is negative; use 0 or more")
+            raise ValueError(f"{self.num_images} pictures cannot be drawn; use 1 or more")
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(DrawingSettings):
     """Measuring a run's pictures against real ones."""
 
-    against: str | None = None
-    """Folder, zip or npz of real pictures; None: the pictures held out from training."""
-    num_images: int = 2000
-    """How many pictures to generate."""
-    seed: int = 0
-    """Picture i depends on the seed and on i alone."""
-    teacher: bool = False
-    """Judge the teacher although there is a generator."""
-    calls: int | None = None
-    """Network calls a picture: 1 or 2 of the generator; an odd number of the teacher."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1 or mps."""
+    num_images: Annotated[int, Shown(short="-n")] = 2000
+    """Number of pictures to draw and measure."""
+    against: Annotated[str | None, Shown("PICTURES")] = None
+    """Real pictures to compare with: a folder, .zip or .npz. Default: the held-out pictures."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
+        super().__post_init__()
         if self.num_images < 16:
-            raise ValueError(f"{self.num_images} pictures tell nothing; use at least 16")
-        if self.seed < 0:
-            raise ValueError(f"seed {self.seed} is negative; use 0 or more")
+            raise ValueError(f"{self.num_images} pictures are too few to measure; use 16 or more")
 
 
-def _check_common(
-    seed: int, batch: int | None, lr: float | None, threads: int | None, checkpoint_seconds: float
-) -> None:
-    if seed < 0:
-        raise ValueError(f"seed {seed} is negative; use 0 or more")
-    if batch is not None and batch < 1:
-        raise ValueError(f"a batch of {batch} images trains nothing; use 1 or more, best 32 to 256")
-    if lr is not None and not 0 < lr < math.inf:
-        raise ValueError(f"learning rate {lr:g} trains nothing; it must be above 0")
-    if threads is not None and threads < 1:
-        raise ValueError(f"{threads} threads cannot work; use 1 or more")
-    if not checkpoint_seconds > 0:
-        raise ValueError(f"checkpoint_seconds is {checkpoint_seconds:g}; it must be above 0")
+def check_seed(seed: int) -> None:
+    """Refuse a seed that torch's generators do not take.
+
+    Raises:
+        ValueError: if it is negative or 2^64 and more.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed {seed} does not work; use 0 to {2**64 - 1}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

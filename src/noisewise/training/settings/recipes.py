@@ -1,38 +1,42 @@
 """The two recipes: every constant of training and distilling in one place.
 
 Where the constants come from: single prototype runs on two CPU cores, on Fashion-MNIST and on small
-colour sets, unless a paper is named; what has been measured by a program since is in
-docs/results.md. What is derived from pictures and machine is in `plan`. This file imports nothing
-heavy: the command line reads it for its flags.
+colour sets, unless a paper is named. What a program has measured since is in docs/results.md. What
+is derived from pictures and machine is in `plan`. This file imports nothing heavy: the command line
+reads it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+Optimizer = Literal["muon", "adamw"]
+LossWeight = Literal["l1", "sigma", "none"]
+GradThrough = Literal["both", "none"]
 
 
 @dataclass(frozen=True)
 class TeacherRecipe:
     """Constants of teacher training."""
 
-    optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon for hidden matrices and convolutions with Adam for the rest, or AdamW for everything."""
+    optimizer: Optimizer = "muon"
+    """muon: Muon for hidden matrices and convolutions, Adam for the rest. adamw: AdamW for all."""
     lr: float = 0.015
     """Learning rate of Muon."""
     adam_lr: float = 0.015
     """Learning rate of Adam beside Muon."""
     adamw_lr: float = 0.003
-    """Learning rate of AdamW, when it does everything."""
+    """Learning rate of AdamW."""
     momentum: float = 0.95
-    """Of Muon."""
+    """Momentum of Muon."""
     betas: tuple[float, float] = (0.9, 0.95)
-    """Of Adam."""
+    """Betas of Adam and AdamW."""
     weight_decay: float = 0.0
-    """Of the matrices."""
+    """Weight decay of the matrices."""
     batch: int = 64
-    """Images a step."""
+    """Images in each step."""
     clip: float = 1.0
     """Largest norm of the gradient."""
     warmup: float = 0.02
@@ -40,47 +44,53 @@ class TeacherRecipe:
     decay_from: float = 0.5
     """Share of the budget after which the learning rate falls to 0."""
     ema_shares: tuple[float, ...] = (0.05, 0.2)
-    """Look-backs of the weight averages, as shares of the images seen; the best one is kept."""
+    """Lengths of the weight averages, as shares of the images seen. The best average is kept."""
     noise_mean: float = -0.4
     """Mean of ln(sigma / sigma_data) in training."""
     noise_std: float = 1.4
     """Standard deviation of ln sigma in training."""
     dropout: float = 0.0
-    """In the lowest resolution of the net."""
+    """Dropout at the lowest resolution of the net."""
     heldout_every: float = 0.05
     """Share of the budget between held-out losses."""
     distance_every: float = 0.2
     """Share of the budget between distances and sample sheets."""
     heldout_images: int = 256
-    """Held-out pictures, at most, for a held-out loss."""
+    """Largest number of held-out pictures for a held-out loss."""
     distance_images: int = 256
-    """Generated pictures, at most, for a distance; 0: measure none."""
+    """Largest number of generated pictures for a distance. 0: no distances."""
     sampler_images: int = 256
-    """Generated pictures for each distance in the choice of the sampler; 0: keep the next three."""
+    """Generated pictures for each distance when the sampler is chosen. 0: no choice is made, the
+    values of sigma_min, sigma_max and num_steps below are used."""
     reference_images: int = 2000
-    """Real pictures, at most, for a distance."""
+    """Largest number of real pictures for a distance."""
     evaluation_share: float = 0.04
     """Largest share of a time budget for evaluations."""
     noise_every: int = 50
-    """Steps from one measurement of the gradient's noise to the next; 0: measure none."""
+    """Steps between measurements of the gradient's noise. 0: no measurements."""
     tries: int = 3
-    """How often training goes back to its last good state, with less than a tenth of the budget
-    from one time to the next, before it gives up."""
+    """How often training goes back to its last good state before it gives up. Only restarts with
+    less than a tenth of the budget between them count."""
     sigma_min: float = 0.3
-    """Where the sampler stops and denoises once."""
+    """Noise level where the sampler stops and denoises once."""
     sigma_max: float = 40.0
-    """Where the sampler starts."""
+    """Noise level where the sampler starts."""
     num_steps: int = 5
-    """Heun steps: 2 num_steps - 1 network calls."""
+    """Heun steps of the sampler: 2 num_steps - 1 network calls."""
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be trained with."""
+        """Refuse constants that cannot train anything."""
+        _choice(self, "optimizer", get_args(Optimizer))
         _positive(self, "lr", "adam_lr", "adamw_lr", "batch", "clip", "noise_std", "sigma_min")
         _positive(self, "heldout_every", "distance_every", "heldout_images", "reference_images")
         _positive(self, "num_steps")
         _shares(self, "warmup", "decay_from", "dropout", "evaluation_share", "momentum")
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
+        if self.noise_every < 0:
+            raise ValueError(
+                f"recipe: noise_every is {self.noise_every}; use 0 to measure no noise"
+            )
 
 
 @dataclass(frozen=True)
@@ -89,18 +99,18 @@ class StudentRecipe:
 
     lam: float = 1.2
     """lambda of the loss L2 - lambda L1."""
-    weight: Literal["l1", "sigma", "none"] = "sigma"
+    weight: LossWeight = "sigma"
     """Weight of an image in the generator's loss."""
-    grad_through: Literal["both", "none"] = "both"
-    """Whether gradients flow through teacher and fake score; none is DMD."""
+    grad_through: GradThrough = "both"
+    """both: gradients flow through teacher and fake score. none: through neither, as in DMD."""
     lr: float = 3e-4
     """Learning rate of the generator."""
     fake_lr: float = 3e-4
     """Learning rate of the fake score."""
     betas: tuple[float, float] = (0.0, 0.999)
-    """Of Adam, for both."""
+    """Betas of Adam, for both."""
     batch: int = 64
-    """Images a step."""
+    """Images in each step."""
     clip: float = 1.0
     """Largest norm of each gradient."""
     warmup: float = 0.1
@@ -108,12 +118,12 @@ class StudentRecipe:
     decay_from: float = 0.5
     """Share of the budget after which the learning rate falls to 0."""
     fake_noise_shift: float = 0.8
-    """Added to ln sigma of the teacher's draw for the fake score: what is right on the whole (how
-    bright, how many of each kind) shows at high noise alone, and the fake score must keep up."""
+    """Added to ln sigma of the teacher's draw for the fake score: only high noise shows whether the
+    whole is right (how bright, how many of each kind), and the fake score must keep up there."""
     fake_steps: int = 1
-    """Steps of the fake score for each one of the generator."""
+    """Steps of the fake score for each step of the generator."""
     fake_warmup_steps: int = 0
-    """Steps at the start in which only the fake score learns."""
+    """First steps, in which only the fake score learns."""
     sigma_init_scale: float = 5.0
     """Noise level of the generator's input, in units of sigma_data."""
     sigma_min: float = 0.002
@@ -123,35 +133,38 @@ class StudentRecipe:
     t_min: float = 0.3
     """Lowest t of the generator's loss at the start, in Karras' variable from the low-noise end."""
     t_falls: tuple[float, float] = (0.4, 0.8)
-    """Shares of the budget between which the lowest t falls to 0: shapes first, then detail."""
+    """Shares of the budget between which the lowest t falls to 0: first shapes, then detail."""
     t_max: float = 0.7
     """Highest t of the generator's loss."""
     ema_shares: tuple[float, ...] = (0.05, 0.2, 0.5)
-    """Look-backs of the weight averages, as shares of the images seen; the best one is kept."""
+    """Lengths of the weight averages, as shares of the images seen. The best average is kept."""
     distance_every: float = 0.2
-    """Share of the budget between distances to the teacher's own pictures."""
+    """Share of the budget between distances to the teacher's pictures."""
     distance_images: int = 1000
-    """Pictures of teacher and of generator, at most, for a distance."""
+    """Largest number of pictures of teacher and generator for a distance."""
     evaluation_share: float = 0.06
     """Largest share of a time budget for evaluations."""
     two_call_sigmas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.45, 0.7)
-    """Noise levels tried for the second call; the one nearest to the teacher's pictures is kept."""
+    """Noise levels to try for the second call. The level whose pictures are nearest to the
+    teacher's is kept."""
     tries: int = 3
-    """How often training goes back to its last good state, with less than a tenth of the budget
-    from one time to the next, before it gives up."""
+    """How often training goes back to its last good state before it gives up. Only restarts with
+    less than a tenth of the budget between them count."""
     safe_lam: float = 0.5
-    """lambda after going back."""
+    """lambda after training went back."""
     max_pixel: float = 5.0
     """Guard: largest |pixel| of a generated picture."""
     spread: tuple[float, float] = (0.3, 3.0)
     """Guard: range of the generated pictures' standard deviation, in units of sigma_data."""
     fisher_jump: float = 10.0
-    """Guard: largest rise of |teacher - fake|^2 over its running mean."""
+    """Guard: largest ratio of |teacher - fake|^2 to its running mean."""
     distance_jump: float = 2.0
-    """Guard: largest rise of the distance over the best one."""
+    """Guard: largest ratio of the distance to the best distance."""
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be distilled with."""
+        """Refuse constants that cannot distil anything."""
+        _choice(self, "weight", get_args(LossWeight))
+        _choice(self, "grad_through", get_args(GradThrough))
         _positive(self, "lr", "fake_lr", "batch", "clip", "fake_steps", "sigma_init_scale")
         _positive(self, "sigma_min", "distance_every", "distance_images")
         _shares(self, "warmup", "decay_from", "t_min", "t_max", "evaluation_share")
@@ -159,7 +172,15 @@ class StudentRecipe:
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
         _within("t_min", self.t_min, 0.0, self.t_max)
         if not self.two_call_sigmas or min(self.two_call_sigmas) <= 0:
-            raise ValueError("recipe: two_call_sigmas needs a noise level, all of them above 0")
+            raise ValueError(
+                "recipe: two_call_sigmas needs one noise level or more, all of them above 0"
+            )
+
+
+def _choice(recipe: TeacherRecipe | StudentRecipe, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(recipe, name)
+    if value not in choices:
+        raise ValueError(f"recipe: {name} {value!r} is unknown; use one of {', '.join(choices)}")
 
 
 def _positive(recipe: TeacherRecipe | StudentRecipe, *names: str) -> None:
@@ -187,7 +208,7 @@ def _within(name: str, value: float, low: float, high: float) -> None:
 
 
 def lr_factor(progress: float, warmup: float, decay_from: float) -> float:
-    """Factor on the learning rate: up over `warmup`, constant, down to 0 from `decay_from` to 1.
+    """Factor on the learning rate: rises over `warmup`, is 1, falls to 0 from `decay_from` to 1.
 
     Args:
         progress: share of the budget used, from 0.
@@ -200,5 +221,5 @@ def lr_factor(progress: float, warmup: float, decay_from: float) -> float:
     """
     rising = progress / warmup if warmup > 0 else 1.0
     falling = (1 - progress) / (1 - decay_from) if decay_from < 1 else 1.0
-    # A first step of exactly 0 would be a step for nothing.
+    # A first step with a rate of exactly 0 would change nothing.
     return max(0.0, min(1.0, max(rising, 1e-3), falling))

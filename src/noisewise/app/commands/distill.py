@@ -1,0 +1,68 @@
+"""`noisewise distill`: a run's teacher becomes a generator of one network call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from noisewise.app.command import Command
+from noisewise.app.config_file import save_settings
+from noisewise.app.flags import plain
+from noisewise.app.options import JsonOption, RunFolder, SettingsOptions
+from noisewise.training.settings.config import DistillConfig
+from noisewise.training.settings.shown import Shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillOptions(DistillConfig, JsonOption, SettingsOptions):
+    """Distil a run's teacher into a generator of one network call. Reads no pictures.
+
+    Run the same command again to resume.
+    """
+
+    run: RunFolder
+    """Run with a teacher. With --teacher: the folder of a new run."""
+    teacher: Annotated[str | None, Shown("PATH")] = None
+    """Another run, or the folder of a teacher, to distil into the new run."""
+
+
+def _distill(options: DistillOptions, words: Sequence[str]) -> int:
+    config = plain(options, DistillConfig)
+    save_settings(options.save_config, config)
+    from noisewise.app.terminal.signals import Stop
+    from noisewise.app.terminal.training import progress_of, show_plan, show_result, stream
+    from noisewise.training.distill import distill
+    from noisewise.training.load import load
+    from noisewise.training.run.run import Run
+    from noisewise.training.stages.plan import student_values
+
+    if options.dry_run:
+        model = load(options.teacher or options.run, "teacher")
+        values = student_values(config, model.config.sigma_data)
+        derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
+        return show_plan(derived, config.budget, options.json)
+    with Stop(stream()) as stop, progress_of(config.amount) as progress:
+        distill(
+            options.run,
+            teacher=options.teacher,
+            config=config,
+            on_record=progress.update,
+            stop=stop,
+        )
+    run = Run.open(options.run)
+    return show_result(run, "generator", stop, options.json, ["distill", *words])
+
+
+COMMAND = Command(
+    name="distill",
+    usage="RUN",
+    summary="a generator of one network call from RUN's teacher; no pictures",
+    options=DistillOptions,
+    action=_distill,
+    examples=(
+        "noisewise distill runs/mine --budget 30m",
+        "noisewise distill runs/new --teacher runs/mine --budget 30m",
+    ),
+    several_processes=True,
+)

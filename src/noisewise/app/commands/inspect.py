@@ -1,0 +1,66 @@
+"""`noisewise inspect`: what a set of pictures holds, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from noisewise.app.command import Command
+from noisewise.app.options import File, Folder, JsonOption
+from noisewise.app.terminal.answer import show
+from noisewise.training.settings.config import PictureSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectOptions(PictureSettings, JsonOption):
+    """Look at a set of pictures: what it holds, what is left out and why, its measured noise."""
+
+    folder: Folder
+    """Pictures: a folder (subfolders may be classes), .zip, .npz or .npy."""
+    size: int | None = None
+    """Side in pixels that training would use. Default: from the pictures."""
+    out: File = None
+    """Write a contact sheet to this file, a .png."""
+
+
+def _inspect(options: InspectOptions, _: Sequence[str]) -> int:
+    from noisewise.app.terminal.progress import Progress
+    from noisewise.training.inspect import inspect
+
+    _check_png(options.out)
+    with Progress() as progress:
+        found = inspect(
+            options.folder, options.size, progress.count, options.crop, options.background
+        )
+    values = found.to_dict()
+    text = found.text()
+    if options.out is not None:
+        from PIL import Image
+
+        from noisewise.pictures.cache import replacing
+
+        path = Path(options.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            Image.fromarray(found.contact_sheet).save(file, format="PNG")
+        values["contact_sheet"] = str(path)
+        text += f"\nContact sheet: {path}"
+    show(values, options.json, text)
+    return 0
+
+
+def _check_png(path: str | None) -> None:
+    """Refuse another kind of picture before anything is read."""
+    if path is not None and Path(path).suffix.lower() != ".png":
+        raise ValueError(f"--out {path}: the contact sheet is a PNG; name a file that ends in .png")
+
+
+COMMAND = Command(
+    name="inspect",
+    usage="FOLDER",
+    summary="what it holds, what is left out and why, the measured noise",
+    options=InspectOptions,
+    action=_inspect,
+    examples=("noisewise inspect my_pictures --out contact_sheet.png",),
+)

@@ -1,0 +1,49 @@
+"""`noisewise report`: one page about a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from noisewise.app.command import Command
+from noisewise.app.options import File, JsonOption, RunFolder
+from noisewise.app.terminal.answer import show
+from noisewise.training.settings.shown import Shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(JsonOption):
+    """Write one self-contained page about a run, finished or not."""
+
+    run: RunFolder
+    """Folder of a run."""
+    out: File = None
+    """Write the page to this file, an .html. Default: RUN/report.html."""
+    num_images: Annotated[int, Shown(short="-n")] = 1000
+    """Number of pictures to draw for each distance on the page."""
+
+    def __post_init__(self) -> None:
+        """Refuse too few pictures."""
+        if self.num_images < 64:
+            raise ValueError(f"{self.num_images} pictures are too few for a page; use 64 or more")
+
+
+def _report(options: ReportOptions, _: Sequence[str]) -> int:
+    from noisewise.app.report.collect import report
+    from noisewise.app.terminal.progress import Progress
+
+    with Progress() as progress:
+        path = report(options.run, options.out, num_images=options.num_images, tell=progress.note)
+    show({"report": str(path), "bytes": path.stat().st_size}, options.json, f"report: {path}")
+    return 0
+
+
+COMMAND = Command(
+    name="report",
+    usage="RUN",
+    summary="one page about all of it",
+    options=ReportOptions,
+    action=_report,
+    examples=("noisewise report runs/mine",),
+)

@@ -1,0 +1,123 @@
+"""What train, adapt and distill show: progress, derived values, the result, what comes next."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from noisewise.app.terminal.answer import leads, show
+from noisewise.app.terminal.notices import counted, told
+from noisewise.app.terminal.program_name import program
+from noisewise.app.terminal.progress import Progress, duration
+from noisewise.app.terminal.signals import Stop
+from noisewise.app.terminal.stderr import tell
+
+if TYPE_CHECKING:
+    from noisewise.training.run.run import Run, StageName
+    from noisewise.training.settings.config import Budget
+
+
+def stream() -> TextIO | None:
+    """Where notes go: to stderr, or nowhere, for all but one of several processes."""
+    return None if leads() else io.StringIO()
+
+
+def progress_of(budget: Budget) -> Progress:
+    """A display for a stage with this budget."""
+    return Progress(stream(), seconds=budget.seconds, images=budget.images)
+
+
+def train_teacher(
+    begin: Callable[..., Run], out: str, budget: Budget, as_json: bool, words: Sequence[str]
+) -> int:
+    """Train a teacher with a display, stop when asked to, and print how it went.
+
+    Args:
+        begin: trains, given on_record, on_file and stop.
+        out: folder of the run.
+        budget: of the stage.
+        as_json: print one JSON object.
+        words: the whole command after `noisewise`, for the line that resumes.
+
+    Returns:
+        The exit code.
+    """
+    with Stop(stream()) as stop, progress_of(budget) as progress:
+        try:
+            run = begin(on_record=told(progress, out), on_file=counted(progress, stop), stop=stop)
+        except KeyboardInterrupt:
+            return stop.exit_code or 130
+    return show_result(run, "teacher", stop, as_json, words)
+
+
+def show_plan(derived: Mapping[str, Mapping[str, Any]], budget: str, as_json: bool) -> int:
+    """Print what would be used and why, for --dry-run.
+
+    Args:
+        derived: {"value": ..., "reason": ...} by name.
+        budget: as it was given.
+        as_json: print one JSON object.
+
+    Returns:
+        The exit code.
+    """
+    values = {"budget": budget, "derived": dict(derived)}
+    lines = [f"budget: {budget}"]
+    lines += [
+        f"{name}: {json.dumps(item['value'])}\n    {item['reason']}"
+        for name, item in derived.items()
+    ]
+    show(values, as_json, "\n".join(lines))
+    return 0
+
+
+def show_result(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Sequence[str]) -> int:
+    """Print the result of a stage and what comes next, or how to resume it.
+
+    Args:
+        run: as training left it.
+        stage: that was trained.
+        stop: whether somebody asked to stop.
+        as_json: print one JSON object.
+        words: the whole command after `noisewise`.
+
+    Returns:
+        The exit code.
+    """
+    name = program()
+    if not run.finished(stage):
+        if leads():
+            tell(f"Saved. To resume: {name} {shlex.join(words)}")
+        # If nobody asked to stop, training itself gave up, and has said why.
+        return stop.exit_code or 1
+    came_to = dict(run.info["stages"][stage])
+    values = {"run": str(run.path), "stage": stage, "model": str(run.path / stage), **came_to}
+    path = shlex.quote(str(run.path))
+    lines = [f"{stage}: {run.path / stage}", *_figures(came_to)]
+    if stage == "teacher":
+        lines.append(f"next: {name} distill {path} --budget {came_to['budget']}")
+    else:
+        lines.append(f"next: {name} sample {path} -n 64 --out {shlex.quote(f'{run.path}.png')}")
+    lines.append(f"also: {name} report {path}")
+    show(values, as_json, "\n".join(lines))
+    return 0
+
+
+def _figures(came_to: Mapping[str, Any]) -> list[str]:
+    """The numbers of a finished stage, each on its line."""
+    lines = [
+        f"{came_to['steps']:,} steps, {came_to['images']:,} images, "
+        f"{duration(came_to['seconds'])} of {came_to['budget']}"
+    ]
+    names = {
+        "heldout_loss": "held-out loss",
+        "distance": "distance",
+        "distance_two_calls": "distance, two calls",
+    }
+    for key, name in names.items():
+        if isinstance(came_to.get(key), float):
+            lines.append(f"{name} {came_to[key]:.4f}")
+    return lines
