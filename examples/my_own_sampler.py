@@ -43,9 +43,9 @@ CHURNED_EULER = Sampler("churned Euler", walk, stochastic=True)
 def main() -> None:
     """Train, draw with both samplers, compare."""
     recipe = TeacherRecipe(heldout_every=0.5, distance_images=0, noise_every=0)
-    config = TrainConfig(budget="4000images", size=16, widths=(8, 16), kinds=0, threads=1, recipe=recipe)
+    small = TrainConfig(budget="4000images", size=16, widths=(8, 16), kinds=0, recipe=recipe)
     with tempfile.TemporaryDirectory() as folder:
-        run = noisewise.train(demo_path(), out=folder, config=config)
+        run = noisewise.train(demo_path(), out=folder, config=small)
         teacher, real = run.teacher(), run.pictures().tensor(range(256))
     for sampler in (HEUN, CHURNED_EULER):
         found = distance(teacher.sample(128, calls=9, sampler=sampler), real)
