@@ -16,7 +16,7 @@ import torch
 
 from noisewise.training.devices.hardware import describe_machine
 from noisewise.training.files.atomic import read_sealed, write_atomic, write_sealed
-from noisewise.training.settings.config import DistillConfig, TrainConfig
+from noisewise.training.settings.config import MAY_CHANGE, DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
 
 NAME = "run.json"
@@ -28,7 +28,6 @@ _KNOWN = (
     *("format", "created", "versions", "machine", "seed", "data", "train", "derived", "stages"),
     *("distill", "adapt", "teacher_digest", "teacher_from"),
 )
-_MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -132,7 +131,7 @@ def must_match(
     usual = _flat(json.loads(json.dumps(asdict(type(config)()))))
     then = {**usual, **_flat(before)}
     for name in sorted(then.keys() | now.keys()):
-        if then.get(name) != now.get(name) and name not in (*_MAY_CHANGE, *free):
+        if then.get(name) != now.get(name) and name not in (*MAY_CHANGE, *free):
             raise ValueError(
                 f"{path}: {name} was {then.get(name)!r} and is now {now.get(name)!r}; "
                 f"use the same settings, or {way}"
