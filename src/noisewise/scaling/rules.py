@@ -14,6 +14,7 @@ from noisewise.scaling.intervals import Estimate
 from noisewise.scaling.laws import Constant, Law, Linear, SquareRoot, VarianceRule
 from noisewise.scaling.measurement import LawPoint, Measurement
 from noisewise.scaling.preconditioned import Preconditioned
+from noisewise.scaling.rule import Factors, Question, Rule
 from noisewise.scaling.sign_laws import SignDescent
 from noisewise.scaling.stability import bent
 
@@ -39,33 +40,16 @@ def factors(
         batch0: the old batch.
         lr0: learning rate tuned at batch0, for the edge of stability; None: the optimiser's.
     """
-    family = m.optimizer.family
-    found = {name: _change(law, batch, batch0) for name, law in _plain(m, batch0).items()}
-    measured = _measured_ratio(m, batch, batch0)
-    if measured is not None and family == "adam":
-        found[MEASURED] = measured
-    for name, scale in ((NOISE, m.b_noise), (SIMPLE, m.b_simple)):
-        if scale.bounded:
-            found[name] = _noise_ratio(scale, batch, batch0)
-    alpha = 1.0 if family == "sgd" else 0.5  # 0.5 also for orthogonalised updates
-    if m.b_simple.bounded:
-        found[MUON if family == "muon" else ALPHA] = _noise_ratio(m.b_simple, batch, batch0, 0.5)
-    if 0 < m.b_simple.low < math.inf:
-        low, high = m.b_simple.low, m.b_simple.high
-        found[BOUND] = _noise_ratio(Estimate(low, low, high), batch, batch0, alpha)
-    base = found.get(MEASURED) if family == "adam" else found.get(NOISE, found.get(SIMPLE))
-    if base is not None and m.edge.known and family in ("adam", "sgd"):
-        found[EDGE] = _edge_ratio(base, lr0 or m.optimizer.lr, m.edge)
-    direct = _direct_ratio(m, batch, batch0)
-    if direct is not None:
-        found[DIRECT] = direct
-    for name, law in _closed(m).items():
-        found[name] = _change(law, batch, batch0)
+    asked = Question(m, batch, batch0, lr0)
+    found: dict[str, Estimate] = {}
+    for rule in RULES:
+        found |= rule(asked, found)
     return found
 
 
-def _plain(m: Measurement, batch0: float) -> dict[str, Law]:
+def _plain(asked: Question, _: Factors) -> Factors:
     """Laws without an interval; each is 1 at batch0."""
+    m, batch0 = asked.m, asked.batch0
     laws: dict[str, Law] = {
         LINEAR: Linear(1.0, batch0),
         ROOT: SquareRoot(1.0, batch0),
@@ -76,11 +60,53 @@ def _plain(m: Measurement, batch0: float) -> dict[str, Law]:
         laws[VARIANCE] = VarianceRule(1.0, batch0)
     elif m.optimizer.family == "adam" and signal > 0 and m.trace_sigma.value > 0:
         laws[VARIANCE] = VarianceRule(1.0, batch0, m.trace_sigma.value / signal)
-    return laws
+    return {name: _change(law, asked) for name, law in laws.items()}
 
 
-def _closed(m: Measurement) -> dict[str, Law]:
+def _measured(asked: Question, _: Factors) -> Factors:
+    """The preconditioned law of Adam, through what was measured at several batches."""
+    measured = _measured_ratio(asked.m, asked.batch, asked.batch0)
+    if measured is None or asked.m.optimizer.family != "adam":
+        return {}
+    return {MEASURED: measured}
+
+
+def _noise(asked: Question, _: Factors) -> Factors:
+    """The laws of one noise scale; and what its lower end allows at least."""
+    m, batch, batch0 = asked.m, asked.batch, asked.batch0
+    family, found = m.optimizer.family, {}
+    for name, scale in ((NOISE, m.b_noise), (SIMPLE, m.b_simple)):
+        if scale.bounded:
+            found[name] = _noise_ratio(scale, batch, batch0)
+    alpha = 1.0 if family == "sgd" else 0.5  # 0.5 also for orthogonalised updates
+    if m.b_simple.bounded:
+        found[MUON if family == "muon" else ALPHA] = _noise_ratio(m.b_simple, batch, batch0, 0.5)
+    if 0 < m.b_simple.low < math.inf:
+        low, high = m.b_simple.low, m.b_simple.high
+        found[BOUND] = _noise_ratio(Estimate(low, low, high), batch, batch0, alpha)
+    return found
+
+
+def _edge(asked: Question, found: Factors) -> Factors:
+    """The law of the noise, bent at the edge of stability."""
+    m = asked.m
+    base = found.get(NOISE, found.get(SIMPLE))
+    if m.optimizer.family == "adam":
+        base = found.get(MEASURED)
+    if base is None or not m.edge.known or m.optimizer.family not in ("adam", "sgd"):
+        return {}
+    return {EDGE: _edge_ratio(base, asked.lr0 or m.optimizer.lr, m.edge)}
+
+
+def _direct(asked: Question, _: Factors) -> Factors:
+    """Two batches whose best learning rates were measured directly."""
+    direct = _direct_ratio(asked.m, asked.batch, asked.batch0)
+    return {} if direct is None else {DIRECT: direct}
+
+
+def _closed(asked: Question, _: Factors) -> Factors:
     """Adam as soft sign, for comparison: mean field, without epsilon, and with exact moments."""
+    m = asked.m
     laws: dict[str, Law] = {}
     soft, exact = m.soft_sign(), gaussian_law(m.curvature)
     if soft is not None:
@@ -91,15 +117,19 @@ def _closed(m: Measurement) -> dict[str, Law]:
             laws[SIGN] = SignDescent.from_sums(soft.slope, soft.diagonal, rest, soft.noise_batch)
     if exact is not None:
         laws[EXACT] = exact
-    return laws
+    return {name: _change(law, asked) for name, law in laws.items()}
+
+
+RULES: tuple[Rule, ...] = (_plain, _measured, _noise, _edge, _direct, _closed)
+"""Every rule, in the order in which the advice lists its laws. A new law is one more line here."""
 
 
 def _exactly(value: float) -> Estimate:
     return Estimate(value, value, value)
 
 
-def _change(law: Law, batch: float, batch0: float) -> Estimate:
-    return _exactly(law.lr(batch) / law.lr(batch0))
+def _change(law: Law, asked: Question) -> Estimate:
+    return _exactly(law.lr(asked.batch) / law.lr(asked.batch0))
 
 
 def _noise_ratio(scale: Estimate, batch: float, batch0: float, alpha: float = 1.0) -> Estimate:
