@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from noisewise.pictures import bit_depth, sources
+from noisewise.pictures import bit_depth, sources, zip_source
 from noisewise.pictures.headers import in_order
 from noisewise.pictures.pictures import load_pictures
 from picture_files import write_pictures
@@ -146,7 +146,7 @@ def test_a_member_of_a_zip_is_read_no_further_than_it_says(tmp_path: Path) -> No
     at = data.rindex(told)  # in the table of contents
     data[at : at + 4] = (1000).to_bytes(4, "little")
     (tmp_path / "x.zip").write_bytes(data)
-    with sources.open_source(tmp_path / "x.zip") as source:
+    with zip_source.open_zip(tmp_path / "x.zip") as source:
         (entry,) = source.entries
         tracemalloc.start()
         try:

@@ -1,21 +1,18 @@
-"""List the files of a folder or a zip in a fixed order, and say which are skipped and why.
+"""A place with picture files: its entries, which files are skipped and why, and their classes.
 
-Nothing here decodes a picture. A listing follows each link once, never opens pipes or devices, and
-never unpacks a zip on disk. Every skipped file has a code from the list below, for programs, and a
-reason, for people.
+Nothing here decodes a picture. Every skipped file has a code from the list below, for programs, and
+a reason, for people.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import stat
-import zipfile
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    import zipfile
 
 EMPTY = "empty"
 TRUNCATED = "truncated"
@@ -110,26 +107,31 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """A listed folder or zip: its entries sorted by name, and the files already skipped."""
+    """A place with picture files, listed.
+
+    Attributes:
+        path: of the place.
+        kind: name of the source type, such as "folder".
+        entries: files that may be pictures, sorted by name.
+        skipped: files that are not used.
+        opener: opens one entry for reading in binary.
+        in_memory: whether an open entry lies in memory as a whole.
+    """
 
     path: Path
     kind: str
     entries: tuple[Entry, ...]
     skipped: tuple[Skipped, ...]
-    archive: zipfile.ZipFile | None = None
+    opener: Callable[[Entry], BinaryIO]
+    in_memory: bool = False
 
     def open(self, entry: Entry) -> BinaryIO:
-        """Open one entry for reading in binary; a file in a zip is read into memory."""
-        if isinstance(entry.locator, str):
-            return open(entry.locator, "rb")
-        assert self.archive is not None
-        with self.archive.open(entry.locator) as member:
-            # Read only the listed length: the file may be longer than the zip says.
-            return io.BytesIO(member.read(entry.num_bytes))
+        """Open one entry for reading in binary."""
+        return self.opener(entry)
 
     def open_bytes(self, entry: Entry) -> int:
         """Bytes of memory that an entry takes while it is open."""
-        return 0 if isinstance(entry.locator, str) else entry.num_bytes
+        return entry.num_bytes if self.in_memory else 0
 
 
 def code_of(stored: str) -> str:
@@ -160,27 +162,6 @@ def printable(name: str) -> str:
         'two\\nlines'
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
-@contextmanager
-def open_source(path: Path) -> Generator[Source]:
-    """List a folder or a zip file; the zip stays open inside the `with` block.
-
-    Raises:
-        ValueError: if the file cannot be read as a zip.
-    """
-    if path.is_dir():
-        yield _list_folder(path)
-        return
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:  # zipfile raises almost anything on a damaged table of contents
-        raise ValueError(
-            f"{printable(str(path))} cannot be read as a zip ({error}): "
-            "download it again, or give the unpacked folder."
-        ) from error
-    with archive:
-        yield _list_zip(path, archive)
 
 
 def class_labels(names: list[str]) -> tuple[list[int] | None, list[str], list[str]]:
@@ -228,94 +209,21 @@ def _strip_shared(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return folders
 
 
-def _is_hidden(part: str) -> bool:
+def is_hidden(part: str) -> bool:
+    """Whether a file or folder of this name is hidden, or made by the system."""
     return part.startswith(".") or part.lower() in _SYSTEM_NAMES
 
 
-def _clean(name: str) -> str:
+def clean_name(name: str) -> str:
+    """Return a name that can be written and printed."""
     # Names that are not UTF-8 arrive with lone surrogates, which cannot be written or printed.
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _list_folder(root: Path) -> Source:
-    entries: list[Entry] = []
-    skipped: list[Skipped] = []
-    seen = {_identity(root.stat())}
-    pending = [(str(root), "")]
-    while pending:
-        folder, prefix = pending.pop()
-        try:
-            with os.scandir(folder) as scan:
-                # Real folders before links, so that pictures get their real names.
-                items = sorted(scan, key=lambda item: (item.is_symlink(), item.name))
-        except OSError:
-            skipped.append(Skipped(prefix.rstrip("/") or ".", UNREADABLE))
-            continue
-        below: list[tuple[str, str]] = []
-        for item in items:
-            found = _visit(item, prefix, seen)
-            if isinstance(found, Entry):
-                entries.append(found)
-            elif isinstance(found, Skipped):
-                skipped.append(found)
-            else:
-                below.append(found)
-        pending.extend(reversed(below))
-    entries.sort(key=lambda entry: entry.name)
-    skipped.sort(key=lambda item: item.name)
-    return Source(root, "folder", tuple(entries), tuple(skipped))
-
-
-def _visit(
-    item: os.DirEntry[str], prefix: str, seen: set[tuple[int, int]]
-) -> Entry | Skipped | tuple[str, str]:
-    name = prefix + _clean(item.name)
-    if _is_hidden(item.name):
-        return Skipped(name, HIDDEN)
-    try:
-        status = item.stat()
-    except OSError:  # a link to nothing, or to itself
-        return Skipped(name, BROKEN_LINK if item.is_symlink() else UNREADABLE)
-    if stat.S_ISDIR(status.st_mode):
-        # On Windows only os.stat() gives the inode.
-        identity = _identity(os.stat(item.path))
-        if identity in seen:
-            return Skipped(name, ALREADY_READ)
-        seen.add(identity)
-        return item.path, name + "/"
-    if not stat.S_ISREG(status.st_mode):
-        return Skipped(name, NOT_REGULAR)
-    return _by_length(Entry(name, status.st_size, status.st_mtime_ns, item.path))
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _by_length(entry: Entry) -> Entry | Skipped:
+def by_length(entry: Entry) -> Entry | Skipped:
+    """Return the entry, or why its length rules it out."""
     if entry.num_bytes == 0:
         return Skipped(entry.name, EMPTY)
     if entry.num_bytes > MAX_FILE_BYTES:
         return Skipped(entry.name, TOO_LARGE)
     return entry
-
-
-def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:
-    entries: list[Entry] = []
-    skipped: list[Skipped] = []
-    for info in archive.infolist():
-        name = _clean(info.filename.replace("\\", "/")).lstrip("/")
-        if info.is_dir() or not name:
-            continue
-        when = int("".join(f"{part:02d}" for part in info.date_time))
-        found = _by_length(Entry(name, info.file_size, when, info))
-        if any(_is_hidden(part) for part in name.split("/") if part not in ("", ".", "..")):
-            found = Skipped(name, HIDDEN)
-        elif info.flag_bits & 1:
-            found = Skipped(name, PASSWORD)
-        if isinstance(found, Entry):
-            entries.append(found)
-        else:
-            skipped.append(found)
-    entries.sort(key=lambda entry: entry.name)
-    return Source(path, "zip", tuple(entries), tuple(skipped), archive)

@@ -1,0 +1,78 @@
+"""A .npz or .npy file of pictures as a source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from noisewise.pictures import array_files, cache, framing
+from noisewise.pictures.framing import Frame
+from noisewise.pictures.gather import (
+    Gathered,
+    HeaderCounts,
+    Labels,
+    Plan,
+    Squares,
+    collect,
+    complete,
+    load_cached,
+)
+from noisewise.pictures.headers import choose_size
+from noisewise.pictures.source_type import Request, SourceType, has_suffix
+
+_SUFFIXES = (".npz", ".npy")
+
+
+def _read(path: Path, request: Request) -> Gathered:
+    status = path.stat()
+    facts = (path.name, status.st_size, status.st_mtime_ns)
+    kind = path.suffix.lower()[1:]
+    key = cache.cache_key([kind, *request.key, facts])
+    if cached := load_cached(request.folder, key):
+        return cached
+    found = array_files.open_arrays(path)
+    height, width, depth = found.height_width_channels
+    sizes = Counter({(width, height): len(found)})
+    notes = list(found.notes)
+    size, channels = request.size, request.channels
+    if size is None:
+        size, why = choose_size(sizes, _array_block(found), request.crop)
+        notes.append(why)
+    if depth == 1 and request.frame(size).on_grey:
+        channels = channels or 1
+    plan = Plan(request.frame(size), channels, len(found), request.folder, key, notes)
+    squares = _array_squares(found, plan.frame)
+    images, _, _ = collect(path, plan, squares, (), request.progress)
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]
+    counts = HeaderCounts(sizes, Counter({mode: len(found)}), Counter({kind: len(found)}))
+    labels = Labels(found.labels, tuple(found.classes), kind)
+    return complete(plan, images, labels, list(found.names), [], counts)
+
+
+def _array_squares(found: array_files.ArrayFile, frame: Frame) -> Squares:
+    for index, pixels in enumerate(found.pictures()):
+        done: set[str] = set()
+        name = str(index)
+        image = framing.on_background(_as_image(pixels), frame, done)
+        yield name, framing.as_square(framing.fit(image, name, frame, done), done)
+
+
+def _array_block(found: array_files.ArrayFile) -> int:
+    factors = []
+    for pixels, _ in zip(found.pictures(), range(32), strict=False):
+        if _as_image(pixels).getcolors(256) is None:
+            return 1
+        if (pixels != pixels[0, 0]).any():
+            factors.append(framing.block_factor(pixels))
+    return int(np.gcd.reduce(factors)) if factors else 1
+
+
+def _as_image(pixels: np.ndarray) -> Image.Image:
+    flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    return Image.fromarray(np.ascontiguousarray(flat))
+
+
+ARRAYS = SourceType("array", _SUFFIXES, has_suffix(*_SUFFIXES), _read)

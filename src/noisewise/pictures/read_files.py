@@ -1,0 +1,115 @@
+"""Read a listed source of picture files into one uint8 array."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from noisewise.pictures import bit_depth, cache, decode, label_files, sources
+from noisewise.pictures.bit_depth import is_deep
+from noisewise.pictures.decode import UnusableError
+from noisewise.pictures.framing import Frame, Square
+from noisewise.pictures.gather import (
+    MIN_PICTURES,
+    Gathered,
+    HeaderCounts,
+    Labels,
+    Plan,
+    Squares,
+    collect,
+    complete,
+    count_text,
+    load_cached,
+    refuse_too_few,
+)
+from noisewise.pictures.headers import (
+    Headers,
+    choose_size,
+    describe_no_pictures,
+    in_order,
+    num_threads,
+    opened,
+    quiet_pillow,
+    read_headers,
+)
+from noisewise.pictures.source_type import Request
+from noisewise.pictures.sources import Entry, Skipped, Source
+
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+
+
+def read_files(source: Source, request: Request) -> Gathered:
+    """Read every usable picture: headers, size, decoding, labels, cache.
+
+    Raises:
+        ValueError: if there are too few pictures, or the size cannot be used.
+    """
+    listing = [(e.name, e.num_bytes, e.mtime_ns) for e in source.entries]
+    left_out = [(item.name, item.code) for item in source.skipped]
+    key = cache.cache_key([source.kind, *request.key, listing, left_out])
+    if cached := load_cached(request.folder, key):
+        return cached
+    metadata_files, candidates = label_files.split_metadata(source)
+    found = read_headers(source, candidates, request.progress)
+    if all(item.code in sources.HARMLESS for item in found.skipped) and not found.entries:
+        what = describe_no_pictures(source, found.skipped)
+        raise ValueError(f"{what}: give a folder with at least {MIN_PICTURES} pictures.")
+    refuse_too_few(source.path, len(found.entries), list(found.skipped))
+    notes: list[str] = []
+    size, channels = request.size, request.channels
+    if size is None:
+        size, why = choose_size(found.sizes, found.block, request.crop)
+        notes.append(why)
+    if found.modes.keys() <= _GREY_MODES and request.frame(size).on_grey:
+        channels = channels or 1
+    plan = Plan(request.frame(size), channels, len(found.entries), request.folder, key, notes)
+    squares = _decoded(source, found, plan.frame)
+    images, names, skipped = collect(source.path, plan, squares, found.skipped, request.progress)
+    labels = _labels(source, metadata_files, names, plan)
+    plan.notes.extend(_depth_notes(plan, found))
+    counts = HeaderCounts(found.sizes, found.modes, found.formats)
+    return complete(plan, images, labels, names, skipped, counts)
+
+
+def _depth_notes(plan: Plan, found: Headers) -> list[str]:
+    """Notes on the values of black and white in pictures with more than 8 bits, for each depth."""
+    scales = {
+        bit_depth.kind_of(mode): found.ranges.of(mode) for mode in found.modes if is_deep(mode)
+    }
+    return [
+        f"{count_text(plan.done[kind])} with more than 8 bits ({kind}): {scale.low:g} is black and "
+        f"{scale.high:g} is white, chosen from the values of all such pictures"
+        for kind, scale in sorted(scales.items())
+        if plan.done[kind]
+    ]
+
+
+def _labels(
+    source: Source, metadata_files: tuple[Entry, ...], names: list[str], plan: Plan
+) -> Labels:
+    """Find the classes: from metadata files if they hold labels, else from the folder names."""
+    by_name, notes = label_files.read_labels(source, metadata_files)
+    plan.notes.extend(notes)
+    if by_name:
+        numbers, classes, notes = label_files.class_labels(names, by_name)
+    else:
+        numbers, classes, notes = sources.class_labels(names)
+    plan.notes.extend(notes)
+    array = None if numbers is None else np.asarray(numbers, np.int64)
+    return Labels(array, tuple(classes), source.kind)
+
+
+def _decoded(source: Source, found: Headers, frame: Frame) -> Squares:
+    def one(item: tuple[Entry, int]) -> Square | Skipped:
+        entry, _ = item
+        try:
+            with opened(source, entry) as file:
+                return decode.decode(file, entry.name, frame, found.ranges)
+        except UnusableError as error:
+            return Skipped(entry.name, error.code)
+
+    with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
+        items = zip(found.entries, found.num_bytes, strict=True)
+        for (entry, _), square in in_order(pool, one, items, lambda item: item[1]):
+            yield entry.name, square

@@ -1,0 +1,63 @@
+"""What a type of source is: a folder, a zip, an array file, or one of your own.
+
+A new type is one file with one `SourceType` value, and one line in `source_types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from noisewise.pictures.framing import Frame
+from noisewise.pictures.gather import Gathered, Progress
+from noisewise.pictures.request import Crop
+
+
+@dataclass(frozen=True)
+class Request:
+    """How pictures are wanted; see `read.gather` for the values."""
+
+    size: int | None
+    channels: int | None
+    crop: Crop
+    background: str
+    folder: Path | None
+    progress: Progress | None
+
+    @property
+    def key(self) -> list[object]:
+        """The part of the cache key that depends on the request, not on the files."""
+        plain = self.crop == "centre" and self.background == "white"
+        return [self.size, self.channels, *([] if plain else [self.crop, self.background])]
+
+    def frame(self, size: int) -> Frame:
+        """How pictures become squares of this size."""
+        return Frame(size, self.crop, self.background)
+
+
+@dataclass(frozen=True)
+class SourceType:
+    """A way to find pictures at a path.
+
+    Attributes:
+        name: for people and for the cache, such as "folder".
+        suffixes: endings of such files, with the dot; empty for a folder.
+        handles: whether a path is of this type.
+        read: reads the pictures; raises ValueError for what cannot be used.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    handles: Callable[[Path], bool]
+    read: Callable[[Path, Request], Gathered]
+
+
+def has_suffix(*suffixes: str) -> Callable[[Path], bool]:
+    """Return a test for files with one of these endings.
+
+    Example:
+        >>> has_suffix(".zip")(Path("no/such.zip"))
+        False
+    """
+    return lambda path: path.suffix.lower() in suffixes and path.is_file()

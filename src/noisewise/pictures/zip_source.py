@@ -1,0 +1,81 @@
+"""A zip of picture files; it is never unpacked on disk."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from noisewise.pictures.gather import Gathered
+from noisewise.pictures.read_files import read_files
+from noisewise.pictures.source_type import Request, SourceType, has_suffix
+from noisewise.pictures.sources import (
+    HIDDEN,
+    PASSWORD,
+    Entry,
+    Skipped,
+    Source,
+    by_length,
+    clean_name,
+    is_hidden,
+    printable,
+)
+
+_SUFFIXES = (".zip",)
+
+
+def _read(path: Path, request: Request) -> Gathered:
+    with open_zip(path) as source:
+        return read_files(source, request)
+
+
+@contextmanager
+def open_zip(path: Path) -> Generator[Source]:
+    """List a zip file; it stays open inside the `with` block.
+
+    Raises:
+        ValueError: if the file cannot be read as a zip.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile raises almost anything on a damaged table of contents
+        raise ValueError(
+            f"{printable(str(path))} cannot be read as a zip ({error}): "
+            "download it again, or give the unpacked folder."
+        ) from error
+    with archive:
+        yield _list_zip(path, archive)
+
+
+def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:
+    entries: list[Entry] = []
+    skipped: list[Skipped] = []
+    for info in archive.infolist():
+        name = clean_name(info.filename.replace("\\", "/")).lstrip("/")
+        if info.is_dir() or not name:
+            continue
+        when = int("".join(f"{part:02d}" for part in info.date_time))
+        found = by_length(Entry(name, info.file_size, when, info))
+        if any(is_hidden(part) for part in name.split("/") if part not in ("", ".", "..")):
+            found = Skipped(name, HIDDEN)
+        elif info.flag_bits & 1:
+            found = Skipped(name, PASSWORD)
+        if isinstance(found, Entry):
+            entries.append(found)
+        else:
+            skipped.append(found)
+    entries.sort(key=lambda entry: entry.name)
+
+    def open_member(entry: Entry) -> BinaryIO:
+        assert isinstance(entry.locator, zipfile.ZipInfo)
+        with archive.open(entry.locator) as member:
+            # Read only the listed length: the file may be longer than the zip says.
+            return io.BytesIO(member.read(entry.num_bytes))
+
+    return Source(path, "zip", tuple(entries), tuple(skipped), open_member, in_memory=True)
+
+
+ZIP = SourceType("zip", _SUFFIXES, has_suffix(*_SUFFIXES), _read)
