@@ -35,16 +35,16 @@ LIST = SourceType("list", (".txt",), has_suffix(".txt"), _read)
 def test_a_type_of_your_own_reads_the_same_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_pictures(tmp_path / "pictures", 12)
+    write_pictures(tmp_path / "pictures", 24)
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
     listing = tmp_path / "pictures" / "some.txt"
-    listing.write_text("\n".join(names[:8]))
+    listing.write_text("\n".join(names[:18]))
     with pytest.raises(ValueError, match=r"a \.zip, \.npz or \.npy file"):
         load_pictures(listing)
     monkeypatch.setattr(source_types, "SOURCE_TYPES", (*SOURCE_TYPES, LIST))
     found, whole = load_pictures(listing), load_pictures(tmp_path / "pictures")
-    assert len(found) == 8
-    assert (found.images == whole.images[:8]).all()
+    assert len(found) == 18
+    assert (found.images == whole.images[:18]).all()
     with pytest.raises(ValueError, match=r"a \.zip, \.npz, \.npy or \.txt file"):
         load_pictures(tmp_path / "missing")
 
