@@ -1,7 +1,4 @@
-"""Distil a model that noisewise did not train: all it needs is D(x, sigma) -> x0 and a description.
-
-Here a flow is trained in plain PyTorch. Run it: python examples/my_own_teacher.py
-"""
+"""Distil a model that noisewise did not train, here a flow: python examples/my_own_teacher.py."""
 
 import tempfile
 
@@ -17,10 +14,10 @@ from noisewise.diffusion import x0_from_flow
 class Flow(nn.Module):
     """A small velocity net u(x_s, s) on the straight path x_s = (1 - s) x0 + s eps."""
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        first, second = nn.Conv2d(2, width, 5, padding=2), nn.Conv2d(width, width, 5, padding=2)
-        self.net = nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), nn.Conv2d(width, 1, 1))
+        first, last = nn.Conv2d(2, 24, 5, padding=2), nn.Conv2d(24, 1, 5, padding=2)
+        self.net = nn.Sequential(first, nn.SiLU(), last)
 
     def forward(self, x_s: Tensor, s: Tensor) -> Tensor:
         return self.net(torch.cat([x_s, s[:, None, None, None].expand_as(x_s)], 1))
@@ -45,17 +42,16 @@ def main() -> None:
     flow = Flow()
     optimizer = torch.optim.Adam(flow.parameters(), lr=2e-3)
     for _ in range(80):
-        x0, s = images[torch.randint(len(images), (32,))], torch.sigmoid(torch.randn(32))
+        x0, s = images[torch.randint(len(images), (32,))], torch.rand(32)
         eps = torch.randn_like(x0)
         loss = (flow(x0.lerp(eps, s[:, None, None, None]), s) - (eps - x0)).square().mean()
-        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
     teacher = noisewise.as_teacher(AsDenoiser(flow), size=28, channels=1, sigma_data=0.7)
     with tempfile.TemporaryDirectory() as folder:
         generator = noisewise.distill(folder, "640images", teacher=teacher)
-        print(noisewise.Run(folder))
-        print(f"one call: {tuple(generator.sample(16, seed=0).shape)}")
+        print(f"{noisewise.Run(folder)}\none call: {tuple(generator.sample(16).shape)}")
 
 
 if __name__ == "__main__":

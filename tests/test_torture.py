@@ -47,7 +47,7 @@ def test_where_a_process_died_and_how_long_the_next_one_takes(tmp_path: Path) ->
     assert where(tmp_path, "train", log.read_bytes()) == PLACES[0]
     assert left(tmp_path, "train", took) == 10.0
     assert left(tmp_path, "distill", took) == 15.0
-    log.write_text(log.read_text() + line(images=960, seconds=9.0, event="finished: x"))
+    log.write_text(log.read_text() + line(images=960, seconds=9.0, kind="finished"))
     assert where(tmp_path, "train", b"") == PLACES[2]
     assert left(tmp_path, "train", took) == 5.0
     assert parts(tmp_path, "train", 12.0) == {"start": 3.0, "training": 8.0, "end": 1.0}

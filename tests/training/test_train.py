@@ -71,6 +71,7 @@ def test_from_pictures_to_a_generator_without_the_pictures(data: Path, tmp_path:
     data.unlink()  # distillation is data-free: only the teacher is read
     shutil.rmtree(tmp_path / "run" / "cache", ignore_errors=True)
     generator = noisewise.distill(run, config=DISTIL, build=build)
+    assert run.finished("generator")
     assert isinstance(generator, Generator)
     pictures = generator.sample(5, seed=1)
     assert pictures.shape == (5, 1, 8, 8)
@@ -182,6 +183,7 @@ def test_classes_from_labels(data: Path, tmp_path: Path) -> None:
     assert len(teacher.classes) == 2
     assert not torch.equal(teacher.sample(2, label=0), teacher.sample(2, label=1))
     generator = noisewise.distill(run, config=DISTIL, build=build)
+    assert run.finished("generator")
     assert generator.sample(2, label=1).shape == (2, 1, 8, 8)
 
 

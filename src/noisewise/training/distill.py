@@ -67,7 +67,11 @@ def distill(
         given = network(teacher.denoiser)
         build = lambda _: copy.deepcopy(given)  # noqa: E731 (a name would not say more)
     task = DistillTask(folder, teacher, config, build)
-    outcome = carry_out(task, Callbacks(on_record, None, stop))
+    try:
+        outcome = carry_out(task, Callbacks(on_record, None, stop))
+    finally:
+        if isinstance(run, Run):
+            run.reload()  # the caller's run knows what was noted
     if outcome.finished:
         return outcome.run.generator(build)
     stage = outcome.stage

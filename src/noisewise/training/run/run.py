@@ -79,6 +79,10 @@ class Run:
         """
         return cls(path)
 
+    def reload(self) -> None:
+        """Read run.json again: another process, or another `Run` of this folder, may have noted."""
+        self.info, self.warning = read_either(self.path)
+
     @property
     def name(self) -> str:
         """Name of the folder."""
