@@ -90,6 +90,15 @@ class Inspection:
     notes: tuple[str, ...]
     contact_sheet: np.ndarray = field(repr=False)
 
+    def __repr__(self) -> str:
+        """One line; `text()` has all of it."""
+        colour = "grey" if self.channels == 1 else "colour"
+        named = f", {len(self.classes)} classes" if self.classes else ""
+        return (
+            f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {self.size} x "
+            f"{self.size}, {colour}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything except the contact sheet, ready for json.dumps."""
         result = {name: getattr(self, name) for name in self.__dataclass_fields__}

@@ -168,3 +168,13 @@ def test_damaged_model_folders_are_one_sentence(tmp_path: Path) -> None:
     config.write_text("{")
     with pytest.raises(ValueError, match="cannot be read"):
         load_model(folder, build)
+
+
+def test_a_model_prints_as_one_readable_line() -> None:
+    assert repr(Teacher(trained(), CONFIG)).startswith(
+        "Teacher(8 x 8, grey, 2 classes, 5 calls by heun, "
+    )
+    shown = repr(Generator(trained(), STUDENT))
+    assert shown.startswith("Generator(8 x 8, grey, 2 classes, 1 or 2 calls, ")
+    assert shown.endswith(" parameters on cpu)")
+    assert "\n" not in shown

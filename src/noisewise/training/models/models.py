@@ -59,6 +59,15 @@ class Model(nn.Module):
         """Where the weights are."""
         return next(self.denoiser.parameters()).device
 
+    def _in_one_line(self, calls: str) -> str:
+        count = sum(p.numel() for p in self.denoiser.parameters())
+        colour = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels")
+        named = f"{len(self.classes)} classes, " if self.classes else ""
+        return (
+            f"{type(self).__name__}({self.size} x {self.size}, {colour}, {named}{calls}, "
+            f"{count:,} parameters on {self.device})"
+        )
+
     def noise(self, seed: int, start: int, count: int, stream: int = _START) -> Tensor:
         """Standard normal noise of pictures start, start + 1, ... of a seed, [count, c, h, w]."""
         shape = (self.channels, self.size, self.size)
@@ -109,6 +118,10 @@ class Teacher(Model):
     def sampler(self) -> SamplerSettings:
         """How it draws when no other sampler is asked for."""
         return self.config.sampler
+
+    def __repr__(self) -> str:
+        """One line; `print(model.denoiser)` shows the layers."""
+        return self._in_one_line(f"{self.sampler.calls} calls by {self.sampler.name}")
 
     def network_calls(self, calls: int | None = None, sampler: str | Sampler | None = None) -> int:
         """Network calls a picture that `sample` makes when it is given the same two arguments.
@@ -217,6 +230,10 @@ class Generator(Model):
         if self.classes and label is None:
             raise ValueError("this generator needs a label for each picture")
         return one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
+
+    def __repr__(self) -> str:
+        """One line; `print(model.denoiser)` shows the layers."""
+        return self._in_one_line("1 call" if self.config.two_call_sigma is None else "1 or 2 calls")
 
     def network_calls(self, calls: int | None = None, sampler: str | Sampler | None = None) -> int:
         """Network calls a picture that `sample` makes when it is given the same two arguments.
