@@ -33,6 +33,7 @@ from noisewise.app.report.collect import gather, report
 from noisewise.app.report.facts import Event, Facts
 from noisewise.app.report.page import render
 from noisewise.app.report.resume_command import again
+from noisewise.pictures import gather as gather_pictures
 from noisewise.pictures import pictures, sources
 from noisewise.quality.copies import CopyReference
 from noisewise.quality.distance import Reference
@@ -204,7 +205,8 @@ def test_everything_is_read_and_tested_once(
     sealed = counted(monkeypatch, model_folder, "digest_of", lambda tensors: str(len(tensors)))
     hashed = counted(monkeypatch, hashlib, "sha256", lambda *_: "a whole file")
     listed = counted(monkeypatch, sources, "open_source", str)
-    split = counted(monkeypatch, pictures, "digests", lambda images: str(len(images)))
+    marked = counted(monkeypatch, gather_pictures, "digests", lambda images: str(len(images)))
+    marked_again = counted(monkeypatch, pictures, "digests", lambda *_: "")
     prepared = counted(monkeypatch, CopyReference, "__init__", lambda *_: "")
     copy_tests = counted(monkeypatch, CopyReference, "test", lambda _, made: str(len(made)))
     references = counted(monkeypatch, Reference, "__init__", lambda *_: "")
@@ -225,7 +227,8 @@ def test_everything_is_read_and_tested_once(
     assert len(cached) == 1
     assert len(listed) == sum(listed.values()) == 1
     assert [(Path(name).parts[0], n) for name, n in arrays.items() if name] == [("cache", 1)]
-    assert split == {"120": 1}
+    assert marked == {"120": 1}, "the fingerprint; the split uses the same digests"
+    assert not marked_again
     assert sum(prepared.values()) == 1
     assert sum(references.values()) == 1
     assert copy_tests == {f"{NUM_IMAGES}": 3}
