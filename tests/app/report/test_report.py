@@ -30,7 +30,9 @@ from noisewise.app.commands.train import TrainOptions
 from noisewise.app.flags import plain
 from noisewise.app.plots.svg import as_pixels
 from noisewise.app.report.collect import gather, report
-from noisewise.app.report.facts import Event, Facts
+from noisewise.app.report.contents import Contents
+from noisewise.app.report.events import events
+from noisewise.app.report.facts import Copies, Event, Facts, Way
 from noisewise.app.report.page import render
 from noisewise.app.report.resume_command import again
 from noisewise.pictures import gather as gather_pictures
@@ -173,6 +175,22 @@ def test_the_sheet_shows_pictures_that_were_measured(distilled_run: Path) -> Non
     first, *_ = gather(Run.open(distilled_run), NUM_IMAGES).ways
     drawn = as_pixels(noisewise.load(distilled_run).sample(NUM_IMAGES, seed=0))
     assert np.array_equal(first.pictures, drawn[:64])
+
+
+def test_copies_beyond_chance_are_an_alarm(distilled_run: Path) -> None:
+    """Not if real held-out pictures look like copies as often."""
+    contents = Contents.read(Run(distilled_run))
+    black = np.zeros((2, 8, 8, 1), np.uint8)
+    copies = Copies(200, 0.2, 0.15, 0.26, 0.01, 1 / 3, black, black, (0.1, 0.1), (0.1,), ())
+    for held_out, alarms in ((0.01, 1), (None, 1), (0.2, 0)):
+        way = Way("teacher", 5, black, copies=replace(copies, held_out_fraction=held_out))
+        bad = [event for event in events(contents, (way,)) if event.bad]
+        assert [event.about for event in bad] == ["teacher, 5 calls"] * alarms
+
+
+def test_too_few_pictures_for_a_page_are_refused(teacher_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="63 pictures are too few for a page; use at least 64"):
+        report(teacher_run, tmp_path / "page.html", num_images=63)
 
 
 def counted(
