@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisewise.quality.copies import _wilson, copy_test, duplicates, nearest
+from noisewise.quality.copies import CopyReference, _wilson, copy_test, duplicates, nearest
 
 Draw = Callable[..., tuple[Tensor, Tensor]]
 
@@ -42,6 +42,26 @@ def test_an_exact_copy_has_distance_zero_in_spite_of_rounding() -> None:
     found = nearest(training[40:60], training)
     assert torch.equal(found.index[:, 0], torch.arange(40, 60))
     assert torch.equal(found.distance[:, 0], torch.zeros(20))
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_a_reference_finds_what_the_test_finds(flips: bool) -> None:
+    """Also with duplicates among the training pictures, and for a second set of pictures."""
+    training, held_out = normal(50, 1, 8, 8, seed=1), normal(9, 1, 8, 8, seed=2)
+    training = torch.cat([training, training[:5], training[5:10].flip(3)])
+    reference = CopyReference(training, held_out, flips=flips)
+    assert reference.num_duplicates == (10 if flips else 5)
+    for seed in (3, 4):
+        images = torch.cat([normal(20, 1, 8, 8, seed=seed), training[:2].flip(3)])
+        found = reference.test(images)
+        expected = copy_test(images, training, held_out, flips=flips)
+        for name, value in vars(expected).items():
+            mine = getattr(found, name)
+            assert torch.equal(mine, value) if isinstance(value, Tensor) else mine == value, name
+        assert found.fraction == (2 / 22 if flips else 0)
+        near = nearest(held_out, training, k=1, flips=flips).distance[:, 0]
+        assert torch.equal(found.held_out_distance, near)
+    assert len(CopyReference(training).test(images).held_out_distance) == 0
 
 
 def test_planted_copies_are_found_and_new_pictures_are_not(drawn: Draw) -> None:

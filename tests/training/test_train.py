@@ -93,7 +93,9 @@ def test_from_pictures_to_a_generator_without_the_pictures(data: Path, tmp_path:
     torch.testing.assert_close(loaded.sample(5, seed=1), pictures)
     assert isinstance(noisewise.load(run.path, "teacher", build=build), Teacher)
     assert isinstance(noisewise.load(run.path / "teacher", build=build), Teacher)
-    with pytest.raises(ValueError, match="gone or changed; give real ones with --against"):
+    with pytest.raises(
+        ValueError, match="missing or have changed; give real pictures with --against"
+    ):
         evaluate(run, build=build)
 
 

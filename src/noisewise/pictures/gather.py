@@ -44,7 +44,10 @@ _WHAT_WAS_DONE = {
 
 @dataclass(frozen=True)
 class Gathered:
-    """Everything read from a path; `counts` is None if it came from the cache."""
+    """Everything read from a path; `counts` is None if it came from the cache.
+
+    `marks` are the digests of the pictures that the fingerprint was made of.
+    """
 
     images: np.ndarray
     labels: np.ndarray | None
@@ -53,6 +56,7 @@ class Gathered:
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
     fingerprint: str
+    marks: np.ndarray
     kind: str
     counts: HeaderCounts | None
 
@@ -189,6 +193,7 @@ def complete(
         left_out,
         tuple(plan.notes + _what_was_done(plan)),
         fingerprint,
+        marks,
         labels.kind,
         counts,
     )
@@ -209,7 +214,8 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
     try:
         labels = None if facts["labels"] is None else np.asarray(facts["labels"], np.int64)
         classes = tuple(facts["classes"])
-        if _fingerprint(images.shape, digests(images), labels, classes) != facts["fingerprint"]:
+        marks = digests(images)
+        if _fingerprint(images.shape, marks, labels, classes) != facts["fingerprint"]:
             return None
         return Gathered(
             images,
@@ -219,6 +225,7 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
             tuple(Skipped(name, sources.code_of(stored)) for name, stored in facts["skipped"]),
             tuple(facts["notes"]),
             facts["fingerprint"],
+            marks,
             facts["kind"],
             None,
         )

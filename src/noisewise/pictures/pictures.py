@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ class Pictures:
         notes: what was decided or changed while reading, for people.
         kinds: if the labels are kinds that noisewise found, the reason for their number; "" if the
             labels came with the pictures.
+        marks: uint64, one per picture, equal for equal pictures; None: computed when needed.
     """
 
     images: np.ndarray
@@ -56,6 +57,7 @@ class Pictures:
     source: str
     notes: tuple[str, ...]
     kinds: str = ""
+    marks: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -113,7 +115,8 @@ class Pictures:
         else:
             wanted = max(1, round(fraction * num_images))
         generator = np.random.default_rng(seed)
-        is_held_out = _whole_groups(digests(self.images), wanted, generator)
+        marks = digests(self.images) if self.marks is None else self.marks
+        is_held_out = _whole_groups(marks, wanted, generator)
         order = generator.permutation(num_images)
         return order[~is_held_out[order]], order[is_held_out[order]]
 
@@ -197,6 +200,7 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
         found.fingerprint,
         str(path),
         found.notes,
+        marks=found.marks,
     )
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from noisewise.quality.copies import CopyTest, Nearest, copy_test, duplicates, nearest
+from noisewise.quality.copies import (
+    CopyReference,
+    CopyTest,
+    Nearest,
+    copy_test,
+    duplicates,
+    nearest,
+)
 from noisewise.quality.distance import (
     Distance,
     Reference,
@@ -16,6 +23,7 @@ from noisewise.quality.distance import (
 from noisewise.quality.features import Extractor, RandomConvFeatures, extract, weights_sha256
 
 __all__ = [
+    "CopyReference",
     "CopyTest",
     "Distance",
     "Extractor",

@@ -54,6 +54,7 @@ class CopyTest:
         distance: root mean square difference from it, float32 [n].
         ratio: nearest distance over second nearest, float32 [n]; 0 for an exact copy.
         copied: which generated pictures are copies, bool [n].
+        held_out_distance: `distance` of the held-out pictures, float32 [k]; empty without them.
         median_distance: median of `distance`.
         held_out_median_distance: the same for held-out pictures; None without them.
     """
@@ -68,6 +69,7 @@ class CopyTest:
     distance: Tensor
     ratio: Tensor
     copied: Tensor
+    held_out_distance: Tensor
     median_distance: float
     held_out_median_distance: float | None
 
@@ -133,6 +135,77 @@ def nearest(images: Tensor, training: Tensor, k: int = 2, flips: bool = False) -
     return Nearest(index, distance)
 
 
+class CopyReference:
+    """Training and held-out pictures, prepared once, so that many copy tests are cheap.
+
+    Args:
+        training: float [m, c, h, w] in [-1, 1], at least two different pictures.
+        held_out: real pictures that were not trained on, float [k, c, h, w], or None.
+        threshold: between 0 and 1.
+        flips: a mirrored picture counts as a copy too.
+
+    Raises:
+        ValueError: as `copy_test`.
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> reference = CopyReference(torch.rand(20, 1, 8, 8, generator=g))
+        >>> reference.test(torch.rand(6, 1, 8, 8, generator=g)).fraction
+        0.0
+    """
+
+    def __init__(
+        self,
+        training: Tensor,
+        held_out: Tensor | None = None,
+        threshold: float = 1 / 3,
+        flips: bool = False,
+    ) -> None:
+        """Leave out exact duplicates, and test the held-out pictures."""
+        if not 0 < threshold < 1:
+            raise ValueError(
+                f"threshold is {threshold}: give a number between 0 and 1, such as 1/3."
+            )
+        check_images(training, "training")
+        kept = torch.tensor([group[0] for group in _groups(training, mirrored=flips)])
+        if len(kept) < 2:
+            raise ValueError(
+                "There are fewer than two different training pictures: give at least two."
+            )
+        self.threshold, self.flips = threshold, flips
+        self.num_duplicates = len(training) - len(kept)
+        self._kept = kept
+        self._different = (
+            training if len(kept) == len(training) else training[kept.to(training.device)]
+        )
+        self._of_held_out = None
+        if held_out is not None and len(held_out):
+            self._of_held_out = _compare(held_out, self._different, threshold, flips)
+
+    def test(self, generated: Tensor) -> CopyTest:
+        """Count the copies among generated pictures, float [n, c, h, w]; see `copy_test`."""
+        index, distance, ratio, copied = _compare(
+            generated, self._different, self.threshold, self.flips
+        )
+        low, high = _wilson(int(copied.sum()), len(copied))
+        unseen = self._of_held_out
+        return CopyTest(
+            fraction=float(copied.double().mean()),
+            low=low,
+            high=high,
+            held_out_fraction=None if unseen is None else float(unseen[3].double().mean()),
+            threshold=self.threshold,
+            num_duplicates=self.num_duplicates,
+            index=self._kept[index],
+            distance=distance,
+            ratio=ratio,
+            copied=copied,
+            held_out_distance=torch.empty(0) if unseen is None else unseen[1],
+            median_distance=float(distance.median()),
+            held_out_median_distance=None if unseen is None else float(unseen[1].median()),
+        )
+
+
 def copy_test(
     generated: Tensor,
     training: Tensor,
@@ -169,32 +242,7 @@ def copy_test(
         >>> copy_test(torch.cat([new, training[:2]]), training).fraction
         0.25
     """
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold is {threshold}: give a number between 0 and 1, such as 1/3.")
-    check_images(training, "training")
-    kept = torch.tensor([group[0] for group in _groups(training, mirrored=flips)])
-    if len(kept) < 2:
-        raise ValueError("There are fewer than two different training pictures: give at least two.")
-    different = training if len(kept) == len(training) else training[kept.to(training.device)]
-    index, distance, ratio, copied = _compare(generated, different, threshold, flips)
-    low, high = _wilson(int(copied.sum()), len(copied))
-    of_held_out = None
-    if held_out is not None and len(held_out):
-        of_held_out = _compare(held_out, different, threshold, flips)
-    return CopyTest(
-        fraction=float(copied.double().mean()),
-        low=low,
-        high=high,
-        held_out_fraction=float(of_held_out[3].double().mean()) if of_held_out else None,
-        threshold=threshold,
-        num_duplicates=len(training) - len(kept),
-        index=kept[index],
-        distance=distance,
-        ratio=ratio,
-        copied=copied,
-        median_distance=float(distance.median()),
-        held_out_median_distance=float(of_held_out[1].median()) if of_held_out else None,
-    )
+    return CopyReference(training, held_out, threshold, flips).test(generated)
 
 
 def duplicates(images: Tensor) -> list[tuple[int, ...]]:

@@ -1,32 +1,51 @@
-"""The page: whole at every stage, small, self-contained, and quiet in a real browser."""
+"""The page: complete at every stage, small, self-contained, without errors in a real browser."""
 
 from __future__ import annotations
 
+import hashlib
 import html.parser
+import io
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors
 
+import noisewise
 from noisewise.app import cli
 from noisewise.app.command import Command
 from noisewise.app.commands.adapt import AdaptOptions
 from noisewise.app.commands.table import load
 from noisewise.app.commands.train import TrainOptions
 from noisewise.app.flags import plain
+from noisewise.app.plots.svg import as_pixels
 from noisewise.app.report.collect import gather, report
-from noisewise.app.report.facts import Event, Facts
+from noisewise.app.report.contents import Contents
+from noisewise.app.report.events import events
+from noisewise.app.report.facts import Copies, Event, Facts, Way
 from noisewise.app.report.page import render
 from noisewise.app.report.resume_command import again
+from noisewise.pictures import gather as gather_pictures
+from noisewise.pictures import pictures, sources
+from noisewise.quality.copies import CopyReference
+from noisewise.quality.distance import Reference
+from noisewise.training.evaluate import evaluate
+from noisewise.training.models import model_folder
+from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.run.begin import new_run
 from noisewise.training.run.run import Run
-from noisewise.training.run.run_json import must_match
-from noisewise.training.settings.config import AdaptConfig, Budget, TrainConfig
+from noisewise.training.run.run_json import FORMAT, must_match
+from noisewise.training.settings.config import AdaptConfig, Budget, EvaluateConfig, TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
 
 NUM_IMAGES = 128
@@ -84,20 +103,20 @@ def test_the_page_shows_everything(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for heading in (
         "Pictures",
-        "The same noise, few calls and many",
-        "Fixed seeds while training",
-        "Is it copying?",
-        "How it learned",
+        "The same noise in few calls and in many",
+        "The same noise during training",
+        "Does it copy training pictures?",
+        "How training went",
         "The data",
-        "What was decided, and why",
+        "Settings, and why",
         "Time, machine and versions",
-        "To go on",
+        "What to do next",
     ):
         assert heading in Page(text).headings
     for words in (
         "One call",
         "Two calls",
-        "Teacher, 3 steps",
+        "Teacher, 5 calls",
         "Floor",
         "broken.png",
         "set by hand",
@@ -108,7 +127,8 @@ def test_the_page_shows_everything(page: Path) -> None:
 
 def test_a_run_with_a_teacher_only(teacher_run: Path, tmp_path: Path) -> None:
     facts = gather(Run.open(teacher_run), NUM_IMAGES)
-    assert [way.name for way in facts.ways] == ["teacher, 3 steps"]
+    assert [way.kind for way in facts.ways] == ["teacher"]
+    assert facts.ways[0].network_calls == 5
     assert facts.has_teacher
     assert not facts.has_generator
     assert any("distill" in command for _, command in facts.commands)
@@ -118,12 +138,120 @@ def test_a_run_with_a_teacher_only(teacher_run: Path, tmp_path: Path) -> None:
     assert "A diffusion model of" in text
 
 
-def test_the_copy_test_puts_the_most_suspicious_first(distilled_run: Path) -> None:
-    copies = gather(Run.open(distilled_run), NUM_IMAGES).copies
-    assert copies is not None
-    assert copies.pictures.shape == copies.nearest.shape
-    assert len(copies.distances) == copies.num_images
-    assert copies.held_out_distances
+def test_every_way_has_its_copy_test(distilled_run: Path) -> None:
+    facts = gather(Run.open(distilled_run), NUM_IMAGES)
+    assert [way.kind for way in facts.ways] == ["one_call", "two_calls", "teacher"]
+    for way in facts.ways:
+        copies = way.copies
+        assert copies is not None
+        assert copies.pictures.shape == copies.nearest.shape
+        assert len(copies.distances) == copies.num_images == NUM_IMAGES
+        assert set(copies.shown_distances) <= set(copies.distances)
+        assert copies.held_out_distances
+
+
+def test_the_numbers_are_those_of_evaluate(distilled_run: Path) -> None:
+    """The page measures the same pictures in the same way, every digit of it."""
+    run = Run.open(distilled_run)
+    for way in gather(run, NUM_IMAGES).ways:
+        config = EvaluateConfig(
+            num_images=NUM_IMAGES,
+            teacher=way.kind == "teacher",
+            calls=2 if way.kind == "two_calls" else None,
+        )
+        found = evaluate(run, config=config)
+        assert (way.distance, way.distance_low, way.distance_high) == (
+            *(found.distance, found.distance_low, found.distance_high),
+        )
+        assert way.network_calls == found.network_calls
+        assert way.copies is not None
+        assert found.copies is not None
+        assert found.copies["fraction"] == way.copies.fraction
+        assert found.copies["high"] == way.copies.high
+
+
+def test_the_sheet_shows_pictures_that_were_measured(distilled_run: Path) -> None:
+    """Picture i of a seed depends on the seed and on i alone."""
+    first, *_ = gather(Run.open(distilled_run), NUM_IMAGES).ways
+    drawn = as_pixels(noisewise.load(distilled_run).sample(NUM_IMAGES, seed=0))
+    assert np.array_equal(first.pictures, drawn[:64])
+
+
+def test_copies_beyond_chance_are_an_alarm(distilled_run: Path) -> None:
+    """Not if real held-out pictures look like copies as often."""
+    contents = Contents.read(Run(distilled_run))
+    black = np.zeros((2, 8, 8, 1), np.uint8)
+    copies = Copies(200, 0.2, 0.15, 0.26, 0.01, 1 / 3, black, black, (0.1, 0.1), (0.1,), ())
+    for held_out, alarms in ((0.01, 1), (None, 1), (0.2, 0)):
+        way = Way("teacher", 5, black, copies=replace(copies, held_out_fraction=held_out))
+        bad = [event for event in events(contents, (way,)) if event.bad]
+        assert [event.about for event in bad] == ["teacher, 5 calls"] * alarms
+
+
+def test_too_few_pictures_for_a_page_are_refused(teacher_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="63 pictures are too few for a page; use at least 64"):
+        report(teacher_run, tmp_path / "page.html", num_images=63)
+
+
+def counted(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, key: Callable[..., str]
+) -> Counter[str]:
+    """Count the calls of a function by a key made from their arguments; it works as before."""
+    calls: Counter[str] = Counter()
+    function = getattr(owner, name)
+
+    def counting(*args: object, **kwargs: object) -> object:
+        calls[key(*args)] += 1
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counting)
+    return calls
+
+
+def test_everything_is_read_and_tested_once(
+    distilled_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report of three ways: each file is loaded once, and hashed once for each of its digests."""
+
+    def of_run(path: object, *_: object) -> str:
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+        return os.path.relpath(name, distilled_run) if str(distilled_run) in name else ""
+
+    opened = counted(monkeypatch, io, "open", of_run)  # what `Path.open` and its like call
+    weights = counted(monkeypatch, safetensors, "safe_open", of_run)
+    arrays = counted(monkeypatch, np, "load", of_run)
+    sealed = counted(monkeypatch, model_folder, "digest_of", lambda tensors: str(len(tensors)))
+    hashed = counted(monkeypatch, hashlib, "sha256", lambda *_: "a whole file")
+    listed = counted(monkeypatch, sources, "open_source", str)
+    marked = counted(monkeypatch, gather_pictures, "digests", lambda images: str(len(images)))
+    marked_again = counted(monkeypatch, pictures, "digests", lambda *_: "")
+    prepared = counted(monkeypatch, CopyReference, "__init__", lambda *_: "")
+    copy_tests = counted(monkeypatch, CopyReference, "test", lambda _, made: str(len(made)))
+    references = counted(monkeypatch, Reference, "__init__", lambda *_: "")
+    drawn = counted(monkeypatch, Generator, "sample", lambda _, count, *__: f"{count}")
+    drawn_slowly = counted(monkeypatch, Teacher, "sample", lambda _, count, *__: f"{count}")
+
+    ways = gather(Run.open(distilled_run), NUM_IMAGES).ways
+
+    assert len(ways) == 3
+    models = {f"{stage}/model.safetensors": 1 for stage in ("teacher", "generator")}
+    assert weights == models
+    assert sum(sealed.values()) == 2, "the damage check of two models"
+    assert hashed == {"a whole file": 1}, "which teacher the generator was distilled from"
+    read = {name: n for name, n in opened.items() if name.endswith((".json", ".jsonl"))}
+    cached = [name for name in read if name.startswith("cache/")]
+    once = ("run.json", "log.jsonl", "teacher/config.json", "generator/config.json", *cached)
+    assert read == dict.fromkeys(once, 1)
+    assert len(cached) == 1
+    assert len(listed) == sum(listed.values()) == 1
+    assert [(Path(name).parts[0], n) for name, n in arrays.items() if name] == [("cache", 1)]
+    assert marked == {"120": 1}, "the fingerprint; the split uses the same digests"
+    assert not marked_again
+    assert sum(prepared.values()) == 1
+    assert sum(references.values()) == 1
+    assert copy_tests == {f"{NUM_IMAGES}": 3}
+    assert drawn == {"8": 2, f"{NUM_IMAGES}": 2}, "8 to warm up"
+    assert drawn_slowly == {"8": 1, f"{NUM_IMAGES}": 1}
 
 
 WITHOUT_FLAGS: dict[str, Any] = {
@@ -146,8 +274,7 @@ def test_the_command_to_go_on_has_every_setting(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is typed into a shell for real, and its flags are read back."""
-    data = {"source": "my pictures"}
-    run = Run(tmp_path / "a run", {"train": json.loads(json.dumps(asdict(config))), "data": data})
+    run = begun(tmp_path / "a run", "my pictures", asdict(config))
     options = typed(again(run, "30m"), tmp_path, monkeypatch)
     assert isinstance(options, TrainOptions)
     assert (options.folder, options.out) == ("my pictures", str(tmp_path / "a run"))
@@ -172,14 +299,28 @@ def test_the_command_that_goes_on_with_an_adapted_run_has_every_setting(
         "teacher_digest": "0",
     }
     del how["recipe"]
-    info = {"train": asdict(config.training(False, 64)), "adapt": how, "data": {"source": "new"}}
-    run = Run(tmp_path / "run", json.loads(json.dumps(info)))
+    run = begun(tmp_path / "run", "new", asdict(config.training(False, 64)), how)
     options = typed(again(run, "30m"), tmp_path, monkeypatch)
     assert isinstance(options, AdaptOptions)
     assert (options.run, options.folder) == ("old run/teacher", "new")
     assert plain(options, AdaptConfig) == replace(config, budget="30m")
     with pytest.raises(ValueError, match="noisewise adapt old run/teacher new --out"):
-        Run(tmp_path / "run", {**run.info, "stages": {}}).teacher()
+        run.teacher()
+
+
+def begun(
+    path: Path, source: str, train: dict[str, Any], adapt: dict[str, Any] | None = None
+) -> Run:
+    """A run folder with nothing but its run.json."""
+    numbers = dict.fromkeys(("num_pictures", "num_training", "num_held_out", "size", "channels"), 1)
+    info: dict[str, Any] = {
+        "format": FORMAT,
+        "seed": 0,
+        "data": {"source": source, "fingerprint": "", **numbers},
+        "train": train,
+        "stages": {},
+    }
+    return new_run(path, info if adapt is None else info | {"adapt": adapt})
 
 
 def typed(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> object:
@@ -207,11 +348,11 @@ def test_an_unfinished_run_has_a_page_that_says_so(teacher_run: Path, tmp_path: 
     text = report(run, num_images=NUM_IMAGES).read_text()
     assert "Look at this first" in text
     assert "not finished" in text
-    assert "Go on training" in text
+    assert "Resume training" in text
     assert "No model has been saved yet" in text
 
 
-def test_a_run_that_broke_down_is_not_said_to_go_on(teacher_run: Path, tmp_path: Path) -> None:
+def test_a_run_that_failed_is_not_to_be_resumed(teacher_run: Path, tmp_path: Path) -> None:
     run = Run.open(shutil.copytree(teacher_run, tmp_path / "broken"))
     run.info["stages"]["teacher"] |= {"finished": False, "failed": "it broke down"}
     run.write()
@@ -222,8 +363,8 @@ def test_a_run_that_broke_down_is_not_said_to_go_on(teacher_run: Path, tmp_path:
     facts = gather(Run.open(run.path), NUM_IMAGES)
     bad = [found.text for found in facts.events if found.bad]
     assert event in bad
-    assert "this stage broke down too often and ended; begin anew in a new folder" in bad
-    assert "the same command goes on" not in " ".join(bad)
+    assert "this stage failed too often and ended; start again in a new folder" in bad
+    assert "run the same command again" not in " ".join(bad)
     assert not [command for name, command in facts.commands if "noisewise train" in command]
 
 
@@ -261,7 +402,7 @@ def test_names_cannot_break_out_of_the_page() -> None:
     evil = "<script>alert(1)</script>"
     facts = Facts(
         name=evil, path=evil, size=8, channels=1, num_pictures=1, source=evil,
-        has_teacher=False, has_generator=False, real_missing=evil,
+        has_teacher=False, has_generator=False, missing=evil,
         events=(Event(evil, 1.0, evil, True),), skipped=((evil, 1, evil),),
         data_card=((evil, evil),), commands=((evil, evil),),
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Figures."""
+"""Figures: sheets of pictures, curves, histograms."""

@@ -1,4 +1,4 @@
-"""A figure of how nearly an adapter's next step follows full fine-tuning, layer by layer."""
+"""A figure: how close an adapter's next step is to that of full fine-tuning, layer by layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from noisewise.app.plots.svg import Series, curves
 if TYPE_CHECKING:
     from noisewise.adapters import Alignment
 
-# By itself a drawing has no page around it that would give its colours.
+# A drawing in a file of its own has no page that sets its colours.
 _STYLE = (
     "<style>svg{--series-1:#0b63a5;--series-2:#c2540a;--line:#dfe0dc;"
     "font-family:sans-serif}</style>"
@@ -17,16 +17,16 @@ _STYLE = (
 
 
 def alignment_figure(found: Alignment, step: Literal["sgd", "adam"] = "sgd") -> str:
-    """Draw residual and bound of each layer as one SVG document, to be written to a file.
+    """Draw residual and bound of each layer as one SVG document, ready for a file.
 
-    Below the line of the bound there is nothing: no step of that rank lies nearer.
+    No point is below the line of the bound: no step of that rank is closer.
 
     Args:
         found: as `noisewise.adapters.alignment` returns it.
         step: "sgd", or "adam" for the first step of Adam.
 
     Raises:
-        ValueError: for another step.
+        ValueError: if step is neither.
     """
     if step not in ("sgd", "adam"):
         raise ValueError(f"step {step!r} is unknown; use sgd or adam")
@@ -40,8 +40,8 @@ def alignment_figure(found: Alignment, step: Literal["sgd", "adam"] = "sgd") -> 
             Series("bound for its rank", places, [a.bound for a in layers]),
         ],
         label_x="layer, in the model's order",
-        label_y="distance to full fine-tuning's step (1: as far as no step)",
-        title=f"One {step} step of an adapter against full fine-tuning, layer by layer",
+        label_y="distance to the step of full fine-tuning (1: as far as no step)",
+        title=f"One {step} step of an adapter, compared with full fine-tuning, layer by layer",
     )
     opening = drawn.index(">") + 1
     return drawn[:opening] + _STYLE + drawn[opening:]

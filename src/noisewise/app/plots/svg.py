@@ -1,12 +1,10 @@
-"""Pictures and curves for people: sheets by Pillow, curves by matplotlib as SVG.
+"""Sheets of pictures, drawn by Pillow, and curves, drawn by matplotlib as SVG.
 
-Nothing here knows a run, a model or torch: arrays and numbers in, an image or a string of SVG
-out. Every curve is drawn on its own `Figure`, so no pyplot state is touched and nothing leaks
-from page to page.
+Nothing here knows a run or a model: arrays and numbers in, an image or a string of SVG out. Every
+plot has its own `Figure`, so pyplot's global state is not touched.
 
-Colours are written as CSS variables (`var(--series-1)`, `currentColor`): the page decides them,
-and the same SVG reads well on a light and on a dark screen. Text stays text (`svg.fonttype:
-none`).
+Colours are written as CSS variables (`var(--series-1)`, `currentColor`): the page sets them, and
+the same SVG can be read on a light and on a dark screen. Text stays text (`svg.fonttype: none`).
 """
 
 from __future__ import annotations
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-# A curve is drawn with placeholder colours that no theme uses, then each one is swapped for the CSS
-# value on its right (matplotlib itself only writes hexadecimal colours).
+# matplotlib only writes hexadecimal colours. Plots are drawn in colours that no theme uses; each
+# one is then replaced by the CSS value on its right.
 _INK = "#010101"
 _FAINT = "#020202"
 _SERIES = ("#030303", "#040404", "#050505", "#060606")
@@ -40,12 +38,12 @@ _CSS = {
     _FAINT: "var(--line)",
     **{colour: f"var(--series-{i + 1})" for i, colour in enumerate(_SERIES)},
 }
-_DPI = 72  # one display unit is then one SVG unit, which the hover points rely on
+_DPI = 72  # one display unit is then one SVG unit: the hover points need this
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a plot: x and y of equal length, its name, and how it is drawn."""
+    """One line of a plot: x and y of equal length, and how it is drawn; low and high: a band."""
 
     name: str
     x: Sequence[float]
@@ -58,13 +56,13 @@ class Series:
 def grid(
     images: np.ndarray, columns: int | None = None, scale: int = 1, gap: int = 1
 ) -> Image.Image:
-    """Lay pictures out on one sheet, each pixel repeated `scale` times (nearest neighbour).
+    """Lay out pictures on one sheet, each pixel repeated `scale` times (nearest neighbour).
 
     Args:
         images: uint8 [n, height, width, channels] with 1, 3 or 4 channels.
-        columns: pictures in a row; by default the nearest to a square sheet.
-        scale: an integer of at least 1; real pixels stay sharp squares.
-        gap: empty pixels between pictures, before scaling; transparent.
+        columns: pictures in a row; None: the sheet is nearly square.
+        scale: an integer, at least 1; each pixel becomes a sharp square of this side.
+        gap: transparent pixels between pictures, before scaling.
 
     Raises:
         ValueError: for no pictures, a wrong shape or type, or fewer than one column.
@@ -104,7 +102,7 @@ def grid(
 
 
 def _smallest_mode(sheet: Image.Image, channels: int) -> Image.Image:
-    """Drop what a sheet does not use: alpha when all is opaque, colour when all is grey."""
+    """Drop the channels that a sheet does not use: alpha if it is opaque, colour if it is grey."""
     alpha = np.asarray(sheet.getchannel("A"))
     if alpha.min() < 255:
         return sheet.convert("LA") if channels == 1 else sheet
@@ -112,7 +110,7 @@ def _smallest_mode(sheet: Image.Image, channels: int) -> Image.Image:
 
 
 def data_uri(image: Image.Image) -> str:
-    """The picture as a `data:image/png;base64,` address, so that a page needs no second file.
+    """The picture as an address `data:image/png;base64,...`: a page then needs no second file.
 
     Example:
         >>> data_uri(Image.new("L", (2, 2)))[:22]
@@ -134,7 +132,7 @@ def curves(
     floor: tuple[str, float] | None = None,
     marks: Sequence[tuple[float, str]] = (),
 ) -> str:
-    """Draw lines over one pair of axes as an SVG string that carries its own hover values.
+    """Draw lines on one pair of axes, as an SVG string that holds the values for hovering.
 
     Args:
         series: at most four lines; a line with `low` and `high` gets a band.
@@ -143,11 +141,11 @@ def curves(
         title: what the picture shows, for those who do not see it.
         log_x: logarithmic x.
         log_y: logarithmic y; points that are not positive are left out.
-        floor: a name and the best value one can hope for, drawn as a dashed line.
-        marks: x positions with a name (a stage's end), drawn as thin upright lines.
+        floor: a name and a value to compare with, drawn as a dashed line.
+        marks: x positions with a name (the end of a stage), drawn as thin vertical lines.
 
     Raises:
-        ValueError: for more than four lines, or when no finite point is left.
+        ValueError: if there are more than four lines, or no finite point.
     """
     if len(series) > len(_SERIES):
         raise ValueError(f"A plot shows at most {len(_SERIES)} lines, got {len(series)}.")
@@ -185,18 +183,18 @@ def histograms(
     bins: int = 30,
     mark: tuple[str, float] | None = None,
 ) -> str:
-    """Draw shares of several groups over the same bins, as an SVG string.
+    """Draw the shares of several groups in the same bins, as an SVG string.
 
     Args:
         groups: at most four named lists of numbers.
         label_x: name and unit of the numbers.
         label_y: name of the share.
         title: what the picture shows, for those who do not see it.
-        bins: how many bins, all of one width.
-        mark: a name and a value to be drawn as a dashed upright line.
+        bins: how many bins of equal width.
+        mark: a name and a value, drawn as a dashed vertical line.
 
     Raises:
-        ValueError: when every group is empty.
+        ValueError: if no group has a finite number.
     """
     values = [(name, np.asarray([v for v in group if math.isfinite(v)])) for name, group in groups]
     values = [(name, group) for name, group in values if len(group)]
@@ -237,7 +235,7 @@ def _finite(line: Series, log_x: bool, log_y: bool) -> Series:
 
 
 def _axes(label_x: str, label_y: str) -> tuple[Figure, Axes]:
-    """One pair of axes in the house style: small enough that its text can be read on a phone."""
+    """One pair of axes in our style, so small that its text can be read on a phone."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(430 / _DPI, 250 / _DPI), dpi=_DPI, layout="constrained")
@@ -253,7 +251,7 @@ def _axes(label_x: str, label_y: str) -> tuple[Figure, Axes]:
 
 
 def _label_logarithm(axis: Axis) -> None:
-    """Label a logarithm at 1, 2, 5, with plain numbers: short ranges have labels too."""
+    """Label a logarithmic axis with plain numbers; a short range also at 2 and 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = axis.get_view_interval()
@@ -264,7 +262,7 @@ def _label_logarithm(axis: Axis) -> None:
 
 
 def _draw(axes: Axes, line: Series, colour: str) -> None:
-    """Put one line, its band and its name on the axes."""
+    """Draw one line with its band and its name."""
     if line.style == "points":
         axes.plot(line.x, line.y, "o", color=colour, markersize=5, label=line.name)
     elif line.style == "faint":
@@ -283,7 +281,7 @@ def _draw(axes: Axes, line: Series, colour: str) -> None:
 
 
 def _svg(figure: Figure, axes: Axes, lines: Sequence[Series], title: str) -> str:
-    """Write a figure as SVG for inline use, theme colours and hover points included."""
+    """Write a figure as SVG to place inside a page, with CSS colours and hover points."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -291,21 +289,21 @@ def _svg(figure: Figure, axes: Axes, lines: Sequence[Series], title: str) -> str
     if len(handles) > 1:
         axes.legend(frameon=False, fontsize=10, labelcolor=_INK, loc="best")
     buffer = io.StringIO()
-    # The salt and the empty date make the same numbers give the same bytes.
+    # With this salt and without a date, the same numbers give the same bytes.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
         canvas = FigureCanvasSVG(figure)
         canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None})
         hover = _hover_points(figure, axes, lines)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    # Inline, the drawing's own style sheet would reach the whole page; its size is the page's.
+    # Inside a page, the drawing's style sheet would apply to all of it; the page sets the size.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
     text = re.sub(r' width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
     text = re.sub(r" font-family: [^;\"]*;", "", text)
     for placeholder, css in _CSS.items():
         text = text.replace(placeholder, css)
-    # The figure's own white background would hide the page's.
+    # A white background would hide that of the page.
     text = re.sub(r'(<g id="patch_[12]">\s*<path d="[^"]*" style="fill: )#ffffff', r"\1none", text)
     head = (
         f"<svg role='img' aria-label='{escape(title, quote=True)}' class='plot' "
@@ -315,7 +313,7 @@ def _svg(figure: Figure, axes: Axes, lines: Sequence[Series], title: str) -> str
 
 
 def _own_ids(svg: str, title: str) -> str:
-    """Give the ids of one drawing a prefix of their own: several drawings share a page."""
+    """Put a prefix before the ids of one drawing: those of other drawings on the page differ."""
     prefix = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', svg)
@@ -325,7 +323,7 @@ def _own_ids(svg: str, title: str) -> str:
 def _hover_points(
     figure: Figure, axes: Axes, lines: Sequence[Series]
 ) -> list[dict[str, str | list[list[float]]]]:
-    """Positions (SVG units) and values of every line, thinned to what a finger can tell apart."""
+    """Positions (SVG units) and values of every line, at most 300 points each."""
     height = figure.get_figheight() * _DPI
     found: list[dict[str, str | list[list[float]]]] = []
     for line in lines:
@@ -346,7 +344,7 @@ def _short(value: float) -> float:
 
 
 def as_pixels(images: Tensor) -> np.ndarray:
-    """Float [n, c, h, w] in [-1, 1] as uint8 [n, h, w, c], the way pictures lie on disk.
+    """Float [n, c, h, w] in [-1, 1] as uint8 [n, h, w, c], as pictures are stored in files.
 
     Example:
         >>> import torch

@@ -1,38 +1,57 @@
-"""The curves of the report: losses, distance over time, nearest training pictures."""
+"""The curves of the report: losses, gradient noise, distance over time, nearest pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import Literal
 
 from noisewise.app.plots import svg
-from noisewise.app.report.facts import Copies, Facts
+from noisewise.app.report.facts import Copies, Facts, Point
 
-_LOSS_TEXT = "Loss in training and on held-out pictures; when only the first falls, it memorises."
+_MOST_POINTS = 400  # of one line; more make the page larger and look the same
+_LOSS_TEXT = (
+    "Loss on the training pictures and on held-out pictures. If only the training loss falls, the "
+    "model memorises."
+)
 _GAP_TEXT = (
-    "How far the score of the generator's own pictures is from the teacher's. The loss itself is "
-    "not shown: it hovers about nothing whether the generator learns or not."
+    "Score gap: the difference between the teacher's score and the score of the generator's own "
+    "pictures. It falls as the generator learns. The loss is not shown: it stays near 0 whether "
+    "the generator learns or not."
 )
-
 _NOISE_TEXT = (
-    "Noise of the gradient: so many pictures a step hold as much signal as noise. A lower bound of "
-    "the batch that pays: while the learning rate is high weights bounce, which looks like signal, "
-    "and the curve rises as the rate falls. Dashed: the batch."
+    "Gradient noise: the number of pictures per step at which the gradient holds as much signal as "
+    "noise. A larger batch than this saves few steps. Read it as a lower bound: while the learning "
+    "rate is high, the weights bounce, and this looks like signal; the curve rises as the rate "
+    "falls. Dashed: the batch of this run."
+)
+_DISTANCE_TEXT = (
+    "Distance during training: the teacher's to real pictures, the generator's to pictures of its "
+    "teacher (it sees no real ones). Dashed: the floor, which real pictures reach. It is measured "
+    "on fewer pictures than at the top of the page, so it is noisier."
 )
 
 
-def nearest_plot(copies: Copies) -> str:
-    """Distances to the nearest training picture, of generated and of held-out pictures."""
-    groups = [("generated", copies.distances), ("held-out, real", copies.held_out_distances)]
+def nearest_plot(name: str, copies: Copies) -> str:
+    """Distances to the nearest training picture, of generated and of held-out pictures.
+
+    Args:
+        name: of the way to draw.
+        copies: its copy test.
+    """
     drawing = svg.histograms(
-        groups,
+        [
+            (f"generated, {name}", copies.distances),
+            ("held-out, real", copies.held_out_distances),
+        ],
         label_x="distance to the nearest training picture (root mean square)",
         label_y="share of pictures",
-        title="Nearest training picture, generated and held-out",
+        title="Distance to the nearest training picture, of generated and held-out pictures",
     )
     note = (
-        "Generated pictures should lie about as far from the training pictures as unseen real ones "
-        "do: a heap further left would be memory, one further right pictures unlike any real one."
+        "Generated pictures should be about as far from the training pictures as held-out pictures "
+        "are. Further to the left means copying; further to the right means pictures unlike any "
+        "real one."
     )
     return f'<div class="plots">{figure(drawing, note)}</div>'
 
@@ -46,113 +65,92 @@ def figure(drawing: str, caption: str) -> str:
 
 
 def learning_curves(facts: Facts) -> str:
-    """Loss of each stage, and the distance over time; empty when nothing was logged."""
-    figures = []
+    """Loss of each stage, gradient noise, distance over time; empty if nothing was logged."""
+    drawn = []
     for stage in dict.fromkeys(point.stage for point in facts.points):
-        gap = any(p.score_gap is not None for p in facts.points if p.stage == stage)
-        drawing = _gap_curve(facts, stage) if gap else _loss_curve(facts, stage)
-        if drawing:
-            figures.append(figure(drawing, _GAP_TEXT if gap else _LOSS_TEXT))
-    drawing = _noise_curve(facts)
-    if drawing:
-        figures.append(figure(drawing, _NOISE_TEXT))
-    drawing = _distance_curve(facts)
-    if drawing:
-        figures.append(
-            figure(
-                drawing,
-                "Distance while training: of the teacher to real pictures, of the generator to its "
-                "teacher's pictures (it sees no real ones). The dashed line is what real pictures "
-                "reach against other real ones. Fewer pictures than above, so noisier.",
-            )
-        )
-    return f'<div class="plots">{"".join(figures)}</div>' if figures else ""
+        points = [point for point in facts.points if point.stage == stage]
+        if any(point.score_gap is not None for point in points):
+            drawn.append((_gap_curve(points, stage), _GAP_TEXT))
+        else:
+            drawn.append((_loss_curve(points, stage), _LOSS_TEXT))
+    drawn.append((_noise_curve(facts), _NOISE_TEXT))
+    drawn.append((_distance_curve(facts), _DISTANCE_TEXT))
+    figures = "".join(figure(drawing, text) for drawing, text in drawn if drawing)
+    return f'<div class="plots">{figures}</div>' if figures else ""
 
 
-def _unit(points: Sequence[float]) -> tuple[str, float]:
-    """A unit of time that suits the longest of them: its name and its seconds."""
-    longest = max(points, default=0.0)
+def _unit(points: Sequence[Point]) -> tuple[str, float]:
+    """A unit of time that suits the latest point: its name and its seconds."""
+    longest = max((point.seconds for point in points), default=0.0)
     if longest > 3 * 3600:
         return "hours", 3600.0
     return ("minutes", 60.0) if longest > 180 else ("seconds", 1.0)
 
 
-def _loss_curve(facts: Facts, stage: str) -> str:
-    points = [point for point in facts.points if point.stage == stage]
-    unit, seconds = _unit([point.seconds for point in points])
-    lines = []
-    for name, style in (("training", "faint"), ("held-out", "line")):
-        pairs = [
-            (p.seconds / seconds, value)
-            for p in points
-            if (value := p.loss if name == "training" else p.heldout_loss) is not None
-        ]
-        if pairs:
-            pairs = pairs[:: max(1, len(pairs) // 400)]
-            x, y = zip(*pairs, strict=True)
-            lines.append(svg.Series(name, x, y, "faint" if style == "faint" else "line"))
-    positive = all(value > 0 for line in lines for value in line.y)
+def _line(
+    name: str,
+    pairs: Sequence[tuple[float, float | None]],
+    style: Literal["line", "faint"] = "line",
+) -> svg.Series:
+    """A line of (time, value); points without a value are left out, many points are thinned."""
+    kept = [(x, y) for x, y in pairs if y is not None]
+    kept = kept[:: max(1, len(kept) // _MOST_POINTS)]
+    return svg.Series(name, [x for x, _ in kept], [y for _, y in kept], style)
+
+
+def _curves(
+    lines: Sequence[svg.Series],
+    unit: str,
+    label: str,
+    title: str,
+    log_y: bool,
+    floor: tuple[str, float] | None = None,
+) -> str:
+    """Lines over time; "" if no value was logged that can be drawn."""
+    label_x = f"{unit} of training"
     try:
         return svg.curves(
-            lines, label_x=unit, label_y="loss", title=f"Loss, {stage}", log_y=positive
+            lines, label_x=label_x, label_y=label, title=title, log_y=log_y, floor=floor
         )
     except ValueError:
-        return ""  # this stage logged no finite loss: there is no curve to draw
+        return ""
 
 
-def _gap_curve(facts: Facts, stage: str) -> str:
-    points = [p for p in facts.points if p.stage == stage and p.score_gap is not None]
-    # It starts at nothing, because generator and fake score start equal: that is no news.
+def _positive(lines: Sequence[svg.Series]) -> bool:
+    return all(y > 0 for line in lines for y in line.y)
+
+
+def _loss_curve(points: Sequence[Point], stage: str) -> str:
+    unit, seconds = _unit(points)
+    lines = [
+        _line("training", [(p.seconds / seconds, p.loss) for p in points], "faint"),
+        _line("held-out", [(p.seconds / seconds, p.heldout_loss) for p in points]),
+    ]
+    return _curves(lines, unit, "loss", f"Loss, {stage}", _positive(lines))
+
+
+def _gap_curve(points: Sequence[Point], stage: str) -> str:
+    # It starts at 0, because generator and fake score start equal: these points say nothing.
     least = 1e-3 * max((p.score_gap or 0.0 for p in points), default=0.0)
     points = [p for p in points if (p.score_gap or 0.0) >= least]
-    unit, seconds = _unit([point.seconds for point in points])
-    points = points[:: max(1, len(points) // 400)]
-    line = svg.Series(
-        "score gap", [p.seconds / seconds for p in points], [p.score_gap or 0.0 for p in points]
-    )
-    try:
-        return svg.curves(
-            [line], label_x=unit, label_y="score gap", title=f"Score gap, {stage}", log_y=True
-        )
-    except ValueError:
-        return ""  # no gap above nothing was logged
+    unit, seconds = _unit(points)
+    line = _line("score gap", [(p.seconds / seconds, p.score_gap) for p in points])
+    return _curves([line], unit, "score gap", f"Score gap, {stage}", log_y=True)
 
 
 def _noise_curve(facts: Facts) -> str:
     points = [p for p in facts.points if p.noise_scale is not None]
-    unit, seconds = _unit([point.seconds for point in points])
-    points = points[:: max(1, len(points) // 400)]
-    line = svg.Series(
-        "noise scale", [p.seconds / seconds for p in points], [p.noise_scale or 0.0 for p in points]
-    )
-    batch = next((float(d.value) for d in facts.derived if d.name == "batch"), None)
-    floor = None if batch is None else ("batch", batch)
-    try:
-        return svg.curves(
-            [line], label_x=unit, label_y="pictures", title="Gradient noise, teacher", log_y=True,
-            floor=floor,
-        )  # fmt: skip
-    except ValueError:
-        return ""  # it was not measured
+    unit, seconds = _unit(points)
+    line = _line("gradient noise", [(p.seconds / seconds, p.noise_scale) for p in points])
+    floor = None if facts.batch is None else ("batch", float(facts.batch))
+    return _curves([line], unit, "pictures", "Gradient noise, teacher", log_y=True, floor=floor)
 
 
 def _distance_curve(facts: Facts) -> str:
-    measured = [point for point in facts.points if point.distance is not None]
-    unit, seconds = _unit([point.seconds for point in facts.points])
-    lines = []
-    for stage in dict.fromkeys(point.stage for point in measured):
-        here = [point for point in measured if point.stage == stage]
-        lines.append(
-            svg.Series(
-                stage, [p.seconds / seconds for p in here], [p.distance or 0.0 for p in here]
-            )
-        )
+    unit, seconds = _unit(facts.points)
+    lines = [
+        _line(stage, [(p.seconds / seconds, p.distance) for p in facts.points if p.stage == stage])
+        for stage in dict.fromkeys(p.stage for p in facts.points)
+    ]
     floor = None if facts.floor is None else ("floor", facts.floor)
-    positive = bool(measured) and all((p.distance or 0.0) > 0 for p in measured)
-    try:
-        return svg.curves(
-            lines[:4], label_x=f"{unit} of training", label_y="distance",
-            title="Distance while training", log_y=positive, floor=floor,
-        )  # fmt: skip
-    except ValueError:
-        return ""  # no distance was measured while training
+    return _curves(lines[:4], unit, "distance", "Distance during training", _positive(lines), floor)

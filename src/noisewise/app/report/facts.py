@@ -1,47 +1,55 @@
-"""What the report shows, as plain values: collected by report.py, written by page.py.
+"""What the report shows, as plain values: collect.py gathers them, page.py writes the page.
 
-Pictures are uint8 [n, height, width, channels]; lengths of time are seconds. Everything that a
-run may not have (a generator, the training data, a distance) is None or empty, and the page then
-says what is missing.
+Pictures are uint8 [n, height, width, channels]; times are seconds. What a run does not have (a
+generator, the training pictures, a distance) is None or empty, and the page says so.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+
+WayKind = Literal["one_call", "two_calls", "teacher"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened while the run was going on; `bad` ones head the page."""
+    """Something that happened in the run; the page starts with the `bad` ones.
 
-    stage: str
+    Attributes:
+        about: a stage, a way to draw, "run" or "data".
+        seconds: time in the stage.
+        text: what happened, for people.
+        bad: a reader must not miss it.
+    """
+
+    about: str
     seconds: float
     text: str
     bad: bool
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to get pictures out of the run, judged."""
-
-    name: str
-    network_calls: int
-    pictures: np.ndarray
-    seconds_per_image: float | None = None
-    distance: float | None = None
-    distance_low: float | None = None
-    distance_high: float | None = None
-    num_images: int | None = None
-
-
-@dataclass(frozen=True)
 class Copies:
-    """The copy test of one way: who its pictures' nearest training pictures are."""
+    """The copy test of one way to draw; the pairs shown are the nearest to being copies.
 
-    way: str
+    Attributes:
+        num_images: generated pictures tested.
+        fraction: share of them that copy a training picture, 0 to 1; `low` to `high` is its 95%
+            interval.
+        held_out_fraction: the same rule applied to held-out pictures; None without them.
+        threshold: a copy is nearer to its nearest training picture than this share of the distance
+            to the second nearest.
+        pictures: generated pictures shown.
+        nearest: the nearest training picture of each.
+        shown_distances: the distance of each pair.
+        distances: of every generated picture to its nearest training picture.
+        held_out_distances: the same of held-out pictures.
+    """
+
     num_images: int
     fraction: float
     low: float
@@ -56,19 +64,59 @@ class Copies:
 
 
 @dataclass(frozen=True)
+class Way:
+    """One way to draw pictures from the run, and what was measured about it.
+
+    Attributes:
+        kind: generator in one call or in two, or the teacher.
+        network_calls: calls for each picture.
+        pictures: the first ones of their seed.
+        seconds_per_image: time to draw one picture, in batches.
+        distance: to real pictures; `distance_low` to `distance_high` is its 95% interval.
+        num_images: pictures that the distance was measured on.
+        copies: the copy test of the same pictures.
+    """
+
+    kind: WayKind
+    network_calls: int
+    pictures: np.ndarray
+    seconds_per_image: float | None = None
+    distance: float | None = None
+    distance_low: float | None = None
+    distance_high: float | None = None
+    num_images: int | None = None
+    copies: Copies | None = None
+
+    @property
+    def name(self) -> str:
+        """The way in words.
+
+        Example:
+            >>> Way("teacher", 35, np.zeros((0, 8, 8, 1), np.uint8)).name
+            'teacher, 35 calls'
+        """
+        if self.kind == "one_call":
+            return "one call"
+        if self.kind == "two_calls":
+            return "two calls"
+        return f"teacher, {self.network_calls} call{'' if self.network_calls == 1 else 's'}"
+
+
+@dataclass(frozen=True)
 class Frame:
-    """The fixed seeds at one moment of training, as a file of one sheet."""
+    """One sheet of fixed seeds, drawn while the model trained; `seconds` None: not in the log."""
 
     stage: str
+    step: int
+    seconds: float | None
     path: Path
-    when: str
     columns: int
     rows: int
 
 
 @dataclass(frozen=True)
 class Point:
-    """One logged line, as far as the curves need it; `seconds` count from the run's start."""
+    """One line of the log, as the curves need it; `seconds` count from the start of the run."""
 
     stage: str
     seconds: float
@@ -81,8 +129,8 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Derived:
-    """One value that the run decided by itself (or was told), and why."""
+class Decision:
+    """One setting of the run, its value as text, and the reason for it."""
 
     name: str
     value: str
@@ -105,19 +153,15 @@ class Facts:
     floor: float | None = None
     against: str = ""
     real: np.ndarray | None = None
-    real_missing: str = ""
-    copies: Copies | None = None
-    copies_missing: str = ""
+    missing: str = ""  # why the training pictures cannot be read
     frames: tuple[Frame, ...] = ()
     points: tuple[Point, ...] = ()
+    batch: int | None = None  # of the teacher
     events: tuple[Event, ...] = ()
     data_card: tuple[tuple[str, str], ...] = ()
     skipped: tuple[tuple[str, int, str], ...] = ()
-    derived: tuple[Derived, ...] = ()
-    machine: tuple[tuple[str, str], ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    training: tuple[tuple[str, str], ...] = ()  # when, with which versions, on which machine
+    machine: tuple[tuple[str, str], ...] = ()  # that measured the times of the page
     stage_seconds: dict[str, float] = field(default_factory=dict)
     commands: tuple[tuple[str, str], ...] = ()
-
-    def way(self, name: str) -> Way | None:
-        """The way called `name`, or None."""
-        return next((way for way in self.ways if way.name == name), None)

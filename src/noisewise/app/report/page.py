@@ -1,8 +1,7 @@
 """The report as one HTML page: facts in, a string out.
 
-The page needs nothing else: pictures are data addresses, curves are inline SVG, the script is
-its own. It says what is missing instead of leaving a hole, so that it can be written at every
-stage of a run.
+The page needs no other file and no network: pictures are data addresses, curves are inline SVG.
+It can be written at every stage of a run, and says what is missing.
 """
 
 from __future__ import annotations
@@ -10,24 +9,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from noisewise.app.plots import svg
 from noisewise.app.report import charts
-from noisewise.app.report.facts import Copies, Facts, Frame, Way
+from noisewise.app.report.facts import Copies, Event, Facts, Frame, Way
 from noisewise.app.terminal.progress import duration
 from noisewise.app.terminal.stderr import readable
 
 _MAX_BYTES = 2_000_000
+_SHEET_PIXELS = 110_000  # about as many in one sheet: the page stays small
+_FILM_BYTES = 700_000  # of all sheets drawn during training
 
 
 def render(facts: Facts) -> str:
-    """Write the whole page, with fewer pictures on it when it would pass two megabytes.
+    """Write the whole page; it shows fewer pictures if it would be larger than two megabytes.
 
     Args:
-        facts: what the run holds.
+        facts: what the page shows.
 
     Returns:
         A complete HTML document.
@@ -55,7 +57,7 @@ def _document(facts: Facts, share: float) -> str:
             _copy_test(facts, share),
             _learning(facts),
             _data(facts),
-            _derived(facts),
+            _decisions(facts),
             _machine(facts),
             _commands(facts),
         )
@@ -84,63 +86,77 @@ def _failures(facts: Facts) -> str:
     bad = [event for event in facts.events if event.bad]
     if not bad:
         return ""
+    return f'<div class="events"><h2>Look at this first</h2>{_list(bad)}</div>'
+
+
+def _list(events: Sequence[Event], style: str = "") -> str:
     items = "".join(
-        f"<li><b>{escape(e.stage)}</b>, after {duration(e.seconds)}: {escape(e.text)}</li>"
-        for e in bad
+        f"<li><b>{escape(_upper(e.about))}</b>, after {duration(e.seconds)}: {escape(e.text)}</li>"
+        for e in events
     )
-    return f'<div class="events"><h2>Look at this first</h2><ul>{items}</ul></div>'
+    return f'<ul class="{style}">{items}</ul>'
 
 
 def _headline(facts: Facts) -> str:
     colour = {1: "grey", 3: "colour", 4: "colour (with transparency)"}[facts.channels]
-    kind = (
-        "A one-call generator"
-        if facts.has_generator
-        else "A diffusion model"
-        if facts.has_teacher
-        else "A run without a finished model yet, to become a diffusion model"
+    what = "A run without a finished model yet, for"
+    if facts.has_teacher:
+        what = "A diffusion model of"
+    if facts.has_generator:
+        what = "A one-call generator of"
+    text = (
+        f"{what} {facts.size}&#215;{facts.size} {colour} pictures, trained on "
+        f"{facts.num_pictures:,} of them ({escape(facts.source)})"
     )
     total = sum(facts.stage_seconds.values())
     stages = ", ".join(f"{name} {duration(s)}" for name, s in facts.stage_seconds.items())
-    text = (
-        f"{kind} of {facts.size}&#215;{facts.size} {colour} pictures, trained on "
-        f"{facts.num_pictures:,} of them ({escape(facts.source)})"
-    )
     text += f" in {duration(total)} ({escape(stages)})." if total > 0 else "."
-    return f"<h1>{escape(facts.name)}</h1><p>{text}</p>" + _tiles(facts)
+    return f"<h1>{escape(facts.name)}</h1><p>{text}</p>{_tiles(facts)}"
 
 
 def _tiles(facts: Facts) -> str:
     tiles = [_way_tile(way) for way in facts.ways]
     if facts.floor is not None:
-        against = f"; measured against {facts.against}" if facts.against else ""
-        text = f"95 of 100 sets of real pictures are nearer{against}"
-        tiles.append(("Floor", f"{facts.floor:.2g}", text))
-    if facts.copies is not None:
-        tiles.append(
-            (
-                "Copies",
-                f"{100 * facts.copies.fraction:.1f}%",
-                "of the generated pictures lie suspiciously near a training picture",
-            )
-        )
+        text = "real pictures stay below this distance from other real ones 95 times in 100"
+        tiles.append(("Floor", f"{facts.floor:.3g}", (text,)))
+    tested = [way for way in facts.ways if way.copies is not None]
+    if tested and tested[0].copies is not None:
+        text = f"of the generated pictures ({tested[0].name}) nearly equal a training picture"
+        tiles.append(("Copies", _percent(tested[0].copies.fraction), (text,)))
+    if not tiles:
+        return ""
     cells = "".join(
         f'<div class="tile"><h3>{escape(name)}</h3><b>{escape(value)}</b>'
-        f"<span>{escape(text)}</span></div>"
-        for name, value, text in tiles
+        f"{''.join(f'<span>{escape(line)}</span>' for line in lines)}</div>"
+        for name, value, lines in tiles
     )
-    return f'<div class="tiles">{cells}</div>'
+    return f'<div class="tiles">{cells}</div>{_about_distance(facts)}'
 
 
-def _way_tile(way: Way) -> tuple[str, str, str]:
-    calls = "1 network call" if way.network_calls == 1 else f"{way.network_calls} network calls"
-    speed = f"{_ms(way)} a picture, {calls}"
+def _about_distance(facts: Facts) -> str:
+    """What the large numbers mean; nothing where no distance was measured."""
+    if facts.floor is None:
+        return ""
+    return (
+        '<p class="soft small">The distance says how far generated pictures are from real ones, '
+        f"here from {escape(facts.against)}. Lower is better; below the floor, the distance cannot "
+        "tell them from real pictures. It is not FID.</p>"
+    )
+
+
+def _way_tile(way: Way) -> tuple[str, str, tuple[str, ...]]:
+    """Name, large number, and lines below it."""
+    name = _upper(way.name)
     if way.distance is None:
-        return _upper(way.name), _ms(way), f"a picture, {calls}; no distance measured"
-    interval = ""
+        return name, _ms(way), ("per picture", "distance not measured")
+    lines = ["distance to real pictures"]
     if way.distance_low is not None and way.distance_high is not None:
-        interval = f" (95%: {way.distance_low:.3g} to {way.distance_high:.3g})"
-    return _upper(way.name), f"{way.distance:.3g}", f"distance to real pictures{interval}; {speed}"
+        lines.append(f"95%: {way.distance_low:.3g} to {way.distance_high:.3g}")
+    return name, f"{way.distance:.3g}", (*lines, f"{_ms(way)} per picture")
+
+
+def _calls(way: Way) -> str:
+    return "1 network call" if way.network_calls == 1 else f"{way.network_calls} network calls"
 
 
 def _ms(way: Way) -> str:
@@ -149,34 +165,36 @@ def _ms(way: Way) -> str:
     return f"{1000 * way.seconds_per_image:.3g} ms"
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
 def _pictures(facts: Facts, share: float) -> str:
     figures = []
     if facts.real is not None:
-        figures.append(
-            _sheet(facts.real, "Real", "Held-out pictures, which no model was trained on.", share)
-        )
+        text = "Held-out pictures: no model was trained on them."
+        figures.append(_sheet(facts.real, "Real", text, share))
     for way in facts.ways:
         figures.append(_sheet(way.pictures, _upper(way.name), _caption(way), share))
     missing = "" if facts.ways else _missing("No model has been saved yet.")
-    if facts.real is None and facts.real_missing:
-        missing += _missing(facts.real_missing)
+    if facts.missing:
+        missing += _missing(f"Real pictures cannot be shown: {facts.missing}.")
     if not figures:
         return _section("Pictures", "", missing)
     return _section(
         "Pictures",
-        "Real ones beside generated ones. The generated ones are the first of their seed, none was "
-        "picked by hand.",
+        "Real pictures and generated ones. The generated ones are the first of their seed; they "
+        "were not selected.",
         missing + f'<div class="sheets">{"".join(figures)}</div>',
     )
 
 
 def _caption(way: Way) -> str:
-    calls = "one network call" if way.network_calls == 1 else f"{way.network_calls} network calls"
-    parts = [calls]
+    parts = [_calls(way)]
     if way.seconds_per_image is not None:
-        parts.append(f"{_ms(way)} a picture")
+        parts.append(f"{_ms(way)} per picture")
     if way.distance is not None and way.num_images is not None:
-        parts.append(f"distance {way.distance:.3g} over {way.num_images:,} pictures")
+        parts.append(f"distance {way.distance:.3g}, measured on {way.num_images:,} pictures")
     return _upper(", ".join(parts)) + "."
 
 
@@ -187,21 +205,21 @@ def _upper(text: str) -> str:
 def _sheet(pictures: np.ndarray, title: str, caption: str, share: float) -> str:
     columns = max(1, int(_how_many(pictures, 64, share) ** 0.5))
     shown = pictures[: columns * columns]
-    columns = min(columns, len(shown))
+    image = _image(shown, min(columns, len(shown)), f"{title}: {len(shown)} pictures")
     return (
-        f"<figure><h3>{escape(title)}</h3>{_image(shown, columns, title)}"
+        f"<figure><h3>{escape(title)}</h3>{image}"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
 def _how_many(pictures: np.ndarray, most: int, share: float) -> int:
-    """As many pictures as keep a sheet near 110,000 pixels: a page is no album."""
+    """How many pictures a sheet shows, for its number of pixels and the share of the page."""
     _, height, width, _ = pictures.shape
-    return max(1, min(most, int(share * max(4, 110_000 // (height * width)))))
+    return max(1, min(most, int(share * max(4, _SHEET_PIXELS // (height * width)))))
 
 
 def _image(pictures: np.ndarray, columns: int, alt: str) -> str:
-    # Small pictures are enlarged by whole pixels, so that a saved one can be looked at.
+    # Small pictures are enlarged by whole pixels: a saved sheet is then large enough to look at.
     scale = 2 if pictures.shape[2] * columns < 300 else 1
     sheet = svg.grid(pictures, columns, scale)
     return (
@@ -214,22 +232,22 @@ def _same_noise(facts: Facts, share: float) -> str:
     if len(facts.ways) < 2:
         return ""
     rows = []
-    base = max((w.seconds_per_image or 0.0 for w in facts.ways), default=0.0)
+    slowest = max((w.seconds_per_image or 0.0 for w in facts.ways), default=0.0)
     for way in facts.ways:
         shown = way.pictures[: max(4, int(8 * share))]
         speed = ""
-        if way.seconds_per_image and base / way.seconds_per_image > 1.05:
-            speed = (
-                f"<br><span class='soft'>{base / way.seconds_per_image:.2g} times as fast</span>"
-            )
+        if way.seconds_per_image and slowest / way.seconds_per_image > 1.05:
+            times = f"{slowest / way.seconds_per_image:.2g} times as fast"
+            speed = f"<br><span class='soft'>{times}</span>"
+        alt = f"{_upper(way.name)}: {len(shown)} pictures"
         rows.append(
             f'<div class="row"><div class="small"><b>{escape(_upper(way.name))}</b><br>'
-            f"{_ms(way)} a picture{speed}</div>{_image(shown, len(shown), way.name)}</div>"
+            f"{_ms(way)} per picture{speed}</div>{_image(shown, len(shown), alt)}</div>"
         )
     return _section(
-        "The same noise, few calls and many",
-        "Each column starts from the same noise. Times are for a picture, in batches, on this "
-        "machine.",
+        "The same noise in few calls and in many",
+        "The pictures of one column start from the same noise. Times are per picture, drawn in "
+        "batches, on the machine that wrote this page.",
         f'<div class="rows">{"".join(rows)}</div>',
     )
 
@@ -239,60 +257,88 @@ def _film(frames: Sequence[Frame], share: float) -> str:
         return ""
     shown = _thin(frames, share)
     images = "".join(
-        f'<img class="pixels" alt="{escape(f.when)}" data-when="{escape(f.when, quote=True)}" '
-        f'src="{uri}">'
+        f'<img class="pixels" alt="{escape(_when(f), quote=True)}" '
+        f'data-when="{escape(_when(f), quote=True)}" src="{uri}">'
         for f, uri in shown
     )
     columns, rows = shown[-1][0].columns, shown[-1][0].rows
     last = len(shown) - 1
     return _section(
-        "Fixed seeds while training",
-        "The same noise, drawn again as the model learned. Move the slider, or touch a picture.",
+        "The same noise during training",
+        "The model drew these pictures from the same noise again and again while it trained. Move "
+        "the slider to see the progress; click a picture to enlarge it.",
         f'<div class="film" data-columns="{columns}" data-rows="{rows}">'
         f'<div><div class="frame">{images}</div>'
         f'<label class="slide">Time: <output></output>'
         f'<input type="range" min="0" max="{last}" value="{last}" aria-label="time"></label></div>'
         f'<div><div class="zoom" role="img" aria-label="one picture, enlarged"></div>'
-        f'<label class="slide">Seed: <output></output>'
-        f'<input type="range" min="0" max="{columns * rows - 1}" value="0" aria-label="seed">'
+        f'<label class="slide">Enlarged: <output></output>'
+        f'<input type="range" min="0" max="{columns * rows - 1}" value="0" aria-label="picture">'
         f"</label></div></div>",
     )
 
 
+def _when(frame: Frame) -> str:
+    text = f"{frame.stage}, step {frame.step:,}"
+    return text if frame.seconds is None else f"{text}, after {duration(frame.seconds)}"
+
+
 def _thin(frames: Sequence[Frame], share: float) -> list[tuple[Frame, str]]:
-    """At most two dozen frames of one layout, evenly spread, within 700 kB in all."""
+    """At most 24 frames of one layout, evenly spread, small enough for the page."""
     same = [f for f in frames if (f.columns, f.rows) == (frames[-1].columns, frames[-1].rows)]
     count = min(len(same), 24)
-    uris: list[tuple[Frame, str]] = []
-    while count >= 1:
+    uris: dict[Path, str] = {}
+    while True:
         picked = [same[round(i)] for i in np.linspace(0, len(same) - 1, count)]
-        if count == 1:
-            picked = [same[-1]]
-        uris = []
+        picked = picked if count > 1 else [same[-1]]
         for frame in picked:
-            with Image.open(frame.path) as image:
-                uris.append((frame, svg.data_uri(image)))
-        if sum(len(uri) for _, uri in uris) < 700_000 * share:
-            break
+            if frame.path not in uris:
+                with Image.open(frame.path) as image:
+                    uris[frame.path] = svg.data_uri(image)
+        size = sum(len(uris[frame.path]) for frame in picked)
+        if size < _FILM_BYTES * share or count == 1:
+            return [(frame, uris[frame.path]) for frame in picked]
         count //= 2
-    return uris
 
 
 def _copy_test(facts: Facts, share: float) -> str:
-    title = "Is it copying?"
-    if facts.copies is None:
-        return _section(title, "", _missing(facts.copies_missing)) if facts.copies_missing else ""
-    copies = facts.copies
+    title = "Does it copy training pictures?"
+    tested = [(way, way.copies) for way in facts.ways if way.copies is not None]
+    if not tested:
+        if not (facts.ways and facts.missing):
+            return ""
+        return _section(title, "", _missing(f"Copies cannot be looked for: {facts.missing}."))
+    way, copies = tested[0]
     text = (
-        f"For each of {copies.num_images:,} pictures ({escape(copies.way)}) the two nearest "
-        f"training pictures were found. If the first lies at less than {copies.threshold:.2g} of "
-        f"the distance of the second, it counts as a copy: {100 * copies.fraction:.1f}% do "
-        f"(95%: {100 * copies.low:.1f} to {100 * copies.high:.1f}%)"
+        "For each generated picture, the two nearest training pictures were found. It counts as a "
+        f"copy if its distance to the nearest one is below {copies.threshold:.2g} times its "
+        "distance to the second nearest."
     )
+    near = (
+        f"<h3>The pictures nearest to being copies ({escape(way.name)})</h3>{_pairs(copies, share)}"
+        f"{charts.nearest_plot(way.name, copies)}"
+    )
+    return _section(title, text, _shares(tested) + near)
+
+
+def _shares(tested: Sequence[tuple[Way, Copies]]) -> str:
+    """One row for each way, and one for held-out pictures."""
+    rows = [
+        (
+            _upper(way.name),
+            _percent(copies.fraction),
+            f"{_percent(copies.low)} to {_percent(copies.high)}",
+            f"{copies.num_images:,}",
+        )
+        for way, copies in tested
+    ]
+    copies = tested[0][1]
     if copies.held_out_fraction is not None:
-        text += f"; of real held-out pictures, {100 * copies.held_out_fraction:.1f}%"
-    text += ". The most suspicious ones are shown first."
-    return _section(title, text, _pairs(copies, share) + charts.nearest_plot(copies))
+        number = f"{len(copies.held_out_distances):,}"
+        rows.append(
+            ("Real held-out pictures, by chance", _percent(copies.held_out_fraction), "", number)
+        )
+    return _table(rows, ("", "copies", "95% interval", "pictures tested"))
 
 
 def _pairs(copies: Copies, share: float) -> str:
@@ -304,18 +350,18 @@ def _pairs(copies: Copies, share: float) -> str:
     for start in range(0, count, columns):
         part = np.concatenate([made[start : start + columns], near[start : start + columns]])
         figures = ", ".join(f"{d:.3f}" for d in copies.shown_distances[start : start + columns])
-        columns_here = len(part) // 2
+        alt = "above: generated pictures; below: the nearest training picture of each"
         blocks.append(
-            f"<figure>{_image(part, columns_here, 'generated above, nearest training below')}"
-            f"<figcaption>Generated above, nearest training picture below; distances {figures}."
-            "</figcaption></figure>"
+            f"<figure>{_image(part, len(part) // 2, alt)}"
+            "<figcaption>Above: generated. Below: the nearest training picture. "
+            f"Distances: {figures}.</figcaption></figure>"
         )
     return f'<div class="sheets">{"".join(blocks)}</div>'
 
 
 def _learning(facts: Facts) -> str:
     body = charts.learning_curves(facts)
-    return _section("How it learned", "", body) if body else ""
+    return _section("How training went", "", body) if body else ""
 
 
 def _table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
@@ -333,37 +379,36 @@ def _table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
 
 
 def _data(facts: Facts) -> str:
-    skipped = (
-        _table([(r, f"{n:,}", names) for r, n, names in facts.skipped], ("skipped", "", "first"))
-        if facts.skipped
-        else '<p class="soft">No file was skipped.</p>'
-    )
+    skipped = '<p class="soft">No file was skipped.</p>'
+    if facts.skipped:
+        rows = [(reason, f"{count:,}", names) for reason, count, names in facts.skipped]
+        skipped = _table(rows, ("reason to skip a file", "files", "first names"))
     return _section(
         "The data", "", f'<div class="two"><div>{_table(facts.data_card)}</div>{skipped}</div>'
     )
 
 
-def _derived(facts: Facts) -> str:
-    if not facts.derived:
+def _decisions(facts: Facts) -> str:
+    if not facts.decisions:
         return ""
-    rows = [(d.name, d.value, d.reason) for d in facts.derived]
+    rows = [(d.name, d.value, d.reason) for d in facts.decisions]
     return _section(
-        "What was decided, and why",
-        "Each of these can be set by hand.",
-        _table(rows, ("what", "value", "reason")),
+        "Settings, and why",
+        "noisewise chose these values, except where the reason says that they were set by hand.",
+        _table(rows, ("setting", "value", "reason")),
     )
 
 
 def _machine(facts: Facts) -> str:
     notes = [e for e in facts.events if not e.bad]
     times = [(f"time, {name}", duration(s)) for name, s in facts.stage_seconds.items()]
-    body = _table([*times, *facts.machine])
+    body = (
+        f'<div class="two"><div><h3>Training</h3>{_table([*times, *facts.training])}</div>'
+        "<div><h3>Writing this page, and the times per picture</h3>"
+        f"{_table(facts.machine)}</div></div>"
+    )
     if notes:
-        items = "".join(
-            f"<li>{escape(e.stage)}, after {duration(e.seconds)}: {escape(e.text)}</li>"
-            for e in notes
-        )
-        body += f'<h3>Notes of the run</h3><ul class="small soft">{items}</ul>'
+        body += f"<h3>Log of the run</h3>{_list(notes, 'small soft')}"
     return _section("Time, machine and versions", "", body)
 
 
@@ -371,4 +416,4 @@ def _commands(facts: Facts) -> str:
     body = "".join(
         f"<h3>{escape(what)}</h3><pre>{escape(command)}</pre>" for what, command in facts.commands
     )
-    return _section("To go on", "", body) if body else ""
+    return _section("What to do next", "", body) if body else ""

@@ -1,4 +1,4 @@
-// The page's own script: values under the pointer, and the film of fixed seeds. No library, no request.
+// Shows values under the pointer, and the pictures of the same noise over time. No library, no network.
 "use strict";
 for (const plot of document.querySelectorAll("svg[data-hover]")) {
   const lines = JSON.parse(plot.dataset.hover);

@@ -1,0 +1,73 @@
+"""What happened in a run, the bad first: the page starts with what a reader must not miss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from noisewise.app.report.contents import Contents
+from noisewise.app.report.facts import Event, Way
+from noisewise.pictures.sources import HARMLESS, read_skipped
+from noisewise.training.run.run import STAGES, Run
+from noisewise.training.stages.record import TROUBLE
+
+_TOO_MANY_SKIPPED = 0.05
+_FEW_COPIES = 0.005  # a smaller share says nothing about some hundreds of pictures
+
+
+def events(contents: Contents, ways: tuple[Way, ...]) -> tuple[Event, ...]:
+    """What happened, in the order of the page: bad events first.
+
+    Args:
+        contents: of the run.
+        ways: with their copy tests.
+    """
+    records = contents.records
+    logged = [Event(r.stage, r.seconds, r.event, r.kind in TROUBLE) for r in records if r.event]
+    return (
+        *(event for event in logged if event.bad),
+        *_state_of_run(contents),
+        *_copying(ways, records[-1].seconds if records else 0.0),
+        *_skipped(contents.run),
+        *(event for event in logged if not event.bad),
+    )
+
+
+def _state_of_run(contents: Contents) -> Iterator[Event]:
+    """A generator of an earlier teacher, a damaged run.json, stages that are not finished."""
+    run = contents.run
+    if stale := run.stale_generator():
+        yield Event("generator", 0.0, stale, True)
+    if run.warning:
+        yield Event("run", 0.0, run.warning, True)
+    for stage in STAGES:
+        here = [r for r in contents.records if r.stage == stage]
+        notes = run.stage(stage)
+        if not here or notes.finished:
+            continue
+        text = "this stage is not finished; run the same command again to resume it"
+        if notes.failed:
+            text = "this stage failed too often and ended; start again in a new folder"
+        yield Event(stage, here[-1].seconds, text, True)
+
+
+def _copying(ways: tuple[Way, ...], seconds: float) -> Iterator[Event]:
+    """Ways that copy more often than chance, and more often than real pictures look like copies."""
+    for way in ways:
+        copies = way.copies
+        if copies is None:
+            continue
+        unseen = copies.held_out_fraction or 0.0
+        if copies.low > max(unseen, _FEW_COPIES):
+            text = (
+                f"at least {100 * copies.low:.1f}% of the pictures copy a training picture; "
+                f"only {100 * unseen:.1f}% of the real held-out pictures look like copies"
+            )
+            yield Event(way.name, seconds, text, True)
+
+
+def _skipped(run: Run) -> Iterator[Event]:
+    """Many files of the source that could not be used."""
+    count = sum(read_skipped(item).code not in HARMLESS for item in run.data.skipped)
+    if count > _TOO_MANY_SKIPPED * (count + run.data.num_pictures):
+        text = f'{count:,} files were skipped, more than 5%; the reasons are under "The data"'
+        yield Event("data", 0.0, text, True)

@@ -1,0 +1,73 @@
+"""The commands that a reader may want next, ready to be typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from noisewise.app.report.resume_command import again
+from noisewise.app.terminal.program_name import program
+from noisewise.training.run.run import Run
+from noisewise.training.settings.config import Budget
+
+Command = tuple[str, str]  # what it does, and one line or more for a shell
+
+
+def next_commands(run: Run) -> tuple[Command, ...]:
+    """What can be done with a run at its stage.
+
+    Args:
+        run: at any stage.
+    """
+    return tuple((title, _as_typed_here(lines)) for title, lines in _commands(run))
+
+
+def _as_typed_here(lines: str) -> str:
+    """The same commands with the program as this shell finds it: it may be in a `.venv` only."""
+    return re.sub(r"^noisewise(?= )", lambda _: program(), lines, flags=re.MULTILINE)
+
+
+def _commands(run: Run) -> list[Command]:
+    if not run.finished("teacher"):
+        return _before_a_teacher(run)
+    rows = [] if run.finished("generator") else [_distil(run)]
+    path = shlex.quote(str(run.path))
+    rows.append(("Draw more pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"))
+    rows.append(("Measure with more pictures", f"noisewise evaluate {path} -n 2000"))
+    if "teacher_from" not in run.info:  # a copied teacher is not trained here
+        rows.append(("Train longer", again(run, _twice(run))))
+    rows.append(
+        ("Train on your own pictures", "noisewise train FOLDER --out runs/mine --budget 30m")
+    )
+    python = f"import noisewise\nnoisewise.load({str(run.path)!r}).sample(64, seed=0)"
+    rows.append(("Draw from Python", python))
+    return rows
+
+
+def _before_a_teacher(run: Run) -> list[Command]:
+    """Resume, or look at what a failed training left."""
+    if not run.stage("teacher").failed:
+        return [("Resume training", again(run, run.info["train"]["budget"]))]
+    best = run.checkpoints("teacher").best
+    shown = f"noisewise sample {shlex.quote(str(best))} -n 64 --out best.png"
+    return [("Look at the best teacher so far", shown)] if best.exists() else []
+
+
+def _distil(run: Run) -> Command:
+    """Start or resume the distillation; after a failure, with another seed in another folder."""
+    path, distill = shlex.quote(str(run.path)), run.info.get("distill", {})
+    budget = distill.get("budget", run.info["train"].get("budget", "5m"))
+    line = f"noisewise distill {path} --budget {budget}"
+    if run.stage("generator").failed:  # the same command would fail in the same way
+        seed = distill.get("seed", 0) + 1
+        line = f"noisewise distill runs/again --teacher {path} --budget {budget} --seed {seed}"
+    return "Distil it into one network call", line
+
+
+def _twice(run: Run) -> str:
+    """Twice the budget that the teacher had; with the same budget the command has nothing to do."""
+    had = Budget.parse(run.stage("teacher").budget or run.info["train"]["budget"])
+    if had.seconds is not None:
+        return str(Budget(seconds=2 * had.seconds))
+    assert had.images is not None
+    return str(Budget(images=2 * had.images))

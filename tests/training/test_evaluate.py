@@ -1,0 +1,98 @@
+"""`evaluate` reads from a run what `measure` takes as values, and both give the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import noisewise
+from noisewise.quality.copies import copy_test
+from noisewise.quality.distance import distance, sliced_wasserstein
+from noisewise.training.evaluate import RealPictures, TrainingSet, evaluate, measure
+from noisewise.training.models.models import Teacher
+from noisewise.training.run.run import Run
+from noisewise.training.settings.config import EvaluateConfig, TrainConfig
+from noisewise.training.settings.recipes import TeacherRecipe
+from tiny import blobs, build, tiny_pictures
+
+NUM_IMAGES = 40
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of a tiny teacher."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    np.savez(folder / "blobs.npz", images=blobs(128, 8))
+    recipe = TeacherRecipe(batch=16, distance_images=0, sampler_images=0)
+    config = TrainConfig(budget="160images", recipe=recipe)
+    return noisewise.train(folder / "blobs.npz", folder / "run", config=config, build=build)
+
+
+def test_every_number_is_that_of_the_plain_functions(run: Run) -> None:
+    """The model, the pictures and the four measures called one by one give each digit."""
+    found = evaluate(run, num_images=NUM_IMAGES, seed=3, build=build)
+    model, pictures = run.teacher(build), run.pictures()
+    trained, held_out = pictures.split(run.info["seed"])
+    drawn, real = model.sample(NUM_IMAGES, 3), pictures.tensor(trained)  # too few are held out
+    expected = distance(drawn, real)
+    assert (found.distance, found.distance_low, found.distance_high, found.floor) == (
+        *(expected.value, expected.low, expected.high, expected.floor),
+    )
+    levels = sliced_wasserstein(drawn, real, generator=torch.Generator().manual_seed(0))
+    assert found.wasserstein == tuple(levels)
+    flips = pictures.suggest_flip()[0]
+    copies = copy_test(drawn, real, pictures.tensor(held_out), flips=flips)
+    assert found.copies == {
+        "fraction": copies.fraction,
+        "low": copies.low,
+        "high": copies.high,
+        "threshold": copies.threshold,
+        "held_out_fraction": copies.held_out_fraction,
+    }
+    assert found.against == f"{len(trained)} training pictures (too few are held out)"
+    assert found.network_calls == model.sampler.calls
+
+
+def test_one_set_of_real_pictures_serves_any_number_of_models(run: Run) -> None:
+    """What was prepared for the first model is as good for the second."""
+    training = TrainingSet.read(run)
+    real, copies = training.real(), training.copies()
+    model = run.teacher(build)
+    assert isinstance(model, Teacher)
+    config = EvaluateConfig(num_images=NUM_IMAGES)
+    first, second = (measure(model, real, copies, config) for _ in range(2))
+    assert asdict(first.distance) == asdict(second.distance)
+    assert first.copies is not None
+    assert second.copies is not None
+    assert torch.equal(first.copies.distance, second.copies.distance)
+    assert torch.equal(first.pictures, model.sample(NUM_IMAGES, 0))
+    assert measure(model, real, None, config).copies is None
+
+
+def test_other_real_pictures_can_be_given(run: Run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", images=blobs(64, 8, seed=5))
+    found = evaluate(run, tmp_path / "other.npz", num_images=NUM_IMAGES, build=build)
+    assert found.against == f"64 pictures of {tmp_path / 'other.npz'}"
+    assert found.distance != evaluate(run, num_images=NUM_IMAGES, build=build).distance
+    assert found.copies is not None
+
+
+@pytest.mark.parametrize("count", [256, 255])
+def test_few_held_out_pictures_are_not_measured_against(
+    count: int, training_set: Callable[[int], TrainingSet]
+) -> None:
+    real = training_set(count).real()
+    assert isinstance(real, RealPictures)
+    assert real.name.startswith("256 held-out" if count == 256 else "1025 training")
+
+
+@pytest.fixture
+def training_set() -> Callable[[int], TrainingSet]:
+    """1,280 small pictures, of which some are held out."""
+    pictures, order = tiny_pictures(1280), np.arange(1280)
+    return lambda held_out: TrainingSet(pictures, order[held_out:], order[:held_out], flips=False)
