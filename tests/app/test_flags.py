@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from noisewise.app.flags import build, flags_of, given, near, texts_of
+from noisewise.app.flag_errors import near
+from noisewise.app.flags import flags_of, texts_of
+from noisewise.app.tyro_flags import build, given
 from noisewise.training.settings.config import SampleConfig, TrainConfig
 from noisewise.training.settings.shown import RARE, Shown
 

@@ -81,16 +81,14 @@ def carry_out(command: Command | Group, words: Sequence[str], called: str) -> in
     """
     if isinstance(command, Group):
         if not words or words[0] in _HELP:
-            print_help(command, called)
-            return 0
+            return guarded(called, lambda: print_help(command, called))
         parts = {part.name: part for part in command.parts}
         if words[0] not in parts:
             return _complain(_unknown(words[0], tuple(parts)), called)
         return carry_out(parts[words[0]], words[1:], f"{called} {words[0]}")
     before = words[: words.index("--")] if "--" in words else words
     if any(word in _HELP for word in before):
-        print_help(command, called)
-        return 0
+        return guarded(called, lambda: print_help(command, called))
     return guarded(called, lambda: _done(command, words, called))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from noisewise.app.config_file import read_values
-from noisewise.app.flags import build, given
+from noisewise.app.tyro_flags import build, given
 
 Options = TypeVar("Options")
 

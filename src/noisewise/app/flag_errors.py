@@ -11,10 +11,9 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from noisewise.app.flags import Flag
+from noisewise.app.flags import Flag
 
 _FLAG = re.compile(r"--?[a-zA-Z][\w-]*(=.*)?", re.DOTALL)
 _TAKES = {int: "a whole number", float: "a number"}
@@ -53,8 +52,13 @@ def one_sentence(
             raise ValueError(plain) from None
 
 
-def near(word: str, known: Sequence[str]) -> str:
+def near(word: str, known: Sequence[str], prefix: str = "") -> str:
     """The known word that was perhaps meant, as the end of a complaint; or "".
+
+    Args:
+        word: as it was typed.
+        known: all words.
+        prefix: what stands before a known word when it is typed.
 
     Example:
         >>> near("trian", ["train", "adapt"])
@@ -63,7 +67,7 @@ def near(word: str, known: Sequence[str]) -> str:
     import difflib
 
     found = difflib.get_close_matches(word, known, n=1)
-    return f"; perhaps you meant {found[0]}" if found else ""
+    return f"; perhaps you meant {prefix}{found[0]}" if found else ""
 
 
 def _sentence(
@@ -93,17 +97,15 @@ def _sentence(
 
 def _unknown(token: str, flags: Sequence[Flag], words: Sequence[str]) -> str:
     """A flag that does not exist, or a word without a place."""
-    name, equals, _ = token.partition("=")
+    name = token.partition("=")[0]
     typed = "--" + name.lstrip("-").replace("_", "-")
     known = {spelling: flag for flag in flags for spelling in flag.spellings}
     if _FLAG.fullmatch(token) and (typed not in known or not name.startswith("--")):
-        way = near(typed.lower(), [s for s, flag in known.items() if flag.has_flag])
+        way = near(typed[2:].lower(), [s[2:] for s, f in known.items() if f.has_flag], "--")
         return f"there is no flag {_shortened(name)}{way or '; --help lists all flags'}"
     if typed in known and not known[typed].has_flag:
         field = known[typed].name
         return f"{typed} cannot be a flag; set {field} in a file, with --config FILE"
-    if typed in known and equals:
-        return f"{typed} takes no value; write {typed} alone"
     before = words[words.index(token) - 1] if token in words else ""
     switch = before in known and known[before].kind is bool
     way = f"{before} takes no value" if switch else "put a name with spaces in quotes"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import MISSING
+from functools import reduce
 from inspect import getdoc
-from typing import Annotated, Any, Union
+from operator import or_
+from typing import Annotated, Any
 
 from noisewise.app.command import Command, Group
-from noisewise.app.flags import flags_of, form, switches
+from noisewise.app.flags import flags_of
 from noisewise.app.options import SettingsOptions
+from noisewise.app.tyro_flags import defaults_of, form, run_tyro
 
 _WIDEST = 100
 
@@ -50,27 +51,29 @@ def overview(commands: Sequence[Sequence[Command | Group]]) -> str:
     )
 
 
-def print_help(command: Command | Group, called: str) -> None:
+def print_help(command: Command | Group, called: str) -> int:
     """Print the help of one command: usage, what it does, its flags, an example.
 
     Args:
         command: a command, or a group of them.
         called: how it is typed, such as "noisewise train".
+
+    Returns:
+        The exit code.
     """
     if isinstance(command, Group):
         run_tyro(subcommands(command.parts), ["--help"], called, text=command.text)
-        return
+        return 0
     options = command.options
-    defaults = {f.name: f.default for f in flags_of(options) if f.listed}
-    shown = {name: value for name, value in defaults.items() if value not in (None, MISSING)}
-    text = " ".join((getdoc(options) or "").split())
-    run_tyro(form(options, rare=False), ["--help"], called, text, shown)
+    text = getdoc(options) or ""
+    run_tyro(form(options, rare=False), ["--help"], called, text, defaults_of(options))
     rare = [flag.name for flag in flags_of(options) if not flag.listed]
     if rare:
         more = f"More settings, for the file of --config: {', '.join(rare)}."
-        print(textwrap.fill(more, _WIDEST))
+        print("\n" + textwrap.fill(more, _WIDEST))
     word = "Examples:" if len(command.examples) > 1 else "Example:"
-    print("\n".join([word, *(f"  {line}" for line in command.examples)]))
+    print("\n".join(["", word, *(f"  {line}" for line in command.examples)]))
+    return 0
 
 
 def subcommands(commands: Sequence[Command | Group]) -> Any:  # noqa: ANN401 (a type made here)
@@ -82,31 +85,7 @@ def subcommands(commands: Sequence[Command | Group]) -> Any:  # noqa: ANN401 (a 
         if isinstance(c, Group):
             kind, mark = subcommands(c.parts), subcommand(c.name, description=c.summary)
         else:
-            kind, off = form(c.options, rare=False), switches(c.options)
-            mark = subcommand(c.name, description=c.summary, default=off)
+            kind, shown = form(c.options, rare=False), defaults_of(c.options)
+            mark = subcommand(c.name, description=c.summary, default=shown)
         found.append(Annotated[kind, mark])
-    return Union[tuple(found)]  # noqa: UP007 (made of a tuple)
-
-
-def run_tyro(
-    kind: Any,  # noqa: ANN401 (a type made by `form` or `subcommands`)
-    words: Sequence[str],
-    called: str,
-    text: str = "",
-    defaults: dict[str, Any] | None = None,
-) -> None:
-    """Let tyro print a help text or a script for completion.
-
-    Args:
-        kind: what the words are for.
-        words: --help, or another flag that prints.
-        called: how the command is typed.
-        text: what it does.
-        defaults: values that help shows.
-    """
-    import tyro
-
-    more = {} if defaults is None else {"default": defaults}
-    pairs_off = (tyro.conf.FlagCreatePairsOff,)
-    with suppress(SystemExit):
-        tyro.cli(kind, args=words, prog=called, description=text, config=pairs_off, **more)
+    return reduce(or_, found)

@@ -93,6 +93,7 @@ def evaluate(
         seed=config.seed if seed is None else seed,
         teacher=config.teacher,
         calls=config.calls,
+        sampler=config.sampler,
         device=config.device,
     )
     run = run if isinstance(run, Run) else Run.open(run)
@@ -114,7 +115,7 @@ def evaluate(
         ),
         copies=_copies(run, generated, training, held_out),
         seconds_per_image=seconds / len(generated),
-        network_calls=model.network_calls(config.calls),
+        network_calls=model.network_calls(config.calls, config.sampler),
         device=str(model.device),
     )
 
@@ -163,10 +164,12 @@ def _real(
 def _drawn(model: Generator | Teacher, config: EvaluateConfig) -> tuple[Tensor, float]:
     """Pictures on the CPU, and the seconds it took; a first small batch warms up."""
     engine = Engine.choose(config.device)
-    model.sample(min(8, config.num_images), config.seed, calls=config.calls)
+    model.sample(min(8, config.num_images), config.seed, calls=config.calls, sampler=config.sampler)
     engine.synchronize()
     start = time.perf_counter()
-    pictures = model.sample(config.num_images, config.seed, calls=config.calls)
+    pictures = model.sample(
+        config.num_images, config.seed, calls=config.calls, sampler=config.sampler
+    )
     engine.synchronize()
     return pictures.cpu(), time.perf_counter() - start
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from noisewise.app import cli
-from noisewise.app.commands.completion_scripts import script
+from noisewise.app.commands.completion import script
 from noisewise.app.commands.table import NAMES, every
 from noisewise.app.flags import flags_of
 
@@ -20,7 +20,7 @@ SHELLS = [
 ASK = """\
 source {script}
 ask() {{
-    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(stale); _noisewise
+    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(stale); _tyro_noisewise
     printf '%s\\n' "${{COMPREPLY[@]}}"
 }}
 ask noisewise {words}

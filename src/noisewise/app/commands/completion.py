@@ -27,7 +27,8 @@ def script(shell: str) -> str:
         shell: bash, zsh or fish.
     """
     from noisewise.app.commands.table import NAMES, load
-    from noisewise.app.help_text import run_tyro, subcommands
+    from noisewise.app.help_text import subcommands
+    from noisewise.app.tyro_flags import run_tyro
 
     words = ["--tyro-write-completion", shell, "-"]
     with redirect_stdout(io.StringIO()) as made:
