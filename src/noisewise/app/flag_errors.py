@@ -92,7 +92,9 @@ def _sentence(
         return f"{flag.label} takes {told}, not {_quoted(word)}{near(word, event.choices)}"
     several = ", several with spaces between" if flag.many else ""
     wrong = _wrong_word(event.message, words)
-    return f"{flag.label} takes {_TAKES[flag.kind]}{several}{wrong}"
+    way = "" if wrong is None else f", not {_quoted(wrong)}"
+    none = near(wrong or "", ["None"] if flag.optional else [])
+    return f"{flag.label} takes {_TAKES[flag.kind]}{several}{way}{none}"
 
 
 def _unknown(token: str, flags: Sequence[Flag], words: Sequence[str]) -> str:
@@ -112,11 +114,11 @@ def _unknown(token: str, flags: Sequence[Flag], words: Sequence[str]) -> str:
     return f"{_quoted(token)} is one word too many; {way}"
 
 
-def _wrong_word(message: str, words: Sequence[str]) -> str:
-    """The word that a message of Python repeats, as the end of a complaint; or ""."""
+def _wrong_word(message: str, words: Sequence[str]) -> str | None:
+    """The word that a message of Python repeats."""
     typed = [part for word in words for part in (word, word.partition("=")[2], word[2:])]
     found = max(typed, key=lambda word: message.rfind(repr(word)))
-    return f", not {_quoted(found)}" if repr(found) in message else ""
+    return found if repr(found) in message else None
 
 
 def _quoted(word: str) -> str:

@@ -52,7 +52,7 @@ COMMAND = Command(
     action=_completion,
     examples=(
         'eval "$(noisewise completion bash)"   # bash: put this line into ~/.bashrc to keep it',
-        'eval "$(noisewise completion zsh)"    # zsh: into ~/.zshrc, below compinit',
+        "noisewise completion zsh > ~/.zfunc/_noisewise   # zsh: a folder of $fpath",
         "noisewise completion fish > ~/.config/fish/completions/noisewise.fish",
     ),
 )
