@@ -189,7 +189,7 @@ def test_help_needs_no_torch_and_no_half_second() -> None:
         ("train x --out y --size 1.5", "--size takes a whole number, not '1.5'"),
         ("train x --out y --lr fast", "--lr takes a number, not 'fast'"),
         ("train x --out y --seed none", "--seed takes a whole number, not 'none'"),
-        ("train x --out y --kinds none", "--kinds takes a whole number, not 'none'; perhaps you meant None"),
+        ("train x --out y --kinds none", "a whole number, not 'none'; perhaps you meant None"),
         ("lr curves --out x.svg --epsilons 0,1", "several with spaces between, not '0,1'"),
         # a word that is not one of the choices
         ("train x --out y --net resnet", "--net takes auto, unet, uvit or vit, not 'resnet'"),

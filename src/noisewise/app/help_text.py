@@ -66,7 +66,7 @@ def print_help(command: Command | Group, called: str) -> int:
         return 0
     options = command.options
     text = getdoc(options) or ""
-    run_tyro(form(options, rare=False), ["--help"], called, text, defaults_of(options))
+    run_tyro(form(options, for_help=True), ["--help"], called, text, defaults_of(options))
     rare = [flag.name for flag in flags_of(options) if not flag.listed]
     if rare:
         more = f"More settings, for the file of --config: {', '.join(rare)}."
@@ -85,7 +85,7 @@ def subcommands(commands: Sequence[Command | Group]) -> Any:  # noqa: ANN401 (a 
         if isinstance(c, Group):
             kind, mark = subcommands(c.parts), subcommand(c.name, description=c.summary)
         else:
-            kind, shown = form(c.options, rare=False), defaults_of(c.options)
+            kind, shown = form(c.options, for_help=True), defaults_of(c.options)
             mark = subcommand(c.name, description=c.summary, default=shown)
         found.append(Annotated[kind, mark])
     return reduce(or_, found)

@@ -26,15 +26,15 @@ _NO_FLAG = re.compile(r"-(?!-?[a-zA-Z][\w-]*(=.*)?$)-?[a-zA-Z].*", re.DOTALL)
 
 
 @cache
-def form(kind: type, rare: bool = True) -> Any:  # noqa: ANN401 (a type made here)
+def form(kind: type, for_help: bool = False) -> Any:  # noqa: ANN401 (a type made here)
     """A class of options as tyro reads it: a dictionary of the values that are given.
 
     Args:
         kind: a class of options.
-        rare: whether flags that help does not list are included.
+        for_help: with texts, and without the flags that help does not list.
     """
-    flags = [flag for flag in flags_of(kind) if flag.listed or (rare and flag.has_flag)]
-    texts = texts_of(kind)
+    flags = [flag for flag in flags_of(kind) if (flag.listed if for_help else flag.has_flag)]
+    texts = texts_of(kind) if for_help else {}
     given = {f.name: _marked(f, texts.get(f.name, "")) for f in sorted(flags, key=_section)}
     return TypedDict(kind.__name__, given, total=False)  # pyrefly: ignore
 
