@@ -36,7 +36,8 @@ def script(shell: str) -> str:
     # tyro offers nothing for folders and texts: let the shell complete names of files there.
     files = "for completion in completions or ['__TYRO_COMPLETE_FILES__']:"
     text = made.getvalue().replace("for completion in completions:", files)
-    return text.replace("complete -F _tyro", "complete -o default -F _tyro")
+    text = text.replace("complete --no-files", "complete")  # fish
+    return text.replace("complete -F _tyro", "complete -o default -F _tyro")  # bash
 
 
 def _completion(options: CompletionOptions, _: Sequence[str]) -> int:
