@@ -238,7 +238,7 @@ def test_what_a_recipe_leaves_out_keeps_the_default_of_the_command(tmp_path: Pat
 def test_flags_go_before_the_file_and_the_file_before_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"budget": "2h", "widths": [8, 16], "seed": 3, "kinds": 4}))
-    found = read_back("train", path, "--seed", "5", "--kinds", "none")
+    found = read_back("train", path, "--seed", "5", "--kinds", "None")
     assert found == TrainConfig(budget="2h", widths=(8, 16), seed=5)
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
-from noisewise.app.flags import build, flags_of, given, near, texts_of
+from noisewise.app.flags import flags_of, texts_of
+from noisewise.app.tyro_flags import build, given
 from noisewise.training.settings.config import SampleConfig, TrainConfig
 from noisewise.training.settings.shown import RARE, Shown
 
@@ -64,6 +65,11 @@ class Sample(Below):
         ("-2^3 --2", {"place": "-2^3", "rest": ("--2",)}),
         ("-", {"place": "-"}),
         ("here --hidden 2", {"hidden": 2.0}),
+        ("here --whole 3 --whole=4 --switch --switch", {"whole": 4, "switch": True}),
+        (
+            "-sqrt(2) -a.b --name -sqrt(2)",
+            {"place": "-sqrt(2)", "rest": ("-a.b",), "name": "-sqrt(2)"},
+        ),
     ],
 )
 def test_values_as_they_are_typed(words: str, values: dict[str, Any]) -> None:
@@ -119,8 +125,3 @@ def test_texts_are_those_below_the_fields() -> None:
     assert texts_of(Sample) == {"seed": "From the base.", "whole": "A whole number, on two lines."}
     missing = {field.name for field in fields(TrainConfig)} - set(texts_of(TrainConfig))
     assert not missing
-
-
-def test_the_near_word_is_told_or_nothing() -> None:
-    assert near("colour", ["color"]) == "; perhaps you meant color"
-    assert near("x", ["color"]) == ""

@@ -16,10 +16,11 @@ from typing import NoReturn
 
 from noisewise.app.command import Command, Group
 from noisewise.app.commands import table
-from noisewise.app.flags import HELP, asks_for_help, near
-from noisewise.app.help_text import help_of, overview
+from noisewise.app.flag_errors import near
+from noisewise.app.help_text import overview, print_help
 from noisewise.app.terminal.stderr import Steady, tell
 
+_HELP = ("-h", "--help")
 # The system takes no more bytes: full disk, quota, file size limit; or none there at all.
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
-    if not words or words[0] in HELP:
+    if not words or words[0] in _HELP:
         print(overview([[table.load(name) for name in group] for group in table.GROUPS]))
         return 0
     if words[0] in ("--version", "-V"):
@@ -79,16 +80,15 @@ def carry_out(command: Command | Group, words: Sequence[str], called: str) -> in
         The exit code.
     """
     if isinstance(command, Group):
-        if not words or words[0] in HELP:
-            print(help_of(command, called))
-            return 0
+        if not words or words[0] in _HELP:
+            return guarded(called, lambda: print_help(command, called))
         parts = {part.name: part for part in command.parts}
         if words[0] not in parts:
             return _complain(_unknown(words[0], tuple(parts)), called)
         return carry_out(parts[words[0]], words[1:], f"{called} {words[0]}")
-    if asks_for_help(words):
-        print(help_of(command, called))
-        return 0
+    before = words[: words.index("--")] if "--" in words else words
+    if any(word in _HELP for word in before):
+        return guarded(called, lambda: print_help(command, called))
     return guarded(called, lambda: _done(command, words, called))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from noisewise.app.config_file import read_values
-from noisewise.app.flags import build, given
+from noisewise.app.tyro_flags import build, given
 
 Options = TypeVar("Options")
 
@@ -45,10 +45,11 @@ class Command(Generic[Options]):
         Raises:
             ValueError: one sentence about the first thing that is wrong.
         """
-        values = given(self.options, words)
-        if values.get("config") is not None:
+        called = called or f"noisewise {self.name}"
+        values = given(self.options, words, called)
+        if "config" in values:
             values = read_values(self.options, values["config"]) | values
-        return build(self.options, values, f"{called or f'noisewise {self.name}'} {self.usage}")
+        return build(self.options, values, f"{called} {self.usage}")
 
 
 @dataclass(frozen=True)

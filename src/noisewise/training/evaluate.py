@@ -65,6 +65,16 @@ class Evaluation:
     network_calls: int
     device: str
 
+    def __repr__(self) -> str:
+        """One line; `to_dict` has all of it."""
+        copies = "" if self.copies is None else f", {100 * self.copies['fraction']:.2g}% copies"
+        calls = "1 call" if self.network_calls == 1 else f"{self.network_calls} calls"
+        return (
+            f"Evaluation({self.model}, {calls}: distance {self.distance:.4f} "
+            f"[{self.distance_low:.4f}, {self.distance_high:.4f}], floor {self.floor:.4f}{copies}, "
+            f"{self.num_images:,} against {self.against})"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {**asdict(self), "wasserstein": list(self.wasserstein)}
@@ -199,7 +209,7 @@ def evaluate(
         wasserstein=tuple(levels),
         copies=None if found.copies is None else _plain(found.copies),
         seconds_per_image=found.seconds_per_image,
-        network_calls=model.network_calls(config.calls),
+        network_calls=model.network_calls(config.calls, config.sampler),
         device=str(model.device),
     )
 
@@ -221,7 +231,9 @@ def measure(
     Raises:
         ValueError: if the model cannot draw in that many calls, or sizes or channels differ.
     """
-    pictures, seconds = draw_timed(model, config.num_images, config.seed, config.calls)
+    pictures, seconds = draw_timed(
+        model, config.num_images, config.seed, config.calls, config.sampler
+    )
     return Measured(
         pictures,
         seconds / len(pictures),
@@ -231,7 +243,11 @@ def measure(
 
 
 def draw_timed(
-    model: Generator | Teacher, num_images: int, seed: int, calls: int | None = None
+    model: Generator | Teacher,
+    num_images: int,
+    seed: int,
+    calls: int | None = None,
+    sampler: str | None = None,
 ) -> tuple[Tensor, float]:
     """Draw pictures and measure the time; a small batch before it warms up.
 
@@ -240,15 +256,16 @@ def draw_timed(
         num_images: how many.
         seed: picture i depends on the seed and on i alone.
         calls: network calls for each picture; None: the model's own number.
+        sampler: of a teacher, by name; None: its own.
 
     Returns:
         Pictures, float32 [num_images, channels, size, size] in [-1, 1] on the CPU, and seconds.
     """
     engine = Engine(model.device)
-    model.sample(min(_WARM_UP, num_images), seed, calls=calls)
+    model.sample(min(_WARM_UP, num_images), seed, calls=calls, sampler=sampler)
     engine.synchronize()
     start = time.perf_counter()
-    pictures = model.sample(num_images, seed, calls=calls)
+    pictures = model.sample(num_images, seed, calls=calls, sampler=sampler)
     engine.synchronize()
     return pictures.cpu(), time.perf_counter() - start
 

@@ -165,6 +165,26 @@ def test_sample_a_sheet_a_folder_and_a_teacher(
     assert drawn == ["00000.png", "00001.png"]  # none is left of the earlier three
 
 
+def test_samplers_are_chosen_by_name(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(distilled_run)
+    drawn = {}
+    for sampler in ("heun", "ddpm"):
+        out = tmp_path / f"{sampler}.png"
+        words = ["sample", run, "--teacher", "-n", "4", "--sampler", sampler, "--out", str(out)]
+        values = told(capsys, *words)
+        assert values["sampler"] == sampler
+        drawn[sampler] = out.read_bytes()
+    assert drawn["heun"] != drawn["ddpm"]
+    values = told(capsys, "evaluate", run, "-n", "64", "--teacher", "--sampler", "ddim")
+    assert (values["model"], values["network_calls"]) == ("teacher", 5)
+    assert cli.main(["sample", run, "--teacher", "--sampler", "dpm++"]) == 2
+    assert "unknown sampler 'dpm++'; use one of heun, " in capsys.readouterr().err
+    assert cli.main(["sample", run, "--sampler", "ddim"]) == 2
+    assert "a generator draws in one call and has no sampler" in capsys.readouterr().err
+
+
 def test_sample_does_not_take_somebodys_pictures_for_its_own(
     distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

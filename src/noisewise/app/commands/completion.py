@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,10 +20,28 @@ class CompletionOptions:
     """The shell to write the script for."""
 
 
-def _completion(options: CompletionOptions, _: Sequence[str]) -> int:
-    from noisewise.app.commands.completion_scripts import script
+def script(shell: str) -> str:
+    """The completion script for a shell, with all commands, flags and choices, made by tyro.
 
-    print(script(options.shell))
+    Args:
+        shell: bash, zsh or fish.
+    """
+    from noisewise.app.commands.table import NAMES, load
+    from noisewise.app.help_text import subcommands
+    from noisewise.app.tyro_flags import run_tyro
+
+    words = ["--tyro-write-completion", shell, "-"]
+    with redirect_stdout(io.StringIO()) as made:
+        run_tyro(subcommands([load(name) for name in NAMES]), words, "noisewise")
+    # tyro offers nothing for folders and texts: let the shell complete names of files there.
+    files = "for completion in completions or ['__TYRO_COMPLETE_FILES__']:"
+    text = made.getvalue().replace("for completion in completions:", files)
+    text = text.replace("complete --no-files", "complete")  # fish
+    return text.replace("complete -F _tyro", "complete -o default -F _tyro")  # bash
+
+
+def _completion(options: CompletionOptions, _: Sequence[str]) -> int:
+    print(script(options.shell), end="")
     return 0
 
 
@@ -33,7 +53,7 @@ COMMAND = Command(
     action=_completion,
     examples=(
         'eval "$(noisewise completion bash)"   # bash: put this line into ~/.bashrc to keep it',
-        'eval "$(noisewise completion zsh)"    # zsh: into ~/.zshrc, below compinit',
+        "noisewise completion zsh > ~/.zfunc/_noisewise   # zsh: a folder of $fpath",
         "noisewise completion fish > ~/.config/fish/completions/noisewise.fish",
     ),
 )

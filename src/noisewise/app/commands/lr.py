@@ -23,8 +23,10 @@ _TEXT = """\
 Batch size and learning rate, from the measured noise of the gradient.
 
 FILE is a measurement: RUN/noise.json of a run, or what your own PyTorch loop saved with
-scaling.watch(model, optimizer).measurement().save(FILE) or
-scaling.calibrate(model, loss, batches, optimizer).save(FILE). See docs/scaling.md."""
+  scaling.watch(model, optimizer).measurement().save(FILE)
+  scaling.calibrate(model, loss, batches, optimizer).save(FILE)
+
+See docs/scaling.md, and noisewise lr advise --help for the flags of advise."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,16 +62,16 @@ def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
     """
     from noisewise.app.plots.svg import as_pixels
     from noisewise.training.load import load
-    from noisewise.training.models.models import Teacher
 
     out = _place(options)
     which = "teacher" if options.teacher else "auto"
     model = load(options.run, which, options.device)
     calls = _calls(model, options)
     start = time.perf_counter()
-    pictures = as_pixels(model.sample(options.num_images, options.seed, options.label, calls))
+    drawn = model.sample(options.num_images, options.seed, options.label, calls, options.sampler)
+    pictures = as_pixels(drawn)
     seconds = time.perf_counter() - start
-    network_calls = calls or (model.sampler.calls if isinstance(model, Teacher) else 1)
+    network_calls = model.network_calls(calls, options.sampler)
     values = {
         "out": str(out),
         "model": model.config.kind,
@@ -79,6 +79,7 @@ def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
         "seed": options.seed,
         "label": options.label,
         "network_calls": network_calls,
+        "sampler": options.sampler,
         "seconds": round(seconds, 4),
         "device": str(model.device),
     }
@@ -98,7 +99,7 @@ def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
     if options.steps is None:
         return options.calls
     assert isinstance(model, Teacher), "--steps goes with --teacher"
-    return model.sampler.calls_for(options.steps)
+    return model.sampler.calls_for(options.steps, options.sampler)
 
 
 def _place(options: SampleOptions) -> Path:

@@ -17,8 +17,9 @@ from noisewise.training.settings.config import TrainConfig
 class TrainOptions(TrainConfig, JsonOption, SettingsOptions):
     """Train a diffusion model on a folder of pictures.
 
-    What you do not set is derived: --dry-run shows each value and its reason. Run the same command
-    again to resume.
+    What you do not set is derived: --dry-run shows each value and its reason.
+
+    Run the same command again to resume.
     """
 
     folder: Folder

@@ -281,6 +281,8 @@ class DrawingSettings:
     """Use the teacher, even if the run has a generator."""
     calls: int | None = None
     """Network calls for each picture. Generator: 1 or 2. Teacher: an odd number."""
+    sampler: str | None = None
+    """Sampler of the teacher: heun, ddim or ddpm. Default: the one measured best."""
     seed: int = 0
     """Random seed. Picture i depends on the seed and on i only."""
     device: str = "auto"
