@@ -135,7 +135,7 @@ def test_weights_from_before_the_set_was_learnt_by_heart_are_kept() -> None:
     torch.testing.assert_close(
         stage.preview(), drawn
     )  # the last sheet and the distance are its own
-    distance = Reference(pictures.tensor(stage.judged.real()[0])).distance(drawn).value
+    distance = Reference(pictures.tensor(stage.judged.real_indices()[0])).distance(drawn).value
     assert records[-1].distance == stage.stats()["distance"] == pytest.approx(distance)
 
 

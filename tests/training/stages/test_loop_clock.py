@@ -158,7 +158,7 @@ def test_after_three_tries_it_stops_with_a_clear_error() -> None:
     def follow() -> None:
         for record in loop.records():
             records.append(record)
-            settled.append(loop.settled)
+            settled.append(loop.can_be_saved)
 
     with pytest.raises(
         TrainingFailed, match=r"broke down 4 times.*loss is inf; lower .* in a new folder"
@@ -202,7 +202,7 @@ def test_the_last_steps_are_looked_at_before_the_end() -> None:
     events = [r.event for r in records if r.event]
     assert events[-1] == "finished: kept"
     assert "went back to the last good state (1 of 3): loss is nan" in events[-2]
-    assert loop.settled
+    assert loop.can_be_saved
     assert stage.value == loop.at.good_step < 22
 
 
@@ -247,7 +247,7 @@ def test_on_a_device_where_looking_costs_time_trouble_is_seen_late_but_never_sav
 
     def events() -> Iterator[Record]:
         for record in loop.records():
-            if loop.settled:
+            if loop.can_be_saved:
                 assert stage.value <= record.step
             yield record
 
@@ -260,4 +260,4 @@ def test_a_stop_looks_at_what_was_not_yet_looked_at() -> None:
     stage.check_every = 10
     records = list(loop.records(stop=lambda: loop.at.step >= 25))
     assert [r.kind for r in records[-2:]] == ["went_back", "stopped"]
-    assert loop.settled
+    assert loop.can_be_saved

@@ -15,7 +15,7 @@ from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import DistillConfig
 from noisewise.training.settings.recipes import StudentRecipe
-from noisewise.training.stages.guards import Guard
+from noisewise.training.stages.guards import GeneratorGuard
 from noisewise.training.stages.loop import Loop, TrainingFailed
 from noisewise.training.stages.student import StudentStage, student_pace
 
@@ -270,7 +270,7 @@ def test_the_limit_of_the_distance_is_a_multiple_of_the_best_ones_upper_end() ->
     assert stage.judged.best_as == best
 
 
-def steady(guard: Guard, steps: int = 100) -> None:
+def steady(guard: GeneratorGuard, steps: int = 100) -> None:
     for _ in range(steps):
         assert guard.trouble({"_max": 1.0, "_std": 0.5, "fisher": 0.1}, 0.5) is None
 
@@ -285,20 +285,20 @@ def steady(guard: Guard, steps: int = 100) -> None:
     ],
 )
 def test_each_guard_bites(measured: dict[str, float], words: str) -> None:
-    guard = Guard(StudentRecipe(), sigma_data=0.5)
+    guard = GeneratorGuard(StudentRecipe(), sigma_data=0.5)
     steady(guard)
     assert words in (guard.trouble(measured, 0.5) or "")
 
 
 def test_a_gap_that_grows_from_nothing_at_the_start_is_no_trouble() -> None:
-    guard = Guard(StudentRecipe(), sigma_data=0.5)
+    guard = GeneratorGuard(StudentRecipe(), sigma_data=0.5)
     for step in range(200):
         measured = {"_max": 1.0, "_std": 0.5, "fisher": 1e-6 * 1.3 ** min(step, 40)}
         assert guard.trouble(measured, step / 2000) is None
 
 
 def test_a_start_duller_than_the_data_is_no_collapse() -> None:
-    guard = Guard(StudentRecipe(), sigma_data=1.0)
+    guard = GeneratorGuard(StudentRecipe(), sigma_data=1.0)
     guard.begin(0.2)
     assert guard.trouble({"_max": 1.0, "_std": 0.2, "fisher": 0.0}, 0.0) is None
     assert guard.trouble({"_max": 1.0, "_std": 0.09, "fisher": 0.0}, 0.0) is not None
