@@ -119,8 +119,8 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         adam_lr=adam_lr,
         flips=flips,
         reasons={
-            "size": _why(config.size, "as the pictures are"),
-            "channels": _why(config.channels, "as the pictures are"),
+            "size": _why(config.size, "from the pictures"),
+            "channels": _why(config.channels, "from the pictures"),
             "classes": why_classes,
             "net": derived.reason,
             "sigma_data": "standard deviation of all training pixels in [-1, 1]",
