@@ -172,7 +172,7 @@ def test_sample_does_not_take_somebodys_pictures_for_its_own(
     Image.new("L", (4, 4)).save(theirs)
     before = theirs.read_bytes()
     assert cli.main(["sample", str(distilled_run), "--out", str(tmp_path)]) == 2
-    assert "contains other files (00000.png)" in capsys.readouterr().err
+    assert "holds something else (00000.png)" in capsys.readouterr().err
     assert theirs.read_bytes() == before
 
 
@@ -192,7 +192,7 @@ def test_sample_does_not_write_over_other_things(
     (tmp_path / "thesis.tex").write_text("dear")
     run = str(distilled_run)
     assert cli.main(["sample", run, "--out", str(tmp_path)]) == 2
-    assert "contains other files (thesis.tex)" in capsys.readouterr().err
+    assert "holds something else (thesis.tex)" in capsys.readouterr().err
     assert cli.main(["sample", run, "--out", str(tmp_path / "x.jpg")]) == 2
     assert "PNG" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
@@ -222,7 +222,7 @@ def test_without_a_run_there_is_one_sentence(
 ) -> None:
     assert cli.main([command, str(tmp_path / "nothing")]) == 2
     err = capsys.readouterr().err
-    assert "no run" in err
+    assert "is not a run" in err
     assert len([line for line in err.splitlines() if line.startswith("noisewise ")]) == 1
 
 
@@ -244,7 +244,7 @@ def test_train_into_a_strangers_folder_is_refused(
 ) -> None:
     (tmp_path / "letters.txt").write_text("dear")
     assert cli.main(["train", str(folder), "--out", str(tmp_path)]) == 2
-    assert "something else" in capsys.readouterr().err
+    assert "contains other files" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
 
 

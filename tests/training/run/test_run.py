@@ -137,6 +137,17 @@ def test_what_a_kill_leaves_of_the_first_run_json_is_no_strangers_file(tmp_path:
         create(tmp_path / "y")
 
 
+def test_the_lock_removes_temporary_files_of_killed_processes(tmp_path: Path) -> None:
+    """Safetensors writes a file under a name of its own, and then gives it ours."""
+    run = create(tmp_path / "x")
+    (run.path / "checkpoints").mkdir()
+    for name in (".run.json.4711.tmp", "checkpoints/.tmpWteS0s", ".report.html.4711.tmp"):
+        (run.path / name).write_text("half")
+    with run.locked():
+        left = sorted(p.name for p in run.path.rglob(".*") if p.name != ".lock")
+    assert left == [".report.html.4711.tmp"]  # another command may be writing it
+
+
 # ---------------------------------------------------------------------- what a refusal leaves
 def few(folder: Path) -> Path:
     """A folder with too few pictures, which is noticed late: all are copies."""

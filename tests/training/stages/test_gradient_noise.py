@@ -222,7 +222,9 @@ def test_what_is_not_known_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="noise_every is -1"):
         replace(short, recipe=replace(RECIPE, noise_every=-1))
     adam = replace(short, recipe=replace(RECIPE, optimizer="adamw"), lr_from=str(root / "run"))
-    with pytest.raises(ValueError, match="was trained with muon, and its learning rate does not suit"):
+    with pytest.raises(
+        ValueError, match="was trained with muon, and its learning rate does not suit"
+    ):
         noisewise.train(data, root / "x", config=adam, build=build)
     damaged = root / "run" / "noise.json"
     whole = damaged.read_text()

@@ -11,6 +11,7 @@ from typing import IO
 
 _NAME = ".lock"
 _PARTS = ("", "checkpoints", "checkpoints/best-*", "samples", "teacher", "generator")
+_TEMPORARY = (".*.tmp", ".tmp??????")  # our names, and those that safetensors makes
 _OTHERS = (".report.",)  # temporary files of commands that do not take the lock
 _OUR_FILES = ("run.json", "cache", _NAME)
 _FIRST_WRITE = re.compile(r"\.run\.json\.\d+\.tmp")  # left if a process is killed writing run.json
@@ -59,10 +60,12 @@ def sweep(path: Path) -> int:
     """
     removed = 0
     for part in _PARTS:
-        for left in path.glob(f"{part}/.*.tmp" if part else ".*.tmp"):
-            if not left.name.startswith(_OTHERS):
-                left.unlink(missing_ok=True)
-                removed += 1
+        folder = f"{part}/" if part else ""
+        for pattern in _TEMPORARY:
+            for left in path.glob(f"{folder}{pattern}"):
+                if not left.name.startswith(_OTHERS):
+                    left.unlink(missing_ok=True)
+                    removed += 1
     return removed
 
 
