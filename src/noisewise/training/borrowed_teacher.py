@@ -73,13 +73,9 @@ def _borrow_model(path: Path, teacher: Teacher) -> Run:
         if (there or run.info.get("teacher_digest")) != digest:
             raise ValueError(f"{path} has another teacher than the one given; choose a new folder")
     else:
-        known = {
-            **_from_description(teacher, "a model given from Python"),
-            "teacher_digest": digest,
-        }
-        run = new_run(
-            path, {**new_run_info(0), **known, "teacher_from": "a model given from Python"}
-        )
+        source = "a model given from Python"
+        known = {**_from_description(teacher, source), "teacher_digest": digest}
+        run = new_run(path, {**new_run_info(0), **known, "teacher_from": source})
     if not _complete(path):
         save_model(path / "teacher", teacher.denoiser, teacher.config)
     return run

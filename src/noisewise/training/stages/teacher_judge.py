@@ -132,7 +132,7 @@ class TeacherJudge:
         if distance is not None:
             self.stats |= {"distance": distance, "distance_against": self._against}
         why = self._choose_sampler(None if seconds is None else _CHOICE * seconds)
-        listed = ", ".join(f"{s:g}: {x:.4f}" for s, x in zip(shares, losses, strict=True))
+        listed = ", ".join(f"{x:.4f} at {s:g}" for s, x in zip(shares, losses, strict=True))
         event = f"kept the weight average with look-back {kept['share']:g}"
         if kept["images"] < seen:
             event += (
