@@ -82,12 +82,13 @@ def _training(config: ModelConfig, run: dict[str, Any]) -> list[str]:
     """Rows about pictures, teacher and generator."""
     data, stages = run["data"], run["stages"]
     distilled = stages.get("generator", {})
+    adapted = ", adapted from another teacher" if run.get("adapt") else ""
     failed = ", not finished because training failed" if distilled.get("failed") else ""
     return [
         f"| training pictures | {data['num_pictures']:,}; fingerprint {data['fingerprint'][:16]} |",
         f"| classes | {_classes(config.classes, bool(data.get('kinds')))} |",
-        f"| teacher | {_spent(stages.get('teacher', {}))} |",
-        f"| generator | {_spent(distilled)}{failed} |",
+        f"| teacher | {_spent(stages.get('teacher', {}), 'images (with repetition)')}{adapted} |",
+        f"| generator | {_spent(distilled, 'generated images')}{failed} |",
     ]
 
 
@@ -109,10 +110,10 @@ def _classes(names: tuple[str, ...], are_kinds: bool) -> str:
     return ", ".join(names[:_MOST_CLASSES]).replace("|", "\\|") + more or "none"
 
 
-def _spent(stage: dict[str, Any]) -> str:
+def _spent(stage: dict[str, Any], what: str) -> str:
     if "images" not in stage:
         return "unknown"
-    return f"trained on {stage['images']:,} images (with repetition) in {stage['seconds']:.0f} s"
+    return f"trained on {stage['images']:,} {what} in {stage['seconds']:.0f} s"
 
 
 def _number(value: float | None) -> str:

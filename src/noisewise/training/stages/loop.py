@@ -236,7 +236,7 @@ class Loop:
         return judgement
 
     def _agreed(self, judgement: Judgement) -> Judgement:
-        """The judgement of the first process, so that all processes act alike."""
+        """The judgement of the first process, so that all processes do the same."""
         return Judgement(**self.ranks.agree(asdict(judgement)))
 
     def _go_back(self, trouble: str) -> tuple[Kind, str]:
