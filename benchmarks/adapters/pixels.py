@@ -113,12 +113,12 @@ def score(run: Run, old: Path, pictures: Path, seed: int) -> float:
     from noisewise.training.adapt import plan_adaptation
     from noisewise.training.devices.engine import Engine
     from noisewise.training.settings.config import AdaptConfig
-    from noisewise.training.stages.heldout_loss import HeldOut
+    from noisewise.training.stages.heldout_loss import HeldOutBatch
 
     model = noisewise.Run.open(old).teacher()
     images = load_pictures(pictures, model.config.size, model.config.channels, run.path / "scored")
     plan = plan_adaptation(model, images, AdaptConfig(seed=seed))
-    held_out = HeldOut(
+    held_out = HeldOutBatch(
         images.tensor(np.arange(len(images))), None, plan, Engine.choose("cpu", "float32")
     )
     return held_out.loss(run.teacher().denoiser)

@@ -187,9 +187,9 @@ def test_what_does_not_fit_is_refused(old: noisewise.Run, other: Path, tmp_path:
     adapt(old, other, tmp_path / "new", config=CONFIG, build=build)
     with pytest.raises(ValueError, match="rank was 2 and is now 3"):
         adapt(old, other, tmp_path / "new", rank=3, config=CONFIG, build=build)
-    with pytest.raises(ValueError, match="holds the teacher itself"):
+    with pytest.raises(ValueError, match="contains the teacher itself"):
         adapt(old, other, old.path, config=CONFIG, build=build)
-    with pytest.raises(ValueError, match="is no run"):
+    with pytest.raises(ValueError, match="is not a run"):
         adapt(tmp_path / "nothing", other, tmp_path / "x", config=CONFIG, build=build)
     with pytest.raises(ValueError, match="start 'lora-gb' is unknown"):
         AdaptConfig(start="lora-gb")  # pyrefly: ignore
@@ -203,7 +203,7 @@ def test_a_teacher_with_classes_needs_the_same_ones(tmp_path: Path) -> None:
     config = TrainConfig(budget="640images", batch=32, threads=1, classes=True, recipe=RECIPE)
     run = noisewise.train(pictures, tmp_path / "run", config=config, build=build)
     others = folder_of(blobs(64, seed=3), tmp_path / "b", ("up", "down"))
-    with pytest.raises(ValueError, match="knows 2 classes"):
+    with pytest.raises(ValueError, match="the teacher has 2 classes"):
         adapt(run, others, tmp_path / "x", config=CONFIG, build=build)
     alike = folder_of(255 - blobs(64, seed=3), tmp_path / "c", ("left", "right"))
     found = adapt(run, alike, tmp_path / "y", config=CONFIG, build=build)

@@ -63,7 +63,7 @@ def test_what_is_no_teacher_is_refused(source: Run, tmp_path: Path) -> None:
     noisewise.distill(own, teacher=source.path, config=DISTIL)
     with pytest.raises(ValueError, match="neither a run nor a teacher"):
         noisewise.distill(tmp_path / "new", teacher=tmp_path, config=DISTIL)
-    with pytest.raises(ValueError, match="holds a generator, not a teacher"):
+    with pytest.raises(ValueError, match="contains a generator, not a teacher"):
         noisewise.distill(tmp_path / "new", teacher=own / "generator", config=DISTIL)
     assert not (tmp_path / "new").exists()
     other = tmp_path / "other"

@@ -172,7 +172,7 @@ def test_a_failed_distillation_keeps_the_best_so_far(data: Path, tmp_path: Path)
     run = train(data, tmp_path / "run")
     recipe = StudentRecipe(batch=16, distance_images=64, lr=1e4, fake_lr=1e4)
     wild = DistillConfig(budget="3200images", recipe=recipe)
-    with pytest.raises(TrainingFailed, match="the best generator so far is kept in"):
+    with pytest.raises(TrainingFailed, match="the best generator so far is in"):
         noisewise.distill(run, config=wild, build=build)
     assert torch.isfinite(noisewise.load(run.path, build=build).sample(2)).all()
     assert not Run.open(run.path).finished("generator")
@@ -207,7 +207,7 @@ def test_what_cannot_be_used_is_refused_and_leaves_no_trace(data: Path, tmp_path
 
 
 def test_distill_before_train_and_models_that_are_none(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no run; train one first"):
+    with pytest.raises(ValueError, match="is not a run; train one first"):
         noisewise.distill(tmp_path / "nothing")
     unfinished = train(data, tmp_path / "run", stop=stop_after(3))
     with pytest.raises(ValueError, match="no finished teacher yet; resume its training"):

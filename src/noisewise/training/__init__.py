@@ -1,1 +1,1 @@
-"""Training: devices, time and runs. One public verb a file."""
+"""Training of teachers and generators: one file for each public function."""

@@ -1,8 +1,8 @@
-"""The verb `adapt`: a trained teacher is moved to another folder of pictures, as a new run.
+"""`adapt` adapts a trained teacher to another folder of pictures, as a new run.
 
-The result is a run like any other: its teacher is the sum of the old one and the adapter, so that
-`distill`, `sample`, `evaluate` and `report` need not know. Beside it lies the adapter by itself, in
-PEFT's format, to be put on the old teacher.
+The result is a run like any other: its teacher is the old teacher with the adapter added, so
+`distill`, `sample`, `evaluate` and `report` work as usual. The adapter alone is also saved, in
+PEFT's format, for use with the old teacher.
 
 Papers: Hu et al. 2022 (LoRA); Wang et al. 2024 (LoRA-GA), for the start.
 """
@@ -26,7 +26,7 @@ from noisewise.training.models.models import Teacher
 from noisewise.training.models.networks import network
 from noisewise.training.run.begin import check_folder, create_run
 from noisewise.training.run.follow import note_stage
-from noisewise.training.run.kinds_file import keep_kinds, with_kinds
+from noisewise.training.run.kinds_file import save_kinds, with_kinds
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
 from noisewise.training.settings.overrides import overridden
@@ -46,7 +46,7 @@ from noisewise.training.stages.teacher import teacher_pace
 if TYPE_CHECKING:
     from noisewise.adapters import Gradients
 
-# Learning rates of AdamW: each start learns best at its own, see docs/adapters.md.
+# The best learning rate of AdamW for each start, see docs/adapters.md.
 _LR = {"lora-ga": 1e-2, "lora": 1e-2, "full": 3e-3}
 _MUST_MATCH = ("rank", "start", "samples", "teacher_digest")
 
@@ -68,30 +68,30 @@ def adapt(
 ) -> Run:
     """Adapt a run's teacher to another folder of pictures, as a new run.
 
-    The same call resumes an adaptation that was stopped, as for `noisewise.train`.
+    Call it again to resume a stopped adaptation, as for `noisewise.train`.
 
     Args:
-        run: a run with a finished teacher, or a teacher's folder.
-        path: folder, .zip, .npz or .npy of pictures; they are brought to the teacher's size and
-            channels. A teacher with classes needs the same class subfolders.
+        run: a run with a finished teacher, or the folder of a teacher.
+        path: folder, .zip, .npz or .npy of pictures; they are converted to the size and channels
+            of the teacher. A teacher with classes needs the same class subfolders.
         out: folder of the new run.
-        budget: 90s, 30m, 2h or 200000images; None: the configuration's, 5m.
-        rank: of the adapter in each layer.
-        start: "lora-ga", "lora", or "full" for all weights and no adapter.
-        seed: source of everything random.
-        config: everything else; the arguments above go before it.
-        on_record: gets every step's record.
-        on_file: gets (files read, files in all).
-        stop: asked before every step, and before every batch of the start's gradient; true ends
-            after saving.
-        build: makes the net from its configuration; None: the package's own nets.
+        budget: 90s, 30m, 2h or 200000images; None: as in config (default 5m).
+        rank: rank of the adapter in each layer.
+        start: "lora-ga", "lora", or "full": all weights and no adapter.
+        seed: random seed.
+        config: all other settings; the arguments above take precedence.
+        on_record: called with the record of every step.
+        on_file: called with (files read, files in all).
+        stop: called before every step, and before every batch of the first gradient; if it returns
+            true, training is saved and stops.
+        build: makes the net from its configuration; None: the nets of noisewise.
 
     Returns:
-        The new run: `teacher/` is the adapted teacher, `adapter/` what was added to the old one.
+        The new run: `teacher/` holds the adapted teacher, `adapter/` the adapter alone.
 
     Raises:
         ValueError: if there is no teacher, the pictures do not fit it, or PEFT is not installed.
-        TrainingFailed: if training broke down more often than the recipe's tries.
+        TrainingFailed: if training failed more often than the recipe allows (`tries`).
     """
     given = {"budget": budget, "rank": rank, "start": start, "seed": seed}
     config = overridden(config or AdaptConfig(), given)
@@ -106,7 +106,7 @@ def plan_adapt(
     config: AdaptConfig | None = None,
     build: Build | None = None,
 ) -> TeacherPlan:
-    """Derive everything that `adapt` would use, with reasons; trains and writes nothing.
+    """Derive every value that `adapt` would use, with reasons, without training (--dry-run).
 
     Args:
         run: as for `adapt`.
@@ -126,7 +126,7 @@ def plan_adapt(
 
 
 def _need_extra(config: AdaptConfig) -> None:
-    """Refuse adapters where PEFT is missing."""
+    """Refuse adapters if PEFT is not installed."""
     if config.start != "full":
         from noisewise.adapters.layers import need_peft
 
@@ -134,20 +134,20 @@ def _need_extra(config: AdaptConfig) -> None:
 
 
 def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -> TeacherPlan:
-    """What training needs: the teacher's net, scale and noise, and the new pictures' labels.
+    """The training plan: net, scale and noise of the teacher, flips of the new pictures.
 
     Raises:
-        ValueError: if the pictures are too few, or their classes are not the teacher's.
+        ValueError: if there are too few pictures, or their classes are not those of the teacher.
     """
     described = teacher.config
     if len(pictures) < 2:
-        raise ValueError(f"{pictures.source} holds {len(pictures)} pictures; 2 at least are needed")
+        raise ValueError(f"{pictures.source} has {len(pictures)} pictures; at least 2 are needed")
     if described.classes and tuple(pictures.classes) != described.classes:
         known, new = ", ".join(described.classes[:5]), ", ".join(pictures.classes[:5])
         raise ValueError(
-            f"the teacher knows {len(described.classes)} classes ({known}), {pictures.source} has "
-            f"{len(pictures.classes)} ({new or 'none'}); name its subfolders alike, or adapt a "
-            "teacher without classes"
+            f"the teacher has {len(described.classes)} classes ({known}), {pictures.source} has "
+            f"{len(pictures.classes)} ({new or 'none'}); give its subfolders the same names, or "
+            "adapt a teacher without classes"
         )
     flips, why_flips = pictures.suggest_flip()
     if config.flips != "auto":
@@ -156,9 +156,9 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
     assert isinstance(noise, LogNormal)
     lr = config.lr or _LR[config.start]
     batch = config.batch or config.recipe.batch
-    kept = "the teacher's: its net knows no other"
+    kept = "as in the teacher; its net works with no other value"
     by_hand = "set by hand"
-    why_lr = f"for the start {config.start}, see docs/adapters.md"
+    why_lr = f"best for start {config.start} in our tests, see docs/adapters.md"
     return TeacherPlan(
         size=described.size,
         channels=described.channels,
@@ -178,7 +178,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
             "net": kept,
             "sigma_data": kept,
             "noise": kept,
-            "batch": by_hand if config.batch else "the recipe's",
+            "batch": by_hand if config.batch else "default of the recipe",
             "lr": by_hand if config.lr else why_lr,
             "flips": why_flips,
         },
@@ -186,30 +186,30 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
 
 
 class AdaptTask(Task[AdaptConfig]):
-    """A teacher is loaded, pictures are read for it; adapters are trained and merged."""
+    """Load a teacher, read pictures, train adapters, merge and save them."""
 
     def __init__(
         self, teacher: Path, path: Path, folder: Path, config: AdaptConfig, build: Build | None
     ) -> None:
-        """Nothing is read yet."""
+        """Store the arguments; nothing is read yet."""
         self.folder = folder
         self.config = config
         self._given, self._path, self._build = teacher, path, build
 
     def check(self, engine: Engine) -> None:
-        """Refuse a missing PEFT, a missing teacher, the teacher's own folder, several processes."""
+        """Refuse missing PEFT, a missing teacher, the folder of the teacher, several processes."""
         _need_extra(self.config)
         self._teacher, self._source = load_teacher(self._given, self._build)
         if self.folder.resolve() in (self._source.resolve(), self._source.parent.resolve()):
             raise ValueError(
-                f"{self.folder} holds the teacher itself; name a new folder with --out"
+                f"{self.folder} contains the teacher itself; choose a new folder with --out"
             )
         check_folder(self.folder)
         if engine.ranks.world > 1:
-            raise ValueError("adapt works in one process; start it without torchrun")
+            raise ValueError("adapt runs in one process only; start it without torchrun")
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
-        """Read the pictures for the teacher, derive the plan, make the run."""
+        """Read the pictures at the teacher's size, derive the plan, create the run."""
         described, config, folder = self._teacher.config, self.config, self.folder
         pictures = load_pictures(
             self._path,
@@ -225,13 +225,15 @@ class AdaptTask(Task[AdaptConfig]):
         self._plan = plan = plan_adaptation(self._teacher, pictures, config)
         self._training = config.training(bool(plan.classes), plan.batch)
         run = create_run(folder, self._training, plan, pictures)
-        keep_kinds(folder, pictures)
+        save_kinds(folder, pictures)
         _note(run, config, self._source)
 
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage | None:
-        """Put adapters into a copy of the teacher; a fresh start needs the full gradient first."""
+        """Add adapters to a copy of the teacher; lora-ga measures the full gradient first."""
         config, plan, denoiser = self.config, self._plan, self._teacher.denoiser
-        engine = engine.settled(denoiser, plan.batch, config.precision, config.amount)
+        engine = engine.with_measured_precision(
+            denoiser, plan.batch, config.precision, config.amount
+        )
         find = None
         if config.start == "lora-ga" and not run.checkpoints("teacher").paths():
             full = start_gradients(denoiser, self._pictures, plan, config, stop)
@@ -246,16 +248,16 @@ class AdaptTask(Task[AdaptConfig]):
             with engine.seeded(config.seed):
                 made = adapted_net(denoiser, config.start, config.rank, find)
         except StoppedError:
-            return None  # nothing was trained; the same call begins with the gradient
+            return None  # nothing was trained; the next call measures the gradient again
         return AdaptStage(self._pictures, made, plan, self._training, engine)
 
     @property
     def pace(self) -> Pace:
-        """As the recipe has it."""
+        """Schedule of the recipe."""
         return teacher_pace(self.config.recipe)
 
     def save(self, run: Run, loop: Loop) -> None:
-        """Write adapter/, then teacher/: the run is finished when its teacher is there."""
+        """Write adapter/, then teacher/: a run is finished once it has a teacher."""
         stage = loop.stage
         assert isinstance(stage, AdaptStage)
         best = stage.best()
@@ -268,7 +270,7 @@ class AdaptTask(Task[AdaptConfig]):
 
 
 def _note(run: Run, config: AdaptConfig, source: Path) -> None:
-    """Note what is adapted and how; refuse to resume something else."""
+    """Write the adaptation settings into run.json; refuse to resume with other ones."""
     values = {
         **{key: value for key, value in asdict(config).items() if key != "recipe"},
         "teacher_from": str(source.resolve()),
@@ -276,22 +278,22 @@ def _note(run: Run, config: AdaptConfig, source: Path) -> None:
     }
     before: dict[str, Any] = run.info.get("adapt", {})
     if not before and bool(run.checkpoints("teacher").paths()):
-        raise ValueError(f"{run.path} was trained, not adapted; name a new folder with --out")
+        raise ValueError(f"{run.path} was trained, not adapted; choose a new folder with --out")
     for key in _MUST_MATCH if before else ():
         if before[key] != json.loads(json.dumps(values[key])):
             raise ValueError(
                 f"{run.path}: {key} was {before[key]!r} and is now {values[key]!r}; use the same "
-                "settings, or name a new folder with --out"
+                "settings, or choose a new folder with --out"
             )
     run.info["adapt"] = before | values
     run.write()
 
 
 def load_teacher(folder: Path, build: Build | None = None) -> tuple[Teacher, Path]:
-    """Load the teacher of a run, or of a teacher's folder; returns it and its folder.
+    """Load a teacher from a run or from its own folder; return it and its folder.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no teacher.
     """
     if not (folder / "config.json").exists():
         run = Run(folder)
@@ -299,5 +301,5 @@ def load_teacher(folder: Path, build: Build | None = None) -> tuple[Teacher, Pat
         folder = run.path / "teacher"
     model = load_model(folder, build)
     if not isinstance(model, Teacher):
-        raise ValueError(f"{folder} holds a {model.config.kind}, not a teacher")
+        raise ValueError(f"{folder} contains a {model.config.kind}, not a teacher")
     return model, folder

@@ -1,6 +1,6 @@
-"""A run around a teacher that was trained elsewhere: another run's, a folder's, or a model's.
+"""A run with a copy of a teacher from elsewhere: another run, a model folder, or a model in memory.
 
-Distillation reads nothing but the teacher, so a teacher that somebody sent is enough.
+Distillation reads only the teacher, so a teacher from somebody else is enough to start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from noisewise.training.files.atomic import digest_of, file_digest, write_atomic
 from noisewise.training.models.model_folder import (
     Build,
-    is_whole,
+    is_intact,
     load_model,
     read_config,
     save_model,
@@ -22,91 +22,94 @@ from noisewise.training.models.models import Teacher
 from noisewise.training.models.networks import network
 from noisewise.training.run.begin import check_folder, new_run
 from noisewise.training.run.run import Run
-from noisewise.training.run.run_json import begun, read_info
+from noisewise.training.run.run_json import new_run_info, read_info
 
 _FILES = ("config.json", "model.safetensors")
 
 
 def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None = None) -> Run:
-    """Begin a run with a copy of a teacher; a run that has this very teacher is opened.
+    """Create a run with a copy of a teacher; open the run if it has the same teacher already.
 
     Args:
-        path: folder of the run, new or made by this call before.
+        path: folder of the run, new or from an earlier call.
         teacher: a run with a finished teacher, a folder with config.json and model.safetensors, or
             a model.
-        build: makes the net from its configuration; None: the package's own nets.
+        build: makes the net from its configuration; None: the nets of noisewise.
 
     Raises:
-        ValueError: if there is no teacher, or path holds something else or another teacher.
+        ValueError: if there is no teacher, or path contains other files or another teacher.
     """
     if isinstance(teacher, Teacher):
         return _borrow_model(Path(path), teacher)
     path, folder = Path(path), _folder_of(Path(teacher))
     model = load_model(folder, build)
     if not isinstance(model, Teacher):
-        raise ValueError(f"{folder} holds a {model.config.kind}, not a teacher")
+        raise ValueError(f"{folder} contains a {model.config.kind}, not a teacher")
     digest = file_digest(folder / _FILES[1])
     if check_folder(path):
         run = Run(path)
         there = file_digest(path / "teacher" / _FILES[1]) if _complete(path) else None
         if (there or run.info.get("teacher_digest")) != digest:
-            raise ValueError(f"{path} has another teacher than {teacher}; name a new folder")
+            raise ValueError(f"{path} has another teacher than {teacher}; choose a new folder")
     else:
-        known = {**_known(folder, model), "teacher_digest": digest}
-        # run.json comes first: a kill then leaves a half copied run of ours, and the same call
-        # completes it.
-        run = new_run(path, {**begun(0), **known, "teacher_from": str(folder.resolve())})
+        known = {**_known_training(folder, model), "teacher_digest": digest}
+        # run.json comes first: if the process is killed now, the next call finds a run and copies
+        # the rest.
+        run = new_run(path, {**new_run_info(0), **known, "teacher_from": str(folder.resolve())})
     if not _complete(path):
         (path / "teacher").mkdir(exist_ok=True)
-        for name in reversed(_FILES):  # a teacher is there when its config.json is
+        for name in reversed(_FILES):  # config.json last: its presence says that a teacher exists
             write_atomic(path / "teacher" / name, partial(shutil.copyfile, folder / name))
     return run
 
 
 def _borrow_model(path: Path, teacher: Teacher) -> Run:
-    """The same for a model in memory."""
+    """Do the same for a model in memory."""
     weights = network(teacher.denoiser).state_dict()
     digest = digest_of({name: value.cpu() for name, value in weights.items()})
     if check_folder(path):
         run = Run(path)
         there = read_config(path / "teacher")[1] if _complete(path) else None
         if (there or run.info.get("teacher_digest")) != digest:
-            raise ValueError(f"{path} has another teacher than the one given; name a new folder")
+            raise ValueError(f"{path} has another teacher than the one given; choose a new folder")
     else:
-        known = {**_card(teacher, "a model given from Python"), "teacher_digest": digest}
-        run = new_run(path, {**begun(0), **known, "teacher_from": "a model given from Python"})
+        source = "a model given from Python"
+        known = {**_from_description(teacher, source), "teacher_digest": digest}
+        run = new_run(path, {**new_run_info(0), **known, "teacher_from": source})
     if not _complete(path):
         save_model(path / "teacher", teacher.denoiser, teacher.config)
     return run
 
 
 def _complete(path: Path) -> bool:
-    """Whether a run has a whole teacher; one that was damaged since is copied again."""
-    return is_whole(path / "teacher")
+    """Whether a run has an intact teacher; if not, the teacher is copied again."""
+    return is_intact(path / "teacher")
 
 
 def _folder_of(teacher: Path) -> Path:
     if (teacher / _FILES[0]).exists():
         return teacher
     if not (teacher / "run.json").exists():
-        raise ValueError(f"{teacher} is neither a run nor a teacher's folder with {_FILES[0]}")
+        raise ValueError(
+            f"{teacher} is neither a run nor a teacher folder: run.json and {_FILES[0]} are missing"
+        )
     folder = Run(teacher).path / "teacher"
     if not (folder / _FILES[0]).exists():
         raise ValueError(f"{teacher} has no finished teacher yet")
     return folder
 
 
-def _known(folder: Path, model: Teacher) -> dict[str, Any]:
-    """What is known of a teacher's training: all of it if it lies in its run, else its card."""
+def _known_training(folder: Path, model: Teacher) -> dict[str, Any]:
+    """What is known about the teacher's training: from its run, else from its own config.json."""
     if (folder.parent / "run.json").exists():
         info = read_info(folder.parent)
         kept = {name: info[name] for name in ("seed", "data", "train", "derived")}
         return {**kept, "stages": {"teacher": info["stages"].get("teacher", {})}}
-    return _card(model, str(folder.resolve()))
+    return _from_description(model, str(folder.resolve()))
 
 
-def _card(model: Teacher, source: str) -> dict[str, Any]:
-    """What a teacher's own description tells about its training."""
+def _from_description(model: Teacher, source: str) -> dict[str, Any]:
+    """What the teacher's own description says about its training."""
     config, stats = model.config, model.config.stats
     count = stats.get("num_pictures", 0)
     data = {
@@ -118,7 +121,7 @@ def _card(model: Teacher, source: str) -> dict[str, Any]:
         "size": config.size,
         "channels": config.channels,
         "classes": list(config.classes),
-        "notes": ["nothing but the teacher is known"],
+        "notes": ["only the teacher is known, not its pictures"],
         "skipped": [],
     }
     stages = {"teacher": {"finished": True, "budget": "unknown"}}

@@ -1,4 +1,4 @@
-"""What a caller of train, distill or adapt may hand in: to watch, to count files, to stop."""
+"""The functions that a caller of train, distill or adapt may pass: to watch it and to stop it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Stop = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Callbacks:
-    """The three together.
+    """The caller's functions; each may be None.
 
     Args:
-        on_record: gets every step's record.
-        on_file: gets (files read, files in all) while pictures are read.
-        stop: asked before every step; true ends the training after it is saved.
+        on_record: called with the record of every step.
+        on_file: called with (files read, files in all) while pictures are read.
+        stop: called before every step; if it returns true, training is saved and stops.
     """
 
     on_record: OnRecord | None = None
@@ -27,6 +27,6 @@ class Callbacks:
     stop: Stop | None = None
 
     def record(self, record: Record) -> None:
-        """Pass a record on."""
+        """Call `on_record`, if there is one."""
         if self.on_record is not None:
             self.on_record(record)

@@ -1,6 +1,6 @@
-"""The one body of train, distill and adapt: lock, prepare, resume, train, save.
+"""The common steps of train, distill and adapt: lock, prepare, resume, train, save.
 
-What differs between the three is a `Task`: what it reads, which stage it trains, what it saves.
+Each of the three is a `Task`: it says what is read, which stage is trained and what is saved.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from noisewise.training.callbacks import Callbacks, Stop
 from noisewise.training.devices.engine import Engine
-from noisewise.training.files.lock import Before, locked
+from noisewise.training.files.lock import FolderSnapshot, locked
 from noisewise.training.run.checkpoints import Resumed
 from noisewise.training.run.follow import follow, has_model_of, note_stopped, resume
 from noisewise.training.run.run import Run
@@ -27,13 +27,14 @@ Config = TypeVar("Config", bound=TrainConfig | AdaptConfig | DistillConfig)
 
 
 class Task(ABC, Generic[Config]):
-    """What one verb does and the others do not.
+    """The part of train, distill or adapt that differs from the other two.
 
     Attributes:
-        folder: of the run.
-        config: as the user set it.
-        reads_pictures: whether `prepare` does; the wait for the first batch is then noted.
-        note: what a resumed run tells first, for example a changed batch; "" for nothing.
+        folder: folder of the run.
+        config: the user's settings.
+        reads_pictures: whether `prepare` reads pictures; if so, run.json gets the time until the
+            first batch.
+        note: first message of a resumed run, for example that the batch has changed; "" for none.
     """
 
     folder: Path
@@ -43,49 +44,49 @@ class Task(ABC, Generic[Config]):
 
     @abstractmethod
     def check(self, engine: Engine) -> None:
-        """Refuse what cannot work before anything is read or written.
+        """Check the settings before anything is read or written.
 
         Raises:
-            ValueError: in one sentence.
+            ValueError: if the task cannot work.
         """
 
     @abstractmethod
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
-        """Read what is needed; the first process makes the run, or checks the one there.
+        """Read the input. The first process creates the run, or checks the existing one.
 
         Raises:
-            ValueError: if pictures, settings or folder cannot be used.
+            ValueError: if the pictures, the settings or the folder cannot be used.
         """
 
     @abstractmethod
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage | None:
-        """Build what is trained; None if `stop` said so before there was anything to train."""
+        """Build the stage to train; None if `stop` returned true before it was built."""
 
     @property
     @abstractmethod
     def pace(self) -> Pace:
-        """When things happen."""
+        """Schedule of learning rate, evaluations and retries."""
 
     @abstractmethod
     def save(self, run: Run, loop: Loop) -> None:
-        """Write the finished model; all processes call it."""
+        """Write the finished model; all processes must call it."""
 
     def resumes(self, run: Run) -> None:
-        """Note what changes from here on; the first process calls it before the first step."""
+        """Write changed settings into run.json; called before the first step, by one process."""
         return
 
     def failed(self, run: Run, loop: Loop, why: str) -> None:
-        """Save what can be saved of a training that broke down; all processes call it."""
+        """Save what is usable after training failed; all processes must call it."""
         return
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verb came to.
+    """The result of a task.
 
     Attributes:
-        run: the run, as it is on disk.
-        stage: what was trained; None if it was stopped before the first step.
+        run: the run, as on disk.
+        stage: the trained stage; None if stopped before it was built.
         finished: whether the budget is used up and the model is saved.
     """
 
@@ -95,25 +96,25 @@ class Outcome:
 
 
 def carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
-    """Do a task in its run folder, from the beginning or from where an earlier call stopped.
+    """Run a task in its run folder, from the start or from the last checkpoint.
 
     Raises:
-        ValueError: if something cannot be used; the folder is then as it was before.
+        ValueError: if an input cannot be used; files made by this call are then removed.
         OSError, MemoryError: if a checkpoint or model cannot be read or written now.
-        TrainingFailed: if training broke down too often.
+        TrainingFailed: if training failed too often.
     """
     config, began = task.config, time.monotonic()
     engine = Engine.choose(config.device, config.precision, config.threads)
     task.check(engine)
-    before, ranks = Before(task.folder), engine.ranks
+    snapshot, ranks = FolderSnapshot(task.folder), engine.ranks
     with ranks.watched(), locked(task.folder) if ranks.leads else nullcontext():
         if not ranks.leads:
-            ranks.wait()  # the first process reads and writes; the others then find its cache
+            ranks.wait()  # for the first process, which writes the cache that the others read
         try:
             task.prepare(engine, callbacks)
         except ValueError:
             if ranks.leads:
-                before.restore()
+                snapshot.remove_new_files()
             raise
         if ranks.leads:
             ranks.wait()
@@ -128,7 +129,7 @@ def carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
 
 
 def _train(task: Task[Config], run: Run, engine: Engine, callbacks: Callbacks) -> Outcome:
-    """Train the stage from its last checkpoint, and save what came of it."""
+    """Train the stage from its last checkpoint, and save the model."""
     stage = task.stage(run, engine, callbacks.stop)
     if stage is None:
         return Outcome(run, None, False)
@@ -155,12 +156,12 @@ def _train(task: Task[Config], run: Run, engine: Engine, callbacks: Callbacks) -
 
 
 def _model_is_saved(run: Run, loop: Loop, callbacks: Callbacks) -> bool:
-    """Tell that the stage is finished; whether its model is whole on disk.
+    """Report that the stage is already finished; return whether its saved model is intact.
 
-    A kill between the last checkpoint and the model leaves none that is whole; so does damage.
+    It is not intact if the process was killed while saving it, or if a file was damaged.
     """
     saved, record = has_model_of(run, loop), loop.already_finished()
-    mends = "" if saved else "its model was not whole and is written again from its checkpoint"
+    mends = "" if saved else "the saved model is missing or damaged; saving it again"
     event = "; ".join(filter(None, (record.event, run.warning, mends)))
     callbacks.record(replace(record, event=event))
     return saved
@@ -173,7 +174,7 @@ def _with_note(resumed: Resumed | None, note: str) -> Resumed | None:
 
 
 def _timed(run: Run, began: float, callbacks: Callbacks) -> Callbacks:
-    """Callbacks that also note how long the first batch took to come, reading included."""
+    """Callbacks that also note the time from the call to the first batch."""
     if run.data.seconds_to_first_batch is not None:
         return callbacks
     waiting = True

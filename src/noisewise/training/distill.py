@@ -1,4 +1,4 @@
-"""The verb `distill`: a teacher becomes a generator of one network call, without any picture."""
+"""`distill` makes a generator of one network call from a teacher; it reads no pictures."""
 
 from __future__ import annotations
 
@@ -36,36 +36,37 @@ def distill(
     stop: Stop | None = None,
     build: Build | None = None,
 ) -> Generator:
-    """Distil a teacher into a generator of one call; no picture is read.
+    """Distil a teacher into a generator of one network call; no pictures are read.
 
-    The same call resumes a distillation that was stopped, as for `train`. If the teacher has
-    changed since, distillation restarts.
+    Call it again to resume a stopped distillation, as for `train`. If the teacher has changed
+    since, distillation restarts.
 
     Args:
         run: a run with a finished teacher; with `teacher`, a new folder.
-        budget: 90s, 30m, 2h or 200000images; None: the configuration's, 5m.
+        budget: 90s, 30m, 2h or 200000images; None: as in config (default 5m).
         lam: lambda of the loss L2 - lambda L1.
-        seed: source of everything random.
-        teacher: another run, a teacher's folder, or any denoiser with its description (see
-            `noisewise.as_teacher`): `run` begins with a copy of it.
-        config: everything else; the arguments above go before it.
-        on_record: gets every step's record.
-        stop: asked before every step; true ends after saving, see `Run.finished`.
-        build: makes the nets from their configuration; None: the package's own nets, or copies of
-            `teacher` if that is a model.
+        seed: random seed.
+        teacher: another run, the folder of a teacher, or any denoiser with its description (see
+            `noisewise.as_teacher`); `run` gets a copy of it.
+        config: all other settings; the arguments above take precedence.
+        on_record: called with the record of every step.
+        stop: called before every step; if it returns true, training is saved and stops (see
+            `Run.finished`).
+        build: makes the nets from their configuration; None: the nets of noisewise, or copies of
+            `teacher` if it is a model.
 
     Returns:
-        The generator with the best weights by distance, so far if it was stopped.
+        The generator with the weights of lowest distance; after a stop, the best ones so far.
 
     Raises:
         ValueError: if there is no finished teacher, or the settings cannot be used.
-        TrainingFailed: if training broke down; the best generator so far is kept in the run.
+        TrainingFailed: if training failed too often; the best generator so far stays in the run.
     """
     config = overridden(config or DistillConfig(), {"budget": budget, "lam": lam, "seed": seed})
     folder = run.path if isinstance(run, Run) else Path(run)
     if isinstance(teacher, Teacher) and build is None:
         given = network(teacher.denoiser)
-        build = lambda _: copy.deepcopy(given)  # noqa: E731 (a name would not say more)
+        build = lambda _: copy.deepcopy(given)  # noqa: E731 (a function of one line)
     task = DistillTask(folder, teacher, config, build)
     try:
         outcome = carry_out(task, Callbacks(on_record, None, stop))
@@ -81,7 +82,7 @@ def distill(
 
 
 class DistillTask(Task[DistillConfig]):
-    """A teacher is loaded; a generator is distilled and saved."""
+    """Load a teacher, distil a generator, save it."""
 
     reads_pictures = False
 
@@ -92,20 +93,20 @@ class DistillTask(Task[DistillConfig]):
         config: DistillConfig,
         build: Build | None,
     ) -> None:
-        """Nothing is read yet."""
+        """Store the arguments; nothing is read yet."""
         self.folder = folder
         self.config = config
         self._given, self._build = teacher, build
 
     def check(self, engine: Engine) -> None:
-        """Refuse what is no run, and a run without a finished teacher."""
+        """Refuse a folder that is no run, and a run without a finished teacher."""
         if self._given is not None:
             check_folder(self.folder)
         elif engine.ranks.leads:
             Run(self.folder).need("teacher")
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
-        """Copy a borrowed teacher, load the run's teacher, note the settings."""
+        """Copy a given teacher into the run, load the run's teacher, write down the settings."""
         if self._given is not None and engine.ranks.leads:
             borrow(self.folder, self._given, self._build)
         run = Run(self.folder)
@@ -114,15 +115,17 @@ class DistillTask(Task[DistillConfig]):
             begin_distillation(run, self.config)
 
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
-        """Start generator and fake score as copies of the teacher."""
+        """Make the stage: generator and fake score start as copies of the teacher."""
         config = self.config
         batch = config.batch or config.recipe.batch
-        engine = engine.settled(self._teacher.denoiser, batch, config.precision, config.amount)
+        engine = engine.with_measured_precision(
+            self._teacher.denoiser, batch, config.precision, config.amount
+        )
         return StudentStage(self._teacher, config, engine)
 
     @property
     def pace(self) -> Pace:
-        """As the recipe has it."""
+        """Schedule of the recipe."""
         return student_pace(self.config.recipe)
 
     def save(self, run: Run, loop: Loop) -> None:
@@ -130,7 +133,7 @@ class DistillTask(Task[DistillConfig]):
         self._save(run, loop, finished=True)
 
     def failed(self, run: Run, loop: Loop, why: str) -> None:
-        """Write the best generator so far, and why it is not finished."""
+        """Write the best generator so far, and the reason of the failure."""
         self._save(run, loop, finished=False, more={"failed": why})
 
     def _save(

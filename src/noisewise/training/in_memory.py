@@ -1,6 +1,6 @@
-"""Training and distilling without a run: generators of records, which write nothing.
+"""Train and distil in memory: Python generators that yield records and write no files.
 
-For a notebook or a loop of one's own; `noisewise.train` and `noisewise.distill` keep a run folder.
+Use them in a notebook or in your own loop; `noisewise.train` and `noisewise.distill` write a run.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ def train(
     config: TrainConfig,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Record]:
-    """Train a denoiser on pictures, in place, yielding a Record a step.
+    """Train a denoiser on pictures, in place; yield a Record after each step.
 
-    At the end the denoiser holds the best weight average; if stopped, the last step's weights.
-    Nothing is written; `Run.follow` does that, and saves.
+    At the end the denoiser has the weights of the best weight average; after a stop, those of the
+    last step. No files are written.
 
     Args:
-        pictures: what to learn.
+        pictures: pictures to learn.
         denoiser: a net with preconditioning, any architecture.
-        config: budget, seed and recipe; its net and widths are not used.
-        stop: asked before every step.
+        config: budget, seed and recipe; `net` and `widths` are ignored.
+        stop: called before every step; true stops training.
 
     Raises:
-        ValueError: if there is nothing to learn from.
-        TrainingFailed: if training broke down more often than the recipe's tries.
+        ValueError: if there are too few pictures, or all their pixels are equal.
+        TrainingFailed: if training failed more often than the recipe allows (`tries`).
 
     Source: Karras et al. 2022 (EDM), equation 2.
     """
@@ -62,18 +62,19 @@ def train(
 def distill(
     teacher: Teacher, config: DistillConfig, stop: Callable[[], bool] | None = None
 ) -> Iterator[Record]:
-    """Distil a teacher into one network call, in place: a Record a step.
+    """Distil a teacher into one network call, in place; yield a Record after each step.
 
-    At the end the teacher's denoiser holds the generator's weights, to be called at sigma_init; use
-    `StudentStage` and `Loop`, or `noisewise.distill`, to keep both. Only the teacher is read.
+    At the end the teacher's denoiser has the weights of the generator; call it at sigma_init. To
+    keep the teacher as well, use `noisewise.distill`, or `StudentStage` with `Loop`. No pictures
+    are read.
 
     Args:
-        teacher: a trained teacher, as `load_model` gives it.
+        teacher: a trained teacher, as from `load_model`.
         config: budget, seed and recipe.
-        stop: asked before every step.
+        stop: called before every step; true stops training.
 
     Raises:
-        TrainingFailed: if training broke down more often than the recipe's tries.
+        TrainingFailed: if training failed more often than the recipe allows (`tries`).
 
     Source: Zhou et al. 2024 (SiD), algorithm 1.
     """

@@ -1,4 +1,4 @@
-"""The verb `load`: a trained model from a run, or from a model's own folder."""
+"""`load` loads a trained model from a run, or from the model's own folder."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def load(
     device: str = "cpu",
     build: Build | None = None,
 ) -> Generator | Teacher:
-    """Load a trained model from a run, or from a model's own folder.
+    """Load a trained model from a run, or from the model's own folder.
 
     Args:
         path: a run, or a folder with config.json and model.safetensors.
-        which: "generator", "teacher", or "auto": the generator if there is one.
-        device: where to put it: auto, cpu, cuda or mps.
-        build: makes the net from its configuration; None: the package's own nets.
+        which: "generator", "teacher", or "auto" (the generator if there is one, else the teacher).
+        device: auto, cpu, cuda or mps.
+        build: makes the net from its configuration; None: the nets of noisewise.
 
     Returns:
         A module in eval mode with ``.sample(num_images, seed, label, calls)``.
@@ -32,13 +32,13 @@ def load(
         ValueError: if there is no such model, or its files are damaged.
     """
     if which not in ("auto", "generator", "teacher"):
-        raise ValueError(f"{which!r} is no model; use generator, teacher or auto")
+        raise ValueError(f"model {which!r} is unknown; use generator, teacher or auto")
     folder = path.path if isinstance(path, Run) else Path(path)
     engine = Engine.choose(device)
     if (folder / "config.json").exists():
         model = load_model(folder, build)
         if which not in ("auto", model.config.kind):
-            raise ValueError(f"{folder} holds a {model.config.kind}, not a {which}")
+            raise ValueError(f"{folder} contains a {model.config.kind}, not a {which}")
         return engine.prepare(model)
     run = Run(folder)
     if which == "auto":

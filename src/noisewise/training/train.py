@@ -1,4 +1,4 @@
-"""The verb `train`: a folder of pictures becomes a teacher. And `plan`: what it would use."""
+"""`train` makes a teacher from a folder of pictures; `plan` shows what it would use."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_folder import Build, build_denoiser, save_model
 from noisewise.training.run.begin import check_folder, create_run, matching_run
 from noisewise.training.run.follow import note_stage
-from noisewise.training.run.kinds_file import keep_kinds, with_kinds
-from noisewise.training.run.resumed_plan import rescaled, with_kept_net
+from noisewise.training.run.kinds_file import save_kinds, with_kinds
+from noisewise.training.run.resumed_plan import with_net_of_run, with_scaled_lr
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import known_batch
 from noisewise.training.settings.config import TrainConfig
@@ -39,31 +39,32 @@ def train(
     stop: Stop | None = None,
     build: Build | None = None,
 ) -> Run:
-    """Train a teacher on a folder of pictures; the same call resumes a training that was stopped.
+    """Train a teacher on a folder of pictures; call it again to resume a stopped training.
 
-    A finished run is left as it is, unless the budget is larger than before: then training resumes
-    from its last step, with the learning rate that the larger budget has there.
+    A finished run is not changed, unless the budget is larger than before: then training resumes
+    at its last step, with the learning rate of the larger budget at that step.
 
     Args:
         path: folder (subfolders may be classes), .zip, .npz or .npy of pictures.
         out: folder of the run; None: runs/NAME, named after path.
-        budget: 90s, 30m, 2h or 200000images; None: the configuration's, 5m.
-        size: side of the pictures in pixels; None: as the pictures suggest.
-        classes: condition on the class subfolders.
-        seed: source of everything random.
-        config: everything else; the arguments above go before it.
-        on_record: gets every step's record.
-        on_file: gets (files read, files in all).
-        stop: asked before every step; true ends after saving, see `Run.finished`.
-        build: makes the net from its configuration; None: the package's own nets.
+        budget: 90s, 30m, 2h or 200000images; None: as in config (default 5m).
+        size: side of the pictures in pixels; None: chosen from the pictures.
+        classes: learn the classes (subfolders or labels).
+        seed: random seed.
+        config: all other settings; the arguments above take precedence.
+        on_record: called with the record of every step.
+        on_file: called with (files read, files in all).
+        stop: called before every step; if it returns true, training is saved and stops (see
+            `Run.finished`).
+        build: makes the net from its configuration; None: the nets of noisewise.
 
     Returns:
-        The run; its teacher is `run.teacher()` when `run.finished("teacher")`.
+        The run. `run.teacher()` loads the teacher once `run.finished("teacher")` is true.
 
     Raises:
         ValueError: if the pictures, the settings or the folder cannot be used.
         OSError, MemoryError: if a checkpoint or model cannot be read or written now.
-        TrainingFailed: if training broke down; the best teacher so far is kept in the run.
+        TrainingFailed: if training failed too often; the best teacher so far stays in the run.
     """
     given = {"budget": budget, "size": size, "classes": classes, "seed": seed}
     config = overridden(config or TrainConfig(), given)
@@ -75,12 +76,12 @@ def train(
 def plan(
     path: str | Path, config: TrainConfig | None = None, out: str | Path | None = None
 ) -> TeacherPlan:
-    """Derive everything that training would use, with reasons, without training (--dry-run).
+    """Derive every value that training would use, with reasons, without training (--dry-run).
 
     Args:
         path: as for `train`.
         config: as for `train`.
-        out: folder of a run that would resume: with another batch its learning rate is scaled.
+        out: folder of a run to resume; if the batch changes, its learning rate is scaled.
 
     Raises:
         ValueError: if the pictures or the settings cannot be used.
@@ -100,24 +101,24 @@ def plan(
 
 
 class TrainTask(Task[TrainConfig]):
-    """Pictures are read and planned for; a teacher is trained and saved."""
+    """Read pictures, plan, train a teacher, save it."""
 
     def __init__(self, path: Path, folder: Path, config: TrainConfig, build: Build | None) -> None:
-        """Nothing is read yet."""
+        """Store the arguments; nothing is read yet."""
         self.folder = folder
         self.config = config
         self._path, self._build = path, build
 
     def check(self, engine: Engine) -> None:
-        """Refuse a folder that holds something else, and a part of one process."""
+        """Refuse a folder with other files, and sharding with one process."""
         check_folder(self.folder)
         if self.config.shard and engine.ranks.world == 1:
             raise ValueError(
-                "shard splits a net over several processes; start several with torchrun"
+                "shard splits the net across several processes; start them with torchrun"
             )
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
-        """Read the pictures, derive the plan, make the run."""
+        """Read the pictures, derive the plan, create the run."""
         config, folder = self.config, self.folder
         matching_run(folder, config)  # before any picture is read
         pictures = load_pictures(
@@ -132,7 +133,7 @@ class TrainTask(Task[TrainConfig]):
         self._pictures, self._plan, self.note = _planned(pictures, config, folder, engine)
         if engine.ranks.leads:
             create_run(folder, config, self._plan, self._pictures)
-            keep_kinds(folder, self._pictures)
+            save_kinds(folder, self._pictures)
 
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
         """Build the net with fresh weights."""
@@ -140,16 +141,18 @@ class TrainTask(Task[TrainConfig]):
         with engine.seeded(config.seed):
             denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, self._build)
         if not config.shard:
-            engine = engine.settled(denoiser, plan.batch, config.precision, config.amount)
+            engine = engine.with_measured_precision(
+                denoiser, plan.batch, config.precision, config.amount
+            )
         return TeacherStage(self._pictures, denoiser, plan, config, engine)
 
     @property
     def pace(self) -> Pace:
-        """As the recipe has it."""
+        """Schedule of the recipe."""
         return teacher_pace(self.config.recipe)
 
     def resumes(self, run: Run) -> None:
-        """Note another batch; not before the first step, so that a finished run keeps its own."""
+        """Note a changed batch. It is not noted earlier, so a finished run keeps its own batch."""
         if known_batch(run.info) != self._plan.batch:
             run.note_batch(self.config.batch, self._plan)
 
@@ -163,17 +166,17 @@ class TrainTask(Task[TrainConfig]):
 def _planned(
     pictures: Pictures, config: TrainConfig, folder: Path | None, engine: Engine
 ) -> tuple[Pictures, TeacherPlan, str]:
-    """Pictures with their kinds, the plan for them, and what a resumed run tells first."""
+    """Pictures with their kinds, the plan, and the first message of a resumed run."""
     if folder is None:
         pictures = sorted_into_kinds(pictures, config)
-        return pictures, *rescaled(plan_teacher(config, pictures, engine), config, None)
+        return pictures, *with_scaled_lr(plan_teacher(config, pictures, engine), config, None)
     pictures = _with_kinds(pictures, config, folder)
-    planned = with_kept_net(plan_teacher(config, pictures, engine), folder)
-    return pictures, *rescaled(planned, config, folder)
+    planned = with_net_of_run(plan_teacher(config, pictures, engine), folder)
+    return pictures, *with_scaled_lr(planned, config, folder)
 
 
 def _with_kinds(pictures: Pictures, config: TrainConfig, folder: Path) -> Pictures:
-    """Sorted into kinds as when the run began; an older run without kinds stays without."""
+    """The pictures with the kinds of the run; a run of an older version without kinds gets none."""
     info = Run(folder).info if (folder / "run.json").exists() else {}
     before = info.get("train")
     if isinstance(before, dict) and "kinds" not in before and config.kinds is None:

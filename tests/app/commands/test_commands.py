@@ -242,7 +242,7 @@ def test_without_a_run_there_is_one_sentence(
 ) -> None:
     assert cli.main([command, str(tmp_path / "nothing")]) == 2
     err = capsys.readouterr().err
-    assert "no run" in err
+    assert "is not a run" in err
     assert len([line for line in err.splitlines() if line.startswith("noisewise ")]) == 1
 
 
@@ -264,7 +264,7 @@ def test_train_into_a_strangers_folder_is_refused(
 ) -> None:
     (tmp_path / "letters.txt").write_text("dear")
     assert cli.main(["train", str(folder), "--out", str(tmp_path)]) == 2
-    assert "something else" in capsys.readouterr().err
+    assert "contains other files" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["letters.txt"]
 
 

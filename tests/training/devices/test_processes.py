@@ -221,13 +221,13 @@ def test_a_lost_process_and_a_damaged_checkpoint(shop: Workshop) -> None:
     processes[1].communicate()
     _, said = processes[0].communicate(timeout=200)
     assert processes[0].returncode == 1
-    assert "another of the 2 processes ended, so this one ends too" in said
-    assert "the same command goes on, with any number of processes" in said
+    assert "another of the 2 processes has ended, so this one ends too" in said
+    assert "run the same command again to resume from the last checkpoint" in said
     newest, before = Run.open(run).checkpoints("teacher").paths()
     newest.write_bytes(newest.read_bytes()[:-1000])
     said = finish_all(launch_bare([sys.executable, "-c", SLOW, *command[3:]]))
     assert f"{newest.name} is damaged" in said
-    assert f"went on from the checkpoint before it, {before.name}" in said
+    assert f"resumed from an earlier checkpoint, {before.name}" in said
     alone(training(shop, "short-kept", settings(shop, "k"), "750images"))
     kept = losses(shop.root / "short-kept", "teacher")
     assert losses(run, "teacher") == pytest.approx(kept, rel=2e-3)
@@ -276,7 +276,7 @@ def test_a_rank_that_dies_takes_the_run_down_and_the_run_goes_on(shop: Workshop)
     os.kill(int(children[-1]), signal.SIGKILL)
     _, said = process.communicate(timeout=100)
     assert process.returncode != 0
-    assert "the same command goes on, with any number of processes" in said
+    assert "run the same command again to resume from the last checkpoint" in said
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumed at step" in done.stderr

@@ -121,7 +121,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_safetensors_file_of_somebody_else_is_no_checkpoint(tmp_path: Path) -> None:
     save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)})
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint"):
         load_state(tmp_path / "x.safetensors")
 
 

@@ -217,7 +217,7 @@ def test_a_run_keeps_a_model_that_was_given_and_resumes_with_it(
 
     loaded = noisewise.load(tmp_path / "a", build=lambda _: edm())
     assert torch.equal(loaded.sample(4), generator.sample(4))
-    with pytest.raises(ValueError, match=r"not one of noisewise's.*build="):
+    with pytest.raises(ValueError, match=r"not part of noisewise.*build="):
         noisewise.load(tmp_path / "a")
 
 
@@ -244,11 +244,11 @@ class Flat(nn.Module):
     ("denoiser", "more", "said"),
     [
         (from_edm(lambda x, sigma: x), {}, "no parameters"),
-        (Flat(), {}, r"gave \(2, 64\) for pictures \(2, 1, 8, 8\)"),
-        (nn.Linear(3, 3), {}, "cannot be called with pictures"),
+        (Flat(), {}, r"returned \(2, 64\) for pictures of shape \(2, 1, 8, 8\)"),
+        (nn.Linear(3, 3), {}, "calling the denoiser with pictures of shape"),
         (edm(), {"sigma_data": 0.0}, "sigma_data is 0.0"),
-        (edm(), {"sigma_range": (2.0, 1.0)}, "low and a higher noise level"),
-        (edm(), {"classes": ("a", "b"), "label_histogram": (1,)}, "one count for each of the 2"),
+        (edm(), {"sigma_range": (2.0, 1.0)}, "lowest and the highest noise level"),
+        (edm(), {"classes": ("a", "b"), "label_histogram": (1,)}, "for each of the 2 classes"),
     ],
 )
 def test_what_cannot_be_a_teacher_is_refused_at_once(

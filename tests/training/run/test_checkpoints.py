@@ -89,7 +89,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     event = seen[0].event or ""
     assert event.startswith("resumed at step 14; ")
     assert "teacher-0000015.safetensors is damaged" in event
-    assert "went on from the checkpoint before it, teacher-0000014.safetensors" in event
+    assert "resumed from an earlier checkpoint, teacher-0000014.safetensors" in event
     assert any(r.event == event for r in Run.open(run.path).records())
     whole = train(data, tmp_path / "whole")
     assert weights(run) == weights(whole)
@@ -192,7 +192,7 @@ def test_a_damaged_model_of_a_finished_run_is_refused_and_mended(
         folder = run.path / stage
         before = {path.name: path.read_bytes() for path in folder.iterdir()}
         damage(folder, how)
-        with pytest.raises(ValueError, match=r"damaged|missing|not what|cannot be read"):
+        with pytest.raises(ValueError, match=r"damaged|missing|has changed|cannot be read"):
             load_model(folder, build)
         seen: list[Record] = []
         if stage == "teacher":
@@ -200,7 +200,7 @@ def test_a_damaged_model_of_a_finished_run_is_refused_and_mended(
         else:
             noisewise.distill(run.path, config=distil, build=build, on_record=seen.append)
         (record,) = seen
-        assert "its model was not whole and is written again" in (record.event or "")
+        assert "the saved model is missing or damaged; saving it again" in (record.event or "")
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -215,7 +215,7 @@ def test_a_damaged_run_json_is_read_from_its_copy_and_mended(data: Path, tmp_pat
     assert opened.info["seed"] == 0
     seen: list[Record] = []
     train(data, run.path, on_record=seen.append)
-    assert "run.json is not what noisewise wrote" in (seen[0].event or "")
+    assert "run.json has changed since noisewise wrote it" in (seen[0].event or "")
     assert (run.path / "run.json.damaged").read_bytes() == damaged
     mended = Run.open(run.path)
     assert not mended.warning
@@ -223,7 +223,7 @@ def test_a_damaged_run_json_is_read_from_its_copy_and_mended(data: Path, tmp_pat
     assert weights(run) == weights(train(data, tmp_path / "whole"))
     (run.path / "run-copy.json").write_text("{")
     path.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"run\.json is not what noisewise wrote"):
+    with pytest.raises(ValueError, match=r"run\.json has changed since noisewise wrote it"):
         Run.open(run.path)
 
 

@@ -114,7 +114,7 @@ def test_values_that_were_changed_on_purpose_are_read_when_the_seal_is_off(tmp_p
     values = json.loads((folder / "config.json").read_text())
     values["sampler"]["num_steps"] = 9
     (folder / "config.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match='take the line "seal" out'):
+    with pytest.raises(ValueError, match='remove its line "seal"'):
         load_model(folder, build)
     del values["seal"]
     (folder / "config.json").write_text(json.dumps(values))

@@ -59,7 +59,7 @@ def test_other_settings_or_pictures_are_refused(tmp_path: Path) -> None:
     create(tmp_path / "x")
     before = (tmp_path / "x" / "run.json").read_bytes()
     with pytest.raises(
-        ValueError, match=r"seed was 0 and is now 1; use the same settings, or name"
+        ValueError, match=r"seed was 0 and is now 1; use the same settings, or choose"
     ):
         create(tmp_path / "x", replace(CONFIG, seed=1))
     with pytest.raises(ValueError, match=r"recipe\.lr was 0\.015 and is now 0\.1"):
@@ -71,7 +71,7 @@ def test_other_settings_or_pictures_are_refused(tmp_path: Path) -> None:
 
 def test_a_place_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(ValueError, match=r"holds something else \(thesis\.tex\)"):
+    with pytest.raises(ValueError, match=r"contains other files \(thesis\.tex\)"):
         create(tmp_path)
     with pytest.raises(ValueError, match="is a file"):
         create(tmp_path / "thesis.tex")
@@ -79,7 +79,7 @@ def test_a_place_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no run; train one first"):
+    with pytest.raises(ValueError, match="is not a run; train one first"):
         Run.open(tmp_path)
     (tmp_path / "run.json").write_text("{]")
     with pytest.raises(ValueError, match="cannot be read"):
@@ -133,8 +133,19 @@ def test_what_a_kill_leaves_of_the_first_run_json_is_no_strangers_file(tmp_path:
         assert sorted(p.name for p in run.path.iterdir()) == [".lock", "run-copy.json", "run.json"]
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / ".thesis.4711.tmp").write_text("dear")
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match="contains other files"):
         create(tmp_path / "y")
+
+
+def test_the_lock_removes_temporary_files_of_killed_processes(tmp_path: Path) -> None:
+    """Safetensors writes a file under a name of its own, and then gives it ours."""
+    run = create(tmp_path / "x")
+    (run.path / "checkpoints").mkdir()
+    for name in (".run.json.4711.tmp", "checkpoints/.tmpWteS0s", ".report.html.4711.tmp"):
+        (run.path / name).write_text("half")
+    with run.locked():
+        left = sorted(p.name for p in run.path.rglob(".*") if p.name != ".lock")
+    assert left == [".report.html.4711.tmp"]  # another command may be writing it
 
 
 # ---------------------------------------------------------------------- what a refusal leaves

@@ -127,7 +127,7 @@ def test_a_run_keeps_its_noise_and_another_batch_gets_its_rate_by_it(root: Path)
     assert rates(replace(CONFIG, lr_from=str(root / "run")), root, "same")[0] == RECIPE.lr
     lr, adam_lr, why = rates(replace(CONFIG, batch=64, lr_from=str(root / "run")), root, "new")
     assert lr / RECIPE.lr == pytest.approx(by_hand(root / "run", 64, 16))
-    assert f"to {2:.3g}) for 64" in why  # the square root: the scale is a lower bound
+    assert f"to {2:.3g}) at batch 64" in why  # the square root: the scale is a lower bound
     assert "is a lower bound" in why
     assert adam_lr / lr == pytest.approx(RECIPE.adam_lr / RECIPE.lr)
     assert "Muon" in why
@@ -145,12 +145,12 @@ def test_a_run_goes_on_with_another_batch_and_says_so(root: Path) -> None:
     lr = run.info["derived"]["lr"]["value"]
     assert lr / RECIPE.lr == pytest.approx(factor)
     events = [r.event for r in run.records() if r.event and "resumed" in r.event]
-    assert "the batch was 16 and is 32" in events[-1]
+    assert "the batch changed from 16 to 32" in events[-1]
     before = len(run.records())
     again = replace(larger, budget=f"{16 * 320}images")
     run = noisewise.train(root / "blobs2.npz", root / "on", config=again, build=build)
     assert run.info["derived"]["lr"]["value"] == lr  # and not scaled a second time
-    assert not any("the batch was" in (r.event or "") for r in run.records()[before:])
+    assert not any("the batch changed" in (r.event or "") for r in run.records()[before:])
 
 
 def test_a_rate_set_by_hand_stays_and_the_run_says_its_new_batch(root: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_rate_set_by_hand_stays_and_the_run_says_its_new_batch(root: Path) -> 
     assert run.info["derived"]["batch"]["value"] == run.info["train"]["batch"] == 32
     assert run.info["derived"]["lr"] == {"value": 0.01, "reason": "set by hand"}
     events = [r.event for r in run.records() if r.event and "resumed" in r.event]
-    assert "the batch was 16 and is 32; learning rate 0.01: set by hand" in events[-1]
+    assert "the batch changed from 16 to 32; learning rate 0.01: set by hand" in events[-1]
     later = replace(CONFIG, batch=32, lr_from=str(root / "hand"))
     assert noisewise.plan(data, later).lr == 0.01
 
@@ -176,7 +176,7 @@ def test_a_run_that_does_not_say_its_rate_goes_on_and_says_its_new_batch(root: P
     run = noisewise.train(data, root / "old", config=larger, build=build)
     assert run.info["derived"]["batch"]["value"] == 32
     assert run.info["derived"]["lr"]["value"] == RECIPE.lr
-    assert any("the batch was 16 and is 32" in (r.event or "") for r in run.records())
+    assert any("the batch changed from 16 to 32" in (r.event or "") for r in run.records())
 
 
 def test_a_dry_run_shows_what_going_on_would_do(
@@ -205,13 +205,13 @@ def test_what_is_not_known_is_refused(root: Path) -> None:
     data, short = root / "blobs.npz", replace(CONFIG, budget="160images")
     noisewise.train(data, root / "short", config=short, build=build)
     with pytest.raises(
-        ValueError, match=r"measured no noise yet.*keep the batch, or begin in a new"
+        ValueError, match=r"no measured gradient noise yet.*keep the batch, or use a new"
     ):
         noisewise.train(data, root / "short", config=replace(short, batch=32), build=build)
     another = replace(short, batch=32, lr_from=str(root / "short"))
-    with pytest.raises(ValueError, match=r"measured no noise yet.*set lr yourself"):
+    with pytest.raises(ValueError, match=r"no measured gradient noise yet.*set lr instead"):
         noisewise.train(data, root / "x", config=another, build=build)
-    with pytest.raises(ValueError, match="is no run; name the folder of one"):
+    with pytest.raises(ValueError, match="is not a run; give the folder of a run"):
         noisewise.train(
             data, root / "x", config=replace(short, lr_from=str(root / "no")), build=build
         )
@@ -222,7 +222,9 @@ def test_what_is_not_known_is_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="noise_every is -1"):
         replace(short, recipe=replace(RECIPE, noise_every=-1))
     adam = replace(short, recipe=replace(RECIPE, optimizer="adamw"), lr_from=str(root / "run"))
-    with pytest.raises(ValueError, match="was trained with muon, whose learning rates mean"):
+    with pytest.raises(
+        ValueError, match="was trained with muon, and its learning rate does not suit"
+    ):
         noisewise.train(data, root / "x", config=adam, build=build)
     damaged = root / "run" / "noise.json"
     whole = damaged.read_text()

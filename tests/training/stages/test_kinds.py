@@ -108,7 +108,7 @@ def test_nothing_is_sorted_where_classes_are_learnt_or_pictures_are_few(
 def test_the_number_follows_the_number_of_pictures() -> None:
     config = TrainConfig()
     assert [num_kinds(config, n)[0] for n in (399, 400, 1631, 60_000)] == [0, 2, 8, 32]
-    with pytest.raises(ValueError, match="96 pictures cannot be sorted into 200 kinds"):
+    with pytest.raises(ValueError, match="96 pictures are too few for 200 kinds"):
         num_kinds(TrainConfig(kinds=200), 96)
 
 
@@ -116,7 +116,7 @@ def test_the_plan_conditions_on_kinds_and_says_why() -> None:
     pictures = sorted_into_kinds(tiny_pictures(96), FOUR)
     plan = plan_teacher(FOUR, pictures, Engine.choose("cpu"))
     assert plan.classes == ("kind 1", "kind 2", "kind 3", "kind 4")
-    assert plan.reasons["classes"] == "kinds of pictures by likeness: set by hand"
+    assert plan.reasons["classes"] == "kinds of similar pictures: set by hand"
     assert plan_teacher(FOUR, tiny_pictures(96), Engine.choose("cpu")).classes == ()
 
 
@@ -211,5 +211,5 @@ def test_damaged_kinds_are_found_again_or_refused(stopped: Run, data: Path, tmp_
     other.info["data"]["kinds"] = "0" * 32  # as if this torch sorted otherwise
     other.write()
     (other.path / NAME).write_bytes(whole[:-9])
-    with pytest.raises(ValueError, match=r"damaged .*sorted into other kinds than before"):
+    with pytest.raises(ValueError, match=r"damaged .*gives other kinds than before"):
         noisewise.train(data, other.path, config=FOUR, build=build)

@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_goes_back_with_half_the_rate() -> None:
     events = [r for r in records if r.kind == "went_back"]
     assert len(events) == 1
     assert events[0].step == 61
-    assert "(1 of 3): loss is nan; learning rate halved" in (events[0].event or "")
+    assert "loss is nan; learning rate halved (try 1 of 3)" in (events[0].event or "")
     assert stage.value == 55 + 39  # good at step 55; the budget that was lost is not given back
     assert max(stage.factors[61:]) <= 0.5
     assert loop.finished
@@ -158,13 +158,13 @@ def test_after_three_tries_it_stops_with_a_clear_error() -> None:
     def follow() -> None:
         for record in loop.records():
             records.append(record)
-            settled.append(loop.settled)
+            settled.append(loop.can_be_saved)
 
     with pytest.raises(
-        TrainingFailed, match=r"broke down 4 times.*loss is inf; lower .* in a new folder"
+        TrainingFailed, match=r"failed 4 times.*loss is inf; train again in a new folder"
     ) as caught:
         follow()
-    assert records[-1].event == f"failed: {caught.value}"  # the log has it too
+    assert records[-1].event == f"gave up: {caught.value}"  # the log has it too
     assert records[-1].step == len(stage.factors) == 35
     assert settled == [True] * 35 + [False]  # no state to save: it is the broken one
 
@@ -174,11 +174,11 @@ def test_spikes_far_apart_do_not_end_a_night() -> None:
     loop, _ = timed(Budget(images=10_000), lambda step: float("nan") if step in spikes else 1.0)
     events = [r.event or "" for r in loop.records() if r.kind == "went_back"]
     assert len(events) == len(spikes)
-    assert all("(1 of 3)" in event for event in events)
+    assert all("(try 1 of 3)" in event for event in events)
     assert loop.finished
     near = (120, 200, 280, 360)  # less than a tenth of the budget from one to the next
     loop, _ = timed(Budget(images=10_000), lambda step: float("nan") if step in near else 1.0)
-    with pytest.raises(TrainingFailed, match="broke down 4 times"):
+    with pytest.raises(TrainingFailed, match="failed 4 times"):
         list(loop.records())
 
 
@@ -201,8 +201,8 @@ def test_the_last_steps_are_looked_at_before_the_end() -> None:
     records = list(loop.records())
     events = [r.event for r in records if r.event]
     assert events[-1] == "finished: kept"
-    assert "went back to the last good state (1 of 3): loss is nan" in events[-2]
-    assert loop.settled
+    assert "went back to the last good state: loss is nan" in events[-2]
+    assert loop.can_be_saved
     assert stage.value == loop.at.good_step < 22
 
 
@@ -247,7 +247,7 @@ def test_on_a_device_where_looking_costs_time_trouble_is_seen_late_but_never_sav
 
     def events() -> Iterator[Record]:
         for record in loop.records():
-            if loop.settled:
+            if loop.can_be_saved:
                 assert stage.value <= record.step
             yield record
 
@@ -260,4 +260,4 @@ def test_a_stop_looks_at_what_was_not_yet_looked_at() -> None:
     stage.check_every = 10
     records = list(loop.records(stop=lambda: loop.at.step >= 25))
     assert [r.kind for r in records[-2:]] == ["went_back", "stopped"]
-    assert loop.settled
+    assert loop.can_be_saved

@@ -15,7 +15,7 @@ from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import DistillConfig
 from noisewise.training.settings.recipes import StudentRecipe
-from noisewise.training.stages.guards import Guard
+from noisewise.training.stages.guards import GeneratorGuard
 from noisewise.training.stages.loop import Loop, TrainingFailed
 from noisewise.training.stages.student import StudentStage, student_pace
 
@@ -198,7 +198,7 @@ def test_every_variant_comes_closer(grad_through: Any, weight: Any) -> None:  # 
 def test_a_rate_that_explodes_is_caught_and_gone_back_from() -> None:
     loop = made(replace(QUICK, lr=30.0, fake_lr=30.0, lam=1.2))
     events = []
-    with pytest.raises(TrainingFailed, match="generator training broke down 4 times"):
+    with pytest.raises(TrainingFailed, match="generator training failed 4 times"):
         events += [r.event for r in loop.records()]
     stage = stage_of(loop)
     assert stage.lam == 0.5
@@ -240,7 +240,7 @@ def test_a_distance_that_climbs_is_trouble_and_gone_back_from() -> None:
             before = dict(stage.judged.best_as)
             spoil(stage, 2.0)
     (back,) = (event for event in events if "went back" in event)
-    assert "the distance climbed to" in back
+    assert "the distance rose to" in back
     assert loop.finished
     assert stage.judged.best_as["distance"] <= before["distance"]
     assert all(average[0].abs().max() < 1 for average in stage._ema.averages)  # none is spoilt
@@ -264,13 +264,13 @@ def test_the_limit_of_the_distance_is_a_multiple_of_the_best_ones_upper_end() ->
         if distance <= limit:
             assert found.trouble is None
     assert judged[0].trouble is None
-    assert "the distance climbed" in (judged[-1].trouble or "")
+    assert "the distance rose" in (judged[-1].trouble or "")
     spoil(stage, float("nan"))
-    assert stage.judge(True, None).trouble == "a generated pixel is no number"
+    assert stage.judge(True, None).trouble == "a generated pixel is not a number"
     assert stage.judged.best_as == best
 
 
-def steady(guard: Guard, steps: int = 100) -> None:
+def steady(guard: GeneratorGuard, steps: int = 100) -> None:
     for _ in range(steps):
         assert guard.trouble({"_max": 1.0, "_std": 0.5, "fisher": 0.1}, 0.5) is None
 
@@ -279,26 +279,26 @@ def steady(guard: Guard, steps: int = 100) -> None:
     ("measured", "words"),
     [
         ({"_max": 6.0, "_std": 0.5, "fisher": 0.1}, "pixel reached 6"),
-        ({"_max": 1.0, "_std": 0.05, "fisher": 0.1}, "spread is 0.1 times"),
-        ({"_max": 1.0, "_std": 2.0, "fisher": 0.1}, "spread is 4 times"),
-        ({"_max": 1.0, "_std": 0.5, "fisher": 20.0}, "gap of the scores jumped"),
+        ({"_max": 1.0, "_std": 0.05, "fisher": 0.1}, "generated pixels is 0.1 times"),
+        ({"_max": 1.0, "_std": 2.0, "fisher": 0.1}, "generated pixels is 4 times"),
+        ({"_max": 1.0, "_std": 0.5, "fisher": 20.0}, "score gap (fisher) jumped"),
     ],
 )
 def test_each_guard_bites(measured: dict[str, float], words: str) -> None:
-    guard = Guard(StudentRecipe(), sigma_data=0.5)
+    guard = GeneratorGuard(StudentRecipe(), sigma_data=0.5)
     steady(guard)
     assert words in (guard.trouble(measured, 0.5) or "")
 
 
 def test_a_gap_that_grows_from_nothing_at_the_start_is_no_trouble() -> None:
-    guard = Guard(StudentRecipe(), sigma_data=0.5)
+    guard = GeneratorGuard(StudentRecipe(), sigma_data=0.5)
     for step in range(200):
         measured = {"_max": 1.0, "_std": 0.5, "fisher": 1e-6 * 1.3 ** min(step, 40)}
         assert guard.trouble(measured, step / 2000) is None
 
 
 def test_a_start_duller_than_the_data_is_no_collapse() -> None:
-    guard = Guard(StudentRecipe(), sigma_data=1.0)
+    guard = GeneratorGuard(StudentRecipe(), sigma_data=1.0)
     guard.begin(0.2)
     assert guard.trouble({"_max": 1.0, "_std": 0.2, "fisher": 0.0}, 0.0) is None
     assert guard.trouble({"_max": 1.0, "_std": 0.09, "fisher": 0.0}, 0.0) is not None

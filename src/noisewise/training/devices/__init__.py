@@ -1,1 +1,1 @@
-"""Devices, processes and number formats."""
+"""Devices, processes, precision and memory layout."""

@@ -1,4 +1,4 @@
-"""Devices, precision, memory layout and threads: the only file that knows them."""
+"""Device, precision, memory layout and threads; no other file handles them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Engine:
-    """Where and how a net is computed.
+    """Where and how nets are computed.
 
     Args:
-        device: where the nets live.
-        dtype: arithmetic inside the nets: float32, or bfloat16 beside float32 masters (see `Twin`).
-        check_every: steps between looks at the loss. Reading a number from a GPU waits for it, so
-            there it is more than 1; trouble is then seen a few steps late and rolled back.
-        why: how the precision was chosen.
-        channels_last: how the weights of convolutions lie in memory while training.
+        device: device of the nets.
+        dtype: precision inside the nets: float32, or bfloat16 with float32 `MasterWeights`.
+        check_every: the loss is read every `check_every` steps. Reading from a GPU has to wait, so
+            there it is more than 1; trouble is then found a few steps late, and training goes back.
+        why: why this precision was chosen.
+        channels_last: whether convolution weights are channels-last during training.
         ranks: the processes that train together.
 
     Example:
@@ -52,10 +52,10 @@ class Engine:
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
         threads: int | None = None,
     ) -> Engine:
-        """Pick the device and precision of this machine.
+        """Choose device and precision on this machine.
 
         Raises:
-            ValueError: if the device is not there, or a launcher's environment is incomplete.
+            ValueError: if the device is missing, or the environment of a launcher is incomplete.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -67,22 +67,22 @@ class Engine:
         return cls(where, dtype, 10 if on_gpu else 1, ranks=ranks)
 
     def prepare(self, module: Module) -> Module:
-        """Move a module to the device, its convolutions' weights in the layout chosen."""
+        """Move a module to the device, its convolution weights in the chosen layout."""
         module = module.to(self.device)
         return channels_last(module) if self.channels_last else contiguous(module)
 
     def tensor(self, values: Tensor) -> Tensor:
-        """Move a tensor to the device; images become channels last."""
+        """Move a tensor to the device; pictures become channels-last."""
         layout = torch.channels_last if values.ndim == 4 else torch.preserve_format
         return values.to(self.device, memory_format=layout, non_blocking=True)
 
-    def quickest(self, net: nn.Module, batch: int, seconds: float = 2.0) -> Engine:
-        """Time a step of this net in float32 and bfloat16 here; return the engine that is quicker.
+    def fastest_for(self, net: nn.Module, batch: int, seconds: float = 2.0) -> Engine:
+        """Time a step of a net in float32 and bfloat16 on this machine; return the faster engine.
 
         Args:
-            net: as `nets.derive.build` makes it.
-            batch: images a step.
-            seconds: about how long to measure.
+            net: result of `nets.derive.build`.
+            batch: images per step.
+            seconds: approximate duration of the measurement.
         """
         timed = fastest(net, self.device, len(range(batch)[self.ranks.part(batch)]), seconds)
         dtype = str(timed.dtype).removeprefix("torch.")
@@ -90,48 +90,48 @@ class Engine:
         return replace(self, dtype=getattr(torch, name), why=why, channels_last=last)
 
     def images_per_second(self, net: nn.Module, batch: int, seconds: float = 1.0) -> float:
-        """Pictures a second that all processes push forward and backward through a net here.
+        """Measure pictures per second, forward and backward, of all processes together.
 
         Args:
-            net: as `nets.derive.build` makes it.
-            batch: images a step.
-            seconds: about how long to measure.
+            net: result of `nets.derive.build`.
+            batch: images per step.
+            seconds: approximate duration of the measurement.
         """
         part = len(range(batch)[self.ranks.part(batch)])
         timed = fastest(net, self.device, part, seconds)
         speed = max(speed for _, speed in timed.images_per_second)
         return float(self.ranks.agree(speed * batch / part))
 
-    def settled(
+    def with_measured_precision(
         self, denoiser: nn.Module, batch: int, precision: Precision, budget: Budget
     ) -> Engine:
-        """Time the precisions on a denoiser's net, where none was asked for.
+        """Return the engine with the fastest precision for a denoiser's net, if none was set.
 
-        A budget in images stays reproducible: nothing is timed. Neither is a net of the user's own,
-        of which nobody knows how to call it.
+        Nothing is measured with a budget of images, so that results are reproducible, nor for a
+        user's own net, because it may need other arguments.
 
         Args:
-            denoiser: to be trained.
-            batch: images a step.
-            precision: as the user set it.
-            budget: of the training.
+            denoiser: the denoiser to train.
+            batch: images per step.
+            precision: the user's setting.
+            budget: budget of the training.
         """
         net = getattr(denoiser, "net", None)
         ours = isinstance(net, nn.Module) and isinstance(getattr(net, "config", None), dict)
         if precision != "auto" or budget.seconds is None or not ours:
             return self
         assert isinstance(net, nn.Module)
-        return self.quickest(net, batch)
+        return self.fastest_for(net, batch)
 
     def generator(self, seed: int) -> torch.Generator:
-        """Source of random numbers on the device."""
+        """Random generator on the device."""
         return torch.Generator(self.device).manual_seed(seed)
 
     @contextmanager
     def seeded(self, seed: int) -> Iterator[None]:
-        """Context in which torch's own source (dropout, initial weights) starts from seed.
+        """Context in which torch's global generator (dropout, initial weights) starts from seed.
 
-        The state outside is put back, so a step's dropout depends on its seed alone.
+        Its state is restored afterwards, so the dropout of a step depends only on its seed.
         """
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -139,24 +139,24 @@ class Engine:
             yield
 
     def synchronize(self) -> None:
-        """Wait for the device, for timings."""
+        """Wait until the device is done, for timings."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     def describe(self) -> str:
-        """Device and precision in words."""
+        """Device, precision and number of processes in words."""
         named = f"{self.device}, {str(self.dtype).removeprefix('torch.')}"
         named = f"{named} ({self.why})" if self.why else named
         return f"{named}, {self.ranks.world} processes" if self.ranks.world > 1 else named
 
 
 def channels_last(module: Module) -> Module:
-    """Lay out the weights of convolutions channels last, in place."""
+    """Make convolution weights channels-last, in place."""
     return module.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
 
 
 def contiguous(module: Module) -> Module:
-    """Lay out the weights of convolutions as torch does by itself, in place."""
+    """Make all weights contiguous (torch's default layout), in place."""
     for parameter in module.parameters():
         parameter.data = parameter.data.contiguous()
     return module
@@ -171,7 +171,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"{name!r} is no device; use auto, cpu, cuda or mps") from None
+        raise ValueError(f"device {name!r} is unknown; use auto, cpu, cuda or mps") from None
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),

@@ -1,4 +1,4 @@
-"""What machine this is, in the words of a data sheet; standard library and torch's own report."""
+"""Describes this machine: processor, cores, memory, accelerator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe_machine() -> tuple[tuple[str, str], ...]:
-    """Processor, cores, memory and accelerator of the machine that writes the page.
+    """Processor, cores, memory and accelerator of this machine, as (name, value) pairs.
 
     Example:
         >>> [name for name, _ in describe_machine()][:2]
@@ -27,24 +27,24 @@ def describe_machine() -> tuple[tuple[str, str], ...]:
 
 
 def _processor() -> str:
-    """The processor's own name where the system tells it, else its architecture."""
+    """The name of the processor if the system has it, else its architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:
-        pass  # not Linux: the platform module is the next best
+        pass  # not Linux: use the platform module
     return platform.processor() or platform.machine()
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _memory() -> int | None:
-    """Bytes of memory, where the system tells."""
+    """Bytes of memory; None if the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -1,8 +1,8 @@
-"""A net's second copy in another precision: gradients are found there, steps are taken here.
+"""Master weights: the float32 weights of a net, and a copy in another precision that computes.
 
-Paper: Micikevicius et al. 2018 (master weights). Weights that are bfloat16 themselves need no casts
-on their way through the net: on one CPU 1.51 times the steps of float32, autocast 1.45 times
-(benchmarks/pictures/precision.py); and a frozen net keeps its copy.
+Paper: Micikevicius et al. 2018. Gradients are computed in the copy, optimisers change the float32
+weights. A bfloat16 copy needs no casts inside the net: on one CPU it does 1.51 times the steps of
+float32, autocast 1.45 times (benchmarks/pictures/precision.py).
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from torch import Tensor, nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Twin(Generic[Module]):
-    """A float32 module, the master, and the one that computes.
+class MasterWeights(Generic[Module]):
+    """A float32 module (`master`), and its copy in another precision that computes (`module`).
 
-    In float32 both are the same module and nothing is copied.
+    With float32 both are the same module and nothing is copied.
 
     Args:
-        master: float32; optimisers, averages and files see only this one.
+        master: float32 module; optimisers, averages and files use only this one.
         dtype: precision of the computing copy.
 
     Example:
         >>> master = nn.Linear(2, 1)
-        >>> twin = Twin(master, torch.bfloat16)
-        >>> twin.module(torch.ones(1, 2).bfloat16()).sum().backward()
-        >>> twin.gather()
+        >>> weights = MasterWeights(master, torch.bfloat16)
+        >>> weights.module(torch.ones(1, 2).bfloat16()).sum().backward()
+        >>> weights.collect_gradients()
         >>> master.weight.grad
         tensor([[1., 1.]])
     """
 
     def __init__(self, master: Module, dtype: torch.dtype) -> None:
-        """Copy the master where the precision differs."""
+        """Copy the master if the precision differs."""
         self.master = master
         self.module = master if dtype == torch.float32 else copy.deepcopy(master).to(dtype)
         self._masters: list[Tensor] = list(master.parameters())
@@ -44,14 +44,14 @@ class Twin(Generic[Module]):
             self._copies = list(self.module.parameters())
 
     @torch.no_grad()
-    def gather(self) -> None:
-        """Move the copy's gradients to the master, in float32."""
+    def collect_gradients(self) -> None:
+        """Move the gradients from the copy to the master, in float32."""
         for own, copied in zip(self._masters, self._copies, strict=False):
             own.grad = None if copied.grad is None else copied.grad.float()
             copied.grad = None
 
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Copy the master's weights to the copy."""
+    def update_copy(self) -> None:
+        """Copy the weights from the master to the copy."""
         if self._copies:
             torch._foreach_copy_(self._copies, self._masters)

@@ -1,11 +1,11 @@
-"""Several processes that train one net: torchrun or `accelerate launch` starts them.
+"""Training one net in several processes, started by torchrun or `accelerate launch`.
 
     torchrun --nproc-per-node 2 -m noisewise train FOLDER --out RUN
 
-Each process (a rank) computes its part of every batch; torch.distributed adds the gradients up. All
-that is random is drawn for the whole batch on every rank and cut afterwards, so that the result is
-that of one process, up to the order of additions, with any number of ranks; and a run that was
-begun with two goes on with one. The first rank reads, writes and decides; the others follow.
+Each process (a rank) computes its part of every batch; torch.distributed sums the gradients. Every
+rank draws the random numbers of the whole batch and keeps its part. So the result does not depend
+on the number of ranks, up to the order of additions, and a run started with two ranks can resume
+with one. The first rank reads, writes and decides; the others follow.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 _LOST = r"connection (closed|reset|refused)|peer|socket|timed out|gloo|nccl|broken pipe"
-_PATIENCE = timedelta(hours=12)  # a rank that died is noticed at once; this is for slow disks
+_TIMEOUT = timedelta(hours=12)  # for slow disks; a dead rank is noticed at once
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together; alone by default.
+    """This process among those that train together; by default it is alone.
 
     Args:
         rank: number of this process, from 0.
-        world: number of all.
-        device: where tensors that are sent must lie.
+        world: number of processes.
+        device: device of tensors that are sent.
 
     Example:
         >>> alone = Ranks()
@@ -52,23 +52,23 @@ class Ranks:
 
     @classmethod
     def join(cls, device: torch.device) -> Ranks:
-        """Join the processes that a launcher started; alone when none did.
+        """Join the processes that a launcher started; without a launcher, stay alone.
 
         Raises:
-            ValueError: if the launcher's environment is incomplete.
+            ValueError: if the environment of the launcher is incomplete.
         """
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
             return cls()
         if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
             raise ValueError(
-                f"WORLD_SIZE is {world} but RANK or MASTER_ADDR is not set; start it with torchrun "
-                "or accelerate launch, or unset WORLD_SIZE"
+                f"WORLD_SIZE is {world}, but RANK or MASTER_ADDR is not set; start noisewise with "
+                "torchrun or accelerate launch, or unset WORLD_SIZE"
             )
         if not dist.is_initialized():
             backend = "nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, timeout=_PATIENCE)
-            atexit.register(leave)  # for programs of the user's own
+            dist.init_process_group(backend, timeout=_TIMEOUT)
+            atexit.register(leave)  # for programs that use noisewise as a library
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property
@@ -77,18 +77,18 @@ class Ranks:
         return self.rank == 0
 
     def part(self, n: int) -> slice:
-        """Which of n things are this process's; the first processes take one more if need be."""
+        """This process's part of n items; the first processes take one more if needed."""
         each, more = divmod(n, self.world)
         start = self.rank * each + min(self.rank, more)
         return slice(start, start + each + (self.rank < more))
 
     def scale(self, n: int) -> float:
-        """Factor on the mean over this process's part, whose mean over all is the batch's mean."""
+        """Factor on this process's mean, so that the mean over processes is the batch's mean."""
         part = self.part(n)
         return (part.stop - part.start) * self.world / n
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """Wrap a module whose gradients all processes shall average."""
+        """Wrap a module, so that its gradients are averaged over all processes."""
         if self.world == 1:
             return module
         return nn.parallel.DistributedDataParallel(
@@ -96,7 +96,7 @@ class Ranks:
         )
 
     def mean(self, values: Tensor, n: int) -> Tensor:
-        """Mean over a batch of n from each process's mean over its part; the same everywhere."""
+        """Mean over a batch of n, from each process's mean over its part; the same on all."""
         if self.world == 1:
             return values
         total = values.float() * (self.scale(n) / self.world)
@@ -104,7 +104,7 @@ class Ranks:
         return total
 
     def added(self, tensors: list[Tensor]) -> list[Tensor]:
-        """Sum of each tensor over all processes; these themselves when alone."""
+        """Sum of each tensor over all processes; one process alone gets its own tensors back."""
         if self.world == 1:
             return tensors
         joined = torch.cat([t.flatten() for t in tensors])  # one message instead of many
@@ -113,19 +113,19 @@ class Ranks:
         return [piece.view_as(t) for piece, t in zip(pieces, tensors, strict=True)]
 
     def largest(self, value: Tensor) -> Tensor:
-        """Largest of each process's values."""
+        """Elementwise maximum over all processes."""
         if self.world > 1:
             dist.all_reduce(value, dist.ReduceOp.MAX)
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; a signal may reach them at different steps."""
+        """Whether the flag is true in any process; a signal may reach them at different steps."""
         if self.world == 1:
             return flag
         return bool(self.largest(torch.tensor(float(flag), device=self.device)).item())
 
     def clock(self) -> float:
-        """Seconds that only go up; those of the first process, so that all see the same."""
+        """Seconds that only increase, from the first process, so that all have the same."""
         now = time.monotonic()
         if self.world == 1:
             return now
@@ -134,7 +134,7 @@ class Ranks:
         return float(sent.item())
 
     def agree(self, value: Any) -> Any:  # noqa: ANN401 (any JSON value)
-        """The first process's value, on all; JSON values."""
+        """Send a JSON value of the first process to all; return it."""
         if self.world == 1:
             return value
         text = json.dumps(value).encode() if self.leads else b""
@@ -147,16 +147,16 @@ class Ranks:
         return json.loads(bytes(sent.cpu().tolist()))
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         if self.world > 1:
             self.agree(None)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Say in a sentence that another process died, where torch tells of closed sockets.
+        """Turn torch's errors about closed connections into one clear error.
 
         Raises:
-            LostRankError: in place of what torch raises then.
+            LostRankError: if another process has ended.
         """
         try:
             yield
@@ -164,16 +164,17 @@ class Ranks:
             if self.world == 1 or not re.search(_LOST, str(error), re.IGNORECASE):
                 raise
             raise LostRankError(
-                f"another of the {self.world} processes ended, so this one ends too; nothing that "
-                "was saved is lost: the same command goes on, with any number of processes"
+                f"another of the {self.world} processes has ended, so this one ends too; run the "
+                "same command again to resume from the last checkpoint, with any number of "
+                "processes"
             ) from error
 
 
 class LostRankError(RuntimeError):
-    """Another process that trained with this one is gone."""
+    """Another process that trained with this one has ended."""
 
 
 def leave() -> None:
-    """Part from the other processes, at the end of this one."""
+    """Leave the group of processes, when this one ends."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
-"""Nets that outgrow one device: weights, gradients, optimiser and averages in parts, one a process.
+"""Sharding: split weights, gradients, optimiser and averages of a large net across processes.
 
-torch's FSDP2 (`fully_shard`) does the work: a block's weights are brought together for the moment
-in which it computes. Files always hold whole tensors, so that any number of processes goes on.
+torch's FSDP2 (`fully_shard`) does the work: it gathers the weights of a block only while that block
+computes. Files always contain full tensors, so any number of processes can resume.
 Paper: Zhao et al. 2023, "PyTorch FSDP: experiences on scaling fully sharded data parallel".
 """
 
@@ -17,12 +17,12 @@ from noisewise.nets.layers import ResBlock, TransformerBlock
 
 
 def shard(net: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    """Part a net among the processes, in place: each block by itself, then what is left.
+    """Shard a net across the processes, in place: each block separately, then the rest.
 
     Args:
-        net: whole, with equal weights on every process; it may still lie on the CPU.
-        device: where the parts go.
-        dtype: arithmetic inside the net; gradients are added up in float32.
+        net: the full net, with equal weights in every process; it may be on the CPU.
+        device: device of the shards.
+        dtype: precision inside the net; gradients are summed in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -34,34 +34,34 @@ def shard(net: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     for module in net.modules():
         if isinstance(module, ResBlock | TransformerBlock):
             fully_shard(module, mesh=mesh, mp_policy=policy)
-    # By default what is left stays whole after a pass without gradients, and could not be averaged.
+    # By default the rest stays gathered after a pass without gradients; averages then fail.
     fully_shard(net, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
 
 
-def whole(value: Any) -> Any:  # noqa: ANN401 (nested state)
-    """Bring parted tensors in nested dicts and lists together; every process has to call it.
+def gather(value: Any) -> Any:  # noqa: ANN401 (nested state)
+    """Gather sharded tensors in nested dicts and lists; every process must call it.
 
     Example:
-        >>> whole({"a": [torch.ones(2), 3]})
+        >>> gather({"a": [torch.ones(2), 3]})
         {'a': [tensor([1., 1.]), 3]}
     """
-    if _is_parted(value):
+    if _is_sharded(value):
         return value.full_tensor()
     if isinstance(value, dict):
-        return {name: whole(item) for name, item in value.items()}
+        return {name: gather(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [whole(item) for item in value]
+        return [gather(item) for item in value]
     return value
 
 
-def like(value: Tensor, model: Tensor) -> Tensor:
-    """Part a whole tensor as another of its shape is; one that is parted, or is not to be, stays.
+def sharded_like(value: Tensor, model: Tensor) -> Tensor:
+    """Shard a full tensor like `model` is sharded; return it unchanged if there is nothing to do.
 
     Example:
-        >>> like(torch.ones(2), torch.zeros(2))
+        >>> sharded_like(torch.ones(2), torch.zeros(2))
         tensor([1., 1.])
     """
-    if _is_parted(model) and not _is_parted(value):
+    if _is_sharded(model) and not _is_sharded(value):
         from torch.distributed.tensor import DTensor, distribute_tensor
 
         assert isinstance(model, DTensor)
@@ -71,22 +71,22 @@ def like(value: Tensor, model: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copy tensors over others, each parted as its target is.
+def copy_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy tensors into others, sharded or not.
 
     Example:
         >>> target = [torch.zeros(2)]
-        >>> copy_all(target, [torch.ones(2)])
+        >>> copy_tensors(target, [torch.ones(2)])
         >>> target
         [tensor([1., 1.])]
     """
-    if not any(_is_parted(target) for target in targets):
+    if not any(_is_sharded(target) for target in targets):
         torch._foreach_copy_(list(targets), list(sources))
         return
     for target, source in zip(targets, sources, strict=True):
-        target.copy_(like(source, target))
+        target.copy_(sharded_like(source, target))
 
 
-def _is_parted(value: object) -> bool:
-    """Whether this is a DTensor; to import its class takes a second that one process can save."""
+def _is_sharded(value: object) -> bool:
+    """Whether this is a DTensor; importing that class would take a second."""
     return isinstance(value, Tensor) and hasattr(value, "full_tensor")

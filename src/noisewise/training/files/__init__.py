@@ -1,1 +1,1 @@
-"""Files written whole, locks, sample sheets."""
+"""Atomic files, the lock of a run folder, and sample sheets."""

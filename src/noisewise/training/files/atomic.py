@@ -1,8 +1,8 @@
-"""Atomic files, and nested training state in one safetensors file: tensors, and the rest as JSON.
+"""Atomic files, and nested training state in one safetensors file (tensors, and the rest as JSON).
 
-A reader sees the old file or the new one, never half of one, whatever happens in between: written
-under another name, synced to disk, then renamed. Nothing is a pickle. Each file carries a digest of
-its own content, so that one that was changed since is refused and not believed.
+A reader sees the old file or the new one, never a half-written one: a file is written under another
+name, synced to disk, then renamed. No pickles are used. Each file contains a digest of its content,
+so a file that was changed later is refused.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from torch import Tensor
 _STATE, _DIGEST, _FORMAT = "state", "digest", "format"
 _SEAL = "seal"
 _TENSOR = "__tensor__"
-_BLOCK = 2**20  # bytes read at a time
+_BLOCK = 2**20  # bytes read at once
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that `path` is at every moment the old file or the whole new one.
+    """Write a file so that `path` is always the old file or the complete new one.
 
     Args:
-        path: where the file shall be.
-        write: is called with a temporary path in the same folder.
+        path: the file.
+        write: called with a temporary path in the same folder; writes the file there.
 
     Raises:
-        OSError: if it cannot be written; the old file is then still there.
+        OSError: if it cannot be written; the old file then remains.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -46,7 +46,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             if code is None:
                 raise
             raise OSError(code, os.strerror(code), str(path)) from error
-        with temporary.open("r+b") as file:  # Windows syncs no file that is open for reading only
+        with temporary.open("r+b") as file:  # Windows cannot sync a file opened for reading
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -55,15 +55,15 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Sixteen hexadecimal digits that tell a file's content from every other."""
+    """Digest of a file's content: 16 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, utf-8.
+    """Write a text file atomically, as UTF-8.
 
-    Paths that are not UTF-8 reach us with lone surrogates. They are written as the escapes by which
-    JSON reads them back, and which show people what is there.
+    Paths that are not UTF-8 contain lone surrogates. These are written as escapes, which JSON reads
+    back correctly.
     """
     data = text.encode("utf-8", "backslashreplace")
     write_atomic(path, lambda temporary: temporary.write_bytes(data))
@@ -78,8 +78,8 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)
     """Read a JSON file.
 
     Raises:
-        ValueError: if it is missing or damaged, in one sentence.
-        OSError: if the system cannot read it now, which says nothing about the file.
+        ValueError: if it is missing or damaged.
+        OSError: if the system cannot read it now; the file itself may be good.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -88,56 +88,56 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)
 
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON object with a last line "seal", the digest of all others."""
+    """Write a JSON object with a last entry "seal", the digest of all others."""
     write_json(path, {**values, _SEAL: _seal_of(values)})
 
 
 def read_sealed(path: Path, known: Collection[str]) -> dict[str, Any]:
-    """Read what `write_sealed` wrote, without the seal.
+    """Read the result of `write_sealed`, without the seal.
 
-    A file without a seal is taken as it is: it is older, or somebody took the seal off on purpose.
+    A file without a seal is accepted: it is from an older version, or was edited on purpose.
 
     Args:
         path: the file.
-        known: names that may stand in it; others are signs of damage.
+        known: allowed names; other names mean damage.
 
     Raises:
-        ValueError: if it is missing, damaged or not what was written, in one sentence.
+        ValueError: if it is missing, damaged or changed.
         OSError: if the system cannot read it now.
     """
     values = read_json(path)
     if not isinstance(values, dict):
-        raise ValueError(f"{path} is damaged: it holds no JSON object; restore it from a copy")
+        raise ValueError(f"{path} is damaged: it is not a JSON object; restore it from a copy")
     seal = values.pop(_SEAL, None)
     strange = sorted(set(values) - set(known))
     if strange:
         raise ValueError(
-            f"{path} is damaged or of another version: {strange[0][:40]!r} is unknown; restore it "
-            "from a copy"
+            f"{path} is damaged or from another version of noisewise: the name "
+            f"{strange[0][:40]!r} is unknown; restore the file from a copy"
         )
     if seal is not None and seal != _seal_of(values):
         raise ValueError(
-            f"{path} is not what noisewise wrote; restore it from a copy, or take the line "
-            f'"{_SEAL}" out of it if you changed it on purpose'
+            f"{path} has changed since noisewise wrote it; restore it from a copy, or, if you "
+            f'edited it on purpose, remove its line "{_SEAL}"'
         )
     return values
 
 
 def save_state(path: Path, state: Any) -> None:  # noqa: ANN401 (nested state)
-    """Save nested dicts, lists and tuples of tensors and JSON values in one safetensors file.
+    """Save nested dicts, lists and tuples of tensors and JSON values as one safetensors file.
 
     Raises:
         TypeError: if a value is neither a tensor nor JSON.
     """
     tensors: dict[str, Tensor] = {}
     plain = _split(state, "", tensors)
-    tensors = _plain(tensors)
+    tensors = _on_cpu(tensors)
     text = json.dumps({_DIGEST: digest_of(tensors, json.dumps(plain)), _STATE: plain})
     write_atomic(path, lambda temporary: save_file(tensors, temporary, {_STATE: text}))
 
 
 def load_state(path: Path) -> Any:  # noqa: ANN401 (nested state)
-    """Load what `save_state` wrote, on the CPU; tuples come back as lists.
+    """Load the result of `save_state` on the CPU; tuples become lists.
 
     Raises:
         ValueError: if the file is missing or damaged.
@@ -146,22 +146,22 @@ def load_state(path: Path) -> Any:  # noqa: ANN401 (nested state)
     tensors, metadata = load_tensors(path)
     try:
         plain = json.loads(metadata[_STATE])
-        if _STATE in plain or _DIGEST in plain:  # else it is of a version that knew no digests
+        if _STATE in plain or _DIGEST in plain:  # older versions wrote no digest
             given, plain = plain[_DIGEST], plain[_STATE]
             if given != digest_of(tensors, json.dumps(plain)):
-                raise ValueError("its content is not what was written")
+                raise ValueError("its content has changed since it was written")
         return _join(plain, tensors)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from error
+        raise ValueError(f"{path} is damaged or not a checkpoint: {_first_line(error)}") from error
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Save named tensors as a safetensors file, atomically; returns `digest_of` them.
+    """Save named tensors as a safetensors file, atomically; return `digest_of` them.
 
-    The same tensors give the same bytes. (safetensors shuffles what stands in its header beside
-    them, so only one word may stand there.)
+    The same tensors give the same bytes. (safetensors shuffles the metadata in its header, so there
+    is only one entry.)
     """
-    tensors = _plain(tensors)
+    tensors = _on_cpu(tensors)
     write_atomic(path, lambda temporary: save_file(tensors, temporary, {_FORMAT: "pt"}))
     return digest_of(tensors)
 
@@ -170,14 +170,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Load a safetensors file: its tensors, on the CPU, and its metadata.
 
     Raises:
-        ValueError: if the file is missing or damaged, in one sentence.
-        OSError: if the system cannot read it now (no right, too many open files, a disk that
-            fails): nothing is then known of its content.
-        MemoryError: if there is no room for it.
+        ValueError: if the file is missing or damaged.
+        OSError: if the system cannot read it now (no permission, too many open files, a failing
+            disk); the file itself may be good.
+        MemoryError: if there is too little memory.
     """
     try:
         _read_through(path)
-        if not _is_utf8(path):  # torch opens no such file
+        if not _is_utf8(path):  # torch cannot open such a file
             return _from_bytes(path.read_bytes())
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
@@ -186,11 +186,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is missing") from None
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    except Exception as error:  # a damaged header makes torch and safetensors raise almost anything
+    except Exception as error:  # with a damaged header, torch and safetensors raise many types
         code = _system_code(error)
         if isinstance(error, MemoryError) or code == errno.ENOMEM:
             raise MemoryError(f"there is too little memory to read {path}") from error
-        if code is not None and code != errno.EINVAL:  # that is a map of no bytes
+        if code is not None and code != errno.EINVAL:  # EINVAL: an empty file
             raise OSError(code, os.strerror(code), str(path)) from error
         raise _damaged(path, _first_line(error)) from error
     return tensors, metadata
@@ -204,13 +204,13 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _from_bytes(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The same from a file's content: a length, a JSON header with the metadata in it, tensors."""
+    """Read tensors and metadata from a file's content: a length, a JSON header, the tensors."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return load(data), dict(header.get("__metadata__", {}))
 
 
 def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:
-    """Digest of names, types, shapes and bytes of tensors, and of a text beside them.
+    """Digest of names, types, shapes and bytes of tensors, and of an additional text.
 
     Example:
         >>> len(digest_of({"a": torch.ones(2)}))
@@ -227,14 +227,14 @@ def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:
 
 
 def _read_through(path: Path) -> None:
-    """Read a file by plain reads: a disk that fails raises OSError here, and kills a memory map."""
+    """Read a file once: here a failing disk raises OSError; in a memory map the process dies."""
     with path.open("rb", buffering=0) as file:
         while file.read(_BLOCK):
             pass
 
 
 def _system_code(error: Exception) -> int | None:
-    """The system's number that torch or safetensors hides in a text: "(os error 28)", "(12)"."""
+    """The system's error number in a message of torch or safetensors: "(os error 28)", "(12)"."""
     text = str(error)
     codes = [int(number) for number in re.findall(r"\((?:os error )?(\d{1,3})\)", text)]
     return next((code for code in codes if os.strerror(code) in text), None)
@@ -249,8 +249,8 @@ def _seal_of(values: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU: safetensors refuses channels-last tensors and ones that share memory."""
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy to the CPU: safetensors refuses channels-last tensors, and tensors that share memory."""
     return {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in tensors.items()
@@ -258,7 +258,7 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
-    """Replace every tensor by a note that names it."""
+    """Replace every tensor by its name, and collect the tensors."""
     if isinstance(value, Tensor):
         assert name not in tensors, name
         tensors[name] = value
@@ -272,11 +272,11 @@ def _split(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:  # noqa: A
         return [_split(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"{name} is a {type(value).__name__}, neither a tensor nor a JSON value")
+    raise TypeError(f"{name} is a {type(value).__name__}; use tensors and JSON values only")
 
 
 def _join(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
-    """Put the tensors back."""
+    """Replace every name by its tensor."""
     if isinstance(value, dict):
         if set(value) == {_TENSOR}:
             return tensors[value[_TENSOR]]
@@ -287,7 +287,7 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename last; systems whose folders cannot be opened do it by themselves."""
+    """Make a rename permanent; systems where a folder cannot be opened do this themselves."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder, and no rubbish of the dead."""
+"""The lock of a run folder, and the removal of files that killed or refused calls leave there."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import IO
 
 _NAME = ".lock"
 _PARTS = ("", "checkpoints", "checkpoints/best-*", "samples", "teacher", "generator")
-_OTHERS = (".report.",)  # written by commands that need no lock
-BEFORE_A_RUN = ("run.json", "cache", _NAME)
-"""What may lie in a folder before run.json does."""
-_FIRST_WRITE = re.compile(r"\.run\.json\.\d+\.tmp")  # what a kill leaves of run.json itself
+_TEMPORARY = (".*.tmp", ".tmp??????")  # our names, and those that safetensors makes
+_OTHERS = (".report.",)  # temporary files of commands that do not take the lock
+_OUR_FILES = ("run.json", "cache", _NAME)
+_FIRST_WRITE = re.compile(r"\.run\.json\.\d+\.tmp")  # left if a process is killed writing run.json
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Keep other processes from training in this folder; sweep what killed ones left half written.
+    """Lock a folder for one process, and remove temporary files of killed processes.
 
-    The lock is the system's: it ends with the process, however that ends. The folder is made.
+    The folder is made if needed. The system releases the lock when the process ends, also when it
+    is killed.
 
     Raises:
         ValueError: if another process trains there, or the file system has no locks.
@@ -30,7 +31,7 @@ def locked(path: Path) -> Iterator[None]:
     path.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
-    except ImportError:  # not on Windows; there the folder is not guarded
+    except ImportError:  # Windows has no fcntl; there the folder is not locked
         yield
         return
     with (path / _NAME).open("a+", encoding="ascii") as file:
@@ -40,9 +41,9 @@ def locked(path: Path) -> Iterator[None]:
             raise ValueError(
                 f"another process{_number(file)} is training in {path}; wait for it or stop it"
             ) from None
-        except OSError as error:  # some network file systems know no locks
+        except OSError as error:  # some network file systems have no locks
             raise ValueError(
-                f"{path} cannot be locked against a second process ({error.strerror}); name a "
+                f"{path} cannot be locked against a second process ({error.strerror}); choose a "
                 "folder on a file system with locks, for example on a disk of this machine"
             ) from error
         file.truncate(0)
@@ -53,64 +54,66 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def sweep(path: Path) -> int:
-    """Remove the temporary files of processes that died while they wrote; returns how many.
+    """Remove temporary files of killed processes; return their number.
 
-    Call it with the lock held: then nobody is writing.
+    Call it with the lock held, so that no other process is writing.
     """
     removed = 0
     for part in _PARTS:
-        for left in path.glob(f"{part}/.*.tmp" if part else ".*.tmp"):
-            if not left.name.startswith(_OTHERS):
-                left.unlink(missing_ok=True)
-                removed += 1
+        folder = f"{part}/" if part else ""
+        for pattern in _TEMPORARY:
+            for left in path.glob(f"{folder}{pattern}"):
+                if not left.name.startswith(_OTHERS):
+                    left.unlink(missing_ok=True)
+                    removed += 1
     return removed
 
 
-def lies_before_a_run(name: str) -> bool:
-    """Whether a file of this name may lie in a folder that is to become a run: all are our own.
+def is_our_file(name: str) -> bool:
+    """Whether a file of this name is from noisewise, so the folder may become a run.
 
     Example:
-        >>> lies_before_a_run("cache"), lies_before_a_run("thesis.tex")
+        >>> is_our_file("cache"), is_our_file("thesis.tex")
         (True, False)
     """
-    return name in BEFORE_A_RUN or _FIRST_WRITE.fullmatch(name) is not None
+    return name in _OUR_FILES or _FIRST_WRITE.fullmatch(name) is not None
 
 
-class Before:
-    """What lay in a run's folder before a call: one that is refused leaves that, and nothing more.
+class FolderSnapshot:
+    """The files in a run folder before a call; a refused call removes those that it added.
 
     Args:
-        path: the folder, there or not.
+        path: the folder; it may not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
-        """Look."""
+        """List the files."""
         self._path = path
         self._there = set(self._ours())
 
-    def restore(self) -> None:
-        """Remove cache, lock and folder as far as they are new; never what lay there before.
+    def remove_new_files(self) -> None:
+        """Remove the cache, the lock and the folder if they are new; keep everything older.
 
-        Where a run came about (now or long ago), its lock stays.
+        The lock of an existing run stays.
         """
         is_run = (self._path / "run.json").exists()
         for new in self._ours():
             if new in self._there or (is_run and new.name == _NAME):
                 continue
-            with suppress(OSError):  # gone or not empty; why the call was refused matters more
+            with suppress(OSError):  # missing or not empty; the reason of the refusal matters more
                 new.rmdir() if new.is_dir() else new.unlink()
 
     def _ours(self) -> list[Path]:
-        """What a call may make before there is a run: the innermost first."""
+        """What a call may create before there is a run, the innermost first."""
         cache = self._path / "cache"
         kept = sorted(cache.iterdir()) if cache.is_dir() else []
-        whole = [path for path in kept if not path.name.startswith(".")]  # others have a writer
+        whole = [path for path in kept if not path.name.startswith(".")]  # others are being written
         found = [*whole, cache, self._path / _NAME]
         return [path for path in (*found, self._path) if path.exists()]
 
 
 def _number(file: IO[str]) -> str:
-    """Number of the process that holds the lock, as it wrote it."""
+    """Number of the process that holds the lock, from the lock file."""
     file.seek(0)
     text = file.read(20).strip()
     return f" (number {text})" if text.isdigit() else ""

@@ -1,4 +1,4 @@
-"""Sheets of pictures as PNG files: the same seeds at every moment of training."""
+"""Sample sheets: many pictures in one PNG file, drawn with the same seeds all through training."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SHEET = re.compile(r"(teacher|generator)-(\d+)\.png")
 
 
 def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
-    """Lay pictures out in rows, left to right, without gaps; missing ones at the end are white.
+    """Join pictures into rows, left to right, without gaps; empty places at the end are white.
 
     Args:
         images: float [n, 1 or 3, h, w] in [-1, 1].
-        columns: pictures in a row.
+        columns: number of pictures in a row.
 
     Returns:
         uint8 [rows * h, columns * w] for grey, [rows * h, columns * w, 3] for colour.
@@ -41,7 +41,7 @@ def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
 
 
 def sheet_path(run: Path, stage: str, step: int) -> Path:
-    """Where the sheet of a stage at a step lies in a run.
+    """Path of a sheet in a run.
 
     Example:
         >>> sheet_path(Path("runs/x"), "teacher", 40).as_posix()
@@ -51,13 +51,13 @@ def sheet_path(run: Path, stage: str, step: int) -> Path:
 
 
 def sheets(run: Path) -> list[tuple[str, int, Path]]:
-    """The sheets in a run: stage, step and path of each, sorted by stage and step."""
+    """All sheets in a run: (stage, step, path), sorted by stage and step."""
     found = [(path, _SHEET.fullmatch(path.name)) for path in (run / "samples").glob("*.png")]
     return sorted((match[1], int(match[2]), path) for path, match in found if match)
 
 
 def save_sheet(path: Path, images: Tensor, columns: int = COLUMNS) -> None:
-    """Write a sheet as PNG, atomically; the folder is made if needed."""
+    """Write a sheet as PNG, atomically; make its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(sheet(images.cpu(), columns))
     write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))

@@ -1,1 +1,1 @@
-"""Trained models, in memory and on disk."""
+"""Trained models in memory and on disk."""

@@ -1,4 +1,4 @@
-"""Any denoiser as a teacher: what noisewise has to know about a model that it did not train."""
+"""`as_teacher` makes a teacher of any denoiser, also of one that noisewise did not train."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def as_teacher(
     Args:
         denoiser: module ``D(x, sigma, condition) -> x0`` with ``x = x0 + sigma * noise``: float
             [n, channels, size, size], sigma [n], condition int64 [n] or None. `from_edm`,
-            `from_diffusers` and the conversions in `noisewise.diffusion` make one of other models.
+            `from_diffusers` and the conversions in `noisewise.diffusion` convert other models.
         size: side of the pictures in pixels.
-        channels: of the pictures.
-        sigma_data: standard deviation of the training pictures' pixels in [-1, 1].
-        sigma_range: lowest and highest noise level that it was trained on; None: it takes any.
+        channels: number of channels of the pictures.
+        sigma_data: standard deviation of the training pixels in [-1, 1].
+        sigma_range: lowest and highest noise level that it was trained on; None: any noise level.
         classes: names of the classes that it is conditioned on; empty for none.
-        label_histogram: how often each class occurs in the data; empty: all alike.
-        sampler: how to draw from it; None: 18 Heun steps over its range, as EDM does.
+        label_histogram: number of training pictures of each class; empty: equally many.
+        sampler: how to draw from it; None: 18 Heun steps over its range, as in EDM.
 
     Returns:
         A teacher for `noisewise.distill(run, teacher=...)`, `sample` and `evaluate`.
 
     Raises:
-        ValueError: if a value is out of range, or one call of the denoiser does not give pictures.
+        ValueError: if a value is out of range, or a test call of the denoiser fails.
 
     Source: Karras et al. 2022 (EDM), table 1, for the default sampler.
 
     Example:
         >>> from noisewise.diffusion import from_edm
-        >>> class Shrink(nn.Module):  # the best denoiser of pixels with mean 0 and spread 0.5
+        >>> class Shrink(nn.Module):  # the best denoiser of normal pixels, std 0.5
         ...     def __init__(self):
         ...         super().__init__()
         ...         self.spread = nn.Parameter(torch.tensor(0.5))
@@ -63,7 +63,9 @@ def as_teacher(
     if not sigma_data > 0:
         raise ValueError(f"sigma_data is {sigma_data}; it must be above 0")
     if len(histogram) != len(classes) or any(count < 0 for count in histogram):
-        raise ValueError(f"label_histogram needs one count for each of the {len(classes)} classes")
+        raise ValueError(
+            f"label_histogram needs one count, 0 or more, for each of the {len(classes)} classes"
+        )
     noise = LogNormal(
         TeacherRecipe().noise_mean + float(torch.tensor(sigma_data).log()),
         TeacherRecipe().noise_std,
@@ -87,28 +89,35 @@ def as_teacher(
 
 
 def _checked_range(sigma_range: tuple[float, float] | None) -> tuple[float, float]:
-    """The range, or EDM's."""
+    """Check the range; None becomes that of EDM."""
     if sigma_range is None:
         return 0.002, 80.0
     low, high = (float(sigma) for sigma in sigma_range)
     if not 0 < low < high < float("inf"):
-        raise ValueError(f"sigma_range is ({low:g}, {high:g}); give a low and a higher noise level")
+        raise ValueError(
+            f"sigma_range is ({low:g}, {high:g}); give the lowest and the highest noise level, "
+            "both above 0"
+        )
     return low, high
 
 
 @torch.no_grad()
 def _try(teacher: Teacher, sigma: float) -> None:
-    """Call the denoiser once; a wrong interface is found here and not in the middle of training."""
+    """Call the denoiser once, so that a wrong interface is found before training."""
     if not any(True for _ in teacher.denoiser.parameters()):
-        raise ValueError("the denoiser has no parameters; give the torch.nn.Module that has them")
+        raise ValueError("the denoiser has no parameters; pass the torch.nn.Module that has them")
     x = teacher.noise(0, 0, 2) * sigma
     labels = teacher.labels(0, 0, 2, None)
     try:
         x0 = teacher(x, x.new_full((2,), sigma), labels)
     except (TypeError, RuntimeError, IndexError) as error:
         raise ValueError(
-            f"the denoiser cannot be called with pictures {tuple(x.shape)} and sigma (2,): {error}"
+            f"calling the denoiser with pictures of shape {tuple(x.shape)} and sigma of shape (2,) "
+            f"failed: {error}"
         ) from error
     if not isinstance(x0, torch.Tensor) or x0.shape != x.shape:
         got = tuple(x0.shape) if isinstance(x0, torch.Tensor) else type(x0).__name__
-        raise ValueError(f"the denoiser gave {got} for pictures {tuple(x.shape)}")
+        raise ValueError(
+            f"the denoiser returned {got} for pictures of shape {tuple(x.shape)}; it must return a "
+            "tensor of that shape"
+        )

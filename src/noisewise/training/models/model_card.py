@@ -1,4 +1,4 @@
-"""The model card that goes beside a generator's weights."""
+"""The model card of a generator: the README.md that is published with its weights."""
 
 from __future__ import annotations
 
@@ -6,52 +6,114 @@ from typing import Any
 
 from noisewise.training.models.model_config import ModelConfig
 
+_MOST_CLASSES = 20  # names that the card lists
+
 
 def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
-    """README.md of a generator: what it is, from what, how good, how to use it.
+    """Write the README.md of a generator: what it is, how to use it, how it was made, how good.
 
     Args:
-        name: of the run.
-        config: of the generator.
-        run: run.json.
+        name: name of the run.
+        config: description of the generator.
+        run: content of run.json.
     """
-    data, stages, stats = run["data"], run["stages"], config.stats
-    teacher, distilled = stages.get("teacher", {}), stages.get("generator", {})
     colour = "grey" if config.channels == 1 else "colour"
+    shape = f"[64, {config.channels}, {config.size}, {config.size}]"
     lines = [
         f"# {name}",
         "",
-        f"Draws {colour} pictures of {config.size} x {config.size} pixels in one network call.",
+        f"This generator draws {colour} pictures of {config.size} x {config.size} pixels in one "
+        "network call.",
+        "It was made with noisewise: a diffusion model (the teacher) was trained on pictures, then "
+        "the generator was distilled from the teacher, without the pictures.",
         "",
-        "| | |",
-        "|---|---|",
-        f"| trained on | {data['num_pictures']} pictures, fingerprint {data['fingerprint'][:16]} |",
-        f"| classes | {', '.join(config.classes) or 'none'} |",
-        f"| teacher | {_spent(teacher)} |",
-        f"| generator | {_spent(distilled)}, distilled from the teacher alone |",
-        f"| distance, one call | {_number(stats.get('distance'))} to the teacher's own pictures |",
-        f"| distance, two calls | {_number(stats.get('distance_two_calls'))} |",
-        "",
-        "The distance is noisewise's own kernel distance in fixed random features; it is no FID.",
+        "## Use",
         "",
         "```python",
         "import noisewise",
         "",
-        f'generator = noisewise.load("{name}")',
-        "pictures = generator.sample(64, seed=0)  # float [64, channels, size, size] in [-1, 1]",
+        'generator = noisewise.load("path/to/this/folder")',
+        f"pictures = generator.sample(64, seed=0)  # float32 {shape}, from -1 to 1",
         "```",
         "",
-        "The pictures are made by a model: they may be wrong in detail, and carry over what the",
-        "training pictures show and leave out. Its licence follows that of the training pictures.",
+        *_options(config, run["data"]),
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        *_training(config, run),
+        "",
+        "## Quality",
+        "",
+        "| distance | lower is better |",
+        "|---|---|",
+        *_quality(config.stats, run["stages"].get("teacher", {})),
+        "",
+        "The distance is a kernel distance in fixed random features, made by noisewise. It is not "
+        "an FID and cannot be compared with one.",
+        "",
+        "## Limits",
+        "",
+        "The pictures are generated and can be wrong in detail. They show what the training "
+        "pictures show, with the same gaps and biases. Some may closely resemble a training "
+        "picture.",
+        "The licence of the training pictures may limit what you can do with this model and its "
+        "pictures.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _spent(stage: dict[str, Any]) -> str:
+def _options(config: ModelConfig, data: dict[str, Any]) -> list[str]:
+    """How to draw one class, and how to draw in two calls."""
+    lines = []
+    if config.classes:
+        what = "kind" if data.get("kinds") else "class"
+        lines.append(f"* One {what} only: `generator.sample(64, label={config.classes[0]!r})`.")
+    if config.two_call_sigma is not None:
+        lines.append(
+            "* Two calls: `generator.sample(64, calls=2)`. The second call needs the teacher: put "
+            "its folder `teacher` into this folder, or next to it."
+        )
+    return [*lines, ""] if lines else []
+
+
+def _training(config: ModelConfig, run: dict[str, Any]) -> list[str]:
+    """Rows about pictures, teacher and generator."""
+    data, stages = run["data"], run["stages"]
+    distilled = stages.get("generator", {})
+    adapted = ", adapted from another teacher" if run.get("adapt") else ""
+    failed = ", not finished because training failed" if distilled.get("failed") else ""
+    return [
+        f"| training pictures | {data['num_pictures']:,}; fingerprint {data['fingerprint'][:16]} |",
+        f"| classes | {_classes(config.classes, bool(data.get('kinds')))} |",
+        f"| teacher | {_spent(stages.get('teacher', {}), 'images (with repetition)')}{adapted} |",
+        f"| generator | {_spent(distilled, 'generated images')}{failed} |",
+    ]
+
+
+def _quality(stats: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
+    """Rows of distances."""
+    against = teacher.get("distance_against") or "real pictures"
+    return [
+        f"| generator, one call, to the teacher's pictures | {_number(stats.get('distance'))} |",
+        f"| generator, two calls, to the teacher's pictures | "
+        f"{_number(stats.get('distance_two_calls'))} |",
+        f"| teacher to {against} | {_number(teacher.get('distance'))} |",
+    ]
+
+
+def _classes(names: tuple[str, ...], are_kinds: bool) -> str:
+    if are_kinds:
+        return f"{len(names)} kinds: groups of similar pictures, found automatically"
+    more = f" and {len(names) - _MOST_CLASSES:,} more" if len(names) > _MOST_CLASSES else ""
+    return ", ".join(names[:_MOST_CLASSES]).replace("|", "\\|") + more or "none"
+
+
+def _spent(stage: dict[str, Any], what: str) -> str:
     if "images" not in stage:
         return "unknown"
-    return f"{stage['images']} images seen in {stage['seconds']:.0f} s"
+    return f"trained on {stage['images']:,} {what} in {stage['seconds']:.0f} s"
 
 
 def _number(value: float | None) -> str:

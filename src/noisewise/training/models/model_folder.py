@@ -1,4 +1,4 @@
-"""Model folders: config.json says what it is, model.safetensors holds the net's weights."""
+"""Model folders: config.json describes the model, model.safetensors holds the net's weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from noisewise.diffusion import Preconditioned, Prediction
 from noisewise.training.devices.engine import channels_last
-from noisewise.training.devices.sharding import whole
+from noisewise.training.devices.sharding import gather
 from noisewise.training.files.atomic import (
     digest_of,
     load_tensors,
@@ -25,22 +25,22 @@ from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.models.networks import network
 
 Build = Callable[[dict[str, Any]], nn.Module]
-_FOREIGN = (
-    "the net of this model is not one of noisewise's; load it from Python with build=, a function "
+_NOT_OURS = (
+    "the net of this model is not part of noisewise; load it in Python with build=, a function "
     "that makes the module from its configuration"
 )
 
 
 def save_model(folder: Path, denoiser: nn.Module, config: ModelConfig, writes: bool = True) -> None:
-    """Write a model folder; the weights first, so that a config never stands without weights.
+    """Write a model folder; the weights first, so that config.json never exists without them.
 
     Args:
         folder: the folder.
-        denoiser: its network is written; if it is split over processes, all call this.
-        config: what it is.
-        writes: whether this process is the one that writes.
+        denoiser: its net is written; if it is sharded, all processes must call this.
+        config: description of the model.
+        writes: whether this process writes.
     """
-    tensors = whole(network(denoiser).state_dict())
+    tensors = gather(network(denoiser).state_dict())
     if not writes:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,16 +53,16 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
     """Load a model folder on the CPU, in eval mode.
 
     Args:
-        folder: holds config.json and model.safetensors.
+        folder: folder with config.json and model.safetensors.
         build: makes the net from its configuration; None: `noisewise.nets.derive.build`.
 
     Raises:
-        ValueError: if a file is missing or damaged, or the two do not belong together.
-        OSError, MemoryError: if one cannot be read now.
+        ValueError: if a file is missing or damaged, or the two do not fit together.
+        OSError, MemoryError: if a file cannot be read now.
     """
     config, weights = _read(folder)
     if config.prediction == "denoiser" and build is None:
-        raise ValueError(f"{folder}: {_FOREIGN}")
+        raise ValueError(f"{folder}: {_NOT_OURS}")
     try:
         denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
         network(denoiser).load_state_dict(weights)
@@ -74,11 +74,11 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
     return Generator(denoiser, config, _teacher_beside(folder, build)).eval()
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a model folder is there and holds what was written.
+def is_intact(folder: Path) -> bool:
+    """Whether a model folder exists and its files are undamaged.
 
     Raises:
-        OSError, MemoryError: if it cannot be read now.
+        OSError, MemoryError: if a file cannot be read now.
     """
     try:
         _read(folder)
@@ -88,22 +88,22 @@ def is_whole(folder: Path) -> bool:
 
 
 def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Description and weights, which belong together."""
+    """Read description and weights, and check that they belong together."""
     config, expected = read_config(folder)
     weights, _ = load_tensors(folder / "model.safetensors")
     if expected is not None and expected != digest_of(weights):
         raise ValueError(
-            f"{folder / 'model.safetensors'} is damaged, or does not belong to its config.json: "
-            "give the command that trained it again, or restore both from a copy"
+            f"{folder / 'model.safetensors'} is damaged, or does not belong to its config.json; "
+            "run the command that trained it again, or restore both files from a copy"
         )
     return config, weights
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, str | None]:
-    """Read a model's description, and the digest of the weights that belong to it if it says.
+    """Read a model's description, and the digest of its weights (None from older versions).
 
     Raises:
-        ValueError: if it is missing, damaged or of another version.
+        ValueError: if config.json is missing, damaged or from another version.
     """
     path = folder / "config.json"
     values = read_sealed(path, {"format", "weights", *(f.name for f in fields(ModelConfig))})
@@ -121,15 +121,15 @@ def build_denoiser(
     Args:
         net: configuration of the net.
         sigma_data: standard deviation of the pictures.
-        prediction: what the net predicts; "denoiser": it is a denoiser already.
+        prediction: what the net predicts; "denoiser": it is itself a denoiser.
         build: makes the net from its configuration; None: `noisewise.nets.derive.build`.
 
     Raises:
-        ValueError: if the net is not one of noisewise's and `build` is missing.
+        ValueError: if the net is not part of noisewise and `build` is missing.
     """
     if prediction == "denoiser":
         if build is None:
-            raise ValueError(_FOREIGN)
+            raise ValueError(_NOT_OURS)
         return build(net)
     if build is None:
         from noisewise.nets.derive import build as build_net
@@ -139,14 +139,14 @@ def build_denoiser(
 
 
 def _teacher_beside(folder: Path, build: Build | None) -> Callable[[], Teacher] | None:
-    """Look for the teacher of a generator: inside its folder, or beside it in the run."""
+    """Find the teacher of a generator: in the generator's folder, or in the same run."""
     for place in (folder / "teacher", folder.parent / "teacher"):
         if (place / "config.json").exists():
 
             def find(place: Path = place) -> Teacher:
                 found = load_model(place, build)
                 if not isinstance(found, Teacher):
-                    raise ValueError(f"{place} holds no teacher")
+                    raise ValueError(f"{place} does not contain a teacher")
                 return found
 
             return find

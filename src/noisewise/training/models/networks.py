@@ -1,8 +1,8 @@
-"""The part of a denoiser that learns: what is trained, averaged, saved and loaded.
+"""The trainable part of a denoiser: the module that is trained, averaged, saved and loaded.
 
-A denoiser of ours is `Preconditioned(net)`: the net learns, and the description beside it
-(sigma_data, prediction) says how to wrap it. Any other denoiser, for example a wrapper around
-somebody else's model, is taken whole.
+A denoiser of noisewise is `Preconditioned(net)`: the net is trained, and its description
+(sigma_data, prediction) says how to wrap it. Of any other denoiser, for example a wrapper around
+another model, the whole module is trained.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from noisewise.diffusion import Preconditioned
 
 
 def network(denoiser: nn.Module) -> nn.Module:
-    """Return the net inside a preconditioned denoiser; any other denoiser itself.
+    """Return the net inside a `Preconditioned` denoiser, or any other denoiser itself.
 
     Example:
         >>> net = nn.Identity()
@@ -24,7 +24,7 @@ def network(denoiser: nn.Module) -> nn.Module:
 
 
 def with_network(denoiser: nn.Module, net: nn.Module) -> nn.Module:
-    """Return a denoiser like this one around another net.
+    """Return a denoiser like this one, with another net.
 
     Example:
         >>> denoiser = with_network(Preconditioned(nn.Identity(), 0.5), nn.Flatten())

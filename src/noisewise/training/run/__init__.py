@@ -1,1 +1,1 @@
-"""The run folder: run.json, log, checkpoints."""
+"""The run folder: run.json, the log, checkpoints, samples."""

@@ -1,4 +1,4 @@
-"""How a run begins: its folder is checked, made, or found with the same settings and pictures."""
+"""Creates a run folder, or finds an existing run with the same settings and pictures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisewise.training.files.lock import lies_before_a_run
+from noisewise.training.files.lock import is_our_file
 from noisewise.training.run.kinds_file import kinds_digest
 from noisewise.training.run.run import Run
-from noisewise.training.run.run_json import begun, must_match, write_info
+from noisewise.training.run.run_json import must_match, new_run_info, write_info
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
@@ -19,42 +19,44 @@ if TYPE_CHECKING:
 
 
 def check_folder(path: str | Path) -> bool:
-    """Whether a run is there already; refuses a path that holds something else.
+    """Whether path is already a run.
 
     Raises:
-        ValueError: if path is a file, or a folder that holds something else.
+        ValueError: if path is a file, or a folder with other files.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file; name a new folder with --out")
+        raise ValueError(f"{path} is a file; choose a new folder with --out")
     if (path / "run.json").exists():
         return True
     there = path.iterdir() if path.exists() else ()
-    others = sorted(p.name for p in there if not lies_before_a_run(p.name))
+    others = sorted(p.name for p in there if not is_our_file(p.name))
     if others:
-        raise ValueError(f"{path} holds something else ({others[0]}); name a new folder with --out")
+        raise ValueError(
+            f"{path} contains other files ({others[0]}); choose a new folder with --out"
+        )
     return False
 
 
 def matching_run(path: Path, config: TrainConfig) -> Run | None:
-    """The run that is there already; None if there is none yet.
+    """Open the existing run; None if there is no run yet.
 
     Raises:
-        ValueError: if it was begun with other settings.
+        ValueError: if it was started with other settings.
     """
     if not (path / "run.json").exists():
         return None
     run = Run(path)
-    must_match(run.info["train"], config, path, "name a new folder with --out", ("batch",))
+    must_match(run.info["train"], config, path, "choose a new folder with --out", ("batch",))
     return run
 
 
 def new_run(path: Path, info: dict[str, Any]) -> Run:
-    """Make the folder and write what run.json says at first.
+    """Create the folder and write the first run.json.
 
     Args:
-        path: of the folder; what lies there is not looked at.
-        info: `begun` and what is known of pictures and settings.
+        path: the folder; existing files in it are not checked.
+        info: `new_run_info` with the entries about pictures and settings.
     """
     path.mkdir(parents=True, exist_ok=True)
     write_info(path, json.loads(json.dumps(info)), damaged=False)
@@ -62,10 +64,10 @@ def new_run(path: Path, info: dict[str, Any]) -> Run:
 
 
 def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, pictures: Pictures) -> Run:
-    """Make a run folder, or open the one there if it has the same settings and pictures.
+    """Create a run folder, or open an existing run with the same settings and pictures.
 
     Raises:
-        ValueError: if the folder holds something else, or a run with other settings or pictures.
+        ValueError: if the folder has other files, or a run with other settings or pictures.
     """
     path = Path(path)
     check_folder(path)
@@ -73,9 +75,9 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
     if run is not None:
         if run.data.fingerprint != pictures.fingerprint:
             raise ValueError(
-                f"{path} was trained on other pictures ({run.data.num_pictures}; now "
-                f"{len(pictures)} are found in {pictures.source}): undo the change, or name a new "
-                "folder with --out"
+                f"{path} was trained on other pictures (it had {run.data.num_pictures}, "
+                f"{pictures.source} has {len(pictures)}); undo the change, or choose a new folder "
+                "with --out"
             )
         return run
     training, held_out = pictures.split(config.seed)
@@ -93,14 +95,14 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
         "skipped": [asdict(item) for item in pictures.skipped],
     }
     settings = {"train": asdict(config), "derived": plan.to_dict(), "stages": {}}
-    return new_run(path, {**begun(config.seed), "data": data, **settings})
+    return new_run(path, {**new_run_info(config.seed), "data": data, **settings})
 
 
 def begin_distillation(run: Run, config: DistillConfig) -> None:
-    """Note the settings of a distillation; with another teacher than before it restarts.
+    """Write the settings of a distillation; if the teacher has changed, distillation restarts.
 
     Raises:
-        ValueError: if this run holds a generator distilled with other settings.
+        ValueError: if this run has a generator distilled with other settings.
     """
     digest = run.teacher_digest()
     before = run.info.get("distill")

@@ -1,11 +1,11 @@
 """The checkpoints of a stage: the last two, the state to go back to, and the best model so far.
 
-    checkpoints/teacher-0001200.safetensors       everything that exact resumption needs
+    checkpoints/teacher-0001200.safetensors       everything that an exact resume needs
     checkpoints/teacher-0001800.safetensors       the newer one; if it is damaged, the other is used
-    checkpoints/teacher-good-0001750.safetensors  what training goes back to when it breaks down
-    checkpoints/best-teacher/                     the best model so far, to be loaded like any other
+    checkpoints/teacher-good-0001750.safetensors  the state that training goes back to after trouble
+    checkpoints/best-teacher/                     the best model so far, a normal model folder
 
-A damaged checkpoint is put aside as NAME.damaged, and said.
+A damaged checkpoint is renamed to NAME.damaged, and the first record of the resume says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noisewise.training.devices.sharding import whole
+from noisewise.training.devices.sharding import gather
 from noisewise.training.files.atomic import load_state, save_state
 from noisewise.training.models.model_folder import save_model
 from noisewise.training.run.log import Position
@@ -29,78 +29,78 @@ SUFFIX = ".safetensors"
 
 @dataclass(frozen=True)
 class Resumed:
-    """Where the log goes on, and what has to be said of the way there; "" for nothing."""
+    """Where the log continues (None: unknown), and a message about damaged checkpoints or ""."""
 
     position: Position | None
     note: str = ""
 
 
 class Checkpoints:
-    """The checkpoints of one stage in a run's `checkpoints` folder.
+    """The checkpoints of one stage, in the run's folder `checkpoints`.
 
     Args:
-        folder: the folder; it is made when the first one is saved.
+        folder: the folder; it is made when the first checkpoint is saved.
         stage: "teacher" or "generator".
     """
 
     def __init__(self, folder: Path, stage: str) -> None:
-        """Nothing is read yet."""
+        """Store the arguments; nothing is read yet."""
         self.folder = folder
         self.stage = stage
         self._saved_best = ""
 
     def paths(self) -> list[Path]:
-        """The checkpoints, newest first; one of an older version of noisewise counts as oldest."""
+        """The checkpoints, newest first; one from an older version of noisewise comes last."""
         numbered = [(step, path) for path in self._files("") if (step := _step(path)) is not None]
         found = [path for _, path in sorted(numbered, reverse=True)]
         old = self.folder / f"{self.stage}{SUFFIX}"
         return [*found, *([old] if old.exists() else [])]
 
     def save(self, loop: Loop, position: Position) -> None:
-        """Save the loop's state as the newest checkpoint, then drop what is no longer needed.
+        """Save the loop's state as the newest checkpoint, then remove old ones.
 
-        All processes that run the loop together call it; the first one writes.
+        All processes that run the loop must call it; the first one writes.
         """
         ranks = loop.ranks
         good = self._good(loop.at.good_step)
         if ranks.agree(not good.exists()):
-            learned = whole(loop.good)
+            learned = gather(loop.good)
             if ranks.leads:
                 self.folder.mkdir(exist_ok=True)
                 save_state(good, {"learned": learned})
         self.save_best(loop)
-        state = whole(loop.state_dict())
+        state = gather(loop.state_dict())
         if ranks.leads:
             path = self.folder / f"{self.stage}-{loop.at.step:07d}{SUFFIX}"
             save_state(path, {**state, "log": position.to_dict()})
             self._prune(loop.at.good_step)
 
     def load(self, loop: Loop) -> Resumed | None:
-        """Bring a loop to the newest checkpoint that is whole; None when there is none at all.
+        """Restore a loop from the newest undamaged checkpoint; None if there is no checkpoint.
 
-        All processes that run the loop together call it; the first one chooses.
+        All processes that run the loop must call it; the first one chooses the checkpoint.
 
         Raises:
-            ValueError: if there are checkpoints and none can be used.
-            OSError, MemoryError: if one cannot be read now; then nothing is put aside.
+            ValueError: if there are checkpoints but none can be used.
+            OSError, MemoryError: if one cannot be read now; no file is then renamed.
         """
         state: dict[str, Any] | None = None
         name, wrong = "", []
         if loop.ranks.leads:
-            name, state, wrong = self._newest_whole()
-        # One process puts damaged files aside: two would do it twice, and might choose differently.
+            name, state, wrong = self._newest_intact()
+        # Only one process renames damaged files and chooses; two could disagree.
         name, wrong = loop.ranks.agree([name, wrong])
         if name:
             path = self.folder / name
             state = load_state(path) if state is None else state
-            note = "; ".join([*wrong, *self._take_over(loop, state, path)])
+            note = "; ".join([*wrong, *self._load_into(loop, state, path)])
             if wrong:
-                note += f"; went on from the checkpoint before it, {name}"
+                note += f"; resumed from an earlier checkpoint, {name}"
             return Resumed(_position(state), note)
         if wrong:
             raise ValueError(
-                f"{wrong[-1]}, and there is no other checkpoint in {self.folder}; give the same "
-                "command again to start anew"
+                f"{wrong[-1]}, and there is no other checkpoint in {self.folder}; run the same "
+                "command again to start from the beginning"
             )
         return None
 
@@ -112,19 +112,19 @@ class Checkpoints:
 
     @property
     def best(self) -> Path:
-        """The folder of the best model so far, once there is one."""
+        """The folder of the best model so far; it may not exist yet."""
         return self.folder / f"best-{self.stage}"
 
     def save_best(self, loop: Loop) -> None:
-        """Write the best model so far where it has changed; all processes call it."""
+        """Write the best model so far if it has changed; all processes must call it."""
         stage, best = loop.stage, loop.stage.best_so_far()
         mark = json.dumps(best)
         if loop.ranks.agree(best is not None and mark != self._saved_best):
             save_model(self.best, stage.best(), stage.model_config(), loop.ranks.leads)
             self._saved_best = mark
 
-    def _newest_whole(self) -> tuple[str, dict[str, Any] | None, list[str]]:
-        """Name and state of the newest whole checkpoint, "" for none; what is wrong with others."""
+    def _newest_intact(self) -> tuple[str, dict[str, Any] | None, list[str]]:
+        """Name ("" if none) and state of the newest undamaged checkpoint; errors of the others."""
         wrong: list[str] = []
         for path in self.paths():
             try:
@@ -134,8 +134,8 @@ class Checkpoints:
                 path.replace(path.with_name(f"{path.name}.damaged"))
         return "", None, wrong
 
-    def _take_over(self, loop: Loop, state: dict[str, Any], path: Path) -> list[str]:
-        """Load a state and the one to go back to; returns what has to be said."""
+    def _load_into(self, loop: Loop, state: dict[str, Any], path: Path) -> list[str]:
+        """Load a state and its good state into the loop; return messages."""
         notes, good = [], None
         step = good_step(state)
         good_path = None if step is None else self._good(step)
@@ -143,11 +143,13 @@ class Checkpoints:
             try:
                 good = load_state(good_path)["learned"]
             except (ValueError, KeyError, TypeError) as error:
-                notes.append(f"{error}; the checkpoint itself is gone back to instead")
+                notes.append(f"{error}; if training goes back, it uses the checkpoint instead")
         try:
             loop.load_state_dict(state, good)
         except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
-            raise ValueError(f"{path} does not fit this run; remove it to start anew") from error
+            raise ValueError(
+                f"{path} does not fit this run; remove it and run the same command again"
+            ) from error
         return notes
 
     def _good(self, step: int) -> Path:
@@ -160,7 +162,7 @@ class Checkpoints:
         return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name)]
 
     def _prune(self, good_step: int) -> None:
-        """Keep the last two, and the states to go back to that they may need."""
+        """Keep the last two checkpoints, and the good states that they need."""
         for path in self.paths()[_KEPT:]:
             path.unlink(missing_ok=True)
         oldest = min((_step(path) or 0 for path in self.paths()), default=0)
@@ -180,4 +182,4 @@ def _position(state: dict[str, Any]) -> Position | None:
     try:
         return Position.from_dict(state["log"])
     except (KeyError, TypeError):
-        return None  # written by an older version: the log is cut by the steps instead
+        return None  # from an older version: the log is cut by step

@@ -1,11 +1,11 @@
-"""A loop in a run: resumed from its checkpoints, followed to its end, noted in run.json."""
+"""Trains a loop in a run: resumes it from checkpoints, runs it, writes the results to run.json."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from noisewise.training.callbacks import Callbacks
-from noisewise.training.models.model_folder import is_whole
+from noisewise.training.models.model_folder import is_intact
 from noisewise.training.run.checkpoints import Resumed
 from noisewise.training.run.recorder import Recorder
 from noisewise.training.run.run import Run
@@ -13,10 +13,10 @@ from noisewise.training.stages.loop import Loop, TrainingFailed
 
 
 def resume(run: Run, loop: Loop) -> Resumed | None:
-    """Bring a loop to its newest checkpoint that is whole; None if there is no checkpoint.
+    """Restore a loop from its newest undamaged checkpoint; None if there is no checkpoint.
 
     Raises:
-        ValueError: if there are checkpoints and none can be used.
+        ValueError: if there are checkpoints but none can be used.
     """
     return run.checkpoints(loop.stage.name).load(loop)
 
@@ -28,21 +28,21 @@ def follow(
     callbacks: Callbacks | None = None,
     resumed: Resumed | None = None,
 ) -> bool:
-    """Run a loop to its end, or until asked to stop: writes log, sheets and checkpoints.
+    """Run a loop until it finishes or is stopped; write log, sample sheets and checkpoints.
 
     Args:
-        run: where everything is written.
-        loop: fresh, or as `resume` left it.
-        checkpoint_seconds: time between checkpoints.
-        callbacks: get every record; may ask to stop.
-        resumed: what `resume` returned.
+        run: the run to write into.
+        loop: new, or restored by `resume`.
+        checkpoint_seconds: seconds between checkpoints.
+        callbacks: called with every record; may stop training.
+        resumed: result of `resume`.
 
     Returns:
-        Whether the stage has finished.
+        Whether the stage is finished.
 
     Raises:
-        TrainingFailed: if training broke down too often; run.json then says so, and the best
-            model so far is kept in `checkpoints`.
+        TrainingFailed: if training failed too often; run.json then has the reason, and the best
+            model so far is in `checkpoints`.
     """
     callbacks = callbacks or Callbacks()
     name, keeper = loop.stage.name, run.checkpoints(loop.stage.name)
@@ -55,19 +55,19 @@ def follow(
     except TrainingFailed as error:
         keeper.save_best(loop)
         note_stage(run, loop, run.finished(name), {"failed": str(error)})
-        kept = f"; the best {name} so far is kept in {keeper.best}"
+        kept = f"; the best {name} so far is in {keeper.best}"
         raise TrainingFailed(f"{error}{kept if keeper.best.exists() else ''}") from error
     return loop.finished
 
 
 def note_stage(run: Run, loop: Loop, finished: bool, more: dict[str, Any]) -> None:
-    """Write into run.json what a stage came to.
+    """Write the state and results of a stage into run.json.
 
     Args:
-        run: whose run.json is written.
-        loop: of the stage.
-        finished: whether its finished model is there.
-        more: further values, for example what was measured.
+        run: the run to write into.
+        loop: loop of the stage.
+        finished: whether there is a finished model.
+        more: more values, for example measurements.
     """
     if not loop.ranks.leads:
         return
@@ -87,14 +87,14 @@ def note_stage(run: Run, loop: Loop, finished: bool, more: dict[str, Any]) -> No
 
 
 def note_stopped(run: Run, loop: Loop) -> None:
-    """Note that somebody stopped a stage; a finished model of a smaller budget may be there."""
+    """Write that a stage was stopped; it may have a finished model from a smaller budget."""
     note_stage(run, loop, run.finished(loop.stage.name), {"stopped": True})
 
 
 def has_model_of(run: Run, loop: Loop) -> bool:
-    """Whether the model on disk is the one that this loop ended with, and whole.
+    """Whether the model on disk is the result of this finished loop, and undamaged.
 
-    All processes that run the loop together call it; the first one looks.
+    All processes that run the loop must call it; the first one reads the model.
 
     Raises:
         OSError, MemoryError: if the model cannot be read now.
@@ -102,5 +102,5 @@ def has_model_of(run: Run, loop: Loop) -> bool:
     name = loop.stage.name
     noted = run.stage(name)
     ended = noted.finished and noted.steps == loop.at.step
-    there = loop.ranks.leads and ended and is_whole(run.path / name)
+    there = loop.ranks.leads and ended and is_intact(run.path / name)
     return bool(loop.ranks.agree(there))

@@ -1,7 +1,7 @@
-"""The kinds that a run was begun with, kept in it: another torch might sort the pictures otherwise.
+"""kinds.safetensors: the kinds of a run's pictures, sorted once and stored.
 
-A net has learnt what kind 3 looks like. If a later call numbered the kinds anew, training would go
-on with other labels and nobody would know. So they are sorted once and stored: kinds.safetensors.
+The net learns what kind 3 looks like. Another version of torch may sort the pictures differently;
+a resumed training would then use wrong labels without notice.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ NAME = "kinds.safetensors"
 def with_kinds(
     folder: Path, pictures: Pictures, sort: Callable[[Pictures], Pictures], noted: str | None = None
 ) -> Pictures:
-    """The pictures with the kinds that a run keeps; sorted where it keeps none.
+    """Return the pictures with the run's stored kinds; without stored kinds, sort them.
 
     Args:
-        folder: of the run, begun or not.
-        pictures: as they were read.
-        sort: sorts them, or gives them back as they are.
-        noted: `kinds_digest` at the run's begin, if it says: what is sorted again must agree.
+        folder: folder of the run; the run may not exist yet.
+        pictures: pictures as read.
+        sort: sorts pictures into kinds, or returns them unchanged.
+        noted: `kinds_digest` from the start of the run, if known; newly sorted kinds must match.
 
     Raises:
-        ValueError: if the file is damaged or missing and the pictures are now sorted otherwise.
+        ValueError: if the file is damaged or missing, and sorting now gives other kinds.
     """
     try:
         kept = load_state(folder / NAME)
@@ -41,17 +41,17 @@ def with_kinds(
     else:
         if kept["fingerprint"] == pictures.fingerprint:
             return _labelled(pictures, kept)
-        return sort(pictures)  # of another set, which the run refuses
+        return sort(pictures)  # these are other pictures, which the run will refuse
     if noted and kinds_digest(found) != noted:
         raise ValueError(
-            f"{wrong}; with this torch, or this number of threads, the pictures are sorted into "
-            "other kinds than before: restore the file from a copy, or name a new folder"
+            f"{wrong}; with this version of torch or this number of threads, sorting the pictures "
+            "gives other kinds than before; restore the file from a copy, or choose a new folder"
         )
     return found
 
 
-def keep_kinds(folder: Path, pictures: Pictures) -> None:
-    """Write the kinds of a run's pictures, if they have kinds and the run keeps none."""
+def save_kinds(folder: Path, pictures: Pictures) -> None:
+    """Store the kinds of a run's pictures, unless they have none or they are stored already."""
     if not pictures.kinds:
         return
     try:
@@ -61,7 +61,7 @@ def keep_kinds(folder: Path, pictures: Pictures) -> None:
 
 
 def kinds_digest(pictures: Pictures) -> str | None:
-    """Digest of the labels, where they are kinds."""
+    """Digest of the labels if they are kinds, else None."""
     return digest_of({"labels": _tensor(pictures)}) if pictures.kinds else None
 
 

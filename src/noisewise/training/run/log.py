@@ -1,4 +1,4 @@
-"""log.jsonl: one line a logged step; numbers of the steps between two lines are averaged."""
+"""log.jsonl: one line per logged step; numbers are averaged over the steps since the last line."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import Any, Self, TextIO
 from noisewise.training.files.atomic import write_text
 from noisewise.training.stages.record import Kind, Record
 
-_LINES = 400  # about so many for a whole stage
-_LONGEST = 30.0  # seconds between lines, at most, with a budget of time
+_LINES = 400  # approximate number of lines of a stage
+_LONGEST = 30.0  # most seconds between two lines, with a budget of time
 _AVERAGED = ("loss", "grad_norm", "fake_loss", "fisher")
 
 
 @dataclass
 class Position:
-    """Where the log of a stage stands: what a resume needs to go on as if nothing had happened.
+    """The state of a stage's log, so that a resumed log equals an uninterrupted one.
 
     Attributes:
-        lines: lines of this stage so far.
+        lines: number of lines of this stage.
         progress: share of the budget at the last line.
-        sums: of the numbers since then: the sum and the count of each.
+        sums: (sum, count) of each number since the last line.
     """
 
     lines: int = 0
@@ -34,13 +34,13 @@ class Position:
     sums: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """The position as JSON values."""
         sums = {name: list(pair) for name, pair in self.sums.items()}
         return {"lines": self.lines, "progress": self.progress, "sums": sums}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` gave."""
+        """Read the result of `to_dict`."""
         sums = {name: (float(total), int(n)) for name, (total, n) in values["sums"].items()}
         return cls(int(values["lines"]), float(values["progress"]), sums)
 
@@ -49,28 +49,28 @@ class Log:
     """The log of a run.
 
     Args:
-        path: of log.jsonl.
+        path: path of log.jsonl.
     """
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened yet."""
+        """Store the path; nothing is opened yet."""
         self.path = path
 
     def read(self) -> list[Record]:
-        """All logged records; a last line cut short by a crash is left out."""
+        """All logged records; incomplete lines (after a crash) are skipped."""
         return [record for _, record in self._entries()]
 
     @contextmanager
     def writing(
         self, stage: str, step: int, position: Position | None = None, timed: bool = True
     ) -> Iterator[LogWriter]:
-        """Open for a stage that goes on after `step`; what it logged later than that is dropped.
+        """Open the log for a stage that continues after `step`; drop its lines after that step.
 
         Args:
-            stage: whose lines are written.
-            step: where it goes on; 0 drops all of its lines.
-            position: where its log stood there; None cuts by the step alone.
-            timed: with a budget of time, a line is written every 30 s at least.
+            stage: name of the stage.
+            step: the stage continues after this step; 0 drops all its lines.
+            position: state of its log at this step; None: drop lines by their step only.
+            timed: whether the budget is a time; then a line is written at least every 30 s.
         """
         most = None if position is None else position.lines
         kept, lines = [], 0
@@ -87,7 +87,7 @@ class Log:
             yield LogWriter(file, at, timed)
 
     def _entries(self) -> Iterator[tuple[str, Record]]:
-        """Every whole line with the record in it."""
+        """Every complete line with its record."""
         known = {f.name for f in fields(Record)}
         if not self.path.exists():
             return
@@ -97,11 +97,11 @@ class Log:
                 record = Record(**{k: v for k, v in values.items() if k in known})
             except (ValueError, AttributeError, TypeError, RecursionError):
                 continue
-            yield line, record if "kind" in values else replace(record, kind=_older(record))
+            yield line, record if "kind" in values else replace(record, kind=_kind_by_words(record))
 
 
 class LogWriter:
-    """Decides which records become lines, and averages what lies between."""
+    """Decides which records become lines, and averages the numbers between two lines."""
 
     def __init__(self, file: TextIO, position: Position, timed: bool) -> None:
         """Write to an open file."""
@@ -111,7 +111,7 @@ class LogWriter:
         self.position = position
 
     def write(self, record: Record, progress: float) -> None:
-        """Take in a record; write a line if it is time or if it tells something rare."""
+        """Add a record; write a line if it is time, or if the record has an event or evaluation."""
         at = self.position
         for name in _AVERAGED:
             value = getattr(record, name)
@@ -119,7 +119,7 @@ class LogWriter:
                 total, count = at.sums.get(name, (0.0, 0))
                 at.sums[name] = (total + value, count + 1)
         rare = (record.event, record.heldout_loss, record.distance)
-        # With a budget of images the lines depend on nothing but the images, not on the machine.
+        # With a budget of images the lines depend only on the images, not on the machine's speed.
         late = self._timed and time.monotonic() - self._when > _LONGEST
         due = late or progress - at.progress >= 1 / _LINES
         if not due and all(value is None for value in rare):
@@ -131,19 +131,19 @@ class LogWriter:
         at.lines += 1
 
     def note(self, record: Record) -> None:
-        """Write a record as it is, beside the averages: a resume, which changes none of them."""
+        """Write a record without touching the averages, for example a resume."""
         self._file.write(_line(asdict(record)))
         self._file.flush()
         self.position.lines += 1
 
     def sync(self) -> None:
-        """Make what was written last, before a checkpoint that speaks of it."""
+        """Flush all lines to disk, before a checkpoint that counts them."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
-def _older(record: Record) -> Kind:
-    """The kind of a record in a log from before there were kinds, which wrote these words."""
+def _kind_by_words(record: Record) -> Kind:
+    """The kind of a record from a version without kinds, found by the words that it wrote."""
     words: tuple[tuple[str, Kind], ...] = (
         ("failed: ", "failed"),
         ("finished: ", "finished"),

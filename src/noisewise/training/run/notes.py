@@ -1,4 +1,4 @@
-"""What run.json says, as values: of the pictures, and of what each stage came to."""
+"""The content of run.json as values: about the pictures, and about each stage."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class DataNotes:
-    """The pictures that a run was begun with.
+    """The pictures of a run.
 
     Attributes:
-        source: where they lay.
+        source: path of the pictures.
         fingerprint: digest of all pixels and labels.
-        num_pictures: pictures that were used.
-        num_training: of these, to learn from.
-        num_held_out: of these, never trained on.
+        num_pictures: number of pictures used.
+        num_training: number of training pictures.
+        num_held_out: number of held-out pictures.
         size: side in pixels.
         channels: 1 grey, 3 colour.
         classes: names, in the order of their labels.
         kinds: digest of the kinds that noisewise found; None without kinds.
-        notes: decisions and changes while reading.
-        skipped: {"name", "reason"} of each file that was left out.
-        seconds_to_first_batch: from the call to the first step; None if not measured.
+        notes: decisions and changes made while reading.
+        skipped: {"name", "reason"} of each file that was skipped.
+        seconds_to_first_batch: time from the call to the first step; None if not measured.
     """
 
     source: str
@@ -41,7 +41,7 @@ class DataNotes:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read the part `data` of run.json; what a newer version added is left out."""
+        """Read the entry `data` of run.json; unknown names from newer versions are ignored."""
         known = {f.name for f in fields(cls)}
         given = {name: value for name, value in values.items() if name in known}
         for name in ("classes", "notes", "skipped"):
@@ -51,18 +51,18 @@ class DataNotes:
 
 @dataclass(frozen=True)
 class StageNotes:
-    """What a stage came to.
+    """The state and results of a stage.
 
     Attributes:
-        finished: whether a finished model is there.
-        stopped: whether somebody stopped it; the same command resumes it.
-        failed: why training gave up when it was last tried; "" if it did not.
-        budget: as it was written, for example "5m"; "" if not known.
-        steps: steps taken.
-        images: images seen.
+        finished: whether there is a finished model.
+        stopped: whether it was stopped on request; the same command resumes it.
+        failed: why training gave up the last time; "" if it did not.
+        budget: the budget, for example "5m"; "" if unknown.
+        steps: number of steps.
+        images: number of images seen.
         seconds: time used.
-        teacher: digest of the teacher that a generator was distilled from; None if not known.
-        measured: everything else, by name: distances, the weight average that was kept, ...
+        teacher: digest of the teacher that a generator was distilled from; None if unknown.
+        measured: everything else by name: distances, the chosen weight average, ...
     """
 
     finished: bool = False
@@ -77,7 +77,7 @@ class StageNotes:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read an item of the part `stages` of run.json.
+        """Read one item of the entry `stages` of run.json.
 
         Example:
             >>> StageNotes.from_dict({"finished": True, "budget": "5m", "distance": 0.1}).measured

@@ -1,4 +1,4 @@
-"""What a run keeps of a loop: records become log lines, judgements sheets, states checkpoints."""
+"""Writes what a loop does into a run: log lines, sample sheets, checkpoints, measured noise."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.record import Kind, Record
 
 _BESIDE: tuple[Kind, ...] = ("resumed", "stopped")
-"""Records that a run without a pause would not have: they leave the log's averages as they are."""
+"""Kinds of record that an uninterrupted run does not have; the log's averages ignore them."""
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """Writes what a stage does while it runs; of several processes the first one writes.
+    """Writes what a stage does while it trains; only the first process writes.
 
     Args:
-        path: of the run.
-        loop: fresh, or as a checkpoint left it.
-        checkpoints: of its stage.
-        checkpoint_seconds: time between them.
+        path: folder of the run.
+        loop: new, or restored from a checkpoint.
+        checkpoints: checkpoints of the stage.
+        checkpoint_seconds: seconds between checkpoints.
     """
 
     path: Path
@@ -35,26 +35,26 @@ class Recorder:
     checkpoint_seconds: float
 
     def follow(self, stop: Stop | None) -> None:
-        """Take part as a process that does not write.
+        """Run the loop in a process that does not write.
 
         Raises:
-            TrainingFailed: if training broke down too often.
+            TrainingFailed: if training failed too often.
         """
         for _ in self.loop.records(stop):
-            if self.loop.settled and self.loop.ranks.agree(None):
+            if self.loop.can_be_saved and self.loop.ranks.agree(None):
                 self.checkpoints.save(self.loop, Position())
         self.checkpoints.save(self.loop, Position())
 
     def lead(self, callbacks: Callbacks, resumed: Resumed | None, warning: str = "") -> None:
-        """Run the loop as the process that writes.
+        """Run the loop in the process that writes.
 
         Args:
-            callbacks: get every record; may ask to stop.
-            resumed: where the log continues; None: it begins.
-            warning: told in the first record beside what it tells anyway.
+            callbacks: called with every record; may stop training.
+            resumed: where the log continues; None: at the start.
+            warning: added to the event of the first record.
 
         Raises:
-            TrainingFailed: if training broke down too often.
+            TrainingFailed: if training failed too often.
         """
         loop, saved = self.loop, time.monotonic()
         note = "; ".join(filter(None, (warning, "" if resumed is None else resumed.note)))
@@ -67,13 +67,13 @@ class Recorder:
                     record = replace(record, event="; ".join(filter(None, (record.event, note))))
                 self._take(record, lines, callbacks)
                 late = time.monotonic() - saved > self.checkpoint_seconds
-                if loop.settled and loop.ranks.agree(late):
+                if loop.can_be_saved and loop.ranks.agree(late):
                     self._save(lines)
                     saved = time.monotonic()
             self._save(lines)
 
     def _take(self, record: Record, lines: LogWriter, callbacks: Callbacks) -> None:
-        """Log one record, pass it on, and draw a sheet where a distance was measured."""
+        """Log a record, pass it to the callbacks, and save a sheet if it has a distance."""
         if record.kind in _BESIDE:
             lines.note(record)
         else:

@@ -1,15 +1,15 @@
-"""A run: one folder that holds everything about a training.
+"""A run: one folder with everything about a training.
 
-run.json      configuration, derived values with reasons, versions, data, finished stages
+run.json      settings, derived values with reasons, versions, pictures, results of the stages
 run-copy.json the same, in case run.json is damaged
-kinds.safetensors  which picture is of which kind, where noisewise sorted them into kinds
-log.jsonl     one line a logged step
+kinds.safetensors  the kind of each picture, if noisewise sorted them into kinds
+log.jsonl     one line per logged step
 teacher/      generator/      the finished models
-checkpoints/  what exact resume needs
-samples/      sheets of the same seeds over time
-noise.json    the gradient's noise at the end of training, as `noisewise lr advise` reads it
+checkpoints/  everything that an exact resume needs
+samples/      sample sheets over time, drawn with the same seeds
+noise.json    the gradient noise at the end of training, for `noisewise lr advise`
 
-`begin` makes it, `follow` trains in it; nothing else writes there but the lock and the report.
+`begin` creates a run, `follow` trains in it. Apart from them, only lock and report write there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from noisewise.training.files.lock import locked
 from noisewise.training.run.checkpoints import Checkpoints
 from noisewise.training.run.log import Log
 from noisewise.training.run.notes import DataNotes, StageNotes
-from noisewise.training.run.run_json import read_either, write_info
+from noisewise.training.run.run_json import read_with_warning, write_info
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import StageName
 
@@ -43,21 +43,21 @@ class Run:
 
     Attributes:
         path: the folder.
-        info: what run.json says; `data` and `stage` give its parts as values.
-        warning: that run.json is damaged and its copy was read; else "".
+        info: content of run.json; `data` and `stage` return parts of it as values.
+        warning: says that run.json is damaged and its copy was used; else "".
 
     Args:
-        path: of the folder.
+        path: the folder.
 
     Raises:
-        ValueError: if it is no run, or run.json and its copy are damaged.
+        ValueError: if the folder is not a run, or run.json and its copy are damaged.
 
     Example:
         >>> try:
         ...     Run("no/such/run")
         ... except ValueError as error:
         ...     print(error)
-        no/such/run is no run; train one first: noisewise train FOLDER --out no/such/run
+        no/such/run is not a run; train one first: noisewise train FOLDER --out no/such/run
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -65,9 +65,9 @@ class Run:
         self.path = Path(path)
         if not (self.path / "run.json").exists():
             raise ValueError(
-                f"{path} is no run; train one first: noisewise train FOLDER --out {path}"
+                f"{path} is not a run; train one first: noisewise train FOLDER --out {path}"
             )
-        self.info, self.warning = read_either(self.path)
+        self.info, self.warning = read_with_warning(self.path)
         self._mended = False
 
     @classmethod
@@ -75,7 +75,7 @@ class Run:
         """Open a run folder, as `Run(path)` does.
 
         Raises:
-            ValueError: if it is no run, or run.json and its copy are damaged.
+            ValueError: if the folder is not a run, or run.json and its copy are damaged.
         """
         return cls(path)
 
@@ -90,16 +90,16 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Source of everything random in it."""
+        """Random seed of the training."""
         return int(self.info["seed"])
 
     @property
     def data(self) -> DataNotes:
-        """The pictures that it was begun with."""
+        """The entry about the pictures."""
         return DataNotes.from_dict(self.info["data"])
 
     def stage(self, name: StageName) -> StageNotes:
-        """What a stage came to; all zeros for one that was not begun."""
+        """State and results of a stage; all zeros if it was never started."""
         return StageNotes.from_dict(self.info["stages"].get(name, {}))
 
     def __repr__(self) -> str:
@@ -115,17 +115,17 @@ class Run:
         return f"Run({str(self.path)!r}: {', '.join(parts)})"
 
     def write(self) -> None:
-        """Write run.json and its copy; what is in memory is then as it would be read."""
+        """Write run.json and its copy; `info` then equals what reading them gives."""
         self.info = json.loads(json.dumps(self.info))
         write_info(self.path, self.info, damaged=bool(self.warning) and not self._mended)
         self._mended = True
 
     def finished(self, stage: StageName) -> bool:
-        """Whether a stage has ended and its model is there."""
+        """Whether a stage is finished: its budget is used up and its model is saved."""
         return self.stage(stage).finished
 
     def records(self) -> list[Record]:
-        """The logged steps, all stages."""
+        """The logged steps of all stages."""
         return Log(self.path / "log.jsonl").read()
 
     def teacher(self, build: Build | None = None) -> Teacher:
@@ -153,19 +153,19 @@ class Run:
         return model
 
     def need(self, stage: StageName) -> None:
-        """Refuse to work without a finished model.
+        """Check that a stage has a finished model.
 
         Raises:
-            ValueError: if the stage has none, with the command that makes it.
+            ValueError: if it has none; the message names the command that makes it.
         """
         if not (self.path / stage / "config.json").exists():
             raise ValueError(self._missing(stage))
 
     def pictures(self) -> Pictures:
-        """Read the training pictures again, where they were.
+        """Read the training pictures again from their original path.
 
         Raises:
-            ValueError: if they are gone or have changed.
+            ValueError: if they are missing or have changed.
         """
         from noisewise.pictures.pictures import load_pictures
 
@@ -186,7 +186,7 @@ class Run:
         return pictures
 
     def teacher_digest(self) -> str:
-        """Digest of the teacher's weights: which teacher a generator was distilled from."""
+        """Digest of the teacher's weights; it identifies the teacher of a generator."""
         return file_digest(self.path / "teacher" / "model.safetensors")
 
     def stale_generator(self) -> str:
@@ -197,7 +197,7 @@ class Run:
             return ""
         return (
             "the generator was distilled from an earlier teacher of this run; "
-            f"distil it again: noisewise distill {self.path}"
+            f"distil again: noisewise distill {self.path}"
         )
 
     def checkpoints(self, stage: StageName) -> Checkpoints:
@@ -205,21 +205,21 @@ class Run:
         return Checkpoints(self.path / "checkpoints", stage)
 
     def note_first_batch(self, seconds: float) -> None:
-        """Note how long the first batch took to come; it is written with the next note."""
+        """Set the time to the first batch; the next `write` saves it."""
         self.info["data"]["seconds_to_first_batch"] = round(seconds, 1)
 
     def note_batch(self, batch: int | None, plan: TeacherPlan) -> None:
-        """Note that training resumes with another batch, and with the rates that it gets."""
+        """Write into run.json that training resumes with another batch and other rates."""
         self.info["train"]["batch"] = batch
         self.info["derived"] = plan.to_dict()
         self.write()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in this folder.
+        """Lock this folder, so that no other process trains in it.
 
         Raises:
-            ValueError: if one does already.
+            ValueError: if another process has the lock.
         """
         with locked(self.path):
             yield
@@ -231,7 +231,7 @@ class Run:
         folder = self.path / stage
         model = load_model(folder, build)
         if model.config.kind != stage:
-            raise ValueError(f"{folder} holds a {model.config.kind}, not a {stage}")
+            raise ValueError(f"{folder} contains a {model.config.kind}, not a {stage}")
         return model
 
     def _missing(self, stage: StageName) -> str:

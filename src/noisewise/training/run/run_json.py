@@ -1,4 +1,4 @@
-"""run.json: how it begins, how it is read back, and what may differ when a run goes on."""
+"""run.json: its first content, how it is read and written, and which settings may change later."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _KNOWN = (
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Read run.json of a run of this or an older version; its copy, if it is damaged.
+    """Read run.json of this or an older version; if it is damaged, read its copy.
 
     Raises:
-        ValueError: if both are damaged or were changed, or are of a newer version.
+        ValueError: if both are damaged or changed, or from a newer version.
         OSError: if it cannot be read now.
     """
-    return read_either(path)[0]
+    return read_with_warning(path)[0]
 
 
-def read_either(path: Path) -> tuple[dict[str, Any], str]:
-    """As `read_info`; beside it what has to be said where the copy had to do, else ""."""
+def read_with_warning(path: Path) -> tuple[dict[str, Any], str]:
+    """Like `read_info`; also return a warning if the copy was used, else ""."""
     try:
         return _read(path / NAME), ""
     except ValueError as error:
@@ -49,18 +49,18 @@ def read_either(path: Path) -> tuple[dict[str, Any], str]:
             info = _read(path / COPY)
         except ValueError:
             raise error from None
-        return info, f"{error}; its copy {COPY} was used, which may lack the last note"
+        return info, f"{error}; its copy {COPY} was used instead, which may lack the last change"
 
 
 def write_info(path: Path, info: dict[str, Any], damaged: bool) -> None:
-    """Write run.json, and then a copy of it for the day when it is damaged.
+    """Write run.json, and then a copy of it.
 
     Args:
-        path: of the run.
-        info: what it shall say.
-        damaged: whether the one that lies there is damaged: then it is put aside.
+        path: folder of the run.
+        info: content.
+        damaged: whether the existing run.json is damaged; it is then kept as run.json.damaged.
     """
-    if damaged:  # copied, not renamed: without a run.json the folder would be no run for a moment
+    if damaged:  # copied, not renamed: a folder without run.json is not a run
         aside = path / f"{NAME}.damaged"
         write_atomic(aside, lambda temporary: shutil.copyfile(path / NAME, temporary))
     for name in (NAME, COPY):
@@ -70,15 +70,17 @@ def write_info(path: Path, info: dict[str, Any], damaged: bool) -> None:
 def _read(path: Path) -> dict[str, Any]:
     info = read_sealed(path, _KNOWN)
     if info.get("format") not in READABLE:
-        raise ValueError(f"{path.parent} is a run of another version of noisewise")
+        raise ValueError(
+            f"{path.parent} was made by another version of noisewise; use that version"
+        )
     missing = [name for name in ("data", "train", "stages", "seed") if name not in info]
     if missing:
-        raise ValueError(f"{path} is damaged: it says nothing of {missing[0]}")
+        raise ValueError(f"{path} is damaged: it has no entry {missing[0]!r}")
     return {**info, "format": FORMAT}
 
 
 def known_batch(info: Mapping[str, Any]) -> int:
-    """The batch that a run was trained with so far, by its run.json; older ones say it elsewhere.
+    """The batch of a run, from its run.json (older versions wrote it elsewhere).
 
     Example:
         >>> known_batch({"derived": {"batch": {"value": 32}}, "train": {"batch": None}})
@@ -91,8 +93,8 @@ def known_batch(info: Mapping[str, Any]) -> int:
     return int(train.get("batch") or train.get("recipe", {}).get("batch") or TeacherRecipe().batch)
 
 
-def begun(seed: int) -> dict[str, Any]:
-    """What run.json says of the moment a run begins."""
+def new_run_info(seed: int) -> dict[str, Any]:
+    """The first entries of run.json: when, where and with which versions the run starts."""
     versions = {
         "noisewise": version("noisewise"),
         "torch": str(torch.__version__),
@@ -115,17 +117,17 @@ def must_match(
     way: str,
     free: tuple[str, ...] = (),
 ) -> None:
-    """Refuse to go on with other settings than a run was begun with.
+    """Refuse settings that differ from those a run was started with.
 
     Args:
-        before: the settings in run.json; what an older version did not have yet counts as usual.
-        config: the settings now.
-        path: of the run.
-        way: what else can be done, for the message.
-        free: settings that may differ beside the usual ones.
+        before: settings in run.json; those that an older version did not have count as defaults.
+        config: current settings.
+        path: folder of the run.
+        way: another way out for the user, used in the message.
+        free: more settings that may differ.
 
     Raises:
-        ValueError: naming the first setting that differs.
+        ValueError: if a setting differs; the message names the first one.
     """
     now = _flat(json.loads(json.dumps(asdict(config))))
     usual = _flat(json.loads(json.dumps(asdict(type(config)()))))

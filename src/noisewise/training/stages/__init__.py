@@ -1,1 +1,1 @@
-"""What is trained, and the loop that drives it."""
+"""The stages of training, and the loop that runs them."""

@@ -1,4 +1,4 @@
-"""A teacher with adapters: its frozen weights carry small trained ones, or all of them are trained.
+"""Adapting a teacher: its weights are frozen and small adapters are trained, or all weights are.
 
 Papers: Hu et al. 2022 (LoRA); Wang et al. 2024 (LoRA-GA), for the start.
 """
@@ -24,22 +24,22 @@ from noisewise.training.stages.teacher import TeacherStage
 if TYPE_CHECKING:
     from noisewise.adapters import Gradients
 
-_CHUNK = 64  # pictures in a batch of the start's gradient, at most
-_BATCHES = 8  # batches of it, at least: their differences show its noise
+_CHUNK = 64  # most pictures in a batch of the first gradient
+_BATCHES = 8  # least number of these batches: their differences show the gradient noise
 
 
 class AdaptStage(TeacherStage):
-    """Teacher training of a net whose frozen weights carry adapters; see `TeacherStage`."""
+    """Training of a teacher with adapters; see `TeacherStage`."""
 
     def begin(self, seconds: float | None) -> Judgement:
-        """As for a teacher; says what is trained."""
+        """Prepare as for a teacher; say how many weights are trained."""
         judgement = super().begin(seconds)
         free = sum(p.numel() for p in self.denoiser.parameters() if p.requires_grad)
-        event = f"{judgement.event}; {free:,} weights are trained"
+        event = f"{judgement.event}; {free:,} trainable weights"
         return replace(judgement, event=event)
 
     def merged(self) -> nn.Module:
-        """The best weights with the adapter added in float32: a denoiser like the teacher's."""
+        """The best weights with the adapter added in float32: an ordinary denoiser."""
         best = copy.deepcopy(self.best())
         if has_adapter(best):
             from noisewise.adapters import merge
@@ -48,12 +48,12 @@ class AdaptStage(TeacherStage):
         return best
 
     def _compile(self) -> str:
-        """Adapted nets are not compiled: timing knows only the package's own."""
+        """Do not compile: `nets.timing` works only with the nets of noisewise."""
         return ""
 
 
 def has_adapter(denoiser: nn.Module) -> bool:
-    """Whether PEFT has put an adapter into this denoiser's network."""
+    """Whether this denoiser's network has an adapter of PEFT."""
     return hasattr(network(denoiser), "peft_config")
 
 
@@ -63,17 +63,17 @@ def adapted_net(
     rank: int,
     gradients: Callable[[Any], Gradients] | None = None,
 ) -> nn.Module:
-    """A copy of a denoiser with trainable adapters in every layer that can have one.
+    """Copy a denoiser and add a trainable adapter to every layer that can have one.
 
     Args:
-        denoiser: as trained.
-        start: "lora-ga", "lora", or "full", which trains the copy itself.
-        rank: of each adapter; smaller layers get all of their own rank.
-        gradients: of "lora-ga": given PEFT's configuration, the full gradients; None: the factors
-            are filled in later, from a checkpoint.
+        denoiser: a trained denoiser.
+        start: "lora-ga", "lora", or "full" (no adapters, all weights are trained).
+        rank: rank of each adapter; smaller layers get their own full rank.
+        gradients: for "lora-ga": returns the full gradients for a PEFT configuration; None: a
+            checkpoint will fill in the adapters.
 
     Raises:
-        ValueError: if no layer can be adapted.
+        ValueError: if no layer can have an adapter.
     """
     made = copy.deepcopy(denoiser)
     if start == "full":
@@ -93,7 +93,7 @@ def adapted_net(
         if not complaint(name, module)
     }
     if not layers:
-        raise ValueError("no layer of this net can take an adapter; use --start full")
+        raise ValueError("no layer of this net can have an adapter; use --start full")
     ranks = {
         n: min(rank, *as_matrix(m, m.get_parameter("weight")).shape) for n, m in layers.items()
     }
@@ -104,7 +104,7 @@ def adapted_net(
 
 
 class StoppedError(Exception):
-    """Somebody asked to stop before the first step."""
+    """`stop` returned true before the first step."""
 
 
 def start_gradients(
@@ -114,9 +114,9 @@ def start_gradients(
     config: AdaptConfig,
     stop: Callable[[], bool] | None = None,
 ) -> Callable[[Any], Gradients]:
-    """Full gradients of the denoising loss on the new pictures, for a PEFT configuration.
+    """Make a function of a PEFT configuration: the full gradients of the loss on the new pictures.
 
-    What it returns raises StoppedError when `stop`, asked before every batch, says so.
+    It calls `stop` before every batch, and raises StoppedError if that returns true.
     """
     from noisewise.adapters import gradients
 

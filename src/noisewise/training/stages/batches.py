@@ -1,4 +1,4 @@
-"""What each step of teacher training sees: pictures, their labels, noise levels and noise."""
+"""The batches of teacher training: pictures, labels, noise levels and noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from noisewise.training.stages.plan import TeacherPlan
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures with the noise that is put on them.
+    """Pictures with the noise to add to them.
 
     Attributes:
         x0: clean pictures [n, c, h, w] in [-1, 1].
-        sigma: noise level of each, [n].
-        noise: of unit variance, like x0.
+        sigma: noise level of each picture [n].
+        noise: noise of variance 1, in the shape of x0.
         labels: int64 [n], or None.
     """
 
@@ -31,19 +31,19 @@ class Batch:
     labels: Tensor | None
 
     def __len__(self) -> int:
-        """Pictures in it."""
+        """Number of pictures."""
         return len(self.x0)
 
     def rows(self, rows: slice) -> Batch:
-        """Some of its pictures."""
+        """A batch of some of these pictures."""
         labels = None if self.labels is None else self.labels[rows]
         return Batch(self.x0[rows], self.sigma[rows], self.noise[rows], labels)
 
 
 class BatchOrder:
-    """Which pictures the next batch holds: a new random order each time round.
+    """The order of the pictures: a new random order in every pass over them.
 
-    A function of the seed and the images seen, so that a resume needs no memory.
+    It depends only on the seed and the number of images seen, so a resume needs no saved state.
 
     Example:
         >>> order = BatchOrder(np.arange(3), seed=0)
@@ -52,14 +52,14 @@ class BatchOrder:
     """
 
     def __init__(self, indices: np.ndarray, seed: int) -> None:
-        """Order the pictures with these indices."""
+        """Store the indices of the pictures."""
         self._indices = indices
         self._seed = seed
         self._round = -1
         self._order = indices
 
     def batch(self, seen: int, count: int) -> np.ndarray:
-        """Indices of the next `count` pictures after `seen` ones, int64."""
+        """Indices of the next `count` pictures after `seen` pictures, int64."""
         parts = []
         while count > 0:
             turn, start = divmod(seen, len(self._indices))
@@ -76,16 +76,16 @@ class BatchOrder:
 
 
 class Batches:
-    """The batches of a run, a function of its seed and of the pictures seen.
+    """The batches of a training.
 
-    Everything random is drawn for the whole batch, and this process keeps its own part of it.
+    Every process draws the random numbers of the whole batch and keeps its own part of it.
 
     Args:
-        pictures: all of them.
-        training: indices of those that training sees.
-        plan: size of a batch, noise levels, flips.
-        seed: source of everything random.
-        engine: where the batches are wanted.
+        pictures: all pictures.
+        training: indices of the training pictures.
+        plan: batch size, noise levels, flips.
+        seed: random seed.
+        engine: device and processes.
     """
 
     def __init__(
@@ -106,8 +106,8 @@ class Batches:
         """Return the batch after `seen` pictures.
 
         Args:
-            seen: pictures before it.
-            num_parts: the noise levels are spread evenly over each of so many parts.
+            seen: number of pictures before this batch.
+            num_parts: the batch has this many parts; noise levels are stratified within each part.
         """
         n, engine, part = self._plan.batch, self._engine, self._part
         chosen = self._order.batch(seen, n)[part]
@@ -118,7 +118,7 @@ class Batches:
         return Batch(x0, torch.cat(levels)[part], engine.tensor(noise)[part], self.labels(chosen))
 
     def labels(self, chosen: np.ndarray) -> Tensor | None:
-        """Labels of pictures, on the device; None where the net takes none."""
+        """Labels of pictures, on the device; None if the net has no classes."""
         if not self._plan.classes:
             return None
         assert self._pictures.labels is not None
@@ -126,11 +126,11 @@ class Batches:
         return labels.to(self._engine.device)
 
     def get_state(self) -> Tensor:
-        """State of the random source."""
+        """State of the random generator."""
         return self._draws.get_state()
 
     def set_state(self, state: Tensor) -> None:
-        """Restore what `get_state` gave."""
+        """Restore the result of `get_state`."""
         self._draws.set_state(state)
 
     def _flipped(self, x0: Tensor) -> Tensor:

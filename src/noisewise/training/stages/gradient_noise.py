@@ -1,12 +1,12 @@
-"""The gradient's noise as training goes on: how many pictures a step could use.
+"""The gradient noise during training: how many pictures a step could make use of.
 
-On one of every few steps the batch is cut into parts whose gradients are found one by one; their
-squared norms tell signal from noise (`noisewise.scaling`), and their mean is the step's gradient as
-ever. What that costs stands in docs/results.md. The parts are those of the whole batch: where
-several processes share it, each adds what it holds of a part, so that they measure what one does.
+Every few steps the batch is split into parts, and the gradient of each part is computed. Their
+squared norms separate signal from noise (`noisewise.scaling`); their mean is the gradient of the
+step, as always. For the cost see docs/results.md. The parts are parts of the whole batch: several
+processes add up their shares of each part, so they measure the same as one process.
 
 At a high learning rate the gradient mostly points along the sharp directions in which the weights
-bounce, so that its signal looks large and the noise scale small; it rises as the rate falls.
+oscillate. The signal then looks large and the noise scale small; the scale rises as the rate falls.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from noisewise.training.settings.recipes import TeacherRecipe
 from noisewise.training.stages.batches import Batch
 from noisewise.training.stages.plan import TeacherPlan
 
-_PARTS = 4  # of a measured step
-_WINDOW = 32  # measured steps that are remembered: the noise grows as training goes on
-_SKIPPED = 4  # measurements left out at the start, where the gradient falls a hundredfold
-_FEWEST = 8  # measured steps before anything is said
+_PARTS = 4  # parts of the batch in a measured step
+_WINDOW = 32  # the last measured steps that are used: the noise grows during training
+_SKIPPED = 4  # measurements skipped at the start, while the gradient falls a hundredfold
+_FEWEST = 8  # measured steps that a result needs
 
 
 class NoiseScale:
     """tr Sigma / |g|^2 of the last measured steps, in pictures.
 
     Args:
-        plan: batch and learning rate of the training.
-        recipe: its optimiser, and how often to measure.
+        plan: batch and learning rate.
+        recipe: optimiser, and how often to measure.
         ranks: the processes that share the batch.
-        measures: False where no process sees whole gradients; nothing is measured then.
+        measures: whether to measure; False if the net is sharded and no process has the gradient.
 
     Source: McCandlish et al. 2018, appendix A.
     """
@@ -46,7 +46,7 @@ class NoiseScale:
     def __init__(
         self, plan: TeacherPlan, recipe: TeacherRecipe, ranks: Ranks, measures: bool = True
     ) -> None:
-        """Nothing is measured yet."""
+        """Start without measurements."""
         self._ranks = ranks
         self._facts = optimizer_facts(recipe, plan.lr)
         self._batch = plan.batch
@@ -57,7 +57,7 @@ class NoiseScale:
         self._value: float | None = None
 
     def num_parts(self, step: int) -> int:
-        """Parts that a step's noise levels are spread over: the same with any number of ranks."""
+        """Number of parts of this step's batch; it does not depend on the number of processes."""
         begun = step >= _SKIPPED * self._every
         return _PARTS if self._every and begun and step % self._every == 0 else 1
 
@@ -68,12 +68,12 @@ class NoiseScale:
     def backward(
         self, batch: Batch, loss_of: Callable[[Batch], Tensor], parameters: Iterable[Tensor]
     ) -> Tensor:
-        """Put the batch's gradient into the parameters, measuring it on the way.
+        """Compute the gradient of the batch into the parameters, and measure its noise.
 
         Args:
-            batch: as `num_parts` has it; of several processes, this one's share.
-            loss_of: mean loss of some of its pictures.
-            parameters: those that learn.
+            batch: this process's share of the batch, drawn in `num_parts` parts.
+            loss_of: returns the mean loss of a batch.
+            parameters: the parameters to train.
 
         Returns:
             The mean loss of this process's share.
@@ -98,16 +98,16 @@ class NoiseScale:
         for parameter, gradient in zip(wanted, total, strict=True):
             parameter.grad = gradient.to(parameter.dtype)
         self._num_parameters = sum(p.numel() for p in wanted)
-        self._take_in(squares, _square(total), self._batch)
+        self._add(squares, _square(total), self._batch)
         return loss
 
     @property
     def value(self) -> float | None:
-        """The noise scale in pictures; None until it is bounded from above."""
+        """The noise scale in pictures; None until it has an upper bound."""
         return self._value
 
     def measurement(self) -> Measurement | None:
-        """What was measured, as `noisewise lr advise` reads it; None before there is enough."""
+        """The measurement that `noisewise lr advise` reads; None before there is enough data."""
         if len(self._noise) < _FEWEST:
             return None
         return Measurement(
@@ -120,18 +120,18 @@ class NoiseScale:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything, as JSON values."""
+        """The whole state, as JSON values."""
         return {"noise": self._noise.state_dict(), "num_parameters": self._num_parameters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
+        """Restore the result of `state_dict`."""
         self._noise.load_state_dict(state["noise"])
         self._num_parameters = state["num_parameters"]
         self._read()
 
-    def _take_in(self, squares: Tensor, mean_square: Tensor, batch: int) -> None:
+    def _add(self, squares: Tensor, mean_square: Tensor, batch: int) -> None:
         pair = torch.stack([squares, mean_square]).cpu()
-        if bool(pair.isfinite().all()):  # else the loop goes back, for its own reasons
+        if bool(pair.isfinite().all()):  # if not, the loop goes back anyway
             self._noise.add(pair[:1], pair[1:], _PARTS, batch)
             self._read()
 
@@ -142,7 +142,7 @@ class NoiseScale:
 
 
 def optimizer_facts(recipe: TeacherRecipe, lr: float) -> OptimizerFacts:
-    """What the laws ask of the recipe's main optimiser.
+    """Describe the recipe's main optimiser for the laws.
 
     Example:
         >>> optimizer_facts(TeacherRecipe(), 0.015).family
@@ -156,13 +156,13 @@ def optimizer_facts(recipe: TeacherRecipe, lr: float) -> OptimizerFacts:
 
 
 def _part_rows(batch: int) -> list[slice]:
-    """Rows of each part, the first ones one longer if need be."""
+    """Rows of each part; the first parts are one row longer if needed."""
     rows = np.array_split(np.arange(batch), _PARTS)
     return [slice(int(part[0]), int(part[-1]) + 1) for part in rows]
 
 
 def _gradients(loss: Tensor, wanted: list[Tensor], weight: float) -> tuple[Tensor, list[Tensor]]:
-    """A loss, and its gradients times a weight in float32; zeros where there are none."""
+    """The loss, and its float32 gradients times a weight; zeros for unused parameters."""
     found = torch.autograd.grad(loss, wanted, allow_unused=True)
     gradients = [
         torch.zeros_like(p, dtype=torch.float32) if g is None else g.float() * weight
@@ -172,5 +172,5 @@ def _gradients(loss: Tensor, wanted: list[Tensor], weight: float) -> tuple[Tenso
 
 
 def _square(gradients: list[Tensor]) -> Tensor:
-    """Squared norm of all together."""
+    """Squared norm of all gradients together."""
     return torch.stack(torch._foreach_norm(gradients)).square().sum()

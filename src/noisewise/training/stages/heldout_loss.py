@@ -1,4 +1,4 @@
-"""The held-out loss: the same pictures with the same noise each time, so that small gains show."""
+"""The held-out loss: the same pictures and noise every time, so that small gains are visible."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from noisewise.diffusion import Denoiser, denoising_loss
 from noisewise.training.devices.engine import Engine
 from noisewise.training.stages.plan import TeacherPlan
 
-_CHUNK = 64  # pictures at a time
+_CHUNK = 64  # pictures evaluated at once
 
 
-class HeldOut:
-    """Pictures that training does not see, noised once at even quantiles of the training draw.
+class HeldOutBatch:
+    """Held-out pictures with fixed noise; their noise levels are even quantiles of the training's.
 
     Args:
         x0: float [n, c, h, w] in [-1, 1].
         labels: int64 [n], or None.
-        plan: the draw of noise levels and the loss's weight.
-        engine: where to compute.
+        plan: gives the distribution of noise levels and the weight of the loss.
+        engine: device and precision.
     """
 
     def __init__(

@@ -1,12 +1,11 @@
-"""Kinds: pictures without classes are sorted by likeness, and the sort is learnt like a class.
+"""Kinds: groups of similar pictures, found by k-means and used like classes.
 
-A net that is told of what kind a picture is has less to guess, and a generator that is asked for
-each kind as often as there are pictures of it cannot drift to the bright or the dark ones: what is
-right on the whole is then given and need not be learnt. Clusters in the place of classes are
-Adaloglou et al. 2024, "Rethinking cluster-conditioned diffusion models" (arXiv 2403.00570), who
-take them from a trained network's features. Here they are those of the pictures themselves at 8 x 8
-cells, which need no download and tell apart what high noise leaves of a picture: its shape and
-brightness.
+A net that knows the kind of a picture has less to guess. A generator that draws each kind as often
+as it occurs cannot drift to bright or dark pictures: the share of each kind is given and need not
+be learnt. Adaloglou et al. 2024, "Rethinking cluster-conditioned diffusion models" (arXiv
+2403.00570), use clusters in place of classes; they cluster the features of a trained network. Here
+the pictures themselves are clustered, reduced to 8 x 8 cells. This needs no download, and it
+separates what is still visible at high noise: shape and brightness.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
     from noisewise.training.models.models import Teacher
 
-CELLS = 8  # a picture is compared as means of 8 x 8 cells
-_ROUNDS = 30  # of Lloyd's algorithm, at most
-_SAMPLE = 20_000  # pictures that the centres are found from
-_CHUNK = 4096  # pictures at a time
-_PICTURES_A_KIND = 200  # at least, on average
+CELLS = 8  # pictures are compared by the means of 8 x 8 cells
+_ROUNDS = 30  # most rounds of Lloyd's algorithm
+_SAMPLE = 20_000  # most pictures used to find the centres
+_CHUNK = 4096  # pictures handled at once
+_PICTURES_A_KIND = 200  # least average number of pictures per kind
 _MOST_KINDS = 32
-_DRAWN = 8  # pictures of each kind, where a teacher shows what its kinds are
+_DRAWN = 8  # pictures that a teacher draws of each kind, to find its centre
 
 
 def num_kinds(config: TrainConfig, num_images: int) -> tuple[int, str]:
-    """How many kinds a set is sorted into, with the reason; 0 where it is not sorted.
+    """The number of kinds for a set, with the reason; 0: the set is not sorted.
 
     Args:
-        config: its `kinds` where it is set by hand; nothing is sorted where classes are asked for.
-        num_images: pictures in the set.
+        config: `kinds` is used if set; with `classes` the set is not sorted.
+        num_images: number of pictures in the set.
 
     Raises:
         ValueError: if there are fewer pictures than kinds.
@@ -48,27 +47,27 @@ def num_kinds(config: TrainConfig, num_images: int) -> tuple[int, str]:
         (30, 'one for each 200 pictures, at most 32')
     """
     if config.classes:
-        return 0, "the classes are learnt"
+        return 0, "no kinds, because the classes are used"
     if config.kinds is not None:
         if config.kinds > num_images:
             raise ValueError(
-                f"{num_images} pictures cannot be sorted into {config.kinds} kinds; ask for fewer"
+                f"{num_images} pictures are too few for {config.kinds} kinds; set fewer kinds"
             )
-        return (config.kinds, "set by hand") if config.kinds > 1 else (0, "no kinds, by hand")
+        return (config.kinds, "set by hand") if config.kinds > 1 else (0, "no kinds, set by hand")
     found = min(_MOST_KINDS, num_images // _PICTURES_A_KIND)
     if found < 2:
-        return 0, f"not sorted into kinds, which takes {2 * _PICTURES_A_KIND} pictures"
+        return 0, f"no kinds, because they need at least {2 * _PICTURES_A_KIND} pictures"
     return found, f"one for each {_PICTURES_A_KIND} pictures, at most {_MOST_KINDS}"
 
 
 def sorted_into_kinds(pictures: Pictures, config: TrainConfig) -> Pictures:
-    """The same pictures with kinds in the place of labels, where the configuration asks for kinds.
+    """Replace the labels of pictures by kinds, unless the settings say no kinds.
 
     The same pictures, seed and number of threads give the same kinds. Kinds are numbered by size,
-    the largest first; where some would be empty there are fewer.
+    the largest first; empty ones are left out.
 
     Args:
-        pictures: any set; its own labels are put aside.
+        pictures: any set; its own labels are not used.
         config: `classes`, `kinds` and `seed` are used.
     """
     wanted, why = num_kinds(config, len(pictures))
@@ -88,14 +87,14 @@ def sorted_into_kinds(pictures: Pictures, config: TrainConfig) -> Pictures:
 
 
 def sorted_like(teacher: Teacher, pictures: Pictures) -> Pictures:
-    """Other pictures sorted into the kinds that a teacher was trained with, if it was with kinds.
+    """Sort other pictures into the kinds that a teacher was trained with.
 
-    A kind's centre is the mean of what the teacher draws when it is asked for that kind, so that
-    nothing but the teacher is needed.
+    The centre of a kind is the mean of the pictures that the teacher draws of it, so only the
+    teacher is needed.
 
     Args:
-        teacher: trained on kinds, or not: then the pictures are given back as they are.
-        pictures: of the teacher's size and channels; their own labels are put aside.
+        teacher: trained with kinds; if it was not, the pictures are returned unchanged.
+        pictures: pictures with the teacher's size and channels; their own labels are not used.
     """
     described = teacher.config
     why = str(described.stats.get("kinds", ""))
@@ -110,8 +109,8 @@ def sorted_like(teacher: Teacher, pictures: Pictures) -> Pictures:
 def find_centres(points: Tensor, num_centres: int, generator: torch.Generator) -> Tensor:
     """k-means: centres [k, d] of points float [n, d], n >= k.
 
-    Lloyd's algorithm from k-means++ (Arthur and Vassilvitskii 2007), until no point moves or for 30
-    rounds. A centre that loses all its points stays where it is.
+    Lloyd's algorithm, started by k-means++ (Arthur and Vassilvitskii 2007), until no point changes
+    its centre, at most 30 rounds. A centre without points stays where it is.
 
     Example:
         >>> points = torch.tensor([[0.0], [0.1], [9.0], [9.1]])
@@ -138,12 +137,12 @@ def nearest_centre(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def _far_apart(points: Tensor, num_centres: int, generator: torch.Generator) -> Tensor:
-    """k-means++: each next centre is a point, drawn by its squared distance from those before."""
+    """k-means++: each centre is a point, drawn with weight (distance to the earlier centres)^2."""
     first = int(torch.randint(len(points), (1,), generator=generator))
     chosen = [first]
     square = (points - points[first]).square().sum(1)
     for _ in range(num_centres - 1):
-        # Where all points are centres already, the squares are 0: then any point will do.
+        # If every point equals a centre, all squares are 0: then draw any point.
         weight = square if float(square.sum()) > 0 else torch.ones_like(square)
         chosen.append(int(torch.multinomial(weight, 1, generator=generator)))
         square = torch.minimum(square, (points - points[chosen[-1]]).square().sum(1))

@@ -1,15 +1,15 @@
-"""The loop that every stage of training goes through: budget, learning rate, evaluations, safety.
+"""The training loop of every stage: budget, learning rate, evaluations, going back after trouble.
 
-A stage (`teacher.TeacherStage`, `student.StudentStage`) knows how to step and how to judge itself.
-The loop knows how far the budget is, what the learning rate is there, when a judgement is due and
-affordable, and how to go back when something breaks. It yields a Record a step and writes nothing:
+A stage (`teacher.TeacherStage`, `student.StudentStage`) trains one step and evaluates itself. The
+loop tracks the budget, sets the learning rate, decides when to evaluate, and goes back to a good
+state when training fails. It yields one Record per step and writes no files:
 
     for record in Loop(stage, budget, pace).records():
         print(record.step, record.loss)
 
-Between two records the loop can be saved (`state_dict`) and continued elsewhere
-(`load_state_dict`); with a budget of images the continued run is the uninterrupted one, bit for
-bit, on a CPU.
+Between two records the loop can be saved (`state_dict`) and continued in another process
+(`load_state_dict`). On a CPU, with a budget of images, the result equals that of an uninterrupted
+run bit for bit.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from noisewise.training.stages.timetable import Counters, Judging, Timetable
 if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
-_SOUND = 0.1  # of the budget, without trouble: then the tries are counted anew
+_RESET_TRIES = 0.1  # share of the budget without trouble that resets the count of tries
 
 
 class TrainingFailed(RuntimeError):
-    """Training broke down more often than it may; the message says how and what to change."""
+    """Training failed more often than the recipe allows; the message says why and what to do."""
 
 
 class Loop:
-    """Drives a stage through its budget.
+    """Trains a stage until its budget is used up.
 
     Args:
-        stage: what is trained.
-        budget: how much.
-        pace: when things happen.
-        clock: seconds that only go up; None: the machine's.
-        ranks: the processes that run this loop together; None: this one alone.
+        stage: the model in training.
+        budget: how long to train.
+        pace: the schedule.
+        clock: returns seconds that only increase; None: the clock of the machine.
+        ranks: the processes that run this loop together; None: only this one.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Loop:
         clock: Callable[[], float] | None = None,
         ranks: Ranks | None = None,
     ) -> None:
-        """Nothing runs yet."""
+        """Start at step 0."""
         self.stage = stage
         self.budget = budget
         self._times = Timetable(budget, pace, stage.finish_cost)
@@ -73,32 +73,33 @@ class Loop:
 
     @property
     def at(self) -> Counters:
-        """Where the loop stands."""
+        """The progress of the loop, as counters."""
         return self._times.at
 
     @property
     def progress(self) -> float:
-        """Share of the budget used, the judgement at the end left out; 1 is the end."""
+        """Share of the budget used, 1 at the end; time for the final evaluation is reserved."""
         return self._times.progress
 
     @property
     def finished(self) -> bool:
-        """Whether the budget is used up and the weights to keep are chosen."""
+        """Whether the budget is used up and the final weights are chosen."""
         return self.at.finished
 
     @property
-    def settled(self) -> bool:
-        """Whether every step taken is known to be good, so that this is a state to save."""
+    def can_be_saved(self) -> bool:
+        """Whether the numbers of every step were checked and training has not failed."""
         return not self._unread and not self._failed
 
     def records(self, stop: Callable[[], bool] | None = None) -> Iterator[Record]:
-        """Train, yielding a Record a step, until the budget is used up or `stop` says so.
+        """Train and yield one Record per step, until the budget is used up or `stop` returns true.
 
-        A stopped loop ends with an event and is not `finished`; save it and go on later.
+        A stopped loop ends with a record of kind "stopped" and is not `finished`; it can be saved
+        and resumed.
 
         Raises:
-            TrainingFailed: if training broke down more often than pace.tries with less than a
-                tenth of the budget between; the last record says so too.
+            TrainingFailed: if training went back `pace.tries` times and failed again, each time
+                within a tenth of the budget after the last; the last record says so too.
         """
         yield from self._records(stop)
         if self._failed:
@@ -123,36 +124,38 @@ class Loop:
             yield self._step()
             if self._failed:
                 return
-        trouble = self._read()[1]  # where looking costs time, the last steps are not yet looked at
+        trouble = self._read()[1]  # with check_every > 1 the last steps are not checked yet
         if trouble:
-            yield self._record(*self._retreat(trouble))
+            yield self._record(*self._go_back(trouble))
         if not self._failed:
             yield self._finish()
 
     def already_finished(self) -> Record:
-        """What to say when a finished loop is asked to go on."""
+        """The record of a finished loop that is started again."""
         at = self.at
-        event = f"already finished with this budget ({self.budget}); a larger one goes on"
+        event = (
+            f"already finished with this budget ({self.budget}); to train longer, give a larger one"
+        )
         return Record(
             self.stage.name, at.step, at.images, at.seconds, event=event, kind="already_finished"
         )
 
     @property
     def good(self) -> dict[str, Any]:
-        """What the stage had learned when it was last judged sound: where training goes back to."""
+        """The learned state at the last evaluation without trouble: training goes back to it."""
         return self._good
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resume needs: tensors and JSON values."""
+        """Everything that a resume needs, as tensors and JSON values."""
         rest, learned = self.stage.rest(), self.stage.learned()
         return {"counters": dict(vars(self.at)), "learned": learned, "rest": rest}
 
     def load_state_dict(self, state: dict[str, Any], good: dict[str, Any] | None = None) -> None:
-        """Continue where `state_dict` was taken; a larger budget makes a finished run go on.
+        """Restore the result of `state_dict`; with a larger budget a finished loop continues.
 
         Args:
-            state: from `state_dict`.
-            good: `good` at that time; None goes back to this state itself, if it has to.
+            state: result of `state_dict`.
+            good: `good` at that time; None: `state` is also the state to go back to.
         """
         self.stage.load_learned(state["learned"])
         self.stage.load_rest(state["rest"])
@@ -176,7 +179,7 @@ class Loop:
         if judgement is not None:
             trouble = judgement.trouble
         found = judgement or Judgement()
-        kind, event = self._retreat(trouble) if trouble else ("step", found.event)
+        kind, event = self._go_back(trouble) if trouble else ("step", found.event)
         self._tick()
         return self._record(
             kind,
@@ -188,15 +191,15 @@ class Loop:
         )
 
     def _stop(self) -> Iterator[Record]:
-        """The last records of a loop that somebody stops; its last steps are looked at first."""
+        """Check the last steps, then yield the last records of a stopped loop."""
         trouble = self._read()[1]
         if trouble:
-            yield self._record(*self._retreat(trouble))
+            yield self._record(*self._go_back(trouble))
         if not self._failed:
             yield self._record("stopped", "stopped on request")
 
     def _read(self) -> tuple[dict[str, float], str | None]:
-        """Read the numbers of the last steps; returns the last row and what is wrong, or None."""
+        """Read the numbers of the last steps; return the last row, and what is wrong or None."""
         if not self._unread:
             return {}, None
         rows = torch.stack(self._unread).tolist()
@@ -212,7 +215,7 @@ class Loop:
         return row, None
 
     def _judge_if_due(self) -> Judgement | None:
-        """Judge when the time has come and the budget allows; a good state is remembered."""
+        """Evaluate if it is time and the budget allows it; remember a state without trouble."""
         kind = self._times.due()
         if kind is None:
             return None
@@ -233,40 +236,40 @@ class Loop:
         return judgement
 
     def _agreed(self, judgement: Judgement) -> Judgement:
-        """The first process's judgement: what follows from it must be the same on all."""
+        """The judgement of the first process, so that all processes do the same."""
         return Judgement(**self.ranks.agree(asdict(judgement)))
 
-    def _retreat(self, trouble: str) -> tuple[Kind, str]:
-        """Go back to the last good state with half the learning rate, or give up; what was done."""
+    def _go_back(self, trouble: str) -> tuple[Kind, str]:
+        """Go back to the last good state with half the learning rate, or give up; say which."""
         at = self.at
-        if self.progress - at.tried_at > _SOUND:
+        if self.progress - at.tried_at > _RESET_TRIES:
             at.tries = 0
         at.tries, at.tried_at = at.tries + 1, self.progress
         if at.tries > self._pace.tries:
             return self._give_up(
-                f"{self.stage.name} training broke down {at.tries} times, at last at step "
+                f"{self.stage.name} training failed {at.tries} times, the last time at step "
                 f"{at.step} because {trouble}"
             )
         self.stage.load_learned(self._good)
         at.lr_scale /= 2
         change = self.stage.retreat()
-        count = f"{at.tries} of {self._pace.tries}"
+        count = f"try {at.tries} of {self._pace.tries}"
         changes = f"learning rate halved{', ' + change if change else ''}"
-        return "went_back", f"went back to the last good state ({count}): {trouble}; {changes}"
+        return "went_back", f"went back to the last good state: {trouble}; {changes} ({count})"
 
     def _give_up(self, why: str) -> tuple[Kind, str]:
         self._failed = (
-            f"{why}; lower the learning rate or use another seed, in a new folder: this run keeps "
-            "the settings that it was begun with"
+            f"{why}; train again in a new folder with a lower learning rate or another seed (a run "
+            "keeps its first settings)"
         )
-        return "failed", f"failed: {self._failed}"
+        return "failed", f"gave up: {self._failed}"
 
     def _finish(self) -> Record:
         allowance = self._times.allowance()
         judgement = self._agreed(self.stage.finish(allowance))
         self._tick()
         if judgement.trouble:
-            why = f"nothing that {self.stage.name} training came to can be kept"
+            why = f"{self.stage.name} training gave no usable weights"
             return self._record(*self._give_up(f"{why}: {judgement.trouble}"))
         self.at.finished = True
         return self._record(
@@ -308,7 +311,7 @@ class Loop:
 
 
 def good_step(state: dict[str, Any]) -> int | None:
-    """The step of the state that a saved loop goes back to; None if `state` is not a loop's."""
+    """The step of the good state of a saved loop; None if `state` is not from a loop."""
     counters = state.get("counters")
     step = counters.get("good_step") if isinstance(counters, dict) else None
     return step if isinstance(step, int) else None

@@ -1,4 +1,4 @@
-"""From pictures, machine and recipe to all that training needs, each value with its reason."""
+"""Derives every value that training needs from pictures, machine and recipe, with a reason."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import DistillConfig, TrainConfig
 
 
-_MEASURED = 256  # pictures that say how far the schedule is shifted
-_USUAL_IMAGES = 100_000  # from here on the usual net is chosen, see nets.derive
+_MEASURED = 256  # pictures that the shift of the noise levels is measured on
+_USUAL_IMAGES = 100_000  # the budget from which `nets.derive` chooses the usual net
+_TESTS = "our early tests (single runs on 2 CPU cores)"
 
 
 @dataclass(frozen=True)
 class Reasoned:
-    """A derived value and why it is what it is."""
+    """A derived value and the reason for it."""
 
     value: Any
     reason: str
@@ -42,9 +43,9 @@ class Reasoned:
 
 @dataclass(frozen=True)
 class TeacherPlan:
-    """Everything that teacher training needs to know about these pictures on this machine.
+    """Every value that training a teacher needs, for these pictures on this machine.
 
-    `reasons` explains each derived value; `to_dict` is what run.json and --dry-run show.
+    `reasons` explains each derived value; run.json and --dry-run show `to_dict`.
     """
 
     size: int
@@ -62,12 +63,12 @@ class TeacherPlan:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes that the net is conditioned on; 0 for none."""
+        """Number of classes (or kinds) that the net is conditioned on; 0 for none."""
         return len(self.classes)
 
     @property
     def weight(self) -> Weight:
-        """Weight of the denoising loss: EDM's, a loss of 1 at every noise level at the start."""
+        """Weight of the denoising loss (EDM): at the start the loss is 1 at every noise level."""
         return EDMWeight(self.sigma_data)
 
     def derived(self) -> dict[str, Reasoned]:
@@ -76,25 +77,26 @@ class TeacherPlan:
         return {name: Reasoned(values[name], reason) for name, reason in self.reasons.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `derived` as plain JSON values."""
+        """`derived` as JSON values."""
         return {name: asdict(derived) for name, derived in self.derived().items()}
 
 
 def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> TeacherPlan:
-    """Derive everything that the configuration leaves open from the pictures and the machine.
+    """Derive every value that the user has not set from the pictures and the machine.
 
     Args:
-        config: what the user set.
-        pictures: sorted into kinds already, where the configuration asks for kinds.
-        engine: where to compute.
+        config: the user's settings.
+        pictures: training pictures, already sorted into kinds if there are kinds.
+        engine: device and precision.
 
     Raises:
-        ValueError: if there is nothing to learn from, or the net cannot take the size.
+        ValueError: if there are too few pictures, all pixels are equal, or the net cannot use this
+            size.
     """
     recipe, size, channels = config.recipe, pictures.size, pictures.channels
     if len(pictures) < 2:
         raise ValueError(
-            f"{pictures.source} holds {len(pictures)} pictures; training needs 2 at least"
+            f"{pictures.source} has {len(pictures)} pictures; training needs at least 2"
         )
     classes, why_classes = _classes(config, pictures)
     sigma_data = float(pictures.sigma_data())
@@ -117,13 +119,13 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         adam_lr=adam_lr,
         flips=flips,
         reasons={
-            "size": _why(config.size, "as the pictures are"),
-            "channels": _why(config.channels, "as the pictures are"),
+            "size": _why(config.size, "from the pictures"),
+            "channels": _why(config.channels, "from the pictures"),
             "classes": why_classes,
             "net": derived.reason,
             "sigma_data": "standard deviation of all training pixels in [-1, 1]",
             "noise": why_noise,
-            "batch": _why(config.batch, "best of 32, 64, 128 in single prototype runs on 2 cores"),
+            "batch": _why(config.batch, f"best of 32, 64 and 128 in {_TESTS}"),
             "lr": why_lr,
             "adam_lr": why_lr,
             "flips": why_flips,
@@ -132,7 +134,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
 
 
 def generator_noise(recipe: StudentRecipe, progress: float) -> KarrasUniform:
-    """Noise levels of the generator's loss at a share of the budget, 0 to 1."""
+    """Distribution of noise levels in the generator's loss, at a share of the budget (0 to 1)."""
     begin, end = recipe.t_falls
     left = min(1.0, max(0.0, (end - progress) / (end - begin))) if end > begin else 0.0
     return KarrasUniform(
@@ -143,7 +145,7 @@ def generator_noise(recipe: StudentRecipe, progress: float) -> KarrasUniform:
 def fake_noise(
     recipe: StudentRecipe, teachers: LogNormal | ShiftedCosine | KarrasUniform
 ) -> LogNormal | ShiftedCosine | KarrasUniform:
-    """Noise levels of the fake score's loss: the teacher's own, shifted up where it is a normal."""
+    """Distribution of noise levels in the fake score's loss: the teacher's, a LogNormal shifted."""
     if not isinstance(teachers, LogNormal):
         return teachers
     return replace(teachers, mean=teachers.mean + recipe.fake_noise_shift)
@@ -152,29 +154,34 @@ def fake_noise(
 def student_values(
     config: DistillConfig, sigma_data: float, sigma_range: tuple[float, float] | None = None
 ) -> dict[str, Reasoned]:
-    """Values of a distillation with their reasons, for run.json and --dry-run.
+    """The values of a distillation with their reasons, for run.json and --dry-run.
 
     Args:
-        config: as the user set it.
-        sigma_data: the teacher's standard deviation of pixels.
-        sigma_range: lowest and highest noise level that the teacher knows; None: all.
+        config: the user's settings.
+        sigma_data: standard deviation of the teacher's training pixels.
+        sigma_range: lowest and highest noise level that the teacher was trained on; None: any.
     """
     recipe = config.recipe
     sigma_init = recipe.sigma_init_scale * sigma_data
-    why_init = f"{recipe.sigma_init_scale:g} sigma_data, SiD's 2.5 for sigma_data 0.5"
+    why_init = f"{recipe.sigma_init_scale:g} times sigma_data; SiD uses 2.5 at sigma_data 0.5"
     if sigma_range is not None and sigma_init > sigma_range[1]:
-        sigma_init, why_init = sigma_range[1], "the highest noise level that the teacher knows"
+        sigma_init = sigma_range[1]
+        why_init = "the highest noise level that the teacher was trained on"
     lam = recipe.lam if config.lam is None else config.lam
     return {
         "lam": Reasoned(
-            lam, _why(config.lam, "SiD's best; level with 1 in prototype runs, ahead of 0.5")
+            lam,
+            _why(
+                config.lam, f"best in the SiD paper; as good as 1 and better than 0.5 in {_TESTS}"
+            ),
         ),
         "lr": Reasoned(
             config.lr or recipe.lr,
-            _why(config.lr, "best of 1e-4, 3e-4, 1e-3 in single prototype runs"),
+            _why(config.lr, f"best of 1e-4, 3e-4 and 1e-3 in {_TESTS}"),
         ),
         "batch": Reasoned(
-            config.batch or recipe.batch, _why(config.batch, "64 at least (SiD, small sets)")
+            config.batch or recipe.batch,
+            _why(config.batch, "at least 64, as in SiD on small sets"),
         ),
         "sigma_init": Reasoned(sigma_init, why_init),
     }
@@ -183,22 +190,22 @@ def student_values(
 def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], str]:
     if not config.classes:
         if pictures.kinds:
-            return tuple(pictures.classes), f"kinds of pictures by likeness: {pictures.kinds}"
-        return (), f"not asked for (--classes); {num_kinds(config, len(pictures))[1]}"
+            return tuple(pictures.classes), f"kinds of similar pictures: {pictures.kinds}"
+        return (), f"none without --classes; {num_kinds(config, len(pictures))[1]}"
     if pictures.labels is None or len(pictures.classes) < 2:
         raise ValueError(
-            f"{pictures.source} has no class subfolders or labels; train without --classes"
+            f"{pictures.source} has no class subfolders and no labels; train without --classes"
         )
-    return tuple(pictures.classes), "class subfolders or labels of the data"
+    return tuple(pictures.classes), "class subfolders or labels of the pictures"
 
 
 def _net(
     config: TrainConfig, size: int, channels: int, num_classes: int, engine: Engine
 ) -> Derived:
-    """A net as wide as this machine can train within the budget: the usual one is timed here.
+    """Choose a net whose width suits the budget; the speed of the usual net is measured here.
 
-    A budget in images is not timed, so that it gives the same net everywhere: the usual one, or a
-    wider one where there are very many.
+    With a budget of images nothing is measured, so the net is the same on every machine: the usual
+    one, or a wider one for a very large budget.
     """
     given = (size, channels)
     rest = (config.net, config.widths, num_classes, config.recipe.dropout)
@@ -211,20 +218,21 @@ def _net(
     batch = config.batch or config.recipe.batch
     speed = engine.images_per_second(build(usual.net), batch)
     found = derive(*given, speed * seconds, *rest)
-    why = f"{found.reason}: {speed:.0f} a second measured here, {seconds:.0f} s"
+    why = f"{found.reason}: {speed:.0f} pictures/s measured here, {seconds:.0f} s"
     return replace(found, reason=why)
 
 
 def _noise(recipe: TeacherRecipe, sigma_data: float, pictures: Pictures) -> tuple[LogNormal, str]:
-    why = f"ln sigma around ln sigma_data {recipe.noise_mean:+g}"
+    why = f"mean of ln sigma is ln sigma_data {recipe.noise_mean:+g}"
     shift = 0.0
-    if pictures.size > 64:  # large pictures hide noise (Hoogeboom et al. 2023): measured how much
+    if pictures.size > 64:  # the same noise hides less of a large picture (Hoogeboom et al. 2023)
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MEASURED]
         found = measured_shift(pictures.tensor(chosen))
-        shift = -found.log_shift / 2  # of ln sigma; the other is of ln SNR
+        shift = -found.log_shift / 2  # log_shift is in ln SNR, shift in ln sigma
         why += (
-            f", and {shift:.2f} more: averaged to 64 pixels, these pictures gain a factor of "
-            f"{math.exp(2 * shift):.2f} over noise (flat ones {math.exp(-found.formula_shift):.2f})"
+            f", plus {shift:.2f}: reducing these pictures to 64 pixels multiplies their signal-to-"
+            f"noise ratio by {math.exp(2 * shift):.2f} "
+            f"(flat pictures: {math.exp(-found.formula_shift):.2f})"
         )
     mean = recipe.noise_mean + math.log(sigma_data) + shift
     return LogNormal(mean, recipe.noise_std), why
@@ -240,7 +248,7 @@ def _learning_rates(config: TrainConfig) -> tuple[float, float, str]:
     recipe = config.recipe
     main = recipe.lr if recipe.optimizer == "muon" else recipe.adamw_lr
     lr = config.lr or main
-    why = _why(config.lr, f"best for {recipe.optimizer} in single prototype runs")
+    why = _why(config.lr, f"best for {recipe.optimizer} in {_TESTS}")
     return lr, recipe.adam_lr * lr / main, why
 
 

@@ -1,6 +1,7 @@
-"""One step of training as the caller and the log get it: numbers, and what happened.
+"""The record of one training step, for the caller and the log: numbers, and what happened.
 
-What happened has a `kind`, for programs, and a text, for people. No program reads the text.
+`kind` says what happened for programs, `event` says it in words for people. No program reads the
+words.
 """
 
 from __future__ import annotations
@@ -13,31 +14,31 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TROUBLE: tuple[Kind, ...] = ("went_back", "failed")
-"""Kinds that a reader must not miss."""
+"""Kinds of record that people should notice."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One step of training as the log has it; None where a value was not measured at this step.
+    """One training step; a value is None if it was not measured at this step.
 
     Attributes:
         stage: "teacher" or "generator".
-        step: steps taken.
-        images: images seen.
-        seconds: time used of this stage, evaluations included.
-        loss: of this step's batch; of a generator it says nothing about its quality.
-        heldout_loss: of the best weight average, on held-out pictures.
+        step: number of steps so far.
+        images: number of images seen so far.
+        seconds: time used by this stage so far, including evaluations.
+        loss: loss of this batch; for a generator it says nothing about quality.
+        heldout_loss: lowest loss of the weight averages on the held-out pictures.
         lr: learning rate of the main optimiser.
-        grad_norm: before clipping.
-        noise_scale: gradient noise scale, images.
-        distance: to real pictures (teacher) or to the teacher's own pictures (generator).
-        event: what happened, in words; for people only.
+        grad_norm: norm of the gradient before clipping.
+        noise_scale: gradient noise scale, in images.
+        distance: distance to real pictures (teacher) or to the teacher's own pictures (generator).
+        event: what happened, in words, for people only.
         fake_loss: denoising loss of the fake score (generator only).
-        fisher: mean |teacher - fake score|^2 (generator only); falls as they agree.
-        kind: what happened: "step" (nothing but a step), "begun" or "resumed" (the first record of
-            a call), "went_back" (training went back to its last good state), "stopped" (somebody
-            asked for it), "failed" (training gave up), "finished" (the budget is used up and a
-            model is chosen), "already_finished" (nothing was left to do).
+        fisher: mean |teacher - fake score|^2 (generator only); it falls as the two agree.
+        kind: what happened: "step" (only a step), "begun" or "resumed" (first record of a call),
+            "went_back" (training went back to its last good state), "stopped" (on request),
+            "failed" (training gave up), "finished" (the budget is used up, the final weights are
+            chosen), "already_finished" (there was nothing to do).
     """
 
     stage: str

@@ -1,7 +1,7 @@
-"""The contract between a stage (what is trained), the loop that drives it and the run that saves.
+"""The interface of a stage: what the loop calls to train it, and the run to save it.
 
-A stage owns its state. Loop and run ask for what they need by the methods below and know nothing
-else of it, so a new stage is one class with these methods.
+A stage owns its state. Loop and run use only the methods below, so a new stage is one class with
+these methods.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ StageName = Literal["teacher", "generator"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a stage found out about itself; `trouble` says why it should go back, if it should."""
+    """The result of an evaluation; `trouble` says why training must go back (None: all is well)."""
 
     heldout_loss: float | None = None
     distance: float | None = None
@@ -28,15 +28,15 @@ class Judgement:
 
 
 class Stage(Protocol):
-    """What is trained.
+    """One model in training.
 
     Attributes:
         name: "teacher" or "generator"; the model is saved under this name.
-        batch: images a step.
-        lr: learning rate of the main optimiser at its highest.
-        check_every: steps between looks at the numbers that `step` returns.
+        batch: images per step.
+        lr: highest learning rate of the main optimiser.
+        check_every: the loop reads the numbers that `step` returns every `check_every` steps.
         measures: names of these numbers; names with a leading underscore are not logged.
-        finish_cost: how many times longer `finish` takes than a held-out loss and a distance.
+        finish_cost: duration of `finish`, relative to one held-out loss plus one distance.
     """
 
     name: StageName
@@ -48,22 +48,22 @@ class Stage(Protocol):
 
     # ------------------------------------------------------------------ for the loop
     def begin(self, seconds: float | None) -> Judgement:
-        """Prepare (also after a resume), in about `seconds`; None: as long as it takes."""
+        """Prepare training, also after a resume. Take about `seconds`; None: no limit."""
         ...
 
     def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
         """Update the weights once; return the values of `measures`.
 
         Args:
-            step: steps before this one.
-            images: images seen before this step.
-            factor: times the learning rate.
+            step: number of steps before this one.
+            images: number of images seen before this step.
+            factor: factor on the learning rate.
             progress: share of the budget used.
         """
         ...
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
-        """Say what is wrong with finite values, or None."""
+        """Say what is wrong with these values (all finite); None if nothing is."""
         ...
 
     def judge(self, full: bool, seconds: float | None) -> Judgement:
@@ -71,32 +71,32 @@ class Stage(Protocol):
         ...
 
     def finish(self, seconds: float | None) -> Judgement:
-        """Choose the weights to keep."""
+        """Choose the final weights and measure them."""
         ...
 
     def retreat(self) -> str:
-        """Become more careful after going back; return what changed, or ""."""
+        """Train more carefully after going back; return what changed in words, or ""."""
         ...
 
     def noise_scale(self) -> float | None:
-        """Noise of the gradient, in pictures; None where it is not measured."""
+        """Gradient noise scale, in pictures; None if it is not measured."""
         ...
 
     # ------------------------------------------------------------------ for checkpoints
     def learned(self) -> dict[str, Any]:
-        """Weights, optimisers and averages: what going back restores."""
+        """Weights, optimisers and weight averages: the state that going back restores."""
         ...
 
     def load_learned(self, state: dict[str, Any]) -> None:
-        """Restore what `learned` gave."""
+        """Restore the result of `learned`."""
         ...
 
     def rest(self) -> dict[str, Any]:
-        """Everything else that a resume needs: random states, best weights so far."""
+        """Everything else that a resume needs: random state, best weights so far."""
         ...
 
     def load_rest(self, state: dict[str, Any]) -> None:
-        """Restore what `rest` gave."""
+        """Restore the result of `rest`."""
         ...
 
     # ------------------------------------------------------------------ for the run
@@ -105,37 +105,37 @@ class Stage(Protocol):
         ...
 
     def best_so_far(self) -> dict[str, Any] | None:
-        """JSON values that change when `best` does; None before anything was judged."""
+        """JSON values that change whenever `best` changes; None before the first evaluation."""
         ...
 
     def model_config(self) -> ModelConfig:
-        """What config.json of the model folder shall say."""
+        """The content of config.json in the model folder."""
         ...
 
     def stats(self) -> dict[str, Any]:
-        """What run.json shall say about the finished stage, as JSON values."""
+        """The measurements of the finished stage for run.json, as JSON values."""
         ...
 
     def preview(self) -> Tensor | None:
-        """Pictures of the last distance for a sample sheet, float [n, c, h, w]; None for none."""
+        """Pictures for a sample sheet, float [n, c, h, w]; None if there are none."""
         ...
 
     def measured_noise(self) -> Measurement | None:
-        """The gradient's noise with its interval; None where it is not measured, or not yet."""
+        """The gradient noise with its interval; None if it is not measured yet, or never."""
         ...
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Shares of the budget at which things happen.
+    """The schedule of a stage; all values but `tries` are shares of the budget.
 
     Attributes:
-        warmup: over which the learning rate rises.
-        decay_from: after which it falls to 0.
-        heldout_every: between held-out losses.
-        distance_every: between distances.
-        evaluation_share: the most that judgements may cost of a time budget.
-        tries: how often the loop goes back before it gives up; a tenth of the budget without
+        warmup: the learning rate rises until here.
+        decay_from: the learning rate falls to 0 from here on.
+        heldout_every: interval between held-out losses.
+        distance_every: interval between distances.
+        evaluation_share: evaluations use at most this share of a time budget.
+        tries: how often training goes back before it gives up; a tenth of the budget without
             trouble resets the count.
     """
 

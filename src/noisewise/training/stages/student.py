@@ -1,9 +1,9 @@
-"""The second stage: a generator of one network call learns from the teacher alone, without data.
+"""The generator stage: a generator of one network call learns from the teacher, without pictures.
 
 Papers: Zhou et al. 2024 (SiD) for the loss and the alternation; Su 2024, Huang et al. 2024 (FGM)
-for lambda. The guards are our own: a generator's loss looks the same whether it converges or
-collapses, so pixels, spread, score gap (see `guards`) and distance are watched, and training goes
-back when one of them runs off.
+for lambda. The guards are our own: the loss of a generator looks the same whether it converges or
+collapses. So pixels, spread, score gap (see `guards`) and distance are watched, and training goes
+back if one of them leaves its range.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from noisewise.diffusion import (
     stratified,
 )
 from noisewise.training.devices.engine import Engine
-from noisewise.training.devices.master_weights import Twin
+from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Teacher, one_call
 from noisewise.training.settings.recipes import StudentRecipe
-from noisewise.training.stages.guards import Guard
+from noisewise.training.stages.guards import GeneratorGuard
 from noisewise.training.stages.optimizers import Optimizers, adam
 from noisewise.training.stages.plan import fake_noise, generator_noise, student_values
 from noisewise.training.stages.stage import Judgement, Pace, StageName
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def student_pace(recipe: StudentRecipe) -> Pace:
-    """When things happen, as the recipe has it."""
+    """The schedule of a recipe."""
     return Pace(
         recipe.warmup,
         recipe.decay_from,
@@ -52,28 +52,28 @@ def student_pace(recipe: StudentRecipe) -> Pace:
 
 
 class StudentStage:
-    """Distillation as the loop drives it; see `Stage` for the methods.
+    """Distillation of a teacher into a generator; see `Stage` for the methods.
 
     Args:
-        teacher: any denoiser with its description; frozen. Generator and fake score start as
-            copies of it.
+        teacher: any denoiser with its description; it is not changed. Generator and fake score
+            start as copies of it.
         config: seed and recipe.
-        engine: where to compute.
+        engine: device and precision.
 
     Raises:
-        ValueError: if the teacher has no weights that could learn.
+        ValueError: if the teacher has no parameters.
     """
 
     name: StageName = "generator"
     measures: tuple[str, ...] = ("loss", "grad_norm", "fake_loss", "fisher", "_max", "_std")
-    finish_cost = 2.5  # the last distance, and the choice of a second call
+    finish_cost = 2.5  # the final distance, and the choice of the noise before a second call
 
     def __init__(self, teacher: Teacher, config: DistillConfig, engine: Engine) -> None:
         """Copy the teacher twice, set up optimisers and averages."""
         if not any(True for _ in teacher.denoiser.parameters()):
             raise ValueError(
-                "this teacher has no parameters to start a generator from; give a torch.nn.Module, "
-                "or wrap the module itself and not a function around it"
+                "this teacher has no parameters, so a generator cannot start from it; pass the "
+                "torch.nn.Module itself, not a function that calls it"
             )
         recipe, described = config.recipe, teacher.config
         derived = student_values(config, described.sigma_data, described.sigma_range)
@@ -88,10 +88,10 @@ class StudentStage:
         self._fake = copy.deepcopy(self._frozen).requires_grad_(True)
         shadow = copy.deepcopy(self._frozen)
         self._frozen.to(engine.dtype)
-        self._twin = Twin(self._generator, engine.dtype)
-        self._fake_twin = Twin(self._fake, engine.dtype)
-        self._call = engine.ranks.parallel(self._twin.module)
-        self._fake_call = engine.ranks.parallel(self._fake_twin.module)
+        self._master_weights = MasterWeights(self._generator, engine.dtype)
+        self._fake_master_weights = MasterWeights(self._fake, engine.dtype)
+        self._call = engine.ranks.parallel(self._master_weights.module)
+        self._fake_call = engine.ranks.parallel(self._fake_master_weights.module)
         self._part = engine.ranks.part(self.batch)
         fake_lr = recipe.fake_lr * self.lr / recipe.lr
         self._optimizers = Optimizers([adam(self._generator.parameters(), self.lr, recipe.betas)])
@@ -102,7 +102,7 @@ class StudentStage:
         histogram = torch.tensor(described.label_histogram, dtype=torch.float32)
         self._labels_law = histogram.to(engine.device) if described.classes else None
         self._draws = engine.generator(config.seed)
-        self._guard = Guard(recipe, described.sigma_data)
+        self._guard = GeneratorGuard(recipe, described.sigma_data)
         self.judged = StudentJudge(
             self._teacher,
             self._generator,
@@ -139,7 +139,7 @@ class StudentStage:
             return torch.stack([nothing, nothing, fake_loss, nothing, *spread])
         identity = score_identity_loss(
             self._frozen,
-            self._fake_twin.module,
+            self._fake_master_weights.module,
             x_g,
             self._levels(generator_noise(recipe, progress)),
             self._normal(),
@@ -150,28 +150,28 @@ class StudentStage:
             sigma_data=self._teacher.config.sigma_data,
         )
         (identity.loss * engine.ranks.scale(n)).backward()
-        self._twin.gather()
+        self._master_weights.collect_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, recipe.clip)
         self._optimizers.step(factor)
-        self._twin.refresh()
+        self._master_weights.update_copy()
         self._ema.update(n, images + n)
         loss, fisher = (engine.ranks.mean(x, n) for x in (identity.loss.detach(), identity.fisher))
         return torch.stack([loss, norm, fake_loss, fisher, *spread]).float()
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
-        """Say which of pixels, spread and score gap left its range, or None."""
+        """Say which of pixels, spread and score gap left its range; None if none did."""
         return self._guard.trouble(measured, progress)
 
     def judge(self, full: bool, seconds: float | None) -> Judgement:
-        """Distance of every average's pictures to the teacher's own; keep the best ever."""
+        """Measure every average's distance to the teacher's own pictures; keep the best ever."""
         return self.judged.judge(seconds)
 
     def finish(self, seconds: float | None) -> Judgement:
-        """Take the best weights; choose the noise of a second call by the distance."""
+        """Choose the best weights, and the noise before a second call, by distance."""
         return self.judged.finish(seconds)
 
     def retreat(self) -> str:
-        """Lower lambda, and learn again what an ordinary score gap is."""
+        """Lower lambda, and measure the usual score gap again."""
         self._guard.forget()
         if self.lam <= self._recipe.safe_lam:
             return ""
@@ -184,7 +184,7 @@ class StudentStage:
 
     # ------------------------------------------------------------------ for checkpoints
     def learned(self) -> dict[str, Any]:
-        """Both nets, their optimisers, and the averages."""
+        """Both nets, their optimisers, and the weight averages."""
         return {
             "generator": self._generator.state_dict(),
             "fake": self._fake.state_dict(),
@@ -194,11 +194,11 @@ class StudentStage:
         }
 
     def load_learned(self, state: dict[str, Any]) -> None:
-        """Restore what `learned` gave."""
+        """Restore the result of `learned`."""
         self._generator.load_state_dict(state["generator"])
         self._fake.load_state_dict(state["fake"])
-        self._twin.refresh()
-        self._fake_twin.refresh()
+        self._master_weights.update_copy()
+        self._fake_master_weights.update_copy()
         for optimizers, name in (
             (self._optimizers, "optimizers"),
             (self._fake_optimizers, "fake_optimizers"),
@@ -208,7 +208,7 @@ class StudentStage:
         self._ema.load_state_dict(state["ema"])
 
     def rest(self) -> dict[str, Any]:
-        """Random state, the best weights, lambda, the guards, and what was measured."""
+        """Random state, best weights, lambda, guards, and measurements."""
         return {
             "draws": self._draws.get_state(),
             "lam": self.lam,
@@ -217,7 +217,7 @@ class StudentStage:
         }
 
     def load_rest(self, state: dict[str, Any]) -> None:
-        """Restore what `rest` gave."""
+        """Restore the result of `rest`."""
         self._draws.set_state(state["draws"])
         self.lam, self._guard.state = state["lam"], state["guard"]
         self.judged.load_state_dict(state)
@@ -228,11 +228,11 @@ class StudentStage:
         return self.judged.best()
 
     def best_so_far(self) -> dict[str, Any] | None:
-        """What `best` is; None before the first judgement."""
+        """Which weights `best` has; None before the first evaluation."""
         return self.judged.best_as or None
 
     def model_config(self) -> ModelConfig:
-        """What generator/config.json shall say."""
+        """The content of generator/config.json."""
         stats = self.judged.stats
         return replace(
             self._teacher.config,
@@ -243,11 +243,11 @@ class StudentStage:
         )
 
     def stats(self) -> dict[str, Any]:
-        """What was measured of the finished generator."""
+        """The measurements of the finished generator."""
         return self.judged.stats
 
     def preview(self) -> Tensor | None:
-        """Pictures of the best weights when they were judged."""
+        """Pictures of the best weights, from the evaluation that chose them."""
         return self.judged.preview
 
     def measured_noise(self) -> None:
@@ -255,26 +255,26 @@ class StudentStage:
 
     # ------------------------------------------------------------------ inside a step
     def _fake_step(self, x_g: Tensor, labels: Tensor | None, factor: float) -> Tensor:
-        engine, n, fake = self.engine, self.batch, self._fake_twin
+        engine, n, fake = self.engine, self.batch, self._fake_master_weights
         sigma = self._levels(self._fake_noise)
         loss = fake_score_loss(
             self._fake_call, x_g, sigma, self._normal(), self._weight, labels
         ).mean()
         (loss * engine.ranks.scale(n)).backward()
-        fake.gather()
+        fake.collect_gradients()
         torch.nn.utils.clip_grad_norm_(self._fake_optimizers.parameters, self._recipe.clip)
         self._fake_optimizers.step(factor)
-        fake.refresh()
+        fake.update_copy()
         return engine.ranks.mean(loss.detach(), n)
 
     def _levels(self, law: Draw) -> Tensor:
-        """Noise levels of this process's part of a batch, inside the teacher's range."""
+        """Noise levels of this process's part of a batch, within the teacher's range."""
         sigma = stratified(law, self.batch, self._draws, self.engine.device)[self._part]
         known = self._teacher.config.sigma_range
         return sigma if known is None else sigma.clamp(*known)
 
     def _std(self, seen: Tensor) -> Tensor:
-        """Standard deviation of all pixels of the batch."""
+        """Standard deviation of all pixels of the batch, over all processes."""
         ranks, n = self.engine.ranks, self.batch
         if ranks.world == 1:
             return seen.std()

@@ -1,6 +1,6 @@
-"""How a student is judged while it learns: distance to its teacher's own pictures, second call.
+"""Evaluates a generator during training: distance to the teacher's own pictures, second call.
 
-No picture of the data is read: the reference is what the teacher draws by its own sampler.
+No training pictures are read: the reference pictures are drawn by the teacher with its sampler.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from noisewise.quality.distance import Reference
 from noisewise.training.devices.engine import Engine
-from noisewise.training.devices.master_weights import Twin
+from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.models import Teacher, one_call, second_call
 from noisewise.training.settings.recipes import StudentRecipe
 from noisewise.training.stages.stage import Judgement
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
 _SHEET = 64  # pictures on a sample sheet
-_CHUNK = 64  # pictures drawn at a time
-_FEWEST = 128  # pictures for a distance, however short the time
-_IMAGES_A_PICTURE = 12  # images trained on for each picture of a distance, at least
-_SEED = 0  # of the pictures that are measured
+_CHUNK = 64  # pictures drawn at once
+_FEWEST = 128  # least number of pictures for a distance
+_IMAGES_A_PICTURE = 12  # with a budget of images: at most one picture for each 12 images
+_SEED = 0  # of the measured pictures
 
 
 class StudentJudge:
-    """Judges every weight average of a generator, and keeps the best weights ever seen.
+    """Evaluates every weight average of a generator, and keeps the best weights.
 
     Args:
-        teacher: frozen, on the device; its sampler draws the reference.
-        generator: what is trained; its first weights are the first best.
-        shadow: a frozen copy; averages are written into it to be judged.
+        teacher: frozen, on the device; it draws the reference pictures with its sampler.
+        generator: the model in training; its first weights are the best ones at the start.
+        shadow: a frozen copy; averages are written into it for evaluation.
         ema: the weight averages.
         sigma_init: noise level of the generator's input.
-        recipe: how often and on how many pictures.
-        budget: of the training; it bounds the number of pictures.
-        engine: where to compute.
+        recipe: how often to evaluate, and on how many pictures.
+        budget: budget of the training; it limits the number of pictures.
+        engine: device and precision.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StudentJudge:
         budget: Budget,
         engine: Engine,
     ) -> None:
-        """Keep the weights as they are now; nothing is measured yet."""
+        """Keep the current weights as the best; nothing is measured yet."""
         self._teacher, self._generator, self._shadow, self._ema = teacher, generator, shadow, ema
         self._sigma_init, self._recipe = sigma_init, recipe
         self._budget, self._engine = budget, engine
@@ -71,7 +71,8 @@ class StudentJudge:
         """Draw the teacher's own pictures, and measure the generator before its first step.
 
         Returns:
-            The judgement, and the spread of the generator's first pictures; None after a resume.
+            The judgement, and the standard deviation of the generator's first pictures (None after
+            a resume).
         """
         self.reference = Reference(self._teachers_pictures(seconds))
         if self.best_as:
@@ -84,21 +85,21 @@ class StudentJudge:
         self._keep(distance.value, distance.high, share=None)
         self.preview = pictures[:_SHEET]
         event = (
-            f"distance {distance.value:.4f} in one call of the teacher, to {self.num_images} "
-            "pictures of its own sampler"
+            f"before training: distance {distance.value:.4f} between one call of the teacher and "
+            f"its sampler, on {self.num_images} pictures"
         )
         return Judgement(distance=float(distance.value), event=event), spread
 
     @torch.no_grad()
     def judge(self, seconds: float | None) -> Judgement:
-        """Distance of every average's pictures to the teacher's own; keep the best ever."""
+        """Measure every average's distance to the teacher's own pictures; keep the best ever."""
         assert self.reference is not None
         found, num_images = [], self._affordable(seconds)
         for index, share in enumerate(self._recipe.ema_shares):
             self._ema.copy_to(self._shadow, index)
             pictures = self.pictures(self._shadow, num_images)
             if not pictures.isfinite().all():
-                return Judgement(trouble="a generated pixel is no number")
+                return Judgement(trouble="a generated pixel is not a number")
             distance = self.reference.distance(pictures)
             found.append(distance)
             if distance.value < self.best_as["distance"]:
@@ -107,18 +108,22 @@ class StudentJudge:
         nearest = min(found, key=lambda distance: distance.value)
         limit = self._recipe.distance_jump * max(self.best_as["high"], 0.0)
         climbed = nearest.low > limit and nearest.value > self.best_as["distance"]
-        trouble = f"the distance climbed to {nearest.value:.4f} from {self.best_as['distance']:.4f}"
+        trouble = f"the distance rose to {nearest.value:.4f} from {self.best_as['distance']:.4f}"
         return Judgement(distance=float(nearest.value), trouble=trouble if climbed else None)
 
     def finish(self, seconds: float | None) -> Judgement:
-        """Take the best weights; choose the noise of a second call by the distance."""
+        """Choose the best weights, and the noise before a second call, by distance."""
         judgement = replace(self.judge(seconds), trouble=None)
         best = self.best_as
         one, sigma, two = self._last_distances()
-        share = "the start" if best["share"] is None else f"a share of {best['share']:g}"
+        kept = (
+            "the weights from before training"
+            if best["share"] is None
+            else f"the weight average with look-back {best['share']:g}"
+        )
         event = (
-            f"kept the weight average over {share}, distance {one:.4f} in one call; "
-            f"{two:.4f} in two calls with noise {sigma:g} between them"
+            f"kept {kept}: distance {one:.4f} in one call, {two:.4f} in two calls with noise "
+            f"{sigma:g} between them"
         )
         self.stats |= {
             "distance": one,
@@ -135,18 +140,18 @@ class StudentJudge:
         return self._shadow
 
     def state_dict(self) -> dict[str, Any]:
-        """Best weights, what they are, what was measured, and the last sheet."""
+        """Best weights and where they come from, measurements, and pictures of the last sheet."""
         return {
             "best_weights": self.best_weights,
             "best": self.best_as,
             "num_images": self.num_images,
             "cost": self._cost,
             "stats": self.stats,
-            "preview": self.preview,  # a sheet is written again where nothing became better
+            "preview": self.preview,  # drawn again when an evaluation finds no better weights
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         torch._foreach_copy_(self.best_weights, state["best_weights"])
         self.best_as, self.stats = state["best"], state["stats"]
         self.preview = state.get("preview")
@@ -154,8 +159,8 @@ class StudentJudge:
 
     @torch.no_grad()
     def pictures(self, denoiser: nn.Module, num_images: int) -> Tensor:
-        """Pictures in one call, float [num_images, c, h, w] in [-1, 1] on the CPU."""
-        parts, quick = [], Twin(denoiser, self._engine.dtype).module
+        """Draw pictures in one call: float [num_images, c, h, w] in [-1, 1], on the CPU."""
+        parts, quick = [], MasterWeights(denoiser, self._engine.dtype).module
         for start in range(0, num_images, _CHUNK):
             count = min(_CHUNK, num_images - start)
             z = self._teacher.noise(_SEED, start, count, stream=1)
@@ -165,15 +170,15 @@ class StudentJudge:
         return torch.cat(parts)
 
     def _keep(self, value: float, high: float, share: float | None) -> None:
-        """Remember weights as the best so far: an average's, or those of the start."""
+        """Remember the weights of an average, or of the start (share None), as the best so far."""
         weights = self._generator if share is None else self._shadow
         torch._foreach_copy_(self.best_weights, [p.detach() for p in weights.parameters()])
         self.best_as = {"distance": float(value), "high": float(high), "share": share}
 
     def _teachers_pictures(self, seconds: float | None) -> Tensor:
-        """Pictures of the teacher's own sampler, as many as time allows; as many after a resume."""
+        """Draw pictures with the teacher's sampler, as many as time allows; the same on resume."""
         wanted = self.num_images or self._recipe.distance_images
-        if self._budget.images is not None:  # then no seconds bound it: the run's own length does
+        if self._budget.images is not None:  # there is no time limit, so the budget is the limit
             wanted = min(wanted, max(_FEWEST, self._budget.images // _IMAGES_A_PICTURE))
         start, parts, drawn = time.monotonic(), [], 0
         while drawn < wanted:
@@ -186,16 +191,17 @@ class StudentJudge:
         return torch.cat(parts)
 
     def _affordable(self, seconds: float | None) -> int:
-        """How many pictures of each average can be judged in this time."""
+        """Number of pictures of each average that can be evaluated in this time."""
         if seconds is None or not self._cost:
             return self.num_images
         most = int(seconds / (self._cost * len(self._recipe.ema_shares)))
         return min(max(most, _FEWEST), self.num_images)
 
     def _last_distances(self) -> tuple[float, float, float]:
-        """Distance of the best weights in one call; the best noise before a second; that distance.
+        """Distance in one call; the best noise before a second call; the distance in two calls.
 
-        Of all pictures: the distance that chose the weights is the least of many, and so too low.
+        They are measured again on all pictures: the distance that chose the weights is the lowest
+        of many, and so too low.
         """
         assert self.reference is not None
         pictures = self.pictures(self.best(), self.num_images)

@@ -1,4 +1,4 @@
-"""The first stage: a denoiser learns a set of pictures.
+"""The teacher stage: a denoiser learns a set of pictures.
 
 Papers: Karras et al. 2022 (EDM) for the loss; Karras et al. 2024 (EDM2) for the weight averages.
 """
@@ -17,8 +17,8 @@ from noisewise.diffusion import Denoiser, denoising_loss
 from noisewise.nets.timing import LONG_ENOUGH, compile_if_quicker
 from noisewise.scaling import Measurement
 from noisewise.training.devices.engine import Engine
-from noisewise.training.devices.master_weights import Twin
-from noisewise.training.devices.sharding import like, shard, whole
+from noisewise.training.devices.master_weights import MasterWeights
+from noisewise.training.devices.sharding import gather, shard, sharded_like
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.networks import network, with_network
 from noisewise.training.settings.recipes import TeacherRecipe
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def teacher_pace(recipe: TeacherRecipe) -> Pace:
-    """When things happen, as the recipe has it."""
+    """The schedule of a recipe."""
     return Pace(
         recipe.warmup,
         recipe.decay_from,
@@ -48,19 +48,19 @@ def teacher_pace(recipe: TeacherRecipe) -> Pace:
 
 
 class TeacherStage:
-    """Teacher training as the loop drives it; see `Stage` for the methods.
+    """Training of a teacher; see `Stage` for the methods.
 
     Args:
-        pictures: what to learn.
+        pictures: pictures to learn.
         denoiser: any module ``D(x, sigma, condition) -> x0``; trained in place.
-        plan: everything derived from the pictures.
+        plan: the values derived from the pictures.
         config: seed and recipe.
-        engine: where to compute.
+        engine: device and precision.
     """
 
     name: StageName = "teacher"
     measures: tuple[str, ...] = ("loss", "grad_norm")
-    finish_cost = 20.0  # a last distance, and the choice of the sampler
+    finish_cost = 20.0  # a final distance, and the choice of the sampler
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class TeacherStage:
         if config.shard:
             shard(network(self.denoiser), engine.device, engine.dtype)
             shard(network(shadow), engine.device, engine.dtype)
-        # A sharded net changes precision by itself, and averages its gradients by itself.
+        # A sharded net converts its precision and averages its gradients itself.
         dtype = torch.float32 if config.shard else engine.dtype
-        self._twin = Twin(self.denoiser, dtype)
-        self._denoise: Denoiser = self._twin.module
+        self._master_weights = MasterWeights(self.denoiser, dtype)
+        self._denoise: Denoiser = self._master_weights.module
         if not config.shard:
-            self._denoise = engine.ranks.parallel(self._twin.module)
+            self._denoise = engine.ranks.parallel(self._master_weights.module)
         self._optimizers = build_optimizers(
             network(self.denoiser),
             recipe.optimizer,
@@ -102,7 +102,7 @@ class TeacherStage:
         self._seen = 0
         self.judged = TeacherJudge(
             shadow,
-            Twin(shadow, dtype),
+            MasterWeights(shadow, dtype),
             self._ema,
             pictures,
             (self._training, self._held_out),
@@ -114,11 +114,11 @@ class TeacherStage:
 
     # ------------------------------------------------------------------ for the loop
     def begin(self, seconds: float | None) -> Judgement:
-        """Prepare the held-out batch and the real pictures' features."""
+        """Prepare the held-out batch and the features of the real pictures."""
         self.judged.prepare()
         return Judgement(
             event=f"training on {len(self._training)} pictures, {len(self._held_out)} held out; "
-            f"on {self.engine.describe()}{self._compile()}"
+            f"device: {self.engine.describe()}{self._compile()}"
         )
 
     def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
@@ -127,44 +127,46 @@ class TeacherStage:
         batch = self._batches.next(images, self.noise.num_parts(step))
         with self._dropout(step):
             if self.noise.due(step):
-                plain = self._twin.module  # a compiled net would be compiled anew for the parts
+                plain = (
+                    self._master_weights.module
+                )  # the compiled net would be compiled again for the parts
                 loss_of = partial(self._loss, plain)
                 loss = self.noise.backward(batch, loss_of, plain.parameters())
             else:
                 loss = self._loss(self._denoise, batch)
                 (loss * engine.ranks.scale(n)).backward()
-        self._twin.gather()
+        self._master_weights.collect_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
         self._optimizers.step(factor)
-        self._twin.refresh()
+        self._master_weights.update_copy()
         self._ema.update(n, images + n)
         self._seen = images + n
-        return torch.stack([engine.ranks.mean(loss.detach().float(), n), whole(norm)])
+        return torch.stack([engine.ranks.mean(loss.detach().float(), n), gather(norm)])
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
-        """Say that the loss runs off, or None."""
+        """Say that the loss diverges; None if it does not."""
         return self.judged.guard.trouble(measured["loss"])
 
     def judge(self, full: bool, seconds: float | None) -> Judgement:
-        """Held-out loss of every average; the distance of the best one; keep the best ever."""
+        """Measure every average's held-out loss and the best one's distance; keep the best ever."""
         return self.judged.judge(self._seen, full, seconds)
 
     def finish(self, seconds: float | None) -> Judgement:
-        """Keep the average with the lowest held-out loss ever, measure it, choose its sampler."""
+        """Choose the average with the lowest held-out loss ever, measure it, choose its sampler."""
         return self.judged.finish(self._seen, seconds)
 
     def retreat(self) -> str:
-        """Nothing but the learning rate changes."""
+        """Change nothing here: the loop lowers the learning rate."""
         self.judged.guard.forget()
         return ""
 
     def noise_scale(self) -> float | None:
-        """Noise scale of the gradient in the last steps, in pictures; None until it is bounded."""
+        """Gradient noise scale of the last steps, in pictures; None until it has an upper bound."""
         return self.noise.value
 
     # ------------------------------------------------------------------ for checkpoints
     def learned(self) -> dict[str, Any]:
-        """Weights, optimisers and averages."""
+        """Weights, optimisers and weight averages."""
         return {
             "weights": self.denoiser.state_dict(),
             "optimizers": self._optimizers.state_dict(),
@@ -172,19 +174,20 @@ class TeacherStage:
         }
 
     def load_learned(self, state: dict[str, Any]) -> None:
-        """Restore what `learned` gave."""
+        """Restore the result of `learned`."""
         own = self.denoiser.state_dict()
         weights = {
-            name: like(value, own.get(name, value)) for name, value in state["weights"].items()
+            name: sharded_like(value, own.get(name, value))
+            for name, value in state["weights"].items()
         }
         self.denoiser.load_state_dict(weights)
-        self._twin.refresh()
+        self._master_weights.update_copy()
         self._optimizers.load_state_dict(state["optimizers"])
         self._optimizers.zero_grad()
         self._ema.load_state_dict(state["ema"])
 
     def rest(self) -> dict[str, Any]:
-        """Random state, best average, sampler, and what was measured."""
+        """Random state, best average, sampler, and measurements."""
         return {
             "draws": self._batches.get_state(),
             "seen": self._seen,
@@ -193,10 +196,10 @@ class TeacherStage:
         }
 
     def load_rest(self, state: dict[str, Any]) -> None:
-        """Restore what `rest` gave."""
+        """Restore the result of `rest`."""
         self._batches.set_state(state["draws"])
         self._seen = state["seen"]
-        if "noise" in state:  # older versions measured none
+        if "noise" in state:  # older versions did not measure it
             self.noise.load_state_dict(state["noise"])
         self.judged.load_state_dict(state)
 
@@ -210,28 +213,28 @@ class TeacherStage:
         return self.judged.best()
 
     def best_so_far(self) -> dict[str, Any] | None:
-        """What `best` is; None before the first judgement."""
+        """Which weights `best` has; None before the first evaluation."""
         return self.judged.best_so_far()
 
     def model_config(self) -> ModelConfig:
-        """What teacher/config.json shall say."""
+        """The content of teacher/config.json."""
         return self.judged.model_config()
 
     def stats(self) -> dict[str, Any]:
-        """What was measured of the finished teacher."""
+        """The measurements of the finished teacher."""
         return self.judged.stats
 
     def preview(self) -> Tensor | None:
-        """Pictures of the last distance."""
+        """Pictures of the last distance, for a sample sheet."""
         return self.judged.preview
 
     def measured_noise(self) -> Measurement | None:
-        """The gradient's noise with its interval, for laws; None before there is enough."""
+        """The gradient noise with its interval, for the laws; None before enough was measured."""
         return self.noise.measurement()
 
     # ------------------------------------------------------------------ inside a step
     def _loss(self, denoise: Denoiser, batch: Batch) -> Tensor:
-        """Mean denoising loss."""
+        """Mean denoising loss of a batch."""
         x0, sigma, noise, labels = batch.x0, batch.sigma, batch.noise, batch.labels
         return denoising_loss(denoise, x0, sigma, noise, self.plan.weight, labels).mean()
 
@@ -242,8 +245,8 @@ class TeacherStage:
         return self.engine.seeded(self._seed * 1_000_003 + step * ranks.world + ranks.rank)
 
     def _compile(self) -> str:
-        """Compile the net where a long budget earns it back; returns what was measured."""
-        plain = self._twin.module
+        """Compile the net if the budget is long enough; return what was measured, in words."""
+        plain = self._master_weights.module
         net = network(plain)
         if (
             self._sharded

@@ -1,4 +1,4 @@
-"""When a loop judges and how long that may take: budget, pace and what judging has cost so far."""
+"""Decides when a loop evaluates and how long that may take, from budget, pace and earlier costs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from noisewise.training.stages.stage import Pace
 if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
-_LARGEST_RESERVE = 0.3  # of a time budget, for the judgement at the end
+_LARGEST_RESERVE = 0.3  # largest share of a time budget for the final evaluation
 
 Judging = Literal["heldout", "distance"]
 
 
 @dataclass
 class Counters:
-    """Where a loop stands; JSON values only."""
+    """The progress of a loop; JSON values only."""
 
     step: int = 0
     images: int = 0
     seconds: float = 0.0
     tries: int = 0
-    tried_at: float = 0.0  # progress at the last of them
+    tried_at: float = 0.0  # progress at the last try
     lr_scale: float = 1.0
     next_heldout: float = 0.0
     next_distance: float = 0.0
@@ -32,20 +32,21 @@ class Counters:
     costs: dict[str, float] = field(default_factory=lambda: {"heldout": 0.0, "distance": 0.0})
     finished: bool = False
     budget: str = ""
-    good_step: int = 0  # where the state was taken that training goes back to
+    good_step: int = 0  # step of the good state that training goes back to
 
 
 class Timetable:
-    """Progress through a budget, and the judgements that it has room for.
+    """The progress of a training, and the times of its evaluations.
 
     Args:
-        budget: how much training.
-        pace: when things happen.
-        finish_cost: how many times longer the last judgement takes than one of each kind.
+        budget: how long to train.
+        pace: the schedule.
+        finish_cost: duration of the final evaluation, relative to one held-out loss plus one
+            distance.
     """
 
     def __init__(self, budget: Budget, pace: Pace, finish_cost: float) -> None:
-        """Start at the beginning."""
+        """Start at step 0."""
         self.budget, self.pace = budget, pace
         self._finish_cost = finish_cost
         self.at = Counters(
@@ -56,14 +57,14 @@ class Timetable:
 
     @property
     def progress(self) -> float:
-        """Share of the budget used, the judgement at the end left out; 1 is the end."""
+        """Share of the budget used, 1 at the end; time for the final evaluation is reserved."""
         at = self.at
         if self.budget.seconds is None:
             return self.budget.progress(at.seconds, at.images)
         return at.seconds / (self.budget.seconds - self._reserve())
 
     def resume(self, at: Counters) -> None:
-        """Continue from saved counters; with a larger budget a finished loop is not finished."""
+        """Continue from saved counters; with a larger budget a finished loop continues."""
         self.at = at
         if at.budget != str(self.budget):
             at.budget = str(self.budget)
@@ -73,7 +74,7 @@ class Timetable:
             at.next_distance = _after(self.progress, self.pace.distance_every)
 
     def due(self) -> Judging | None:
-        """Which judgement is due now and affordable; its next time is set."""
+        """Return the evaluation that is due now, if the budget allows it, and set its next time."""
         at, progress = self.at, self.progress
         full = progress >= at.next_distance
         if progress >= 1 or not (full or progress >= at.next_heldout):
@@ -85,12 +86,12 @@ class Timetable:
         return kind if self._affordable(kind) else None
 
     def spent(self, kind: Judging, seconds: float) -> None:
-        """Note what a judgement cost."""
+        """Note the duration of an evaluation."""
         self.at.costs[kind] = seconds
         self.at.judging += seconds
 
     def allowance(self, begin: bool = False) -> float | None:
-        """Seconds that one judgement may take; None for a budget of images."""
+        """Seconds that one evaluation may take; None with a budget of images."""
         if self.budget.seconds is None:
             return None
         share = self.pace.evaluation_share * self.budget.seconds
@@ -103,12 +104,12 @@ class Timetable:
         return self.at.judging + self.at.costs[kind] <= allowed
 
     def _reserve(self) -> float:
-        """Seconds kept for the judgement at the end."""
+        """Seconds reserved for the final evaluation."""
         assert self.budget.seconds is not None
         cost = self.at.costs["heldout"] + self.at.costs["distance"]
         return min(_LARGEST_RESERVE * self.budget.seconds, self._finish_cost * cost)
 
 
 def _after(progress: float, every: float) -> float:
-    """Next multiple of `every` above progress."""
+    """The next multiple of `every` above `progress`."""
     return (math.floor(progress / every + 1e-9) + 1) * every

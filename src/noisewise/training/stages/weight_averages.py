@@ -1,11 +1,11 @@
-"""Power-function averages of the weights, several at once.
+"""Averages of the weights over training (EMA), with a power-function profile; several at once.
 
 Paper: Karras et al. 2024, "Analyzing and improving the training dynamics of diffusion models"
 (EDM2), section 3.1.
 
-An ordinary EMA looks back a fixed number of images, which is wrong for every budget but one. A
-power-function average weighs the weights of image count m by m^(1/share - 1): its mean age stays
-share / (1 + share) of all the images seen, in a run of minutes as in one of days.
+An ordinary EMA looks back over a fixed number of images, which suits only one budget. A
+power-function average gives the weights after m images the weight m^(1/share - 1). Its mean age is
+always share / (1 + share) of all images seen, in short and in long runs.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from noisewise.training.devices.sharding import copy_all
+from noisewise.training.devices.sharding import copy_tensors
 
 
 class EMA:
     """Power-function averages of a module's parameters, one for each share.
 
     Args:
-        module: what to follow. Its floating-point buffers are copied, not averaged.
-        shares: look-back as a share of the images seen, each in (0, 1).
+        module: the module to average. Only its parameters are averaged, not its buffers.
+        shares: look-back of each average, as a share of the images seen, in (0, 1).
 
     Raises:
-        ValueError: if there is no share, or one is out of range.
+        ValueError: if shares is empty, or one is out of range.
 
     Source: Karras et al. 2024 (EDM2), section 3.1, with gamma + 1 = 1 / share.
 
@@ -43,34 +43,34 @@ class EMA:
     """
 
     def __init__(self, module: nn.Module, shares: Sequence[float] = (0.05, 0.2)) -> None:
-        """Start every average at the module's weights."""
+        """Start every average at the current weights."""
         if not shares or not all(0 < share < 1 for share in shares):
-            raise ValueError(f"EMA shares {tuple(shares)} must lie between 0 and 1")
+            raise ValueError(f"the EMA shares are {tuple(shares)}; each must be between 0 and 1")
         self.shares = tuple(shares)
         self._live = list(module.parameters())
         self.averages = [[p.detach().clone() for p in self._live] for _ in self.shares]
 
     @torch.no_grad()
     def update(self, batch: int, images: int) -> None:
-        """Take in the weights after a step of `batch` images, `images` seen in all (with these)."""
+        """Add the weights after a step of `batch` images; `images` is the total, these included."""
         live = [p.detach() for p in self._live]
         for share, average in zip(self.shares, self.averages, strict=True):
             torch._foreach_lerp_(average, live, 1 - decay(share, batch, images))
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module, index: int) -> None:
-        """Write average number `index` into a module of the same architecture."""
-        copy_all(list(module.parameters()), self.averages[index])
+        """Copy average number `index` into a module of the same architecture."""
+        copy_tensors(list(module.parameters()), self.averages[index])
 
     def state_dict(self) -> dict[str, list[list[Tensor]]]:
-        """Return the averages (not copies)."""
+        """The averages themselves, not copies."""
         return {"averages": self.averages}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, list[list[Tensor]]]) -> None:
-        """Take over averages written by `state_dict`, keeping this module's memory layout."""
+        """Restore the result of `state_dict`, in this module's memory layout."""
         for average, saved in zip(self.averages, state["averages"], strict=True):
-            copy_all(average, saved)
+            copy_tensors(average, saved)
 
 
 def decay(share: float, batch: int, images: int) -> float:
