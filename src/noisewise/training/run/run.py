@@ -81,7 +81,7 @@ class Run:
 
     def reload(self) -> None:
         """Read run.json again: another process, or another `Run` of this folder, may have noted."""
-        self.info, self.warning = read_either(self.path)
+        self.info, self.warning = read_with_warning(self.path)
 
     @property
     def name(self) -> str:
