@@ -11,7 +11,7 @@ import errno
 import os
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from noisewise.app.command import Command, Group
@@ -65,69 +65,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if words[0] not in table.NAMES:
         return _complain(_unknown(words[0], table.NAMES), "noisewise")
-    return carry_out(table.load(words[0]), words[1:], f"noisewise {words[0]}")
+    command, words, called = table.load(words[0]), words[1:], f"noisewise {words[0]}"
+    if isinstance(command, Group) and words and words[0] not in _HELP:
+        parts = {part.name: part for part in command.parts}
+        if words[0] not in parts:
+            return _complain(_unknown(words[0], tuple(parts)), called)
+        command, words, called = parts[words[0]], words[1:], f"{called} {words[0]}"
+    return carry_out(command, words, called)
 
 
 def carry_out(command: Command | Group, words: Sequence[str], called: str) -> int:
     """Read the flags of a command and do it, or print its help.
 
     Args:
-        command: a command, or a group of which the first word names a part.
+        command: a command, or a group of which help is wanted.
         words: what follows the command's name.
         called: how the command is typed; stands before a complaint.
 
     Returns:
         The exit code.
     """
-    if isinstance(command, Group):
-        if not words or words[0] in _HELP:
-            return guarded(called, lambda: print_help(command, called))
-        parts = {part.name: part for part in command.parts}
-        if words[0] not in parts:
-            return _complain(_unknown(words[0], tuple(parts)), called)
-        return carry_out(parts[words[0]], words[1:], f"{called} {words[0]}")
     before = words[: words.index("--")] if "--" in words else words
-    if any(word in _HELP for word in before):
-        return guarded(called, lambda: print_help(command, called))
-    return guarded(called, lambda: _done(command, words, called))
+    try:
+        if isinstance(command, Group) or any(word in _HELP for word in before):
+            return print_help(command, called)
+        options = command.read(words, called)
+        _check_processes(command)
+        return command.action(options, words)
+    except (Exception, KeyboardInterrupt) as error:
+        return exit_code(error, called)
 
 
-def _done(command: Command, words: Sequence[str], called: str) -> int:
-    options = command.read(words, called)
+def _check_processes(command: Command) -> None:
+    """Refuse several processes where the command cannot use them."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not command.several_processes:
         several = [name for name, other in table.every() if other.several_processes]
         raise ValueError(
             f"only {' and '.join(several)} run in several processes; start this command without "
             "torchrun"
         )
-    return command.action(options, words)
 
 
-def guarded(called: str, action: Callable[[], int]) -> int:
-    """Do something, and turn an error into one sentence and an exit code.
+def exit_code(error: BaseException, called: str) -> int:
+    """Say in one sentence what went wrong; return the exit code of the process.
 
     Args:
+        error: what a command raised.
         called: how the command is typed; stands before a complaint.
-        action: returns its own exit code if all went well.
     """
-    try:
-        return action()
-    except ValueError as error:
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, ValueError):
         return _complain(str(error), called)
-    except BrokenPipeError as error:
-        if not _nobody_reads_stdout():
-            return _failed(error, called)
+    if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
         # The reader of the answer went away (`| head`): nothing failed, nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        return 130
-    except OSError as error:
-        if error.errno in (*_ROOM, *_CLOSED):
-            return _complain(_not_written(error), called)
-        return _failed(error, called)
-    except Exception as error:  # a person gets a sentence; NOISEWISE_TRACE=1 the trace
-        return _failed(error, called)
+    if isinstance(error, OSError) and error.errno in (*_ROOM, *_CLOSED):
+        return _complain(_not_written(error), called)
+    assert isinstance(error, Exception)
+    return _failed(error, called)
 
 
 def _nobody_reads_stdout() -> bool:

@@ -119,7 +119,10 @@ def action():
     reading, writing = os.pipe()
     os.close(reading)
     os.write(sys.stdout.fileno() if sys.argv[1:] else writing, b"x")
-sys.exit(cli.guarded("noisewise test", action))
+try:
+    action()
+except OSError as error:
+    sys.exit(cli.exit_code(error, "noisewise test"))
 """
 
 

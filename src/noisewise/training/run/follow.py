@@ -48,10 +48,9 @@ def follow(
     name, keeper = loop.stage.name, run.checkpoints(loop.stage.name)
     recorder = Recorder(run.path, loop, keeper, checkpoint_seconds)
     try:
-        if loop.ranks.leads:
-            recorder.lead(callbacks, resumed, run.warning)
-        else:
-            recorder.follow(callbacks.stop)
+        with recorder.recording(callbacks, resumed, run.warning) as take:
+            for record in loop.records(callbacks.stop):
+                take(record)
     except TrainingFailed as error:
         keeper.save_best(loop)
         note_stage(run, loop, run.finished(name), {"failed": str(error)})

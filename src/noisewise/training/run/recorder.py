@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from noisewise.training.callbacks import Callbacks, Stop
+from noisewise.training.callbacks import Callbacks
 from noisewise.training.files.sample_sheet import save_sheet, sheet_path
 from noisewise.training.run.checkpoints import Checkpoints, Resumed
 from noisewise.training.run.log import Log, LogWriter, Position
@@ -34,43 +36,49 @@ class Recorder:
     checkpoints: Checkpoints
     checkpoint_seconds: float
 
-    def follow(self, stop: Stop | None) -> None:
-        """Run the loop in a process that does not write.
+    @contextmanager
+    def recording(
+        self, callbacks: Callbacks, resumed: Resumed | None, warning: str = ""
+    ) -> Iterator[Callable[[Record], None]]:
+        """Open the log; yield what takes each record; save at the end.
 
-        Raises:
-            TrainingFailed: if training failed too often.
-        """
-        for _ in self.loop.records(stop):
-            if self.loop.can_be_saved and self.loop.ranks.agree(None):
-                self.checkpoints.save(self.loop, Position())
-        self.checkpoints.save(self.loop, Position())
-
-    def lead(self, callbacks: Callbacks, resumed: Resumed | None, warning: str = "") -> None:
-        """Run the loop in the process that writes.
+        In a process that does not write, the checkpoints are saved together with the first one.
 
         Args:
-            callbacks: called with every record; may stop training.
+            callbacks: called with every record.
             resumed: where the log continues; None: at the start.
             warning: added to the event of the first record.
-
-        Raises:
-            TrainingFailed: if training failed too often.
         """
-        loop, saved = self.loop, time.monotonic()
+        if not self.loop.ranks.leads:
+            yield self._attend
+            self.checkpoints.save(self.loop, Position())
+            return
+        loop = self.loop
         note = "; ".join(filter(None, (warning, "" if resumed is None else resumed.note)))
         position = None if resumed is None else resumed.position
         timed = loop.budget.seconds is not None
+        saved, first = time.monotonic(), True
         log = Log(self.path / "log.jsonl")
         with log.writing(loop.stage.name, loop.at.step, position, timed) as lines:
-            for number, record in enumerate(loop.records(callbacks.stop)):
-                if number == 0 and note:
+
+            def take(record: Record) -> None:
+                nonlocal saved, first
+                if first and note:
                     record = replace(record, event="; ".join(filter(None, (record.event, note))))
+                first = False
                 self._take(record, lines, callbacks)
                 late = time.monotonic() - saved > self.checkpoint_seconds
                 if loop.can_be_saved and loop.ranks.agree(late):
                     self._save(lines)
                     saved = time.monotonic()
+
+            yield take
             self._save(lines)
+
+    def _attend(self, _: Record) -> None:
+        """Take part in a checkpoint that the first process asks for."""
+        if self.loop.can_be_saved and self.loop.ranks.agree(None):
+            self.checkpoints.save(self.loop, Position())
 
     def _take(self, record: Record, lines: LogWriter, callbacks: Callbacks) -> None:
         """Log a record, pass it to the callbacks, and save a sheet if it has a distance."""

@@ -101,11 +101,6 @@ class Loop:
             TrainingFailed: if training went back `pace.tries` times and failed again, each time
                 within a tenth of the budget after the last; the last record says so too.
         """
-        yield from self._records(stop)
-        if self._failed:
-            raise TrainingFailed(self._failed)
-
-    def _records(self, stop: Callable[[], bool] | None) -> Iterator[Record]:
         if self.finished:
             return
         self._zero = self._clock() - self.at.seconds
@@ -120,15 +115,18 @@ class Loop:
         while self.progress < 1:
             if stop is not None and self.ranks.any(stop()):
                 yield from self._stop()
-                return
+                break
             yield self._step()
             if self._failed:
-                return
-        trouble = self._read()[1]  # with check_every > 1 the last steps are not checked yet
-        if trouble:
-            yield self._record(*self._go_back(trouble))
-        if not self._failed:
-            yield self._finish()
+                break
+        else:
+            trouble = self._read()[1]  # with check_every > 1 the last steps are not checked yet
+            if trouble:
+                yield self._record(*self._go_back(trouble))
+            if not self._failed:
+                yield self._finish()
+        if self._failed:
+            raise TrainingFailed(self._failed)
 
     def already_finished(self) -> Record:
         """The record of a finished loop that is started again."""
