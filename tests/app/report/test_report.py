@@ -36,7 +36,7 @@ from noisewise.app.report.facts import Copies, Event, Facts, Way
 from noisewise.app.report.page import render
 from noisewise.app.report.resume_command import again
 from noisewise.pictures import gather as gather_pictures
-from noisewise.pictures import pictures, sources
+from noisewise.pictures import pictures
 from noisewise.quality.copies import CopyReference
 from noisewise.quality.distance import Reference
 from noisewise.training.evaluate import evaluate
@@ -222,7 +222,6 @@ def test_everything_is_read_and_tested_once(
     arrays = counted(monkeypatch, np, "load", of_run)
     sealed = counted(monkeypatch, model_folder, "digest_of", lambda tensors: str(len(tensors)))
     hashed = counted(monkeypatch, hashlib, "sha256", lambda *_: "a whole file")
-    listed = counted(monkeypatch, sources, "open_source", str)
     marked = counted(monkeypatch, gather_pictures, "digests", lambda images: str(len(images)))
     marked_again = counted(monkeypatch, pictures, "digests", lambda *_: "")
     prepared = counted(monkeypatch, CopyReference, "__init__", lambda *_: "")
@@ -243,7 +242,6 @@ def test_everything_is_read_and_tested_once(
     once = ("run.json", "log.jsonl", "teacher/config.json", "generator/config.json", *cached)
     assert read == dict.fromkeys(once, 1)
     assert len(cached) == 1
-    assert len(listed) == sum(listed.values()) == 1
     assert [(Path(name).parts[0], n) for name, n in arrays.items() if name] == [("cache", 1)]
     assert marked == {"120": 1}, "the fingerprint; the split uses the same digests"
     assert not marked_again
