@@ -194,7 +194,7 @@ def _caption(way: Way) -> str:
     if way.seconds_per_image is not None:
         parts.append(f"{_ms(way)} per picture")
     if way.distance is not None and way.num_images is not None:
-        parts.append(f"distance {way.distance:.3g}, measured on {way.num_images:,} pictures")
+        parts.append(f"distance {way.distance:.3g} ({way.num_images:,} pictures)")
     return _upper(", ".join(parts)) + "."
 
 
