@@ -124,7 +124,7 @@ def test_a_dry_run_says_why_and_writes_nothing(
     assert sorted((path, path.stat().st_mtime_ns) for path in teacher_run.rglob("*")) == before
     assert list(tmp_path.iterdir()) == []
     assert cli.main(["adapt", str(folder), str(folder), "--start", "full", "--dry-run"]) == 2
-    assert "no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
 
 
 def test_new_pictures_are_read_with_crop_and_background(
