@@ -88,7 +88,8 @@ def show_result(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Se
         The exit code.
     """
     name = program()
-    if not run.finished(stage):
+    found = run.stage(stage)
+    if found.stopped or not found.finished:  # a finished model of a smaller budget may be there
         if leads():
             tell(f"Saved. To resume: {name} {shlex.join(words)}")
         # If nobody asked to stop, training itself gave up, and has said why.
