@@ -80,7 +80,7 @@ class Run:
         return cls(path)
 
     def reload(self) -> None:
-        """Read run.json again: another process, or another `Run` of this folder, may have noted."""
+        """Read run.json again; another process or another `Run` may have changed it."""
         self.info, self.warning = read_with_warning(self.path)
 
     @property
