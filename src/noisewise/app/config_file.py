@@ -14,6 +14,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from noisewise.app.flag_errors import near
 from noisewise.app.flags import flags_of, texts_of
 from noisewise.app.terminal.answer import leads
 from noisewise.app.terminal.stderr import tell
@@ -148,7 +149,8 @@ def _built(
     unknown = sorted(set(values) - set(known))
     if unknown:
         names = ", ".join(prefix + name for name in unknown)
-        raise ValueError(f"{names} cannot be set; settings are {', '.join(known)}")
+        way = near(unknown[0], known)
+        raise ValueError(f"{names} cannot be set{way}; settings are {', '.join(known)}")
     hints = get_type_hints(kind)
     return {
         name: _as(hints[name], value, prefix + name, defaults[name])

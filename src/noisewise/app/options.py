@@ -30,4 +30,4 @@ class SettingsOptions:
     config: File = None
     """Read settings from this file, .json or .toml. Flags override it."""
     save_config: File = None
-    """Write all settings to this file, .json or .toml, for --config."""
+    """Also write all settings to this file, .json or .toml, for --config."""

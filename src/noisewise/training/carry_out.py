@@ -107,6 +107,7 @@ def carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
     engine = Engine.choose(config.device, config.precision, config.threads)
     task.check(engine)
     snapshot, ranks = FolderSnapshot(task.folder), engine.ranks
+    damaged = _warning_of(task.folder) if ranks.leads else ""
     with ranks.watched(), locked(task.folder) if ranks.leads else nullcontext():
         if not ranks.leads:
             ranks.wait()  # for the first process, which writes the cache that the others read
@@ -121,11 +122,17 @@ def carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
         run = Run.open(task.folder)
         if run.warning and ranks.leads:
             run.write()
+        run.keep_warning(damaged)  # `prepare` may have written run.json again
         if task.reads_pictures:
             callbacks = _timed(run, began, callbacks)
         outcome = _train(task, run, engine, callbacks)
         ranks.wait()
     return outcome if ranks.leads else replace(outcome, run=Run.open(task.folder))
+
+
+def _warning_of(folder: Path) -> str:
+    """What is wrong with a run's run.json before this call; "" if nothing, or if there is none."""
+    return Run(folder).warning if (folder / "run.json").exists() else ""
 
 
 def _train(task: Task[Config], run: Run, engine: Engine, callbacks: Callbacks) -> Outcome:

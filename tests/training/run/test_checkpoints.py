@@ -204,6 +204,20 @@ def test_a_damaged_model_of_a_finished_run_is_refused_and_mended(
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_distilling_tells_that_run_json_was_damaged(data: Path, tmp_path: Path) -> None:
+    """Also although the settings of the distillation are written before the first record."""
+    run = train(data, tmp_path / "run")
+    path = run.path / "run.json"
+    damaged = path.read_bytes().replace(b'"seed": 0', b'"seed": 1', 1)
+    path.write_bytes(damaged)
+    seen: list[Record] = []
+    distil = DistillConfig(budget="16images", recipe=StudentRecipe(batch=8, distance_images=32))
+    noisewise.distill(run.path, config=distil, build=build, on_record=seen.append)
+    assert "its copy run-copy.json was used" in (seen[0].event or "")
+    assert (run.path / "run.json.damaged").read_bytes() == damaged
+    assert not Run.open(run.path).warning
+
+
 def test_a_damaged_run_json_is_read_from_its_copy_and_mended(data: Path, tmp_path: Path) -> None:
     run = train(data, tmp_path / "run", 15)
     path = run.path / "run.json"

@@ -21,13 +21,15 @@ class EvaluateOptions(EvaluateConfig, JsonOption):
 
 
 def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
+    from noisewise.app.terminal.notices import warn_of_damage
     from noisewise.app.terminal.progress import Progress
     from noisewise.training.evaluate import evaluate
 
+    warn_of_damage(options.run)
     with Progress() as progress:
         progress.note(f"drawing and judging {options.num_images:,} pictures")
         found = evaluate(options.run, config=plain(options, EvaluateConfig))
-    copies = "not tested: the training pictures are gone"
+    copies = "not tested: the training pictures are missing"
     if found.copies is not None:
         copies = (
             f"{100 * found.copies['fraction']:.2f}% "

@@ -31,8 +31,10 @@ class ReportOptions(JsonOption):
 
 def _report(options: ReportOptions, _: Sequence[str]) -> int:
     from noisewise.app.report.collect import report
+    from noisewise.app.terminal.notices import warn_of_damage
     from noisewise.app.terminal.progress import Progress
 
+    warn_of_damage(options.run)
     with Progress() as progress:
         path = report(options.run, options.out, num_images=options.num_images, tell=progress.note)
     show({"report": str(path), "bytes": path.stat().st_size}, options.json, f"report: {path}")

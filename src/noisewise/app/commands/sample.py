@@ -152,6 +152,9 @@ def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) 
 
 
 def _sample(options: SampleOptions, _: Sequence[str]) -> int:
+    from noisewise.app.terminal.notices import warn_of_damage
+
+    warn_of_damage(options.run)
     values, text = draw(options)
     show(values, options.json, text)
     return 0

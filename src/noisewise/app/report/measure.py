@@ -70,8 +70,8 @@ def measure_ways(contents: Contents, num_images: int, tell: Callable[[str], None
     real, copies = training.real(), training.copies()
     ways = []
     for source in sources:
-        calls = source.network_calls
-        tell(f"report: drawing and measuring {num_images:,} pictures in {calls} calls each")
+        calls = "1 call" if source.network_calls == 1 else f"{source.network_calls} calls"
+        tell(f"report: drawing and measuring {num_images:,} pictures, {calls} each")
         config = EvaluateConfig(num_images=num_images, seed=_SEED, calls=source.calls)
         ways.append(_way(source, measure(source.model, real, copies, config), training))
     return Measurements(

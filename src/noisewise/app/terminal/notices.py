@@ -66,3 +66,13 @@ def account(data: Mapping[str, Any]) -> list[str]:
         first, more = items[0], ", ..." if len(items) > 1 else ""
         lines.append(f"skipped: {len(items):,} {first.reason} ({printable(first.name)}{more})")
     return [*lines, *(f"note: {printable(note)}" for note in data["notes"])]
+
+
+def warn_of_damage(folder: str | Path) -> None:
+    """Tell if a run's run.json is damaged and its copy is read; for commands that only read."""
+    from noisewise.app.terminal.stderr import tell
+    from noisewise.training.run.run import Run
+
+    path = Path(folder)
+    if (path / "run.json").exists() and (warning := Run(path).warning):
+        tell(f"warning: {warning}")

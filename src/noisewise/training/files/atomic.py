@@ -241,7 +241,9 @@ def _system_code(error: Exception) -> int | None:
 
 
 def _damaged(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path} is damaged ({why}); train again or restore it from a copy")
+    return ValueError(
+        f"{path} is damaged ({why}); run the command that made it again, or restore it from a copy"
+    )
 
 
 def _seal_of(values: dict[str, Any]) -> str:

@@ -64,8 +64,9 @@ class Run:
         """Open the folder; see the class."""
         self.path = Path(path)
         if not (self.path / "run.json").exists():
+            place = path if not self.path.exists() else "RUN"
             raise ValueError(
-                f"{path} is not a run; train one first: noisewise train FOLDER --out {path}"
+                f"{path} is not a run; train one first: noisewise train FOLDER --out {place}"
             )
         self.info, self.warning = read_with_warning(self.path)
         self._mended = False
@@ -78,6 +79,11 @@ class Run:
             ValueError: if the folder is not a run, or run.json and its copy are damaged.
         """
         return cls(path)
+
+    def keep_warning(self, warning: str) -> None:
+        """Remember that run.json was damaged, after somebody else has already mended it."""
+        if warning and not self.warning:
+            self.warning, self._mended = warning, True
 
     def reload(self) -> None:
         """Read run.json again; another process or another `Run` may have changed it."""
@@ -110,8 +116,8 @@ class Run:
         parts = [f"{count}{data.size} x {data.size}, {colour}"]
         for name in STAGES:
             stage = self.stage(name)
-            word = "finished" if stage.finished else "not finished" if stage.steps else "missing"
-            parts.append(f"{name} {word}")
+            word = "not finished" if stage.steps else "not begun"
+            parts.append(f"{name} {'finished' if stage.finished else word}")
         return f"Run({str(self.path)!r}: {', '.join(parts)})"
 
     def write(self) -> None:

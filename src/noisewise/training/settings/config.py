@@ -119,7 +119,7 @@ class TrainingSettings:
     batch: int | None = None
     """Images in each step. Default: derived."""
     lr: float | None = None
-    """Highest learning rate. Default: derived."""
+    """Peak learning rate of the schedule. Default: derived."""
     seed: int = 0
     """Random seed. With a budget in images, the same seed gives the same weights."""
     device: str = "auto"
@@ -161,7 +161,7 @@ class PictureSettings:
     """How pictures become square."""
 
     crop: Crop = "centre"
-    """How pictures become square. centre, random: cut a square there. pad: add background."""
+    """How pictures become square: cut the centre, cut at random, or pad with a border."""
     background: Annotated[str, Shown("COLOUR")] = "white"
     """Colour behind transparent pixels and of padding: a name, or #rrggbb."""
 
@@ -175,7 +175,7 @@ class TeacherSettings(PictureSettings, TrainingSettings):
     """The settings of training a teacher, from nothing or from another teacher."""
 
     flips: Flips = "auto"
-    """Mirror half of the pictures left to right. auto: if the set already has mirror images."""
+    """Mirror half of the pictures left to right. auto: only if mirrored pictures fit the set."""
 
     def __post_init__(self) -> None:
         """Refuse settings before any picture is read."""
@@ -193,9 +193,9 @@ class TrainConfig(TeacherSettings):
     channels: Annotated[int | None, RARE] = None
     """1 for grey, 3 for colour. Default: as the pictures are."""
     classes: bool = False
-    """Learn the classes (subfolders or labels), so that you can draw one class later."""
+    """Learn the classes (subfolders or labels), to draw one later. Default: classes are ignored."""
     kinds: int | None = None
-    """Sort pictures without classes into this number of kinds. 0: do not. Default: derived."""
+    """Sort the pictures into this number of groups of similar ones. 0: do not. Default: derived."""
     net: Architecture = "auto"
     """Architecture of the net. auto: by the size of the pictures."""
     widths: Annotated[tuple[int, ...], RARE] = ()
@@ -219,6 +219,8 @@ class TrainConfig(TeacherSettings):
             raise ValueError(f"{self.channels} channels do not work; use 1 (grey) or 3 (colour)")
         if self.kinds is not None and self.kinds < 0:
             raise ValueError(f"{self.kinds} kinds do not work; use 0 for none, or 2 and more")
+        if self.kinds and self.classes:
+            raise ValueError("classes and kinds are both set; leave one of them out")
         if any(width < 1 for width in self.widths):
             raise ValueError(f"widths {self.widths} must be positive numbers of channels")
 
@@ -230,7 +232,7 @@ class AdaptConfig(TeacherSettings):
     rank: int = 8
     """Rank of the adapter in each layer. Smaller layers get their own full rank."""
     start: AdapterStart = "lora-ga"
-    """lora-ga: first steps follow full fine-tuning. lora: random. full: all weights, no adapter."""
+    """lora-ga: starts along the full gradient. lora: at random. full: all weights, no adapter."""
     samples: Annotated[int, RARE] = 512
     """Pictures behind the gradient that lora-ga starts from."""
     recipe: TeacherRecipe = field(
@@ -268,7 +270,7 @@ class DistillConfig(TrainingSettings):
         """Refuse what cannot be trained."""
         super().__post_init__()
         if self.lam is not None and not 0 <= self.lam <= 1.5:
-            raise ValueError(f"lambda {self.lam:g} diverges; use 0.5 to 1.2")
+            raise ValueError(f"lambda {self.lam:g} diverges; use 0 to 1.5, best 0.5 to 1.2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,9 +282,9 @@ class DrawingSettings:
     teacher: bool = False
     """Use the teacher, even if the run has a generator."""
     calls: int | None = None
-    """Network calls for each picture. Generator: 1 or 2. Teacher: an odd number."""
+    """Network calls for each picture. Generator: 1 or 2. Teacher: any number; heun: odd."""
     sampler: str | None = None
-    """Sampler of the teacher: heun, ddim or ddpm. Default: the one measured best."""
+    """Sampler of the teacher: heun, ddim or ddpm. Default: the model's own, heun."""
     seed: int = 0
     """Random seed. Picture i depends on the seed and on i only."""
     device: str = "auto"
