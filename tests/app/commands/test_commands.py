@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from noisewise.app import cli, demo
+from noisewise.app.terminal.program_name import program
 from noisewise.app.terminal.progress import Progress
 
 Settings = Callable[[str], list[str]]
@@ -137,7 +138,7 @@ def test_train_leaves_a_run_and_says_what_is_next(
     assert (teacher_run / "teacher" / "model.safetensors").read_bytes() == before
     assert cli.main(["train", *words, *settings("train")]) == 0
     out, err = capsys.readouterr()
-    assert f"next: noisewise distill {teacher_run}" in out
+    assert f"next: {program()} distill {teacher_run}" in out
     assert "already finished" in err
 
 
