@@ -190,6 +190,17 @@ def test_a_run_that_refuses_other_pictures_or_sizes_keeps_no_cache_of_them(tmp_p
     assert after == before
 
 
+def test_kinds_that_had_no_effect_beside_classes_do_not_bar_a_resume(tmp_path: Path) -> None:
+    """An older version let both be set; now kinds must be left out, and that is no other run."""
+    config = replace(CONFIG, classes=True)
+    run = create(tmp_path / "x", config)
+    run.info["train"]["kinds"] = 3
+    run.write()
+    assert create(tmp_path / "x", config).path == run.path
+    with pytest.raises(ValueError, match="was"):
+        create(tmp_path / "x", CONFIG)
+
+
 # ---------------------------------------------------------------------- the log
 def test_lines_between_are_averaged_and_what_is_rare_is_written(tmp_path: Path) -> None:
     log = Log(tmp_path / "log.jsonl")

@@ -47,7 +47,9 @@ def matching_run(path: Path, config: TrainConfig) -> Run | None:
     if not (path / "run.json").exists():
         return None
     run = Run(path)
-    must_match(run.info["train"], config, path, "choose a new folder with --out", ("batch",))
+    # With classes, kinds have no effect; an older version let both be set.
+    free = ("batch", "kinds") if config.classes else ("batch",)
+    must_match(run.info["train"], config, path, "choose a new folder with --out", free)
     return run
 
 
