@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from noisewise.quality.features import (
-    RandomConvFeatures,
-    _whole_normals,
     extract,
     extractor_name,
-    weights_sha256,
 )
+from noisewise.quality.frozen_filters import _whole_normals, weights_sha256
+from noisewise.quality.random_features import RandomConvFeatures
 
 FROZEN = "ab7ac86ec77300cbf1e11e7ab7c658575860be4c4b263904e018eb7c97630690"
 # features 0, 300, 600, ... of `waves`, written down when "noisewise-1" was frozen

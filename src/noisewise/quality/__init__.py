@@ -10,6 +10,7 @@ from noisewise.quality.copies import (
     duplicates,
     nearest,
 )
+from noisewise.quality.denoiser_features import DenoiserFeatures
 from noisewise.quality.distance import (
     Distance,
     Reference,
@@ -20,13 +21,18 @@ from noisewise.quality.distance import (
     sliced_wasserstein,
     wasserstein_1d,
 )
-from noisewise.quality.features import Extractor, RandomConvFeatures, extract, weights_sha256
+from noisewise.quality.features import Extractor, extract
+from noisewise.quality.frozen_filters import weights_sha256
+from noisewise.quality.native_features import NativeFeatures
+from noisewise.quality.random_features import RandomConvFeatures
 
 __all__ = [
     "CopyReference",
     "CopyTest",
+    "DenoiserFeatures",
     "Distance",
     "Extractor",
+    "NativeFeatures",
     "Nearest",
     "RandomConvFeatures",
     "Reference",

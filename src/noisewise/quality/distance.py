@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noisewise.quality.features import Extractor, RandomConvFeatures, extract, extractor_name
+from noisewise.quality.features import Extractor, extract, extractor_name
 from noisewise.quality.kernel import between, frechet, mmd, resampling_weights, within
+from noisewise.quality.random_features import RandomConvFeatures
 from noisewise.quality.wasserstein import sliced_wasserstein, wasserstein_1d
 
 __all__ = [
