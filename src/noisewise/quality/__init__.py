@@ -23,6 +23,7 @@ from noisewise.quality.distance import (
 )
 from noisewise.quality.features import Extractor, extract
 from noisewise.quality.frozen_filters import weights_sha256
+from noisewise.quality.judge import Difference, Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
 from noisewise.quality.random_features import RandomConvFeatures
 
@@ -30,8 +31,11 @@ __all__ = [
     "CopyReference",
     "CopyTest",
     "DenoiserFeatures",
+    "Difference",
     "Distance",
     "Extractor",
+    "Floors",
+    "Judge",
     "NativeFeatures",
     "Nearest",
     "RandomConvFeatures",

@@ -55,10 +55,18 @@ class DenoiserFeatures:
             sigma: noise level, above 0, in the units of pictures in [-1, 1].
             conditioned: the denoiser needs a class for each picture.
             call: replaces the call of the denoiser.
+
+        Raises:
+            ValueError: if the denoiser has no layer that could be read.
         """
         self._denoiser, self._sigma, self._conditioned = denoiser, sigma, conditioned
         self._call = call or denoiser
         self._blocks = _blocks(denoiser)
+        if not self._blocks:
+            raise ValueError(
+                f"{type(denoiser).__name__} has no layer whose activations could be read; "
+                "use NativeFeatures instead."
+            )
         self.name = f"denoiser-{_digest(denoiser)}@{sigma:g}"
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -71,7 +79,7 @@ class DenoiserFeatures:
             float32 [n, d] on the device of the pictures.
         """
         check_images(images, "images")
-        device = next((p.device for p in self._denoiser.parameters()), images.device)
+        device = next(self._denoiser.parameters()).device
         shape = images.shape[1:]
         noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)) * self._sigma
         found = []

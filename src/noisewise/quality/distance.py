@@ -1,27 +1,33 @@
 """The distance of one set of pictures from another, with its interval and its floor.
 
 Papers: Gretton et al. 2012, "A kernel two-sample test" (the unbiased MMD); Binkowski et al. 2018,
-"Demystifying MMD GANs" (its cubic kernel, KID); Rubin 1981, "The Bayesian bootstrap"; Perronnin et
-al. 2010, "Improving the Fisher kernel" (power normalisation).
+"Demystifying MMD GANs" (its cubic kernel, KID); Rubin 1981, "The Bayesian bootstrap"; Chernozhukov
+et al. 2018, "Double/debiased machine learning" (fitting on one fold and measuring on the other).
 
-The distance is the squared MMD with the kernel ``k(x, y) = (x.y / d + 1)^3``. Its features are
-centred and scaled by the mean and deviation of the reference, then power-normalised. For two
-samples of one distribution its mean is 0, so it can be negative, and it does not grow if there are
-few pictures. It is not an FID: compare it only with distances that use the same extractor and
-reference.
+The distance is the squared MMD with the kernel ``k(x, y) = (x.y / d + 1)^3`` of features on a
+`FeatureScale`. For two samples of one distribution its mean is 0, so it can be negative, and it
+does not grow if there are few pictures. It is not an FID: compare it only with distances that use
+the same extractor and reference.
+
+The scale must be fitted to other real pictures than those that are measured, or real pictures look
+different from the reference. So the reference has two folds: each is measured on the scale of the
+other one, and the distance is the mean of both.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from noisewise.quality.feature_scale import FeatureScale
 from noisewise.quality.features import Extractor, extract, extractor_name
 from noisewise.quality.kernel import between, frechet, mmd, resampling_weights, within
-from noisewise.quality.random_features import RandomConvFeatures
+from noisewise.quality.native_features import NativeFeatures
+from noisewise.quality.rounded import rounded
 from noisewise.quality.wasserstein import sliced_wasserstein, wasserstein_1d
 
 __all__ = [
@@ -35,10 +41,11 @@ __all__ = [
     "wasserstein_1d",
 ]
 
-NUM_RESAMPLES = 200  # resamples for the interval, and splits for the floor
-_COVERAGE = 0.95
+NUM_RESAMPLES = 200  # resamples for the interval, and splits of each fold for the floor
+COVERAGE = 0.95
+FLOOR = 0.975  # quantile; the reference has its own luck, so fewer than this stay below
 _MAX_REFERENCE = 2000
-_SCALE_FLOOR = 0.1  # share of the mean deviation; features that vary less are not scaled up further
+_FEWEST = 8  # pictures of a reference
 
 
 @dataclass(frozen=True)
@@ -48,15 +55,15 @@ class Distance:
     Attributes:
         value: unbiased squared MMD; its mean is 0 for pictures from the reference's distribution.
         low: lower end of the 95 % interval (for new draws of both sets of pictures, with the
-            scaling of the reference fixed).
-        high: upper end of it. Measured with 60 and 90 pictures, the interval held the true value
-            always near 0 (there it is wider than necessary), and 95 and 87 times in 100 at 0.2 and
-            1.0.
-        floor: 95th percentile of this distance between two sets of real pictures of these sizes; a
-            value below it means that no difference from real pictures was found.
+            scale fixed).
+        high: upper end of it.
+        floor: real pictures of these numbers stay below this distance from each other at least 95
+            times in 100; a value below it means that no difference from real pictures was found.
         num_a: number of judged pictures.
         num_b: number of reference pictures.
         extractor: name of the features; distances with other features cannot be compared.
+        resamples: the values behind the interval, float64 [200]. Sets of the same number of
+            pictures are resampled alike, so differences of two distances can be paired.
     """
 
     value: float
@@ -66,6 +73,7 @@ class Distance:
     num_a: int
     num_b: int
     extractor: str
+    resamples: Tensor = field(repr=False, compare=False)
 
     @property
     def ratio(self) -> float:
@@ -73,8 +81,27 @@ class Distance:
         return self.value / self.floor if self.floor > 0 else float("inf")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a dict, ready for json.dumps."""
-        return asdict(self)
+        """Return the fields as a dict, ready for json.dumps; without the resamples."""
+        named = [item.name for item in fields(self) if item.name != "resamples"]
+        return {name: getattr(self, name) for name in named}
+
+
+class _Fold:
+    """One half of a reference, on the scale of the other half."""
+
+    def __init__(self, features: Tensor, others: Tensor, seed: int) -> None:
+        """Measure the half against itself: resampled, and split at random."""
+        self.scale = FeatureScale.fit(others, features)
+        self.features = self.scale(features)
+        self.weights = resampling_weights(len(features), NUM_RESAMPLES, _seeded(2 * seed + 1))
+        self.within = within(self.weights, self.features)
+        self.splits = _splits(self.features, _seeded(2 * seed + 2))
+
+    def distances(self, features: Tensor, weights: Tensor) -> Tensor:
+        """The distance of pictures, and its resamples, [1 + resamples]."""
+        a = self.scale(features)
+        values = within(weights, a) + self.within
+        return values - 2 * between(weights, a, self.weights, self.features)
 
 
 class Reference:
@@ -106,41 +133,33 @@ class Reference:
         """Measure the reference.
 
         Args:
-            images: float [n, c, h, w] in [-1, 1], n >= 4.
-            extractor: computes the features; None: `RandomConvFeatures()`.
+            images: float [n, c, h, w] in [-1, 1], n >= 8; rounded to 8 bits first.
+            extractor: computes the features; None: `NativeFeatures()`.
             generator: chooses the pictures if there are more than max_images; None: seed 0.
             max_images: number of pictures used at most, drawn without replacement.
 
         Raises:
-            ValueError: if there are fewer than 4 pictures, or the extractor does not return a
+            ValueError: if there are fewer than 8 pictures, or the extractor does not return a
                 matrix of features.
         """
-        if max_images < 4:
-            raise ValueError(f"max_images is {max_images}: give at least 4.")
-        self.extractor = extractor if extractor is not None else RandomConvFeatures()
+        if max_images < _FEWEST:
+            raise ValueError(f"max_images is {max_images}: give at least {_FEWEST}.")
+        self.extractor = extractor if extractor is not None else NativeFeatures()
         if len(images) > max_images:
             chosen = torch.randperm(len(images), generator=generator or _seeded(0))[:max_images]
             images = images[chosen.sort().values.to(images.device)]
-        features = extract(images, self.extractor)
-        self._mean = features.mean(0)
-        deviation = features.std(0) if len(features) > 1 else torch.zeros_like(self._mean)
-        smallest = (_SCALE_FLOOR * deviation.mean()).clamp_min(1e-6)
-        self._scale = (deviation.square() + smallest.square()).sqrt()
-        self._measure(self._normalised(features))
+        self._measure(extract(rounded(images), self.extractor))
 
-    def _normalised(self, features: Tensor) -> Tensor:
-        """Centre, scale, and take the signed root, so that no single feature dominates."""
-        z = (features - self._mean) / self._scale
-        return z.sign() * z.abs().sqrt()
-
-    def _measure(self, normalised: Tensor) -> None:
-        """Compute the kernel sums of the reference with itself, resampled, and the floor."""
-        if len(normalised) < 4:
-            raise ValueError(f"The reference has {len(normalised)} pictures: give at least 4.")
-        self._features = normalised
-        self._weights = resampling_weights(len(normalised), NUM_RESAMPLES, _seeded(1))
-        self._within = within(self._weights, normalised)
-        self._split_floor = _split_floor(normalised, _seeded(2))
+    def _measure(self, features: Tensor) -> None:
+        """Make the folds, and compute the kernel sums of each with itself."""
+        if len(features) < _FEWEST:
+            raise ValueError(
+                f"The reference has {len(features)} pictures: give at least {_FEWEST}."
+            )
+        self._features = features
+        order = torch.randperm(len(features), generator=_seeded(3))
+        first, second = (features[part] for part in order.tensor_split(2))
+        self._folds = (_Fold(first, second, 0), _Fold(second, first, 1))
 
     def __len__(self) -> int:
         """Return the number of pictures in the reference."""
@@ -149,10 +168,11 @@ class Reference:
     def distance(self, images: Tensor, generator: torch.Generator | None = None) -> Distance:
         """Return the distance of pictures to the reference.
 
-        ``MMD^2 = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{ij} k(a_i, b_j)``
+        ``MMD^2 = mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{ij} k(a_i, b_j)``,
+        the mean of both folds b.
 
         Args:
-            images: float [n, c, h, w] in [-1, 1], n >= 2.
+            images: float [n, c, h, w] in [-1, 1], n >= 2; rounded to 8 bits first.
             generator: draws the resamples of the interval; None: seed 0, the same each time.
 
         Returns:
@@ -173,35 +193,35 @@ class Reference:
         """
         if len(images) < 2:
             raise ValueError(f"There are {len(images)} pictures to judge: give at least 2.")
-        features = extract(images, self.extractor)
-        if features.shape[1] != len(self._mean):
+        features = extract(rounded(images), self.extractor)
+        if features.shape[1] != self._features.shape[1]:
             raise ValueError(
                 f"Features have length {features.shape[1]}, features of the reference "
-                f"{len(self._mean)}: use the same extractor and the same size of pictures."
+                f"{self._features.shape[1]}: use the same extractor and the same size of pictures."
             )
-        a = self._normalised(features)
-        weights = resampling_weights(len(a), NUM_RESAMPLES, generator or _seeded(0))
-        values = within(weights, a) + self._within
-        values -= 2 * between(weights, a, self._weights, self._features)
-        tails = torch.tensor([(1 - _COVERAGE) / 2, (1 + _COVERAGE) / 2], dtype=values.dtype)
+        weights = resampling_weights(len(features), NUM_RESAMPLES, generator or _seeded(0))
+        values = torch.stack([fold.distances(features, weights) for fold in self._folds]).mean(0)
+        tails = torch.tensor([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], dtype=values.dtype)
         low, high = values[1:].quantile(tails).tolist()
         value = float(values[0])
         return Distance(
             value=value,
             low=min(low, value),
             high=max(high, value),
-            floor=self.floor(len(a)),
-            num_a=len(a),
+            floor=self.floor(len(images)),
+            num_a=len(images),
             num_b=len(self),
             extractor=extractor_name(self.extractor),
+            resamples=values[1:],
         )
 
     def floor(self, num_images: int) -> float:
-        """Return the 95th percentile of the distance that num_images real pictures have.
+        """Return the distance below which num_images real pictures stay.
 
-        The reference is split into random halves many times. The distance of two samples of one
-        distribution spreads as ``1/n_a + 1/n_b``; this converts the percentile of the halves to
-        num_images against the whole reference.
+        Each fold is split into random halves many times. The distance of two samples of one
+        distribution spreads as ``1/n_a + 1/n_b``; this converts the 97.5 % point of the halves to
+        num_images against the mean of two folds. At least 95 in 100 sets of real pictures stay
+        below it: the reference has its own luck.
 
         Raises:
             ValueError: if num_images is below 2.
@@ -215,35 +235,52 @@ class Reference:
             >>> reference.floor(10) > reference.floor(1000) > 0
             True
         """
+        return self.floor_between(num_images, len(self))
+
+    def floor_between(self, num_images: int, num_reference: int) -> float:
+        """Return the floor for num_images pictures and a reference of another number of pictures.
+
+        Raises:
+            ValueError: if num_images is below 2 or num_reference below 8.
+        """
         if num_images < 2:
             raise ValueError(f"num_images is {num_images}: give at least 2.")
-        half = len(self) // 2
-        return self._split_floor * (1 / num_images + 1 / len(self)) / (1 / half + 1 / half)
+        if num_reference < _FEWEST:
+            raise ValueError(f"num_reference is {num_reference}: give at least {_FEWEST}.")
+        return max(0.0, float(self.split_ratios().quantile(FLOOR))) * _spread(
+            num_images, num_reference
+        )
+
+    def split_ratios(self) -> Tensor:
+        """Distances between random halves of real pictures, for a spread of 1, float64 [400].
+
+        References of the same pictures are split alike, whatever their features are.
+        """
+        halves = [fold.splits / (2 / (len(fold.features) // 2)) for fold in self._folds]
+        return torch.cat(halves)
 
     def state(self, num_images: int | None = None) -> dict[str, Tensor]:
-        """Return the reference as tensors: statistics and normalised features, no pictures.
+        """Return the reference as tensors: features, no pictures.
 
         Args:
             num_images: feature vectors to keep (the first ones); None: all. 500 of the default
-                features are 3.8 MB.
+                features at 32 pixels are 3.8 MB.
 
         Returns:
-            "mean" [d], "scale" [d], "features" [n, d], all float32, and "extractor", its name as
-            uint8 (safetensors stores tensors only).
+            "features" [n, d], float32, and "extractor", its name as uint8 (safetensors stores
+            tensors only).
 
         Raises:
-            ValueError: if num_images is below 4.
+            ValueError: if num_images is below 8.
 
         Example:
-            >>> sorted(Reference(torch.rand(4, 1, 8, 8)).state())
-            ['extractor', 'features', 'mean', 'scale']
+            >>> sorted(Reference(torch.rand(8, 1, 8, 8)).state())
+            ['extractor', 'features']
         """
-        if num_images is not None and num_images < 4:
-            raise ValueError(f"num_images is {num_images}: give at least 4.")
+        if num_images is not None and num_images < _FEWEST:
+            raise ValueError(f"num_images is {num_images}: give at least {_FEWEST}.")
         name = extractor_name(self.extractor).encode()
         return {
-            "mean": self._mean.clone(),
-            "scale": self._scale.clone(),
             "features": self._features[:num_images].clone(),
             "extractor": torch.tensor(list(name), dtype=torch.uint8),
         }
@@ -254,18 +291,18 @@ class Reference:
 
         Args:
             state: the tensors.
-            extractor: the one that the reference was made with; None: `RandomConvFeatures()`.
+            extractor: the one that the reference was made with; None: `NativeFeatures()`.
 
         Raises:
             ValueError: if tensors are missing, or the reference was made with another extractor.
         """
-        missing = {"mean", "scale", "features", "extractor"} - set(state)
+        missing = {"features", "extractor"} - set(state)
         if missing:
             raise ValueError(
                 f"The state of the reference lacks {', '.join(sorted(missing))}: "
                 "give the result of Reference.state()."
             )
-        extractor = extractor if extractor is not None else RandomConvFeatures()
+        extractor = extractor if extractor is not None else NativeFeatures()
         made_with = bytes(state["extractor"].tolist()).decode()
         if made_with != extractor_name(extractor):
             raise ValueError(
@@ -274,7 +311,6 @@ class Reference:
             )
         reference = cls.__new__(cls)
         reference.extractor = extractor
-        reference._mean, reference._scale = state["mean"].clone(), state["scale"].clone()
         reference._measure(state["features"].clone())
         return reference
 
@@ -289,8 +325,8 @@ def distance(
 
     Args:
         a: pictures to judge, float [n, c, h, w] in [-1, 1], n >= 2.
-        b: real pictures, float [m, c, h, w] in [-1, 1], m >= 4; at most 2,000 of them are used.
-        extractor: computes the features; None: `RandomConvFeatures()`.
+        b: real pictures, float [m, c, h, w] in [-1, 1], m >= 8; at most 2,000 of them are used.
+        extractor: computes the features; None: `NativeFeatures()`.
         generator: draws the resamples; None: seed 0.
 
     Raises:
@@ -316,9 +352,9 @@ def floor(
     """Return the floor of the distance for num_images pictures; see `Reference.floor`.
 
     Args:
-        reference: real pictures, float [m, c, h, w] in [-1, 1], m >= 4.
+        reference: real pictures, float [m, c, h, w] in [-1, 1], m >= 8.
         num_images: number of pictures to be judged.
-        extractor: computes the features; None: `RandomConvFeatures()`.
+        extractor: computes the features; None: `NativeFeatures()`.
         generator: chooses the pictures if there are more than 2,000; None: seed 0.
 
     Raises:
@@ -335,11 +371,20 @@ def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _split_floor(x: Tensor, generator: torch.Generator) -> float:
-    """95th percentile of the distance between random halves of one set."""
+def _spread(num_images: int, num_reference: int) -> float:
+    """Spread of the mean of the distances of one set to the two folds of a reference.
+
+    A distance of n_a and n_b pictures spreads as ``u + v``, ``u = 1/n_a, v = 1/n_b``. The two folds
+    have ``v = 2/n_b`` each and meet the same pictures: ``sqrt(((u + v)^2 + u^2) / 2)``.
+    """
+    u, v = 1 / num_images, 2 / num_reference
+    return math.sqrt(((u + v) ** 2 + u**2) / 2)
+
+
+def _splits(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Distances between random halves of one set, float64 [200]."""
     half = len(x) // 2
     order = torch.rand(NUM_RESAMPLES, len(x), generator=generator).argsort(1)
     first = torch.zeros(NUM_RESAMPLES, len(x), dtype=torch.float64).scatter_(1, order[:, :half], 1)
     second = torch.zeros_like(first).scatter_(1, order[:, half : 2 * half], 1)
-    values = within(first, x) + within(second, x) - 2 * between(first, x, second, x)
-    return max(0.0, float(values.quantile(_COVERAGE)))
+    return within(first, x) + within(second, x) - 2 * between(first, x, second, x)
