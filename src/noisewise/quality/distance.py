@@ -150,6 +150,29 @@ class Reference:
             images = images[chosen.sort().values.to(images.device)]
         self._measure(extract(rounded(images), self.extractor))
 
+    @classmethod
+    def of_features(cls, features: Tensor, extractor: Extractor) -> Reference:
+        """Make a reference of features that are there already, float32 [n, d], n >= 8.
+
+        Use it for pictures that do not fit into memory together: extract part by part.
+
+        Args:
+            features: what `extract(rounded(images), extractor)` returns.
+            extractor: the one that they were made with.
+
+        Raises:
+            ValueError: if there are fewer than 8.
+
+        Example:
+            >>> x = torch.rand(8, 1, 8, 8)
+            >>> len(Reference.of_features(extract(x, NativeFeatures()), NativeFeatures()))
+            8
+        """
+        reference = cls.__new__(cls)
+        reference.extractor = extractor
+        reference._measure(features)
+        return reference
+
     def _measure(self, features: Tensor) -> None:
         """Make the folds, and compute the kernel sums of each with itself."""
         if len(features) < _FEWEST:
@@ -309,10 +332,7 @@ class Reference:
                 f"The reference was made with the extractor {made_with}, not "
                 f"{extractor_name(extractor)}: give {made_with}."
             )
-        reference = cls.__new__(cls)
-        reference.extractor = extractor
-        reference._measure(state["features"].clone())
-        return reference
+        return cls.of_features(state["features"].clone(), extractor)
 
 
 def distance(

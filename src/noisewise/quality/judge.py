@@ -162,6 +162,19 @@ class Judge:
         self.references: tuple[Reference, ...] = tuple(references)
         self._joint = _joint(self.references)
 
+    @classmethod
+    def of_references(cls, *references: Reference) -> Judge:
+        """Make a judge of references to the same pictures in different features.
+
+        Raises:
+            ValueError: if there is none, or their numbers of pictures differ.
+        """
+        if not references or len({len(reference) for reference in references}) > 1:
+            raise ValueError("give one reference or more, all of the same pictures")
+        judge = cls.__new__(cls)
+        judge.references, judge._joint = references, _joint(references)
+        return judge
+
     def __len__(self) -> int:
         """Return the number of real pictures."""
         return len(self.references[0])

@@ -62,7 +62,7 @@ class TeacherRecipe:
     sampler_images: int = 256
     """Generated pictures for each distance when the sampler is chosen. 0: no choice is made, the
     values of sigma_min, sigma_max and num_steps below are used."""
-    reference_images: int = 2000
+    reference_images: int = 1000
     """Largest number of real pictures for a distance."""
     evaluation_share: float = 0.04
     """Largest share of a time budget for evaluations."""

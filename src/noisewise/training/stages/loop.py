@@ -111,7 +111,7 @@ class Loop:
         if resumed:
             yield self._record("resumed", f"resumed at step {self.at.step}")
         else:
-            yield self._record("begun", judgement.event, distance=judgement.distance)
+            yield self._record("begun", judgement.event, judged=judgement)
         while self.progress < 1:
             if stop is not None and self.ranks.any(stop()):
                 yield from self._stop()
@@ -184,8 +184,7 @@ class Loop:
             event,
             measured,
             lr=self.stage.lr * factor,
-            heldout_loss=found.heldout_loss,
-            distance=found.distance,
+            judged=found,
         )
 
     def _stop(self) -> Iterator[Record]:
@@ -273,8 +272,7 @@ class Loop:
         return self._record(
             "finished",
             f"finished: {judgement.event}",
-            heldout_loss=judgement.heldout_loss,
-            distance=judgement.distance,
+            judged=judgement,
         )
 
     def _tick(self) -> None:
@@ -286,21 +284,21 @@ class Loop:
         event: str | None = None,
         measured: dict[str, float] | None = None,
         lr: float | None = None,
-        heldout_loss: float | None = None,
-        distance: float | None = None,
+        judged: Judgement | None = None,
     ) -> Record:
-        values = measured or {}
+        values, judged = measured or {}, judged or Judgement()
         return Record(
             stage=self.stage.name,
             step=self.at.step,
             images=self.at.images,
             seconds=self.at.seconds,
             loss=values.get("loss"),
-            heldout_loss=heldout_loss,
+            heldout_loss=judged.heldout_loss,
             lr=lr,
             grad_norm=values.get("grad_norm"),
             noise_scale=self.stage.noise_scale() if values else None,
-            distance=distance,
+            distance=judged.distance,
+            floors=judged.floors,
             event=event,
             fake_loss=values.get("fake_loss"),
             fisher=values.get("fisher"),

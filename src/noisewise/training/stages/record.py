@@ -31,7 +31,10 @@ class Record:
         lr: learning rate of the main optimiser.
         grad_norm: norm of the gradient before clipping.
         noise_scale: gradient noise scale, in images.
-        distance: distance to real pictures (teacher) or to the teacher's own pictures (generator).
+        distance: distance to real pictures (teacher) or to the teacher's own pictures (generator),
+            in frozen features: comparable between runs.
+        floors: the same by the judge, in units of what real pictures have between each other (for a
+            generator: pictures of the teacher); it decides.
         event: what happened, in words, for people only.
         fake_loss: denoising loss of the fake score (generator only).
         fisher: mean |teacher - fake score|^2 (generator only); it falls as the two agree.
@@ -51,6 +54,7 @@ class Record:
     grad_norm: float | None = None
     noise_scale: float | None = None
     distance: float | None = None
+    floors: float | None = None
     event: str | None = None
     fake_loss: float | None = None
     fisher: float | None = None

@@ -23,6 +23,7 @@ class Judgement:
 
     heldout_loss: float | None = None
     distance: float | None = None
+    floors: float | None = None
     event: str | None = None
     trouble: str | None = None
 

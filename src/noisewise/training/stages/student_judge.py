@@ -1,10 +1,13 @@
-"""Evaluates a generator during training: distance to the teacher's own pictures, second call.
+"""Evaluates a generator during training: how far its pictures are from its teacher's; second call.
 
-No training pictures are read: the reference pictures are drawn by the teacher with its sampler.
+No training pictures are read: the judge reads pictures that the teacher draws with its sampler, in
+frozen features and in the teacher's own, and the larger number counts. (Training follows the
+teacher, so its features alone could be pleased by pictures that nobody else takes for real.)
 """
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from noisewise.quality.distance import Reference
+from noisewise.quality.features import Extractor
+from noisewise.quality.judge import Floors, Judge
+from noisewise.quality.native_features import NativeFeatures
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.models import Teacher, one_call, second_call
 from noisewise.training.settings.recipes import StudentRecipe
+from noisewise.training.stages.real_judge import teacher_features
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.weight_averages import EMA
 
@@ -28,6 +34,7 @@ _CHUNK = 64  # pictures drawn at once
 _FEWEST = 128  # least number of pictures for a distance
 _IMAGES_A_PICTURE = 12  # with a budget of images: at most one picture for each 12 images
 _SEED = 0  # of the measured pictures
+_FRESH = 1_000_000  # pictures from here on have chosen nothing
 
 
 class StudentJudge:
@@ -61,7 +68,7 @@ class StudentJudge:
         self._budget, self._engine = budget, engine
         self.preview: Tensor | None = None
         self.stats: dict[str, Any] = {}
-        self.reference: Reference | None = None
+        self.reference: Judge | None = None
         self.num_images = 0
         self._cost = 0.0
         self.best_weights = [p.detach().clone() for p in generator.parameters()]
@@ -74,25 +81,25 @@ class StudentJudge:
             The judgement, and the standard deviation of the generator's first pictures (None after
             a resume).
         """
-        self.reference = Reference(self._teachers_pictures(seconds))
+        self.reference = Judge(self._teachers_pictures(seconds), self._extractors())
         if self.best_as:
             return Judgement(), None
         start = time.monotonic()
         pictures = self.pictures(self._generator, self.num_images)
         spread = pictures.std().item()
-        distance = self.reference.distance(pictures)
+        found = self.reference.measure(pictures)
         self._cost = (time.monotonic() - start) / self.num_images
-        self._keep(distance.value, distance.high, share=None)
+        self._keep(found, share=None)
         self.preview = pictures[:_SHEET]
         event = (
-            f"before training: distance {distance.value:.4f} between one call of the teacher and "
-            f"its sampler, on {self.num_images} pictures"
+            f"before training: one call of the teacher is {found.value:.3g} floors from its "
+            f"sampler, on {self.num_images} pictures"
         )
-        return Judgement(distance=float(distance.value), event=event), spread
+        return _judgement(found, event=event), spread
 
     @torch.no_grad()
     def judge(self, seconds: float | None) -> Judgement:
-        """Measure every average's distance to the teacher's own pictures; keep the best ever."""
+        """Measure every average against the teacher's own pictures; keep the best ever."""
         assert self.reference is not None
         found, num_images = [], self._affordable(seconds)
         for index, share in enumerate(self._recipe.ema_shares):
@@ -100,38 +107,40 @@ class StudentJudge:
             pictures = self.pictures(self._shadow, num_images)
             if not pictures.isfinite().all():
                 return Judgement(trouble="a generated pixel is not a number")
-            distance = self.reference.distance(pictures)
-            found.append(distance)
-            if distance.value < self.best_as["distance"]:
-                self._keep(distance.value, distance.high, share)
+            floors = self.reference.measure(pictures)
+            found.append(floors)
+            if floors.at_standard < self.best_as["floors"]:
+                self._keep(floors, share)
                 self.preview = pictures[:_SHEET]
-        nearest = min(found, key=lambda distance: distance.value)
+        nearest = min(found, key=lambda floors: floors.value)
+        to_standard = nearest.at_standard / nearest.value if nearest.value else 1.0
         limit = self._recipe.distance_jump * max(self.best_as["high"], 0.0)
-        climbed = nearest.low > limit and nearest.value > self.best_as["distance"]
-        trouble = f"the distance rose to {nearest.value:.4f} from {self.best_as['distance']:.4f}"
-        return Judgement(distance=float(nearest.value), trouble=trouble if climbed else None)
+        climbed = nearest.low * to_standard > limit
+        worse = nearest.at_standard > self.best_as["floors"]
+        trouble = (
+            f"the distance rose to {nearest.at_standard:.3g} floors from "
+            f"{self.best_as['floors']:.3g}"
+        )
+        return _judgement(nearest, trouble=trouble if climbed and worse else None)
 
     def finish(self, seconds: float | None) -> Judgement:
-        """Choose the best weights, and the noise before a second call, by distance."""
+        """Choose the best weights, and whether a second call makes them better, by the judge."""
         judgement = replace(self.judge(seconds), trouble=None)
         best = self.best_as
-        one, sigma, two = self._last_distances()
+        one, second = self._last_floors()
         kept = (
             "the weights from before training"
             if best["share"] is None
             else f"the weight average with look-back {best['share']:g}"
         )
-        event = (
-            f"kept {kept}: distance {one:.4f} in one call, {two:.4f} in two calls with noise "
-            f"{sigma:g} between them"
-        )
         self.stats |= {
-            "distance": one,
-            "distance_two_calls": two,
+            "distance": one.parts[0].value,
+            "floors": one.to_dict(),
             "distance_against": "the teacher's own pictures",
             "ema_share": best["share"],
         }
-        return replace(judgement, event=event, distance=one)
+        event = f"kept {kept}: {one.value:.3g} floors from the teacher's pictures; {second}"
+        return replace(judgement, event=event, distance=one.parts[0].value, floors=one.value)
 
     @torch.no_grad()
     def best(self) -> nn.Module:
@@ -154,26 +163,40 @@ class StudentJudge:
         """Restore the result of `state_dict`."""
         torch._foreach_copy_(self.best_weights, state["best_weights"])
         self.best_as, self.stats = state["best"], state["stats"]
+        if self.best_as:  # older versions kept no floors: whatever is measured next is better
+            self.best_as.setdefault("floors", math.inf)
         self.preview = state.get("preview")
         self.num_images, self._cost = state["num_images"], state["cost"]
 
     @torch.no_grad()
-    def pictures(self, denoiser: nn.Module, num_images: int) -> Tensor:
+    def pictures(self, denoiser: nn.Module, num_images: int, first: int = 0) -> Tensor:
         """Draw pictures in one call: float [num_images, c, h, w] in [-1, 1], on the CPU."""
         parts, quick = [], MasterWeights(denoiser, self._engine.dtype).module
         for start in range(0, num_images, _CHUNK):
             count = min(_CHUNK, num_images - start)
-            z = self._teacher.noise(_SEED, start, count, stream=1)
-            labels = self._teacher.labels(_SEED, start, count, None)
+            z = self._teacher.noise(_SEED, first + start, count, stream=1)
+            labels = self._teacher.labels(_SEED, first + start, count, None)
             drawn = one_call(quick, z, self._sigma_init, labels)
             parts.append(drawn.float().clamp(-1, 1).cpu())
         return torch.cat(parts)
 
-    def _keep(self, value: float, high: float, share: float | None) -> None:
+    def _extractors(self) -> list[Extractor]:
+        """Frozen features, and those of the teacher if it has layers that could be read."""
+        teacher = self._teacher
+        seen = teacher_features(teacher.denoiser, bool(teacher.classes))
+        return [NativeFeatures()] if seen is None else [NativeFeatures(), seen]
+
+    def _keep(self, found: Floors, share: float | None) -> None:
         """Remember the weights of an average, or of the start (share None), as the best so far."""
         weights = self._generator if share is None else self._shadow
         torch._foreach_copy_(self.best_weights, [p.detach() for p in weights.parameters()])
-        self.best_as = {"distance": float(value), "high": float(high), "share": share}
+        to_standard = found.at_standard / found.value if found.value else 1.0
+        self.best_as = {
+            "distance": found.parts[0].value,
+            "floors": found.at_standard,
+            "high": found.high * to_standard,
+            "share": share,
+        }
 
     def _teachers_pictures(self, seconds: float | None) -> Tensor:
         """Draw pictures with the teacher's sampler, as many as time allows; the same on resume."""
@@ -197,33 +220,49 @@ class StudentJudge:
         most = int(seconds / (self._cost * len(self._recipe.ema_shares)))
         return min(max(most, _FEWEST), self.num_images)
 
-    def _last_distances(self) -> tuple[float, float, float]:
-        """Distance in one call; the best noise before a second call; the distance in two calls.
+    def _last_floors(self) -> tuple[Floors, str]:
+        """One call, measured again; and in words, whether a second call is offered.
 
-        They are measured again on all pictures: the distance that chose the weights is the lowest
-        of many, and so too low.
+        The number that chose the weights is the lowest of many, and so too low: new pictures are
+        measured. The best noise before a second call is chosen on one half of them, and the call is
+        offered if the other half says that it surely makes the pictures better.
         """
         assert self.reference is not None
-        pictures = self.pictures(self.best(), self.num_images)
-        one = float(self.reference.distance(pictures).value)
-        tried = {}
-        for sigma in self._recipe.two_call_sigmas:
-            distance = self.reference.distance(self._second_calls(pictures, sigma))
-            tried[sigma] = float(distance.value)
-        sigma = min(tried, key=tried.__getitem__)
-        self.stats |= {
-            "two_call_sigma": sigma,
-            "two_call_distances": {f"{s:g}": d for s, d in tried.items()},
+        pictures = self.pictures(self.best(), self.num_images, _FRESH)
+        one = self.reference.measure(pictures)
+        half = max(2, len(pictures) // 2)
+        tried = {
+            sigma: self.reference.measure(self._second_calls(pictures[:half], sigma, _FRESH)).value
+            for sigma in self._recipe.two_call_sigmas
         }
-        return one, sigma, tried[sigma]
+        sigma = min(tried, key=tried.__getitem__)
+        rest = pictures[-half:]
+        two = self.reference.measure(self._second_calls(rest, sigma, _FRESH + len(pictures) - half))
+        difference = two.minus(self.reference.measure(rest))
+        self.stats |= {
+            "two_call_sigma": sigma if difference.surely_less else None,
+            "two_call_floors": {f"{s:g}": f for s, f in tried.items()},
+            "distance_two_calls": two.parts[0].value,
+            "two_calls_minus_one": [difference.low, difference.high],
+        }
+        if difference.surely_less:
+            better = f"{-difference.value:.2g} floors nearer"
+            return one, f"a second call with noise {sigma:g} before it is {better}"
+        return one, "a second call is not surely better, so it is not offered"
 
     @torch.no_grad()
-    def _second_calls(self, pictures: Tensor, sigma: float) -> Tensor:
+    def _second_calls(self, pictures: Tensor, sigma: float, first: int) -> Tensor:
         parts = []
         for start in range(0, len(pictures), _CHUNK):
             part = pictures[start : start + _CHUNK].to(self._engine.device)
-            noise = self._teacher.noise(_SEED, start, len(part), stream=3)
-            labels = self._teacher.labels(_SEED, start, len(part), None)
+            noise = self._teacher.noise(_SEED, first + start, len(part), stream=3)
+            labels = self._teacher.labels(_SEED, first + start, len(part), None)
             drawn = second_call(self._teacher.denoiser, part, sigma, noise, labels)
             parts.append(drawn.float().cpu())
         return torch.cat(parts)
+
+
+def _judgement(found: Floors, event: str | None = None, trouble: str | None = None) -> Judgement:
+    return Judgement(
+        distance=found.parts[0].value, floors=found.value, event=event, trouble=trouble
+    )

@@ -1,4 +1,7 @@
-"""Evaluates a teacher during training: held-out loss, distance, best weight average, sampler.
+"""Evaluates a teacher during training: held-out loss, judge, best weight average, sampler.
+
+While the teacher is in training, the judge reads frozen features alone. Once its weights are
+chosen, it reads the teacher's own features too: they see the faults that people see.
 
 Paper: Karras et al. 2024 (EDM2) for choosing among weight averages after training.
 """
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.diffusion import draw_to_dict
-from noisewise.quality.distance import Reference
+from noisewise.quality.judge import Floors, Judge
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.devices.sharding import copy_tensors
@@ -25,6 +28,7 @@ from noisewise.training.stages.choose_sampler import choose_sampler
 from noisewise.training.stages.guards import LossGuard
 from noisewise.training.stages.heldout_loss import HeldOutBatch
 from noisewise.training.stages.plan import TeacherPlan
+from noisewise.training.stages.real_judge import real_indices, real_judge
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.weight_averages import EMA
 
@@ -35,10 +39,10 @@ if TYPE_CHECKING:
 _SHEET = 64  # pictures on a sample sheet
 _CHOICE = 10.0  # the choice of the sampler may take this many times as long as a distance
 _CHUNK = 64  # pictures drawn at once
-_FEWEST = 32  # least number of pictures for each sampler, with a budget of images
-_IMAGES_A_CHOICE = 200  # one picture per sampler for each 200 training images, to keep it cheap
+_CALLS_AN_IMAGE = 1.0  # network calls of the choice of the sampler for each image of a budget
+_FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
+_TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
 _WASTED = 0.8  # if the held-out loss was lowest before this share of the run, the user is told
-_ENOUGH_HELD_OUT = 256  # held-out pictures; with fewer, distances use training pictures
 
 
 class TeacherJudge:
@@ -83,7 +87,7 @@ class TeacherJudge:
         self._sampler = SamplerSettings(
             sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
         )
-        self._reference: Reference | None = None
+        self._judge: Judge | None = None
         self._held: HeldOutBatch | None = None
 
     def prepare(self) -> None:
@@ -91,7 +95,7 @@ class TeacherJudge:
         self._held = self._held_batch()
         if self._recipe.distance_images:
             real, self._against = self.real_indices()
-            self._reference = Reference(self._pictures.tensor(real))
+            self._judge = real_judge(self._pictures, real)
 
     @torch.no_grad()
     def judge(self, seen: int, full: bool, seconds: float | None) -> Judgement:
@@ -112,40 +116,93 @@ class TeacherJudge:
             share = self._recipe.ema_shares[best]
             self.kept_as = {"loss": loss, "share": share, "images": seen}
             copy_tensors(self.kept, list(self._shadow.parameters()))
-        measures = full and self._reference is not None and math.isfinite(loss)
-        distance = self._distance(seconds) if measures else None
-        return Judgement(loss if math.isfinite(loss) else None, distance, trouble=trouble)
+        measures = full and self._judge is not None and math.isfinite(loss)
+        found = self._measured(seconds) if measures else None
+        return Judgement(
+            loss if math.isfinite(loss) else None,
+            _frozen(found),
+            None if found is None else found.value,
+            trouble=trouble,
+        )
 
     def finish(self, seen: int, seconds: float | None) -> Judgement:
-        """Choose the average with the lowest held-out loss ever, measure it, choose its sampler."""
+        """Choose the weights by held-out loss and by the judge, then their sampler; measure both.
+
+        The weights with the lowest held-out loss ever are kept, unless the pictures of the last
+        averages are surely nearer to real ones.
+        """
         judgement = self.judge(seen, False, seconds)
-        shares, losses, kept = self._recipe.ema_shares, self._losses, self.kept_as
-        if kept["share"] is None:
+        if self.kept_as["share"] is None:
             return judgement
+        overruled = self._overrule(seen, seconds)
+        kept = self.kept_as
         self.stats |= {
             "ema_share": kept["share"],
             "heldout_loss": kept["loss"],
             "kept_after_images": kept["images"],
         }
         self.best()
-        distance = self._distance(seconds) if self._reference is not None else None
-        if distance is not None:
-            self.stats |= {"distance": distance, "distance_against": self._against}
-        why = self._choose_sampler(None if seconds is None else _CHOICE * seconds)
-        listed = ", ".join(f"{x:.4f} at {s:g}" for s, x in zip(shares, losses, strict=True))
-        event = f"kept the weight average with look-back {kept['share']:g}"
+        why, found = "", None
+        if self._judge is not None:
+            judge = self._complete_judge()
+            why = self._choose_sampler(judge, None if seconds is None else _CHOICE * seconds)
+            found = self._measured(seconds, judge, _FRESH)
+            self.stats |= {
+                "distance": _frozen(found),
+                "distance_against": self._against,
+                "floors": found.to_dict(),
+            }
+        event = f"kept {self._kept_in_words(seen)}{overruled}{why}"
+        if found is not None:
+            event += f"; {found.value:.2g} floors from {self._against}"
+        return Judgement(
+            kept["loss"], _frozen(found), None if found is None else found.value, event=event
+        )
+
+    def _kept_in_words(self, seen: int) -> str:
+        kept = self.kept_as
+        shares = self._recipe.ema_shares
+        text = f"the weight average with look-back {kept['share']:g}"
         if kept["images"] < seen:
-            event += (
+            text += (
                 f" from {kept['images']:,} of {seen:,} images, where the held-out loss was lowest "
                 f"({kept['loss']:.4f})"
             )
         if kept["images"] < _WASTED * seen:
-            event += (
+            text += (
                 "; training after that made it worse: use more pictures, a shorter budget or a "
                 "lower learning rate"
             )
-        event += f"; held-out loss at the end for each look-back: {listed}{why}"
-        return Judgement(heldout_loss=kept["loss"], distance=distance, event=event)
+        losses = zip(shares, self._losses, strict=True)
+        listed = ", ".join(f"{x:.4f} at {s:g}" for s, x in losses)
+        return f"{text}; held-out loss at the end for each look-back: {listed}"
+
+    def _overrule(self, seen: int, seconds: float | None) -> str:
+        """Keep one of the last averages if its pictures are surely nearer; say so, or ""."""
+        judge = self._judge
+        if judge is None or min(len(judge), self._recipe.distance_images) < _TELLING:
+            return ""
+        self.best()
+        kept = self._measured(seconds, judge)
+        if kept.num_a < _TELLING:
+            return ""
+        by_loss, best, best_share = dict(self.kept_as), kept, None
+        for index, share in enumerate(self._recipe.ema_shares):
+            if (seen, share) == (by_loss["images"], by_loss["share"]):
+                continue
+            self._ema.copy_to(self._shadow, index)
+            found = self._measured(None, judge, num_images=kept.num_a)
+            if found.minus(kept).surely_less and found.value < best.value:
+                best, best_share = found, share
+                self.kept_as = {"loss": self._losses[index], "share": share, "images": seen}
+                copy_tensors(self.kept, list(self._shadow.parameters()))
+        self.stats["floors_by_loss"] = kept.value
+        if best_share is None:
+            return ""
+        return (
+            f"; its held-out loss is not the lowest, but its pictures are surely nearer to real "
+            f"ones: {best.value:.2g} floors, and {kept.value:.2g} for the weights with the lowest"
+        )
 
     # ------------------------------------------------------------------ the best model so far
     @torch.no_grad()
@@ -205,11 +262,15 @@ class TeacherJudge:
 
     # ------------------------------------------------------------------ measuring
     def real_indices(self) -> tuple[np.ndarray, str]:
-        """Indices of the real pictures for distances (held-out ones if enough), and their name."""
+        """Indices of the real pictures that the judge reads, and their name."""
         most = self._recipe.reference_images
-        if len(self._held_out) >= _ENOUGH_HELD_OUT:
-            return self._held_out[:most], "held-out pictures"
-        return self._training[:most], "training pictures (too few are held out)"
+        return real_indices(self._training, self._held_out, self._plan.size, most)
+
+    def _complete_judge(self) -> Judge:
+        """The judge with the features of the chosen weights beside the frozen ones."""
+        self._quick.update_copy()
+        real, _ = self.real_indices()
+        return real_judge(self._pictures, real, self._quick.module, bool(self._plan.classes))
 
     def _held_batch(self) -> HeldOutBatch:
         chosen = self._held_out[: self._recipe.heldout_images]
@@ -231,43 +292,53 @@ class TeacherJudge:
             losses.append(self._held.loss(self._quick.module))
         return losses
 
-    def _distance(self, seconds: float | None) -> float:
-        """Distance of the shadow's pictures to real ones, on as many as the time allows."""
-        assert self._reference is not None
+    def _measured(
+        self,
+        seconds: float | None,
+        judge: Judge | None = None,
+        first: int = 0,
+        num_images: int | None = None,
+    ) -> Floors:
+        """How far the shadow's pictures are from real ones, on as many as the time allows."""
+        judge = judge or self._judge
+        assert judge is not None
         self._quick.update_copy()
         teacher = Teacher(self._quick.module, self.model_config())
         clock = self._engine.ranks.clock
+        wanted = num_images or self._recipe.distance_images
         start, parts, drawn = clock(), [], 0
-        while drawn < self._recipe.distance_images:
-            count = min(_CHUNK, self._recipe.distance_images - drawn)
-            parts.append(teacher.draw(0, drawn, count).float().cpu())
+        while drawn < wanted:
+            count = min(_CHUNK, wanted - drawn)
+            parts.append(teacher.draw(0, first + drawn, count).float().cpu())
             drawn += count
             if seconds is not None and clock() - start > seconds:
                 break
         pictures = torch.cat(parts)
         self.preview = pictures[:_SHEET]
-        return float(self._reference.distance(pictures).value)
+        return judge.measure(pictures)
 
-    def _choose_sampler(self, seconds: float | None) -> str:
+    def _choose_sampler(self, judge: Judge, seconds: float | None) -> str:
         """Measure the best sampler settings; return the reason for the log, or ""."""
-        if self._reference is None or not self._recipe.sampler_images:
+        if not self._recipe.sampler_images:
             return ""
-        self.best()
-        self._quick.update_copy()
         model = Teacher(self._quick.module, self.model_config())
 
         def inputs(start: int, count: int) -> tuple[Tensor, Tensor | None]:
             return model.noise(0, start, count), model.labels(0, start, count, None)
 
         # A budget of images has no time limit; the number of training images limits the choice.
-        num_images = self._recipe.sampler_images
+        num_images, calls = self._recipe.sampler_images, None
         if seconds is None:
-            most = max(_FEWEST, (self._budget.images or 0) // _IMAGES_A_CHOICE)
-            num_images = min(num_images, most)
+            calls = _CALLS_AN_IMAGE * (self._budget.images or 0) / num_images
         clock = self._engine.ranks.clock
         choice = choose_sampler(
-            model, self._reference, inputs, self._sampler, num_images, seconds, clock
+            model, judge, inputs, self._sampler, num_images, seconds, calls, clock
         )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
         return f"; sampler: {choice.settings.reason}"
+
+
+def _frozen(found: Floors | None) -> float | None:
+    """The distance in frozen features, which numbers of other runs can be compared with."""
+    return None if found is None else found.parts[0].value

@@ -1,0 +1,76 @@
+"""The judge of a run: its real pictures, in frozen features and in those of its teacher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from noisewise.quality.denoiser_features import DenoiserFeatures
+from noisewise.quality.distance import Reference
+from noisewise.quality.features import Extractor, extract
+from noisewise.quality.judge import Judge
+from noisewise.quality.native_features import NativeFeatures
+from noisewise.quality.rounded import rounded
+
+if TYPE_CHECKING:
+    from noisewise.pictures.pictures import Pictures
+
+_ENOUGH = 256  # held-out pictures; with fewer, the judge reads training pictures
+_CHUNK = 128  # pictures in memory at once
+_FEWEST, _PIXELS = 500, 1000 * 32 * 32  # larger pictures: fewer of them, but not below this number
+
+
+def real_indices(
+    training: np.ndarray, held_out: np.ndarray, size: int, most: int
+) -> tuple[np.ndarray, str]:
+    """Indices of the real pictures that the judge reads, and their name.
+
+    Args:
+        training: indices of the training pictures.
+        held_out: indices of the held-out pictures; used if there are at least 256.
+        size: side of the pictures in pixels.
+        most: number of pictures at most; above 32 pixels fewer, but at least 500.
+    """
+    most = min(most, max(_FEWEST, _PIXELS // size**2))
+    if len(held_out) >= _ENOUGH:
+        return held_out[:most], "held-out pictures"
+    return training[:most], "training pictures (too few are held out)"
+
+
+def real_judge(
+    pictures: Pictures,
+    chosen: np.ndarray,
+    teacher: nn.Module | None = None,
+    conditioned: bool = False,
+) -> Judge:
+    """Make the judge of real pictures.
+
+    Args:
+        pictures: all pictures.
+        chosen: indices of those that are read.
+        teacher: a finished denoiser, whose features are read too; None: frozen features alone, as
+            long as the teacher itself is in training.
+        conditioned: the teacher needs a class for each picture.
+    """
+    extractors: list[Extractor] = [NativeFeatures()]
+    if teacher is not None and (seen := teacher_features(teacher, conditioned)):
+        extractors.append(seen)
+    return Judge.of_references(
+        *(Reference.of_features(_features(pictures, chosen, e), e) for e in extractors)
+    )
+
+
+def teacher_features(denoiser: nn.Module, conditioned: bool) -> DenoiserFeatures | None:
+    """The features of a denoiser; None if it has no layers that could be read."""
+    try:
+        return DenoiserFeatures(denoiser, conditioned=conditioned)
+    except ValueError:
+        return None
+
+
+def _features(pictures: Pictures, chosen: np.ndarray, extractor: Extractor) -> torch.Tensor:
+    parts = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
+    return torch.cat([extract(rounded(pictures.tensor(part)), extractor) for part in parts])
