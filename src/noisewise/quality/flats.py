@@ -18,6 +18,7 @@ _BATCH = 64
 _MOST_VALUES = 5
 _SMALLEST_SHARE = 0.02  # of all pixels, inside areas
 _FEWEST_PICTURES = 0.05  # share of pictures that have such an area
+_BEYOND = -2  # no value of a palette, and not -1, "none"
 _REACH = 3  # a surrounded pixel is filled within this many times the level
 
 
@@ -164,7 +165,7 @@ def snapped(images: Tensor, values: list[FlatValue], level: float) -> Tensor:
     Example:
         >>> images = torch.tensor([[-0.99, -0.2], [0.3, 0.98]]).repeat(4, 4)[None, None]
         >>> snapped(images, [FlatValue((0,), 0.5, 1.0)], level=4)[0, 0, 0, :2]
-        tensor([-1.0000, -0.1998])
+        tensor([-1.0000, -0.2000])
     """
     if not 0 <= level <= 255:
         raise ValueError(f"level is {level}: give 0 to 255, in 8-bit levels.")
@@ -258,10 +259,16 @@ def _check_values(values: list[FlatValue], channels: int) -> None:
         )
 
 
-def _neighbours(x: Tensor) -> list[Tensor]:
-    """The eight neighbours of each pixel of [n, h, w]; beyond an edge, the pixel at the edge."""
-    x = torch.cat([x[:, :1], x, x[:, -1:]], 1)
-    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+def _neighbours(x: Tensor, beyond: int | None = None) -> list[Tensor]:
+    """The eight neighbours of each pixel of [n, h, w].
+
+    Beyond an edge there is a given value; None: the pixel at the edge.
+    """
+    for dim in (1, 2):
+        first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
+        if beyond is not None:
+            first = last = torch.full_like(first, beyond)
+        x = torch.cat([first, x, last], dim)
     height, width = x.shape[1] - 2, x.shape[2] - 2
     return [
         x[:, top : top + height, left : left + width]
@@ -295,10 +302,11 @@ def _snapped(pixels: Tensor, values: list[FlatValue], level: float) -> Tensor:
     distance = torch.stack([(seen - value).abs().amax(3) for value in wanted])
     nearest, which = distance.min(0)
     taken = torch.where(nearest <= level, which, -1)
-    around = torch.stack(_neighbours(taken))
-    surrounded = (around == around[0]).all(0) & (around[0] >= 0)
-    reach = distance.gather(0, around[:1].clamp_min(0))[0] <= _REACH * level
-    taken = torch.where(surrounded & reach, around[0], taken)
+    around = torch.stack(_neighbours(taken, beyond=_BEYOND))
+    most = around.amax(0)
+    surrounded = (most >= 0) & ((around == most) | (around == _BEYOND)).all(0)
+    reach = distance.gather(0, most[None].clamp_min(0))[0] <= _REACH * level
+    taken = torch.where(surrounded & reach, most, taken)
     return torch.where(taken[..., None] >= 0, palette[taken.clamp_min(0)], pixels)
 
 
