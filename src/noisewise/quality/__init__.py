@@ -34,6 +34,7 @@ from noisewise.quality.flats import (
     snapped,
 )
 from noisewise.quality.frozen_filters import weights_sha256
+from noisewise.quality.inception import InceptionDistance, inception_distance
 from noisewise.quality.native_features import NativeFeatures
 from noisewise.quality.precision_recall import PrecisionRecall, precision_recall
 from noisewise.quality.random_features import RandomConvFeatures
@@ -49,6 +50,7 @@ __all__ = [
     "Distance",
     "Extractor",
     "FlatValue",
+    "InceptionDistance",
     "NativeFeatures",
     "Nearest",
     "PrecisionRecall",
@@ -69,6 +71,7 @@ __all__ = [
     "flat_values",
     "floor",
     "frechet",
+    "inception_distance",
     "levels",
     "mmd",
     "nearest",
