@@ -1,7 +1,8 @@
-"""Judge generated pictures without downloads: a distance, a distance per scale, and copies."""
+"""Judge generated pictures without downloads: a distance, copies, and numbers for people."""
 
 from __future__ import annotations
 
+from noisewise.quality.class_shares import ClassShare, ClassShares, class_shares
 from noisewise.quality.copies import (
     CopyReference,
     CopyTest,
@@ -21,34 +22,71 @@ from noisewise.quality.distance import (
     sliced_wasserstein,
     wasserstein_1d,
 )
-from noisewise.quality.features import Extractor, extract
+from noisewise.quality.eight_bits import levels, rounded
+from noisewise.quality.features import Extractor, extract, extract_rounded
+from noisewise.quality.flats import (
+    FlatValue,
+    SnapLevel,
+    exact_flat_share,
+    flat_area,
+    flat_values,
+    snap_levels,
+    snapped,
+)
 from noisewise.quality.frozen_filters import weights_sha256
+from noisewise.quality.inception import InceptionDistance, inception_distance
 from noisewise.quality.judge import Difference, Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.quality.precision_recall import PrecisionRecall, precision_recall
 from noisewise.quality.random_features import RandomConvFeatures
+from noisewise.quality.spectrum import SpectrumError, power_spectrum, spectrum_error
+from noisewise.quality.told_apart import ToldApart, evidence_maps, told_apart
 
 __all__ = [
+    "ClassShare",
+    "ClassShares",
     "CopyReference",
     "CopyTest",
     "DenoiserFeatures",
     "Difference",
     "Distance",
     "Extractor",
+    "FlatValue",
     "Floors",
+    "InceptionDistance",
     "Judge",
     "NativeFeatures",
     "Nearest",
+    "PrecisionRecall",
     "RandomConvFeatures",
     "Reference",
+    "SnapLevel",
+    "SpectrumError",
+    "ToldApart",
+    "class_shares",
     "copy_test",
     "distance",
     "duplicates",
+    "evidence_maps",
+    "exact_flat_share",
     "extract",
+    "extract_rounded",
+    "flat_area",
+    "flat_values",
     "floor",
     "frechet",
+    "inception_distance",
+    "levels",
     "mmd",
     "nearest",
+    "power_spectrum",
+    "precision_recall",
+    "rounded",
     "sliced_wasserstein",
+    "snap_levels",
+    "snapped",
+    "spectrum_error",
+    "told_apart",
     "wasserstein_1d",
     "weights_sha256",
 ]

@@ -3,19 +3,19 @@
 Papers: Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize"
 (a picture is a copy if it is at least three times nearer to one training picture than to the next);
 Gu et al. 2023 (arXiv 2310.02664) and Bonnaire et al. 2025 (arXiv 2505.17638) count copies with the
-same rule; Wilson 1927 (the interval of a fraction).
+same rule.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from noisewise.quality.features import check_images
+from noisewise.quality.wilson import wilson
 
 GREY_LEVEL = 2 / 255  # one level of an 8-bit picture, in [-1, 1]
 _SPARE = 6  # for this many candidates beyond k the distance is computed again, exactly
@@ -187,7 +187,7 @@ class CopyReference:
         index, distance, ratio, copied = _compare(
             generated, self._different, self.threshold, self.flips
         )
-        low, high = _wilson(int(copied.sum()), len(copied))
+        low, high = wilson(int(copied.sum()), len(copied))
         unseen = self._of_held_out
         return CopyTest(
             fraction=float(copied.double().mean()),
@@ -313,12 +313,3 @@ def _exact(view: Tensor, keys: Tensor, index: Tensor) -> Tensor:
     """Root mean square differences [n, candidates], from the differences themselves."""
     columns = [(view - keys[candidates]).square().mean(1).sqrt() for candidates in index.T]
     return torch.stack(columns, 1)
-
-
-def _wilson(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of a fraction (Wilson 1927)."""
-    share = count / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2))
-    spread /= 1 + z * z / total
-    return max(0.0, middle - spread), min(1.0, middle + spread)

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from noisewise.quality.eight_bits import rounded
 from noisewise.quality.feature_scale import FeatureScale
 from noisewise.quality.features import Extractor, extract, extractor_name
 from noisewise.quality.kernel import between, frechet, mmd, resampling_weights, within
 from noisewise.quality.native_features import NativeFeatures
-from noisewise.quality.rounded import rounded
 from noisewise.quality.wasserstein import sliced_wasserstein, wasserstein_1d
 
 __all__ = [

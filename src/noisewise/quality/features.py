@@ -7,6 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from noisewise.quality.eight_bits import rounded
+
+_VALUES = 2**24  # of one batch of pictures
+
 Extractor = Callable[[Tensor], Tensor]
 """Any callable from pictures, float [n, c, h, w] in [-1, 1], to features, float [n, d]."""
 
@@ -54,6 +58,44 @@ def extract(images: Tensor, extractor: Extractor, batch_size: int = 256) -> Tens
     if not features.isfinite().all():
         raise ValueError("Some features are NaN or infinite: check the pictures for such values.")
     return features
+
+
+def extract_rounded(
+    images: Tensor,
+    extractor: Extractor,
+    noise: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return the features of pictures as 8-bit files hold them, with noise if wanted.
+
+    ``extractor(rounded(x) + noise * normal)``; large pictures go in small batches.
+
+    Args:
+        images: float [n, c, h, w] in [-1, 1].
+        extractor: maps a batch of pictures to features [n, d].
+        noise: standard deviation, in [-1, 1].
+        generator: draws the noise, on the CPU; None: seed 0.
+
+    Returns:
+        float32 [n, d] on the CPU.
+
+    Raises:
+        ValueError: as `extract`.
+
+    Example:
+        >>> extract_rounded(torch.full((1, 1, 8, 8), 1.01), lambda x: x.flatten(1)).max()
+        tensor(1.)
+    """
+    check_images(images, "images")
+    generator = generator if generator is not None else torch.Generator().manual_seed(0)
+
+    def seen(part: Tensor) -> Tensor:
+        part = rounded(part)
+        if noise:
+            part = part + noise * torch.randn(part.shape, generator=generator).to(part.device)
+        return extractor(part)
+
+    return extract(images, seen, max(1, min(256, _VALUES // images[0].numel())))
 
 
 def check_images(images: Tensor, name: str) -> None:

@@ -10,10 +10,10 @@ from torch import nn
 
 from noisewise.quality.denoiser_features import DenoiserFeatures
 from noisewise.quality.distance import Reference
+from noisewise.quality.eight_bits import rounded
 from noisewise.quality.features import Extractor, extract
 from noisewise.quality.judge import Judge
 from noisewise.quality.native_features import NativeFeatures
-from noisewise.quality.rounded import rounded
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
