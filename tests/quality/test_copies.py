@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisewise.quality.copies import CopyReference, _wilson, copy_test, duplicates, nearest
+from noisewise.quality.copies import CopyReference, wilson, copy_test, duplicates, nearest
 
 Draw = Callable[..., tuple[Tensor, Tensor]]
 
@@ -129,11 +129,11 @@ def test_duplicates_are_grouped() -> None:
     assert duplicates((repeated * 50).to(torch.uint8)) == [(1, 6), (3, 5, 7)]
 
 
-def test_the_interval_is_wilsons() -> None:
+def test_the_interval_iswilsons() -> None:
     # Brown, Cai and DasGupta 2001: n = 10, none; and half of 100
-    assert _wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-    assert _wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    low, high = _wilson(10, 10)
+    assert wilson(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    assert wilson(50, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+    low, high = wilson(10, 10)
     assert (low, high) == pytest.approx((0.7225, 1.0), abs=1e-4)
 
 

@@ -187,7 +187,7 @@ class CopyReference:
         index, distance, ratio, copied = _compare(
             generated, self._different, self.threshold, self.flips
         )
-        low, high = _wilson(int(copied.sum()), len(copied))
+        low, high = wilson(int(copied.sum()), len(copied))
         unseen = self._of_held_out
         return CopyTest(
             fraction=float(copied.double().mean()),
@@ -315,7 +315,7 @@ def _exact(view: Tensor, keys: Tensor, index: Tensor) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def _wilson(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
     """95 % interval of a fraction (Wilson 1927)."""
     share = count / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
