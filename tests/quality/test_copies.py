@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisewise.quality.copies import CopyReference, wilson, copy_test, duplicates, nearest
+from noisewise.quality.copies import CopyReference, copy_test, duplicates, nearest, wilson
 
 Draw = Callable[..., tuple[Tensor, Tensor]]
 

@@ -316,7 +316,20 @@ def _exact(view: Tensor, keys: Tensor, index: Tensor) -> Tensor:
 
 
 def wilson(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of a fraction (Wilson 1927)."""
+    """Return the 95 % interval of a fraction.
+
+    Args:
+        count: how many of them.
+        total: of how many, at least 1.
+        z: how many deviations wide, 1.96 for 95 %.
+
+    Source: Wilson 1927.
+
+    Example:
+        >>> low, high = wilson(0, 100)
+        >>> low, round(high, 3)
+        (0.0, 0.037)
+    """
     share = count / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2))

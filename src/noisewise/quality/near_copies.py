@@ -41,7 +41,8 @@ class NearCopyTest:
         fraction: share of generated pictures that are near copies; exact copies are among them.
         low: lower end of its 95 % interval (Wilson).
         high: upper end of it.
-        allowed: share of new real pictures that the rule calls near copies by design.
+        allowed: share of new real pictures that the rule calls near copies by design, and of
+            training pictures that are the same as another one.
         held_out_fraction: share of the held-out pictures that it calls so; None without them.
         power: share of planted near copies that it finds.
         power_by_change: the same for each kind of change.
@@ -228,7 +229,7 @@ class NearCopyReference:
             fraction=float(copied.double().mean()),
             low=low,
             high=high,
-            allowed=self._rule.allowed if self._rule else 0.0,
+            allowed=min(1.0, (self._rule.allowed if self._rule else 0.0) + self._prepared.repeated),
             held_out_fraction=None if self._unseen is None else self._share(self._unseen),
             power=self._all_power,
             power_by_change=dict(self._power),

@@ -75,13 +75,17 @@ class PreparedPictures:
         training: float [m, c, h, w] in [-1, 1].
         features: of places, beside the pixels, or None.
         flips: a mirrored picture counts as a copy too.
+
+    Attributes:
+        kept: indices of the pictures that are not the same as an earlier one, int64.
+        repeated: share of the training pictures that are the same as another one.
     """
 
     def __init__(self, training: Tensor, features: PlaceFeatures | None, flips: bool) -> None:
         """Reduce the pictures and fold those that are the same."""
         self._features, self._flips = features, flips
         everything = reduced(training)
-        self.kept = _different(everything, flips)
+        self.kept, self.repeated = _different(everything, flips)
         self._pictures = everything[self.kept]
         self._thumbs = thumbnails(self._pictures)
         self._described = described(self._pictures)
@@ -152,29 +156,34 @@ class PreparedPictures:
         again = _repeated(candidates)
         if without is not None:
             again |= candidates == without[:, None]
+            gap = gap.masked_fill(again, torch.inf)
         return distance.masked_fill(again[..., None], torch.inf), candidates, gap
 
     def _candidates(self, images: Views, without: Tensor | None) -> tuple[Tensor, Tensor]:
         """Candidates of every picture, int64 [n, k], and which of them are nearer mirrored."""
         index, mirrored = [], []
         for rows in torch.arange(images.count).split(_SEARCHED):
-            for kind, keys in enumerate(self._thumbs):
-                views = []
-                for start in range(0, len(images.pictures), images.count):
-                    picture = images.pictures[rows + start]
-                    squares = [
-                        torch.cdist(thumbnails(moved(picture, dy, dx))[kind], keys)
-                        for dy, dx in _MOVES
-                    ]
-                    views.append(torch.stack(squares).amin(0))
-                found, view = torch.stack(views).min(0)
+            starts = range(0, len(images.pictures), images.count)
+            views = [self._thumb_distances(images.pictures[rows + start]) for start in starts]
+            for kind in range(len(self._thumbs)):
+                found, view = torch.stack([distances[kind] for distances in views]).min(0)
                 if without is not None:
                     found[torch.arange(len(rows)), without[rows]] = torch.inf
-                here = found.topk(min(_CANDIDATES, len(keys)), largest=False).indices
+                here = found.topk(min(_CANDIDATES, len(self)), largest=False).indices
                 index.append(here)
                 mirrored.append(view.gather(1, here).bool())
         kinds = len(self._thumbs)
         return _side_by_side(index, kinds), _side_by_side(mirrored, kinds)
+
+    def _thumb_distances(self, pictures: Tensor) -> list[Tensor]:
+        """Distances [n, m] of each kind of thumbnail, after the best of a few moves."""
+        nearest: list[Tensor] = []
+        for dy, dx in _MOVES:
+            seen = thumbnails(moved(pictures, dy, dx))
+            here = [torch.cdist(a, b) for a, b in zip(seen, self._thumbs, strict=True)]
+            pairs = zip(nearest, here, strict=True)
+            nearest = [torch.minimum(a, b) for a, b in pairs] if nearest else here
+        return nearest
 
     def _pairs(
         self, images: Views, rows: Tensor, candidates: Tensor, mirrored: Tensor
@@ -213,10 +222,11 @@ def _repeated(candidates: Tensor) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def _different(pictures: Tensor, flips: bool) -> Tensor:
-    """Positions of the pictures that no earlier one is the same as, int64."""
+def _different(pictures: Tensor, flips: bool) -> tuple[Tensor, float]:
+    """Positions of the pictures that no earlier one is the same as, and the share with a twin."""
     cells = thumbnails(pictures)[0]
     seen = torch.zeros(len(pictures), dtype=torch.bool)
+    twin = torch.zeros(len(pictures), dtype=torch.bool)
     for view in [pictures, pictures.flip(3)] if flips else [pictures]:
         for rows in torch.arange(len(pictures)).split(_SEARCHED):
             away = torch.cdist(thumbnails(view[rows])[0], cells)
@@ -224,5 +234,7 @@ def _different(pictures: Tensor, flips: bool) -> Tensor:
             value, index = away.topk(min(4, len(pictures)), largest=False)
             for j in range(index.shape[1]):
                 gap = (view[rows] - pictures[index[:, j]]).square().flatten(1).mean(1).sqrt()
-                seen[rows] |= (gap < SAME) & value[:, j].isfinite()
-    return (~seen).nonzero()[:, 0]
+                here = (gap < SAME) & value[:, j].isfinite()
+                seen[rows] |= here
+                twin[index[here, j]] = True
+    return (~seen).nonzero()[:, 0], float((seen | twin).double().mean())
