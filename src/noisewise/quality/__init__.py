@@ -1,4 +1,4 @@
-"""Judge generated pictures without downloads: a distance, copies, and numbers for people."""
+"""Judge generated pictures without downloads: the judge, copies, and numbers for people."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ from noisewise.quality.frozen_filters import weights_sha256
 from noisewise.quality.inception import InceptionDistance, inception_distance
 from noisewise.quality.judge import Difference, Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
+from noisewise.quality.place_features import DenoiserPlaces, NativePlaces, PlaceFeatures
+from noisewise.quality.planted_copies import planted_copies
 from noisewise.quality.precision_recall import PrecisionRecall, precision_recall
 from noisewise.quality.random_features import RandomConvFeatures
 from noisewise.quality.spectrum import SpectrumError, power_spectrum, spectrum_error
@@ -48,6 +51,7 @@ __all__ = [
     "CopyReference",
     "CopyTest",
     "DenoiserFeatures",
+    "DenoiserPlaces",
     "Difference",
     "Distance",
     "Extractor",
@@ -56,7 +60,11 @@ __all__ = [
     "InceptionDistance",
     "Judge",
     "NativeFeatures",
+    "NativePlaces",
+    "NearCopyReference",
+    "NearCopyTest",
     "Nearest",
+    "PlaceFeatures",
     "PrecisionRecall",
     "RandomConvFeatures",
     "Reference",
@@ -79,6 +87,7 @@ __all__ = [
     "levels",
     "mmd",
     "nearest",
+    "planted_copies",
     "power_spectrum",
     "precision_recall",
     "rounded",
