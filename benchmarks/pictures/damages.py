@@ -183,7 +183,7 @@ def blocks(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 def warp(images: Tensor, pixels: float, generator: torch.Generator) -> Tensor:
     """Bend: move every pixel smoothly, by this many pixels of standard deviation."""
-    n, _, height, width = images.shape
+    height, width = images.shape[2:]
     shift = _clouds(images, 2, 5, generator) * pixels * height / _SIDE
     rows = (2 * torch.arange(height) + 1) / height - 1  # grid_sample's own coordinates
     columns = (2 * torch.arange(width) + 1) / width - 1
