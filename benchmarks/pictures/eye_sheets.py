@@ -160,7 +160,7 @@ def add_answer(out: Path, name: str, answer: str, path: Path = ANSWERS) -> None:
     harness.write_atomically(path, f'{{"sheets": [\n{lines}\n]}}\n')
 
 
-# -------------------------------------------------------------------------------------- what is said
+# ------------------------------------------------------------------------------------- what is said
 
 
 def ranks(of: str, path: Path = ANSWERS) -> dict[str, list[float]]:

@@ -30,7 +30,7 @@ class PanelSet:
         title: name in tables.
         num_images: pictures of a judged set.
         teachers: runs whose teacher may judge this set, the best first.
-        labelled: has classes that can be left out and doubled.
+        labelled: has classes that can be left out and doubled: garments, of which there are many.
         opacity: get a fourth channel, opacity, from the white ground.
         set_aside: not part of a usual run.
     """
@@ -152,6 +152,19 @@ def _connected_to_edge(mask: Tensor) -> Tensor:
 UNDAMAGED = "undamaged"
 MISSING, DOUBLED = "missing classes", "doubled class"
 COPIES, REPEATED = "copies of the reference", "repeated"
+# Damages of a set as a whole, from weak to strong.
+SET_DAMAGES: dict[str, tuple[float, ...]] = {
+    MISSING: (1, 2, 3),
+    DOUBLED: (1,),
+    COPIES: (0.1, 0.3),
+    REPEATED: (0.3, 0.6, 0.9),
+}
+SET_ABOUT = {
+    MISSING: "number of ten classes that are left out",
+    DOUBLED: "number of classes that are twice as frequent",
+    COPIES: "share of pictures that are copies of reference pictures",
+    REPEATED: "share of pictures that are already in the set",
+}
 
 
 @dataclass(frozen=True)
@@ -173,11 +186,9 @@ def families(which: PanelSet, channels: int, set_aside: bool) -> dict[str, tuple
     fitting = [d for d in damages.DAMAGES if d.fits(channels)]
     if which.opacity:
         fitting = [d for d in fitting if d.needs_opacity or d.name in ("noise", "blur", "stains")]
-    found = {d.name: d.strengths for d in fitting}
+    found: dict[str, tuple[float, ...]] = {d.name: d.strengths for d in fitting}
     if which.labelled:
-        found |= {MISSING: (1, 2, 3), DOUBLED: (1,)}
-    if which.name == "garments":
-        found |= {COPIES: (0.1, 0.3), REPEATED: (0.3, 0.6, 0.9)}
+        found |= SET_DAMAGES
     if which.set_aside:
         return found
     return {name: s for name, s in found.items() if (name in damages.SET_ASIDE) == set_aside}
