@@ -128,12 +128,14 @@ def tables(readings: Readings, set_aside: bool) -> dict[str, str]:
     if not set_aside:
         found["correlations"] = panel_tables.correlations(readings)
     for which in readings.sets:
-        found[f"outputs {which.name}"] = panel_tables.outputs(readings, which)
+        if readings.outputs(which.name):
+            found[f"outputs {which.name}"] = panel_tables.outputs(readings, which)
     found["splits"] = panel_tables.splits(readings)
     if not set_aside:
         found["choices"] = panel_tables.choices(readings)
     for which in readings.sets:
-        found[f"damages {which.name}"] = panel_tables.damage_table(readings, which)
+        if readings.damages(which.name):
+            found[f"damages {which.name}"] = panel_tables.damage_table(readings, which)
     found["orders"] = panel_tables.orders(readings)
     if not set_aside:
         found["costs"] = panel_tables.costs(readings)
@@ -151,7 +153,7 @@ _HEADS = {
         "interval over outputs]:"
     ),
     "splits": "Real pictures against other real pictures of the set, in floors:",
-    "choices": "Choosing among the samplers of the garments teacher by the smallest value:",
+    "choices": "Choosing among the samplers of the garments teacher with up to 15 calls:",
     "orders": "Does the measure rise with the strength?",
     "costs": "Seconds:",
     "runs": "The runs and their budgets:",

@@ -168,24 +168,25 @@ class Panel:
         return panel_runs.drawn(output, self.asked.runs, self.asked.drawn, wanted)
 
     def _output(self) -> None:
-        wanted = [o for o in panel_runs.outputs(self.asked.set_aside) if o.set == self.which.name]
-        if not wanted:
-            return
-        for place, run in enumerate(self.teachers or [None]):
-            measures = self.measures(0, self.main if place == 0 else self.extractors(run))
-            for output in wanted:
+        pools: dict[str, panel_runs.Drawn] = {}
+        for output in panel_runs.outputs(self.asked.set_aside):
+            if output.set == self.which.name:
                 found = self.drawn(output)
                 if found is None:
                     harness.note(f"{output.name}: no pictures and no run {output.run}; left out")
-                    continue
-                for draw, images in enumerate(found.images.split(self.count)):
-                    if len(images) == self.count:
-                        self._judge_output(output, found, draw, images, measures, run, place == 0)
+                else:
+                    pools[output.name] = found
+        for place, run in enumerate(self.teachers or [None]):
+            measures = self.measures(0, self.main if place == 0 else self.extractors(run))
+            for name, found in pools.items():
+                for draw in range(len(found.images) // self.count):
+                    self._judge_output(name, pools, draw, measures, run, place == 0)
 
     def _judge_output(
-        self, output: panel_runs.Output, drawn: panel_runs.Drawn, draw: int, images: Tensor,
-        measures: Measures, judged_by: str | None, is_main: bool,
+        self, name: str, pools: dict[str, panel_runs.Drawn], draw: int, measures: Measures,
+        judged_by: str | None, is_main: bool,
     ) -> None:  # fmt: skip
+        drawn = pools[name]
         for group, measure in measures.groups().items():
             if group != panel_measures.JUDGED and not is_main:
                 continue  # the other measures do not depend on the judging teacher
@@ -193,15 +194,19 @@ class Panel:
                 continue
             if group == panel_measures.NET and self.asked.quick:
                 continue
-            # The trained judges are the truth of the panel, so they get all pictures.
-            shown = drawn.images if group == panel_measures.TRAINED else images
+            images = drawn.images[draw * self.count : (draw + 1) * self.count]
+            stamp = f"{measures.stamp(group)} on {drawn.model}"
+            if group == panel_measures.TRAINED:
+                # They are the truth of the panel, so they get all pictures. A Frechet distance
+                # falls as pictures are added, so they get as many of every output.
+                images = drawn.images[: min(len(pool.images) for pool in pools.values())]
+                stamp += f", {len(images)} pictures"
             setting = {
-                "part": "output", "set": self.which.name, "output": output.name,
+                "part": "output", "set": self.which.name, "output": name,
                 "judged_by": judged_by if group == panel_measures.JUDGED else None, "draw": draw,
                 "num_images": self.count, "measure": group,
             }  # fmt: skip
-            stamp = f"{measures.stamp(group)} on {drawn.model}"
-            self._cell(setting, stamp, lambda m=measure, x=shown: m(x))
+            self._cell(setting, stamp, lambda m=measure, x=images: m(x))
 
     # ------------------------------------------------------------------------------- real pictures
 

@@ -14,6 +14,7 @@ from benchmarks.shared import harness
 
 RESAMPLES = 2000
 TRUTHS = ("severe", "plain", "eye")  # what the measures of garments are compared with
+MOST_STEPS = 8  # of the samplers that noisewise chooses from: 15 calls
 UNDAMAGED = Spoilt(panel_sets.UNDAMAGED, 0.0)
 
 
@@ -154,18 +155,37 @@ class Readings:
         return self._splits.get(which, {})
 
     def best_sampler(self, truth: str) -> str | None:
-        """The sampler that a truth puts first."""
+        """The sampler that a truth puts first, of those that noisewise may choose."""
         found = {
             name: value
-            for name in panel_runs.SAMPLERS
-            if (value := self.output("garments", name, truth)) is not None
+            for name, (steps, _) in panel_runs.SAMPLERS.items()
+            if steps <= MOST_STEPS and (value := self.output("garments", name, truth)) is not None
         }
         return min(found, key=lambda name: found[name]) if found else None
 
-    def chosen(self, measure: str, count: int) -> list[str]:
-        """The sampler that a measure puts first, for each subset."""
-        found = [cell[measure] for cell in self._choices.get(count, []) if measure in cell]
-        return [min(values, key=lambda name: values[name]) for values in found]
+    def chosen(self, measure: str, count: int, near: float = 0.0) -> list[str]:
+        """The sampler that a measure chooses, for each subset.
+
+        Args:
+            measure: in floors.
+            count: pictures of a subset.
+            near: of those that are at most this share of the lowest value above it, the one with
+                the fewest calls is chosen.
+        """
+        chosen = []
+        for cell in self._choices.get(count, []):
+            values = {
+                name: value
+                for name, value in cell.get(measure, {}).items()
+                if panel_runs.SAMPLERS[name][0] <= MOST_STEPS
+            }
+            if values:
+                lowest = min(values.values())
+                equal = [n for n, value in values.items() if value <= lowest + near * abs(lowest)]
+                fewest = min(panel_runs.SAMPLERS[name][0] for name in equal)
+                few = [name for name in equal if panel_runs.SAMPLERS[name][0] == fewest]
+                chosen.append(min(few, key=lambda name: values[name]))
+        return chosen
 
     def preferred(self, measure: str, count: int, better: str, worse: str) -> tuple[int, int]:
         """In how many subsets a measure prefers the better of two samplers, and of how many."""

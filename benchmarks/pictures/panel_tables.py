@@ -110,12 +110,12 @@ def choices(readings: Readings) -> str:
     """Which sampler each measure chooses, and how often it is the better one."""
     best = {truth: readings.best_sampler(truth) for truth in TRUTHS}
     rows = []
-    for count in panel_cells.COUNTS:
-        for measure in FLOORS:
-            chosen = readings.chosen(measure, count)
-            if not chosen:
-                continue
-            row: list[object] = [count, TITLES[measure]]
+    rules = {"the smallest": 0.0, "fewest calls within a tenth": 0.1}
+    wanted = [(c, m, r) for c in panel_cells.COUNTS for m in FLOORS for r in rules]
+    for count, measure, rule in wanted:
+        chosen = readings.chosen(measure, count, rules[rule])
+        if chosen:
+            row: list[object] = [count, TITLES[measure], rule]
             for name in best.values():
                 row.append(f"{chosen.count(name)} of {len(chosen)}" if name else None)
             won, of = readings.preferred(measure, count, BETTER, WORSE)
@@ -123,7 +123,7 @@ def choices(readings: Readings) -> str:
             row.append(_loss(readings, chosen))
             row.append(", ".join(f"{n} {chosen.count(n)}" for n in sorted(set(chosen))))
             rows.append(row)
-    columns = ["pictures", "measure"]
+    columns = ["pictures", "measure", "chosen is"]
     columns += [f"the best by {TITLES[truth]} ({name or '-'})" for truth, name in best.items()]
     columns += [f"{BETTER} before {WORSE}", "severe, times the best", "chosen"]
     return summaries.table(columns, rows)
