@@ -7,7 +7,7 @@ sheets into OUT and their keys into OUT/keys. Look at the sheets alone, several 
 and give the answers to this program, which stores them with the keys in eye_rankings.json:
 
     python -m benchmarks.pictures.eye_sheets OUT --rank garments_rank_0=CADB --rank ...
-    python -m benchmarks.pictures.eye_sheets OUT --made garments_mix_h9_0.3=3,17,20
+    python -m benchmarks.pictures.eye_sheets OUT --made garments_mix_3=3,17,20
 """
 
 from __future__ import annotations
@@ -97,9 +97,27 @@ def write_rank(
 
 
 def write_mix(
-    out: Path, name: str, made: Tensor, real: Tensor, seed: int, count: int = 64, side: int = 84
+    out: Path,
+    name: str,
+    made: Tensor,
+    real: Tensor,
+    seed: int,
+    output: str,
+    count: int = 64,
+    side: int = 84,
 ) -> None:
-    """Write a sheet with real and made pictures, half and half, and its key."""
+    """Write a sheet with real and made pictures, half and half, and its key.
+
+    Args:
+        out: folder of the sheets.
+        name: of the sheet; it should not say whose pictures these are.
+        made: float [n, c, h, w] in [-1, 1].
+        real: float [m, c, h, w].
+        seed: chooses and shuffles the pictures.
+        output: whose pictures these are, for the key.
+        count: pictures of the sheet.
+        side: about how large they are shown, in pixels.
+    """
     generator = torch.Generator().manual_seed(seed)
     half = count // 2
     both = torch.cat([_some(made, half, generator), _some(real, half, generator)])
@@ -110,7 +128,8 @@ def write_mix(
     labels = [numbers[k : k + _COLUMNS] for k in range(0, len(numbers), _COLUMNS)]
     _sheet(rows, labels, out / f"{name}.png")
     found = [k for k, place in enumerate(order.tolist()) if place < half]
-    _keep_key(out, name, {"kind": "mix", "seed": seed, "pictures": 2 * half, "made": found})
+    key = {"kind": "mix", "seed": seed, "pictures": 2 * half, "output": output}
+    _keep_key(out, name, {**key, "made": found})
 
 
 # ------------------------------------------------------------------------------------------ answers
@@ -208,21 +227,21 @@ class Share:
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
-def mixes(path: Path = ANSWERS) -> dict[str, Share]:
-    """How often made and real pictures were told apart, by sheet, over all looks."""
+def mixes(path: Path = ANSWERS) -> dict[tuple[str, str], Share]:
+    """How often made and real pictures were told apart, by sheet and output, over all looks."""
     found = {}
     for sheet in _stored(path):
         if sheet["kind"] == "mix":
             made, count = set(sheet["made"]), sheet["pictures"]
             right = sum(count - len(made ^ set(look)) for look in sheet["looks"])
-            found[sheet["sheet"]] = Share.of(right, count * len(sheet["looks"]))
+            found[sheet["sheet"], sheet["output"]] = Share.of(right, count * len(sheet["looks"]))
     return found
 
 
 def mix_table(path: Path = ANSWERS) -> str:
     """Table of the mixed sheets; a half of the calls right: nobody can tell them apart."""
-    rows = [[name, str(share)] for name, share in mixes(path).items()]
-    return summaries.table(["sheet", "share of right calls"], rows)
+    rows = [[name, output, str(share)] for (name, output), share in mixes(path).items()]
+    return summaries.table(["sheet", "pictures", "share of right calls"], rows)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from benchmarks.pictures import (
@@ -117,8 +118,10 @@ def write_sheets(asked: panel_cells.Asked, out: Path) -> None:
         for seed in SHEET_SEEDS:
             name = f"{which.name}_rank_{seed}"
             eye_sheets.write_rank(out, name, drawn | {eye_sheets.REAL: real}, seed)
-        for seed, (name, images) in enumerate(drawn.items()):
-            eye_sheets.write_mix(out, f"{which.name}_mix_{name}", images, real, seed)
+        shuffled = torch.randperm(len(drawn), generator=torch.Generator().manual_seed(0)).tolist()
+        for number, (output, images) in zip(shuffled, drawn.items(), strict=True):
+            name = f"{which.name}_mix_{number}"  # the name must not say whose pictures these are
+            eye_sheets.write_mix(out, name, images, real, number, output)
     harness.note(f"sheets: {out}; look at no file in {out / eye_sheets.KEYS} before you answer")
 
 
