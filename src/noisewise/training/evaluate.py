@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +17,12 @@ from torch import Tensor
 
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.quality.copies import CopyReference, CopyTest
-from noisewise.quality.distance import Distance, Reference, sliced_wasserstein
+from noisewise.quality.distance import Distance, sliced_wasserstein
+from noisewise.quality.eight_bits import rounded
+from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
 from noisewise.training.devices.engine import Engine
 from noisewise.training.load import load
+from noisewise.training.look import Labelled, Look, RealPictures, look_at
 from noisewise.training.models.model_folder import Build
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
@@ -28,6 +30,8 @@ from noisewise.training.settings.config import EvaluateConfig
 
 _ENOUGH = 256  # held-out pictures; with fewer, the distance is measured to training pictures
 _MOST = 2000  # real pictures to measure against
+_MOST_LABELLED = 1500  # training pictures from which classes are learnt
+_FALSE_ALARMS = 0.05  # of the near-copy test; at 0.01 it finds too few in sets with near-twins
 _WARM_UP = 8  # pictures drawn before the clock starts
 
 
@@ -39,14 +43,26 @@ class Evaluation:
         model: "generator" or "teacher".
         num_images: pictures generated.
         against: which real pictures, and how many.
-        distance: unbiased kernel distance in fixed random features (it is not FID); 0 in
+        verdict: "as real", "close", "visibly different", "poor" or "cannot tell".
+        verdict_reason: one sentence.
+        floors: how far the pictures are from real ones, in units of the distance that real pictures
+            have from each other; this number decides. With interval and parts.
+        told_apart: share of pictures that a classifier puts right, with interval; 0.5: it cannot.
+            None (and the next five) with fewer than 10 pictures.
+        precision: share of generated pictures that look like some real picture; noise is not seen.
+        recall: share of real pictures that generated ones cover; it rises on torn pictures.
+        spectrum_db: error of the power at each fineness of detail, in dB.
+        flat_area: share of pixels in areas of one value, generated and real.
+        class_shares: share of each class or kind, with interval and the real one; None without.
+        distance: unbiased kernel distance in frozen random features (it is not FID); 0 in
             expectation if generated and real pictures have the same law.
         distance_low: lower end of its 95% interval.
         distance_high: upper end of its 95% interval.
         floor: as many real pictures stay below this distance 95 times in 100.
         wasserstein: sliced Wasserstein distance of each Laplacian level, coarse to fine.
         copies: share of generated pictures that copy a training picture, with interval and
-            threshold; None if the training pictures are missing.
+            threshold, and the same of near copies with the power of that test; None if the training
+            pictures are missing.
         seconds_per_image: time to draw one picture, in batches.
         network_calls: calls for each picture.
         device: where the pictures were drawn.
@@ -55,12 +71,21 @@ class Evaluation:
     model: str
     num_images: int
     against: str
+    verdict: str
+    verdict_reason: str
+    floors: dict[str, Any]
+    told_apart: dict[str, float] | None
+    precision: float | None
+    recall: float | None
+    spectrum_db: float | None
+    flat_area: dict[str, float] | None
+    class_shares: list[dict[str, Any]] | None
     distance: float
     distance_low: float
     distance_high: float
     floor: float
     wasserstein: tuple[float, ...]
-    copies: dict[str, float] | None
+    copies: dict[str, Any] | None
     seconds_per_image: float
     network_calls: int
     device: str
@@ -69,33 +94,16 @@ class Evaluation:
         """One line; `to_dict` has all of it."""
         copies = "" if self.copies is None else f", {100 * self.copies['fraction']:.2g}% copies"
         calls = "1 call" if self.network_calls == 1 else f"{self.network_calls} calls"
+        floors = self.floors
         return (
-            f"Evaluation({self.model}, {calls}: distance {self.distance:.4f} "
-            f"[{self.distance_low:.4f}, {self.distance_high:.4f}], floor {self.floor:.4f}{copies}, "
+            f"Evaluation({self.model}, {calls}: {self.verdict}, {floors['value']:.3g} floors "
+            f"[{floors['low']:.3g}, {floors['high']:.3g}]{copies}, "
             f"{self.num_images:,} against {self.against})"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {**asdict(self), "wasserstein": list(self.wasserstein)}
-
-
-@dataclass(frozen=True, eq=False)
-class RealPictures:
-    """Real pictures to measure against; what they cost is paid once, for any number of models.
-
-    Attributes:
-        pictures: float32 [n, channels, size, size] in [-1, 1].
-        name: how many, and which ones, for people.
-    """
-
-    pictures: Tensor
-    name: str
-
-    @cached_property
-    def reference(self) -> Reference:
-        """Their features and their distance from each other."""
-        return Reference(self.pictures)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,19 +133,52 @@ class TrainingSet:
         trained, held_out = pictures.split(run.seed)
         return cls(pictures, trained, held_out, mirrored(run, pictures))
 
-    def real(self) -> RealPictures:
-        """At most 2,000 held-out pictures; training pictures if fewer than 256 are held out."""
-        if len(self.held_out) >= _ENOUGH:
-            chosen = self.held_out[:_MOST]
-            return RealPictures(self.pictures.tensor(chosen), f"{len(chosen)} held-out pictures")
-        chosen = self.trained[:_MOST]
-        name = f"{len(chosen)} training pictures (too few are held out)"
-        return RealPictures(self.pictures.tensor(chosen), name)
+    def real(self, teacher: Teacher | None = None) -> RealPictures:
+        """At most 2,000 held-out pictures; training pictures if fewer than 256 are held out.
+
+        Args:
+            teacher: the judge reads its features too; None: frozen features alone.
+        """
+        chosen, name = self.held_out[:_MOST], "held-out pictures"
+        if len(self.held_out) < _ENOUGH:
+            chosen, name = self.trained[:_MOST], "training pictures (too few are held out)"
+        return RealPictures(
+            self.pictures.tensor(chosen),
+            f"{len(chosen)} {name}",
+            None if teacher is None else teacher.denoiser,
+            bool(teacher is not None and teacher.classes),
+            self._labelled(),
+        )
+
+    def _labelled(self) -> Labelled | None:
+        """Some training pictures with their classes or kinds."""
+        pictures, chosen = self.pictures, self.trained[:_MOST_LABELLED]
+        if pictures.labels is None or len(pictures.classes) < 2:
+            return None
+        labels = torch.from_numpy(pictures.labels[chosen].astype(np.int64))
+        return Labelled(pictures.tensor(chosen), labels, pictures.classes)
 
     def copies(self) -> CopyReference:
         """The test for copies of any training picture, already applied to the held-out pictures."""
+        trained, unseen = self._trained_and_unseen()
+        return CopyReference(trained, unseen, flips=self.flips)
+
+    def near_copies(self) -> NearCopyReference | None:
+        """The test for near copies; None with fewer than two training pictures."""
+        trained, unseen = self._trained_and_unseen()
+        try:
+            return NearCopyReference(
+                rounded(trained),
+                None if unseen is None else rounded(unseen),
+                flips=self.flips,
+                false_alarms=_FALSE_ALARMS,
+            )
+        except ValueError:
+            return None
+
+    def _trained_and_unseen(self) -> tuple[Tensor, Tensor | None]:
         unseen = self.pictures.tensor(self.held_out[:_MOST]) if len(self.held_out) else None
-        return CopyReference(self.pictures.tensor(self.trained), unseen, flips=self.flips)
+        return self.pictures.tensor(self.trained), unseen
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,14 +188,39 @@ class Measured:
     Attributes:
         pictures: the generated pictures, float32 [n, channels, size, size] in [-1, 1], on the CPU.
         seconds_per_image: time to draw one picture, in batches.
-        distance: to the real pictures.
+        look: everything that was found about them, beside copies.
         copies: which pictures copy a training picture; None if there was nothing to compare with.
+        near_copies: which are training pictures with small changes; None likewise.
     """
 
     pictures: Tensor
     seconds_per_image: float
-    distance: Distance
+    look: Look
     copies: CopyTest | None
+    near_copies: NearCopyTest | None
+
+    @property
+    def distance(self) -> Distance:
+        """To the real pictures, in frozen features: comparable between runs."""
+        return self.look.floors.parts[0]
+
+
+@dataclass(frozen=True, eq=False)
+class CopyTests:
+    """The training pictures, prepared once for both tests.
+
+    Attributes:
+        exact: copies, by pixels.
+        near: copies with small changes; None: not looked for.
+    """
+
+    exact: CopyReference
+    near: NearCopyReference | None = None
+
+    @classmethod
+    def of(cls, training: TrainingSet) -> Self:
+        """Prepare both tests for the pictures of a run."""
+        return cls(training.copies(), training.near_copies())
 
 
 def evaluate(
@@ -193,8 +259,8 @@ def evaluate(
         training = TrainingSet.read(run)
     except ValueError:
         training = None
-    real = _real(run, config, model, training)
-    found = measure(model, real, None if training is None else training.copies(), config)
+    real = _real(run, config, model, training, _teacher_of(run, model, config, build))
+    found = measure(model, real, None if training is None else CopyTests.of(training), config)
     levels = sliced_wasserstein(
         found.pictures, real.pictures, generator=torch.Generator().manual_seed(0)
     )
@@ -202,12 +268,13 @@ def evaluate(
         model=model.config.kind,
         num_images=len(found.pictures),
         against=real.name,
+        **found.look.to_dict(),
         distance=float(found.distance.value),
         distance_low=float(found.distance.low),
         distance_high=float(found.distance.high),
         floor=float(found.distance.floor),
         wasserstein=tuple(levels),
-        copies=None if found.copies is None else _plain(found.copies),
+        copies=None if found.copies is None else _plain(found.copies, found.near_copies),
         seconds_per_image=found.seconds_per_image,
         network_calls=model.network_calls(config.calls, config.sampler),
         device=str(model.device),
@@ -217,10 +284,10 @@ def evaluate(
 def measure(
     model: Generator | Teacher,
     real: RealPictures,
-    copies: CopyReference | None,
+    copies: CopyTests | None,
     config: EvaluateConfig,
 ) -> Measured:
-    """Draw pictures from a model and measure them: distance, copies, time.
+    """Draw pictures from a model and measure them: everything people are shown, copies, time.
 
     Args:
         model: on the device where it draws.
@@ -234,11 +301,13 @@ def measure(
     pictures, seconds = draw_timed(
         model, config.num_images, config.seed, config.calls, config.sampler
     )
+    near = None if copies is None else copies.near
     return Measured(
         pictures,
         seconds / len(pictures),
-        real.reference.distance(pictures),
-        None if copies is None else copies.test(pictures),
+        look_at(pictures, real),
+        None if copies is None else copies.exact.test(pictures),
+        None if near is None else near.test(rounded(pictures)),
     )
 
 
@@ -276,8 +345,25 @@ def mirrored(run: Run, pictures: Pictures) -> bool:
     return bool(made or pictures.suggest_flip()[0])
 
 
+def _teacher_of(
+    run: Run, model: Generator | Teacher, config: EvaluateConfig, build: Build | None
+) -> Teacher | None:
+    """The teacher whose features the judge reads; None if it is not in the run."""
+    if isinstance(model, Teacher):
+        return model
+    try:
+        teacher = load(run, "teacher", config.device, build)
+    except ValueError:
+        return None
+    return teacher if isinstance(teacher, Teacher) else None
+
+
 def _real(
-    run: Run, config: EvaluateConfig, model: Generator | Teacher, training: TrainingSet | None
+    run: Run,
+    config: EvaluateConfig,
+    model: Generator | Teacher,
+    training: TrainingSet | None,
+    teacher: Teacher | None,
 ) -> RealPictures:
     """The pictures asked for with `against`, else those of the run."""
     if config.against is not None:
@@ -291,17 +377,19 @@ def _real(
         )
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
         name = f"{len(chosen)} pictures of {config.against}"
-        return RealPictures(pictures.tensor(chosen), name)
+        seen = None if teacher is None else teacher.denoiser
+        conditioned = bool(teacher is not None and teacher.classes)
+        return RealPictures(pictures.tensor(chosen), name, seen, conditioned)
     if training is None:
         raise ValueError(
             f"the training pictures at {run.data.source} are missing or have changed; "
             "give real pictures with --against"
         )
-    return training.real()
+    return training.real(teacher)
 
 
-def _plain(found: CopyTest) -> dict[str, float]:
-    """The numbers of a copy test as JSON values."""
+def _plain(found: CopyTest, near: NearCopyTest | None) -> dict[str, Any]:
+    """The numbers of both copy tests as JSON values."""
     values = {
         "fraction": found.fraction,
         "low": found.low,
@@ -309,4 +397,16 @@ def _plain(found: CopyTest) -> dict[str, float]:
         "threshold": found.threshold,
         "held_out_fraction": found.held_out_fraction,
     }
-    return {name: float(value) for name, value in values.items() if value is not None}
+    plain: dict[str, Any] = {k: float(v) for k, v in values.items() if v is not None}
+    if near is not None:
+        plain["near"] = {
+            "fraction": near.fraction,
+            "low": near.low,
+            "high": near.high,
+            "allowed": near.allowed,
+            "power": near.power,
+            "power_by_change": near.power_by_change,
+            "can_tell": near.can_tell,
+            "says": near.verdict,
+        }
+    return plain

@@ -1,0 +1,74 @@
+"""A plain word for generated pictures, never kinder than a person who looks at them.
+
+The limits were set on blind looks: people who did not know which pictures were real sorted sheets
+of both (`benchmarks.pictures.judge_panel`, docs/judge.md). Where a measure and the eye disagreed, the
+limit was moved until the word was not kinder than the eye.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from noisewise.quality.judge import Floors
+from noisewise.quality.told_apart import ToldApart
+
+Word = Literal["as real", "close", "visibly different", "poor", "cannot tell"]
+WORDS: tuple[Word, ...] = ("as real", "close", "visibly different", "poor")
+
+_FEWEST = 64  # pictures on either side
+_FLOORS = (1.0, 1.5, 12.0)  # at 500 pictures: largest number for "as real", "close", "visibly ..."
+_TOLD = (0.54, 0.58, 0.90)  # largest share told apart by a classifier, for the same words
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A word and the reason for it.
+
+    Attributes:
+        word: "as real" (no difference was found), "close" (a careful look may find a difference),
+            "visibly different", "poor" (a glance is enough), or "cannot tell" (too few pictures).
+        reason: one sentence for people.
+    """
+
+    word: Word
+    reason: str
+
+    def __str__(self) -> str:
+        """The word and its reason."""
+        return f"{self.word}: {self.reason}"
+
+
+def verdict(floors: Floors, told: ToldApart | None = None) -> Verdict:
+    """Return the worse one of what the judge and a classifier say.
+
+    Args:
+        floors: what `Judge.measure` returned; its number for 500 pictures counts.
+        told: what `told_apart` returned, if it was measured.
+
+    Example:
+        >>> import torch
+        >>> from noisewise.quality import Judge
+        >>> real = torch.rand(160, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        >>> verdict(Judge(real[:80]).measure(0.3 * real[80:])).word
+        'poor'
+    """
+    fewest = min(floors.num_a, floors.num_b)
+    if fewest < _FEWEST:
+        return Verdict(
+            "cannot tell",
+            f"{fewest} pictures are too few to tell anything; {_FEWEST} generated and {_FEWEST} "
+            "real ones are the least",
+        )
+    by_floors = _rank(floors.at_standard, _FLOORS)
+    # A classifier that learns from few pictures is often wrong: only what is sure counts.
+    by_class = 0 if told is None else min(_rank(told.accuracy, _TOLD), 1 + _rank(told.low, _TOLD))
+    word = WORDS[max(by_floors, by_class)]
+    reason = f"{max(floors.at_standard, 0.0):.2g} times as far as real pictures from each other"
+    if told is not None:
+        reason += f", a classifier tells them apart in {100 * told.accuracy:.0f} %"
+    return Verdict(word, reason)
+
+
+def _rank(value: float, limits: tuple[float, ...]) -> int:
+    return sum(value > limit for limit in limits)
