@@ -1,8 +1,8 @@
 """A plain word for generated pictures, never kinder than a person who looks at them.
 
 The limits were set on blind looks: people who did not know which pictures were real sorted sheets
-of both (`benchmarks.pictures.judge_panel`, docs/judge.md). Where a measure and the eye disagreed, the
-limit was moved until the word was not kinder than the eye.
+of both (`benchmarks.pictures.judge_panel`, docs/judge.md). Where a measure and the eye disagreed,
+the limit was moved until the word was not kinder than the eye.
 """
 
 from __future__ import annotations
