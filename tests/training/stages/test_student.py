@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.diffusion import Preconditioned
+from noisewise.quality.judge import STANDARD
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 from noisewise.training.models.models import Generator, Teacher
@@ -122,15 +123,25 @@ def test_the_best_over_time_is_kept_not_the_last() -> None:
     assert "kept the weight average" in (record.event or "")
 
 
-def test_a_second_call_is_chosen_by_distance() -> None:
+def test_a_second_call_is_offered_only_where_it_is_surely_better() -> None:
     loop = made()
     list(loop.records())
     stage = stage_of(loop)
-    tried = stage.stats()["two_call_distances"]
+    stats = stage.stats()
+    tried = stats["two_call_floors"]
     assert set(tried) == {"0.1", "0.2", "0.3", "0.45", "0.7"}
-    assert tried[f"{stage.stats()['two_call_sigma']:g}"] == min(tried.values())
-    assert stage.model_config().two_call_sigma == stage.stats()["two_call_sigma"]
-    assert generator_of(loop).sample(2, calls=2).shape == (2, 1, 8, 8)
+    low, high = stats["two_calls_minus_one"]
+    assert low <= high
+    sigma = stage.model_config().two_call_sigma
+    assert sigma == stats["two_call_sigma"]
+    if high < 0:
+        assert sigma is not None
+        assert tried[f"{sigma:g}"] == min(tried.values())
+        assert generator_of(loop).sample(2, calls=2).shape == (2, 1, 8, 8)
+    else:
+        assert sigma is None
+        with pytest.raises(ValueError, match="two calls"):
+            generator_of(loop).sample(2, calls=2)
 
 
 def test_the_teacher_is_never_changed() -> None:
@@ -255,13 +266,19 @@ def test_the_limit_of_the_distance_is_a_multiple_of_the_best_ones_upper_end() ->
         stage._ema.load_state_dict({"averages": kept})
         spoil(stage, shift)
         judged.append(stage.judge(True, None))
-    distances = [found.distance or 0.0 for found in judged]
-    assert distances[0] == best["distance"]
+    assert judged[0].distance == best["distance"]
+    reference = stage.judged.reference
+    assert reference is not None
+    size = stage.judged.num_images
+    to_standard = reference.references[0].floor(size) / reference.references[0].floor_between(
+        STANDARD, STANDARD
+    )
     limit = QUICK.distance_jump * best["high"]
-    for found, distance in zip(judged, distances, strict=True):
+    for found in judged:
+        far = (found.floors or 0.0) * to_standard
         if found.trouble:  # the lower end of its interval is beyond the limit
-            assert distance > limit
-        if distance <= limit:
+            assert far > limit
+        if far <= limit:
             assert found.trouble is None
     assert judged[0].trouble is None
     assert "the distance rose" in (judged[-1].trouble or "")
@@ -309,10 +326,10 @@ def test_the_distance_that_is_told_is_that_of_all_pictures() -> None:
     loop = made()
     list(loop.records())
     stage = stage_of(loop)
-    stage.judged.best_as["distance"] = -1.0
+    stage.judged.best_as["floors"] = -1.0
     told = stage.finish(None).distance
     assert stage.judged.reference is not None
-    pictures = stage.judged.pictures(stage.best(), stage.judged.num_images)
+    pictures = stage.judged.pictures(stage.best(), stage.judged.num_images, 1_000_000)
     assert (
         told == stage.stats()["distance"] == stage.judged.reference.measure(pictures).parts[0].value
     )

@@ -9,9 +9,11 @@ from typing import Any, Literal
 from torch import Tensor
 
 from noisewise.diffusion import HEUN, Prediction, Sampler, karras_sigmas, sampler_named
+from noisewise.quality.flats import FlatValue, snapped
 
 FORMAT = 2
 READABLE = (1, FORMAT)
+_MOST_FLATS = 16
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,60 @@ class SamplerSettings:
 
 
 @dataclass(frozen=True)
+class Flats:
+    """Exact values that fill areas of the training pictures, such as a black ground.
+
+    Attributes:
+        values: 0 to 255 for each channel.
+        share: of the real pixels that have one of them, in areas.
+        level: drawn pixels within so many of 255 levels of a value take it; 0: they do not.
+        reason: why this level.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    values: tuple[tuple[int, ...], ...] = ()
+    share: float = 0.0
+    level: float = 0.0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no picture can have."""
+        parts = [part for value in self.values for part in value]
+        if len(self.values) > _MOST_FLATS or not all(
+            isinstance(part, int) and 0 <= part <= 255 for part in parts
+        ):
+            raise ValueError(
+                f"the flats have the values {list(self.values)[:3]}; they need at most "
+                f"{_MOST_FLATS} colours of whole numbers from 0 to 255"
+            )
+        if not (0 <= self.level <= 255 and 0 <= self.share <= 1):
+            raise ValueError(
+                f"the flats have level {self.level} and share {self.share}; the level is from 0 to "
+                "255, the share from 0 to 1"
+            )
+
+    def applied(self, images: Tensor) -> Tensor:
+        """Return drawn pictures, float [n, c, h, w] in [-1, 1], with the exact values."""
+        if not (self.values and self.level):
+            return images
+        values = [FlatValue(value, 0.0, 0.0) for value in self.values]
+        return snapped(images, values, self.level)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Flats:
+        """Read what `asdict` wrote."""
+        colours = tuple(tuple(value) for value in values.get("values", ()))
+        return cls(
+            colours,
+            float(values.get("share", 0.0)),
+            float(values.get("level", 0.0)),
+            str(values.get("reason", "")),
+        )
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """What config.json of a model folder says."""
 
@@ -162,6 +218,7 @@ class ModelConfig:
     sigma_init: float | None = None
     two_call_sigma: float | None = None
     sigma_range: tuple[float, float] | None = None
+    flats: Flats = field(default_factory=Flats)
     stats: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,11 +240,12 @@ class ModelConfig:
         given = {name: value for name, value in values.items() if name in known}
         try:
             given["sampler"] = SamplerSettings(**given.get("sampler", {}))
+            given["flats"] = Flats.from_dict(given.get("flats", {}))
             for name in ("classes", "label_histogram"):
                 given[name] = tuple(given.get(name, ()))
             if given.get("sigma_range") is not None:
                 low, high = given["sigma_range"]
                 given["sigma_range"] = (float(low), float(high))
             return cls(**given)
-        except (TypeError, KeyError, ValueError, OverflowError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
             raise ValueError(f"{where} does not describe a model: {error}") from error

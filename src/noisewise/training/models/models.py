@@ -181,7 +181,7 @@ class Teacher(Model):
             return self.noise(seed, start, count, next(streams))
 
         states = settings.chosen(sampler).states(self.denoiser, noise, sigmas, condition, normal)
-        return sample(states).clamp(-1, 1)
+        return self.config.flats.applied(sample(states).clamp(-1, 1))
 
 
 class Generator(Model):
@@ -282,7 +282,7 @@ class Generator(Model):
             if two is not None:
                 noise = self.noise(seed, start, count, _SECOND_CALL)
                 pictures = second_call(two[0].denoiser, pictures, two[1], noise, labels)
-            parts.append(pictures)
+            parts.append(self.config.flats.applied(pictures))
         return torch.cat(parts)
 
     def _second_call(self) -> tuple[Teacher, float]:

@@ -62,6 +62,9 @@ class TeacherRecipe:
     sampler_images: int = 256
     """Generated pictures for each distance when the sampler is chosen. 0: no choice is made, the
     values of sigma_min, sigma_max and num_steps below are used."""
+    snap_flats: bool = True
+    """Give drawn pictures the exact values that fill areas of the real ones, such as a black
+    ground, if the judge does not call them worse."""
     reference_images: int = 1000
     """Largest number of real pictures for a distance."""
     evaluation_share: float = 0.04

@@ -239,6 +239,7 @@ class StudentStage:
             kind="generator",
             sigma_init=self.sigma_init,
             two_call_sigma=stats.get("two_call_sigma"),
+            flats=self.judged.flats,
             stats=stats,
         )
 

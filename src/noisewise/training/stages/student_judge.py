@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +20,10 @@ from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
+from noisewise.training.models.model_config import Flats
 from noisewise.training.models.models import Teacher, one_call, second_call
 from noisewise.training.settings.recipes import StudentRecipe
+from noisewise.training.stages.choose_flats import choose_level
 from noisewise.training.stages.real_judge import teacher_features
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.weight_averages import EMA
@@ -70,6 +72,7 @@ class StudentJudge:
         self.stats: dict[str, Any] = {}
         self.reference: Judge | None = None
         self.num_images = 0
+        self.flats = Flats()
         self._cost = 0.0
         self.best_weights = [p.detach().clone() for p in generator.parameters()]
         self.best_as: dict[str, Any] = {}
@@ -139,7 +142,8 @@ class StudentJudge:
             "distance_against": "the teacher's own pictures",
             "ema_share": best["share"],
         }
-        event = f"kept {kept}: {one.value:.3g} floors from the teacher's pictures; {second}"
+        flats = f"; flats: {self.flats.reason}" if self.flats.level else ""
+        event = f"kept {kept}: {one.value:.3g} floors from the teacher's pictures; {second}{flats}"
         return replace(judgement, event=event, distance=one.parts[0].value, floors=one.value)
 
     @torch.no_grad()
@@ -155,6 +159,7 @@ class StudentJudge:
             "best": self.best_as,
             "num_images": self.num_images,
             "cost": self._cost,
+            "flats": asdict(self.flats),
             "stats": self.stats,
             "preview": self.preview,  # drawn again when an evaluation finds no better weights
         }
@@ -166,6 +171,7 @@ class StudentJudge:
         if self.best_as:  # older versions kept no floors: whatever is measured next is better
             self.best_as.setdefault("floors", math.inf)
         self.preview = state.get("preview")
+        self.flats = Flats.from_dict(state.get("flats", {}))  # older versions had none
         self.num_images, self._cost = state["num_images"], state["cost"]
 
     @torch.no_grad()
@@ -229,10 +235,11 @@ class StudentJudge:
         """
         assert self.reference is not None
         pictures = self.pictures(self.best(), self.num_images, _FRESH)
-        one = self.reference.measure(pictures)
+        self.flats = choose_level(pictures, self._teacher.config.flats, self.reference)
+        one = self.reference.measure(self.flats.applied(pictures))
         half = max(2, len(pictures) // 2)
         tried = {
-            sigma: self.reference.measure(self._second_calls(pictures[:half], sigma, _FRESH)).value
+            sigma: self._measured_twice(pictures[:half], sigma, _FRESH).value
             for sigma in self._recipe.two_call_sigmas
         }
         sigma = min(tried, key=tried.__getitem__)
@@ -249,6 +256,13 @@ class StudentJudge:
             better = f"{-difference.value:.2g} floors nearer"
             return one, f"a second call with noise {sigma:g} before it is {better}"
         return one, "a second call is not surely better, so it is not offered"
+
+    def _measured_twice(self, pictures: Tensor, sigma: float, first: int) -> Floors:
+        """How far pictures are after a second call, as they would be drawn."""
+        assert self.reference is not None
+        return self.reference.measure(
+            self.flats.applied(self._second_calls(pictures, sigma, first))
+        )
 
     @torch.no_grad()
     def _second_calls(self, pictures: Tensor, sigma: float, first: int) -> Tensor:

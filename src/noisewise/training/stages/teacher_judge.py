@@ -21,9 +21,10 @@ from noisewise.quality.judge import Floors, Judge
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.devices.sharding import copy_tensors
-from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+from noisewise.training.models.model_config import Flats, ModelConfig, SamplerSettings
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.stages.choose_flats import choose_level, flats_of
 from noisewise.training.stages.choose_sampler import choose_sampler
 from noisewise.training.stages.guards import LossGuard
 from noisewise.training.stages.heldout_loss import HeldOutBatch
@@ -87,6 +88,7 @@ class TeacherJudge:
         self._sampler = SamplerSettings(
             sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
         )
+        self._flats = Flats()
         self._judge: Judge | None = None
         self._held: HeldOutBatch | None = None
 
@@ -146,7 +148,9 @@ class TeacherJudge:
         if self._judge is not None:
             judge = self._complete_judge()
             why = self._choose_sampler(judge, None if seconds is None else _CHOICE * seconds)
+            why += self._choose_flats(judge, seconds)
             found = self._measured(seconds, judge, _FRESH)
+            self.preview = self._drawn(_SHEET, None)
             self.stats |= {
                 "distance": _frozen(found),
                 "distance_against": self._against,
@@ -233,6 +237,7 @@ class TeacherJudge:
             classes=plan.classes,
             label_histogram=pictures.label_histogram if plan.classes else (),
             sampler=self._sampler,
+            flats=self._flats,
             stats={
                 "num_pictures": len(pictures),
                 "fingerprint": pictures.fingerprint,
@@ -248,6 +253,7 @@ class TeacherJudge:
             "kept": self.kept,
             "kept_as": self.kept_as,
             "sampler": asdict(self._sampler),
+            "flats": asdict(self._flats),
             "stats": self.stats,
             "guard": self.guard.state,
         }
@@ -259,6 +265,7 @@ class TeacherJudge:
         copy_tensors(self.kept, state["kept"])
         self.kept_as = state["kept_as"]
         self._sampler = SamplerSettings(**state["sampler"])
+        self._flats = Flats.from_dict(state.get("flats", {}))  # older versions had none
 
     # ------------------------------------------------------------------ measuring
     def real_indices(self) -> tuple[np.ndarray, str]:
@@ -292,6 +299,18 @@ class TeacherJudge:
             losses.append(self._held.loss(self._quick.module))
         return losses
 
+    def _choose_flats(self, judge: Judge, seconds: float | None) -> str:
+        """Measure whether pictures should take the exact values of flats; return the reason."""
+        self._flats = Flats()
+        if not self._recipe.snap_flats:
+            return ""
+        flats = flats_of(self._pictures, self._training)
+        if not flats.values:
+            return ""
+        pictures = self._drawn(self._recipe.distance_images, seconds)
+        self._flats = choose_level(pictures, flats, judge)
+        return f"; flats: {self._flats.reason}"
+
     def _measured(
         self,
         seconds: float | None,
@@ -302,10 +321,16 @@ class TeacherJudge:
         """How far the shadow's pictures are from real ones, on as many as the time allows."""
         judge = judge or self._judge
         assert judge is not None
+        pictures = self._drawn(num_images or self._recipe.distance_images, seconds, first)
+        if not first:  # the sheets during training all start from the same noise
+            self.preview = pictures[:_SHEET]
+        return judge.measure(pictures)
+
+    def _drawn(self, wanted: int, seconds: float | None, first: int = 0) -> Tensor:
+        """Pictures of the shadow, on the CPU; fewer if the time is over."""
         self._quick.update_copy()
         teacher = Teacher(self._quick.module, self.model_config())
         clock = self._engine.ranks.clock
-        wanted = num_images or self._recipe.distance_images
         start, parts, drawn = clock(), [], 0
         while drawn < wanted:
             count = min(_CHUNK, wanted - drawn)
@@ -313,9 +338,7 @@ class TeacherJudge:
             drawn += count
             if seconds is not None and clock() - start > seconds:
                 break
-        pictures = torch.cat(parts)
-        self.preview = pictures[:_SHEET]
-        return judge.measure(pictures)
+        return torch.cat(parts)
 
     def _choose_sampler(self, judge: Judge, seconds: float | None) -> str:
         """Measure the best sampler settings; return the reason for the log, or ""."""
