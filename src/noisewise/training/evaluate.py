@@ -145,8 +145,7 @@ class TrainingSet:
         return RealPictures(
             self.pictures.tensor(chosen),
             f"{len(chosen)} {name}",
-            None if teacher is None else teacher.denoiser,
-            bool(teacher is not None and teacher.classes),
+            teacher,
             self._labelled(),
         )
 
@@ -377,9 +376,7 @@ def _real(
         )
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
         name = f"{len(chosen)} pictures of {config.against}"
-        seen = None if teacher is None else teacher.denoiser
-        conditioned = bool(teacher is not None and teacher.classes)
-        return RealPictures(pictures.tensor(chosen), name, seen, conditioned)
+        return RealPictures(pictures.tensor(chosen), name, teacher)
     if training is None:
         raise ValueError(
             f"the training pictures at {run.data.source} are missing or have changed; "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from noisewise.quality.class_shares import ClassShares, class_shares
 from noisewise.quality.distance import Reference
@@ -18,6 +18,7 @@ from noisewise.quality.precision_recall import PrecisionRecall, precision_recall
 from noisewise.quality.spectrum import SpectrumError, spectrum_error
 from noisewise.quality.told_apart import ToldApart, told_apart
 from noisewise.quality.verdict import Verdict, verdict
+from noisewise.training.models.models import Teacher
 from noisewise.training.stages.real_judge import teacher_features
 
 _MOST = 500  # pictures on each side for all numbers but the judge's
@@ -46,23 +47,23 @@ class RealPictures:
     Attributes:
         pictures: float32 [n, channels, size, size] in [-1, 1].
         name: how many, and which ones, for people.
-        teacher: the denoiser whose features the judge reads too; None: frozen features alone.
-        conditioned: the teacher needs a class for each picture.
+        teacher: the judge reads its features too; None: frozen features alone.
         labelled: for the shares of classes; None: they are not counted.
     """
 
     pictures: Tensor
     name: str
-    teacher: nn.Module | None = None
-    conditioned: bool = False
+    teacher: Teacher | None = None
     labelled: Labelled | None = None
 
     @cached_property
     def judge(self) -> Judge:
         """The real pictures in frozen features and in the teacher's."""
         extractors: list[Extractor] = [NativeFeatures()]
-        if self.teacher is not None and (seen := teacher_features(self.teacher, self.conditioned)):
-            extractors.append(seen)
+        if (teacher := self.teacher) is not None:
+            known = teacher.config.sigma_range
+            seen = teacher_features(teacher.denoiser, bool(teacher.classes), known)
+            extractors += [] if seen is None else [seen]
         return Judge(self.pictures, extractors)
 
     @property

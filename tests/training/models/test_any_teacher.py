@@ -152,7 +152,7 @@ class Recorded(nn.Module):
 def test_no_net_is_asked_outside_the_teachers_range(known: tuple[float, float]) -> None:
     denoiser = Recorded()
     generator, stage = distilled(as_teacher(denoiser, **SIZES, sigma_range=known), "640images")
-    generator.sample(8, calls=2)
+    generator.sample(8)
     asked = torch.cat(denoiser.seen)
     low, high = known
     assert asked.min() >= low * (1 - 1e-5)

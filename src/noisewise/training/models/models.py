@@ -286,7 +286,12 @@ class Generator(Model):
         return torch.cat(parts)
 
     def _second_call(self) -> tuple[Teacher, float]:
-        if self.config.two_call_sigma is None or self._find_teacher is None:
+        if self.config.two_call_sigma is None:
+            raise ValueError(
+                "two calls are not offered: measured after distillation, a second one did not "
+                "surely make these pictures better; use 1 call"
+            )
+        if self._find_teacher is None:
             raise ValueError(
                 "two calls need the teacher, and it is not beside the generator; use 1 call"
             )

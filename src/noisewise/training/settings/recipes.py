@@ -65,8 +65,8 @@ class TeacherRecipe:
     snap_flats: bool = True
     """Give drawn pictures the exact values that fill areas of the real ones, such as a black
     ground, if the judge does not call them worse."""
-    reference_images: int = 1000
-    """Largest number of real pictures for a distance."""
+    reference_images: int = 2000
+    """Largest number of real pictures that the judge reads; of large pictures it reads fewer."""
     evaluation_share: float = 0.04
     """Largest share of a time budget for evaluations."""
     noise_every: int = 50

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
 
 _ENOUGH = 256  # held-out pictures; with fewer, the judge reads training pictures
+_SIGMA = 0.1  # noise on the pictures whose features a denoiser gives
 _CHUNK = 128  # pictures in memory at once
 _FEWEST, _PIXELS = 500, 1000 * 32 * 32  # larger pictures: fewer of them, but not below this number
 
@@ -45,6 +46,7 @@ def real_judge(
     chosen: np.ndarray,
     teacher: nn.Module | None = None,
     conditioned: bool = False,
+    sigma_range: tuple[float, float] | None = None,
 ) -> Judge:
     """Make the judge of real pictures.
 
@@ -54,19 +56,29 @@ def real_judge(
         teacher: a finished denoiser, whose features are read too; None: frozen features alone, as
             long as the teacher itself is in training.
         conditioned: the teacher needs a class for each picture.
+        sigma_range: noise levels that the teacher knows; None: all.
     """
     extractors: list[Extractor] = [NativeFeatures()]
-    if teacher is not None and (seen := teacher_features(teacher, conditioned)):
+    if teacher is not None and (seen := teacher_features(teacher, conditioned, sigma_range)):
         extractors.append(seen)
     return Judge.of_references(
         *(Reference.of_features(_features(pictures, chosen, e), e) for e in extractors)
     )
 
 
-def teacher_features(denoiser: nn.Module, conditioned: bool) -> DenoiserFeatures | None:
-    """The features of a denoiser; None if it has no layers that could be read."""
+def teacher_features(
+    denoiser: nn.Module, conditioned: bool, sigma_range: tuple[float, float] | None
+) -> DenoiserFeatures | None:
+    """The features of a denoiser; None if it has no layers that could be read.
+
+    Args:
+        denoiser: ``D(x, sigma, condition)``.
+        conditioned: it needs a class for each picture.
+        sigma_range: noise levels that it knows; None: all.
+    """
+    low, high = sigma_range or (0.0, _SIGMA)
     try:
-        return DenoiserFeatures(denoiser, conditioned=conditioned)
+        return DenoiserFeatures(denoiser, min(max(_SIGMA, low), high), conditioned)
     except ValueError:
         return None
 

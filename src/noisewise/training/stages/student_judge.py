@@ -189,7 +189,7 @@ class StudentJudge:
     def _extractors(self) -> list[Extractor]:
         """Frozen features, and those of the teacher if it has layers that could be read."""
         teacher = self._teacher
-        seen = teacher_features(teacher.denoiser, bool(teacher.classes))
+        seen = teacher_features(teacher.denoiser, bool(teacher.classes), teacher.config.sigma_range)
         return [NativeFeatures()] if seen is None else [NativeFeatures(), seen]
 
     def _keep(self, found: Floors, share: float | None) -> None:
