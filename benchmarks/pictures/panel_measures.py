@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.pictures import told_by_net
-from benchmarks.pictures.judge_adapter import Judge, told_apart
 from benchmarks.shared import harness, judge
 from noisewise.quality import (
     DenoiserFeatures,
     Distance,
     Extractor,
+    Judge,
     NativeFeatures,
     RandomConvFeatures,
     Reference,
     extract,
+    told_apart,
 )
 from noisewise.quality.features import extractor_name
 from noisewise.training.models.models import Teacher

@@ -27,6 +27,7 @@ from noisewise.quality.features import Extractor, extract, extract_rounded
 from noisewise.quality.flats import (
     FlatValue,
     SnapLevel,
+    even_area,
     exact_flat_share,
     flat_area,
     flat_values,
@@ -75,6 +76,7 @@ __all__ = [
     "copy_test",
     "distance",
     "duplicates",
+    "even_area",
     "evidence_maps",
     "exact_flat_share",
     "extract",

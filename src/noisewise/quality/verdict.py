@@ -17,8 +17,10 @@ Word = Literal["as real", "close", "visibly different", "poor", "cannot tell"]
 WORDS: tuple[Word, ...] = ("as real", "close", "visibly different", "poor")
 
 _FEWEST = 64  # pictures on either side
-_FLOORS = (1.0, 1.5, 12.0)  # at 500 pictures: largest number for "as real", "close", "visibly ..."
+_FLOORS = (0.6, 1.3, 12.0)  # at 500 pictures: largest number for "as real", "close", "visibly ..."
 _TOLD = (0.54, 0.58, 0.90)  # largest share told apart by a classifier, for the same words
+_EVEN = (0.1, 0.2)  # largest share of even areas lost or added, for "as real" and "close"
+_FEW_EVEN = 0.05  # share of real pixels; with less, even areas say nothing
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,18 @@ class Verdict:
         return f"{self.word}: {self.reason}"
 
 
-def verdict(floors: Floors, told: ToldApart | None = None) -> Verdict:
-    """Return the worse one of what the judge and a classifier say.
+def verdict(
+    floors: Floors,
+    told: ToldApart | None = None,
+    even: tuple[float, float] | None = None,
+) -> Verdict:
+    """Return the worst of what the judge, a classifier and even areas say.
 
     Args:
         floors: what `Judge.measure` returned; its number for 500 pictures counts.
         told: what `told_apart` returned, if it was measured.
+        even: `even_area` of the generated and of the real pictures: people see faint speckle on a
+            ground at once, and the other two hardly do.
 
     Example:
         >>> import torch
@@ -63,11 +71,20 @@ def verdict(floors: Floors, told: ToldApart | None = None) -> Verdict:
     by_floors = _rank(floors.at_standard, _FLOORS)
     # A classifier that learns from few pictures is often wrong: only what is sure counts.
     by_class = 0 if told is None else min(_rank(told.accuracy, _TOLD), 1 + _rank(told.low, _TOLD))
-    word = WORDS[max(by_floors, by_class)]
+    by_even = _by_even(even)
+    word = WORDS[max(by_floors, by_class, by_even)]
     reason = f"{max(floors.at_standard, 0.0):.2g} times as far as real pictures from each other"
     if told is not None:
         reason += f", a classifier tells them apart in {100 * told.accuracy:.0f} %"
+    if even is not None and by_even:
+        reason += f", {100 * even[0]:.0f} % of the area is even and {100 * even[1]:.0f} % should be"
     return Verdict(word, reason)
+
+
+def _by_even(even: tuple[float, float] | None) -> int:
+    if even is None or even[1] < _FEW_EVEN:
+        return 0
+    return _rank(abs(even[0] / even[1] - 1), _EVEN)
 
 
 def _rank(value: float, limits: tuple[float, ...]) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from noisewise.quality.class_shares import ClassShares, class_shares
 from noisewise.quality.distance import Reference
 from noisewise.quality.features import Extractor
-from noisewise.quality.flats import flat_area
+from noisewise.quality.flats import even_area, flat_area
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
 from noisewise.quality.precision_recall import PrecisionRecall, precision_recall
@@ -75,6 +75,11 @@ class RealPictures:
     def flat_area(self) -> float:
         """Share of their pixels in areas of one value."""
         return flat_area(self.pictures[:_MOST])
+
+    @cached_property
+    def even_area(self) -> float:
+        """Share of their pixels in areas that look even."""
+        return even_area(self.pictures[:_MOST])
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +152,7 @@ def look_at(pictures: Tensor, real: RealPictures) -> Look:
     told = told_apart(made, known)
     return Look(
         floors,
-        verdict(floors, told),
+        verdict(floors, told, (even_area(made), real.even_area)),
         told,
         precision_recall(made, known),
         spectrum_error(made, known),
