@@ -86,7 +86,7 @@ class NativeFeatures:
 
 def _features(images: Tensor) -> Tensor:
     """Features [n, d] of one batch."""
-    x = opponent(_shown(images))
+    x = _shown(images)
     longer = max(x.shape[2:])
     if longer <= _LARGEST:
         return _of_whole(x)
@@ -96,11 +96,16 @@ def _features(images: Tensor) -> Tensor:
 
 
 def _shown(images: Tensor) -> Tensor:
-    """Colour times opacity: what is transparent has no colour."""
-    if images.shape[1] != 4:
+    """Luminance alone of grey pictures, else also two colour differences and opacity.
+
+    Colour counts times opacity: what is transparent has no colour.
+    """
+    if images.shape[1] == 1:
         return images
+    if images.shape[1] == 3:
+        return opponent(images)[:, :3]
     opacity = images[:, 3:]
-    return torch.cat([(images[:, :3] + 1) * (opacity + 1) / 2 - 1, opacity], 1)
+    return opponent(torch.cat([(images[:, :3] + 1) * (opacity + 1) / 2 - 1, opacity], 1))
 
 
 def _parts(x: Tensor) -> list[Tensor]:
@@ -137,10 +142,16 @@ def _responses(x: Tensor, grids: list[int], energy_grid: int) -> Tensor:
     for octave, ((first, second), grid) in enumerate(zip(layers(len(grids)), grids, strict=True)):
         if octave:
             x = F.avg_pool2d(x, 2)
-        h1 = convolved(x, first.to(x.device))
-        h2 = convolved(F.relu(h1), second.to(x.device), stride=2 if octave == 0 else 1)
+        h1 = _first(x, first.to(x.device))
+        h2 = convolved(h1.relu(), second.to(x.device), stride=2 if octave == 0 else 1)
         for h in (h1, h2):
-            found.append(F.adaptive_avg_pool2d(F.relu(h), grid).flatten(1))
             energy = F.adaptive_avg_pool2d(h * h, energy_grid)
-            found.append(energy.flatten(1).clamp_min(0).sqrt())
+            means = F.adaptive_avg_pool2d(h.relu_(), grid)
+            found += [means.flatten(1), energy.flatten(1).clamp_min(0).sqrt()]
     return torch.cat(found, 1)
+
+
+def _first(x: Tensor, weight: Tensor) -> Tensor:
+    """The first layer. A channel that x lacks is constant (colour 0, opacity 1), so it is free."""
+    h = convolved(x, weight[:, : x.shape[1]].contiguous())
+    return h if x.shape[1] == 4 else h + weight[:, 3].sum((1, 2)).view(1, -1, 1, 1)
