@@ -163,7 +163,7 @@ class Measures:
     def _apart(self, images: Tensor) -> harness.Values:
         assert told_apart is not None
         found = told_apart(images, self.reference)
-        return {"apart": float(getattr(found, "accuracy", found))}
+        return {"apart": found.accuracy}
 
     def _net(self, images: Tensor) -> harness.Values:
         return {"net": told_by_net.accuracy(images, self.reference)}
