@@ -83,7 +83,7 @@ def test_a_file_in_the_right_format_is_loaded(
     with pytest.raises(ValueError, match="is not weights-inception"):
         inception_distance(images, images, path)
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    inception._check_file(path)
+    inception.check_weights(path)
     net = inception._net(path)
     features = inception._features(net, images)
     assert features.shape == (6, 2048)

@@ -19,6 +19,7 @@ from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.quality.copies import CopyReference, CopyTest
 from noisewise.quality.distance import Distance, sliced_wasserstein
 from noisewise.quality.eight_bits import rounded
+from noisewise.quality.inception import check_weights, inception_distance
 from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
 from noisewise.training.devices.engine import Engine
 from noisewise.training.load import load
@@ -66,6 +67,8 @@ class Evaluation:
         seconds_per_image: time to draw one picture, in batches.
         network_calls: calls for each picture.
         device: where the pictures were drawn.
+        fid: for comparing with papers; None unless its weights were given.
+        kid: the same; papers often give 1000 times it.
     """
 
     model: str
@@ -89,6 +92,8 @@ class Evaluation:
     seconds_per_image: float
     network_calls: int
     device: str
+    fid: float | None = None
+    kid: float | None = None
 
     def __repr__(self) -> str:
         """One line; `to_dict` has all of it."""
@@ -244,7 +249,8 @@ def evaluate(
         build: makes the nets from their configuration; None: the nets of this package.
 
     Raises:
-        ValueError: if there is no model, or there are no real pictures to compare with.
+        ValueError: if there is no model, there are no real pictures to compare with, or FID is
+            asked for and cannot be measured.
     """
     config = config or EvaluateConfig()
     config = replace(
@@ -253,6 +259,8 @@ def evaluate(
         num_images=config.num_images if num_images is None else num_images,
         seed=config.seed if seed is None else seed,
     )
+    if config.fid_weights is not None:
+        check_weights(config.fid_weights)
     run = run if isinstance(run, Run) else Run(run)
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
     try:
@@ -264,6 +272,9 @@ def evaluate(
     levels = sliced_wasserstein(
         found.pictures, real.pictures, generator=torch.Generator().manual_seed(0)
     )
+    papers = None
+    if config.fid_weights is not None:
+        papers = inception_distance(found.pictures, real.pictures, config.fid_weights)
     return Evaluation(
         model=model.config.kind,
         num_images=len(found.pictures),
@@ -278,6 +289,8 @@ def evaluate(
         seconds_per_image=found.seconds_per_image,
         network_calls=model.network_calls(config.calls, config.sampler),
         device=str(model.device),
+        fid=None if papers is None else papers.fid,
+        kid=None if papers is None else papers.kid,
     )
 
 
