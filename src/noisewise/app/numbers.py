@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _MOST = 3  # classes that are named with one verdict
-_STANDARD = 500  # pictures on each side, which the verdict reads
+_NEARLY = 1.05
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class Number:
         name: of one or two words.
         value: with interval or the value of real pictures.
         sees: one or two short sentences: what it sees, and what it does not.
+        note: a sentence about this value; "" for none.
     """
 
     name: str
     value: str
     sees: str
+    note: str = ""
 
 
 def numbers(found: Mapping[str, Any]) -> tuple[Number, ...]:
@@ -48,13 +50,19 @@ def percent(share: float) -> str:
 
 
 def floors_text(floors: Mapping[str, Any]) -> str:
-    """The value with its interval.
+    """The floors for 500 pictures on each side, which the verdict reads, with their interval.
 
     Example:
-        >>> floors_text({"value": 3.14, "low": 2.8, "high": 3.52})
+        >>> floors_text({"value": 1.57, "low": 1.4, "high": 1.76, "at_500_pictures": 3.14})
         '3.1 (2.8 to 3.5)'
     """
-    return f"{figure(floors['value'])} ({figure(floors['low'])} to {figure(floors['high'])})"
+    low, high = (figure(floors[end] * _to_standard(floors)) for end in ("low", "high"))
+    return f"{figure(floors['at_500_pictures'])} ({low} to {high})"
+
+
+def _to_standard(floors: Mapping[str, Any]) -> float:
+    """The floor of the measured numbers of pictures, over that of 500 on each side."""
+    return floors["at_500_pictures"] / floors["value"] if floors["value"] else 1.0
 
 
 def figure(value: float) -> str:
@@ -95,7 +103,13 @@ def share_verdicts(shares: Sequence[Mapping[str, Any]]) -> str:
 def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
     """What was measured against real pictures."""
     floors, told = found["floors"], found["told_apart"]
-    yield Number("floors", floors_text(floors), _about_floors(floors))
+    yield Number(
+        "floors",
+        floors_text(floors),
+        "Distance to real pictures; 1: as far as 500 of them are from 500 others. It decides, "
+        "and does not see copies.",
+        _about_standard(floors),
+    )
     if told is not None:
         yield Number(
             "told apart",
@@ -138,13 +152,12 @@ def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
         )
 
 
-def _about_floors(floors: Mapping[str, Any]) -> str:
-    text = "Distance to real pictures; 1: as far as they are from each other. It decides, and "
-    text += "does not see copies."
-    if figure(floors["at_500_pictures"]) != figure(floors["value"]):
-        at = figure(floors["at_500_pictures"])
-        text += f" With {_STANDARD} pictures on each side it is {at}, which the verdict reads."
-    return text
+def _about_standard(floors: Mapping[str, Any]) -> str:
+    """What chance alone may reach, if there are fewer pictures than the verdict reads."""
+    chance = _to_standard(floors)
+    if chance < _NEARLY:
+        return ""
+    return f"With so few pictures here, real ones alone may reach {figure(chance)}."
 
 
 def _copying(copies: Mapping[str, Any] | None) -> Iterator[Number]:

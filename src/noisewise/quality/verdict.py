@@ -1,8 +1,8 @@
 """A plain word for generated pictures, never kinder than a person who looks at them.
 
 The limits were set on blind looks: people who did not know which pictures were real sorted sheets
-of both (`benchmarks.pictures.judge_panel`, docs/judge.md). Where a measure and the eye disagreed, the
-limit was moved until the word was not kinder than the eye.
+of both (`benchmarks.pictures.judge_panel`, docs/judge.md). Where a measure and the eye disagreed,
+the limit was moved until the word was not kinder than the eye.
 """
 
 from __future__ import annotations
@@ -64,10 +64,26 @@ def verdict(floors: Floors, told: ToldApart | None = None) -> Verdict:
     # A classifier that learns from few pictures is often wrong: only what is sure counts.
     by_class = 0 if told is None else min(_rank(told.accuracy, _TOLD), 1 + _rank(told.low, _TOLD))
     word = WORDS[max(by_floors, by_class)]
-    reason = f"{max(floors.at_standard, 0.0):.2g} times as far as real pictures from each other"
+    times = max(floors.at_standard, 0.0)
+    shown = f"{times:.1f}" if times < 9.95 else f"{times:,.0f}"
+    reason = f"{shown} times as far as real pictures from each other"
     if told is not None:
         reason += f", a classifier tells them apart in {100 * told.accuracy:.0f} %"
     return Verdict(word, reason)
+
+
+def word_by_floors(at_standard: float, fewest: int) -> Word:
+    """Return the word for floors that were measured earlier, without a classifier.
+
+    Args:
+        at_standard: `Floors.at_standard`.
+        fewest: the smaller number of generated and of real pictures.
+
+    Example:
+        >>> word_by_floors(0.7, 500), word_by_floors(40.0, 500), word_by_floors(40.0, 20)
+        ('as real', 'poor', 'cannot tell')
+    """
+    return WORDS[_rank(at_standard, _FLOORS)] if fewest >= _FEWEST else "cannot tell"
 
 
 def _rank(value: float, limits: tuple[float, ...]) -> int:

@@ -22,6 +22,7 @@ from noisewise.quality.eight_bits import rounded
 from noisewise.quality.inception import check_weights, inception_distance
 from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
 from noisewise.training.devices.engine import Engine
+from noisewise.training.judge_needs import ENOUGH
 from noisewise.training.load import load
 from noisewise.training.look import Labelled, Look, RealPictures, look_at
 from noisewise.training.models.model_folder import Build
@@ -29,7 +30,6 @@ from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import EvaluateConfig
 
-_ENOUGH = 256  # held-out pictures; with fewer, the distance is measured to training pictures
 _MOST = 2000  # real pictures to measure against
 _MOST_LABELLED = 1500  # training pictures from which classes are learnt
 _FALSE_ALARMS = 0.05  # of the near-copy test; at 0.01 it finds too few in sets with near-twins
@@ -145,7 +145,7 @@ class TrainingSet:
             teacher: the judge reads its features too; None: frozen features alone.
         """
         chosen, name = self.held_out[:_MOST], "held-out pictures"
-        if len(self.held_out) < _ENOUGH:
+        if len(self.held_out) < ENOUGH:
             chosen, name = self.trained[:_MOST], "training pictures (too few are held out)"
         return RealPictures(
             self.pictures.tensor(chosen),
@@ -208,6 +208,11 @@ class Measured:
     def distance(self) -> Distance:
         """To the real pictures, in frozen features: comparable between runs."""
         return self.look.floors.parts[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict and its numbers as plain JSON values, copies among them."""
+        copies = None if self.copies is None else _plain(self.copies, self.near_copies)
+        return {**self.look.to_dict(), "copies": copies}
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,13 +284,12 @@ def evaluate(
         model=model.config.kind,
         num_images=len(found.pictures),
         against=real.name,
-        **found.look.to_dict(),
+        **found.to_dict(),
         distance=float(found.distance.value),
         distance_low=float(found.distance.low),
         distance_high=float(found.distance.high),
         floor=float(found.distance.floor),
         wasserstein=tuple(levels),
-        copies=None if found.copies is None else _plain(found.copies, found.near_copies),
         seconds_per_image=found.seconds_per_image,
         network_calls=model.network_calls(config.calls, config.sampler),
         device=str(model.device),

@@ -74,7 +74,7 @@ def _text(found: Evaluation) -> str:
 def _row(number: Number, names: int, values: int, width: int) -> list[str]:
     """A number and its sentences side by side; a long value stands above them."""
     left = names + values + 4
-    said = wrap(number.sees, width - left)
+    said = wrap(f"{number.sees} {number.note}".strip(), width - left)
     if len(number.value) > values:
         indent = " " * (names + 2)
         value = wrap(number.value, width - len(indent))
