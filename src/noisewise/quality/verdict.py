@@ -68,7 +68,7 @@ def verdict(floors: Floors, told: ToldApart | None = None) -> Verdict:
     shown = f"{times:.1f}" if times < 9.95 else f"{times:,.0f}"
     reason = f"{shown} times as far as real pictures from each other"
     if told is not None:
-        reason += f", a classifier tells them apart in {100 * told.accuracy:.0f} %"
+        reason += f", a classifier tells them apart in {100 * told.accuracy:.0f}%"
     return Verdict(word, reason)
 
 

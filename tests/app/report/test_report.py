@@ -31,8 +31,9 @@ from noisewise.app.flags import plain
 from noisewise.app.plots.svg import as_pixels
 from noisewise.app.report.collect import gather, report
 from noisewise.app.report.contents import Contents
+from noisewise.app.report.differing import marks
 from noisewise.app.report.events import events
-from noisewise.app.report.facts import Copies, Event, Facts, Way
+from noisewise.app.report.facts import Copies, Event, Facts, Way, Worst
 from noisewise.app.report.page import render
 from noisewise.app.report.resume_command import again
 from noisewise.pictures import gather as gather_pictures
@@ -104,6 +105,7 @@ def test_the_page_shows_everything(page: Path) -> None:
     for heading in (
         "Pictures",
         "The same noise in few calls and in many",
+        "How they differ",
         "The same noise during training",
         "Does it copy training pictures?",
         "How training went",
@@ -117,7 +119,13 @@ def test_the_page_shows_everything(page: Path) -> None:
         "One call",
         "Two calls",
         "Teacher, 5 calls",
-        "Floor",
+        "floors",
+        "told apart",
+        "near copies",
+        "planted ones found",
+        "Detail of generated pictures against real ones",
+        "How often each class is drawn",
+        "The pictures that look least real",
         "broken.png",
         "set by hand",
     ):
@@ -164,6 +172,10 @@ def test_the_numbers_are_those_of_evaluate(distilled_run: Path) -> None:
             *(found.distance, found.distance_low, found.distance_high),
         )
         assert way.network_calls == found.network_calls
+        assert way.found is not None
+        shared = {k: v for k, v in found.to_dict().items() if k in way.found and k != "floors"}
+        assert {k: v for k, v in way.found.items() if k != "floors"} == shared
+        assert way.found["floors"]["value"] == found.floors["value"]
         assert way.copies is not None
         assert found.copies is not None
         assert found.copies["fraction"] == way.copies.fraction
@@ -237,7 +249,7 @@ def test_everything_is_read_and_tested_once(
     models = {f"{stage}/model.safetensors": 1 for stage in ("teacher", "generator")}
     assert weights == models
     assert sum(sealed.values()) == 2, "the damage check of two models"
-    assert hashed == {"a whole file": 1}, "which teacher the generator was distilled from"
+    assert hashed == {"a whole file": 2}, "the generator's teacher; the weights that are its name"
     texts = {name: n for name, n in opened.items() if name.endswith((".json", ".jsonl"))}
     cached = [name for name in texts if name.startswith("cache/")]
     once = ("run.json", "log.jsonl", "teacher/config.json", "generator/config.json", *cached)
@@ -248,7 +260,7 @@ def test_everything_is_read_and_tested_once(
     assert marked == {"120": 1}, "the fingerprint; the split uses the same digests"
     assert not marked_again
     assert sum(prepared.values()) == 1
-    assert sum(references.values()) == 1
+    assert sum(references.values()) == 2, "in frozen features and in the teacher's"
     assert copy_tests == {f"{NUM_IMAGES}": 3}
     assert drawn == {"8": 2, f"{NUM_IMAGES}": 2}, "8 to warm up"
     assert drawn_slowly == {"8": 1, f"{NUM_IMAGES}": 1}
@@ -453,6 +465,45 @@ def test_a_browser_shows_it_without_errors_or_requests(page: Path, tmp_path: Pat
     assert not [url for url in asked if page.name in url or "noisewise" in url]
 
 
-def test_a_clean_run_raises_no_alarm(distilled_run: Path) -> None:
+def test_a_run_without_copies_raises_no_alarm_about_them(distilled_run: Path) -> None:
     """An interval that starts at nothing but rounding is no sign of copies."""
-    assert not [e for e in gather(Run.open(distilled_run), NUM_IMAGES).events if e.bad]
+    bad = [e.text for e in gather(Run.open(distilled_run), NUM_IMAGES).events if e.bad]
+    assert not [text for text in bad if "cop" in text]
+
+
+def test_a_poor_way_is_said_before_anything_else(distilled_run: Path) -> None:
+    """The page of a model that was hardly trained starts with what anybody sees."""
+    facts = gather(Run.open(distilled_run), NUM_IMAGES)
+    poor = [way.name for way in facts.ways if way.verdict == "poor"]
+    assert poor
+    assert [event.about for event in facts.events[: len(poor)]] == poor
+    text = render(facts)
+    assert (
+        text.index("Look at this first") < text.index("the pictures are poor") < text.index("<h1>")
+    )
+    assert '<span class="v-poor">poor</span>' in text
+    assert "No praise: noise copies nothing" in text
+
+
+def test_only_places_with_clear_evidence_are_marked() -> None:
+    grey = np.full((2, 16, 16, 1), 100, np.uint8)
+    evidence = np.zeros((2, 4, 4))
+    evidence[0, 0, 3], evidence[1] = 2.0, 0.9
+    (plain, marked), places = marks(Worst(grey, evidence))
+    assert places == 1
+    assert plain.shape == marked.shape == (2, 80, 80, 3)
+    changed = (plain != marked).any(-1)
+    assert changed[0, :20, 60:].all()
+    assert changed.sum() == 400
+
+
+def test_classes_that_are_not_drawn_are_named(distilled_run: Path) -> None:
+    facts = gather(Run.open(distilled_run), NUM_IMAGES)
+    way, *_ = facts.ways
+    assert way.found is not None
+    one = {"share": 0.01, "low": 0.0, "high": 0.02, "real": 0.4, "verdict": "missing"}
+    rest = {**one, "name": "<b>", "share": 0.99, "real": 0.6, "verdict": "as real"}
+    found = {**way.found, "class_shares": [{**one, "name": "cats"}, rest]}
+    text = render(replace(facts, ways=(replace(way, found=found),)))
+    assert "Missing: cats (one call)." in text
+    assert Page(text).open == []

@@ -46,18 +46,24 @@ def _side_by_side(ways: Sequence[Way]) -> str:
     verdicts = "".join(f"<td class=value><b>{word(way.verdict)}</b></td>" for way in ways)
     rows = [f"<tr><td><b>verdict</b></td>{verdicts}</tr>"]
     for name, first in columns[0][1].items():
-        cells = "".join(_value(found.get(name)) for _, found in columns)
-        said = f'<span class="soft small">{escape(first.sees)}</span>'
+        notes = {found[name].note for _, found in columns if name in found}
+        shared = notes.pop() if len(notes) == 1 else ""
+        cells = "".join(_value(found.get(name), not shared) for _, found in columns)
+        said = f'<span class="soft small">{escape(f"{first.sees} {shared}".strip())}</span>'
         rows.append(f"<tr><td><b>{escape(name)}</b><br>{said}</td>{cells}</tr>")
     top = f"<tr><th></th>{head}</tr>"
     return f'<div class="wide"><table class="numbers">{top}{"".join(rows)}</table></div>'
 
 
-def _value(number: Number | None) -> str:
-    """A cell with a value, and a sentence about it if there is one."""
+def _value(number: Number | None, noted: bool) -> str:
+    """A cell with a value and, if `noted`, the sentence about it."""
     if number is None:
         return "<td class=value>-</td>"
-    note = f'<br><span class="soft small">{escape(number.note)}</span>' if number.note else ""
+    note = (
+        f'<br><span class="soft small">{escape(number.note)}</span>'
+        if noted and number.note
+        else ""
+    )
     return f"<td class=value>{escape(number.value)}{note}</td>"
 
 
