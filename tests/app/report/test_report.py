@@ -31,9 +31,8 @@ from noisewise.app.flags import plain
 from noisewise.app.plots.svg import as_pixels
 from noisewise.app.report.collect import gather, report
 from noisewise.app.report.contents import Contents
-from noisewise.app.report.differing import marks
 from noisewise.app.report.events import events
-from noisewise.app.report.facts import Copies, Event, Facts, Way, Worst
+from noisewise.app.report.facts import Copies, Event, Facts, Way
 from noisewise.app.report.page import render
 from noisewise.app.report.resume_command import again
 from noisewise.pictures import gather as gather_pictures
@@ -483,27 +482,3 @@ def test_a_poor_way_is_said_before_anything_else(distilled_run: Path) -> None:
     )
     assert '<span class="v-poor">poor</span>' in text
     assert "No praise: noise copies nothing" in text
-
-
-def test_only_places_with_clear_evidence_are_marked() -> None:
-    grey = np.full((2, 16, 16, 1), 100, np.uint8)
-    evidence = np.zeros((2, 4, 4))
-    evidence[0, 0, 3], evidence[1] = 2.0, 0.9
-    (plain, marked), places = marks(Worst(grey, evidence))
-    assert places == 1
-    assert plain.shape == marked.shape == (2, 80, 80, 3)
-    changed = (plain != marked).any(-1)
-    assert changed[0, :20, 60:].all()
-    assert changed.sum() == 400
-
-
-def test_classes_that_are_not_drawn_are_named(distilled_run: Path) -> None:
-    facts = gather(Run.open(distilled_run), NUM_IMAGES)
-    way, *_ = facts.ways
-    assert way.found is not None
-    one = {"share": 0.01, "low": 0.0, "high": 0.02, "real": 0.4, "verdict": "missing"}
-    rest = {**one, "name": "<b>", "share": 0.99, "real": 0.6, "verdict": "as real"}
-    found = {**way.found, "class_shares": [{**one, "name": "cats"}, rest]}
-    text = render(replace(facts, ways=(replace(way, found=found),)))
-    assert "Missing: cats (one call)." in text
-    assert Page(text).open == []

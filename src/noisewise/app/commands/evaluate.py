@@ -73,15 +73,15 @@ def _text(found: Evaluation) -> str:
 
 def _row(number: Number, names: int, values: int, width: int) -> list[str]:
     """A number and its sentences side by side; a long value stands above them."""
-    left = names + values + 4
-    said = wrap(f"{number.sees} {number.note}".strip(), width - left)
+    said = f"{number.sees} {number.note}".strip()
     if len(number.value) > values:
-        indent = " " * (names + 2)
-        value = wrap(number.value, width - len(indent))
-        first = f"{number.name:<{names}}  {value[0]}"
-        return [first, *(indent + line for line in value[1:]), *(" " * left + t for t in said)]
-    first = f"{number.name:<{names}}  {number.value:<{values}}  {said[0]}"
-    return [first, *(" " * left + line for line in said[1:])]
+        indent = names + 2
+        lines = [*wrap(number.value, width - indent), *wrap(said, width - indent)]
+        return [f"{number.name:<{indent}}{lines[0]}", *(" " * indent + line for line in lines[1:])]
+    left = names + values + 4
+    lines = wrap(said, width - left)
+    first = f"{number.name:<{names}}  {number.value:<{values}}  {lines[0]}"
+    return [first, *(" " * left + line for line in lines[1:])]
 
 
 COMMAND = Command(

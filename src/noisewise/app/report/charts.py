@@ -1,4 +1,4 @@
-"""The curves of the report: losses, gradient noise, distance over time, nearest pictures."""
+"""The curves of the report: losses, gradient noise, floors over time, detail, nearest pictures."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def figure(drawing: str, caption: str) -> str:
 
 
 def learning_curves(facts: Facts) -> str:
-    """Loss of each stage, gradient noise, distance over time; empty if nothing was logged."""
+    """Loss of each stage, gradient noise, floors over time; empty if nothing was logged."""
     drawn = []
     for stage in dict.fromkeys(point.stage for point in facts.points):
         points = [point for point in facts.points if point.stage == stage]
