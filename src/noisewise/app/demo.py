@@ -195,7 +195,7 @@ def _judge(run: Run) -> dict[str, Any]:
 
 
 def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str:
-    lines = ["", f"report      {result['report']}"]
+    lines = ["", *_poor(result["ways"]), f"report      {result['report']}"]
     lines += [
         f"pictures    {result['sheet']}",
         f"teacher     {run.path / 'teacher'}",
@@ -203,7 +203,8 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
         "",
     ]
     lines += [f"{name:<20}{duration(value):>8}" for name, value in seconds.items()]
-    lines += ["", *_table(result["ways"]), "", *_plainly(result["ways"])]
+    lines += ["", *_table(result["ways"]), ""]
+    lines.append("Floors say how far the pictures are from real ones; 1 or less is best.")
     lines += [
         "",
         "Now your own pictures:",
@@ -224,18 +225,17 @@ def _table(ways: Sequence[Way]) -> list[str]:
     return lines
 
 
-def _plainly(ways: Sequence[Way]) -> list[str]:
-    """What the floors mean, and whether the result is poor."""
-    lines = [
-        "Floors: how far the pictures are from real ones. 1: as far as real ones from each other."
-    ]
+def _poor(ways: Sequence[Way]) -> list[str]:
+    """Say it first if the result is poor."""
     poor = [way.name for way in ways if way.verdict == "poor"]
-    if poor:
-        lines += [
-            f"The result is poor ({'; '.join(poor)}): anybody sees that the pictures are not real.",
-            "The budget was too short, or the machine too slow or busy. A longer one: --budget 30m",
-        ]
-    return lines
+    if not poor:
+        return []
+    return [
+        f"The result is poor ({'; '.join(poor)}):",
+        "anybody sees that the pictures are not real. The budget was too short, or the machine too",
+        "slow or too busy. A longer budget helps: --budget 30m",
+        "",
+    ]
 
 
 def _stopped(options: DemoOptions, stop: Stop) -> int:

@@ -87,7 +87,7 @@ def _row(number: Number, names: int, values: int, width: int) -> list[str]:
 COMMAND = Command(
     name="evaluate",
     usage="RUN",
-    summary="how real its pictures look, what differs, copies, time for each picture",
+    summary="how real its pictures look, what differs, copies, time",
     options=EvaluateOptions,
     action=_evaluate,
     examples=("noisewise evaluate runs/mine --against other_pictures",),

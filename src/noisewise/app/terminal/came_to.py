@@ -43,7 +43,7 @@ def came_to_lines(
     elif isinstance(stage.get("distance"), float):  # of an older version
         lines.append(f"distance: {stage['distance']:.4f}")
     if two_calls:
-        lines.append("second call: surely better, offered with calls=2")
+        lines.append("second call: surely nearer still, so it is offered (calls=2)")
     return lines
 
 
