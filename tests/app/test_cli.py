@@ -28,7 +28,7 @@ FLAGS = {
     "distill": "run teacher budget lam batch lr seed device precision dry_run config save_config "
     "json",
     "sample": "run num_images seed label teacher calls sampler steps device out scale json",
-    "evaluate": "run against num_images seed teacher calls sampler device json",
+    "evaluate": "run against fid_weights num_images seed teacher calls sampler device json",
     "report": "run out num_images json",
     "lr advise": "measurement batch hold lr batch0 plot json",
     "lr curves": "out epsilons signal json",

@@ -49,8 +49,14 @@ def test_the_demo_from_start_to_finish_and_again(
     for name in ("report.html", "samples/one-call.png", "teacher", "generator"):
         assert (out / name).exists()
         assert str(out / name) in printed
-    for words_shown in ("distance", "one call", "teacher, ", "distillation", "noisewise train"):
+    for words_shown in (
+        *("verdict", "floors", "one call", "teacher, ", "distillation", "noisewise train"),
+        *("poor", "The result is poor (one call", "--budget 30m"),
+    ):
         assert words_shown in printed
+    assert "distance" not in printed
+    assert told.count("kept: ") == 2  # a short line for each stage
+    assert "sampler: heun, 3 calls" in told
     assert [line[:6] for line in told.splitlines() if line[1:5] == " of "] == [
         "1 of 3", "2 of 3", "3 of 3"
     ]  # fmt: skip

@@ -75,6 +75,18 @@ def test_one_set_is_at_distance_nothing_from_itself() -> None:
         scores(a[:1], b)
 
 
+def test_without_the_extra_the_right_file_is_refused_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before pictures are drawn for it."""
+    path = tmp_path / inception.WEIGHTS
+    path.write_bytes(b"weights")
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setattr(inception, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"run pip install noisewise\[fid\]"):
+        inception.check_weights(path)
+
+
 def test_a_file_in_the_right_format_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +95,7 @@ def test_a_file_in_the_right_format_is_loaded(
     with pytest.raises(ValueError, match="is not weights-inception"):
         inception_distance(images, images, path)
     monkeypatch.setattr(inception, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    inception._check_file(path)
+    inception.check_weights(path)
     net = inception._net(path)
     features = inception._features(net, images)
     assert features.shape == (6, 2048)

@@ -52,6 +52,15 @@ def test_too_few_pictures_cannot_tell() -> None:
     assert "40 pictures are too few" in str(found)
 
 
+def test_few_pictures_that_real_ones_may_equal_are_no_verdict() -> None:
+    nothing = torch.zeros(200, dtype=torch.float64)
+    few = Floors(0.8, 0, 2, (), "native", 3.2, 128, 128, 0.0, nothing)
+    assert verdict(few, told(0.52)).word == "cannot tell"
+    assert verdict(few, told(0.95)).word == "poor"  # the classifier is sure
+    sure = Floors(1.4, 1.1, 2, (), "native", 5.6, 128, 128, 0.0, nothing)
+    assert verdict(sure, told(0.52)).word == "visibly different"
+
+
 def test_each_measure_alone_can_make_it_worse() -> None:
     good = verdict(floors(0.1), told(0.5), (0.5, 0.5)).word
     assert good == "as real"

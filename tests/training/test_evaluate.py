@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,13 @@ import torch
 import noisewise
 from noisewise.quality.copies import copy_test
 from noisewise.quality.distance import distance, sliced_wasserstein
-from noisewise.training.evaluate import RealPictures, TrainingSet, evaluate, measure
+from noisewise.quality.eight_bits import rounded
+from noisewise.quality.near_copies import NearCopyReference
+from noisewise.quality.precision_recall import precision_recall
+from noisewise.quality.told_apart import told_apart
+from noisewise.quality.verdict import verdict
+from noisewise.training.evaluate import CopyTests, RealPictures, TrainingSet, evaluate, measure
+from noisewise.training.look import look_at
 from noisewise.training.models.models import Teacher
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import EvaluateConfig, TrainConfig
@@ -47,6 +52,8 @@ def test_every_number_is_that_of_the_plain_functions(run: Run) -> None:
     assert found.wasserstein == tuple(levels)
     flips = pictures.suggest_flip()[0]
     copies = copy_test(drawn, real, pictures.tensor(held_out), flips=flips)
+    assert found.copies is not None
+    near = found.copies.pop("near")
     assert found.copies == {
         "fraction": copies.fraction,
         "low": copies.low,
@@ -54,24 +61,66 @@ def test_every_number_is_that_of_the_plain_functions(run: Run) -> None:
         "threshold": copies.threshold,
         "held_out_fraction": copies.held_out_fraction,
     }
+    reference = NearCopyReference(
+        rounded(real), rounded(pictures.tensor(held_out)), flips=flips, false_alarms=0.05
+    )
+    test = reference.test(rounded(drawn))
+    assert (near["fraction"], near["power"], near["says"]) == (
+        *(test.fraction, test.power, test.verdict),
+    )
     assert found.against == f"{len(trained)} training pictures (too few are held out)"
     assert found.network_calls == model.sampler.calls
+
+
+def test_what_people_see_is_that_of_the_plain_functions(run: Run) -> None:
+    """The verdict and its numbers; 40 pictures are too few for a word about quality."""
+    found = evaluate(run, num_images=NUM_IMAGES, seed=3, build=build)
+    drawn, training = run.teacher(build).sample(NUM_IMAGES, 3), TrainingSet.read(run)
+    real = training.pictures.tensor(training.trained)
+    told, both = told_apart(drawn, real), precision_recall(drawn, real)
+    assert found.told_apart == {"share": told.accuracy, "low": told.low, "high": told.high}
+    assert (found.precision, found.recall) == (both.precision, both.recall)
+    floors = training.real(run.teacher(build)).judge.measure(drawn)
+    assert {**found.floors, "seconds": 0} == {**floors.to_dict(), "seconds": 0}
+    assert found.verdict == verdict(floors, told).word == "cannot tell"
+    assert found.fid is found.kid is None
+
+
+def test_damage_is_seen_and_real_pictures_are_not_called_poor() -> None:
+    """The distance in one set of features cannot say how many floors a fault is; the look can."""
+    images = torch.from_numpy(blobs(1000)).permute(0, 3, 1, 2) / 127.5 - 1
+    real = RealPictures(images[:500], "500 pictures")
+    clean, noisy = look_at(images[500:], real), look_at(0.5 * images[500:], real)
+    assert clean.verdict.word in ("as real", "close")
+    assert noisy.verdict.word == "poor"
+    assert clean.floors.value < 1.5 < noisy.floors.value
+    assert {"verdict", "floors", "told_apart", "flat_area"} <= set(noisy.to_dict())
+
+
+def test_fid_is_refused_before_anything_is_drawn(run: Run) -> None:
+    """Nothing is downloaded, so a path that is wrong is an error at once."""
+    config = EvaluateConfig(fid_weights="nowhere.pth")
+    with pytest.raises(ValueError, match=r"nowhere\.pth does not exist: FID and KID need weights-"):
+        evaluate(run, config=config, build=build)
 
 
 def test_one_set_of_real_pictures_serves_any_number_of_models(run: Run) -> None:
     """What was prepared for the first model is as good for the second."""
     training = TrainingSet.read(run)
-    real, copies = training.real(), training.copies()
+    real, copies = training.real(), CopyTests.of(training)
     model = run.teacher(build)
     assert isinstance(model, Teacher)
     config = EvaluateConfig(num_images=NUM_IMAGES)
     first, second = (measure(model, real, copies, config) for _ in range(2))
-    assert asdict(first.distance) == asdict(second.distance)
+    assert first.look.floors.to_dict()["parts"] == second.look.floors.to_dict()["parts"]
+    assert first.distance == second.distance
     assert first.copies is not None
     assert second.copies is not None
     assert torch.equal(first.copies.distance, second.copies.distance)
     assert torch.equal(first.pictures, model.sample(NUM_IMAGES, 0))
-    assert measure(model, real, None, config).copies is None
+    assert second.near_copies is not None
+    without = measure(model, real, None, config)
+    assert without.copies is without.near_copies is None
 
 
 def test_other_real_pictures_can_be_given(run: Run, tmp_path: Path) -> None:

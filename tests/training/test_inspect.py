@@ -33,9 +33,24 @@ def test_account_of_an_odd_folder(tmp_path: Path) -> None:
     text = found.text()
     assert "4 empty: b/empty0.png, b/empty1.png, b/empty2.png, ..." in text
     assert "a/again\\nsame.png = a/p000.png" in text
+    assert found.judge_needs is None
+    real = found.num_training
+    assert f"judge     cannot tell: {real} real pictures are too few to measure against" in text
     again = json.loads(json.dumps(found.to_dict()))
     assert again["noise_curve"]["1"] == 1.0
     assert "contact_sheet" not in again
+
+
+def test_it_says_how_many_pictures_the_judge_needs(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (120, 16, 16, 1)).astype(np.uint8)
+    np.savez(tmp_path / "noise.npz", images=images)
+    found = inspect(tmp_path / "noise.npz")
+    assert found.judge_needs == 64  # the least: damage of such pictures is clear
+    assert "  judge     tells clear damage from 64 pictures on" in found.text()
+    np.savez(tmp_path / "few.npz", images=images[:50])
+    text = inspect(tmp_path / "few.npz").text()
+    assert "judge     cannot tell: it needs 64 real pictures to see clear damage" in text
 
 
 def test_inspection_writes_nothing(tmp_path: Path) -> None:

@@ -17,21 +17,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from noisewise.app.cli import carry_out
 from noisewise.app.command import Command
+from noisewise.app.numbers import figure
 from noisewise.app.terminal.notices import counted
 from noisewise.app.terminal.program_name import program, python
 from noisewise.app.terminal.progress import Progress, duration
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import readable, tell
+from noisewise.app.terminal.training import lines_of
 from noisewise.demo import demo_path
 from noisewise.training.settings.config import Budget, DistillConfig, TrainConfig
 from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:
-    from noisewise.training.run.run import Run
+    from noisewise.app.report.facts import Way
+    from noisewise.training.run.run import Run, StageName
 
 # Everything that the demo decides, in one place.
 TEACHER_SHARE = 0.55  # of the budget; the rest distils
-NUM_JUDGED = 1000  # pictures for each distance
+NUM_JUDGED = 1000  # pictures of each way that are measured
 NUM_SAMPLES = 64  # pictures on the sheet
 SEED = 0
 TEACHER = TrainConfig(seed=SEED, classes=True)  # the packaged garments have ten names
@@ -130,11 +133,11 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
 
     tell(
         "1 of 3  A teacher learns to remove noise from 6,000 pictures of garments, at every\n"
-        f"        noise level ({_length(budget)}). Held-out loss and distance should fall."
+        f"        noise level ({_length(budget)}). Held-out loss and floors should fall."
     )
     config = replace(TEACHER, budget=budget)
     with _progress(config.amount) as progress:
-        return train(
+        run = train(
             demo_path(),
             out,
             config=config,
@@ -142,6 +145,8 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
             on_file=counted(progress, stop),
             stop=stop,
         )
+    _tell_result(run, "teacher")
+    return run
 
 
 def _distill(run: Run, budget: str, stop: Stop) -> None:
@@ -149,11 +154,19 @@ def _distill(run: Run, budget: str, stop: Stop) -> None:
 
     tell(
         "2 of 3  A generator learns from that teacher to draw a garment in one network call\n"
-        f"        ({_length(budget)}). It sees no pictures. The distance should fall."
+        f"        ({_length(budget)}). It sees no pictures. The floors should fall."
     )
     config = replace(STUDENT, budget=budget)
     with _progress(config.amount) as progress:
         distill(run, config=config, on_record=progress.update, stop=stop)
+    _tell_result(run, "generator")
+
+
+def _tell_result(run: Run, stage: StageName) -> None:
+    """What a finished stage came to."""
+    if run.finished(stage):
+        for line in lines_of(run, stage):
+            tell(f"        {line}")
 
 
 def _length(budget: str) -> str:
@@ -178,12 +191,11 @@ def _judge(run: Run) -> dict[str, Any]:
     facts = collect.gather(run, NUM_JUDGED, tell)
     page = run.path / "report.html"
     collect.write(facts, page)
-    ways = [(w.name, w.distance, w.seconds_per_image, w.network_calls) for w in facts.ways]
-    return {"sheet": sheet, "report": page, "ways": ways, "floor": facts.floor}
+    return {"sheet": sheet, "report": page, "ways": facts.ways}
 
 
 def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str:
-    lines = ["", f"report      {result['report']}"]
+    lines = ["", *_poor(result["ways"]), f"report      {result['report']}"]
     lines += [
         f"pictures    {result['sheet']}",
         f"teacher     {run.path / 'teacher'}",
@@ -191,18 +203,39 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
         "",
     ]
     lines += [f"{name:<20}{duration(value):>8}" for name, value in seconds.items()]
-    lines += ["", f"{'':<20}{'distance':>10}{'ms a picture':>14}{'calls':>7}"]
-    for name, distance, each, calls in result["ways"]:
-        shown = "-" if distance is None else f"{distance:.4f}"
-        lines.append(f"{name:<20}{shown:>10}{1000 * each:>14.3g}{calls:>7}")
-    if result["floor"] is not None:
-        lines.append(f"{'real pictures':<20}{result['floor']:>10.4f}")
+    lines += ["", *_table(result["ways"]), ""]
+    lines.append("Floors say how far the pictures are from real ones; 1 or less is best.")
     lines += [
         "",
         "Now your own pictures:",
         f"  {program()} train FOLDER --out runs/mine --budget 30m",
     ]
     return "\n".join(lines)
+
+
+def _table(ways: Sequence[Way]) -> list[str]:
+    """The verdict, the floors, the time and the calls of each way."""
+    lines = [f"{'':<20}{'verdict':<19}{'floors':>8}{'ms a picture':>14}{'calls':>7}"]
+    for way in ways:
+        floors = "-" if way.found is None else figure(way.found["floors"]["at_500_pictures"])
+        each = 1000 * (way.seconds_per_image or 0.0)
+        lines.append(
+            f"{way.name:<20}{way.verdict or '-':<19}{floors:>8}{each:>14.3g}{way.network_calls:>7}"
+        )
+    return lines
+
+
+def _poor(ways: Sequence[Way]) -> list[str]:
+    """Say it first if the result is poor."""
+    poor = [way.name for way in ways if way.verdict == "poor"]
+    if not poor:
+        return []
+    return [
+        f"The result is poor ({'; '.join(poor)}):",
+        "anybody sees that the pictures are not real. The budget was too short, or the machine too",
+        "slow or too busy. A longer budget helps: --budget 30m",
+        "",
+    ]
 
 
 def _stopped(options: DemoOptions, stop: Stop) -> int:

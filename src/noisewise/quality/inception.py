@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -83,7 +84,7 @@ def inception_distance(
         Traceback (most recent call last):
         ValueError: missing.pth does not exist: FID and KID need weights-inception-2015-12-05-...
     """
-    _check_file(Path(weights))
+    check_weights(weights)
     net = _net(Path(weights))
     return scores(_features(net, generated), _features(net, real), generator)
 
@@ -152,8 +153,16 @@ def _not_installed() -> ValueError:
     )
 
 
-def _check_file(path: Path) -> None:
-    """Refuse anything but the one file."""
+def check_weights(weights: str | Path) -> None:
+    """Refuse anything but the one file, before pictures are drawn for it.
+
+    Args:
+        weights: as for `inception_distance`.
+
+    Raises:
+        ValueError: if the file is missing or another one, or the extra "fid" is not installed.
+    """
+    path = Path(weights)
     if not path.is_file():
         raise ValueError(
             f"{path} does not exist: FID and KID need {WEIGHTS} (96 MB), which nothing here "
@@ -166,6 +175,8 @@ def _check_file(path: Path) -> None:
             f"{path} is not {WEIGHTS} (its SHA-256 starts with {digest[:8]}): numbers of other "
             f"weights cannot be compared with papers; get the file from {_WHERE}."
         )
+    if find_spec("torchmetrics") is None or find_spec("torch_fidelity") is None:
+        raise _not_installed()
 
 
 def _net(path: Path) -> nn.Module:

@@ -72,13 +72,32 @@ def verdict(
     # A classifier that learns from few pictures is often wrong: only what is sure counts.
     by_class = 0 if told is None else min(_rank(told.accuracy, _TOLD), 1 + _rank(told.low, _TOLD))
     by_even = _by_even(even)
-    word = WORDS[max(by_floors, by_class, by_even)]
-    reason = f"{max(floors.at_standard, 0.0):.2g} times as far as real pictures from each other"
+    times = max(floors.at_standard, 0.0)
+    shown = f"{times:.1f}" if times < 9.95 else f"{times:,.0f}"
+    reason = f"{shown} times as far as real pictures from each other"
     if told is not None:
-        reason += f", a classifier tells them apart in {100 * told.accuracy:.0f} %"
+        reason += f", a classifier tells them apart in {100 * told.accuracy:.0f}%"
     if even is not None and by_even:
-        reason += f", {100 * even[0]:.0f} % of the area is even and {100 * even[1]:.0f} % should be"
-    return Verdict(word, reason)
+        reason += f", {100 * even[0]:.0f}% of the area is even and {100 * even[1]:.0f}% should be"
+    if by_floors > 1 and floors.value <= 1:  # so few pictures: real ones may reach this number
+        if max(by_class, by_even) < 2:
+            return Verdict("cannot tell", f"{reason}; so few real pictures may reach that too")
+        by_floors = 1
+    return Verdict(WORDS[max(by_floors, by_class, by_even)], reason)
+
+
+def word_by_floors(at_standard: float, fewest: int) -> Word:
+    """Return the word for floors that were measured earlier, without a classifier.
+
+    Args:
+        at_standard: `Floors.at_standard`.
+        fewest: the smaller number of generated and of real pictures.
+
+    Example:
+        >>> word_by_floors(0.5, 500), word_by_floors(40.0, 500), word_by_floors(40.0, 20)
+        ('as real', 'poor', 'cannot tell')
+    """
+    return WORDS[_rank(at_standard, _FLOORS)] if fewest >= _FEWEST else "cannot tell"
 
 
 def _by_even(even: tuple[float, float] | None) -> int:

@@ -19,8 +19,10 @@ from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.quality.copies import CopyReference, CopyTest
 from noisewise.quality.distance import Distance, sliced_wasserstein
 from noisewise.quality.eight_bits import rounded
+from noisewise.quality.inception import check_weights, inception_distance
 from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
 from noisewise.training.devices.engine import Engine
+from noisewise.training.judge_needs import ENOUGH
 from noisewise.training.load import load
 from noisewise.training.look import Labelled, Look, RealPictures, look_at
 from noisewise.training.models.model_folder import Build
@@ -28,7 +30,6 @@ from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import EvaluateConfig
 
-_ENOUGH = 256  # held-out pictures; with fewer, the distance is measured to training pictures
 _MOST = 2000  # real pictures to measure against
 _MOST_LABELLED = 1500  # training pictures from which classes are learnt
 _FALSE_ALARMS = 0.05  # of the near-copy test; at 0.01 it finds too few in sets with near-twins
@@ -66,6 +67,8 @@ class Evaluation:
         seconds_per_image: time to draw one picture, in batches.
         network_calls: calls for each picture.
         device: where the pictures were drawn.
+        fid: for comparing with papers; None unless its weights were given.
+        kid: the same; papers often give 1000 times it.
     """
 
     model: str
@@ -89,6 +92,8 @@ class Evaluation:
     seconds_per_image: float
     network_calls: int
     device: str
+    fid: float | None = None
+    kid: float | None = None
 
     def __repr__(self) -> str:
         """One line; `to_dict` has all of it."""
@@ -140,7 +145,7 @@ class TrainingSet:
             teacher: the judge reads its features too; None: frozen features alone.
         """
         chosen, name = self.held_out[:_MOST], "held-out pictures"
-        if len(self.held_out) < _ENOUGH:
+        if len(self.held_out) < ENOUGH:
             chosen, name = self.trained[:_MOST], "training pictures (too few are held out)"
         return RealPictures(
             self.pictures.tensor(chosen),
@@ -203,6 +208,11 @@ class Measured:
         """To the real pictures, in frozen features: comparable between runs."""
         return self.look.floors.parts[0]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict and its numbers as plain JSON values, copies among them."""
+        copies = None if self.copies is None else _plain(self.copies, self.near_copies)
+        return {**self.look.to_dict(), "copies": copies}
+
 
 @dataclass(frozen=True, eq=False)
 class CopyTests:
@@ -243,7 +253,8 @@ def evaluate(
         build: makes the nets from their configuration; None: the nets of this package.
 
     Raises:
-        ValueError: if there is no model, or there are no real pictures to compare with.
+        ValueError: if there is no model, there are no real pictures to compare with, or FID is
+            asked for and cannot be measured.
     """
     config = config or EvaluateConfig()
     config = replace(
@@ -252,6 +263,8 @@ def evaluate(
         num_images=config.num_images if num_images is None else num_images,
         seed=config.seed if seed is None else seed,
     )
+    if config.fid_weights is not None:
+        check_weights(config.fid_weights)
     run = run if isinstance(run, Run) else Run(run)
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
     try:
@@ -263,20 +276,24 @@ def evaluate(
     levels = sliced_wasserstein(
         found.pictures, real.pictures, generator=torch.Generator().manual_seed(0)
     )
+    papers = None
+    if config.fid_weights is not None:
+        papers = inception_distance(found.pictures, real.pictures, config.fid_weights)
     return Evaluation(
         model=model.config.kind,
         num_images=len(found.pictures),
         against=real.name,
-        **found.look.to_dict(),
+        **found.to_dict(),
         distance=float(found.distance.value),
         distance_low=float(found.distance.low),
         distance_high=float(found.distance.high),
         floor=float(found.distance.floor),
         wasserstein=tuple(levels),
-        copies=None if found.copies is None else _plain(found.copies, found.near_copies),
         seconds_per_image=found.seconds_per_image,
         network_calls=model.network_calls(config.calls, config.sampler),
         device=str(model.device),
+        fid=None if papers is None else papers.fid,
+        kid=None if papers is None else papers.kid,
     )
 
 

@@ -23,6 +23,7 @@ from noisewise.pictures.pictures import Pictures, as_pictures
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
 from noisewise.pictures.sources import HARMLESS, Skipped, printable
+from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.kinds import num_kinds
 
@@ -60,6 +61,7 @@ class Inspection:
         sigma_data: standard deviation of the pixels on the scale [-1, 1].
         flip, flip_reason: whether training will use mirrored pictures, and why.
         num_training, num_held_out: sizes of the default split.
+        judge_needs: pictures with which the judge tells anything; None: too few to say.
         fingerprint: digest of the pictures.
         notes: what was decided or changed while reading.
         contact_sheet: uint8 [height, width, 3].
@@ -86,6 +88,7 @@ class Inspection:
     flip_reason: str
     num_training: int
     num_held_out: int
+    judge_needs: int | None
     fingerprint: str
     notes: tuple[str, ...]
     contact_sheet: np.ndarray = field(repr=False)
@@ -129,6 +132,7 @@ class Inspection:
             f"  shift     {self._shift_text()}",
             f"  contrast  standard deviation of the pixels {self.sigma_data:.3f} (sigma_data)",
         ]
+        lines.append(f"  judge     {judge_in_words(self.judge_needs, self._num_real())}")
         if not self.skipped:
             lines.append("  skipped   none")
         for item in self.skipped:
@@ -168,6 +172,9 @@ class Inspection:
             f"ln sigma of the noise levels shifts by {measured:+.2f} (measured; "
             f"the formula for smooth pictures gives {formula:+.2f})"
         )
+
+    def _num_real(self) -> int:
+        return num_judged_against(self.num_training, self.num_held_out)
 
     def _copies(self) -> str:
         if not self.num_duplicates:
@@ -237,6 +244,7 @@ def inspect(
         flip_reason=flip_reason,
         num_training=len(training),
         num_held_out=len(held_out),
+        judge_needs=judge_needs(pictures),
         fingerprint=pictures.fingerprint,
         notes=pictures.notes,
         contact_sheet=contact_sheet(pictures.images),

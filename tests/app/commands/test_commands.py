@@ -77,7 +77,9 @@ def test_training_says_first_what_it_made_of_the_pictures(
         assert line in lines
     assert any(line.startswith("note: 3 pictures not square: cropped") for line in lines)
     begun = next(i for i, line in enumerate(lines) if line.startswith("teacher: "))
-    assert all(line.startswith(("pictures: ", "skipped: ", "note: ")) for line in lines[:begun])
+    told = ("pictures: ", "skipped: ", "judge: ", "note: ")
+    assert all(line.startswith(told) for line in lines[:begun])
+    assert any(line.startswith("judge: tells clear damage from ") for line in lines)
 
 
 @pytest.mark.parametrize("verb", ["train", "adapt", "demo"])
@@ -225,7 +227,9 @@ def test_evaluate_has_the_promised_keys(
     values = told(capsys, "evaluate", str(distilled_run), "-n", "128")
     promised = (
         "model num_images distance distance_low distance_high floor wasserstein copies "
-        "seconds_per_image network_calls device"
+        "seconds_per_image network_calls device "
+        "verdict verdict_reason floors told_apart precision recall spectrum_db flat_area "
+        "class_shares fid kid"
     )
     assert set(promised.split()) <= set(values)
     assert values["num_images"] == 128
@@ -233,8 +237,40 @@ def test_evaluate_has_the_promised_keys(
     assert values["distance_low"] <= values["distance"] <= values["distance_high"]
     assert cli.main(["evaluate", str(distilled_run), "-n", "128", "--teacher"]) == 0
     out, err = capsys.readouterr()
-    assert "distance" in out
     assert "judging" in err
+    lines = out.splitlines()
+    assert lines[0].startswith("poor: ")
+    assert max(len(line) for line in lines) <= 100
+    named = [line.split("  ")[0] for line in lines if line[:1].islower()]
+    assert named[1:] == [
+        *("floors", "told apart", "precision", "recall", "spectrum", "flat area"),
+        *("class shares", "copies", "near copies"),
+    ]
+    assert "No praise" in out
+    assert "To compare runs" in out
+
+
+def test_evaluate_fits_a_narrow_terminal(
+    teacher_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["evaluate", str(teacher_run), "-n", "64"]) == 0
+    assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= 80
+
+
+def test_weights_for_fid_that_are_wrong_are_one_sentence(
+    teacher_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused before a picture is drawn; nothing is downloaded."""
+    wrong = tmp_path / "weights.pth"
+    wrong.write_bytes(b"not these")
+    for path, words in ((tmp_path / "none.pth", "does not exist"), (wrong, "is not weights-")):
+        assert cli.main(["evaluate", str(teacher_run), "--fid-weights", str(path)]) == 2
+        said = [
+            line for line in capsys.readouterr().err.splitlines() if "FID" in line or words in line
+        ]
+        assert len(said) == 1
+        assert words in said[0]
 
 
 @pytest.mark.parametrize("command", ["distill", "sample", "evaluate", "report"])

@@ -27,7 +27,9 @@ class Step:
     loss: float | None = 0.25
     heldout_loss: float | None = None
     distance: float | None = None
+    floors: float | None = None
     event: str | None = None
+    kind: str = "step"
 
 
 class Terminal(io.StringIO):
@@ -73,6 +75,26 @@ def test_measurements_stay_on_the_line_until_the_next() -> None:
         progress.update(Step("teacher", 1, 64, 1.0, heldout_loss=0.5, distance=0.125))
         progress.update(Step("teacher", 2, 128, 2.0))
     assert "held-out 0.5, distance 0.125" in out.getvalue()
+
+
+def test_floors_stand_in_place_of_the_distance() -> None:
+    """One number is called one thing: a distance is only shown where there are no floors."""
+    out = io.StringIO()
+    with Progress(out, clock=lambda: 0.0) as progress:
+        progress.update(Step("teacher", 1, 64, 1.0, distance=0.125, floors=3.14))
+        progress.update(Step("teacher", 2, 128, 2.0))
+    assert "3.1 floors" in out.getvalue()
+    assert "distance" not in out.getvalue()
+
+
+def test_the_long_words_of_the_end_are_left_to_the_result() -> None:
+    """The log has them; the command prints a line for each thing."""
+    out = io.StringIO()
+    with Progress(out, clock=lambda: 0.0) as progress:
+        progress.update(Step("teacher", 9, 64, 1.0, floors=3.0, event="words", kind="finished"))
+    assert out.getvalue().splitlines() == [
+        "teacher: done after 1.0s, step 9, 64 images, 64 images/s, loss 0.25"
+    ]
 
 
 def test_a_stage_that_breaks_is_not_called_done() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import noisewise
+from noisewise.app.terminal.came_to import came_to_lines
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.training import show_result
 from noisewise.training.settings.config import TrainConfig
@@ -29,7 +30,11 @@ def test_a_longer_training_that_was_stopped_is_not_a_result(
     words = ["train", "noise.npz", "--out", "run"]
     run = noisewise.train(tmp_path / "noise.npz", tmp_path / "run", config=config("160images"))
     assert show_result(run, "teacher", Stop(), False, words) == 0
-    assert "next: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "next: " in said
+    assert [line.split(":")[0] for line in said.splitlines()] == [
+        *("teacher", "trained", "kept", "sampler", "next", "also"),
+    ]
     asked = iter([False] * 3 + [True] * 9)
     longer = noisewise.train(
         tmp_path / "noise.npz",
@@ -42,3 +47,25 @@ def test_a_longer_training_that_was_stopped_is_not_a_result(
     said = capsys.readouterr()
     assert "Saved. To resume: " in said.err
     assert said.out == ""
+
+
+def test_a_finished_stage_has_a_short_line_for_each_thing() -> None:
+    floors = {"value": 2.0, "low": 1.5, "high": 2.5, "at_500_pictures": 4.0}
+    stage = {
+        "steps": 100, "images": 6400, "seconds": 60.0, "budget": "1m", "ema_share": 0.2,
+        "heldout_loss": 0.31, "kept_after_images": 3200, "floors": floors, "distance": 0.1,
+        "distance_against": "held-out pictures",
+    }  # fmt: skip
+    lines = came_to_lines(stage, "heun, 7 calls", two_calls=True)
+    assert [line.split(":")[0] for line in lines] == [
+        *("trained", "kept", "sampler", "floors", "second call"),
+    ]
+    assert "floors: 4.0 (3.0 to 5.0) from held-out pictures" in lines[3]
+    assert "from 3,200 of 6,400 images; later ones were worse" in lines[1]
+    assert not any("distance" in line for line in lines)
+    assert max(len(line.split()) for line in lines) < 30
+
+
+def test_a_stage_of_an_older_version_shows_its_distance() -> None:
+    stage = {"steps": 1, "images": 8, "seconds": 1.0, "budget": "1s", "distance": 0.1234}
+    assert came_to_lines(stage)[-1] == "distance: 0.1234"

@@ -9,6 +9,8 @@ from typing import Any
 from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_config import ModelConfig
 
+FLOORS = {"value": 2.0, "low": 1.5, "high": 2.5, "at_500_pictures": 4.0}
+FLOORS |= {"num_images": 128, "num_real": 300}
 CONFIG = ModelConfig(
     kind="generator",
     net={},
@@ -20,12 +22,12 @@ CONFIG = ModelConfig(
     label_histogram=(5, 7),
     sigma_init=2.5,
     two_call_sigma=0.3,
-    stats={"distance": 0.01234, "distance_two_calls": 0.00567},
+    stats={"floors": FLOORS | {"at_500_pictures": 0.5}},
 )
 RUN: dict[str, Any] = {
     "data": {"num_pictures": 1200, "fingerprint": "0123456789abcdef0123", "source": "/home/me"},
     "stages": {
-        "teacher": {"images": 64000, "seconds": 300.4, "distance": 0.02},
+        "teacher": {"images": 64000, "seconds": 300.4, "floors": FLOORS},
         "generator": {"images": 32000, "seconds": 299.6},
     },
 }
@@ -42,9 +44,9 @@ def test_it_says_what_the_model_is_how_good_and_how_to_use_it() -> None:
         "1,200; fingerprint 0123456789abcdef |",
         "trained on 64,000 images (with repetition) in 300 s |",
         "trained on 32,000 generated images in 300 s |",
-        "one call, to the teacher's pictures | 0.0123 |",
-        "two calls, to the teacher's pictures | 0.0057 |",
-        "| teacher to real pictures | 0.0200 |",
+        "one call, from its teacher's pictures | 0.5 (0.4 to 0.6) | as its teacher |",
+        "two calls | surely fewer",
+        "| teacher, from real pictures | 4.0 (3.0 to 5.0) | visibly different |",
     ):
         assert words in card
     assert "/home/me" not in card  # where the pictures lie is nobody's business
@@ -64,7 +66,8 @@ def test_it_fits_what_is_known() -> None:
     assert "calls=2" not in card
     assert "| teacher | unknown |" in card
     assert "not finished because training failed" in card
-    assert card.count("not measured") == 3
+    assert card.count("| not measured | not measured |") == 2
+    assert "two calls" not in card
     names = tuple(f"kind {number}" for number in range(1, 31))
     kinds = replace(CONFIG, classes=names, label_histogram=(1,) * 30)
     card = model_card("x", kinds, {**RUN, "data": {**RUN["data"], "kinds": "a digest"}})

@@ -1,20 +1,30 @@
-"""`noisewise evaluate`: how near a run's pictures are to real ones, and whether they are copies."""
+"""`noisewise evaluate`: a verdict on a run's pictures, and each number with what it sees."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
+from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from noisewise.app.command import Command
 from noisewise.app.flags import plain
+from noisewise.app.numbers import Number, numbers
 from noisewise.app.options import JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
 from noisewise.training.settings.config import EvaluateConfig
 
+if TYPE_CHECKING:
+    from noisewise.training.evaluate import Evaluation
+
+_WIDTH = 96  # characters of a line, or as many as the terminal has
+_VALUE = 24
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(EvaluateConfig, JsonOption):
-    """Measure a run's pictures: distance with interval and floor, copies, time for each picture."""
+    """Say how far a run's pictures are from real ones: a verdict, and the numbers behind it."""
 
     run: RunFolder
     """Folder of a run."""
@@ -29,38 +39,55 @@ def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
     with Progress() as progress:
         progress.note(f"drawing and judging {options.num_images:,} pictures")
         found = evaluate(options.run, config=plain(options, EvaluateConfig))
-    copies = "not tested: the training pictures are missing"
-    if found.copies is not None:
-        copies = (
-            f"{100 * found.copies['fraction']:.2f}% "
-            f"(95%: {100 * found.copies['low']:.2f} to {100 * found.copies['high']:.2f}%)"
-        )
-    rows = [
-        ("model", found.model),
-        ("pictures", f"{found.num_images:,} against {found.against}"),
-        (
-            "distance",
-            f"{found.distance:.4f} (95%: {found.distance_low:.4f} to {found.distance_high:.4f})",
-        ),
-        ("floor", f"{found.floor:.4f}: real pictures are below it, 95 times in 100"),
-        ("wasserstein", " ".join(f"{v:.4f}" for v in found.wasserstein) + ", coarse to fine"),
-        ("copies", copies),
-        ("speed", f"{1000 * found.seconds_per_image:.3g} ms for each picture on {found.device}"),
-        ("calls", f"{found.network_calls} for each picture"),
-    ]
-    show(found.to_dict(), options.json, _aligned(rows))
+    show(found.to_dict(), options.json, _text(found))
     return 0
 
 
-def _aligned(rows: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+def _text(found: Evaluation) -> str:
+    """The verdict, then each number with what it sees, then what helps to compare runs."""
+    width = max(60, min(_WIDTH, get_terminal_size((_WIDTH, 24)).columns))
+    shown = numbers(found.to_dict())
+    names = max(len(number.name) for number in shown)
+    values = min(_VALUE, max(len(number.value) for number in shown))
+    lines = [
+        *wrap(f"{found.verdict}: {found.verdict_reason}.", width),
+        "",
+        *wrap(f"{found.num_images:,} pictures of the {found.model} against {found.against}", width),
+        "",
+    ]
+    for number in shown:
+        lines += _row(number, names, values, width)
+    compared = (
+        f"distance {found.distance:.4f} (95%: {found.distance_low:.4f} to "
+        f"{found.distance_high:.4f}), floor {found.floor:.4f}"
+    )
+    calls = "1 network call" if found.network_calls == 1 else f"{found.network_calls} network calls"
+    each = f"{1000 * found.seconds_per_image:.3g} ms on {found.device}"
+    lines += [
+        "",
+        *wrap(f"To compare runs, in frozen features alone: {compared}", width),
+        f"Each picture takes {calls}, {each}",
+    ]
+    return "\n".join(lines)
+
+
+def _row(number: Number, names: int, values: int, width: int) -> list[str]:
+    """A number and its sentences side by side; a long value stands above them."""
+    said = f"{number.sees} {number.note}".strip()
+    if len(number.value) > values:
+        indent = names + 2
+        lines = [*wrap(number.value, width - indent), *wrap(said, width - indent)]
+        return [f"{number.name:<{indent}}{lines[0]}", *(" " * indent + line for line in lines[1:])]
+    left = names + values + 4
+    lines = wrap(said, width - left)
+    first = f"{number.name:<{names}}  {number.value:<{values}}  {lines[0]}"
+    return [first, *(" " * left + line for line in lines[1:])]
 
 
 COMMAND = Command(
     name="evaluate",
     usage="RUN",
-    summary="distance to real pictures, copies of them, time for each picture",
+    summary="how real its pictures look, what differs, copies, time",
     options=EvaluateOptions,
     action=_evaluate,
     examples=("noisewise evaluate runs/mine --against other_pictures",),

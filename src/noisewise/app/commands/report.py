@@ -21,7 +21,7 @@ class ReportOptions(JsonOption):
     out: File = None
     """Write the page to this file, an .html. Default: RUN/report.html."""
     num_images: Annotated[int, Shown(short="-n")] = 1000
-    """Number of pictures to draw for each distance on the page."""
+    """Number of pictures to draw and to measure for each way to draw."""
 
     def __post_init__(self) -> None:
         """Refuse too few pictures."""

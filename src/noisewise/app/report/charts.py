@@ -1,4 +1,4 @@
-"""The curves of the report: losses, gradient noise, distance over time, nearest pictures."""
+"""The curves of the report: losses, gradient noise, floors over time, detail, nearest pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from typing import Literal
 
 from noisewise.app.plots import svg
-from noisewise.app.report.facts import Copies, Facts, Point
+from noisewise.app.report.facts import Copies, Facts, Point, Way
 
 _MOST_POINTS = 400  # of one line; more make the page larger and look the same
 _LOSS_TEXT = (
@@ -30,6 +30,41 @@ _DISTANCE_TEXT = (
     "teacher (it sees no real ones). Dashed: the floor, which real pictures reach. It is measured "
     "on fewer pictures than at the top of the page, so it is noisier."
 )
+
+
+_FLOORS_TEXT = (
+    "Floors during training: the teacher's pictures against real ones, the generator's against "
+    "pictures of its teacher (it sees no real ones). Dashed: 1, as far as such pictures are from "
+    "each other. It is measured on fewer pictures than at the top of the page, so it is noisier."
+)
+_SPECTRUM_TEXT = (
+    "Detail: power of generated pictures against real ones, from coarse (left) to fine (right). "
+    "Above 0 there is more detail than in real pictures, such as noise; below 0 there is less, "
+    "such as blur. 3 dB is half or twice the power."
+)
+
+
+def spectrum_plot(ways: Sequence[Way]) -> str:
+    """Power at each fineness of detail, generated against real; "" if it was not measured.
+
+    Args:
+        ways: at most four.
+    """
+    lines = [
+        svg.Series(way.name, way.spectrum.frequency, way.spectrum.difference)
+        for way in ways
+        if way.spectrum is not None
+    ]
+    if not lines:
+        return ""
+    drawing = svg.curves(
+        lines,
+        label_x="fineness of detail, cycles per pixel",
+        label_y="generated / real, dB",
+        title="Detail of generated pictures against real ones",
+        floor=("real", 0.0),
+    )
+    return f'<div class="plots">{figure(drawing, _SPECTRUM_TEXT)}</div>'
 
 
 def nearest_plot(name: str, copies: Copies) -> str:
@@ -65,7 +100,7 @@ def figure(drawing: str, caption: str) -> str:
 
 
 def learning_curves(facts: Facts) -> str:
-    """Loss of each stage, gradient noise, distance over time; empty if nothing was logged."""
+    """Loss of each stage, gradient noise, floors over time; empty if nothing was logged."""
     drawn = []
     for stage in dict.fromkeys(point.stage for point in facts.points):
         points = [point for point in facts.points if point.stage == stage]
@@ -74,7 +109,10 @@ def learning_curves(facts: Facts) -> str:
         else:
             drawn.append((_loss_curve(points, stage), _LOSS_TEXT))
     drawn.append((_noise_curve(facts), _NOISE_TEXT))
-    drawn.append((_distance_curve(facts), _DISTANCE_TEXT))
+    if any(point.floors is not None for point in facts.points):
+        drawn.append((_floors_curve(facts), _FLOORS_TEXT))
+    else:  # a run of an older version
+        drawn.append((_distance_curve(facts), _DISTANCE_TEXT))
     figures = "".join(figure(drawing, text) for drawing, text in drawn if drawing)
     return f'<div class="plots">{figures}</div>' if figures else ""
 
@@ -144,6 +182,16 @@ def _noise_curve(facts: Facts) -> str:
     line = _line("gradient noise", [(p.seconds / seconds, p.noise_scale) for p in points])
     floor = None if facts.batch is None else ("batch", float(facts.batch))
     return _curves([line], unit, "pictures", "Gradient noise, teacher", log_y=True, floor=floor)
+
+
+def _floors_curve(facts: Facts) -> str:
+    unit, seconds = _unit(facts.points)
+    lines = [
+        _line(stage, [(p.seconds / seconds, p.floors) for p in facts.points if p.stage == stage])
+        for stage in dict.fromkeys(p.stage for p in facts.points)
+    ]
+    title = "Floors during training"
+    return _curves(lines[:4], unit, "floors", title, _positive(lines), ("1 floor", 1.0))
 
 
 def _distance_curve(facts: Facts) -> str:

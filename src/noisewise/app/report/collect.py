@@ -141,6 +141,7 @@ def _points(records: list[Record]) -> tuple[Point, ...]:
             r.loss,
             r.heldout_loss,
             r.distance,
+            r.floors,
             r.fisher,
             r.noise_scale,
         )

@@ -32,7 +32,7 @@ def decisions(contents: Contents) -> Iterator[Decision]:
         yield Decision(
             "distillation: noise before a second call",
             f"{generator.config.two_call_sigma:.3g}",
-            "the best of those tried, by distance to the teacher's own pictures",
+            "the best of those tried: its pictures are surely nearer to the teacher's",
         )
 
 

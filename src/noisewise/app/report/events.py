@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from noisewise.app.report.contents import Contents
 from noisewise.app.report.facts import Event, Way
@@ -25,11 +26,20 @@ def events(contents: Contents, ways: tuple[Way, ...]) -> tuple[Event, ...]:
     logged = [Event(r.stage, r.seconds, r.event, r.kind in TROUBLE) for r in records if r.event]
     return (
         *(event for event in logged if event.bad),
+        *_poor(ways),
         *_state_of_run(contents),
-        *_copying(ways, records[-1].seconds if records else 0.0),
+        *_copying(ways),
         *_skipped(contents.run),
         *(event for event in logged if not event.bad),
     )
+
+
+def _poor(ways: tuple[Way, ...]) -> Iterator[Event]:
+    """Ways whose pictures anybody tells from real ones at a glance."""
+    for way in ways:
+        if way.found is not None and way.verdict == "poor":
+            text = f"the pictures are poor: {way.found['verdict_reason']}"
+            yield Event(way.name, None, text, True)
 
 
 def _state_of_run(contents: Contents) -> Iterator[Event]:
@@ -50,9 +60,11 @@ def _state_of_run(contents: Contents) -> Iterator[Event]:
         yield Event(stage, here[-1].seconds, text, True)
 
 
-def _copying(ways: tuple[Way, ...], seconds: float) -> Iterator[Event]:
+def _copying(ways: tuple[Way, ...]) -> Iterator[Event]:
     """Ways that copy more often than chance, and more often than real pictures look like copies."""
     for way in ways:
+        if way.found is not None and (near := (way.found["copies"] or {}).get("near")) is not None:
+            yield from _near_copying(way.name, near)
         copies = way.copies
         if copies is None:
             continue
@@ -62,7 +74,17 @@ def _copying(ways: tuple[Way, ...], seconds: float) -> Iterator[Event]:
                 f"at least {100 * copies.low:.1f}% of the pictures copy a training picture; "
                 f"only {100 * unseen:.1f}% of the real held-out pictures look like copies"
             )
-            yield Event(way.name, seconds, text, True)
+            yield Event(way.name, None, text, True)
+
+
+def _near_copying(name: str, near: Mapping[str, Any]) -> Iterator[Event]:
+    """Near copies beyond what real unseen pictures show."""
+    if near["low"] > near["allowed"]:
+        text = (
+            f"at least {100 * near['low']:.1f}% of the pictures are near copies of training "
+            f"pictures; of real unseen pictures, {100 * near['allowed']:.1f}% look so"
+        )
+        yield Event(name, None, text, True)
 
 
 def _skipped(run: Run) -> Iterator[Event]:

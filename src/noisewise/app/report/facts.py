@@ -6,9 +6,10 @@ generator, the training pictures, a distance) is None or empty, and the page say
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,13 +22,13 @@ class Event:
 
     Attributes:
         about: a stage, a way to draw, "run" or "data".
-        seconds: time in the stage.
+        seconds: time in the stage; None: it is about what the page measured.
         text: what happened, for people.
         bad: a reader must not miss it.
     """
 
     about: str
-    seconds: float
+    seconds: float | None
     text: str
     bad: bool
 
@@ -64,6 +65,51 @@ class Copies:
 
 
 @dataclass(frozen=True)
+class NearCopies:
+    """The test for near copies of one way; the pairs shown are the most alike.
+
+    Attributes:
+        says: what the test found and what it cannot tell, in words.
+        can_tell: whether it finds at least half of the planted near copies.
+        pictures: generated pictures shown.
+        matched: the training picture that each is matched with.
+        copied: which of the shown ones are near copies by the rule.
+    """
+
+    says: str
+    can_tell: bool
+    pictures: np.ndarray
+    matched: np.ndarray
+    copied: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Power of detail of generated pictures minus that of real ones.
+
+    Attributes:
+        frequency: in cycles per pixel, to 0.5.
+        difference: in dB; below 0 they lack detail of this fineness.
+    """
+
+    frequency: tuple[float, ...]
+    difference: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The generated pictures that look least real to a classifier, the worst first.
+
+    Attributes:
+        pictures: uint8 [n, height, width, channels].
+        evidence: log odds that a place is generated, float [n, 4, 4]; None: not measured.
+    """
+
+    pictures: np.ndarray
+    evidence: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Way:
     """One way to draw pictures from the run, and what was measured about it.
 
@@ -72,20 +118,34 @@ class Way:
         network_calls: calls for each picture.
         pictures: the first ones of their seed.
         seconds_per_image: time to draw one picture, in batches.
-        distance: to real pictures; `distance_low` to `distance_high` is its 95% interval.
-        num_images: pictures that the distance was measured on.
+        found: the verdict and the numbers behind it, of `Evaluation.to_dict`.
+        distance: to real pictures in frozen features, for comparing runs; `distance_low` to
+            `distance_high` is its 95% interval.
+        num_images: pictures that were measured.
         copies: the copy test of the same pictures.
+        near_copies: the test for near copies.
+        spectrum: generated against real.
+        worst: of the first way only.
     """
 
     kind: WayKind
     network_calls: int
     pictures: np.ndarray
     seconds_per_image: float | None = None
+    found: Mapping[str, Any] | None = None
     distance: float | None = None
     distance_low: float | None = None
     distance_high: float | None = None
     num_images: int | None = None
     copies: Copies | None = None
+    near_copies: NearCopies | None = None
+    spectrum: Spectrum | None = None
+    worst: Worst | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The word for its pictures; "" if they were not measured."""
+        return "" if self.found is None else self.found["verdict"]
 
     @property
     def name(self) -> str:
@@ -124,6 +184,7 @@ class Point:
     loss: float | None
     heldout_loss: float | None
     distance: float | None
+    floors: float | None = None
     score_gap: float | None = None
     noise_scale: float | None = None
 

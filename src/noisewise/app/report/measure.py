@@ -1,4 +1,4 @@
-"""Every way to draw from a run, drawn once and measured: distance, copies, time."""
+"""Every way to draw from a run, drawn once and measured: what differs, copies, time."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ import numpy as np
 
 from noisewise.app.plots.svg import as_pixels
 from noisewise.app.report.contents import Contents
-from noisewise.app.report.facts import Copies, Way, WayKind
+from noisewise.app.report.facts import Copies, NearCopies, Spectrum, Way, WayKind, Worst
 from noisewise.quality.copies import CopyTest
-from noisewise.training.evaluate import Measured, TrainingSet, draw_timed, measure
+from noisewise.quality.near_copies import NearCopyTest
+from noisewise.quality.told_apart import evidence_maps
+from noisewise.training.evaluate import CopyTests, Measured, TrainingSet, draw_timed, measure
 from noisewise.training.inspect import noise_curve
+from noisewise.training.look import RealPictures
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import EvaluateConfig
 
 SHOWN = 64  # pictures of a sheet
 _PAIRS = 12
+_WORST = 12
+_FEWEST_MAPPED = 64  # pictures that the maps of evidence are learnt from, at least
+_MAPPED_PIXELS = 500 * 48 * 48  # and about as many pixels, for some seconds
+_SMALLEST_MAPPED = 16  # pixels of a side
+_MOST = 500  # real pictures behind a map
 _SEED = 0
 
 
@@ -49,7 +57,7 @@ class _Source:
 def measure_ways(contents: Contents, num_images: int, tell: Callable[[str], None]) -> Measurements:
     """Draw and measure every way that a run offers, the quickest first.
 
-    The same pictures of a way give its distance, its copies, its time and its sheet.
+    The same pictures of a way give its numbers, its copies, its time and its sheet.
 
     Args:
         contents: without a model, only the real pictures are described.
@@ -67,13 +75,15 @@ def measure_ways(contents: Contents, num_images: int, tell: Callable[[str], None
     if not sources:
         return described
     tell("report: measuring the real pictures")
-    real, copies = training.real(), training.copies()
+    real, copies = training.real(contents.teacher), CopyTests.of(training)
     ways = []
     for source in sources:
         calls = "1 call" if source.network_calls == 1 else f"{source.network_calls} calls"
         tell(f"report: drawing and measuring {num_images:,} pictures, {calls} each")
         config = EvaluateConfig(num_images=num_images, seed=_SEED, calls=source.calls)
-        ways.append(_way(source, measure(source.model, real, copies, config), training))
+        found = measure(source.model, real, copies, config)
+        worst = _worst(found, real) if not ways else None
+        ways.append(_way(source, found, training, worst))
     return Measurements(
         ways=tuple(ways),
         floor=real.reference.floor(num_images),
@@ -101,18 +111,57 @@ def _drawn_only(source: _Source) -> Way:
     return Way(source.kind, source.network_calls, as_pixels(pictures), seconds / SHOWN)
 
 
-def _way(source: _Source, found: Measured, training: TrainingSet) -> Way:
+def _way(source: _Source, found: Measured, training: TrainingSet, worst: Worst | None) -> Way:
     assert found.copies is not None
+    spectrum = found.look.spectrum
     return Way(
         source.kind,
         source.network_calls,
         as_pixels(found.pictures[:SHOWN]),
         found.seconds_per_image,
-        found.distance.value,
-        found.distance.low,
-        found.distance.high,
-        found.distance.num_a,
-        _copies(found, found.copies, training),
+        found=found.to_dict(),
+        distance=found.distance.value,
+        distance_low=found.distance.low,
+        distance_high=found.distance.high,
+        num_images=found.distance.num_a,
+        copies=_copies(found, found.copies, training),
+        near_copies=_near_copies(found, found.near_copies, training),
+        spectrum=None
+        if spectrum is None
+        else Spectrum(tuple(spectrum.frequency.tolist()), tuple(spectrum.difference.tolist())),
+        worst=worst,
+    )
+
+
+def _worst(found: Measured, real: RealPictures) -> Worst | None:
+    """The pictures that look least real, and where; larger pictures are mapped among fewer."""
+    told, size = found.look.told_apart, found.pictures.shape[-1]
+    if told is None:
+        return None
+    most = max(_FEWEST_MAPPED, min(len(told.index), _MAPPED_PIXELS // size**2))
+    judged = told.index[:most]
+    at = told.evidence[:most].argsort(descending=True, stable=True)[:_WORST]
+    pictures = found.pictures[judged]
+    if size < _SMALLEST_MAPPED:
+        return Worst(as_pixels(pictures[at]))
+    maps = evidence_maps(pictures, real.pictures[:_MOST], max_images=max(most, _FEWEST_MAPPED))
+    return Worst(as_pixels(pictures[at]), maps[at].numpy())
+
+
+def _near_copies(
+    found: Measured, test: NearCopyTest | None, training: TrainingSet
+) -> NearCopies | None:
+    """The test for near copies, and the pairs that are most alike."""
+    if test is None:
+        return None
+    first = test.closest(_PAIRS)
+    matched = training.pictures.images[training.trained[test.index[first].numpy()]]
+    return NearCopies(
+        says=test.verdict,
+        can_tell=test.can_tell,
+        pictures=as_pixels(found.pictures[first]),
+        matched=np.asarray(matched),
+        copied=tuple(test.copied[first].tolist()),
     )
 
 

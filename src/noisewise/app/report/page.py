@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from noisewise.app.numbers import floors_text, percent
 from noisewise.app.plots import svg
 from noisewise.app.report import charts
-from noisewise.app.report.facts import Copies, Event, Facts, Frame, Way
+from noisewise.app.report.copying import copy_section
+from noisewise.app.report.differing import differences, word
+from noisewise.app.report.facts import Event, Facts, Frame, Way
+from noisewise.app.report.pieces import how_many, image, missing, section, table, upper
 from noisewise.app.terminal.progress import duration
 from noisewise.app.terminal.stderr import readable
 
 _MAX_BYTES = 2_000_000
-_SHEET_PIXELS = 110_000  # about as many in one sheet: the page stays small
 _FILM_BYTES = 700_000  # of all sheets drawn during training
 
 
@@ -53,8 +56,9 @@ def _document(facts: Facts, share: float) -> str:
             _headline(facts),
             _pictures(facts, share),
             _same_noise(facts, share),
+            differences(facts, share),
             _film(facts.frames, share),
-            _copy_test(facts, share),
+            copy_section(facts, share),
             _learning(facts),
             _data(facts),
             _decisions(facts),
@@ -73,15 +77,6 @@ def _document(facts: Facts, share: float) -> str:
     )
 
 
-def _section(title: str, text: str, body: str) -> str:
-    note = f'<p class="soft">{text}</p>' if text else ""
-    return f"<section><h2>{escape(title)}</h2>{note}{body}</section>"
-
-
-def _missing(text: str) -> str:
-    return f'<p class="missing">{escape(text)}</p>'
-
-
 def _failures(facts: Facts) -> str:
     bad = [event for event in facts.events if event.bad]
     if not bad:
@@ -91,10 +86,13 @@ def _failures(facts: Facts) -> str:
 
 def _list(events: Sequence[Event], style: str = "") -> str:
     items = "".join(
-        f"<li><b>{escape(_upper(e.about))}</b>, after {duration(e.seconds)}: {escape(e.text)}</li>"
-        for e in events
+        f"<li><b>{escape(upper(e.about))}</b>{_after(e)}: {escape(e.text)}</li>" for e in events
     )
     return f'<ul class="{style}">{items}</ul>'
+
+
+def _after(event: Event) -> str:
+    return "" if event.seconds is None else f", after {duration(event.seconds)}"
 
 
 def _headline(facts: Facts) -> str:
@@ -115,44 +113,53 @@ def _headline(facts: Facts) -> str:
 
 
 def _tiles(facts: Facts) -> str:
+    """The verdict of each way in one large word, and the copies."""
     tiles = [_way_tile(way) for way in facts.ways]
-    if facts.floor is not None:
-        text = "real pictures stay below this distance from other real ones 95 times in 100"
-        tiles.append(("Floor", f"{facts.floor:.3g}", (text,)))
     tested = [way for way in facts.ways if way.copies is not None]
     if tested and tested[0].copies is not None:
-        text = f"of the generated pictures ({tested[0].name}) nearly equal a training picture"
-        tiles.append(("Copies", _percent(tested[0].copies.fraction), (text,)))
+        lines = [f"of the pictures ({tested[0].name}) are training pictures drawn again"]
+        near = ((tested[0].found or {}).get("copies") or {}).get("near")
+        if near is not None:
+            lines.append(
+                f"{percent(near['fraction'])} are near copies"
+                if near["can_tell"]
+                else "near copies: this test cannot tell here"
+            )
+        lines.append("no sign of quality: noise copies nothing")
+        tiles.append(_tile("Copies", escape(percent(tested[0].copies.fraction)), lines))
     if not tiles:
         return ""
-    cells = "".join(
-        f'<div class="tile"><h3>{escape(name)}</h3><b>{escape(value)}</b>'
-        f"{''.join(f'<span>{escape(line)}</span>' for line in lines)}</div>"
-        for name, value, lines in tiles
-    )
-    return f'<div class="tiles">{cells}</div>{_about_distance(facts)}'
+    return f'<div class="tiles">{"".join(tiles)}</div>{_about_floors(facts)}'
 
 
-def _about_distance(facts: Facts) -> str:
-    """What the large numbers mean; nothing where no distance was measured."""
+def _tile(name: str, value: str, lines: Sequence[str]) -> str:
+    """A tile; `value` is HTML."""
+    below = "".join(f"<span>{escape(line)}</span>" for line in lines)
+    return f'<div class="tile"><h3>{escape(name)}</h3><b>{value}</b>{below}</div>'
+
+
+def _about_floors(facts: Facts) -> str:
+    """What the large words mean; nothing where nothing was measured."""
     if facts.floor is None:
         return ""
     return (
-        '<p class="soft small">The distance says how far generated pictures are from real ones, '
-        f"here from {escape(facts.against)}. Lower is better; below the floor, the distance cannot "
-        "tell them from real pictures. It is not FID.</p>"
+        '<p class="soft small">Floors say how far generated pictures are from real ones, here from '
+        f"{escape(facts.against)}: 1 is as far as real pictures are from each other, and lower is "
+        "better. Told apart says how often a classifier finds out which pictures are generated; "
+        "50% is a guess. The verdicts: as real, close, visibly different, poor.</p>"
     )
 
 
-def _way_tile(way: Way) -> tuple[str, str, tuple[str, ...]]:
-    """Name, large number, and lines below it."""
-    name = _upper(way.name)
-    if way.distance is None:
-        return name, _ms(way), ("per picture", "distance not measured")
-    lines = ["distance to real pictures"]
-    if way.distance_low is not None and way.distance_high is not None:
-        lines.append(f"95%: {way.distance_low:.3g} to {way.distance_high:.3g}")
-    return name, f"{way.distance:.3g}", (*lines, f"{_ms(way)} per picture")
+def _way_tile(way: Way) -> str:
+    name = upper(way.name)
+    if way.found is None:
+        return _tile(name, _ms(way), ("per picture", "not measured against real pictures"))
+    lines = [f"{floors_text(way.found['floors'])} floors"]
+    if way.found["told_apart"] is not None:
+        lines.append(f"told apart in {percent(way.found['told_apart']['share'])}")
+    if way.verdict == "cannot tell":
+        lines = [way.found["verdict_reason"]]
+    return _tile(name, word(way.verdict), (*lines, f"{_ms(way)} per picture"))
 
 
 def _calls(way: Way) -> str:
@@ -165,27 +172,23 @@ def _ms(way: Way) -> str:
     return f"{1000 * way.seconds_per_image:.3g} ms"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
-
-
 def _pictures(facts: Facts, share: float) -> str:
     figures = []
     if facts.real is not None:
         text = "Held-out pictures: no model was trained on them."
         figures.append(_sheet(facts.real, "Real", text, share))
     for way in facts.ways:
-        figures.append(_sheet(way.pictures, _upper(way.name), _caption(way), share))
-    missing = "" if facts.ways else _missing("No model has been saved yet.")
+        figures.append(_sheet(way.pictures, upper(way.name), _caption(way), share))
+    lost = "" if facts.ways else missing("No model has been saved yet.")
     if facts.missing:
-        missing += _missing(f"Real pictures cannot be shown: {facts.missing}.")
+        lost += missing(f"Real pictures cannot be shown: {facts.missing}.")
     if not figures:
-        return _section("Pictures", "", missing)
-    return _section(
+        return section("Pictures", "", lost)
+    return section(
         "Pictures",
         "Real pictures and generated ones. The generated ones are the first of their seed; they "
         "were not selected.",
-        missing + f'<div class="sheets">{"".join(figures)}</div>',
+        lost + f'<div class="sheets">{"".join(figures)}</div>',
     )
 
 
@@ -193,38 +196,18 @@ def _caption(way: Way) -> str:
     parts = [_calls(way)]
     if way.seconds_per_image is not None:
         parts.append(f"{_ms(way)} per picture")
-    if way.distance is not None and way.num_images is not None:
-        parts.append(f"distance {way.distance:.3g} ({way.num_images:,} pictures)")
-    return _upper(", ".join(parts)) + "."
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    if way.found is not None:
+        parts.append(f"{floors_text(way.found['floors'])} floors: {way.verdict}")
+    return upper(", ".join(parts)) + "."
 
 
 def _sheet(pictures: np.ndarray, title: str, caption: str, share: float) -> str:
-    columns = max(1, int(_how_many(pictures, 64, share) ** 0.5))
+    columns = max(1, int(how_many(pictures, 64, share) ** 0.5))
     shown = pictures[: columns * columns]
-    image = _image(shown, min(columns, len(shown)), f"{title}: {len(shown)} pictures")
+    drawn = image(shown, min(columns, len(shown)), f"{title}: {len(shown)} pictures")
     return (
-        f"<figure><h3>{escape(title)}</h3>{image}"
+        f"<figure><h3>{escape(title)}</h3>{drawn}"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _how_many(pictures: np.ndarray, most: int, share: float) -> int:
-    """How many pictures a sheet shows, for its number of pixels and the share of the page."""
-    _, height, width, _ = pictures.shape
-    return max(1, min(most, int(share * max(4, _SHEET_PIXELS // (height * width)))))
-
-
-def _image(pictures: np.ndarray, columns: int, alt: str) -> str:
-    # Small pictures are enlarged by whole pixels: a saved sheet is then large enough to look at.
-    scale = 2 if pictures.shape[2] * columns < 300 else 1
-    sheet = svg.grid(pictures, columns, scale)
-    return (
-        f'<img class="pixels" alt="{escape(alt, quote=True)}" width="{sheet.width}" '
-        f'height="{sheet.height}" src="{svg.data_uri(sheet)}">'
     )
 
 
@@ -239,12 +222,12 @@ def _same_noise(facts: Facts, share: float) -> str:
         if way.seconds_per_image and slowest / way.seconds_per_image > 1.05:
             times = f"{slowest / way.seconds_per_image:.2g} times as fast"
             speed = f"<br><span class='soft'>{times}</span>"
-        alt = f"{_upper(way.name)}: {len(shown)} pictures"
+        alt = f"{upper(way.name)}: {len(shown)} pictures"
         rows.append(
-            f'<div class="row"><div class="small"><b>{escape(_upper(way.name))}</b><br>'
-            f"{_ms(way)} per picture{speed}</div>{_image(shown, len(shown), alt)}</div>"
+            f'<div class="row"><div class="small"><b>{escape(upper(way.name))}</b><br>'
+            f"{_ms(way)} per picture{speed}</div>{image(shown, len(shown), alt)}</div>"
         )
-    return _section(
+    return section(
         "The same noise in few calls and in many",
         "The pictures of one column start from the same noise. Times are per picture, drawn in "
         "batches, on the machine that wrote this page.",
@@ -263,7 +246,7 @@ def _film(frames: Sequence[Frame], share: float) -> str:
     )
     columns, rows = shown[-1][0].columns, shown[-1][0].rows
     last = len(shown) - 1
-    return _section(
+    return section(
         "The same noise during training",
         "The model drew these pictures from the same noise again and again while it trained. Move "
         "the slider to see the progress; click a picture to enlarge it.",
@@ -301,90 +284,18 @@ def _thin(frames: Sequence[Frame], share: float) -> list[tuple[Frame, str]]:
         count //= 2
 
 
-def _copy_test(facts: Facts, share: float) -> str:
-    title = "Does it copy training pictures?"
-    tested = [(way, way.copies) for way in facts.ways if way.copies is not None]
-    if not tested:
-        if not (facts.ways and facts.missing):
-            return ""
-        return _section(title, "", _missing(f"Copies cannot be looked for: {facts.missing}."))
-    way, copies = tested[0]
-    text = (
-        "For each generated picture, the two nearest training pictures were found. It counts as a "
-        f"copy if its distance to the nearest one is below {copies.threshold:.2g} times its "
-        "distance to the second nearest."
-    )
-    near = (
-        f"<h3>The pictures nearest to being copies ({escape(way.name)})</h3>{_pairs(copies, share)}"
-        f"{charts.nearest_plot(way.name, copies)}"
-    )
-    return _section(title, text, _shares(tested) + near)
-
-
-def _shares(tested: Sequence[tuple[Way, Copies]]) -> str:
-    """One row for each way, and one for held-out pictures."""
-    rows = [
-        (
-            _upper(way.name),
-            _percent(copies.fraction),
-            f"{_percent(copies.low)} to {_percent(copies.high)}",
-            f"{copies.num_images:,}",
-        )
-        for way, copies in tested
-    ]
-    copies = tested[0][1]
-    if copies.held_out_fraction is not None:
-        number = f"{len(copies.held_out_distances):,}"
-        rows.append(
-            ("Real held-out pictures, by chance", _percent(copies.held_out_fraction), "", number)
-        )
-    return _table(rows, ("", "copies", "95% interval", "pictures tested"))
-
-
-def _pairs(copies: Copies, share: float) -> str:
-    count = max(4, _how_many(copies.pictures, 12, share))
-    made, near = copies.pictures[:count], copies.nearest[:count]
-    count = len(made)
-    columns = 6 if count > 6 else count
-    blocks = []
-    for start in range(0, count, columns):
-        part = np.concatenate([made[start : start + columns], near[start : start + columns]])
-        figures = ", ".join(f"{d:.3f}" for d in copies.shown_distances[start : start + columns])
-        alt = "above: generated pictures; below: the nearest training picture of each"
-        blocks.append(
-            f"<figure>{_image(part, len(part) // 2, alt)}"
-            "<figcaption>Above: generated. Below: the nearest training picture. "
-            f"Distances: {figures}.</figcaption></figure>"
-        )
-    return f'<div class="sheets">{"".join(blocks)}</div>'
-
-
 def _learning(facts: Facts) -> str:
     body = charts.learning_curves(facts)
-    return _section("How training went", "", body) if body else ""
-
-
-def _table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
-    top = f"<tr>{''.join(f'<th>{escape(h)}</th>' for h in head)}</tr>" if head else ""
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td{' class=value' if i == 1 else ''}>{escape(cell)}</td>"
-            for i, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    return f'<div class="wide"><table>{top}{body}</table></div>'
+    return section("How training went", "", body) if body else ""
 
 
 def _data(facts: Facts) -> str:
     skipped = '<p class="soft">No file was skipped.</p>'
     if facts.skipped:
         rows = [(reason, f"{count:,}", names) for reason, count, names in facts.skipped]
-        skipped = _table(rows, ("reason to skip a file", "files", "first names"))
-    return _section(
-        "The data", "", f'<div class="two"><div>{_table(facts.data_card)}</div>{skipped}</div>'
+        skipped = table(rows, ("reason to skip a file", "files", "first names"))
+    return section(
+        "The data", "", f'<div class="two"><div>{table(facts.data_card)}</div>{skipped}</div>'
     )
 
 
@@ -392,10 +303,10 @@ def _decisions(facts: Facts) -> str:
     if not facts.decisions:
         return ""
     rows = [(d.name, d.value, d.reason) for d in facts.decisions]
-    return _section(
+    return section(
         "Settings, and why",
         "noisewise chose these values, except where the reason says that they were set by hand.",
-        _table(rows, ("setting", "value", "reason")),
+        table(rows, ("setting", "value", "reason")),
     )
 
 
@@ -403,17 +314,17 @@ def _machine(facts: Facts) -> str:
     notes = [e for e in facts.events if not e.bad]
     times = [(f"time, {name}", duration(s)) for name, s in facts.stage_seconds.items()]
     body = (
-        f'<div class="two"><div><h3>Training</h3>{_table([*times, *facts.training])}</div>'
+        f'<div class="two"><div><h3>Training</h3>{table([*times, *facts.training])}</div>'
         "<div><h3>Writing this page, and the times per picture</h3>"
-        f"{_table(facts.machine)}</div></div>"
+        f"{table(facts.machine)}</div></div>"
     )
     if notes:
         body += f"<h3>Log of the run</h3>{_list(notes, 'small soft')}"
-    return _section("Time, machine and versions", "", body)
+    return section("Time, machine and versions", "", body)
 
 
 def _commands(facts: Facts) -> str:
     body = "".join(
         f"<h3>{escape(what)}</h3><pre>{escape(command)}</pre>" for what, command in facts.commands
     )
-    return _section("What to do next", "", body) if body else ""
+    return section("What to do next", "", body) if body else ""

@@ -43,7 +43,7 @@ def told(progress: Progress, run: str | Path) -> Callable[[Record], None]:
 
 
 def account(data: Mapping[str, Any]) -> list[str]:
-    """One line each: the pictures used, the files left out by reason, and every note.
+    """One line each: the pictures used, files left out by reason, the judge, and every note.
 
     Args:
         data: the part of run.json about the pictures.
@@ -65,6 +65,11 @@ def account(data: Mapping[str, Any]) -> list[str]:
     for items in sorted(skipped.values(), key=lambda x: (x[0].code in HARMLESS, -len(x))):
         first, more = items[0], ", ..." if len(items) > 1 else ""
         lines.append(f"skipped: {len(items):,} {first.reason} ({printable(first.name)}{more})")
+    if "judge_needs" in data:  # runs of older versions do not have it
+        from noisewise.training.judge_needs import judge_in_words, num_judged_against
+
+        num_real = num_judged_against(data["num_training"], data["num_held_out"])
+        lines.append(f"judge: {judge_in_words(data['judge_needs'], num_real)}")
     return [*lines, *(f"note: {printable(note)}" for note in data["notes"])]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
+from noisewise.app.numbers import figure
 from noisewise.app.terminal.stderr import Steady
 
 if TYPE_CHECKING:
@@ -38,7 +39,11 @@ class Record(Protocol):
     @property
     def distance(self) -> float | None: ...  # noqa: D102
     @property
+    def floors(self) -> float | None: ...  # noqa: D102
+    @property
     def event(self) -> str | None: ...  # noqa: D102
+    @property
+    def kind(self) -> str: ...  # noqa: D102
 
 
 def duration(seconds: float) -> str:
@@ -76,9 +81,10 @@ class Progress:
         >>> out = io.StringIO()
         >>> with Progress(out, seconds=60) as progress:
         ...     progress.update(Step(stage="teacher", step=10, images=640, seconds=5.0, loss=0.31,
-        ...                          heldout_loss=None, distance=None, event=None))
+        ...                          heldout_loss=None, distance=None, floors=3.14,
+        ...                          event=None, kind="step"))
         >>> out.getvalue()
-        'teacher: done after 5.0s, step 10, 640 images, 128 images/s, loss 0.31\n'
+        'teacher: done after 5.0s, step 10, 640 images, 128 images/s, loss 0.31, 3.1 floors\n'
     """
 
     def __init__(
@@ -98,7 +104,7 @@ class Progress:
         self._last_line = clock()
         self._last: Record | None = None
         self._heldout: float | None = None
-        self._distance: float | None = None
+        self._away = ""
         self._start: tuple[float, int] | None = None
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
@@ -124,7 +130,7 @@ class Progress:
         """Take one record: move the bar, or write a line if the last one is old enough."""
         if self._last is not None and record.stage != self._last.stage:
             self._finish(self._last, "done")
-            self._start, self._heldout, self._distance = None, None, None
+            self._start, self._heldout, self._away = None, None, ""
         if self._start is None:
             self._start = (record.seconds, record.images) if self._last is None else (0.0, 0)
             # The first record of a new stage counts from its start, of a resumed one from itself.
@@ -132,10 +138,12 @@ class Progress:
                 self._start = (0.0, 0)
         if record.heldout_loss is not None:
             self._heldout = record.heldout_loss
-        if record.distance is not None:
-            self._distance = record.distance
+        if record.floors is not None:
+            self._away = f"{figure(record.floors)} floors"
+        elif record.distance is not None:  # where it was not measured in floors
+            self._away = f"distance {record.distance:.3g}"
         self._last = record
-        if record.event:
+        if record.event and record.kind != "finished":  # the result says the same in short
             self.note(f"{record.stage}: {record.event}")
         if self._bar is not None:
             self._move_bar(record)
@@ -162,6 +170,8 @@ class Progress:
 
     def _finish(self, record: Record, word: str) -> None:
         self._last_line = self._clock()
+        if record.kind == "finished":  # the result has them, with the interval
+            self._away = ""
         self.note(
             f"{record.stage}: {word} after {duration(record.seconds)}, {self._figures(record)}"
         )
@@ -193,8 +203,8 @@ class Progress:
             parts.append(f"loss {record.loss:.3g}")
         if self._heldout is not None:
             parts.append(f"held-out {self._heldout:.3g}")
-        if self._distance is not None:
-            parts.append(f"distance {self._distance:.3g}")
+        if self._away:
+            parts.append(self._away)
         return ", ".join(parts)
 
     def _open_bar(self) -> None:

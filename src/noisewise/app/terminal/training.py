@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from noisewise.app.terminal.answer import leads, show
+from noisewise.app.terminal.came_to import came_to_lines
 from noisewise.app.terminal.notices import counted, told
 from noisewise.app.terminal.program_name import program
-from noisewise.app.terminal.progress import Progress, duration
+from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import tell
 
@@ -97,7 +98,7 @@ def show_result(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Se
     came_to = dict(run.info["stages"][stage])
     values = {"run": str(run.path), "stage": stage, "model": str(run.path / stage), **came_to}
     path = shlex.quote(str(run.path))
-    lines = [f"{stage}: {run.path / stage}", *_figures(came_to)]
+    lines = [f"{stage}: {run.path / stage}", *lines_of(run, stage)]
     if stage == "teacher":
         lines.append(f"next: {name} distill {path} --budget {came_to['budget']}")
     else:
@@ -107,18 +108,12 @@ def show_result(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Se
     return 0
 
 
-def _figures(came_to: Mapping[str, Any]) -> list[str]:
-    """The numbers of a finished stage, each on its line."""
-    lines = [
-        f"{came_to['steps']:,} steps, {came_to['images']:,} images, "
-        f"{duration(came_to['seconds'])} of {came_to['budget']}"
-    ]
-    names = {
-        "heldout_loss": "held-out loss",
-        "distance": "distance",
-        "distance_two_calls": "distance, two calls",
-    }
-    for key, name in names.items():
-        if isinstance(came_to.get(key), float):
-            lines.append(f"{name} {came_to[key]:.4f}")
-    return lines
+def lines_of(run: Run, stage: StageName) -> list[str]:
+    """What a finished stage came to."""
+    from noisewise.training.models.model_folder import read_config
+
+    config, _ = read_config(run.path / stage)
+    sampler = ""
+    if stage == "teacher":
+        sampler = f"{config.sampler.name}, {config.sampler.calls} calls for each picture"
+    return came_to_lines(run.info["stages"][stage], sampler, config.two_call_sigma is not None)

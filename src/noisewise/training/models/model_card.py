@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from noisewise.quality.verdict import word_by_floors
 from noisewise.training.models.model_config import ModelConfig
 
 _MOST_CLASSES = 20  # names that the card lists
@@ -45,12 +46,14 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         "",
         "## Quality",
         "",
-        "| distance | lower is better |",
-        "|---|---|",
-        *_quality(config.stats, run["stages"].get("teacher", {})),
+        "| | floors | verdict |",
+        "|---|---|---|",
+        *_quality(config, run["stages"].get("teacher", {})),
         "",
-        "The distance is a kernel distance in fixed random features, made by noisewise. It is not "
-        "an FID and cannot be compared with one.",
+        "Floors say how far pictures are from others: 1 is as far as these are from each other; "
+        "lower is better. For the generator, the others are pictures of its teacher: look at both "
+        "rows. The verdict is as real, close, visibly different or poor. noisewise made these "
+        "numbers; they are not an FID and cannot be compared with one.",
         "",
         "## Limits",
         "",
@@ -92,15 +95,17 @@ def _training(config: ModelConfig, run: dict[str, Any]) -> list[str]:
     ]
 
 
-def _quality(stats: dict[str, Any], teacher: dict[str, Any]) -> list[str]:
-    """Rows of distances."""
+def _quality(config: ModelConfig, teacher: dict[str, Any]) -> list[str]:
+    """Rows of floors, and what they mean."""
     against = teacher.get("distance_against") or "real pictures"
-    return [
-        f"| generator, one call, to the teacher's pictures | {_number(stats.get('distance'))} |",
-        f"| generator, two calls, to the teacher's pictures | "
-        f"{_number(stats.get('distance_two_calls'))} |",
-        f"| teacher to {against} | {_number(teacher.get('distance'))} |",
+    rows = [
+        f"| generator, one call, from its teacher's pictures | "
+        f"{_measured(config.stats, 'as its teacher')} |",
+        f"| teacher, from {against} | {_measured(teacher, 'as real')} |",
     ]
+    if config.two_call_sigma is not None:
+        rows.insert(1, "| generator, two calls | surely fewer than in one call | |")
+    return rows
 
 
 def _classes(names: tuple[str, ...], are_kinds: bool) -> str:
@@ -116,5 +121,15 @@ def _spent(stage: dict[str, Any], what: str) -> str:
     return f"trained on {stage['images']:,} {what} in {stage['seconds']:.0f} s"
 
 
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
+def _measured(stats: dict[str, Any], best: str) -> str:
+    """Two cells: floors with interval, and the verdict, whose best word is given."""
+    floors = stats.get("floors")
+    if not isinstance(floors, dict):  # too little time, or an older version
+        return "not measured | not measured"
+    at, scale = floors["at_500_pictures"], 1.0
+    if floors["value"]:
+        scale = at / floors["value"]
+    low, high = scale * floors["low"], scale * floors["high"]
+    fewest = min(floors["num_images"], floors["num_real"])
+    word = word_by_floors(at, fewest).replace("as real", best)
+    return f"{max(at, 0.0):.1f} ({max(low, 0.0):.1f} to {max(high, 0.0):.1f}) | {word}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisewise.training.files.lock import is_our_file
+from noisewise.training.judge_needs import judge_needs
 from noisewise.training.run.kinds_file import kinds_digest
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import must_match, new_run_info, write_info
@@ -93,6 +94,7 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
         "channels": pictures.channels,
         "classes": list(pictures.classes),
         "kinds": kinds_digest(pictures),
+        "judge_needs": judge_needs(pictures),
         "notes": list(pictures.notes),
         "skipped": [asdict(item) for item in pictures.skipped],
     }

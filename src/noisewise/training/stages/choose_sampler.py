@@ -50,7 +50,7 @@ class SamplerChoice:
 
     Attributes:
         settings: the sampler, with its reason.
-        by_stop: (sigma_min, floors) of each stop of the long walk; empty if time was short.
+        by_stop: (sigma_min, floors at 500 pictures) of each stop of the long walk; empty if time was short.
         few: (num_steps, sigma_min, floors) of each sampler with few calls, as they were tried.
         by_spread: (rho, floors) of the chosen one of these, for each spacing of its levels.
         num_images: pictures behind each number.
@@ -123,7 +123,7 @@ def choose_sampler(
     few = [
         (key[0], key[1], found.value) for key, found in search.found.items() if key[2] == rho_tried
     ]
-    spreads = {k[2]: f.value for k, f in search.found.items() if k[:2] == chosen[:2]}
+    spreads = {k[2]: f.at_standard for k, f in search.found.items() if k[:2] == chosen[:2]}
     settings = replace(
         settings,
         name=_SAMPLER.name,
@@ -207,7 +207,7 @@ class _Search:
             return {}
         levels = torch.tensor(_stops(self.settings.sigma_max), dtype=torch.float32)
         walks = self._walk(levels, _STOPS)
-        return {stop: self.judge.measure(walks[stop]).value for stop in _STOPS}
+        return {stop: self.judge.measure(walks[stop]).at_standard for stop in _STOPS}
 
     def _try(self, key: Key) -> bool:
         """Measure a sampler if there is time; say whether it is measured."""
@@ -286,7 +286,7 @@ def _reason(
     steps, stop, rho = chosen
     best = min(floors for _, _, floors in few)
     text = (
-        f"measured on {search.num_images} pictures: {search.found[chosen].value:.2g} floors in "
+        f"measured on {search.num_images} pictures: {search.found[chosen].at_standard:.2g} floors in "
         f"{_SAMPLER.num_calls(steps)} calls, stopped at sigma {stop:g} (best of {len(few)}: "
         f"{best:.2g})"
     )

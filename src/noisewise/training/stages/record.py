@@ -34,7 +34,7 @@ class Record:
         distance: distance to real pictures (teacher) or to the teacher's own pictures (generator),
             in frozen features: comparable between runs.
         floors: the same by the judge, in units of what real pictures have between each other (for a
-            generator: pictures of the teacher); it decides.
+            generator: pictures of the teacher), at 500 pictures; it decides.
         event: what happened, in words, for people only.
         fake_loss: denoising loss of the fake score (generator only).
         fisher: mean |teacher - fake score|^2 (generator only); it falls as the two agree.

@@ -95,7 +95,7 @@ class StudentJudge:
         self._keep(found, share=None)
         self.preview = pictures[:_SHEET]
         event = (
-            f"before training: one call of the teacher is {found.value:.3g} floors from its "
+            f"before training: one call of the teacher is {found.at_standard:.3g} floors from its "
             f"sampler, on {self.num_images} pictures"
         )
         return _judgement(found, event=event), spread
@@ -143,8 +143,8 @@ class StudentJudge:
             "ema_share": best["share"],
         }
         flats = f"; flats: {self.flats.reason}" if self.flats.level else ""
-        event = f"kept {kept}: {one.value:.3g} floors from the teacher's pictures; {second}{flats}"
-        return replace(judgement, event=event, distance=one.parts[0].value, floors=one.value)
+        event = f"kept {kept}: {one.at_standard:.3g} floors from the teacher's pictures; {second}{flats}"
+        return replace(judgement, event=event, distance=one.parts[0].value, floors=one.at_standard)
 
     @torch.no_grad()
     def best(self) -> nn.Module:
@@ -239,7 +239,7 @@ class StudentJudge:
         one = self.reference.measure(self.flats.applied(pictures))
         half = max(2, len(pictures) // 2)
         tried = {
-            sigma: self._measured_twice(pictures[:half], sigma, _FRESH).value
+            sigma: self._measured_twice(pictures[:half], sigma, _FRESH).at_standard
             for sigma in self._recipe.two_call_sigmas
         }
         sigma = min(tried, key=tried.__getitem__)
@@ -278,5 +278,5 @@ class StudentJudge:
 
 def _judgement(found: Floors, event: str | None = None, trouble: str | None = None) -> Judgement:
     return Judgement(
-        distance=found.parts[0].value, floors=found.value, event=event, trouble=trouble
+        distance=found.parts[0].value, floors=found.at_standard, event=event, trouble=trouble
     )

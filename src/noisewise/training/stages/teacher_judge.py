@@ -123,7 +123,7 @@ class TeacherJudge:
         return Judgement(
             loss if math.isfinite(loss) else None,
             _frozen(found),
-            None if found is None else found.value,
+            None if found is None else found.at_standard,
             trouble=trouble,
         )
 
@@ -158,9 +158,9 @@ class TeacherJudge:
             }
         event = f"kept {self._kept_in_words(seen)}{overruled}{why}"
         if found is not None:
-            event += f"; {found.value:.2g} floors from {self._against}"
+            event += f"; {found.at_standard:.2g} floors from {self._against}"
         return Judgement(
-            kept["loss"], _frozen(found), None if found is None else found.value, event=event
+            kept["loss"], _frozen(found), None if found is None else found.at_standard, event=event
         )
 
     def _kept_in_words(self, seen: int) -> str:
@@ -200,12 +200,12 @@ class TeacherJudge:
                 best, best_share = found, share
                 self.kept_as = {"loss": self._losses[index], "share": share, "images": seen}
                 copy_tensors(self.kept, list(self._shadow.parameters()))
-        self.stats["floors_by_loss"] = kept.value
+        self.stats["floors_by_loss"] = kept.at_standard
         if best_share is None:
             return ""
         return (
             f"; its held-out loss is not the lowest, but its pictures are surely nearer to real "
-            f"ones: {best.value:.2g} floors, and {kept.value:.2g} for the weights with the lowest"
+            f"ones: {best.at_standard:.2g} floors, and {kept.at_standard:.2g} for the weights with the lowest"
         )
 
     # ------------------------------------------------------------------ the best model so far

@@ -1,0 +1,62 @@
+"""What a finished stage came to: a line for what was kept, one for the sampler, one number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from noisewise.app.numbers import floors_text
+from noisewise.app.terminal.progress import duration
+
+_WASTED = 0.8  # if the weights kept are from before this share of the images, training was too long
+
+
+def came_to_lines(
+    stage: Mapping[str, Any], sampler: str = "", two_calls: bool = False
+) -> list[str]:
+    """The lines about a finished stage; what was not measured has none.
+
+    Args:
+        stage: its entry in run.json.
+        sampler: of a teacher, in words.
+        two_calls: whether the generator offers a second call.
+
+    Example:
+        >>> found = {"steps": 10, "images": 640, "seconds": 5.0, "budget": "5s", "ema_share": 0.05}
+        >>> for line in came_to_lines(found, sampler="heun, 7 calls"):
+        ...     print(line)
+        trained: 10 steps, 640 images, 5.0s of 5s
+        kept: weight average with look-back 0.05
+        sampler: heun, 7 calls
+    """
+    lines = [
+        f"trained: {stage['steps']:,} steps, {stage['images']:,} images, "
+        f"{duration(stage['seconds'])} of {stage['budget']}"
+    ]
+    if "ema_share" in stage:
+        lines.append(f"kept: {_kept(stage)}")
+    if sampler:
+        lines.append(f"sampler: {sampler}")
+    if isinstance(stage.get("floors"), Mapping):
+        against = stage.get("distance_against") or "real pictures"
+        lines.append(f"floors: {floors_text(stage['floors'])} from {against}; 1 or less is best")
+    elif isinstance(stage.get("distance"), float):  # of an older version
+        lines.append(f"distance: {stage['distance']:.4f}")
+    if two_calls:
+        lines.append("second call: surely nearer still, so it is offered (calls=2)")
+    return lines
+
+
+def _kept(stage: Mapping[str, Any]) -> str:
+    share = stage["ema_share"]
+    text = "weights from before training"
+    if share is not None:
+        text = f"weight average with look-back {share:g}"
+    if isinstance(stage.get("heldout_loss"), float):
+        text += f", held-out loss {stage['heldout_loss']:.4f}"
+    images = stage.get("kept_after_images", stage["images"])
+    if images < stage["images"]:
+        text += f", from {images:,} of {stage['images']:,} images"
+    if images < _WASTED * stage["images"]:
+        text += "; later ones were worse: use more pictures or a shorter budget"
+    return text
