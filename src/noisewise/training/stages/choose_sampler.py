@@ -50,7 +50,8 @@ class SamplerChoice:
 
     Attributes:
         settings: the sampler, with its reason.
-        by_stop: (sigma_min, floors at 500 pictures) of each stop of the long walk; empty if time was short.
+        by_stop: (sigma_min, floors at 500 pictures) of each stop of the long walk; empty if time
+            was short.
         few: (num_steps, sigma_min, floors) of each sampler with few calls, as they were tried.
         by_spread: (rho, floors) of the chosen one of these, for each spacing of its levels.
         num_images: pictures behind each number.
@@ -286,7 +287,8 @@ def _reason(
     steps, stop, rho = chosen
     best = min(floors for _, _, floors in few)
     text = (
-        f"measured on {search.num_images} pictures: {search.found[chosen].at_standard:.2g} floors in "
+        f"measured on {search.num_images} pictures: "
+        f"{search.found[chosen].at_standard:.2g} floors in "
         f"{_SAMPLER.num_calls(steps)} calls, stopped at sigma {stop:g} (best of {len(few)}: "
         f"{best:.2g})"
     )

@@ -143,7 +143,8 @@ class StudentJudge:
             "ema_share": best["share"],
         }
         flats = f"; flats: {self.flats.reason}" if self.flats.level else ""
-        event = f"kept {kept}: {one.at_standard:.3g} floors from the teacher's pictures; {second}{flats}"
+        far = f"{one.at_standard:.3g} floors from the teacher's pictures"
+        event = f"kept {kept}: {far}; {second}{flats}"
         return replace(judgement, event=event, distance=one.parts[0].value, floors=one.at_standard)
 
     @torch.no_grad()

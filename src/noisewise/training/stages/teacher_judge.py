@@ -205,7 +205,7 @@ class TeacherJudge:
             return ""
         return (
             f"; its held-out loss is not the lowest, but its pictures are surely nearer to real "
-            f"ones: {best.at_standard:.2g} floors, and {kept.at_standard:.2g} for the weights with the lowest"
+            f"ones: {best.at_standard:.2g} floors, and {kept.at_standard:.2g} for the lowest"
         )
 
     # ------------------------------------------------------------------ the best model so far
