@@ -21,7 +21,7 @@ _CROP = 64  # side of the parts that are read of larger pictures, in their own p
 _CROPS = 4
 _SMALLEST = 7  # pixels; the side of the last scale is at least this
 _GRID, _LAST_GRID, _ENERGY_GRID = 4, 2, 2  # cells per side for means and energies
-_BATCH = 64
+_BATCH, _PIXELS = 64, 2**22  # pictures, and pixels, in memory at once
 
 
 class NativeFeatures:
@@ -72,12 +72,13 @@ class NativeFeatures:
                 f"Pictures have {images.shape[1]} channels: give 1 (grey), 3 (RGB) or 4 (RGBA), "
                 "or use another extractor."
             )
+        batch = max(1, min(_BATCH, _PIXELS // (images.shape[2] * images.shape[3])))
         with (
             torch.no_grad(),
             torch.autocast(images.device.type, enabled=False),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
         ):
-            return torch.cat([_features(part.float()) for part in images.split(_BATCH)])
+            return torch.cat([_features(part.float()) for part in images.split(batch)])
 
     def __repr__(self) -> str:
         """Return a text with the name that results show."""
