@@ -46,23 +46,28 @@ def measure(folder: Path, budget: str) -> harness.Values:
         "seconds_again": round(again, 2),
         "text": told["text"].replace(str(folder), "runs/demo"),
     }
-    for who, calls, teacher in (("teacher", None, True), ("one", 1, False), ("two", 2, False)):
+    ways = [("teacher", None, True), ("one", 1, False)]
+    if ours.generator_of(folder, always_two=False).config.two_call_sigma is not None:
+        ways.append(("two", 2, False))
+    for who, calls, teacher in ways:
         config = EvaluateConfig(num_images=2000, teacher=teacher, calls=calls)
         found = noisewise.evaluate(folder, config=config)
         values |= {
+            f"{who}_verdict": found.verdict,
+            f"{who}_floors": found.floors["at_500_pictures"],
+            f"{who}_told": None if found.told_apart is None else found.told_apart["share"],
             f"{who}_distance": found.distance,
-            f"{who}_low": found.distance_low,
-            f"{who}_high": found.distance_high,
             f"{who}_calls": found.network_calls,
             f"{who}_ms": 1000 * found.seconds_per_image,
             f"{who}_copies": None if found.copies is None else found.copies["fraction"],
+            f"{who}_near": None if found.copies is None else found.copies["near"]["fraction"],
             "floor": found.floor,
         }
     return values
 
 
 def draw(folder: Path, path: Path) -> None:
-    """Draw real pictures and those of the teacher, one call and two calls, side by side."""
+    """Draw real pictures, and those of every way that is offered, side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -71,14 +76,16 @@ def draw(folder: Path, path: Path) -> None:
     run = noisewise.Run.open(folder)
     pictures = run.pictures()
     _, held_out = pictures.split(run.info["seed"])
-    teacher, generator = ours.teacher_of(folder), ours.generator_of(folder)
+    teacher, generator = ours.teacher_of(folder), ours.generator_of(folder, False)
     panels = {
         "real": pictures.tensor(held_out[:SHOWN]),
         f"teacher, {teacher.sampler.calls} network calls": teacher.sample(SHOWN, seed=0),
         "one call": generator.sample(SHOWN, seed=0),
-        "two calls": generator.sample(SHOWN, seed=0, calls=2),
     }
-    figure, places = pyplot.subplots(1, 4, figsize=(14, 4.7), layout="constrained")
+    if generator.config.two_call_sigma is not None:
+        panels["two calls"] = generator.sample(SHOWN, seed=0, calls=2)
+    size = (3.5 * len(panels), 4.7)
+    figure, places = pyplot.subplots(1, len(panels), figsize=size, layout="constrained")
     for place, (title, images) in zip(places, panels.items(), strict=True):
         place.imshow(sheet(images, columns=6), cmap="gray", vmin=0, vmax=255, interpolation="none")
         place.set_title(title, fontsize=13)
@@ -97,16 +104,33 @@ def listing(cell: harness.Cell) -> list[str]:
     ]
     rows = []
     for who, title in (("teacher", "teacher"), ("one", "one call"), ("two", "two calls")):
-        numbers = {
-            k: cell.number(f"{who}_{k}") for k in ("distance", "low", "high", "ms", "copies")
-        }
-        interval = " to ".join(summaries.figure(numbers[k]) for k in ("low", "high"))
-        copies = "-" if numbers["copies"] is None else f"{100 * numbers['copies']:.1f} %"
+        if f"{who}_floors" not in cell.values:
+            continue
+        names = ("floors", "told", "distance", "ms", "copies", "near")
+        number = {name: cell.number(f"{who}_{name}") for name in names}
+        told, copies, near = (_percent(number[name]) for name in ("told", "copies", "near"))
         calls = int(cell.number(f"{who}_calls") or 0)
-        rows.append([title, calls, numbers["distance"], interval, numbers["ms"], copies])
-    rows.append(["real to real (floor)", "-", cell.number("floor"), "", None, ""])
-    columns = ["drawn by", "calls", "our distance", "95 % interval", "ms a picture", "copies"]
-    return [summaries.table(["stage", "time"], stages), summaries.table(columns, rows)]
+        verdict = str(cell.values[f"{who}_verdict"])
+        rows.append(
+            [
+                title,
+                calls,
+                verdict,
+                number["floors"],
+                told,
+                number["distance"],
+                number["ms"],
+                copies,
+                near,
+            ]
+        )
+    columns = "drawn by,calls,verdict,floors,told apart,distance,ms a picture,copies,near copies"
+    stages.append(["floor of the distance", summaries.figure(cell.number("floor"))])
+    return [summaries.table(["stage", "time"], stages), summaries.table(columns.split(","), rows)]
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{100 * share:.1f} %"
 
 
 def main() -> None:

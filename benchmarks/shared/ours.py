@@ -126,7 +126,7 @@ def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Va
     return _stage(folder, "generator", clock) | {
         "parameters": parameters(generator),
         "sigma_init": generator.sigma_init,
-        "two_call_sigma": generator.config.two_call_sigma,
+        "two_call_sigma": generator.config.two_call_sigma,  # None: not offered
     }
 
 
@@ -195,10 +195,20 @@ def teacher_of(folder: Path) -> Teacher:
     return model
 
 
-def generator_of(folder: Path) -> Generator:
-    """The run's generator."""
+def generator_of(folder: Path, always_two: bool = True) -> Generator:
+    """The run's generator.
+
+    Args:
+        folder: of the run.
+        always_two: it can make a second call even where noisewise does not offer one, with the
+            best of the noise levels that were tried: the benchmarks compare both.
+    """
     model = noisewise.load(folder, which="generator")
     assert isinstance(model, Generator)
+    tried = model.config.stats.get("two_call_floors", {})
+    if always_two and model.config.two_call_sigma is None and tried:
+        best = float(min(tried, key=tried.__getitem__))
+        model.config = dataclasses.replace(model.config, two_call_sigma=best)
     return model
 
 
