@@ -32,8 +32,8 @@ def differences(facts: Facts, share: float) -> str:
         return ""
     text = (
         "No number sees everything: each line says what it sees and what it does not. The verdict "
-        f"is the worst of floors, told apart and even areas. Measured on {ways[0].num_images or 0:,} "
-        f"pictures of each way against {escape(facts.against)}."
+        "is the worst of floors, told apart and even areas. Measured on "
+        f"{ways[0].num_images or 0:,} pictures of each way against {escape(facts.against)}."
     )
     body = _side_by_side(ways) + _classes(ways) + _worst(ways, share) + charts.spectrum_plot(ways)
     return section("How they differ", text, body)
