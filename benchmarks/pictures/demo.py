@@ -54,7 +54,7 @@ def measure(folder: Path, budget: str) -> harness.Values:
         found = noisewise.evaluate(folder, config=config)
         values |= {
             f"{who}_verdict": found.verdict,
-            f"{who}_floors": found.floors["at_500_pictures"],
+            f"{who}_floors": found.floors["value"],
             f"{who}_told": None if found.told_apart is None else found.told_apart["share"],
             f"{who}_distance": found.distance,
             f"{who}_calls": found.network_calls,

@@ -193,7 +193,7 @@ def test_too_little_is_refused(drawn: Draw) -> None:
         reference.floor(1)
     with pytest.raises(ValueError, match="at least 8"):
         reference.state(num_images=3)
-    with pytest.raises(ValueError, match="same extractor"):
+    with pytest.raises(ValueError, match="same size and number of channels"):
         reference.distance(real.expand(-1, 2, -1, -1))
 
 

@@ -80,5 +80,5 @@ def test_what_does_not_fit_is_refused(drawn: Draw) -> None:
     images, _ = drawn(12, seed=0)
     with pytest.raises(ValueError, match="more than k pictures"):
         precision_recall(images[:5], images, k=5)
-    with pytest.raises(ValueError, match="one size"):
+    with pytest.raises(ValueError, match="same size"):
         precision_recall(images, images[:, :, :8, :8], extractor=lambda x: x.flatten(1))

@@ -15,7 +15,7 @@ from noisewise.quality.verdict import WORDS, verdict
 
 def floors(value: float, num: int = 500) -> Floors:
     nothing = torch.zeros(200, dtype=torch.float64)
-    return Floors(value, value, value, (), "native", value, num, num, 0.0, nothing)
+    return Floors(value, value, value, (), "native", 1.0, num, num, 0.0, nothing)
 
 
 def told(accuracy: float) -> ToldApart:
@@ -54,10 +54,10 @@ def test_too_few_pictures_cannot_tell() -> None:
 
 def test_few_pictures_that_real_ones_may_equal_are_no_verdict() -> None:
     nothing = torch.zeros(200, dtype=torch.float64)
-    few = Floors(0.8, 0, 2, (), "native", 3.2, 128, 128, 0.0, nothing)
+    few = Floors(0.8, 0, 2, (), "native", 4.0, 128, 128, 0.0, nothing)
     assert verdict(few, told(0.52)).word == "cannot tell"
     assert verdict(few, told(0.95)).word == "poor"  # the classifier is sure
-    sure = Floors(1.4, 1.1, 2, (), "native", 5.6, 128, 128, 0.0, nothing)
+    sure = Floors(1.4, 1.1, 2, (), "native", 4.0, 128, 128, 0.0, nothing)
     assert verdict(sure, told(0.52)).word == "visibly different"
 
 

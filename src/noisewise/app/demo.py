@@ -217,7 +217,7 @@ def _table(ways: Sequence[Way]) -> list[str]:
     """The verdict, the floors, the time and the calls of each way."""
     lines = [f"{'':<20}{'verdict':<19}{'floors':>8}{'ms a picture':>14}{'calls':>7}"]
     for way in ways:
-        floors = "-" if way.found is None else figure(way.found["floors"]["at_500_pictures"])
+        floors = "-" if way.found is None else figure(way.found["floors"]["value"])
         each = 1000 * (way.seconds_per_image or 0.0)
         lines.append(
             f"{way.name:<20}{way.verdict or '-':<19}{floors:>8}{each:>14.3g}{way.network_calls:>7}"

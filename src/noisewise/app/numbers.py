@@ -53,16 +53,11 @@ def floors_text(floors: Mapping[str, Any]) -> str:
     """The floors for 500 pictures on each side, which the verdict reads, with their interval.
 
     Example:
-        >>> floors_text({"value": 1.57, "low": 1.4, "high": 1.76, "at_500_pictures": 3.14})
+        >>> floors_text({"value": 3.14, "low": 2.8, "high": 3.52})
         '3.1 (2.8 to 3.5)'
     """
-    low, high = (figure(floors[end] * _to_standard(floors)) for end in ("low", "high"))
-    return f"{figure(floors['at_500_pictures'])} ({low} to {high})"
-
-
-def _to_standard(floors: Mapping[str, Any]) -> float:
-    """The floor of the measured numbers of pictures, over that of 500 on each side."""
-    return floors["at_500_pictures"] / floors["value"] if floors["value"] else 1.0
+    low, high = (figure(floors[end]) for end in ("low", "high"))
+    return f"{figure(floors['value'])} ({low} to {high})"
 
 
 def figure(value: float) -> str:
@@ -106,8 +101,8 @@ def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
     yield Number(
         "floors",
         floors_text(floors),
-        "Distance to real pictures; 1: as far as 500 of them are from 500 others. It decides, "
-        "and does not see copies.",
+        "Distance to real pictures; 1: as far as 500 of them are from 500 others. It chose sampler "
+        "and weights, and does not see copies.",
         _about_standard(floors),
     )
     if told is not None:
@@ -140,8 +135,15 @@ def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
         yield Number(
             "flat area",
             f"{percent(flat['generated'])} (real {percent(flat['real'])})",
-            "Pixels in areas of one value: sees a ground that is not clean, and nothing drawn "
-            "on it.",
+            "Pixels in areas of one exact value. It does not see what is drawn on them.",
+        )
+    if found.get("even_area") is not None:
+        even = found["even_area"]
+        yield Number(
+            "even area",
+            f"{percent(even['generated'])} (real {percent(even['real'])})",
+            "Pixels in areas that look even: sees faint speckle and stains on a ground, which the "
+            "other numbers hardly do.",
         )
     if found["class_shares"] is not None:
         yield Number(
@@ -154,7 +156,7 @@ def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
 
 def _about_standard(floors: Mapping[str, Any]) -> str:
     """What chance alone may reach, if there are fewer pictures than the verdict reads."""
-    chance = _to_standard(floors)
+    chance = floors.get("chance", 1.0)
     if chance < _NEARLY:
         return ""
     return f"With so few pictures here, real ones alone may reach {figure(chance)}."
@@ -171,11 +173,8 @@ def _copying(copies: Mapping[str, Any] | None) -> Iterator[Number]:
         "Training pictures drawn again. No praise: noise copies nothing.",
     )
     if (near := copies.get("near")) is not None:
-        yield Number(
-            "near copies",
-            f"{percent(near['fraction'])} ({percent(near['low'])} to {percent(near['high'])})",
-            about_near(near),
-        )
+        value = f"{percent(near['fraction'])} ({percent(near['low'])} to {percent(near['high'])})"
+        yield Number("near copies", value if near["power"] else "cannot tell", about_near(near))
 
 
 def about_near(near: Mapping[str, Any]) -> str:

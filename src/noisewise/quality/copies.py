@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.quality.features import check_images
+from noisewise.quality.features import check_alike, check_images
 from noisewise.quality.wilson import wilson
 
 GREY_LEVEL = 2 / 255  # one level of an 8-bit picture, in [-1, 1]
@@ -116,13 +116,7 @@ def nearest(images: Tensor, training: Tensor, k: int = 2, flips: bool = False) -
         >>> nearest(training[3:4].flip(3), training, flips=True).index[0, 0]
         tensor(3)
     """
-    check_images(images, "images")
-    check_images(training, "training")
-    if images.shape[1:] != training.shape[1:]:
-        raise ValueError(
-            f"Pictures have shape {list(images.shape[1:])}, training pictures "
-            f"{list(training.shape[1:])}: give both the same size and number of channels."
-        )
+    check_alike(images, "images", training, "training")
     if not 1 <= k <= len(training):
         raise ValueError(f"k is {k}: give 1 to {len(training)}, the number of training pictures.")
     keys = training.detach().float().cpu().flatten(1)

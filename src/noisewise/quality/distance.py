@@ -148,6 +148,7 @@ class Reference:
         if len(images) > max_images:
             chosen = torch.randperm(len(images), generator=generator or _seeded(0))[:max_images]
             images = images[chosen.sort().values.to(images.device)]
+        self._shape: tuple[int, ...] | None = tuple(images.shape[1:])
         self._measure(extract(rounded(images), self.extractor))
 
     @classmethod
@@ -169,7 +170,7 @@ class Reference:
             8
         """
         reference = cls.__new__(cls)
-        reference.extractor = extractor
+        reference.extractor, reference._shape = extractor, None
         reference._measure(features)
         return reference
 
@@ -216,6 +217,11 @@ class Reference:
         """
         if len(images) < 2:
             raise ValueError(f"There are {len(images)} pictures to judge: give at least 2.")
+        if self._shape is not None and tuple(images.shape[1:]) != self._shape:
+            raise ValueError(
+                f"The pictures have shape {list(images.shape[1:])}, those of the reference "
+                f"{list(self._shape)}: give both the same size and number of channels."
+            )
         features = extract(rounded(images), self.extractor)
         if features.shape[1] != self._features.shape[1]:
             raise ValueError(

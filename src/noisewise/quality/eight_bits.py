@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_LARGEST = 10.0  # a picture in [-1, 1] with noise on it stays below; one in 0 to 255 does not
+
 
 def levels(images: Tensor) -> Tensor:
     """Return the 8-bit levels of pictures: ``round((clamp(x, -1, 1) + 1) 255 / 2)``.
@@ -16,17 +18,43 @@ def levels(images: Tensor) -> Tensor:
         uint8, 0 to 255, of the same shape.
 
     Raises:
-        ValueError: if images is neither float nor uint8.
+        ValueError: if images is neither float nor uint8, has a NaN, or is not in [-1, 1].
 
     Example:
         >>> levels(torch.tensor([-1.0, 0.0, 1.5]))
         tensor([  0, 128, 255], dtype=torch.uint8)
     """
+    check_values(images, "Pictures")
     if images.dtype == torch.uint8:
         return images
-    if not images.is_floating_point():
-        raise ValueError(f"Pictures have type {images.dtype}: give floats in [-1, 1], or uint8.")
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def check_values(images: Tensor, name: str) -> None:
+    """Refuse what cannot be pictures; `name` is its name in the error message.
+
+    Raises:
+        ValueError: if images is no tensor, neither float nor uint8, has a NaN or an infinite value,
+            or its values are far from [-1, 1].
+
+    Example:
+        >>> check_values(torch.zeros(1), "images")
+    """
+    if not isinstance(images, Tensor):
+        raise ValueError(f"{name}: a {type(images).__name__} is given; use torch.from_numpy(...).")
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    if not images.is_floating_point():
+        raise ValueError(
+            f"{name}: the type is {images.dtype}; give floats in [-1, 1] (for integers from 0 to "
+            "255: x / 127.5 - 1)."
+        )
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not low > -_LARGEST or not high < _LARGEST:  # also where one of them is NaN
+        raise ValueError(
+            f"{name}: values go from {low:g} to {high:g}; give floats in [-1, 1], without NaN (for "
+            "values from 0 to 255: x / 127.5 - 1)."
+        )
 
 
 def rounded(images: Tensor) -> Tensor:
@@ -39,7 +67,7 @@ def rounded(images: Tensor) -> Tensor:
         float32 of the same shape, ``levels(x) / 127.5 - 1``.
 
     Raises:
-        ValueError: if images is neither float nor uint8.
+        ValueError: as `levels`.
 
     Example:
         >>> rounded(torch.tensor([-1.0, 0.0, 0.001, 1.5]))

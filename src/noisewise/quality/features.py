@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from noisewise.quality.eight_bits import rounded
+from noisewise.quality.eight_bits import check_values, rounded
 
 _VALUES = 2**24  # of one batch of pictures
 
@@ -104,6 +104,7 @@ def check_images(images: Tensor, name: str) -> None:
     Raises:
         ValueError: if images is not float [n >= 1, c, h >= 8, w >= 8].
     """
+    check_values(images, name)
     if images.ndim != 4 or len(images) == 0 or min(images.shape[2:]) < 8:
         raise ValueError(
             f"{name} has shape {list(images.shape)}: give at least one picture, as "
@@ -112,4 +113,19 @@ def check_images(images: Tensor, name: str) -> None:
     if not images.is_floating_point():
         raise ValueError(
             f"{name} has type {images.dtype}: give floats in [-1, 1] (for uint8: x / 127.5 - 1)."
+        )
+
+
+def check_alike(images: Tensor, name: str, others: Tensor, others_name: str) -> None:
+    """Check that two tensors hold pictures of one size and number of channels.
+
+    Raises:
+        ValueError: if one of them holds no pictures, or their shapes differ.
+    """
+    check_images(images, name)
+    check_images(others, others_name)
+    if images.shape[1:] != others.shape[1:]:
+        raise ValueError(
+            f"{name} are pictures of shape {list(images.shape[1:])}, {others_name} of shape "
+            f"{list(others.shape[1:])}: give both the same size and number of channels."
         )

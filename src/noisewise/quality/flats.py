@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from noisewise.quality.eight_bits import levels
+from noisewise.quality.eight_bits import check_values, levels
 
 _BATCH = 64
 _EVEN = 6  # levels; noise of 0.01 spans less in 97 of 100 neighbourhoods
@@ -247,6 +247,7 @@ def snap_levels(
 
 def _pixels(images: Tensor) -> Tensor:
     """The 8-bit pixels, uint8 [n, h, w, c]; what is transparent has no colour."""
+    check_values(images, "images")
     if images.ndim != 4 or len(images) == 0 or not 1 <= _channels(images) <= 4:
         raise ValueError(
             f"Pictures have shape {list(images.shape)}: give float [n, channels, height, width] "

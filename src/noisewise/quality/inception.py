@@ -165,7 +165,7 @@ def check_weights(weights: str | Path) -> None:
     path = Path(weights)
     if not path.is_file():
         raise ValueError(
-            f"{path} does not exist: FID and KID need {WEIGHTS} (96 MB), which nothing here "
+            f"{path} is no file: FID and KID need {WEIGHTS} (96 MB), which nothing here "
             f"downloads; get it from {_WHERE} and give its path."
         )
     with path.open("rb") as file:

@@ -26,6 +26,7 @@ from noisewise.quality.native_features import NativeFeatures
 
 STANDARD = 500  # pictures on each side, for which verdicts are calibrated
 _MAX_REFERENCE = 2000
+_MOST_FLOORS = 1e6  # real pictures that are all alike have no floor
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Floors:
         high: upper end of it.
         parts: the distance in each of the features.
         decided_by: name of the features in which the pictures are farthest.
-        at_standard: the value for 500 pictures on each side; what verdicts read.
+        to_standard: what the numbers are multiplied by to be those of 500 pictures on each side;
+            so this is also what real pictures alone may reach at these numbers, in that unit.
         num_a: number of judged pictures.
         num_b: number of real pictures.
         seconds: what the measurement took.
@@ -51,11 +53,16 @@ class Floors:
     high: float
     parts: tuple[Distance, ...]
     decided_by: str
-    at_standard: float
+    to_standard: float
     num_a: int
     num_b: int
     seconds: float = field(compare=False)
     resamples: Tensor = field(repr=False, compare=False)
+
+    @property
+    def at_standard(self) -> float:
+        """The value for 500 pictures on each side: what people read and verdicts use."""
+        return self.value * self.to_standard
 
     @property
     def differs(self) -> bool:
@@ -88,14 +95,18 @@ class Floors:
         return Difference(value, min(low, value), max(high, value))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return plain JSON values, all for 500 pictures on each side.
+
+        "chance" is what real pictures alone may reach at the measured numbers of pictures.
+        """
+        scale = self.to_standard
         return {
-            "value": self.value,
-            "low": self.low,
-            "high": self.high,
-            "at_500_pictures": self.at_standard,
+            "value": self.at_standard,
+            "low": self.low * scale,
+            "high": self.high * scale,
+            "chance": scale,
             "decided_by": self.decided_by,
-            "parts": {part.extractor: part.ratio for part in self.parts},
+            "parts": {part.extractor: part.ratio * scale for part in self.parts},
             "num_images": self.num_a,
             "num_real": self.num_b,
             "seconds": round(self.seconds, 2),
@@ -198,9 +209,10 @@ class Judge:
             if generator is not None and state is not None:
                 generator.set_state(state)
             parts.append(reference.distance(images, generator))
-        ratios = [part.value / self._floor(part) for part in parts]
+        ratios = [min(part.value / self._floor(part), _MOST_FLOORS) for part in parts]
         largest = max(range(len(parts)), key=ratios.__getitem__)
         resamples = torch.stack([p.resamples / self._floor(p) for p in parts]).amax(0)
+        resamples = resamples.clamp(max=_MOST_FLOORS)
         low, high = _interval(resamples)
         value = ratios[largest]
         return Floors(
@@ -209,7 +221,7 @@ class Judge:
             high=max(high, value),
             parts=tuple(parts),
             decided_by=parts[largest].extractor,
-            at_standard=value * self._spread_to_standard(len(images)),
+            to_standard=self._spread_to_standard(len(images)),
             num_a=len(images),
             num_b=len(self),
             seconds=time.perf_counter() - start,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from noisewise.quality.features import check_images
-from noisewise.quality.random_features import convolved, layers, opponent
+from noisewise.quality.random_features import computed, convolved, layers, opponent
 
 VERSION = "noisewise-2"
 
@@ -67,18 +67,8 @@ class NativeFeatures:
             True
         """
         check_images(images, "images")
-        if images.shape[1] not in (1, 3, 4):
-            raise ValueError(
-                f"Pictures have {images.shape[1]} channels: give 1 (grey), 3 (RGB) or 4 (RGBA), "
-                "or use another extractor."
-            )
         batch = max(1, min(_BATCH, _PIXELS // (images.shape[2] * images.shape[3])))
-        with (
-            torch.no_grad(),
-            torch.autocast(images.device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-        ):
-            return torch.cat([_features(part.float()) for part in images.split(batch)])
+        return computed(images, _features, batch)
 
     def __repr__(self) -> str:
         """Return a text with the name that results show."""

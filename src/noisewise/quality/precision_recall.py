@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.quality.features import Extractor, extract_rounded, extractor_name
+from noisewise.quality.features import Extractor, check_alike, extract_rounded, extractor_name
 from noisewise.quality.native_features import NativeFeatures
 from noisewise.quality.ridge import Scaling
 
@@ -77,15 +77,12 @@ def precision_recall(
         (1.0, True)
     """
     extractor = extractor if extractor is not None else NativeFeatures()
+    check_alike(generated, "generated", real, "real")
     made, true = (extract_rounded(images, extractor) for images in (generated, real))
     if not 1 <= k < min(len(made), len(true)):
         raise ValueError(
             f"k is {k}, with {len(made)} generated and {len(true)} real pictures: "
             "give at least 1, and more than k pictures of each."
-        )
-    if made.shape[1] != true.shape[1]:
-        raise ValueError(
-            f"Features have lengths {made.shape[1]} and {true.shape[1]}: give pictures of one size."
         )
     scaling = Scaling.of(true)
     made, true = (((z - scaling.mean) / scaling.scale).double() for z in (made, true))

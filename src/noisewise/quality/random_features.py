@@ -13,6 +13,8 @@ constant areas. Therefore both are used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -90,24 +92,37 @@ class RandomConvFeatures:
             >>> torch.equal(features(grey), features(grey.expand(2, 3, 16, 16)))
             True
         """
-        check_images(images, "images")
-        if images.shape[1] not in (1, 3, 4):
-            raise ValueError(
-                f"Pictures have {images.shape[1]} channels: give 1 (grey), 3 (RGB) or 4 (RGBA), "
-                "or use another extractor."
-            )
         here = [(a.to(images.device), b.to(images.device)) for a, b in self._layers]
-        with (
-            torch.no_grad(),
-            torch.autocast(images.device.type, enabled=False),
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-        ):
-            parts = [_batch(part.float(), self.size, here) for part in images.split(_BATCH)]
-        return torch.cat(parts)
+        return computed(images, lambda part: _batch(part, self.size, here), _BATCH)
 
     def __repr__(self) -> str:
         """Return a text with the name that results show."""
         return f"RandomConvFeatures({self.name!r})"
+
+
+def computed(images: Tensor, features: Callable[[Tensor], Tensor], batch: int) -> Tensor:
+    """Features of pictures, batch by batch, in full precision and without gradient.
+
+    Args:
+        images: float [n, c, h, w] in [-1, 1].
+        features: from float32 pictures of a batch to features [n, d].
+        batch: pictures at once.
+
+    Raises:
+        ValueError: if these are no pictures, or not of 1, 3 or 4 channels.
+    """
+    check_images(images, "images")
+    if images.shape[1] not in (1, 3, 4):
+        raise ValueError(
+            f"Pictures have {images.shape[1]} channels: give 1 (grey), 3 (RGB) or 4 (RGBA), "
+            "or use another extractor."
+        )
+    with (
+        torch.no_grad(),
+        torch.autocast(images.device.type, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):
+        return torch.cat([features(part.float()) for part in images.split(batch)])
 
 
 def _batch(images: Tensor, size: int, banks: list[tuple[Tensor, Tensor]]) -> Tensor:

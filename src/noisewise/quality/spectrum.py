@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from noisewise.quality.eight_bits import rounded
-from noisewise.quality.features import check_images
+from noisewise.quality.features import check_alike, check_images
 
 _PIXELS = 2**23  # of one batch
 # power of rounding to 8 bits: spectra are not compared below it, so a constant picture has one too
@@ -61,11 +61,7 @@ def spectrum_error(generated: Tensor, real: Tensor) -> SpectrumError:
         >>> round(spectrum_error(real / 2, real).error, 1)
         6.0
     """
-    if generated.shape[2:] != real.shape[2:]:
-        raise ValueError(
-            f"Generated pictures have size {list(generated.shape[2:])}, real ones "
-            f"{list(real.shape[2:])}: give both the same size."
-        )
+    check_alike(generated, "generated", real, "real")
     frequency, made = power_spectrum(generated)
     _, true = power_spectrum(real)
     made, true = 10 * made.log10(), 10 * true.log10()

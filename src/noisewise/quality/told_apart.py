@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.quality.features import Extractor, check_images, extract_rounded, extractor_name
+from noisewise.quality.features import Extractor, check_alike, extract_rounded, extractor_name
 from noisewise.quality.native_features import NativeFeatures
 from noisewise.quality.ridge import PENALTIES, Scaling, fit
 
@@ -186,13 +186,7 @@ def _chosen(
     generated: Tensor, real: Tensor, max_images: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which generated pictures are judged, these, and the real ones."""
-    check_images(generated, "generated")
-    check_images(real, "real")
-    if generated.shape[1:] != real.shape[1:]:
-        raise ValueError(
-            f"Generated pictures have shape {list(generated.shape[1:])}, real ones "
-            f"{list(real.shape[1:])}: give both the same size and number of channels."
-        )
+    check_alike(generated, "generated", real, "real")
     if min(len(generated), len(real), max_images) < _FEWEST:
         raise ValueError(
             f"There are {len(generated)} generated and {len(real)} real pictures, of which "

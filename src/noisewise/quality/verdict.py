@@ -16,10 +16,20 @@ from noisewise.quality.told_apart import ToldApart
 Word = Literal["as real", "close", "visibly different", "poor", "cannot tell"]
 WORDS: tuple[Word, ...] = ("as real", "close", "visibly different", "poor")
 
+MEANINGS: dict[Word, str] = {
+    "as real": "no difference was found",
+    "close": "a careful look may find a difference",
+    "visibly different": "people who look find the difference",
+    "poor": "a glance is enough",
+    "cannot tell": "too few pictures",
+}
+"""What each word means, for people."""
+
 _FEWEST = 64  # pictures on either side
 _FLOORS = (0.6, 1.3, 12.0)  # at 500 pictures: largest number for "as real", "close", "visibly ..."
 _TOLD = (0.54, 0.58, 0.90)  # largest share told apart by a classifier, for the same words
 _EVEN = (0.1, 0.2)  # largest share of even areas lost or added, for "as real" and "close"
+_SEEN = WORDS.index("visibly different")
 _FEW_EVEN = 0.05  # share of real pixels; with less, even areas say nothing
 
 
@@ -61,43 +71,64 @@ def verdict(
         >>> verdict(Judge(real[:80]).measure(0.3 * real[80:])).word
         'poor'
     """
-    fewest = min(floors.num_a, floors.num_b)
-    if fewest < _FEWEST:
-        return Verdict(
-            "cannot tell",
-            f"{fewest} pictures are too few to tell anything; {_FEWEST} generated and {_FEWEST} "
-            "real ones are the least",
-        )
-    by_floors = _rank(floors.at_standard, _FLOORS)
     # A classifier that learns from few pictures is often wrong: only what is sure counts.
     by_class = 0 if told is None else min(_rank(told.accuracy, _TOLD), 1 + _rank(told.low, _TOLD))
     by_even = _by_even(even)
+    scale, fewest = floors.to_standard, min(floors.num_a, floors.num_b)
+    word = word_by_floors(
+        floors.at_standard, floors.low * scale, scale, fewest, max(by_class, by_even)
+    )
+    reason = _reason(floors, told, even if by_even else None)
+    if fewest >= _FEWEST:
+        few = "; so few real pictures may reach that too" if word == "cannot tell" else ""
+        return Verdict(word, reason + few)
+    if word == "cannot tell":
+        are = "picture is" if fewest == 1 else "pictures are"
+        reason = (
+            f"{fewest} {are} too few to tell anything; {_FEWEST} generated and {_FEWEST} real ones "
+            "are the least"
+        )
+    return Verdict(word, reason)
+
+
+def word_by_floors(value: float, low: float, chance: float, fewest: int, others: int = 0) -> Word:
+    """Return the word for a number of floors.
+
+    Args:
+        value: floors for 500 pictures on each side.
+        low: lower end of its interval.
+        chance: what real pictures alone may reach at the measured numbers of pictures.
+        fewest: the smaller number of generated and of real pictures.
+        others: the rank in `WORDS` that other measures give; 0: they found nothing.
+
+    Example:
+        >>> word_by_floors(0.5, 0.2, 1.0, 500), word_by_floors(40.0, 30.0, 1.0, 500)
+        ('as real', 'poor')
+        >>> word_by_floors(3.0, -2.0, 5.0, 100), word_by_floors(3.0, -2.0, 9.0, 20)
+        ('cannot tell', 'cannot tell')
+        >>> word_by_floors(900.0, 800.0, 20.0, 20)  # too few to praise, enough to see that
+        'poor'
+    """
+    by_floors = _rank(value, _FLOORS)
+    if fewest < _FEWEST:
+        sure = _rank(low / chance, _FLOORS) if low > chance else 0
+        return WORDS[sure] if sure >= _SEEN else "cannot tell"
+    if by_floors > 1 and value <= chance:  # so few pictures: real ones may reach this number
+        if others < _SEEN:
+            return "cannot tell"
+        by_floors = 1
+    return WORDS[max(by_floors, others)]
+
+
+def _reason(floors: Floors, told: ToldApart | None, even: tuple[float, float] | None) -> str:
     times = max(floors.at_standard, 0.0)
     shown = f"{times:.1f}" if times < 9.95 else f"{times:,.0f}"
     reason = f"{shown} times as far as real pictures from each other"
     if told is not None:
         reason += f", a classifier tells them apart in {100 * told.accuracy:.0f}%"
-    if even is not None and by_even:
+    if even is not None:
         reason += f", {100 * even[0]:.0f}% of the area is even and {100 * even[1]:.0f}% should be"
-    if by_floors > 1 and floors.value <= 1:  # so few pictures: real ones may reach this number
-        if max(by_class, by_even) < 2:
-            return Verdict("cannot tell", f"{reason}; so few real pictures may reach that too")
-        by_floors = 1
-    return Verdict(WORDS[max(by_floors, by_class, by_even)], reason)
-
-
-def word_by_floors(at_standard: float, fewest: int) -> Word:
-    """Return the word for floors that were measured earlier, without a classifier.
-
-    Args:
-        at_standard: `Floors.at_standard`.
-        fewest: the smaller number of generated and of real pictures.
-
-    Example:
-        >>> word_by_floors(0.5, 500), word_by_floors(40.0, 500), word_by_floors(40.0, 20)
-        ('as real', 'poor', 'cannot tell')
-    """
-    return WORDS[_rank(at_standard, _FLOORS)] if fewest >= _FEWEST else "cannot tell"
+    return reason
 
 
 def _by_even(even: tuple[float, float] | None) -> int:

@@ -24,4 +24,6 @@ def wilson(count: float, total: float, z: float = 1.959964) -> tuple[float, floa
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2))
     spread /= 1 + z * z / total
-    return max(0.0, middle - spread), min(1.0, middle + spread)
+    low = 0.0 if count <= 0 else max(0.0, middle - spread)  # exactly: no rounding makes it more
+    high = 1.0 if count >= total else min(1.0, middle + spread)
+    return low, high

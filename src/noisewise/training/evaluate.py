@@ -21,12 +21,14 @@ from noisewise.quality.distance import Distance, sliced_wasserstein
 from noisewise.quality.eight_bits import rounded
 from noisewise.quality.inception import check_weights, inception_distance
 from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
+from noisewise.quality.verdict import Word
 from noisewise.training.devices.engine import Engine
 from noisewise.training.judge_needs import ENOUGH
 from noisewise.training.load import load
 from noisewise.training.look import Labelled, Look, RealPictures, look_at
 from noisewise.training.models.model_folder import Build
 from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.run.kinds_file import with_kinds
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import EvaluateConfig
 
@@ -46,14 +48,15 @@ class Evaluation:
         against: which real pictures, and how many.
         verdict: "as real", "close", "visibly different", "poor" or "cannot tell".
         verdict_reason: one sentence.
-        floors: how far the pictures are from real ones, in units of the distance that real pictures
-            have from each other; this number decides. With interval and parts.
+        floors: how far the pictures are from real ones, in units of the distance that 500 real
+            pictures have from 500 others. With interval, parts, and what chance may reach.
         told_apart: share of pictures that a classifier puts right, with interval; 0.5: it cannot.
-            None (and the next five) with fewer than 10 pictures.
+            None (and the next six) with fewer than 10 pictures.
         precision: share of generated pictures that look like some real picture; noise is not seen.
         recall: share of real pictures that generated ones cover; it rises on torn pictures.
         spectrum_db: error of the power at each fineness of detail, in dB.
-        flat_area: share of pixels in areas of one value, generated and real.
+        flat_area: share of pixels in areas of one exact value, generated and real.
+        even_area: share of pixels in areas that look even, generated and real.
         class_shares: share of each class or kind, with interval and the real one; None without.
         distance: unbiased kernel distance in frozen random features (it is not FID); 0 in
             expectation if generated and real pictures have the same law.
@@ -74,7 +77,7 @@ class Evaluation:
     model: str
     num_images: int
     against: str
-    verdict: str
+    verdict: Word
     verdict_reason: str
     floors: dict[str, Any]
     told_apart: dict[str, float] | None
@@ -82,6 +85,7 @@ class Evaluation:
     recall: float | None
     spectrum_db: float | None
     flat_area: dict[str, float] | None
+    even_area: dict[str, float] | None
     class_shares: list[dict[str, Any]] | None
     distance: float
     distance_low: float
@@ -135,6 +139,8 @@ class TrainingSet:
             ValueError: if they are missing or have changed.
         """
         pictures = run.pictures()
+        if pictures.labels is None:  # a folder without classes may have kinds
+            pictures = with_kinds(run.path, pictures, lambda unsorted: unsorted)
         trained, held_out = pictures.split(run.seed)
         return cls(pictures, trained, held_out, mirrored(run, pictures))
 
@@ -256,6 +262,11 @@ def evaluate(
         ValueError: if there is no model, there are no real pictures to compare with, or FID is
             asked for and cannot be measured.
     """
+    if not (against is None or isinstance(against, str | Path)):
+        raise ValueError(
+            f"against is a {type(against).__name__}: give the path of a folder, .zip or .npz; for "
+            "pictures in memory use noisewise.quality.Judge"
+        )
     config = config or EvaluateConfig()
     config = replace(
         config,
@@ -267,6 +278,7 @@ def evaluate(
         check_weights(config.fid_weights)
     run = run if isinstance(run, Run) else Run(run)
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
+    calls = model.network_calls(config.calls, config.sampler)  # refuses what cannot be drawn
     try:
         training = TrainingSet.read(run)
     except ValueError:
@@ -290,7 +302,7 @@ def evaluate(
         floor=float(found.distance.floor),
         wasserstein=tuple(levels),
         seconds_per_image=found.seconds_per_image,
-        network_calls=model.network_calls(config.calls, config.sampler),
+        network_calls=calls,
         device=str(model.device),
         fid=None if papers is None else papers.fid,
         kid=None if papers is None else papers.kid,
@@ -392,7 +404,7 @@ def _real(
             background=asked.get("background", "white"),
         )
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
-        name = f"{len(chosen)} pictures of {config.against}"
+        name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
         return RealPictures(pictures.tensor(chosen), name, teacher)
     if training is None:
         raise ValueError(
@@ -400,6 +412,14 @@ def _real(
             "give real pictures with --against"
         )
     return training.real(teacher)
+
+
+def _read_how(pictures: Pictures, training: TrainingSet | None) -> str:
+    """What was done to other pictures so that they can be compared, in brackets; or ""."""
+    notes = list(pictures.notes)
+    if training is not None and pictures.fingerprint == training.pictures.fingerprint:
+        notes.insert(0, "training pictures are among them")
+    return f" ({'; '.join(notes)})" if notes else ""
 
 
 def _plain(found: CopyTest, near: NearCopyTest | None) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def judge_in_words(needed: int | None, num_real: int) -> str:
 
     Example:
         >>> judge_in_words(64, 300)
-        'tells clear damage from 64 pictures on; there are 300 real ones to measure against'
+        'tells clear damage from 64 generated and 64 real pictures on; it will have 300 real ones'
         >>> judge_in_words(500, 300)
         'cannot tell: it needs 500 real pictures to see clear damage, and there are 300'
     """
@@ -60,6 +60,6 @@ def judge_in_words(needed: int | None, num_real: int) -> str:
             f"{num_real}"
         )
     return (
-        f"tells clear damage from {needed} pictures on; there are {num_real} real ones to measure "
-        "against"
+        f"tells clear damage from {needed} generated and {needed} real pictures on; it will have "
+        f"{num_real} real ones"
     )

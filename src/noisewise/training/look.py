@@ -92,7 +92,8 @@ class Look:
         told_apart: how often a classifier tells them from real pictures.
         precision_recall: how many look like some real picture, and how many real ones they cover.
         spectrum: error of the power at each fineness of detail.
-        flat_area: share of pixels in areas of one value: generated, real.
+        flat_area: share of pixels in areas of one exact value: generated, real.
+        even_area: share of pixels in areas that look even: generated, real.
         class_shares: how many are of each class or kind; None without classes.
     """
 
@@ -102,12 +103,12 @@ class Look:
     precision_recall: PrecisionRecall | None = None
     spectrum: SpectrumError | None = None
     flat_area: tuple[float, float] | None = None
+    even_area: tuple[float, float] | None = None
     class_shares: ClassShares | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         told, both, shares = self.told_apart, self.precision_recall, self.class_shares
-        flat = self.flat_area
         return {
             "verdict": self.verdict.word,
             "verdict_reason": self.verdict.reason,
@@ -118,7 +119,8 @@ class Look:
             "precision": None if both is None else both.precision,
             "recall": None if both is None else both.recall,
             "spectrum_db": None if self.spectrum is None else self.spectrum.error,
-            "flat_area": None if flat is None else {"generated": flat[0], "real": flat[1]},
+            "flat_area": _pair(self.flat_area),
+            "even_area": _pair(self.even_area),
             "class_shares": None
             if shares is None
             else [
@@ -149,16 +151,21 @@ def look_at(pictures: Tensor, real: RealPictures) -> Look:
     if min(len(pictures), len(real.pictures)) < _FEWEST:
         return Look(floors, verdict(floors))
     made, known = pictures[:_MOST], real.pictures[:_MOST]
-    told = told_apart(made, known)
+    told, even = told_apart(made, known), (even_area(made), real.even_area)
     return Look(
         floors,
-        verdict(floors, told, (even_area(made), real.even_area)),
+        verdict(floors, told, even),
         told,
         precision_recall(made, known),
         spectrum_error(made, known),
         (flat_area(made), real.flat_area),
+        even,
         _shares(pictures, real.labelled),
     )
+
+
+def _pair(areas: tuple[float, float] | None) -> dict[str, float] | None:
+    return None if areas is None else {"generated": areas[0], "real": areas[1]}
 
 
 def _shares(pictures: Tensor, real: Labelled | None) -> ClassShares | None:

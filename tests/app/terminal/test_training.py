@@ -50,7 +50,8 @@ def test_a_longer_training_that_was_stopped_is_not_a_result(
 
 
 def test_a_finished_stage_has_a_short_line_for_each_thing() -> None:
-    floors = {"value": 2.0, "low": 1.5, "high": 2.5, "at_500_pictures": 4.0}
+    floors = {"value": 4.0, "low": 3.0, "high": 5.0, "chance": 2.0}
+    floors |= {"num_images": 256, "num_real": 300}
     stage = {
         "steps": 100, "images": 6400, "seconds": 60.0, "budget": "1m", "ema_share": 0.2,
         "heldout_loss": 0.31, "kept_after_images": 3200, "floors": floors, "distance": 0.1,
@@ -60,7 +61,9 @@ def test_a_finished_stage_has_a_short_line_for_each_thing() -> None:
     assert [line.split(":")[0] for line in lines] == [
         *("trained", "kept", "sampler", "floors", "second call"),
     ]
-    assert "floors: 4.0 (3.0 to 5.0) from held-out pictures" in lines[3]
+    assert "floors: 4.0 (3.0 to 5.0), 1 or less is best, from held-out pictures" in lines[3]
+    few = stage | {"floors": floors | {"value": 0.0, "low": -3.0, "high": 9.0, "num_real": 20}}
+    assert "cannot tell with 20 pictures" in came_to_lines(few)[2]  # and no 0.0, which is praise
     assert "from 3,200 of 6,400 images; later ones were worse" in lines[1]
     assert not any("distance" in line for line in lines)
     assert max(len(line.split()) for line in lines) < 30

@@ -9,7 +9,7 @@ from typing import Any
 from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_config import ModelConfig
 
-FLOORS = {"value": 2.0, "low": 1.5, "high": 2.5, "at_500_pictures": 4.0}
+FLOORS = {"value": 4.0, "low": 3.0, "high": 5.0, "chance": 2.0}
 FLOORS |= {"num_images": 128, "num_real": 300}
 CONFIG = ModelConfig(
     kind="generator",
@@ -22,7 +22,7 @@ CONFIG = ModelConfig(
     label_histogram=(5, 7),
     sigma_init=2.5,
     two_call_sigma=0.3,
-    stats={"floors": FLOORS | {"at_500_pictures": 0.5}},
+    stats={"floors": FLOORS | {"value": 0.5, "low": 0.4, "high": 0.6}},
 )
 RUN: dict[str, Any] = {
     "data": {"num_pictures": 1200, "fingerprint": "0123456789abcdef0123", "source": "/home/me"},

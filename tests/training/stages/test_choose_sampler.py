@@ -18,7 +18,7 @@ def found(value: float, images: Tensor, half: float = 1e-3) -> Floors:
     """Floors with a known value and a known interval."""
     resamples = value + torch.linspace(-half, half, 200, dtype=torch.float64)
     return Floors(
-        value, value - half, value + half, (), "known", value, len(images), 100, 0.0, resamples
+        value, value - half, value + half, (), "known", 1.0, len(images), 100, 0.0, resamples
     )
 
 

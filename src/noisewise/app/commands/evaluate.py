@@ -45,12 +45,14 @@ def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
 
 def _text(found: Evaluation) -> str:
     """The verdict, then each number with what it sees, then what helps to compare runs."""
+    from noisewise.quality.verdict import MEANINGS
+
     width = max(60, min(_WIDTH, get_terminal_size((_WIDTH, 24)).columns))
     shown = numbers(found.to_dict())
     names = max(len(number.name) for number in shown)
     values = min(_VALUE, max(len(number.value) for number in shown))
     lines = [
-        *wrap(f"{found.verdict}: {found.verdict_reason}.", width),
+        *wrap(f"{found.verdict} ({MEANINGS[found.verdict]}): {found.verdict_reason}.", width),
         "",
         *wrap(f"{found.num_images:,} pictures of the {found.model} against {found.against}", width),
         "",

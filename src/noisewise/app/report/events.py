@@ -79,7 +79,7 @@ def _copying(ways: tuple[Way, ...]) -> Iterator[Event]:
 
 def _near_copying(name: str, near: Mapping[str, Any]) -> Iterator[Event]:
     """Near copies beyond what real unseen pictures show."""
-    if near["low"] > near["allowed"]:
+    if near["low"] > max(near["allowed"], _FEW_COPIES):
         text = (
             f"at least {100 * near['low']:.1f}% of the pictures are near copies of training "
             f"pictures; of real unseen pictures, {100 * near['allowed']:.1f}% look so"

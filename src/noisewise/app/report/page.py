@@ -23,6 +23,7 @@ from noisewise.app.report.facts import Event, Facts, Frame, Way
 from noisewise.app.report.pieces import how_many, image, missing, section, table, upper
 from noisewise.app.terminal.progress import duration
 from noisewise.app.terminal.stderr import readable
+from noisewise.quality.verdict import MEANINGS
 
 _MAX_BYTES = 2_000_000
 _FILM_BYTES = 700_000  # of all sheets drawn during training
@@ -146,8 +147,13 @@ def _about_floors(facts: Facts) -> str:
         '<p class="soft small">Floors say how far generated pictures are from real ones, here from '
         f"{escape(facts.against)}: 1 is as far as real pictures are from each other, and lower is "
         "better. Told apart says how often a classifier finds out which pictures are generated; "
-        "50% is a guess. The verdicts: as real, close, visibly different, poor.</p>"
+        f"50% is a guess. The verdicts: {escape(_verdicts())}.</p>"
     )
+
+
+def _verdicts() -> str:
+    """The words with their meanings."""
+    return ", ".join(f"{name} ({meaning})" for name, meaning in MEANINGS.items())
 
 
 def _way_tile(way: Way) -> str:
@@ -176,6 +182,8 @@ def _pictures(facts: Facts, share: float) -> str:
     figures = []
     if facts.real is not None:
         text = "Held-out pictures: no model was trained on them."
+        if facts.against:
+            text += f" The numbers are against {facts.against}."
         figures.append(_sheet(facts.real, "Real", text, share))
     for way in facts.ways:
         figures.append(_sheet(way.pictures, upper(way.name), _caption(way), share))
@@ -248,8 +256,9 @@ def _film(frames: Sequence[Frame], share: float) -> str:
     last = len(shown) - 1
     return section(
         "The same noise during training",
-        "The model drew these pictures from the same noise again and again while it trained. Move "
-        "the slider to see the progress; click a picture to enlarge it.",
+        "The model drew these pictures from the same noise again and again while it trained. Exact "
+        "grounds are set at the end, so here they may be grey. Move the slider to see the "
+        "progress; click a picture to enlarge it.",
         f'<div class="film" data-columns="{columns}" data-rows="{rows}">'
         f'<div><div class="frame">{images}</div>'
         f'<label class="slide">Time: <output></output>'

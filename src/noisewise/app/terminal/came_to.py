@@ -39,12 +39,23 @@ def came_to_lines(
         lines.append(f"sampler: {sampler}")
     if isinstance(stage.get("floors"), Mapping):
         against = stage.get("distance_against") or "real pictures"
-        lines.append(f"floors: {floors_text(stage['floors'])} from {against}; 1 or less is best")
+        lines.append(f"floors: {_floors(stage['floors'])} from {against}")
     elif isinstance(stage.get("distance"), float):  # of an older version
         lines.append(f"distance: {stage['distance']:.4f}")
     if two_calls:
         lines.append("second call: surely nearer still, so it is offered (calls=2)")
     return lines
+
+
+def _floors(floors: Mapping[str, Any]) -> str:
+    """The number, or that it cannot be told: a bare 0.0 of few pictures would be praise."""
+    from noisewise.quality.verdict import word_by_floors
+
+    fewest = min(floors["num_images"], floors["num_real"])
+    word = word_by_floors(floors["value"], floors["low"], floors.get("chance", 1.0), fewest)
+    if word == "cannot tell":
+        return f"cannot tell with {fewest} pictures how far they are"
+    return f"{floors_text(floors)}, 1 or less is best,"
 
 
 def _kept(stage: Mapping[str, Any]) -> str:

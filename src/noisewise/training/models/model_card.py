@@ -126,10 +126,7 @@ def _measured(stats: dict[str, Any], best: str) -> str:
     floors = stats.get("floors")
     if not isinstance(floors, dict):  # too little time, or an older version
         return "not measured | not measured"
-    at, scale = floors["at_500_pictures"], 1.0
-    if floors["value"]:
-        scale = at / floors["value"]
-    low, high = scale * floors["low"], scale * floors["high"]
+    at, low, high = floors["value"], floors["low"], floors["high"]
     fewest = min(floors["num_images"], floors["num_real"])
-    word = word_by_floors(at, fewest).replace("as real", best)
+    word = word_by_floors(at, low, floors.get("chance", 1.0), fewest).replace("as real", best)
     return f"{max(at, 0.0):.1f} ({max(low, 0.0):.1f} to {max(high, 0.0):.1f}) | {word}"

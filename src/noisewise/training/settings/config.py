@@ -323,6 +323,8 @@ class EvaluateConfig(DrawingSettings):
     def __post_init__(self) -> None:
         """Refuse what cannot be measured."""
         super().__post_init__()
+        if not isinstance(self.num_images, int):
+            raise ValueError(f"num_images is {self.num_images!r}; use a whole number")
         if self.num_images < 16:
             raise ValueError(f"{self.num_images} pictures are too few to measure; use 16 or more")
 

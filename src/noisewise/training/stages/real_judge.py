@@ -11,8 +11,9 @@ from torch import nn
 from noisewise.quality.denoiser_features import DenoiserFeatures
 from noisewise.quality.distance import Reference
 from noisewise.quality.eight_bits import rounded
+from noisewise.quality.enough import LEAST
 from noisewise.quality.features import Extractor, extract
-from noisewise.quality.judge import Judge
+from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
 
 if TYPE_CHECKING:
@@ -22,6 +23,18 @@ _ENOUGH = 256  # held-out pictures; with fewer, the judge reads training picture
 _SIGMA = 0.1  # noise on the pictures whose features a denoiser gives
 _CHUNK = 128  # pictures in memory at once
 _FEWEST, _PIXELS = 500, 1000 * 32 * 32  # larger pictures: fewer of them, but not below this number
+
+
+def told_floors(found: Floors | None) -> float | None:
+    """The number for people, at 500 pictures; None where so few pictures can tell nothing."""
+    if found is None or min(found.num_a, found.num_b) < LEAST:
+        return None
+    return found.at_standard
+
+
+def frozen_distance(found: Floors | None) -> float | None:
+    """The distance in frozen features, which numbers of other runs can be compared with."""
+    return None if found is None else found.parts[0].value
 
 
 def real_indices(

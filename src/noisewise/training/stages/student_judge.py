@@ -24,7 +24,7 @@ from noisewise.training.models.model_config import Flats
 from noisewise.training.models.models import Teacher, one_call, second_call
 from noisewise.training.settings.recipes import StudentRecipe
 from noisewise.training.stages.choose_flats import choose_level
-from noisewise.training.stages.real_judge import teacher_features
+from noisewise.training.stages.real_judge import frozen_distance, teacher_features, told_floors
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.weight_averages import EMA
 
@@ -116,9 +116,8 @@ class StudentJudge:
                 self._keep(floors, share)
                 self.preview = pictures[:_SHEET]
         nearest = min(found, key=lambda floors: floors.value)
-        to_standard = nearest.at_standard / nearest.value if nearest.value else 1.0
         limit = self._recipe.distance_jump * max(self.best_as["high"], 0.0)
-        climbed = nearest.low * to_standard > limit
+        climbed = nearest.low * nearest.to_standard > limit
         worse = nearest.at_standard > self.best_as["floors"]
         trouble = (
             f"the distance rose to {nearest.at_standard:.3g} floors from "
@@ -145,7 +144,7 @@ class StudentJudge:
         flats = f"; flats: {self.flats.reason}" if self.flats.level else ""
         far = f"{one.at_standard:.3g} floors from the teacher's pictures"
         event = f"kept {kept}: {far}; {second}{flats}"
-        return replace(judgement, event=event, distance=one.parts[0].value, floors=one.at_standard)
+        return replace(judgement, event=event, distance=one.parts[0].value, floors=told_floors(one))
 
     @torch.no_grad()
     def best(self) -> nn.Module:
@@ -197,11 +196,10 @@ class StudentJudge:
         """Remember the weights of an average, or of the start (share None), as the best so far."""
         weights = self._generator if share is None else self._shadow
         torch._foreach_copy_(self.best_weights, [p.detach() for p in weights.parameters()])
-        to_standard = found.at_standard / found.value if found.value else 1.0
         self.best_as = {
             "distance": found.parts[0].value,
             "floors": found.at_standard,
-            "high": found.high * to_standard,
+            "high": found.high * found.to_standard,
             "share": share,
         }
 
@@ -279,5 +277,5 @@ class StudentJudge:
 
 def _judgement(found: Floors, event: str | None = None, trouble: str | None = None) -> Judgement:
     return Judgement(
-        distance=found.parts[0].value, floors=found.at_standard, event=event, trouble=trouble
+        distance=frozen_distance(found), floors=told_floors(found), event=event, trouble=trouble
     )

@@ -29,7 +29,12 @@ from noisewise.training.stages.choose_sampler import choose_sampler
 from noisewise.training.stages.guards import LossGuard
 from noisewise.training.stages.heldout_loss import HeldOutBatch
 from noisewise.training.stages.plan import TeacherPlan
-from noisewise.training.stages.real_judge import real_indices, real_judge
+from noisewise.training.stages.real_judge import (
+    frozen_distance,
+    real_indices,
+    real_judge,
+    told_floors,
+)
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.weight_averages import EMA
 
@@ -122,8 +127,8 @@ class TeacherJudge:
         found = self._measured(seconds) if measures else None
         return Judgement(
             loss if math.isfinite(loss) else None,
-            _frozen(found),
-            None if found is None else found.at_standard,
+            frozen_distance(found),
+            told_floors(found),
             trouble=trouble,
         )
 
@@ -152,16 +157,16 @@ class TeacherJudge:
             found = self._measured(seconds, judge, _FRESH)
             self.preview = self._drawn(_SHEET, None)
             self.stats |= {
-                "distance": _frozen(found),
+                "distance": frozen_distance(found),
                 "distance_against": self._against,
                 "floors": found.to_dict(),
             }
         event = f"kept {self._kept_in_words(seen)}{overruled}{why}"
         if found is not None:
-            event += f"; {found.at_standard:.2g} floors from {self._against}"
-        return Judgement(
-            kept["loss"], _frozen(found), None if found is None else found.at_standard, event=event
-        )
+            told = told_floors(found)
+            far = "too few pictures to tell how far" if told is None else f"{told:.2g} floors"
+            event += f"; {far} from {self._against}"
+        return Judgement(kept["loss"], frozen_distance(found), told_floors(found), event=event)
 
     def _kept_in_words(self, seen: int) -> str:
         kept = self.kept_as
@@ -360,8 +365,3 @@ class TeacherJudge:
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
         return f"; sampler: {choice.settings.reason}"
-
-
-def _frozen(found: Floors | None) -> float | None:
-    """The distance in frozen features, which numbers of other runs can be compared with."""
-    return None if found is None else found.parts[0].value
