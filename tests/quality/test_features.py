@@ -148,3 +148,5 @@ def test_an_answer_that_is_no_feature_matrix_is_refused() -> None:
         extract(images, lambda x: x)
     with pytest.raises(ValueError, match="without NaN"):
         extract(images * float("nan"), lambda x: x.flatten(1))
+    with pytest.raises(ValueError, match="Some features are NaN"):
+        extract(images, lambda x: x.flatten(1) / 0)
