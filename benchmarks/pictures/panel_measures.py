@@ -33,7 +33,7 @@ MEASURES = {
     "judge": "judge",
     "teacher": "teacher features",
     "native": "native features",
-    "old": "old distance",
+    "old": "32-pixel features",
     "apart": "told apart",
     "net": "told apart by a net",
     "severe": "severe judge",

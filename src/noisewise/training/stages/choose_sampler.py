@@ -187,8 +187,8 @@ class _Search:
     def cheapest_as_good(self, best: Key) -> Key:
         """The sampler with the fewest calls of those within a tenth of the best.
 
-        The best of many is partly lucky: in 15 draws, the smallest number chose what a trained
-        judge finds best 8 times, and this rule 14 times.
+        The best of many is partly lucky: in 16 draws, the smallest number chose what a trained
+        judge finds best 8 times, and this rule 15 times.
         """
         allowed = _NEAR * max(self.found[best].value, 1.0)
         good = [key for key in self.found if self._minus(key, best).value <= allowed]
