@@ -100,7 +100,7 @@ def test_damage_is_seen_and_real_pictures_are_not_called_poor() -> None:
 def test_fid_is_refused_before_anything_is_drawn(run: Run) -> None:
     """Nothing is downloaded, so a path that is wrong is an error at once."""
     config = EvaluateConfig(fid_weights="nowhere.pth")
-    with pytest.raises(ValueError, match=r"nowhere\.pth is no file: FID and KID need weights-"):
+    with pytest.raises(ValueError, match=r"nowhere\.pth does not exist: FID and KID need weights-"):
         evaluate(run, config=config, build=build)
 
 

@@ -47,7 +47,9 @@ def test_it_says_how_many_pictures_the_judge_needs(tmp_path: Path) -> None:
     np.savez(tmp_path / "noise.npz", images=images)
     found = inspect(tmp_path / "noise.npz")
     assert found.judge_needs == 64  # the least: damage of such pictures is clear
-    assert "  judge     tells clear damage from 64 pictures on" in found.text()
+    assert (
+        "  judge     tells clear damage from 64 generated and 64 real pictures on" in found.text()
+    )
     np.savez(tmp_path / "few.npz", images=images[:50])
     text = inspect(tmp_path / "few.npz").text()
     assert "judge     cannot tell: it needs 64 real pictures to see clear damage" in text

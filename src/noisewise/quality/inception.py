@@ -164,8 +164,9 @@ def check_weights(weights: str | Path) -> None:
     """
     path = Path(weights)
     if not path.is_file():
+        wrong = "is no file" if path.exists() else "does not exist"
         raise ValueError(
-            f"{path} is no file: FID and KID need {WEIGHTS} (96 MB), which nothing here "
+            f"{path} {wrong}: FID and KID need {WEIGHTS} (96 MB), which nothing here "
             f"downloads; get it from {_WHERE} and give its path."
         )
     with path.open("rb") as file:

@@ -228,7 +228,7 @@ def test_evaluate_has_the_promised_keys(
     promised = (
         "model num_images distance distance_low distance_high floor wasserstein copies "
         "seconds_per_image network_calls device "
-        "verdict verdict_reason floors told_apart precision recall spectrum_db flat_area "
+        "verdict verdict_reason floors told_apart precision recall spectrum_db flat_area even_area "
         "class_shares fid kid"
     )
     assert set(promised.split()) <= set(values)
@@ -239,11 +239,12 @@ def test_evaluate_has_the_promised_keys(
     out, err = capsys.readouterr()
     assert "judging" in err
     lines = out.splitlines()
-    assert lines[0].startswith("poor: ")
+    assert lines[0].startswith("poor (a glance is enough): ")
     assert max(len(line) for line in lines) <= 100
-    named = [line.split("  ")[0] for line in lines if line[:1].islower()]
-    assert named[1:] == [
-        *("floors", "told apart", "precision", "recall", "spectrum", "flat area"),
+    below = lines[lines.index("") :]  # the verdict may take two lines
+    named = [line.split("  ")[0] for line in below if line[:1].islower()]
+    assert named == [
+        *("floors", "told apart", "precision", "recall", "spectrum", "flat area", "even area"),
         *("class shares", "copies", "near copies"),
     ]
     assert "No praise" in out
@@ -264,7 +265,11 @@ def test_weights_for_fid_that_are_wrong_are_one_sentence(
     """Refused before a picture is drawn; nothing is downloaded."""
     wrong = tmp_path / "weights.pth"
     wrong.write_bytes(b"not these")
-    for path, words in ((tmp_path / "none.pth", "does not exist"), (wrong, "is not weights-")):
+    for path, words in (
+        (tmp_path / "none.pth", "does not exist"),
+        (tmp_path, "is no file"),
+        (wrong, "is not weights-"),
+    ):
         assert cli.main(["evaluate", str(teacher_run), "--fid-weights", str(path)]) == 2
         said = [
             line for line in capsys.readouterr().err.splitlines() if "FID" in line or words in line

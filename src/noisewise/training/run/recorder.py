@@ -19,6 +19,8 @@ from noisewise.training.stages.record import Kind, Record
 _BESIDE: tuple[Kind, ...] = ("resumed", "stopped")
 """Kinds of record that an uninterrupted run does not have; the log's averages ignore them."""
 
+_FIRST = 10.0  # seconds until the first checkpoint: a short training is killed too
+
 
 @dataclass(frozen=True)
 class Recorder:
@@ -58,19 +60,20 @@ class Recorder:
         position = None if resumed is None else resumed.position
         timed = loop.budget.seconds is not None
         saved, first = time.monotonic(), True
+        wait = min(_FIRST, self.checkpoint_seconds)
         log = Log(self.path / "log.jsonl")
         with log.writing(loop.stage.name, loop.at.step, position, timed) as lines:
 
             def take(record: Record) -> None:
-                nonlocal saved, first
+                nonlocal saved, first, wait
                 if first and note:
                     record = replace(record, event="; ".join(filter(None, (record.event, note))))
                 first = False
                 self._take(record, lines, callbacks)
-                late = time.monotonic() - saved > self.checkpoint_seconds
+                late = time.monotonic() - saved > wait
                 if loop.can_be_saved and loop.ranks.agree(late):
                     self._save(lines)
-                    saved = time.monotonic()
+                    saved, wait = time.monotonic(), self.checkpoint_seconds
 
             yield take
             self._save(lines)
