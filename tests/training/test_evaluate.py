@@ -145,3 +145,27 @@ def training_set() -> Callable[[int], TrainingSet]:
     """1,280 small pictures, of which some are held out."""
     pictures, order = tiny_pictures(1280), np.arange(1280)
     return lambda held_out: TrainingSet(pictures, order[held_out:], order[:held_out], flips=False)
+
+
+def test_kinds_that_noisewise_found_have_shares_too(tmp_path: Path) -> None:
+    """Most folders have no classes; their kinds are stored beside the run, not in the pictures."""
+    np.savez(tmp_path / "blobs.npz", images=blobs(128, 8))
+    recipe = TeacherRecipe(batch=16, distance_images=0, sampler_images=0)
+    config = TrainConfig(budget="160images", recipe=recipe, kinds=2)
+    sorted_run = noisewise.train(tmp_path / "blobs.npz", tmp_path / "run", config=config)
+    assert sorted_run.pictures().labels is None
+    found = evaluate(sorted_run, num_images=NUM_IMAGES)
+    assert found.class_shares is not None
+    assert [one["name"] for one in found.class_shares] == ["kind 1", "kind 2"]
+    assert sum(one["real"] for one in found.class_shares) == pytest.approx(1)
+
+
+def test_other_pictures_say_how_they_were_read(run: Run, tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (40, 10, 12, 3)).astype(np.uint8)
+    np.savez(tmp_path / "colour.npz", images=colour)
+    other = evaluate(run, tmp_path / "colour.npz", num_images=NUM_IMAGES, build=build)
+    assert "(" in other.against  # turned grey, cut and reduced: not the same pictures any more
+    own = evaluate(run, run.data.source, num_images=NUM_IMAGES, build=build)
+    assert "training pictures are among them" in own.against
+    with pytest.raises(ValueError, match=r"noisewise\.quality\.Judge"):
+        evaluate(run, torch.zeros(4, 1, 8, 8), build=build)  # pyrefly: ignore
