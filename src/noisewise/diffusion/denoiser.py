@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from noisewise.diffusion.noise import per_image
 
-Prediction = Literal["edm", "x0", "v", "eps"]
+Prediction = Literal["edm", "x0", "v", "eps", "bands"]
 
 
 class Denoiser(Protocol):
@@ -45,6 +45,8 @@ class Preconditioned(nn.Module):
     * "x0": the picture; ``c_skip = 0``, ``c_out = 1``.
     * "v": ``c_skip = 1 / (1 + sigma^2)``, ``c_out = -sigma / sqrt(1 + sigma^2)``.
     * "eps": the noise; ``c_skip = 1``, ``c_out = -sigma``.
+    * "bands": the picture, from a net that scales its own input: ``D(x, sigma) = net(x, ln sigma)``
+      (`noisewise.nets.pyramid.Pyramid`).
 
     Args:
         net: ``net(x, noise_level, condition) -> same shape as x``, noise_level = ln sigma, [n].
@@ -79,6 +81,8 @@ class Preconditioned(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         """Denoise x, float [n, ...], at sigma [n]; the result has shape and dtype of x."""
+        if self.prediction == "bands":
+            return self.net(x, sigma.log(), condition).to(x.dtype)
         c_in = torch.rsqrt(sigma.square() + self.sigma_data**2)
         out = self.net(per_image(c_in, x) * x, sigma.log(), condition).to(x.dtype)
         if self.prediction == "x0":
@@ -96,7 +100,7 @@ class Preconditioned(nn.Module):
             return 1 / total, -sigma * total.rsqrt()
         if self.prediction == "eps":
             return torch.ones_like(sigma), -sigma
-        return torch.zeros_like(sigma), torch.ones_like(sigma)
+        return torch.zeros_like(sigma), torch.ones_like(sigma)  # x0 and bands
 
 
 # ---------------------------------------------------------------------------------------------

@@ -8,19 +8,31 @@ from typing import Any, Literal
 
 from torch import nn
 
+from noisewise.nets.bands import Bands, levels_for, usual_bands
+from noisewise.nets.pyramid import Pyramid
 from noisewise.nets.unet import UNet
 from noisewise.nets.uvit import UViT
 from noisewise.nets.vit import ViT
 
-Architecture = Literal["unet", "uvit", "vit"]
+Architecture = Literal["auto", "unet", "pyramid", "uvit", "vit"]
 
-_NETS: dict[str, type[nn.Module]] = {"unet": UNet, "uvit": UViT, "vit": ViT}
+_NETS: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "pyramid": Pyramid,
+    "uvit": UViT,
+    "vit": ViT,
+}
 _WIDTHS = ((24, 48, 96), (32, 64, 128), (48, 96, 192), (64, 128, 256))
 # Each of the _WIDTHS is used from this budget on: the number of pictures on which the second net
 # can train in the budget, at its measured speed (forward and backward pass). The first two were
 # best in single prototype runs of 45 and 270 s on two cores; the others are a guess.
 _LEAST_IMAGES = (0.0, 100e3, 1.7e6, 8e6)
 _USUAL_LEVEL = 1
+_LARGEST_UNET = 64  # pixels: above, a pyramid of bands
+# Channels of a pyramid above its trunk, coarse to fine. At 256 pixels and more nothing is computed
+# at full size: the details of the finest level come from the features of half the size.
+_FINE_WIDTHS = ((24, 12), (32, 16), (48, 24), (64, 32))
+_ALL_AT_HALF = 256  # pixels
 _TRANSFORMER = ((128, 6), (256, 8), (384, 12))
 
 
@@ -29,7 +41,7 @@ class Derived:
     """The configuration of a net for `build`, the meaning of its output, and why it was chosen."""
 
     net: dict[str, Any]
-    prediction: Literal["edm", "x0"]
+    prediction: Literal["edm", "x0", "bands"]
     reason: str
 
 
@@ -59,19 +71,30 @@ def build(config: dict[str, Any]) -> nn.Module:
         ) from None
 
 
+def prediction_of(config: dict[str, Any]) -> Literal["edm", "x0", "bands"]:
+    """What a net of `derive` predicts.
+
+    Example:
+        >>> prediction_of({"name": "pyramid"}), prediction_of({"name": "unet"})
+        ('bands', 'edm')
+    """
+    return {"pyramid": "bands", "vit": "x0"}.get(str(config.get("name")), "edm")
+
+
 def derive(
     size: int,
     channels: int,
     images: float | None = None,
-    architecture: Literal["auto", "unet", "uvit", "vit"] = "auto",
+    architecture: Architecture = "auto",
     widths: tuple[int, ...] = (),
     num_classes: int = 0,
     dropout: float = 0.0,
+    bands: Bands | None = None,
 ) -> Derived:
     """Choose a net for pictures of `size` pixels and a budget of `images` training pictures.
 
     Up to 64 pixels: a U-Net on 2 x 2 blocks, wider if the budget allows more pictures. Above: a
-    U-ViT that reduces every size to about 16 x 16 tokens. The ViT is only used if it is requested.
+    pyramid of Haar bands down to at most 32 pixels. The transformers are only used if requested.
 
     Args:
         size: side in pixels.
@@ -82,17 +105,19 @@ def derive(
         widths: channels at each resolution, finest first; empty: chosen.
         num_classes: number of classes; 0: none.
         dropout: used at the lowest resolution.
+        bands: of the pictures, for a pyramid; None: as photographs are.
 
     Raises:
-        ValueError: if the net cannot use this size.
+        ValueError: if the net cannot use this size, or cannot reach all of its pixels.
 
-    Source: prototype runs, single seeds; Hoogeboom et al. 2023 for the U-ViT.
+    Source: prototype runs, single seeds; benchmarks/pictures/high_resolution.py for the pyramid;
+        Hoogeboom et al. 2023 for the U-ViT.
 
     Example:
         >>> derive(28, 1, images=200_000).net["widths"]
         [32, 64, 128]
         >>> derive(256, 3).net["name"]
-        'uvit'
+        'pyramid'
     """
     common = {
         "channels": channels,
@@ -103,7 +128,9 @@ def derive(
     level = _level(images)
     name = architecture
     if name == "auto":
-        name = "unet" if size <= 64 else "uvit"
+        name = "unet" if size <= _LARGEST_UNET else "pyramid"
+    if name == "pyramid":
+        return _pyramid(size, common, level, widths, bands)
     if name == "unet":
         return _unet(size, common, level, widths, images)
     if name == "uvit":
@@ -111,8 +138,9 @@ def derive(
     width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
     patch = max(2, 2 ** round(math.log2(size / 8)))
     _check_multiple(size, patch)
-    pixels = channels * patch**2
-    net = {"name": "vit", "width": widths[0] if widths else width, "depth": depth, "patch": patch}
+    pixels, width = channels * patch**2, widths[0] if widths else width
+    _check_reach(pixels, width, size, patch)
+    net = {"name": "vit", "width": width, "depth": depth, "patch": patch}
     net |= {"bottleneck": 64 if pixels > width else 0, **common}
     reason = f"set by hand; {(size // patch) ** 2} patches, predicts x0 (JiT)"
     return Derived(net, "x0", reason)
@@ -143,6 +171,36 @@ def _unet(
     return Derived(net, "edm", reason)
 
 
+def _pyramid(
+    size: int,
+    common: dict[str, Any],
+    level: int,
+    widths: tuple[int, ...],
+    bands: Bands | None,
+) -> Derived:
+    levels = levels_for(size) if bands is None else bands.levels
+    _check_multiple(size, 2**levels)
+    bands = bands or usual_bands(levels, common["channels"])
+    reason = "set by hand" if widths else f"bands from {size} down to {size >> levels} pixels"
+    net = {
+        "name": "pyramid",
+        "detail_sd": list(bands.detail_sd),
+        "coarse_sd": bands.coarse_sd,
+        "mean": list(bands.mean),
+        "widths": list(widths or _pyramid_widths(size, levels, level)),
+    }
+    net["blocks"] = [1] * len(net["widths"])
+    return Derived({**net, "depth": 0, **common}, "bands", reason)
+
+
+def _pyramid_widths(size: int, levels: int, level: int) -> list[int]:
+    first, rest = _FINE_WIDTHS[level]
+    fine = [first, *[rest] * (levels - 1)][:levels]
+    if size >= _ALL_AT_HALF:
+        fine[-1] = 0
+    return [*reversed(fine), *_WIDTHS[level]]
+
+
 def _uvit(size: int, common: dict[str, Any], level: int, widths: tuple[int, ...]) -> Derived:
     width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
     channels = widths or (32,)
@@ -150,9 +208,19 @@ def _uvit(size: int, common: dict[str, Any], level: int, widths: tuple[int, ...]
     tokens = 16 if size > 64 else 8
     patch = max(1, 2 ** round(math.log2(size / tokens / 2 ** len(channels))))
     _check_multiple(size, patch * 2 ** len(channels))
+    _check_reach(common["channels"] * patch**2, channels[0], size, patch)
     net = {"name": "uvit", "widths": list(channels), "width": width, "depth": depth, "patch": patch}
     side = size // patch // 2 ** len(channels)
     return Derived({**net, **common}, "edm", f"reduces {size} pixels to {side} x {side} tokens")
+
+
+def _check_reach(pixels: int, width: int, size: int, patch: int) -> None:
+    """Refuse a linear head that has fewer inputs than outputs: it cannot draw every picture."""
+    if width < pixels:
+        raise ValueError(
+            f"at {size} pixels a patch of {patch} x {patch} has {pixels} values, and this net has "
+            f"{width} channels to draw them from; use --net pyramid or widths of at least {pixels}"
+        )
 
 
 def _level(images: float | None) -> int:

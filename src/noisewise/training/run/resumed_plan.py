@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from noisewise.nets.derive import prediction_of
 from noisewise.scaling import Advice, Measurement, advise
 from noisewise.training.run.run_json import NOISE, known_batch, read_info, read_with_warning
 from noisewise.training.settings.config import TrainConfig
@@ -63,8 +64,10 @@ def with_net_of_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
     noted = read_with_warning(folder)[0].get("derived", {}).get("net")
     if not noted or noted["value"] == plan.net:
         return plan
-    reasons = {**plan.reasons, "net": noted["reason"]}
-    return replace(plan, net=noted["value"], reasons=reasons)
+    reasons, net = {**plan.reasons, "net": noted["reason"]}, noted["value"]
+    prediction = plan.prediction if plan.prediction == "denoiser" else prediction_of(net)
+    coarse = plan.scales if prediction == "bands" else ()
+    return replace(plan, net=net, prediction=prediction, reasons=reasons, scales=coarse)
 
 
 def _batch_change(info: Mapping[str, Any], plan: TeacherPlan) -> str:

@@ -18,7 +18,7 @@ from noisewise.training.settings.shown import RARE, Shown
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Flips = Literal["auto", "on", "off"]
-Architecture = Literal["auto", "unet", "uvit", "vit"]
+Architecture = Literal["auto", "unet", "pyramid", "uvit", "vit"]
 AdapterStart = Literal["lora-ga", "lora", "full"]
 MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
 """Settings that may differ when a run resumes."""

@@ -49,6 +49,8 @@ class TeacherRecipe:
     """Mean of ln(sigma / sigma_data) in training."""
     noise_std: float = 1.4
     """Standard deviation of ln sigma in training."""
+    coarse_share: float = 0.5
+    """Share of the budget in which pictures above 64 pixels are trained at coarse scales only."""
     dropout: float = 0.0
     """Dropout at the lowest resolution of the net."""
     heldout_every: float = 0.05
@@ -88,6 +90,7 @@ class TeacherRecipe:
         _positive(self, "heldout_every", "distance_every", "heldout_images", "reference_images")
         _positive(self, "num_steps")
         _shares(self, "warmup", "decay_from", "dropout", "evaluation_share", "momentum")
+        _within("coarse_share", self.coarse_share, 0.0, 1.0)
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
         if self.noise_every < 0:

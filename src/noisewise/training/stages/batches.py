@@ -11,6 +11,7 @@ from torch import Tensor
 from noisewise.diffusion import stratified
 from noisewise.pictures.pictures import Pictures
 from noisewise.training.devices.engine import Engine
+from noisewise.training.stages.growth import Scale
 from noisewise.training.stages.plan import TeacherPlan
 
 
@@ -102,18 +103,23 @@ class Batches:
         self._draws = engine.generator(seed)
         self._part = engine.ranks.part(plan.batch)
 
-    def next(self, seen: int, num_parts: int = 1) -> Batch:
+    def next(self, seen: int, num_parts: int = 1, scale: Scale | None = None) -> Batch:
         """Return the batch after `seen` pictures.
 
         Args:
             seen: number of pictures before this batch.
             num_parts: the batch has this many parts; noise levels are stratified within each part.
+            scale: the low-pass band that is trained; None: the whole pictures.
         """
         n, engine, part = self._plan.batch, self._engine, self._part
         chosen = self._order.batch(seen, n)[part]
         x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
+        draw = self._plan.noise
+        if scale is not None:
+            x0 = engine.tensor(scale.reduced(x0))
+            draw = scale.noise
         sizes = [len(rows) for rows in np.array_split(np.arange(n), num_parts)]
-        levels = [stratified(self._plan.noise, k, self._draws, engine.device) for k in sizes]
+        levels = [stratified(draw, k, self._draws, engine.device) for k in sizes]
         noise = torch.randn((n, *x0.shape[1:]), generator=self._draws, device=engine.device)
         return Batch(x0, torch.cat(levels)[part], engine.tensor(noise)[part], self.labels(chosen))
 

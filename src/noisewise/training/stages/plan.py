@@ -18,8 +18,10 @@ from noisewise.diffusion import (
     draw_to_dict,
     measured_shift,
 )
+from noisewise.nets.bands import Bands, levels_for, measured_bands
 from noisewise.nets.derive import Derived, build, derive
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
+from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import DistillConfig, TrainConfig
 
 
-_MEASURED = 256  # pictures that the shift of the noise levels is measured on
+_MEASURED = 256  # pictures that bands and the shift of the noise levels are measured on
+_FEWEST = 16  # of them for very large pictures
 _USUAL_IMAGES = 100_000  # the budget from which `nets.derive` chooses the usual net
 _TESTS = "our early tests (single runs on 2 CPU cores)"
 
@@ -60,6 +63,7 @@ class TeacherPlan:
     adam_lr: float
     flips: bool
     reasons: dict[str, str]
+    scales: tuple[Scale, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -102,8 +106,9 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     sigma_data = float(pictures.sigma_data())
     if not sigma_data > 0:
         raise ValueError(f"all pixels in {pictures.source} are equal; there is nothing to learn")
-    derived = _net(config, size, channels, len(classes), engine)
-    noise, why_noise = _noise(recipe, sigma_data, pictures)
+    derived = _net(config, pictures, len(classes), engine)
+    noise, why_noise = _noise(recipe, sigma_data, pictures, derived.net)
+    coarse, why_scales = _scales(recipe, derived.net)
     flips, why_flips = _flips(config, pictures)
     lr, adam_lr, why_lr = _learning_rates(config)
     return TeacherPlan(
@@ -129,7 +134,9 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "lr": why_lr,
             "adam_lr": why_lr,
             "flips": why_flips,
+            **({"scales": why_scales} if coarse else {}),
         },
+        scales=coarse,
     )
 
 
@@ -199,16 +206,15 @@ def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], 
     return tuple(pictures.classes), "class subfolders or labels of the pictures"
 
 
-def _net(
-    config: TrainConfig, size: int, channels: int, num_classes: int, engine: Engine
-) -> Derived:
+def _net(config: TrainConfig, pictures: Pictures, num_classes: int, engine: Engine) -> Derived:
     """Choose a net whose width suits the budget; the speed of the usual net is measured here.
 
     With a budget of images nothing is measured, so the net is the same on every machine: the usual
     one, or a wider one for a very large budget.
     """
-    given = (size, channels)
-    rest = (config.net, config.widths, num_classes, config.recipe.dropout)
+    given = (pictures.size, pictures.channels)
+    bands = _bands(pictures)
+    rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands)
     usual, seconds = derive(*given, None, *rest), config.amount.seconds
     if config.widths:
         return usual
@@ -222,12 +228,28 @@ def _net(
     return replace(found, reason=why)
 
 
-def _noise(recipe: TeacherRecipe, sigma_data: float, pictures: Pictures) -> tuple[LogNormal, str]:
+def _bands(pictures: Pictures) -> Bands | None:
+    """The bands of large pictures; None if their size cannot be halved so often."""
+    levels = levels_for(pictures.size)
+    if pictures.size % 2**levels:
+        return None
+    return measured_bands(pictures.tensor(_some(pictures)), levels)
+
+
+def _some(pictures: Pictures) -> np.ndarray:
+    most = max(_FEWEST, int(_MEASURED * min(1.0, (256 / pictures.size) ** 2)))
+    return np.random.default_rng(0).permutation(len(pictures))[:most]
+
+
+def _noise(
+    recipe: TeacherRecipe, sigma_data: float, pictures: Pictures, net: dict[str, Any]
+) -> tuple[LogNormal, str]:
+    if net.get("name") == "pyramid":
+        return _noise_of_bands(recipe, net)
     why = f"mean of ln sigma is ln sigma_data {recipe.noise_mean:+g}"
     shift = 0.0
     if pictures.size > 64:  # the same noise hides less of a large picture (Hoogeboom et al. 2023)
-        chosen = np.random.default_rng(0).permutation(len(pictures))[:_MEASURED]
-        found = measured_shift(pictures.tensor(chosen))
+        found = measured_shift(pictures.tensor(_some(pictures)))
         shift = -found.log_shift / 2  # log_shift is in ln SNR, shift in ln sigma
         why += (
             f", plus {shift:.2f}: reducing these pictures to 64 pixels multiplies their signal-to-"
@@ -236,6 +258,25 @@ def _noise(recipe: TeacherRecipe, sigma_data: float, pictures: Pictures) -> tupl
         )
     mean = recipe.noise_mean + math.log(sigma_data) + shift
     return LogNormal(mean, recipe.noise_std), why
+
+
+def _noise_of_bands(recipe: TeacherRecipe, net: dict[str, Any]) -> tuple[LogNormal, str]:
+    """Noise that reaches from the finest band to the coarsest."""
+    coarse, fine = math.log(net["coarse_sd"]), math.log(min([*net["detail_sd"], net["coarse_sd"]]))
+    mean = recipe.noise_mean + (coarse + fine) / 2
+    std = math.hypot(recipe.noise_std, (coarse - fine) / 2)
+    why = (
+        f"from the finest band (standard deviation {math.exp(fine):.2g}) to the coarsest "
+        f"({math.exp(coarse):.2g})"
+    )
+    return LogNormal(mean, std), why
+
+
+def _scales(recipe: TeacherRecipe, net: dict[str, Any]) -> tuple[tuple[Scale, ...], str]:
+    relative = LogNormal(recipe.noise_mean, recipe.noise_std)
+    found = scales(net, recipe.coarse_share, relative)
+    parts = ", ".join(f"{s.side} pixels until {s.until:.0%} of the budget" for s in found)
+    return found, f"coarse scales first, at many times the speed: {parts}"
 
 
 def _flips(config: TrainConfig, pictures: Pictures) -> tuple[bool, str]:

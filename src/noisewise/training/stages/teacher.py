@@ -24,6 +24,7 @@ from noisewise.training.models.networks import network, with_network
 from noisewise.training.settings.recipes import TeacherRecipe
 from noisewise.training.stages.batches import Batch, Batches
 from noisewise.training.stages.gradient_noise import NoiseScale
+from noisewise.training.stages.growth import Scale, scale_at, touched_by_all
 from noisewise.training.stages.optimizers import build_optimizers
 from noisewise.training.stages.plan import TeacherPlan
 from noisewise.training.stages.stage import Judgement, Pace, StageName
@@ -89,6 +90,7 @@ class TeacherStage:
         self._denoise: Denoiser = self._master_weights.module
         if not config.shard:
             self._denoise = engine.ranks.parallel(self._master_weights.module)
+        self._plain = self._denoise  # not compiled, for coarse scales
         self._optimizers = build_optimizers(
             network(self.denoiser),
             recipe.optimizer,
@@ -99,7 +101,9 @@ class TeacherStage:
             recipe.weight_decay,
         )
         self._ema = EMA(self.denoiser, recipe.ema_shares)
-        self._seen = 0
+        self._seen, self._work = 0, 0.0
+        self._scales = () if config.shard else plan.scales
+        self._coarsest, self._coarse = len(self._scales), bool(self._scales)
         self.judged = TeacherJudge(
             shadow,
             MasterWeights(shadow, dtype),
@@ -124,9 +128,13 @@ class TeacherStage:
     def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
         """Take one optimiser step on one batch."""
         engine, n = self.engine, self.batch
-        batch = self._batches.next(images, self.noise.num_parts(step))
+        scale = self._scale(progress)
+        batch = self._batches.next(images, self.noise.num_parts(step), scale)
         with self._dropout(step):
-            if self.noise.due(step):
+            if scale is not None:
+                loss = self._loss(self._plain, batch, scale)
+                (loss * engine.ranks.scale(n)).backward()
+            elif self.noise.due(step):
                 plain = (
                     self._master_weights.module
                 )  # the compiled net would be compiled again for the parts
@@ -139,8 +147,9 @@ class TeacherStage:
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
         self._optimizers.step(factor)
         self._master_weights.update_copy()
-        self._ema.update(n, images + n)
-        self._seen = images + n
+        work = n if scale is None else n * scale.work
+        self._seen, self._work = images + n, self._work + work
+        self._ema.update(work, self._work)
         return torch.stack([engine.ranks.mean(loss.detach().float(), n), gather(norm)])
 
     def trouble(self, measured: dict[str, float], progress: float) -> str | None:
@@ -149,7 +158,8 @@ class TeacherStage:
 
     def judge(self, full: bool, seconds: float | None) -> Judgement:
         """Measure every average's held-out loss and the best one's distance; keep the best ever."""
-        return self.judged.judge(self._seen, full, seconds)
+        # Pictures of a net whose finest levels have not learnt anything say nothing.
+        return self.judged.judge(self._seen, full and not self._coarse, seconds)
 
     def finish(self, seconds: float | None) -> Judgement:
         """Choose the average with the lowest held-out loss ever, measure it, choose its sampler."""
@@ -191,6 +201,8 @@ class TeacherStage:
         return {
             "draws": self._batches.get_state(),
             "seen": self._seen,
+            "work": self._work,
+            "coarsest": self._coarsest,
             "noise": self.noise.state_dict(),
             **self.judged.state_dict(),
         }
@@ -199,6 +211,8 @@ class TeacherStage:
         """Restore the result of `rest`."""
         self._batches.set_state(state["draws"])
         self._seen = state["seen"]
+        self._work = state.get("work", self._seen)  # older versions trained whole pictures only
+        self._coarsest = min(self._coarsest, state.get("coarsest", 0))
         if "noise" in state:  # older versions did not measure it
             self.noise.load_state_dict(state["noise"])
         self.judged.load_state_dict(state)
@@ -233,10 +247,24 @@ class TeacherStage:
         return self.noise.measurement()
 
     # ------------------------------------------------------------------ inside a step
-    def _loss(self, denoise: Denoiser, batch: Batch) -> Tensor:
+    def _loss(self, denoise: Denoiser, batch: Batch, scale: Scale | None = None) -> Tensor:
         """Mean denoising loss of a batch."""
         x0, sigma, noise, labels = batch.x0, batch.sigma, batch.noise, batch.labels
-        return denoising_loss(denoise, x0, sigma, noise, self.plan.weight, labels).mean()
+        weight = self.plan.weight if scale is None else scale.weight
+        loss = denoising_loss(denoise, x0, sigma, noise, weight, labels).mean()
+        if scale is not None and self.engine.ranks.world > 1:
+            loss = touched_by_all(loss, self._master_weights.module.parameters())
+        return loss
+
+    def _scale(self, progress: float) -> Scale | None:
+        """The scale to train now; None: whole pictures."""
+        scale = scale_at(self._scales, progress, self._coarsest)
+        levels = 0 if scale is None else scale.levels
+        if levels < self._coarsest:
+            self._coarsest = levels
+            self.judged.guard.forget()  # another scale has another usual loss
+        self._coarse = levels > 0
+        return scale
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
         if not self._recipe.dropout:

@@ -51,7 +51,7 @@ class EMA:
         self.averages = [[p.detach().clone() for p in self._live] for _ in self.shares]
 
     @torch.no_grad()
-    def update(self, batch: int, images: int) -> None:
+    def update(self, batch: float, images: float) -> None:
         """Add the weights after a step of `batch` images; `images` is the total, these included."""
         live = [p.detach() for p in self._live]
         for share, average in zip(self.shares, self.averages, strict=True):
@@ -73,7 +73,7 @@ class EMA:
             copy_tensors(average, saved)
 
 
-def decay(share: float, batch: int, images: int) -> float:
+def decay(share: float, batch: float, images: float) -> float:
     """Weight of the old average: ``(1 - batch / images)^(1 / share)``; 0 at the first step.
 
     Example:
