@@ -51,11 +51,17 @@ class SpeedWatch:
     Args:
         speed: counted on here; its `possible` rises with the best while.
         budget: seconds of the budget.
+
+    Example:
+        >>> watch = SpeedWatch(Speed(possible=100.0), budget=60.0)
+        >>> said = [watch.step(2.0, 64, 1, left=50.0 - 2 * i) for i in range(9)]
+        >>> [text[:44] for text in said if text]
+        ['slow: 32 images/s, where 100 are possible; a']
     """
 
     def __init__(self, speed: Speed, budget: float) -> None:
         """Start the first while."""
-        self._speed, self._budget = speed, budget
+        self._speed = speed
         self._while = min(max(_SHARE * budget, _SHORTEST), _LONGEST)
         self._begin()
         self._said = False
@@ -83,11 +89,12 @@ class SpeedWatch:
         if self._said or not is_slow(now, speed.possible):
             return ""
         self._said = True
+        fewer, planned = (f"{max(0.0, left) * x:,.0f}" for x in (now, speed.possible))
         return (
             f"slow: {now:.3g} images/s, where {speed.possible:.3g} are possible; another program "
-            f"probably uses this machine too. The rest of the budget is for about "
-            f"{max(0.0, left) * now:,.0f} images instead of {max(0.0, left) * speed.possible:,.0f}: "
-            "stop it, or stop this training and resume it later, or give a larger budget"
+            f"probably uses this machine too. The rest of the budget then trains on about {fewer} "
+            f"images, not {planned}: stop the other program, stop and resume this training later, "
+            "or give a larger budget"
         )
 
     def _begin(self) -> None:
