@@ -8,19 +8,21 @@ batch = pictures.tensor(train[:64])        # float32 [64, channels, size, size] 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from noisewise.pictures import flips
 from noisewise.pictures.cache import in_blocks, release_pages
 from noisewise.pictures.gather import Gathered, Progress, digests
+from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
 from noisewise.pictures.sources import Skipped
+from noisewise.pictures.split import Groups, choose_groups, groups_of
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +48,8 @@ class Pictures:
         kinds: if the labels are kinds that noisewise found, the reason for their number; "" if the
             labels came with the pictures.
         marks: uint64, one per picture, equal for equal pictures; None: computed when needed.
+        twins: pairs of nearly equal pictures (see `near_duplicates`); None: found when needed. A
+            run stores its own, so that its split stays; runs of older versions have ().
     """
 
     images: np.ndarray
@@ -58,6 +62,7 @@ class Pictures:
     notes: tuple[str, ...]
     kinds: str = ""
     marks: np.ndarray | None = field(default=None, repr=False)
+    twins: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -88,7 +93,8 @@ class Pictures:
     def split(self, seed: int, fraction: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Split into training and held-out pictures, both in random order.
 
-        Exact copies of a picture stay together, so no held-out picture is also trained on.
+        Exact copies of a picture stay together, so no held-out picture is also trained on. Near-
+        twins stay together too, in groups of at most half the held-out pictures.
 
         Args:
             seed: the same seed gives the same split.
@@ -107,18 +113,20 @@ class Pictures:
             >>> len(train), len(held_out)
             (5700, 300)
         """
-        if fraction is not None and not 0 < fraction <= 0.5:
-            raise ValueError(f"fraction is {fraction}: give a number above 0 and at most 0.5.")
-        num_images = len(self)
-        if fraction is None:
-            wanted = min(max(round(0.05 * num_images), 64), 2000, num_images // 5)
-        else:
-            wanted = max(1, round(fraction * num_images))
+        wanted = self._num_held_out(fraction)
         generator = np.random.default_rng(seed)
-        marks = digests(self.images) if self.marks is None else self.marks
-        is_held_out = _whole_groups(marks, wanted, generator)
-        order = generator.permutation(num_images)
+        is_held_out = choose_groups(self._groups(wanted).group, wanted, generator)
+        order = generator.permutation(len(self))
         return order[~is_held_out[order]], order[is_held_out[order]]
+
+    def about_twins(self) -> str:
+        """What `split` does with near-twins, in one sentence; "" without any."""
+        return self._groups(self._num_held_out(None)).about()
+
+    def with_twins(self, twins: Iterable[tuple[int, int]] | None = None) -> Self:
+        """The same pictures with these pairs of near-twins; None: with those that are found now."""
+        pairs = near_duplicates(self.images) if twins is None else twins
+        return replace(self, twins=tuple((int(a), int(b)) for a, b in pairs))
 
     def tensor(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
         """Return pictures as input of a model: float32 [n, channels, size, size] in [-1, 1]."""
@@ -145,7 +153,30 @@ class Pictures:
 
     def suggest_flip(self, seed: int = 0) -> tuple[bool, str]:
         """Measure whether mirrored pictures look like the set; return the decision and a reason."""
-        return flips.suggest_flip(self.images, seed)
+        return flips.suggest_flip(self.images, seed, self._one_of_each())
+
+    def _num_held_out(self, fraction: float | None) -> int:
+        """How many pictures to hold out."""
+        if fraction is None:
+            return min(max(round(0.05 * len(self)), 64), 2000, len(self) // 5)
+        if not 0 < fraction <= 0.5:
+            raise ValueError(f"fraction is {fraction}: give a number above 0 and at most 0.5.")
+        return max(1, round(fraction * len(self)))
+
+    def _groups(self, wanted: int) -> Groups:
+        """Pictures that stay on one side."""
+        return groups_of(self._marks(), self._twins(), max(2, wanted // 2))
+
+    def _one_of_each(self) -> np.ndarray:
+        """Indices of the pictures without copies and near-twins of an earlier one."""
+        first = np.unique(self._marks(), return_index=True)[1]
+        return np.setdiff1d(first, [later for _, later in self._twins()])
+
+    def _marks(self) -> np.ndarray:
+        return digests(self.images) if self.marks is None else self.marks
+
+    def _twins(self) -> Iterable[tuple[int, int]]:
+        return near_duplicates(self.images) if self.twins is None else self.twins
 
 
 def load_pictures(
@@ -202,20 +233,3 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
         found.notes,
         marks=found.marks,
     )
-
-
-def _whole_groups(marks: np.ndarray, wanted: int, generator: np.random.Generator) -> np.ndarray:
-    """Choose about `wanted` pictures at random, never all; bool [n]. Equal pictures stay together.
-
-    Args:
-        marks: one number per picture, equal for equal pictures.
-        wanted: how many to choose.
-        generator: source of randomness.
-    """
-    _, group, counts = np.unique(marks, return_inverse=True, return_counts=True)
-    order = generator.permutation(len(counts))
-    order = order[counts[order] <= wanted]
-    chosen = order[np.cumsum(counts[order]) <= wanted]
-    if not chosen.size:
-        chosen = np.array([np.argmin(counts)])
-    return np.isin(group, chosen)

@@ -24,9 +24,10 @@ from noisewise.training.files.atomic import file_digest
 from noisewise.training.models.model_folder import Build, load_model, save_model
 from noisewise.training.models.models import Teacher
 from noisewise.training.models.networks import network
-from noisewise.training.run.begin import check_folder, create_run
+from noisewise.training.run.begin import check_folder, create_run, with_twins
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
+from noisewise.training.run.resumed_plan import as_in_run
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
 from noisewise.training.settings.overrides import overridden
@@ -220,9 +221,10 @@ class AdaptTask(Task[AdaptConfig]):
             config.crop,
             config.background,
         )
+        pictures = with_twins(folder, pictures)
         pictures = with_kinds(folder, pictures, partial(sorted_like, self._teacher))
         self._pictures = pictures
-        self._plan = plan = plan_adaptation(self._teacher, pictures, config)
+        self._plan = plan = as_in_run(plan_adaptation(self._teacher, pictures, config), folder)
         self._training = config.training(bool(plan.classes), plan.batch)
         run = create_run(folder, self._training, plan, pictures)
         save_kinds(folder, pictures)

@@ -57,6 +57,7 @@ class Inspection:
         num_near: pictures nearly equal to an earlier one, without exact copies (see
             `near_duplicates`).
         near_names: the first pairs of nearly equal pictures.
+        twins: what the split does with nearly equal pictures; "" if there are none.
         noise_curve: v(s) / v(1) for s = 1, 2, 4, ...
         sigma_data: standard deviation of the pixels on the scale [-1, 1].
         flip, flip_reason: whether training will use mirrored pictures, and why.
@@ -82,6 +83,7 @@ class Inspection:
     duplicate_names: tuple[tuple[str, str], ...]
     num_near: int
     near_names: tuple[tuple[str, str], ...]
+    twins: str
     noise_curve: dict[int, float]
     sigma_data: float
     flip: bool
@@ -150,6 +152,8 @@ class Inspection:
             f"train on {self.num_training} pictures and test on {self.num_held_out} held-out ones",
             self.flip_reason,
         ]
+        if self.twins:
+            steps.insert(2, self.twins)
         if self.classes:
             steps.append(f"with --classes, learn the {len(self.classes)} classes")
         kinds, why = num_kinds(TrainConfig(), self.num_training + self.num_held_out)
@@ -219,11 +223,11 @@ def inspect(
     """
     found = gather(path, size, progress=progress, crop=crop, background=background)
     assert found.counts is not None, "no cache is used here"
-    pictures = as_pictures(found, path)
+    near = near_duplicates(found.images)
+    pictures = as_pictures(found, path).with_twins(near)
     training, held_out = pictures.split(seed=0)
     flip, flip_reason = pictures.suggest_flip()
     num_duplicates, pairs = _duplicates(pictures)
-    near = near_duplicates(pictures.images)
     return Inspection(
         source=pictures.source,
         kind=found.kind,
@@ -238,6 +242,7 @@ def inspect(
         duplicate_names=pairs,
         num_near=len(near),
         near_names=tuple(_named(pictures, *pair) for pair in near[:_FIRST]),
+        twins=pictures.about_twins(),
         noise_curve=noise_curve(pictures.images),
         sigma_data=pictures.sigma_data(),
         flip=flip,

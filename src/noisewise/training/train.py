@@ -10,10 +10,10 @@ from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_folder import Build, build_denoiser, save_model
-from noisewise.training.run.begin import check_folder, create_run, matching_run
+from noisewise.training.run.begin import check_folder, create_run, matching_run, with_twins
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
-from noisewise.training.run.resumed_plan import with_net_of_run, with_scaled_lr
+from noisewise.training.run.resumed_plan import as_in_run, with_scaled_lr
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import known_batch
 from noisewise.training.settings.config import TrainConfig
@@ -168,10 +168,10 @@ def _planned(
 ) -> tuple[Pictures, TeacherPlan, str]:
     """Pictures with their kinds, the plan, and the first message of a resumed run."""
     if folder is None:
-        pictures = sorted_into_kinds(pictures, config)
+        pictures = sorted_into_kinds(pictures.with_twins(), config)
         return pictures, *with_scaled_lr(plan_teacher(config, pictures, engine), config, None)
-    pictures = _with_kinds(pictures, config, folder)
-    planned = with_net_of_run(plan_teacher(config, pictures, engine), folder)
+    pictures = _with_kinds(with_twins(folder, pictures), config, folder)
+    planned = as_in_run(plan_teacher(config, pictures, engine), folder)
     return pictures, *with_scaled_lr(planned, config, folder)
 
 

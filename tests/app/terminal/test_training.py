@@ -69,6 +69,13 @@ def test_a_finished_stage_has_a_short_line_for_each_thing() -> None:
     assert max(len(line.split()) for line in lines) < 30
 
 
+def test_a_slow_training_says_so_at_its_end() -> None:
+    stage = {"steps": 1, "images": 8, "seconds": 1.0, "budget": "1s"}
+    slow = came_to_lines(stage | {"speed": {"mean": 6.0, "possible": 557.0}})
+    assert slow[1].startswith("slow: 6 images/s on average, where 557 are possible; another prog")
+    assert len(came_to_lines(stage | {"speed": {"mean": 400.0, "possible": 557.0}})) == 1
+
+
 def test_a_stage_of_an_older_version_shows_its_distance() -> None:
     stage = {"steps": 1, "images": 8, "seconds": 1.0, "budget": "1s", "distance": 0.1234}
     assert came_to_lines(stage)[-1] == "distance: 0.1234"

@@ -36,6 +36,7 @@ class Counting:
     lr = 1.0
     check_every = 1
     measures: tuple[str, ...] = ("loss",)
+    speed = 0.0
     finish_cost = 1.0
 
     def __init__(self, clock: Clock, loss: Callable[[int], float] = lambda step: 1.0) -> None:
@@ -118,6 +119,50 @@ def test_a_time_budget_ends_on_time_with_a_finished_model() -> None:
     assert 995 <= records[-1].seconds <= 1003
     assert stage.factors[-1] < 0.01  # the learning rate has come down in time
     assert max(stage.factors) == 1.0
+
+
+def slowed(loop: Loop) -> list[Record]:
+    return [record for record in loop.records() if record.kind == "slowed"]
+
+
+def test_a_speed_far_below_what_was_measured_is_said_once() -> None:
+    clock = Clock()
+    stage = Counting(clock)
+    stage.speed = 557.0  # and a step of 10 images takes a second
+    loop = Loop(stage, Budget(seconds=200.0), PACE, clock)
+    said = slowed(loop)
+    assert len(said) == 1
+    assert said[0].step == 20  # a tenth of the budget, without the judgements
+    assert "slow: 10 images/s, where 557 are possible; another program" in (said[0].event or "")
+    assert "about 1,795 images, not 99,982" in (said[0].event or "")
+    assert loop.speed.mean == 10.0
+    stage = Counting(Clock())
+    stage.speed = 19.0  # more than half of this
+    assert slowed(Loop(stage, Budget(seconds=200.0), PACE, stage.clock)) == []
+
+
+def test_a_training_that_becomes_slow_is_compared_with_its_best_while() -> None:
+    """A generator has no speed measured before; nor does a net of somebody else."""
+
+    class Slower(Counting):
+        def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
+            self.clock.now += 2.0 if step >= 100 else 0.0
+            return super().step(step, images, factor, progress)
+
+    stage = Slower(Clock())
+    loop = Loop(stage, Budget(seconds=400.0), PACE, stage.clock)
+    said = slowed(loop)
+    assert len(said) == 1
+    assert 110 <= said[0].step <= 130
+    assert loop.speed.possible == 10.0
+    even = Counting(Clock())
+    assert slowed(Loop(even, Budget(seconds=400.0), PACE, even.clock)) == []
+
+
+def test_with_a_budget_of_images_the_records_do_not_depend_on_the_speed() -> None:
+    stage = Counting(Clock())
+    stage.speed = 557.0
+    assert slowed(Loop(stage, Budget(images=4000), PACE, stage.clock)) == []
 
 
 def test_judgements_are_paid_from_a_share_of_the_budget() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from noisewise.app.numbers import floors_text
 from noisewise.app.terminal.progress import duration
+from noisewise.training.stages.speed import is_slow
 
 _WASTED = 0.8  # if the weights kept are from before this share of the images, training was too long
 
@@ -33,6 +34,8 @@ def came_to_lines(
         f"trained: {stage['steps']:,} steps, {stage['images']:,} images, "
         f"{duration(stage['seconds'])} of {stage['budget']}"
     ]
+    if slow := _slow(stage.get("speed")):
+        lines.append(slow)
     if "ema_share" in stage:
         lines.append(f"kept: {_kept(stage)}")
     if sampler:
@@ -45,6 +48,16 @@ def came_to_lines(
     if two_calls:
         lines.append("second call: surely nearer still, so it is offered (calls=2)")
     return lines
+
+
+def _slow(speed: Mapping[str, float] | None) -> str:
+    """That another program took the machine, or ""."""
+    if speed is None or not is_slow(speed["mean"], speed["possible"]):
+        return ""
+    return (
+        f"slow: {speed['mean']:.3g} images/s on average, where {speed['possible']:.3g} are "
+        "possible; another program probably used this machine too: a larger budget resumes"
+    )
 
 
 def _floors(floors: Mapping[str, Any]) -> str:

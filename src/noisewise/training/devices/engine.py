@@ -30,6 +30,7 @@ class Engine:
         check_every: the loss is read every `check_every` steps. Reading from a GPU has to wait, so
             there it is more than 1; trouble is then found a few steps late, and training goes back.
         why: why this precision was chosen.
+        speed: images/s of a training step as measured for this precision; 0: not measured.
         channels_last: whether convolution weights are channels-last during training.
         ranks: the processes that train together.
 
@@ -42,6 +43,7 @@ class Engine:
     dtype: torch.dtype = torch.float32
     check_every: int = 1
     why: str = ""
+    speed: float = 0.0
     channels_last: bool = True
     ranks: Ranks = field(default_factory=Ranks)
 
@@ -84,10 +86,13 @@ class Engine:
             batch: images per step.
             seconds: approximate duration of the measurement.
         """
-        timed = fastest(net, self.device, len(range(batch)[self.ranks.part(batch)]), seconds)
+        part = len(range(batch)[self.ranks.part(batch)])
+        timed = fastest(net, self.device, part, seconds)
         dtype = str(timed.dtype).removeprefix("torch.")
-        name, why, last = self.ranks.agree([dtype, timed.reason, timed.channels_last])
-        return replace(self, dtype=getattr(torch, name), why=why, channels_last=last)
+        speed = max(speed for _, speed in timed.images_per_second) * batch / part
+        name, why, last, speed = self.ranks.agree([dtype, timed.reason, timed.channels_last, speed])
+        dtype = getattr(torch, name)
+        return replace(self, dtype=dtype, why=why, channels_last=last, speed=float(speed))
 
     def images_per_second(self, net: nn.Module, batch: int, seconds: float = 1.0) -> float:
         """Measure pictures per second, forward and backward, of all processes together.

@@ -54,6 +54,21 @@ def matching_run(path: Path, config: TrainConfig) -> Run | None:
     return run
 
 
+def with_twins(path: Path, pictures: Pictures) -> Pictures:
+    """Pictures with the near-twins that their split keeps together, so that a run keeps its split.
+
+    Args:
+        path: folder of the run; its own pairs count, in an older version none. If there is no run
+            yet, or it has other pictures, they are found now.
+        pictures: as read.
+    """
+    if (path / "run.json").exists():
+        data = Run(path).data
+        if data.fingerprint == pictures.fingerprint:
+            return pictures.with_twins(data.twins)
+    return pictures.with_twins()
+
+
 def new_run(path: Path, info: dict[str, Any]) -> Run:
     """Create the folder and write the first run.json.
 
@@ -83,6 +98,8 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
                 "with --out"
             )
         return run
+    if pictures.twins is None:
+        pictures = pictures.with_twins()
     training, held_out = pictures.split(config.seed)
     data = {
         "source": str(Path(pictures.source).resolve()),
@@ -94,8 +111,9 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
         "channels": pictures.channels,
         "classes": list(pictures.classes),
         "kinds": kinds_digest(pictures),
+        "twins": pictures.twins,
         "judge_needs": judge_needs(pictures),
-        "notes": list(pictures.notes),
+        "notes": [note for note in (*pictures.notes, pictures.about_twins()) if note],
         "skipped": [asdict(item) for item in pictures.skipped],
     }
     settings = {"train": asdict(config), "derived": plan.to_dict(), "stages": {}}

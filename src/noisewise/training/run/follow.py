@@ -11,6 +11,8 @@ from noisewise.training.run.recorder import Recorder
 from noisewise.training.run.run import Run
 from noisewise.training.stages.loop import Loop, TrainingFailed
 
+_OF_A_CALL = ("failed", "stopped", "speed")  # what the last call says is not true of this one
+
 
 def resume(run: Run, loop: Loop) -> Resumed | None:
     """Restore a loop from its newest undamaged checkpoint; None if there is no checkpoint.
@@ -70,9 +72,14 @@ def note_stage(run: Run, loop: Loop, finished: bool, more: dict[str, Any]) -> No
     """
     if not loop.ranks.leads:
         return
-    name = loop.stage.name
+    name, speed = loop.stage.name, loop.speed
     before = run.info["stages"].get(name, {})
-    kept = {key: value for key, value in before.items() if key not in ("failed", "stopped")}
+    kept = {key: value for key, value in before.items() if key not in _OF_A_CALL}
+    if speed.mean and speed.possible:
+        more = {
+            "speed": {"mean": round(speed.mean, 3), "possible": round(speed.possible, 3)},
+            **more,
+        }
     run.info["stages"][name] = {
         **kept,
         "finished": finished,

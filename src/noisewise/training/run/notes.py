@@ -21,6 +21,7 @@ class DataNotes:
         channels: 1 grey, 3 colour.
         classes: names, in the order of their labels.
         kinds: digest of the kinds that noisewise found; None without kinds.
+        twins: pairs of nearly equal pictures that the split keeps together; () in older versions.
         notes: decisions and changes made while reading.
         skipped: {"name", "reason"} of each file that was skipped.
         seconds_to_first_batch: time from the call to the first step; None if not measured.
@@ -35,6 +36,7 @@ class DataNotes:
     channels: int
     classes: tuple[str, ...] = ()
     kinds: str | None = None
+    twins: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
     skipped: tuple[dict[str, Any], ...] = ()
     seconds_to_first_batch: float | None = None
@@ -46,6 +48,7 @@ class DataNotes:
         given = {name: value for name, value in values.items() if name in known}
         for name in ("classes", "notes", "skipped"):
             given[name] = tuple(given.get(name) or ())
+        given["twins"] = tuple((int(a), int(b)) for a, b in given.get("twins") or ())
         return cls(**given)
 
 

@@ -1,4 +1,4 @@
-"""What a resumed run keeps: its net, and its learning rate, scaled if the batch changes.
+"""What a resumed run keeps: its net, its flips, and its learning rate, scaled if the batch changes.
 
 Training writes the measured gradient noise into RUN/noise.json. If the batch changes,
 `noisewise.scaling.advise` derives the factor on the learning rate from it. A new run can take the
@@ -18,6 +18,8 @@ from noisewise.scaling import Advice, Measurement, advise
 from noisewise.training.run.run_json import NOISE, known_batch, read_info, read_with_warning
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.plan import TeacherPlan
+
+_KEPT = ("net", "flips")  # another version may derive them otherwise, another machine the net
 
 
 def with_scaled_lr(
@@ -51,8 +53,8 @@ def with_scaled_lr(
     return plan, ""
 
 
-def with_net_of_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
-    """Give a plan the net of the run in this folder, if there is a run.
+def as_in_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
+    """Give a plan net and flips of the run in this folder, if there is a run.
 
     Args:
         plan: a newly derived plan, for the same pictures and settings; only budget and machine may
@@ -61,13 +63,15 @@ def with_net_of_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
     """
     if not (folder / "run.json").exists():
         return plan
-    noted = read_with_warning(folder)[0].get("derived", {}).get("net")
-    if not noted or noted["value"] == plan.net:
-        return plan
-    reasons, net = {**plan.reasons, "net": noted["reason"]}, noted["value"]
-    prediction = plan.prediction if plan.prediction == "denoiser" else prediction_of(net)
-    coarse = plan.scales if prediction == "bands" else ()
-    return replace(plan, net=net, prediction=prediction, reasons=reasons, scales=coarse)
+    derived = read_with_warning(folder)[0].get("derived", {})
+    for name in _KEPT:
+        noted = derived.get(name)
+        if noted and noted["value"] != getattr(plan, name):
+            reasons = {**plan.reasons, name: noted["reason"]}
+            plan = replace(plan, **{name: noted["value"]}, reasons=reasons)
+    if plan.prediction != "denoiser":
+        plan = replace(plan, prediction=prediction_of(plan.net))
+    return plan if plan.prediction == "bands" else replace(plan, scales=())
 
 
 def _batch_change(info: Mapping[str, Any], plan: TeacherPlan) -> str:

@@ -189,7 +189,7 @@ class Run:
         )
         if pictures.fingerprint != data.fingerprint:
             raise ValueError(f"the pictures in {data.source} have changed since training")
-        return pictures
+        return pictures.with_twins(data.twins)
 
     def teacher_digest(self) -> str:
         """Digest of the teacher's weights; it identifies the teacher of a generator."""

@@ -26,6 +26,7 @@ from torch import Tensor
 from noisewise.training.devices.processes import Ranks
 from noisewise.training.settings.recipes import lr_factor
 from noisewise.training.stages.record import Kind, Record
+from noisewise.training.stages.speed import Speed, SpeedWatch
 from noisewise.training.stages.stage import Judgement, Pace, Stage
 from noisewise.training.stages.timetable import Counters, Judging, Timetable
 
@@ -41,6 +42,9 @@ class TrainingFailed(RuntimeError):
 
 class Loop:
     """Trains a stage until its budget is used up.
+
+    Attributes:
+        speed: time and images of the steps of this call, with a budget of time.
 
     Args:
         stage: the model in training.
@@ -68,6 +72,11 @@ class Loop:
         self._zero = self._clock()
         self._good: dict[str, Any] = {}
         self._unread: list[Tensor] = []
+        self._unread_since = 0.0
+        self.speed = Speed(possible=stage.speed)
+        # With a budget of images the log must not depend on the machine's speed.
+        timed = budget.seconds
+        self._watch = None if timed is None else SpeedWatch(self.speed, timed)
         self._resumed = False
         self._failed = ""
 
@@ -164,6 +173,8 @@ class Loop:
     def _step(self) -> Record:
         self._tick()
         at, pace = self.at, self._pace
+        if not self._unread:
+            self._unread_since = at.seconds
         progress = self.progress
         factor = at.lr_scale * lr_factor(progress, pace.warmup, pace.decay_from)
         self._unread.append(self.stage.step(at.step, at.images, factor, progress))
@@ -172,12 +183,17 @@ class Loop:
         self._tick()
         if len(self._unread) < self.stage.check_every:
             return self._record()
+        steps = len(self._unread)
         measured, trouble = self._read()
+        slow = self._slow(steps)
         judgement = None if trouble else self._judge_if_due()
         if judgement is not None:
             trouble = judgement.trouble
         found = judgement or Judgement()
         kind, event = self._go_back(trouble) if trouble else ("step", found.event)
+        if slow:
+            kind = "slowed" if kind == "step" else kind
+            event = "; ".join(filter(None, (event, slow)))
         self._tick()
         return self._record(
             kind,
@@ -210,6 +226,16 @@ class Loop:
             if trouble:
                 return row, trouble
         return row, None
+
+    def _slow(self, steps: int) -> str:
+        """Count the time of the last steps; say if they were much slower than possible, or ""."""
+        if self._watch is None or self.budget.seconds is None:
+            return ""
+        self._tick()
+        at = self.at
+        left = self.budget.seconds - at.seconds
+        seconds = at.seconds - self._unread_since
+        return self._watch.step(seconds, steps * self.stage.batch, steps, left)
 
     def _judge_if_due(self) -> Judgement | None:
         """Evaluate if it is time and the budget allows it; remember a state without trouble."""

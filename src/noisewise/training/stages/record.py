@@ -10,10 +10,18 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal[
-    "step", "begun", "resumed", "went_back", "stopped", "failed", "finished", "already_finished"
+    "step",
+    "begun",
+    "resumed",
+    "slowed",
+    "went_back",
+    "stopped",
+    "failed",
+    "finished",
+    "already_finished",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-TROUBLE: tuple[Kind, ...] = ("went_back", "failed")
+TROUBLE: tuple[Kind, ...] = ("slowed", "went_back", "failed")
 """Kinds of record that people should notice."""
 
 
@@ -39,9 +47,10 @@ class Record:
         fake_loss: denoising loss of the fake score (generator only).
         fisher: mean |teacher - fake score|^2 (generator only); it falls as the two agree.
         kind: what happened: "step" (only a step), "begun" or "resumed" (first record of a call),
-            "went_back" (training went back to its last good state), "stopped" (on request),
-            "failed" (training gave up), "finished" (the budget is used up, the final weights are
-            chosen), "already_finished" (there was nothing to do).
+            "slowed" (training is much slower than possible, said once), "went_back" (training went
+            back to its last good state), "stopped" (on request), "failed" (training gave up),
+            "finished" (the budget is used up, the final weights are chosen), "already_finished"
+            (there was nothing to do).
     """
 
     stage: str

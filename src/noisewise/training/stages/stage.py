@@ -37,6 +37,7 @@ class Stage(Protocol):
         lr: highest learning rate of the main optimiser.
         check_every: the loop reads the numbers that `step` returns every `check_every` steps.
         measures: names of these numbers; names with a leading underscore are not logged.
+        speed: images/s of a step as measured before training; 0: not measured.
         finish_cost: duration of `finish`, relative to one held-out loss plus one distance.
     """
 
@@ -45,6 +46,7 @@ class Stage(Protocol):
     lr: float
     check_every: int
     measures: tuple[str, ...]
+    speed: float
     finish_cost: float
 
     # ------------------------------------------------------------------ for the loop

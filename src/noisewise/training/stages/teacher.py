@@ -74,6 +74,7 @@ class TeacherStage:
         """Split the pictures, set up optimisers and averages."""
         recipe = config.recipe
         self.batch, self.lr, self.check_every = plan.batch, plan.lr, engine.check_every
+        self.speed = engine.speed
         self.plan, self.engine, self._recipe, self._seed = plan, engine, recipe, config.seed
         self._budget, self._sharded = config.amount, config.shard
         self._training, self._held_out = pictures.split(config.seed)
