@@ -161,6 +161,7 @@ def _unet(
         reason = "the usual width"
         if images is not None:
             reason = f"the width for training on about {_rounded(images):,} pictures"
+    _check_reach(common["channels"] * patch**2, widths[0], size, patch)
     # Below 3 x 3 pixels, a 3 x 3 convolution makes no sense.
     side, fits = size // patch, 1
     while fits < len(widths) and math.ceil(side / 2**fits) >= 3:

@@ -217,7 +217,7 @@ class Pyramid(nn.Module):
         return found
 
     def _cast(self, layer: nn.Module, x: Tensor) -> Tensor:
-        x = x.to(layer.weight.dtype)  # pyrefly: ignore[bad-argument-type]
+        x = x.to(next(layer.parameters()).dtype)
         return layer(x.contiguous(memory_format=torch.channels_last))
 
     def _middle(self, h: Tensor, vector: Tensor) -> Tensor:

@@ -1,0 +1,219 @@
+"""The pyramid of bands: what it is at the start, what it reaches, and that small pictures fit it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from noisewise.diffusion import Preconditioned
+from noisewise.nets import build, derive
+from noisewise.nets.haar import haar, inverse_haar, low_pass
+from noisewise.nets.pyramid import Pyramid
+
+SIZES = (64, 96, 128, 192, 256, 512, 1024)
+
+
+def awake(net: nn.Module) -> nn.Module:
+    """A net whose zeroed layers hold something, so that every path is seen."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return net.eval()
+
+
+def small(**changes: object) -> Pyramid:
+    settings = {
+        "channels": 3, "size": 64, "detail_sd": (0.1, 0.3), "coarse_sd": 2.0,
+        "mean": (0.2, 0.0, -0.1), "widths": (12, 16, 16, 24),
+    }  # fmt: skip
+    return Pyramid(**(settings | changes))  # pyrefly: ignore[bad-argument-type]
+
+
+def noised(net: Pyramid, n: int = 2, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 3, side, side, generator=generator), torch.linspace(-2, 2, n)
+
+
+def test_at_the_start_it_is_the_linear_filter_of_each_band() -> None:
+    """D = sd^2 / (sd^2 + sigma^2) times each band, about the mean: the best for white bands."""
+    net = small()
+    x, level = noised(net)
+    sigma = level.exp().view(-1, 1, 1, 1)
+    mean = torch.tensor([0.2, 0.0, -0.1]).view(1, 3, 1, 1)
+    low1, fine = haar(x - mean)
+    low2, middle = haar(low1)
+    out1, out_fine = haar(net(x, level) - mean)
+    out2, out_middle = haar(out1)
+    for band, out, sd in ((fine, out_fine, 0.1), (middle, out_middle, 0.3), (low2, out2, 2.0)):
+        torch.testing.assert_close(out, band * sd**2 / (sd**2 + sigma**2), rtol=1e-4, atol=1e-5)
+
+
+def test_bands_of_white_noise_are_filtered_as_well_as_possible() -> None:
+    """For Gaussian bands the start is E[x0 | x]: no scalar filter errs less."""
+    generator = torch.Generator().manual_seed(0)
+    net = Pyramid(1, 16, detail_sd=(0.1,), coarse_sd=2.0, widths=(4, 8))
+    low = 2.0 * torch.randn(400, 1, 8, 8, generator=generator)
+    details = 0.1 * torch.randn(400, 3, 8, 8, generator=generator)
+    x0 = inverse_haar(low, details)
+    sigma = torch.ones(400)
+    x = x0 + torch.randn(x0.shape, generator=generator)
+    error = (net(x, sigma.log()) - x0).square().mean()
+    exact = (3 * 0.01 / 1.01 + 4 / 5) / 4
+    assert error.item() == pytest.approx(exact, rel=0.02)
+    sd = x0.std()  # what plain EDM starts from: one filter for all bands
+    plain = (x * sd**2 / (sd**2 + 1) - x0).square().mean()
+    assert plain > 1.2 * error
+
+
+def test_without_noise_a_picture_stays_as_it_is() -> None:
+    net = awake(small())
+    x, _ = noised(net)
+    torch.testing.assert_close(net(x, torch.full((2,), -12.0)), x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("finest", [0, 12])
+def test_a_small_picture_is_the_coarse_part(finest: int) -> None:
+    """Its result does not depend on anything that belongs to finer levels."""
+    net = awake(small(widths=(finest, 16, 16, 24)))
+    x, level = noised(net)
+    for levels in (1, 2):
+        out = net(low_pass(x, levels), level)
+        other = small(widths=(finest, 16, 16, 24))
+        other.load_state_dict(net.state_dict())
+        for name, parameter in other.named_parameters():
+            place = int(name.split(".")[1]) if name.split(".")[1].isdigit() else 99
+            offset = 1 if not finest and not name.startswith("detail") else 0
+            if not name.startswith(("middle", "attend", "embedding")) and place + offset < levels:
+                parameter.data.zero_()
+        torch.testing.assert_close(other(low_pass(x, levels), level), out)
+
+
+def test_what_joins_later_does_not_disturb_what_is_trained() -> None:
+    """A fresh fine level adds nothing to the coarse bands of a net that has learnt."""
+    net = small()
+    generator = torch.Generator().manual_seed(0)
+    later = ("stem.0", "stem.1", "norm.0", "norm.1", "head.0", "head.1", "down.0", "down.1")
+    later += ("up.0", "up.1", "shrink.0", "shrink.1", "grow.0", "grow.1")
+    for name, parameter in net.named_parameters():
+        if not name.startswith((*later, "detail")):
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    x, level = noised(net)
+    whole = low_pass(net(x, level), 2)
+    torch.testing.assert_close(whole, net(low_pass(x, 2), level), rtol=1e-4, atol=1e-4)
+
+
+def test_every_parameter_and_every_pixel_matters() -> None:
+    net = awake(small(depth=1, widths=(12, 16, 16, 32))).train()
+    x, level = noised(net)
+    x.requires_grad_()
+    net(x, level).square().sum().backward()
+    assert x.grad is not None
+    assert (x.grad != 0).all()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_it_rebuilds_from_its_configuration_and_keeps_pictures_apart() -> None:
+    net = awake(small(depth=1, widths=(12, 16, 16, 32)))
+    twin = build(dict(net.config))  # pyrefly: ignore[bad-argument-type, no-matching-overload]
+    twin.load_state_dict(net.state_dict())
+    x, level = noised(net)
+    torch.testing.assert_close(twin.eval()(x, level), net(x, level), rtol=0, atol=0)
+    alone = torch.cat([net(x[i : i + 1], level[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(net(x, level), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_denoiser_in_bfloat16_keeps_the_picture_in_float32() -> None:
+    """At low noise the skip alone must be exact, whatever the layers compute in."""
+    net = awake(small()).bfloat16()
+    x, _ = noised(net)
+    out = Preconditioned(net, 0.5, "bands")(x, torch.full((2,), 1e-4))
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, x, rtol=0, atol=2e-2)
+
+
+# --------------------------------------------------------------------------- reach of derived nets
+
+
+def reached_directions(net: nn.Module, channels: int, size: int, side: int) -> float:
+    """Smallest over largest singular value of what a net draws in places of `side` pixels.
+
+    With its last layers awake and at high noise, what it draws must vary in every direction.
+    """
+    net = awake(net)
+    generator = torch.Generator().manual_seed(2)
+    places = []
+    count = max(2, 4 * channels * side**2 // (size // side) ** 2 + 1)
+    with torch.no_grad():
+        for _ in range(count):
+            x = 40 * torch.randn(1, channels, size, size, generator=generator)
+            out = Preconditioned(net, 0.5, _prediction(net))(x, torch.full((1,), 40.0))
+            blocks = nn.functional.unfold(out, side, stride=side)[0].T
+            places.append(blocks)
+    found = torch.cat(places).double()
+    values = torch.linalg.svdvals(found - found.mean(0))
+    return (values[-1] / values[0]).item()
+
+
+def _prediction(net: nn.Module) -> str:
+    return "bands" if isinstance(net, Pyramid) else "x0"
+
+
+@pytest.mark.parametrize("size", [64, 96, 128, 256])
+def test_every_default_net_reaches_every_pixel(size: int) -> None:
+    net = build(derive(size, 3).net)
+    assert reached_directions(net, 3, size, 16) > 1e-5
+
+
+@pytest.mark.parametrize(("size", "patch"), [(128, 8), (256, 16)])
+def test_a_linear_head_that_is_too_narrow_is_seen(size: int, patch: int) -> None:
+    """The nets that were the default above 64 pixels: 32 channels for 8 x 8 x 3 values."""
+    old = {"name": "uvit", "channels": 3, "size": size, "widths": [32], "width": 64, "depth": 1}
+    assert reached_directions(build({**old, "patch": patch}), 3, size, 16) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("size", "name"), list(itertools.product(SIZES, ("auto", "unet", "pyramid", "uvit", "vit")))
+)
+def test_a_derived_net_has_enough_channels_or_is_refused(size: int, name: str) -> None:
+    """By count: the last layer of each resolution has at least as many inputs as outputs."""
+    try:
+        net = build(derive(size, 3, architecture=name).net)  # pyrefly: ignore[bad-argument-type]
+    except ValueError as error:
+        assert re.search(r"use --net pyramid or widths of at least \d+", str(error))
+        assert name in ("unet", "uvit", "vit")
+        return
+    if isinstance(net, Pyramid):
+        for head in (*net.detail_head, *net.head):
+            assert head.in_channels >= head.out_channels
+        return
+    outputs, inputs = net.head.weight.shape[:2]  # pyrefly: ignore[missing-attribute]
+    assert inputs >= outputs
+
+
+def test_no_net_for_a_size_that_cannot_be_halved() -> None:
+    with pytest.raises(ValueError, match="set size to 88 or 92"):
+        derive(90, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"widths": (12, 16)}, "more widths than the 2 levels"),
+        ({"widths": (12, 0, 16)}, "only the first may be 0"),
+        ({"coarse_sd": 0.0}, "standard deviation 0"),
+        ({"mean": (0.1,)}, "no mean or one for each channel"),
+        ({"size": 66}, "set size to 64 or 68"),
+        ({"blocks": (1, 1)}, "give at least 1 for each of the widths"),
+    ],
+)
+def test_wrong_arguments_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small(**changes)
+    with pytest.raises(ValueError, match="takes pictures of 64, 32, 16 pixels, and not 48"):
+        small()(torch.zeros(1, 3, 48, 48), torch.zeros(1))
