@@ -15,7 +15,8 @@ from noisewise.training.devices.engine import Engine
 from noisewise.training.inspect import inspect
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe
-from noisewise.training.stages.plan import fake_noise, generator_noise, plan_teacher
+from noisewise.training.stages.noise_plan import fake_noise, generator_noise
+from noisewise.training.stages.plan import plan_teacher
 
 
 def test_shapes_come_first_and_detail_later() -> None:

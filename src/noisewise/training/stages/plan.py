@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from noisewise.diffusion import (
-    EDMWeight,
-    KarrasUniform,
-    LogNormal,
-    Prediction,
-    ShiftedCosine,
-    Weight,
-    draw_to_dict,
-    measured_shift,
-)
+from noisewise.diffusion import AnyDraw, Prediction, Weight, draw_to_dict
 from noisewise.nets.derive import Derived, build, derive
-from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.stages.kinds import num_kinds
+from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
     from noisewise.training.devices.engine import Engine
-    from noisewise.training.settings.config import DistillConfig, TrainConfig
+    from noisewise.training.models.model_config import ModelConfig
+    from noisewise.training.settings.config import DistillConfig, Loss, TrainConfig
 
 
-_MEASURED = 256  # pictures that the shift of the noise levels is measured on
 _USUAL_IMAGES = 100_000  # the budget from which `nets.derive` chooses the usual net
 _TESTS = "our early tests (single runs on 2 CPU cores)"
 
@@ -54,7 +42,11 @@ class TeacherPlan:
     net: dict[str, Any]
     prediction: Prediction | Literal["denoiser"]
     sigma_data: float
-    noise: LogNormal
+    noise: AnyDraw
+    noise_scale: float
+    sigma_max: float
+    loss: Loss
+    multiscale: bool
     batch: int
     lr: float
     adam_lr: float
@@ -68,8 +60,8 @@ class TeacherPlan:
 
     @property
     def weight(self) -> Weight:
-        """Weight of the denoising loss (EDM): at the start the loss is 1 at every noise level."""
-        return EDMWeight(self.sigma_data)
+        """Weight of the denoising loss, for each noise level."""
+        return loss_weight(self.loss, self.sigma_data, self.noise_scale)
 
     def derived(self) -> dict[str, Reasoned]:
         """Every derived value with its reason."""
@@ -103,7 +95,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     if not sigma_data > 0:
         raise ValueError(f"all pixels in {pictures.source} are equal; there is nothing to learn")
     derived = _net(config, size, channels, len(classes), engine)
-    noise, why_noise = _noise(recipe, sigma_data, pictures)
+    levels = plan_noise(config, pictures, sigma_data)
     flips, why_flips = _flips(config, pictures)
     lr, adam_lr, why_lr = _learning_rates(config)
     return TeacherPlan(
@@ -113,7 +105,11 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         net=derived.net,
         prediction=derived.prediction,
         sigma_data=sigma_data,
-        noise=noise,
+        noise=levels.noise,
+        noise_scale=levels.noise_scale,
+        sigma_max=levels.sigma_max,
+        loss=config.loss,
+        multiscale=config.multiscale,
         batch=config.batch or recipe.batch,
         lr=lr,
         adam_lr=adam_lr,
@@ -124,7 +120,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "classes": why_classes,
             "net": derived.reason,
             "sigma_data": "standard deviation of all training pixels in [-1, 1]",
-            "noise": why_noise,
+            **levels.reasons,
             "batch": _why(config.batch, f"best of 32, 64 and 128 in {_TESTS}"),
             "lr": why_lr,
             "adam_lr": why_lr,
@@ -133,40 +129,17 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     )
 
 
-def generator_noise(recipe: StudentRecipe, progress: float) -> KarrasUniform:
-    """Distribution of noise levels in the generator's loss, at a share of the budget (0 to 1)."""
-    begin, end = recipe.t_falls
-    left = min(1.0, max(0.0, (end - progress) / (end - begin))) if end > begin else 0.0
-    return KarrasUniform(
-        recipe.sigma_min, recipe.sigma_max, t_min=recipe.t_min * left, t_max=recipe.t_max
-    )
-
-
-def fake_noise(
-    recipe: StudentRecipe, teachers: LogNormal | ShiftedCosine | KarrasUniform
-) -> LogNormal | ShiftedCosine | KarrasUniform:
-    """Distribution of noise levels in the fake score's loss: the teacher's, a LogNormal shifted."""
-    if not isinstance(teachers, LogNormal):
-        return teachers
-    return replace(teachers, mean=teachers.mean + recipe.fake_noise_shift)
-
-
-def student_values(
-    config: DistillConfig, sigma_data: float, sigma_range: tuple[float, float] | None = None
-) -> dict[str, Reasoned]:
+def student_values(config: DistillConfig, teacher: ModelConfig) -> dict[str, Reasoned]:
     """The values of a distillation with their reasons, for run.json and --dry-run.
 
     Args:
         config: the user's settings.
-        sigma_data: standard deviation of the teacher's training pixels.
-        sigma_range: lowest and highest noise level that the teacher was trained on; None: any.
+        teacher: what the teacher's config.json says.
     """
     recipe = config.recipe
-    sigma_init = recipe.sigma_init_scale * sigma_data
-    why_init = f"{recipe.sigma_init_scale:g} times sigma_data; SiD uses 2.5 at sigma_data 0.5"
-    if sigma_range is not None and sigma_init > sigma_range[1]:
-        sigma_init = sigma_range[1]
-        why_init = "the highest noise level that the teacher was trained on"
+    sigma_init = generator_input(
+        recipe, teacher.sigma_data, teacher.noise_scale, teacher.sigma_range
+    )
     lam = recipe.lam if config.lam is None else config.lam
     return {
         "lam": Reasoned(
@@ -183,7 +156,7 @@ def student_values(
             config.batch or recipe.batch,
             _why(config.batch, "at least 64, as in SiD on small sets"),
         ),
-        "sigma_init": Reasoned(sigma_init, why_init),
+        "sigma_init": Reasoned(*sigma_init),
     }
 
 
@@ -220,22 +193,6 @@ def _net(
     found = derive(*given, speed * seconds, *rest)
     why = f"{found.reason}: {speed:.0f} pictures/s measured here, {seconds:.0f} s"
     return replace(found, reason=why)
-
-
-def _noise(recipe: TeacherRecipe, sigma_data: float, pictures: Pictures) -> tuple[LogNormal, str]:
-    why = f"mean of ln sigma is ln sigma_data {recipe.noise_mean:+g}"
-    shift = 0.0
-    if pictures.size > 64:  # the same noise hides less of a large picture (Hoogeboom et al. 2023)
-        chosen = np.random.default_rng(0).permutation(len(pictures))[:_MEASURED]
-        found = measured_shift(pictures.tensor(chosen))
-        shift = -found.log_shift / 2  # log_shift is in ln SNR, shift in ln sigma
-        why += (
-            f", plus {shift:.2f}: reducing these pictures to 64 pixels multiplies their signal-to-"
-            f"noise ratio by {math.exp(2 * shift):.2f} "
-            f"(flat pictures: {math.exp(-found.formula_shift):.2f})"
-        )
-    mean = recipe.noise_mean + math.log(sigma_data) + shift
-    return LogNormal(mean, recipe.noise_std), why
 
 
 def _flips(config: TrainConfig, pictures: Pictures) -> tuple[bool, str]:

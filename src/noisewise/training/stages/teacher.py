@@ -236,7 +236,10 @@ class TeacherStage:
     def _loss(self, denoise: Denoiser, batch: Batch) -> Tensor:
         """Mean denoising loss of a batch."""
         x0, sigma, noise, labels = batch.x0, batch.sigma, batch.noise, batch.labels
-        return denoising_loss(denoise, x0, sigma, noise, self.plan.weight, labels).mean()
+        plan = self.plan
+        return denoising_loss(
+            denoise, x0, sigma, noise, plan.weight, labels, plan.multiscale
+        ).mean()
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
         if not self._recipe.dropout:
