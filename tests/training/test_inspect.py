@@ -81,6 +81,7 @@ def test_noise_curve_of_what_is_known() -> None:
         1,
         2,
         4,
+        8,
     ]
 
 
