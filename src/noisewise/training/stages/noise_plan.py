@@ -156,7 +156,7 @@ def sampler_start(usual: float, images: np.ndarray | None, size: int) -> tuple[f
     if images is None or size <= SMALL:
         return usual, f"the recipe's, which fits pictures of up to {SMALL} pixels"
     deviation = size * mean_colour_sd(images)
-    start = max(usual, float(math.ceil(_START * deviation)))
+    start = start_for(usual, deviation)
     why = f"{start / math.hypot(start, deviation):.0%} of the real spread of mean colours"
     if start == usual:
         return start, f"the recipe's: with it an exact sampler reaches {why}"
@@ -165,6 +165,16 @@ def sampler_start(usual: float, images: np.ndarray | None, size: int) -> tuple[f
         f"{_START:g} times {deviation:.3g}, the deviation of a picture's mean colour times its "
         f"side: an exact sampler then reaches {why}, from {usual:g} only {old:.0%}"
     )
+
+
+def start_for(usual: float, deviation: float) -> float:
+    """The first level of a sampler, for a mean colour of this deviation as a coefficient.
+
+    Example:
+        >>> start_for(40.0, 10.0), start_for(40.0, 21.5)
+        (40.0, 65.0)
+    """
+    return max(usual, float(math.ceil(_START * deviation)))
 
 
 def reaching(draw: AnyDraw, sigma_max: float) -> tuple[AnyDraw, str]:
