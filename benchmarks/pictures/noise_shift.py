@@ -139,7 +139,8 @@ def tables(results: harness.Results) -> list[str]:
             ["set", "pictures", "s: share", "noise_scale", "of flat pictures", "deviation"], factors
         ),
         f"Generated over real deviation of the mean colour. The sampler starts at {OLD:g} (old) or "
-        "where the plan starts it (new). Exact: endless steps. In few calls Heun's steps widen it.",
+        f"where the plan starts it (new; up to {SMALL} pixels that is {OLD:g}). Exact: endless "
+        "steps. In few calls Heun's steps widen it.",
         summaries.table(
             ["set", "side", "exact, old", "new start", "exact, new", *calls], spreads
         ),
@@ -164,8 +165,9 @@ def draw(results: harness.Results, path: Path) -> bool:
         )
         for kind, style in (("old", "--"), ("new", "-")):
             y = [100 * float(cell.number(f"exact_{kind}_{side}") or 0) for side in SIDES]
-            label = f"{name}, {'from 40' if kind == 'old' else 'as planned'}"
-            right.plot(SIDES, y, style, marker="o", color=colour, label=label)
+            right.plot(SIDES, y, style, marker="o", color=colour)
+    right.plot([], [], "--", color="black", label=f"start at {OLD:g} for every size")
+    right.plot([], [], "-", color="black", label="start as planned (up to 32 px: 40)")
     left.set(
         xscale="log", xlabel="averaged s x s pixels", ylabel="share of the variance, v(s) / v(1)",
         ylim=(0, 1.05), title="What averaging leaves of the pictures",
@@ -175,10 +177,12 @@ def draw(results: harness.Results, path: Path) -> bool:
         xscale="log", xlabel="side, pixels", ylabel="% of the real spread", ylim=(0, 105),
         title="Spread of mean colours, exact denoiser",
     )  # fmt: skip
-    for axes, ticks in ((left, (1, 2, 4, 8, 16, 32, 64, 128)), (right, SIDES)):
+    scales = (1, 2, 4, 8, 16, 32, 64, 128)
+    low, beside = {"loc": "lower left"}, {"loc": "center right", "bbox_to_anchor": (1.0, 0.68)}
+    for axes, ticks, place in ((left, scales, low), (right, SIDES, beside)):
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
-        axes.legend(fontsize=8, loc="lower left")
+        axes.legend(fontsize=8, **place)  # pyrefly: ignore[bad-argument-type]
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)

@@ -202,11 +202,11 @@ class TrainConfig(TeacherSettings):
     """Architecture of the net. auto: by the size of the pictures."""
     widths: Annotated[tuple[int, ...], RARE] = ()
     """Channels at each resolution of the net, finest first. Default: by budget and device."""
-    schedule: Schedule = "lognormal"
+    schedule: Annotated[Schedule, RARE] = "lognormal"
     """How noise levels are drawn in training; each is shifted as far as the pictures need."""
-    loss: Loss = "edm"
+    loss: Annotated[Loss, RARE] = "edm"
     """Weight of each noise level in the loss."""
-    multiscale: bool = False
+    multiscale: Annotated[bool, RARE] = False
     """Add the loss of smaller versions of the pictures, down to 32 pixels. Default: not added."""
     lr_from: Annotated[str | None, RARE] = None
     """Run whose learning rate to use, scaled to this batch by the noise measured there."""
