@@ -26,17 +26,26 @@ from noisewise.diffusion import (
     LogNormal,
     ShiftedCosine,
     SigmoidWeight,
+    VWeight,
     denoising_loss,
     karras_sigmas,
 )
 from noisewise.pictures.noise_curve import mean_colour_sd, noise_curve
 from noisewise.pictures.pictures import Pictures
+from noisewise.training.adapt import plan_adaptation
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_config import ModelConfig
+from noisewise.training.models.models import Teacher
 from noisewise.training.run.begin import create_run
 from noisewise.training.run.resumed_plan import with_noise_of_run
 from noisewise.training.run.run_json import read_info, write_info
-from noisewise.training.settings.config import DistillConfig, Loss, Schedule, TrainConfig
+from noisewise.training.settings.config import (
+    AdaptConfig,
+    DistillConfig,
+    Loss,
+    Schedule,
+    TrainConfig,
+)
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.stages.heldout_loss import HeldOutBatch
 from noisewise.training.stages.noise_plan import (
@@ -230,6 +239,20 @@ def test_a_generator_takes_the_factor_of_its_teacher() -> None:
     assert generator_noise(StudentRecipe(), 0.5, 4.0).sigma_max == 320
     capped = teacher_config(noise_scale=4.0, sigma_range=[0.01, 6.0])
     assert student_values(DistillConfig(), capped)["sigma_init"].value == 6.0
+
+
+def test_an_adapted_teacher_keeps_the_noise_and_the_loss_of_the_old_one() -> None:
+    noise = {"name": "LogitNormal", "mean": 0.0, "std": 1.0, "scale": 0.5}
+    sampler = {"sigma_max": 80.0}
+    described = teacher_config(
+        noise=noise, noise_scale=2.0, loss="v", multiscale=True, sampler=sampler
+    )
+    teacher = Teacher(tiny_denoiser(), described)
+    plan = plan_adaptation(teacher, tiny_pictures(), AdaptConfig(start="full"))
+    assert plan.noise == LogitNormal(scale=0.5)
+    assert (plan.noise_scale, plan.sigma_max, plan.loss, plan.multiscale) == (2.0, 80.0, "v", True)
+    assert plan.weight == VWeight()
+    assert "as in the teacher" in plan.derived()["loss"].reason
 
 
 @pytest.mark.parametrize("wrong", [{"noise_scale": math.nan}, {"noise_scale": 0}, {"loss": "l1"}])
