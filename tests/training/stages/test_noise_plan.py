@@ -59,7 +59,7 @@ from noisewise.training.stages.noise_plan import (
     training_draw,
 )
 from noisewise.training.stages.plan import TeacherPlan, plan_teacher, student_values
-from tiny import tiny_denoiser, tiny_pictures
+from tiny import build, tiny_denoiser, tiny_pictures
 
 SIZES = (64, 128, 256, 512, 1024)
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
@@ -98,7 +98,7 @@ def gaussian_spread(deviation: float, sigma_max: float, count: int = 4000) -> fl
 
 @pytest.mark.parametrize("size", SIZES)
 def test_mean_colours_vary_as_in_real_pictures_at_every_size(size: int) -> None:
-    images = plain(size)
+    images = plain(size, 8)
     deviation = size * mean_colour_sd(images)
     start, why = sampler_start(40.0, images, size)
     assert gaussian_spread(deviation, start) >= 0.9
@@ -286,7 +286,7 @@ def test_the_held_out_loss_has_the_weight_of_training(loss: Loss, multiscale: bo
     assert plan.reasons["multiscale"].startswith("set by hand" if multiscale else "one scale")
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", ["logit-normal", "interpolated"])
 def test_a_run_with_any_schedule_and_loss_is_trained_resumed_and_distilled(
     schedule: Schedule, tmp_path: Path
 ) -> None:
@@ -294,16 +294,16 @@ def test_a_run_with_any_schedule_and_loss_is_trained_resumed_and_distilled(
     np.savez(data, images=tiny_pictures().images)
     loss = LOSSES[1 + SCHEDULES.index(schedule)]
     config = TrainConfig(
-        budget="32images", widths=(4, 4), schedule=schedule, loss=loss, multiscale=True,
+        budget="32images", schedule=schedule, loss=loss, multiscale=True,
         recipe=RECIPE,
     )  # fmt: skip
-    run = noisewise.train(data, tmp_path / "run", config=config)
-    noisewise.train(data, tmp_path / "run", "48images", config=config)
-    described = noisewise.Run(run.path).teacher().config
+    run = noisewise.train(data, tmp_path / "run", config=config, build=build)
+    noisewise.train(data, tmp_path / "run", "48images", config=config, build=build)
+    described = noisewise.Run(run.path).teacher(build).config
     assert (described.loss, described.multiscale) == (loss, True)
     assert run.info["derived"]["noise"]["value"] == described.noise
     distil = DistillConfig(budget="16images", recipe=StudentRecipe(batch=8, distance_images=16))
-    assert noisewise.distill(run, config=distil).sample(2).isfinite().all()
+    assert noisewise.distill(run, config=distil, build=build).sample(2).isfinite().all()
     other = replace(config, schedule="cosine" if schedule != "cosine" else "lognormal")
     with pytest.raises(ValueError, match=f"schedule was '{schedule}' and is now"):
         noisewise.train(data, run.path, config=other)

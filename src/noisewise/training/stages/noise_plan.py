@@ -251,8 +251,8 @@ def loss_weight(loss: Loss, sigma_data: float, scale: float) -> Weight:
         scale: factor on noise levels.
 
     Example:
-        >>> loss_weight("sigmoid", 0.5, 2.0)
-        SigmoidWeight(bias=0.0)
+        >>> round(loss_weight("sigmoid", 0.5, 4.0).bias, 2)  # flat pictures of 128 pixels
+        -1.39
     """
     if loss == "edm":
         return EDMWeight(sigma_data)
