@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from noisewise.diffusion import (
+    AnyDraw,
+    Extended,
+    InterpolatedCosine,
     KarrasUniform,
+    LogitNormal,
     LogNormal,
     ShiftedCosine,
     add_noise,
@@ -33,6 +37,9 @@ DRAWS = [
     ShiftedCosine(32),
     KarrasUniform(),
     KarrasUniform(0.01, 20.0, 5.0, 0.2, 0.7),
+    LogitNormal(-0.8, 0.8, 2.5),
+    InterpolatedCosine(128.5),
+    Extended(LogitNormal(), 40.0, 0.1),
 ]
 
 
@@ -203,7 +210,7 @@ def test_measured_shift_refuses() -> None:
 
 @pytest.mark.parametrize("draw", DRAWS, ids=str)
 def test_draws_follow_their_quantiles(
-    draw: LogNormal | ShiftedCosine | KarrasUniform,
+    draw: AnyDraw,
 ) -> None:
     sigma = draw.sample(20_000, torch.Generator().manual_seed(3))
     assert sigma.dtype == torch.float32
@@ -227,9 +234,46 @@ def test_draws_against_other_people_s_formulas() -> None:
     )
 
 
+def test_the_logit_normal_is_a_shifted_time_and_a_log_normal_sigma() -> None:
+    """Time t = sigmoid(N(m, s^2)) is shifted to a t / (1 + (a - 1) t); sigma is t / (1 - t)."""
+    p = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    t = torch.from_numpy(stats.norm(-0.3, 0.9).ppf(p.numpy())).sigmoid()
+    shifted = 3 * t / (1 + 2 * t)
+    found = LogitNormal(-0.3, 0.9, scale=3.0).quantile(p)
+    torch.testing.assert_close(found, shifted / (1 - shifted))
+    torch.testing.assert_close(found, LogNormal(-0.3 + math.log(3), 0.9).quantile(p))
+
+
+def test_the_interpolated_draw_lies_between_its_ends_and_rises() -> None:
+    p = torch.linspace(0, 1, 401, dtype=torch.float64)
+    low, high = ShiftedCosine(512, 32).quantile(p), ShiftedCosine(512, 256).quantile(p)
+    found = InterpolatedCosine(512).quantile(p)
+    inside = (found >= high * (1 - 1e-9)) & (found <= low * (1 + 1e-9))
+    assert inside.all()
+    assert (found.diff() > 0).all()
+    close = found.log() - high.log()
+    assert close[40] < 0.2 * (low.log() - high.log())[40]  # at the clean end it is the high one
+    assert InterpolatedCosine(512, 64, 64).quantile(p) == pytest.approx(
+        ShiftedCosine(512).quantile(p)
+    )
+    with pytest.raises(ValueError, match=r"low \(256\) is larger than high \(32\)"):
+        InterpolatedCosine(512, 256, 32)
+
+
+def test_an_extended_draw_spreads_its_highest_share_evenly_and_leaves_the_rest() -> None:
+    draw = Extended(LogNormal(0.0, 1.0), 100.0, 0.2)
+    p = torch.tensor([0.1, 0.5, 0.8], dtype=torch.float64)
+    torch.testing.assert_close(draw.quantile(p), LogNormal(0.0, 1.0).quantile(p))
+    start = float(draw.quantile(p)[2])
+    top = draw.quantile(torch.tensor([0.9, 1.0], dtype=torch.float64))
+    assert top.tolist() == pytest.approx([math.sqrt(100 * start), 100.0])
+    with pytest.raises(ValueError, match="use the draw as it is"):
+        Extended(LogNormal(5.0, 1.0), 100.0)
+
+
 @pytest.mark.parametrize("draw", DRAWS, ids=str)
 def test_draws_are_seeded_and_survive_json(
-    draw: LogNormal | ShiftedCosine | KarrasUniform,
+    draw: AnyDraw,
 ) -> None:
     again = draw_from_dict(json.loads(json.dumps(draw_to_dict(draw))))
     assert again == draw
@@ -239,7 +283,7 @@ def test_draws_are_seeded_and_survive_json(
 
 
 def test_unknown_draws_are_refused() -> None:
-    with pytest.raises(ValueError, match="LogNormal, ShiftedCosine, KarrasUniform"):
+    with pytest.raises(ValueError, match="LogNormal, LogitNormal, ShiftedCosine, Interp"):
         draw_from_dict({"name": "Uniform"})
     with pytest.raises(ValueError, match="cannot be made from"):
         draw_from_dict({"name": "LogNormal", "mu": 0.0})
@@ -247,9 +291,9 @@ def test_unknown_draws_are_refused() -> None:
         KarrasUniform(t_min=0.9)
 
 
-@pytest.mark.parametrize("draw", [LogNormal(-0.8, 1.4), KarrasUniform(), ShiftedCosine(128)])
+@pytest.mark.parametrize("draw", DRAWS, ids=str)
 def test_stratified_levels_keep_the_law_and_vary_less(
-    draw: LogNormal | ShiftedCosine | KarrasUniform,
+    draw: AnyDraw,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     spread = [stratified(draw, 64, generator).log() for _ in range(200)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from noisewise.diffusion import Preconditioned
+from noisewise.diffusion import Preconditioned, Prediction
 from noisewise.nets import build, derive
 from noisewise.nets.haar import haar, inverse_haar, low_pass
 from noisewise.nets.pyramid import Pyramid
@@ -33,7 +33,7 @@ def small(**changes: object) -> Pyramid:
     return Pyramid(**(settings | changes))  # pyrefly: ignore[bad-argument-type]
 
 
-def noised(net: Pyramid, n: int = 2, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+def noised(n: int = 2, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(n, 3, side, side, generator=generator), torch.linspace(-2, 2, n)
 
@@ -41,7 +41,7 @@ def noised(net: Pyramid, n: int = 2, side: int = 64) -> tuple[torch.Tensor, torc
 def test_at_the_start_it_is_the_linear_filter_of_each_band() -> None:
     """D = sd^2 / (sd^2 + sigma^2) times each band, about the mean: the best for white bands."""
     net = small()
-    x, level = noised(net)
+    x, level = noised()
     sigma = level.exp().view(-1, 1, 1, 1)
     mean = torch.tensor([0.2, 0.0, -0.1]).view(1, 3, 1, 1)
     low1, fine = haar(x - mean)
@@ -71,7 +71,7 @@ def test_bands_of_white_noise_are_filtered_as_well_as_possible() -> None:
 
 def test_without_noise_a_picture_stays_as_it_is() -> None:
     net = awake(small())
-    x, _ = noised(net)
+    x, _ = noised()
     torch.testing.assert_close(net(x, torch.full((2,), -12.0)), x, rtol=0, atol=1e-4)
 
 
@@ -79,7 +79,7 @@ def test_without_noise_a_picture_stays_as_it_is() -> None:
 def test_a_small_picture_is_the_coarse_part(finest: int) -> None:
     """Its result does not depend on anything that belongs to finer levels."""
     net = awake(small(widths=(finest, 16, 16, 24)))
-    x, level = noised(net)
+    x, level = noised()
     for levels in (1, 2):
         out = net(low_pass(x, levels), level)
         other = small(widths=(finest, 16, 16, 24))
@@ -101,14 +101,14 @@ def test_what_joins_later_does_not_disturb_what_is_trained() -> None:
     for name, parameter in net.named_parameters():
         if not name.startswith((*later, "detail")):
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
-    x, level = noised(net)
+    x, level = noised()
     whole = low_pass(net(x, level), 2)
     torch.testing.assert_close(whole, net(low_pass(x, 2), level), rtol=1e-4, atol=1e-4)
 
 
 def test_every_parameter_and_every_pixel_matters() -> None:
     net = awake(small(depth=1, widths=(12, 16, 16, 32))).train()
-    x, level = noised(net)
+    x, level = noised()
     x.requires_grad_()
     net(x, level).square().sum().backward()
     assert x.grad is not None
@@ -122,7 +122,7 @@ def test_it_rebuilds_from_its_configuration_and_keeps_pictures_apart() -> None:
     net = awake(small(depth=1, widths=(12, 16, 16, 32)))
     twin = build(dict(net.config))  # pyrefly: ignore[bad-argument-type, no-matching-overload]
     twin.load_state_dict(net.state_dict())
-    x, level = noised(net)
+    x, level = noised()
     torch.testing.assert_close(twin.eval()(x, level), net(x, level), rtol=0, atol=0)
     alone = torch.cat([net(x[i : i + 1], level[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(net(x, level), alone, rtol=1e-4, atol=1e-5)
@@ -131,7 +131,7 @@ def test_it_rebuilds_from_its_configuration_and_keeps_pictures_apart() -> None:
 def test_the_denoiser_in_bfloat16_keeps_the_picture_in_float32() -> None:
     """At low noise the skip alone must be exact, whatever the layers compute in."""
     net = awake(small()).bfloat16()
-    x, _ = noised(net)
+    x, _ = noised()
     out = Preconditioned(net, 0.5, "bands")(x, torch.full((2,), 1e-4))
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, x, rtol=0, atol=2e-2)
@@ -160,7 +160,7 @@ def reached_directions(net: nn.Module, channels: int, size: int, side: int) -> f
     return (values[-1] / values[0]).item()
 
 
-def _prediction(net: nn.Module) -> str:
+def _prediction(net: nn.Module) -> Prediction:
     return "bands" if isinstance(net, Pyramid) else "x0"
 
 
@@ -190,6 +190,7 @@ def test_a_derived_net_has_enough_channels_or_is_refused(size: int, name: str) -
         return
     if isinstance(net, Pyramid):
         for head in (*net.detail_head, *net.head):
+            assert isinstance(head, nn.Conv2d)
             assert head.in_channels >= head.out_channels
         return
     outputs, inputs = net.head.weight.shape[:2]  # pyrefly: ignore[missing-attribute]

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from noisewise.diffusion.noise import measured_shift
-from noisewise.training.inspect import contact_sheet, inspect, noise_curve
+from noisewise.pictures.noise_curve import noise_curve
+from noisewise.training.inspect import contact_sheet, inspect
 from picture_files import colour, write_pictures
 
 
@@ -80,6 +81,7 @@ def test_noise_curve_of_what_is_known() -> None:
         1,
         2,
         4,
+        8,
     ]
 
 

@@ -1,11 +1,13 @@
 """Draws: the distributions of the noise levels that training uses.
 
-Papers: Karras et al. 2022 (EDM) for the log-normal; Hoogeboom et al. 2023 (simple diffusion) for
-the shifted cosine; Zhou et al. 2024 (SiD) for the draw of the generator step.
+Papers: Karras et al. 2022 (EDM) for the log-normal; Esser et al. 2024 for the logit-normal;
+Hoogeboom et al. 2023 (simple diffusion) for the cosines; Zhou et al. 2024 (SiD) for the draw of the
+generator step.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -13,7 +15,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from noisewise.diffusion.noise import check_range, cosine_logsnr, karras_ramp, sigma_from_logsnr
+from noisewise.diffusion.noise import (
+    check_range,
+    cosine_logsnr,
+    interpolated_logsnr,
+    karras_ramp,
+    sigma_from_logsnr,
+)
 
 
 class Draw(Protocol):
@@ -61,16 +69,61 @@ class LogNormal:
 
 
 @dataclass(frozen=True)
+class LogitNormal:
+    """The draw of rectified flows: ``t = sigmoid(N(mean, std^2))``, ``sigma = scale t / (1 - t)``.
+
+    t is the time of the straight line ``(1 - t) x0 + t eps``. Shifting t to
+    ``scale t / (1 + (scale - 1) t)`` multiplies sigma by scale. So it is the log-normal draw with
+    mean ``mean + ln scale``, in other letters.
+
+    Source: Esser et al. 2024 (Stable Diffusion 3), sections 3.1 and 5.3.2 (mean 0, std 1 there).
+
+    Raises:
+        ValueError: if std or scale is not positive.
+
+    Example:
+        >>> LogitNormal(scale=3.0).quantile(torch.tensor([0.5]))
+        tensor([3.])
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check std and scale."""
+        if not (0 < self.std < math.inf and 0 < self.scale < math.inf):
+            raise ValueError(
+                f"std is {self.std}, scale is {self.scale}: give positive numbers for both"
+            )
+
+    def sample(
+        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Draw num_images noise levels, float32 [num_images], on device (None: the generator's)."""
+        return self._levels(_drawn(torch.randn, num_images, generator, device))
+
+    def quantile(self, p: Tensor) -> Tensor:
+        """Return sigma at shares p in (0, 1), with the shape of p."""
+        return self._levels(torch.special.ndtri(p))
+
+    def _levels(self, normal: Tensor) -> Tensor:
+        return self.scale * torch.exp(self.mean + self.std * normal)  # t / (1 - t) of a sigmoid
+
+
+@dataclass(frozen=True)
 class ShiftedCosine:
     """The draw of simple diffusion: t uniform on [0, 1] in `cosine_logsnr` at a picture size.
+
+    A size that is not whole says how far the pictures themselves shift the noise.
 
     Example:
         >>> ShiftedCosine(size=256).quantile(torch.tensor([0.5]))  # 256 / 64
         tensor([4.])
     """
 
-    size: int
-    reference: int = 64
+    size: float
+    reference: float = 64
 
     def sample(
         self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
@@ -81,6 +134,37 @@ class ShiftedCosine:
     def quantile(self, p: Tensor) -> Tensor:
         """Return sigma at shares p in [0, 1], with the shape of p."""
         return sigma_from_logsnr(cosine_logsnr(p, self.size, self.reference))
+
+
+@dataclass(frozen=True)
+class InterpolatedCosine:
+    """The draw of simple diffusion between two shifts: t uniform in `interpolated_logsnr`.
+
+    Example:
+        >>> InterpolatedCosine(size=512).quantile(torch.tensor([0.5]))  # between 512 / 32 and 2
+        tensor([5.6569])
+
+    Raises:
+        ValueError: if the ends cross (low > high), or a shift is outside the limits.
+    """
+
+    size: float
+    low: float = 32
+    high: float = 256
+
+    def __post_init__(self) -> None:
+        """Refuse ends that cross before the first draw."""
+        self.quantile(torch.tensor(0.5))
+
+    def sample(
+        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Draw num_images noise levels, float32 [num_images], on device (None: the generator's)."""
+        return self.quantile(_drawn(torch.rand, num_images, generator, device))
+
+    def quantile(self, p: Tensor) -> Tensor:
+        """Return sigma at shares p in [0, 1], with the shape of p."""
+        return sigma_from_logsnr(interpolated_logsnr(p, self.low, self.high, self.size))
 
 
 @dataclass(frozen=True)
@@ -124,6 +208,60 @@ class KarrasUniform:
         """Return sigma at shares p in [0, 1], with the shape of p."""
         t = self.t_min + p * (self.t_max - self.t_min)
         return karras_ramp(t, self.sigma_min, self.sigma_max, self.rho)
+
+
+@dataclass(frozen=True)
+class Extended:
+    """Another draw whose highest levels reach a given one, so that a sampler may start there.
+
+    The highest share of the draws is spread evenly in ln sigma, from where the other draw has this
+    share left up to sigma_max. All lower levels stay as they are.
+
+    Args:
+        draw: the other draw.
+        sigma_max: the highest level.
+        share: of the draws that are spread.
+
+    Raises:
+        ValueError: if the other draw reaches sigma_max with more than the share, or share is not in
+            (0, 1).
+
+    Example:
+        >>> Extended(LogNormal(), 40.0).quantile(torch.tensor([0.5, 1.0]))
+        tensor([ 0.3012, 40.0000])
+    """
+
+    draw: LogNormal | LogitNormal | ShiftedCosine | InterpolatedCosine
+    sigma_max: float
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check that there is room above the other draw."""
+        if not 0 < self.share < 1:
+            raise ValueError(f"share is {self.share}: give a number between 0 and 1")
+        start = self._start(torch.float64).item()
+        if not start < self.sigma_max < math.inf:
+            raise ValueError(
+                f"the draw has its highest levels from {start:.3g} on, above sigma_max "
+                f"{self.sigma_max:.3g}: use the draw as it is"
+            )
+
+    def sample(
+        self, num_images: int, generator: torch.Generator, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Draw num_images noise levels, float32 [num_images], on device (None: the generator's)."""
+        p = _drawn(torch.rand, num_images, generator, device)
+        return self.quantile(p.clamp(1e-6, 1 - 1e-6))
+
+    def quantile(self, p: Tensor) -> Tensor:
+        """Return sigma at shares p in (0, 1], with the shape of p."""
+        start = self._start(p.dtype).to(p.device)
+        above = (1 - (1 - p) / self.share).clamp(min=0)  # of the highest share, from 0 to 1
+        lower = self.draw.quantile(p.clamp(max=1 - self.share))
+        return lower * (self.sigma_max / start) ** above
+
+    def _start(self, dtype: torch.dtype) -> Tensor:
+        return self.draw.quantile(torch.tensor(1 - self.share, dtype=dtype))
 
 
 def stratified(
@@ -175,24 +313,28 @@ def _drawn(
     return drawn if device is None else drawn.to(device)
 
 
-_DRAWS = (LogNormal, ShiftedCosine, KarrasUniform)
+AnyDraw = LogNormal | LogitNormal | ShiftedCosine | InterpolatedCosine | KarrasUniform | Extended
+_DRAWS = (LogNormal, LogitNormal, ShiftedCosine, InterpolatedCosine, KarrasUniform, Extended)
 
 
-def draw_to_dict(draw: LogNormal | ShiftedCosine | KarrasUniform) -> dict[str, Any]:
+def draw_to_dict(draw: AnyDraw) -> dict[str, Any]:
     """Return a draw as a dict, ready for json.dumps; inverse of `draw_from_dict`.
 
     Example:
         >>> draw_to_dict(LogNormal(-0.8, 1.4))
         {'name': 'LogNormal', 'mean': -0.8, 'std': 1.4}
     """
-    return {"name": type(draw).__name__, **asdict(draw)}
+    values = asdict(draw)
+    if isinstance(draw, Extended):
+        values["draw"] = draw_to_dict(draw.draw)
+    return {"name": type(draw).__name__, **values}
 
 
-def draw_from_dict(values: dict[str, Any]) -> LogNormal | ShiftedCosine | KarrasUniform:
+def draw_from_dict(values: dict[str, Any]) -> AnyDraw:
     """Make a draw from the result of `draw_to_dict`.
 
     Raises:
-        ValueError: if the name or a field is unknown or missing.
+        ValueError: if the name or a field is unknown, missing or out of range.
 
     Example:
         >>> draw_from_dict({"name": "ShiftedCosine", "size": 128, "reference": 64})
@@ -202,9 +344,11 @@ def draw_from_dict(values: dict[str, Any]) -> LogNormal | ShiftedCosine | Karras
     name = fields.pop("name", None)
     for kind in _DRAWS:
         if kind.__name__ == name:
+            if isinstance(fields.get("draw"), dict):
+                fields["draw"] = draw_from_dict(fields["draw"])
             try:
                 return kind(**fields)
-            except TypeError as error:
+            except (TypeError, AttributeError) as error:
                 raise ValueError(
                     f"{name} cannot be made from {fields}: use the result of draw_to_dict"
                 ) from error

@@ -94,8 +94,8 @@ def sigma_from_logsnr(logsnr: Tensor) -> Tensor:
 
 def cosine_logsnr(
     t: Tensor | float,
-    size: int = 64,
-    reference: int = 64,
+    size: float = 64,
+    reference: float = 64,
     logsnr_min: float = -15.0,
     logsnr_max: float = 15.0,
 ) -> Tensor:
@@ -108,7 +108,7 @@ def cosine_logsnr(
 
     Args:
         t: time in [0, 1], 0 is clean; any shape.
-        size: side of the pictures, in pixels.
+        size: side of the pictures, in pixels (need not be whole).
         reference: side for which the plain cosine schedule is right, in pixels.
         logsnr_min: log-SNR at t = 1.
         logsnr_max: log-SNR at t = 0.
@@ -129,7 +129,7 @@ def cosine_logsnr(
     shift = min(0.0, 2 * math.log(reference / size))
     if not logsnr_min < shift < logsnr_max:
         raise ValueError(
-            f"the noise schedule for size {size} has its middle at log-SNR {shift:.2f}, outside "
+            f"the noise schedule for size {size:g} has its middle at log-SNR {shift:.2f}, outside "
             f"the limits {logsnr_min} to {logsnr_max}: widen the limits"
         )
     # tan(pi/2 - a) = 1 / tan(a): the noisy half mirrors the clean half. The angle is measured from
@@ -145,9 +145,9 @@ def cosine_logsnr(
 
 def interpolated_logsnr(
     t: Tensor | float,
-    low: int,
-    high: int,
-    size: int,
+    low: float,
+    high: float,
+    size: float,
     logsnr_min: float = -15.0,
     logsnr_max: float = 15.0,
 ) -> Tensor:
@@ -177,7 +177,7 @@ def interpolated_logsnr(
         tensor(-3.4657)
     """
     if low > high:
-        raise ValueError(f"low ({low}) is larger than high ({high}): swap them")
+        raise ValueError(f"low ({low:g}) is larger than high ({high:g}): swap them")
     t = _as_float(t)
     noisy = cosine_logsnr(t, size, low, logsnr_min, logsnr_max)
     clean = cosine_logsnr(t, size, high, logsnr_min, logsnr_max)
@@ -293,6 +293,11 @@ class MeasuredShift:
         octave = min(int(math.log2(s)), len(self.scales) - 2)
         low, high = (math.log(max(g, 1e-12)) for g in self.snr_gain[octave : octave + 2])
         return min(0.0, -(low + (math.log2(s) - octave) * (high - low)))
+
+    @property
+    def noise_scale(self) -> float:
+        """The shift as a factor on sigma, ``exp(-log_shift / 2)``: at least 1."""
+        return math.exp(-self.log_shift / 2)
 
     @property
     def formula_shift(self) -> float:

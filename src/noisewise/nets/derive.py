@@ -78,7 +78,8 @@ def prediction_of(config: dict[str, Any]) -> Literal["edm", "x0", "bands"]:
         >>> prediction_of({"name": "pyramid"}), prediction_of({"name": "unet"})
         ('bands', 'edm')
     """
-    return {"pyramid": "bands", "vit": "x0"}.get(str(config.get("name")), "edm")
+    name = config.get("name")
+    return "bands" if name == "pyramid" else "x0" if name == "vit" else "edm"
 
 
 def derive(

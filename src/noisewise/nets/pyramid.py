@@ -201,15 +201,12 @@ class Pyramid(nn.Module):
                 x = _scaled(details[level - 1], sigma, self.detail_sd[level - 1])
                 parts.append(self._cast(self.detail_stem[level - 1], x))
             h = sum(parts[1:], parts[0])
-            for block in self.down[level - self.finest]:
-                h = block(h, vector)
+            h = _through(self.down[level - self.finest], h, vector)
             skips.append(h)
         h = self._middle(h, vector)
         found = {}
         for level in reversed(range(start, len(self.up) + self.finest)):
-            h = torch.cat([h, skips.pop()], 1)
-            for block in self.up[level - self.finest]:
-                h = block(h, vector)
+            h = _through(self.up[level - self.finest], torch.cat([h, skips.pop()], 1), vector)
             if level <= self.levels:
                 found[level] = F.silu(self.norm[level - self.finest](h))
             if level > start:
@@ -252,6 +249,13 @@ class Pyramid(nn.Module):
 
     def _head(self, level: int, features: dict[int, Tensor]) -> Tensor:
         return self.head[level - self.finest](features[level]).float()
+
+
+def _through(blocks: nn.Module, h: Tensor, vector: Tensor) -> Tensor:
+    """Pass h through blocks, one after the other."""
+    for block in blocks.children():
+        h = block(h, vector)
+    return h
 
 
 def _scaled(band: Tensor, sigma: Tensor, sd: float) -> Tensor:

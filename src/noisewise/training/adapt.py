@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noisewise.diffusion import LogNormal, draw_from_dict
+from noisewise.diffusion import draw_from_dict
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
@@ -153,11 +153,10 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
     flips, why_flips = pictures.suggest_flip()
     if config.flips != "auto":
         flips, why_flips = config.flips == "on", "set by hand"
-    noise = draw_from_dict(described.noise)
-    assert isinstance(noise, LogNormal)
     lr = config.lr or _LR[config.start]
     batch = config.batch or config.recipe.batch
     kept = "as in the teacher; its net works with no other value"
+    as_teacher = "as in the teacher"
     by_hand = "set by hand"
     why_lr = f"best for start {config.start} in our tests, see docs/adapters.md"
     return TeacherPlan(
@@ -167,7 +166,11 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
         net=described.net,
         prediction=described.prediction,
         sigma_data=described.sigma_data,
-        noise=noise,
+        noise=draw_from_dict(described.noise),
+        noise_scale=described.noise_scale,
+        sigma_max=described.sampler.sigma_max,
+        loss=described.loss,
+        multiscale=described.multiscale,
         batch=batch,
         lr=lr,
         adam_lr=lr,
@@ -179,6 +182,10 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
             "net": kept,
             "sigma_data": kept,
             "noise": kept,
+            "noise_scale": as_teacher,
+            "sigma_max": as_teacher,
+            "loss": as_teacher,
+            "multiscale": as_teacher,
             "batch": by_hand if config.batch else "default of the recipe",
             "lr": by_hand if config.lr else why_lr,
             "flips": why_flips,

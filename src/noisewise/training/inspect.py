@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from noisewise.diffusion import MeasuredShift
-from noisewise.pictures.cache import in_blocks
 from noisewise.pictures.gather import HeaderCounts, Progress, digests
 from noisewise.pictures.near_duplicates import near_duplicates
+from noisewise.pictures.noise_curve import noise_curve
 from noisewise.pictures.pictures import Pictures, as_pictures
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
@@ -26,6 +26,7 @@ from noisewise.pictures.sources import HARMLESS, Skipped, printable
 from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.kinds import num_kinds
+from noisewise.training.stages.noise_plan import SMALL, shift_from_curve
 
 _FIRST = 3
 _MOST = 6
@@ -165,12 +166,11 @@ class Inspection:
     @property
     def shift(self) -> MeasuredShift:
         """The shift of the noise schedule for these pictures, as measured and by the formula."""
-        scales, survival = tuple(self.noise_curve), tuple(self.noise_curve.values())
-        return MeasuredShift(self.size, 64, scales, survival)
+        return shift_from_curve(self.size, self.noise_curve)
 
     def _shift_text(self) -> str:
-        if self.size <= 64:
-            return "no shift of the noise levels: only sizes above 64 pixels need one"
+        if self.size <= SMALL:
+            return f"no shift of the noise levels: only sizes above {SMALL} pixels need one"
         measured, formula = (-s / 2 for s in (self.shift.log_shift, self.shift.formula_shift))
         return (
             f"ln sigma of the noise levels shifts by {measured:+.2f} (measured; "
@@ -254,43 +254,6 @@ def inspect(
         notes=pictures.notes,
         contact_sheet=contact_sheet(pictures.images),
     )
-
-
-def noise_curve(images: np.ndarray) -> dict[int, float]:
-    """Measure v(s) / v(1): the share of the variance that remains after averaging s x s blocks.
-
-    Args:
-        images: uint8 [n, size, size, channels].
-
-    Returns:
-        One value for each s = 1, 2, 4, ... that divides the size and is smaller than it; the
-        variance is about the mean of each channel.
-
-    Raises:
-        ValueError: if all pixels are equal.
-
-    Example:
-        >>> noise = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 1), dtype=np.uint8)
-        >>> {s: round(value, 2) for s, value in noise_curve(noise).items()}
-        {1: 1.0, 2: 0.25, 4: 0.06, 8: 0.02}
-    """
-    n, size, _, channels = images.shape
-    scales = [s for s in (2**k for k in range(size.bit_length())) if size % s == 0 and s < size]
-    mean = np.zeros(channels)
-    square = {s: np.zeros(channels) for s in scales}
-    for block in in_blocks(images):
-        level = block.astype(np.float32)
-        mean += level.sum(axis=(0, 1, 2), dtype=np.float64) / (n * size * size)
-        for s in scales:
-            if s > 1:
-                half = level.shape[1] // 2
-                level = level.reshape(-1, half, 2, half, 2, channels).mean(axis=(2, 4))
-            side = size // s
-            square[s] += np.square(level).sum(axis=(0, 1, 2), dtype=np.float64) / (n * side * side)
-    variance = {s: float((square[s] - mean**2).sum()) for s in scales}
-    if variance[1] <= 0:
-        raise ValueError("all pixels are equal: give pictures with different pixels.")
-    return {s: max(value, 0.0) / variance[1] for s, value in variance.items()}
 
 
 def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.ndarray:

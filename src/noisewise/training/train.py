@@ -13,7 +13,7 @@ from noisewise.training.models.model_folder import Build, build_denoiser, save_m
 from noisewise.training.run.begin import check_folder, create_run, matching_run, with_twins
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
-from noisewise.training.run.resumed_plan import as_in_run, with_scaled_lr
+from noisewise.training.run.resumed_plan import as_in_run, with_noise_of_run, with_scaled_lr
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import known_batch
 from noisewise.training.settings.config import TrainConfig
@@ -172,6 +172,7 @@ def _planned(
         return pictures, *with_scaled_lr(plan_teacher(config, pictures, engine), config, None)
     pictures = _with_kinds(with_twins(folder, pictures), config, folder)
     planned = as_in_run(plan_teacher(config, pictures, engine), folder)
+    planned = with_noise_of_run(planned, config, folder)
     return pictures, *with_scaled_lr(planned, config, folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,7 @@ class Flat(nn.Module):
         (Flat(), {}, r"returned \(2, 64\) for pictures of shape \(2, 1, 8, 8\)"),
         (nn.Linear(3, 3), {}, "calling the denoiser with pictures of shape"),
         (edm(), {"sigma_data": 0.0}, "sigma_data is 0.0"),
+        (edm(), {"noise_scale": float("nan")}, "noise_scale is nan"),
         (edm(), {"sigma_range": (2.0, 1.0)}, "lowest and the highest noise level"),
         (edm(), {"classes": ("a", "b"), "label_histogram": (1,)}, "for each of the 2 classes"),
     ],
@@ -258,3 +260,10 @@ def test_what_cannot_be_a_teacher_is_refused_at_once(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         as_teacher(denoiser, **{**SIZES, **more})
+
+
+def test_the_factor_of_a_large_teacher_moves_its_noise() -> None:
+    usual, large = as_teacher(edm(), **SIZES), as_teacher(edm(), **SIZES, noise_scale=4.0)
+    assert (usual.config.noise_scale, large.config.noise_scale) == (1.0, 4.0)
+    moved = large.config.noise["mean"] - usual.config.noise["mean"]
+    assert moved == pytest.approx(math.log(4), rel=1e-6)

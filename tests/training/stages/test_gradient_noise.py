@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import noisewise
 from noisewise.app import cli
+from noisewise.diffusion import LogNormal
 from noisewise.scaling import Measurement, advise
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.processes import Ranks
@@ -75,6 +76,7 @@ def test_a_known_noise_is_found_and_the_gradient_is_the_batchs(batch: int) -> No
 def test_levels_are_spread_over_each_part_and_over_any_number_of_ranks_alike() -> None:
     pictures, engine = tiny_pictures(), Engine.choose("cpu")
     plan = plan_teacher(CONFIG, pictures, engine)
+    assert isinstance(plan.noise, LogNormal)
     batches = Batches(pictures, np.arange(96), plan, 0, engine)
     batch = batches.next(0, 4)
     for first in (0, 4, 8, 12):

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from noisewise.diffusion import LogNormal, ShiftedCosine
+from noisewise.diffusion import Extended, LogNormal, ShiftedCosine
 from noisewise.pictures.pictures import load_pictures
 from noisewise.training.devices.engine import Engine
 from noisewise.training.inspect import inspect
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe
-from noisewise.training.stages.plan import fake_noise, generator_noise, plan_teacher
+from noisewise.training.stages.noise_plan import fake_noise, generator_noise
+from noisewise.training.stages.plan import plan_teacher
 
 
 def test_shapes_come_first_and_detail_later() -> None:
@@ -44,19 +45,25 @@ def waves(count: int, size: int) -> np.ndarray:
     return (127 + 60 * (np.sin(y + phase[:, 0]) + np.sin(x + phase[:, 1]))).astype(np.uint8)
 
 
-@pytest.mark.parametrize(("smooth", "gain"), [(True, 4.0), (False, 1.0)])
+@pytest.mark.parametrize(("smooth", "gain"), [(True, 16.0), (False, 1.0)])
 def test_large_pictures_shift_the_noise_as_far_as_they_survive_averaging(
     tmp_path: Path, smooth: bool, gain: float
 ) -> None:
-    """From 128 to 64 pixels smooth pictures gain the formula's 4 over noise, white ones nothing."""
+    """From 128 to 32 pixels smooth pictures gain the formula's 16, white ones nothing."""
     white = np.random.default_rng(0).integers(0, 256, (24, 128, 128)).astype(np.uint8)
     np.savez(tmp_path / "set.npz", images=waves(24, 128) if smooth else white)
     pictures = load_pictures(tmp_path / "set.npz", 128)
     config = TrainConfig(budget="64images", size=128)
     plan = plan_teacher(config, pictures, Engine.choose("cpu"))
-    centre = config.recipe.noise_mean + math.log(plan.sigma_data)
-    assert plan.noise.mean - centre == pytest.approx(math.log(gain) / 2, abs=0.01)
+    # The draw reaches from the whole, as it is after averaging, down to the finest band.
+    half = math.log(plan.sigma_data * gain**0.5 / min(plan.net["detail_sd"])) / 2
+    centre = config.recipe.noise_mean + math.log(plan.sigma_data) - half
+    noise = plan.noise.draw if isinstance(plan.noise, Extended) else plan.noise
+    assert isinstance(noise, LogNormal)
+    assert noise.mean - centre == pytest.approx(math.log(gain) / 2, abs=0.02)
+    assert noise.std == pytest.approx(math.hypot(config.recipe.noise_std, half), abs=0.02)
+    assert plan.noise_scale == pytest.approx(gain**0.5, abs=0.05)
     found = inspect(tmp_path / "set.npz", 128)
     assert found.to_dict()["log_shift"] == pytest.approx(-math.log(gain), abs=0.02)
-    assert found.to_dict()["log_shift_by_formula"] == pytest.approx(-math.log(4))
+    assert found.to_dict()["log_shift_by_formula"] == pytest.approx(-math.log(16))
     assert "(measured; the formula" in found.text()

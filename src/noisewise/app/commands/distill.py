@@ -39,7 +39,7 @@ def _distill(options: DistillOptions, words: Sequence[str]) -> int:
 
     if options.dry_run:
         model = load(options.teacher or options.run, "teacher")
-        values = student_values(config, model.config.sigma_data)
+        values = student_values(config, model.config)
         derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
         return show_plan(derived, config.budget, options.json)
     with Stop(stream()) as stop, progress_of(config.amount) as progress:

@@ -26,7 +26,7 @@ def decisions(contents: Contents) -> Iterator[Decision]:
         yield Decision("sampler", teacher.sampler.described, teacher.sampler.reason)
         if "distill" in info:
             config = _distill_config(info["distill"])
-            for name, item in student_values(config, teacher.config.sigma_data).items():
+            for name, item in student_values(config, teacher.config).items():
                 yield Decision(f"distillation: {name}", _as_text(item.value), item.reason)
     if generator is not None and generator.config.two_call_sigma is not None:
         yield Decision(

@@ -10,11 +10,11 @@ import numpy as np
 from noisewise.app.plots.svg import as_pixels
 from noisewise.app.report.contents import Contents
 from noisewise.app.report.facts import Copies, NearCopies, Spectrum, Way, WayKind, Worst
+from noisewise.pictures.noise_curve import noise_curve
 from noisewise.quality.copies import CopyTest
 from noisewise.quality.near_copies import NearCopyTest
 from noisewise.quality.told_apart import evidence_maps
 from noisewise.training.evaluate import CopyTests, Measured, TrainingSet, draw_timed, measure
-from noisewise.training.inspect import noise_curve
 from noisewise.training.look import RealPictures
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import EvaluateConfig

@@ -20,6 +20,7 @@ def as_teacher(
     channels: int,
     sigma_data: float,
     sigma_range: tuple[float, float] | None = None,
+    noise_scale: float = 1.0,
     classes: Sequence[str] = (),
     label_histogram: Sequence[int] = (),
     sampler: SamplerSettings | None = None,
@@ -34,6 +35,8 @@ def as_teacher(
         channels: number of channels of the pictures.
         sigma_data: standard deviation of the training pixels in [-1, 1].
         sigma_range: lowest and highest noise level that it was trained on; None: any noise level.
+        noise_scale: factor on the noise levels of a distillation; 1 fits pictures of up to 32
+            pixels, `measured_shift(images, 32).noise_scale` larger ones.
         classes: names of the classes that it is conditioned on; empty for none.
         label_histogram: number of training pictures of each class; empty: equally many.
         sampler: how to draw from it; None: 18 Heun steps over its range, as in EDM.
@@ -60,14 +63,15 @@ def as_teacher(
     """
     low, high = _checked_range(sigma_range)
     histogram = tuple(label_histogram) or (1,) * len(classes)
-    if not sigma_data > 0:
-        raise ValueError(f"sigma_data is {sigma_data}; it must be above 0")
+    for name, value in (("sigma_data", sigma_data), ("noise_scale", noise_scale)):
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}; it must be above 0")
     if len(histogram) != len(classes) or any(count < 0 for count in histogram):
         raise ValueError(
             f"label_histogram needs one count, 0 or more, for each of the {len(classes)} classes"
         )
     noise = LogNormal(
-        TeacherRecipe().noise_mean + float(torch.tensor(sigma_data).log()),
+        TeacherRecipe().noise_mean + float(torch.tensor(sigma_data * noise_scale).log()),
         TeacherRecipe().noise_std,
     )
     config = ModelConfig(
@@ -82,6 +86,7 @@ def as_teacher(
         label_histogram=histogram,
         sampler=sampler or SamplerSettings("heun", high, low, 18, reason="EDM's, table 1"),
         sigma_range=None if sigma_range is None else (low, high),
+        noise_scale=float(noise_scale),
     )
     teacher = Teacher(denoiser, config).eval()
     _try(teacher, (low * high) ** 0.5)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
 from noisewise.diffusion import HEUN, Prediction, Sampler, karras_sigmas, sampler_named
 from noisewise.quality.flats import FlatValue, snapped
+from noisewise.training.settings.config import Loss
 
 FORMAT = 2
 READABLE = (1, FORMAT)
@@ -203,7 +204,13 @@ class Flats:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What config.json of a model folder says."""
+    """What config.json of a model folder says.
+
+    Older versions wrote no `noise_scale`, `loss` and `multiscale`: their models have the defaults.
+
+    Raises:
+        ValueError: if the noise_scale or the loss cannot be.
+    """
 
     kind: Literal["teacher", "generator"]
     net: dict[str, Any]
@@ -218,8 +225,20 @@ class ModelConfig:
     sigma_init: float | None = None
     two_call_sigma: float | None = None
     sigma_range: tuple[float, float] | None = None
+    noise_scale: float = 1.0
+    loss: Loss = "edm"
+    multiscale: bool = False
     flats: Flats = field(default_factory=Flats)
     stats: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a factor that is no factor, and an unknown loss."""
+        if not (math.isfinite(self.noise_scale) and self.noise_scale > 0):
+            raise ValueError(f"noise_scale is {self.noise_scale}; use a finite number above 0")
+        if self.loss not in get_args(Loss):
+            raise ValueError(
+                f"the loss {self.loss!r} is unknown; use one of {', '.join(get_args(Loss))}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -1,4 +1,4 @@
-"""What a resumed run keeps: its net, its flips, and its learning rate, scaled if the batch changes.
+"""What a resumed run keeps: its net, flips and noise, and its learning rate, scaled to the batch.
 
 Training writes the measured gradient noise into RUN/noise.json. If the batch changes,
 `noisewise.scaling.advise` derives the factor on the learning rate from it. A new run can take the
@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from noisewise.diffusion import draw_from_dict
 from noisewise.nets.derive import prediction_of
 from noisewise.scaling import Advice, Measurement, advise
 from noisewise.training.run.run_json import NOISE, known_batch, read_info, read_with_warning
@@ -72,6 +73,37 @@ def as_in_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
     if plan.prediction != "denoiser":
         plan = replace(plan, prediction=prediction_of(plan.net))
     return plan if plan.prediction == "bands" else replace(plan, scales=())
+
+
+def with_noise_of_run(plan: TeacherPlan, config: TrainConfig, folder: Path) -> TeacherPlan:
+    """Give a plan the noise levels of the run in this folder, if there is a run.
+
+    Runs of older versions shifted noise only above 64 pixels, and started every sampler at the
+    recipe's sigma_max. They go on like that.
+
+    Args:
+        plan: a newly derived plan, for the same pictures and settings.
+        config: the settings.
+        folder: folder of the run; the run may not exist yet.
+    """
+    if not (folder / "run.json").exists():
+        return plan
+    noted = read_with_warning(folder)[0].get("derived", {})
+    if not noted.get("noise"):
+        return plan
+    older = {
+        "noise_scale": {"value": 1.0, "reason": "not measured when this run began"},
+        "sigma_max": {"value": config.recipe.sigma_max, "reason": "the recipe's"},
+    }
+    kept = {name: noted.get(name, old) for name, old in older.items()}
+    reasons = {name: item["reason"] for name, item in kept.items()}
+    return replace(
+        plan,
+        noise=draw_from_dict(noted["noise"]["value"]),
+        noise_scale=kept["noise_scale"]["value"],
+        sigma_max=kept["sigma_max"]["value"],
+        reasons={**plan.reasons, **reasons, "noise": noted["noise"]["reason"]},
+    )
 
 
 def _batch_change(info: Mapping[str, Any], plan: TeacherPlan) -> str:

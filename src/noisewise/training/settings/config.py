@@ -19,6 +19,8 @@ from noisewise.training.settings.shown import RARE, Shown
 Precision = Literal["auto", "float32", "bfloat16"]
 Flips = Literal["auto", "on", "off"]
 Architecture = Literal["auto", "unet", "pyramid", "uvit", "vit"]
+Schedule = Literal["lognormal", "logit-normal", "cosine", "interpolated"]
+Loss = Literal["edm", "eps", "v", "flow", "sigmoid", "min-snr"]
 AdapterStart = Literal["lora-ga", "lora", "full"]
 MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
 """Settings that may differ when a run resumes."""
@@ -200,6 +202,12 @@ class TrainConfig(TeacherSettings):
     """Architecture of the net. auto: by the size of the pictures."""
     widths: Annotated[tuple[int, ...], RARE] = ()
     """Channels at each resolution of the net, finest first. Default: by budget and device."""
+    schedule: Annotated[Schedule, RARE] = "lognormal"
+    """How noise levels are drawn in training; each is shifted as far as the pictures need."""
+    loss: Annotated[Loss, RARE] = "edm"
+    """Weight of each noise level in the loss."""
+    multiscale: Annotated[bool, RARE] = False
+    """Add the loss of smaller versions of the pictures, down to 32 pixels. Default: not added."""
     lr_from: Annotated[str | None, RARE] = None
     """Run whose learning rate to use, scaled to this batch by the noise measured there."""
     shard: Annotated[bool, RARE] = False
@@ -211,6 +219,8 @@ class TrainConfig(TeacherSettings):
         """Refuse what cannot be trained before any picture is read."""
         super().__post_init__()
         _check_choice("net", self.net, get_args(Architecture))
+        _check_choice("schedule", self.schedule, get_args(Schedule))
+        _check_choice("loss", self.loss, get_args(Loss))
         if self.lr is not None and self.lr_from is not None:
             raise ValueError("lr and lr_from are both set; leave one of them out")
         if self.size is not None and self.size < 8:

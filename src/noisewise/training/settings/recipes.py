@@ -51,6 +51,9 @@ class TeacherRecipe:
     """Standard deviation of ln sigma in training."""
     coarse_share: float = 0.5
     """Share of the budget in which pictures above 64 pixels are trained at coarse scales only."""
+    interpolated: tuple[int, int] = (32, 256)
+    """Sides in pixels for which the two ends of --schedule interpolated are right without a shift:
+    the noisy end, then the clean end."""
     dropout: float = 0.0
     """Dropout at the lowest resolution of the net."""
     heldout_every: float = 0.05
@@ -79,7 +82,8 @@ class TeacherRecipe:
     sigma_min: float = 0.3
     """Noise level where the sampler stops and denoises once."""
     sigma_max: float = 40.0
-    """Noise level where the sampler starts."""
+    """Noise level where the sampler starts. Pictures above 32 pixels get a higher one if their mean
+    colours need it."""
     num_steps: int = 5
     """Heun steps of the sampler: 2 num_steps - 1 network calls."""
 
@@ -93,6 +97,11 @@ class TeacherRecipe:
         _within("coarse_share", self.coarse_share, 0.0, 1.0)
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
+        if not 0 < self.interpolated[0] <= self.interpolated[1]:
+            raise ValueError(
+                f"recipe: the ends of the interpolated schedule cross ({self.interpolated[0]} and "
+                f"{self.interpolated[1]} pixels); write the smaller side first"
+            )
         if self.noise_every < 0:
             raise ValueError(
                 f"recipe: noise_every is {self.noise_every}; use 0 to measure no noise"
@@ -131,11 +140,13 @@ class StudentRecipe:
     fake_warmup_steps: int = 0
     """First steps, in which only the fake score learns."""
     sigma_init_scale: float = 5.0
-    """Noise level of the generator's input, in units of sigma_data."""
+    """Noise level of the generator's input, in units of sigma_data; above 32 pixels times the
+    teacher's noise_scale."""
     sigma_min: float = 0.002
     """Lowest noise level of the generator's loss."""
     sigma_max: float = 80.0
-    """Noise level at t = 1 of the generator's loss."""
+    """Noise level at t = 1 of the generator's loss; above 32 pixels times the teacher's
+    noise_scale."""
     t_min: float = 0.3
     """Lowest t of the generator's loss at the start, in Karras' variable from the low-noise end."""
     t_falls: tuple[float, float] = (0.4, 0.8)

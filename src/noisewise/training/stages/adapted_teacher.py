@@ -143,7 +143,7 @@ def start_gradients(
     def loss(net: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Tensor:
         x0, sigma, noise, labels = batch
         return denoising_loss(
-            with_network(denoiser, net), x0, sigma, noise, plan.weight, labels
+            with_network(denoiser, net), x0, sigma, noise, plan.weight, labels, plan.multiscale
         ).mean()
 
     return lambda peft_config: gradients(network(denoiser), peft_config, batches(), loss)

@@ -31,7 +31,7 @@ class HeldOutBatch:
         noise = torch.randn(x0.shape, generator=generator)
         self._x0, self._noise = engine.tensor(x0), engine.tensor(noise)
         self._sigma = engine.tensor(plan.noise.quantile(shares))
-        self._labels, self._weight = labels, plan.weight
+        self._labels, self._weight, self._multiscale = labels, plan.weight, plan.multiscale
 
     @torch.no_grad()
     def loss(self, denoiser: Denoiser) -> float:
@@ -41,5 +41,8 @@ class HeldOutBatch:
             part = slice(at, at + _CHUNK)
             labels = None if self._labels is None else self._labels[part]
             x0, sigma, noise = self._x0[part], self._sigma[part], self._noise[part]
-            parts.append(denoising_loss(denoiser, x0, sigma, noise, self._weight, labels).float())
+            loss = denoising_loss(
+                denoiser, x0, sigma, noise, self._weight, labels, self._multiscale
+            )
+            parts.append(loss.float())
         return torch.cat(parts).mean().item()

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from noisewise.diffusion import (
-    EDMWeight,
-    KarrasUniform,
-    LogNormal,
-    Prediction,
-    ShiftedCosine,
-    Weight,
-    draw_to_dict,
-    measured_shift,
-)
+from noisewise.diffusion import AnyDraw, LogNormal, Prediction, Weight, draw_to_dict
 from noisewise.nets.bands import Bands, levels_for, measured_bands
 from noisewise.nets.derive import Derived, build, derive
-from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
+from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
     from noisewise.training.devices.engine import Engine
-    from noisewise.training.settings.config import DistillConfig, TrainConfig
+    from noisewise.training.models.model_config import ModelConfig
+    from noisewise.training.settings.config import DistillConfig, Loss, TrainConfig
+    from noisewise.training.settings.recipes import TeacherRecipe
 
 
-_MEASURED = 256  # pictures that bands and the shift of the noise levels are measured on
+_MEASURED = 256  # pictures that the bands are measured on
 _FEWEST = 16  # of them for very large pictures
 _USUAL_IMAGES = 100_000  # the budget from which `nets.derive` chooses the usual net
 _TESTS = "our early tests (single runs on 2 CPU cores)"
@@ -57,7 +49,11 @@ class TeacherPlan:
     net: dict[str, Any]
     prediction: Prediction | Literal["denoiser"]
     sigma_data: float
-    noise: LogNormal
+    noise: AnyDraw
+    noise_scale: float
+    sigma_max: float
+    loss: Loss
+    multiscale: bool
     batch: int
     lr: float
     adam_lr: float
@@ -72,8 +68,8 @@ class TeacherPlan:
 
     @property
     def weight(self) -> Weight:
-        """Weight of the denoising loss (EDM): at the start the loss is 1 at every noise level."""
-        return EDMWeight(self.sigma_data)
+        """Weight of the denoising loss, for each noise level."""
+        return loss_weight(self.loss, self.sigma_data, self.noise_scale)
 
     def derived(self) -> dict[str, Reasoned]:
         """Every derived value with its reason."""
@@ -107,7 +103,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     if not sigma_data > 0:
         raise ValueError(f"all pixels in {pictures.source} are equal; there is nothing to learn")
     derived = _net(config, pictures, len(classes), engine)
-    noise, why_noise = _noise(recipe, sigma_data, pictures, derived.net)
+    levels = plan_noise(config, pictures, sigma_data, _finest(derived.net))
     coarse, why_scales = _scales(recipe, derived.net)
     flips, why_flips = _flips(config, pictures)
     lr, adam_lr, why_lr = _learning_rates(config)
@@ -118,7 +114,11 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         net=derived.net,
         prediction=derived.prediction,
         sigma_data=sigma_data,
-        noise=noise,
+        noise=levels.noise,
+        noise_scale=levels.noise_scale,
+        sigma_max=levels.sigma_max,
+        loss=config.loss,
+        multiscale=config.multiscale,
         batch=config.batch or recipe.batch,
         lr=lr,
         adam_lr=adam_lr,
@@ -129,7 +129,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "classes": why_classes,
             "net": derived.reason,
             "sigma_data": "standard deviation of all training pixels in [-1, 1]",
-            "noise": why_noise,
+            **levels.reasons,
             "batch": _why(config.batch, f"best of 32, 64 and 128 in {_TESTS}"),
             "lr": why_lr,
             "adam_lr": why_lr,
@@ -140,40 +140,17 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     )
 
 
-def generator_noise(recipe: StudentRecipe, progress: float) -> KarrasUniform:
-    """Distribution of noise levels in the generator's loss, at a share of the budget (0 to 1)."""
-    begin, end = recipe.t_falls
-    left = min(1.0, max(0.0, (end - progress) / (end - begin))) if end > begin else 0.0
-    return KarrasUniform(
-        recipe.sigma_min, recipe.sigma_max, t_min=recipe.t_min * left, t_max=recipe.t_max
-    )
-
-
-def fake_noise(
-    recipe: StudentRecipe, teachers: LogNormal | ShiftedCosine | KarrasUniform
-) -> LogNormal | ShiftedCosine | KarrasUniform:
-    """Distribution of noise levels in the fake score's loss: the teacher's, a LogNormal shifted."""
-    if not isinstance(teachers, LogNormal):
-        return teachers
-    return replace(teachers, mean=teachers.mean + recipe.fake_noise_shift)
-
-
-def student_values(
-    config: DistillConfig, sigma_data: float, sigma_range: tuple[float, float] | None = None
-) -> dict[str, Reasoned]:
+def student_values(config: DistillConfig, teacher: ModelConfig) -> dict[str, Reasoned]:
     """The values of a distillation with their reasons, for run.json and --dry-run.
 
     Args:
         config: the user's settings.
-        sigma_data: standard deviation of the teacher's training pixels.
-        sigma_range: lowest and highest noise level that the teacher was trained on; None: any.
+        teacher: what the teacher's config.json says.
     """
     recipe = config.recipe
-    sigma_init = recipe.sigma_init_scale * sigma_data
-    why_init = f"{recipe.sigma_init_scale:g} times sigma_data; SiD uses 2.5 at sigma_data 0.5"
-    if sigma_range is not None and sigma_init > sigma_range[1]:
-        sigma_init = sigma_range[1]
-        why_init = "the highest noise level that the teacher was trained on"
+    sigma_init = generator_input(
+        recipe, teacher.sigma_data, teacher.noise_scale, teacher.sigma_range
+    )
     lam = recipe.lam if config.lam is None else config.lam
     return {
         "lam": Reasoned(
@@ -190,7 +167,7 @@ def student_values(
             config.batch or recipe.batch,
             _why(config.batch, "at least 64, as in SiD on small sets"),
         ),
-        "sigma_init": Reasoned(sigma_init, why_init),
+        "sigma_init": Reasoned(*sigma_init),
     }
 
 
@@ -231,45 +208,16 @@ def _net(config: TrainConfig, pictures: Pictures, num_classes: int, engine: Engi
 def _bands(pictures: Pictures) -> Bands | None:
     """The bands of large pictures; None if their size cannot be halved so often."""
     levels = levels_for(pictures.size)
-    if pictures.size % 2**levels:
+    if not levels or pictures.size % 2**levels:
         return None
-    return measured_bands(pictures.tensor(_some(pictures)), levels)
-
-
-def _some(pictures: Pictures) -> np.ndarray:
     most = max(_FEWEST, int(_MEASURED * min(1.0, (256 / pictures.size) ** 2)))
-    return np.random.default_rng(0).permutation(len(pictures))[:most]
+    some = np.random.default_rng(0).permutation(len(pictures))[:most]
+    return measured_bands(pictures.tensor(some), levels)
 
 
-def _noise(
-    recipe: TeacherRecipe, sigma_data: float, pictures: Pictures, net: dict[str, Any]
-) -> tuple[LogNormal, str]:
-    if net.get("name") == "pyramid":
-        return _noise_of_bands(recipe, net)
-    why = f"mean of ln sigma is ln sigma_data {recipe.noise_mean:+g}"
-    shift = 0.0
-    if pictures.size > 64:  # the same noise hides less of a large picture (Hoogeboom et al. 2023)
-        found = measured_shift(pictures.tensor(_some(pictures)))
-        shift = -found.log_shift / 2  # log_shift is in ln SNR, shift in ln sigma
-        why += (
-            f", plus {shift:.2f}: reducing these pictures to 64 pixels multiplies their signal-to-"
-            f"noise ratio by {math.exp(2 * shift):.2f} "
-            f"(flat pictures: {math.exp(-found.formula_shift):.2f})"
-        )
-    mean = recipe.noise_mean + math.log(sigma_data) + shift
-    return LogNormal(mean, recipe.noise_std), why
-
-
-def _noise_of_bands(recipe: TeacherRecipe, net: dict[str, Any]) -> tuple[LogNormal, str]:
-    """Noise that reaches from the finest band to the coarsest."""
-    coarse, fine = math.log(net["coarse_sd"]), math.log(min([*net["detail_sd"], net["coarse_sd"]]))
-    mean = recipe.noise_mean + (coarse + fine) / 2
-    std = math.hypot(recipe.noise_std, (coarse - fine) / 2)
-    why = (
-        f"from the finest band (standard deviation {math.exp(fine):.2g}) to the coarsest "
-        f"({math.exp(coarse):.2g})"
-    )
-    return LogNormal(mean, std), why
+def _finest(net: dict[str, Any]) -> float | None:
+    """Standard deviation of the weakest band of a net that has bands."""
+    return min(net["detail_sd"]) if net.get("name") == "pyramid" and net["detail_sd"] else None
 
 
 def _scales(recipe: TeacherRecipe, net: dict[str, Any]) -> tuple[tuple[Scale, ...], str]:

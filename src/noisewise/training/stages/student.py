@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from noisewise.diffusion import (
     Draw,
-    EDMWeight,
     draw_from_dict,
     fake_score_loss,
     score_identity_loss,
@@ -29,8 +28,9 @@ from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Teacher, one_call
 from noisewise.training.settings.recipes import StudentRecipe
 from noisewise.training.stages.guards import GeneratorGuard
+from noisewise.training.stages.noise_plan import fake_noise, generator_noise, loss_weight
 from noisewise.training.stages.optimizers import Optimizers, adam
-from noisewise.training.stages.plan import fake_noise, generator_noise, student_values
+from noisewise.training.stages.plan import student_values
 from noisewise.training.stages.stage import Judgement, Pace, StageName
 from noisewise.training.stages.student_judge import StudentJudge
 from noisewise.training.stages.weight_averages import EMA
@@ -77,7 +77,7 @@ class StudentStage:
                 "torch.nn.Module itself, not a function that calls it"
             )
         recipe, described = config.recipe, teacher.config
-        derived = student_values(config, described.sigma_data, described.sigma_range)
+        derived = student_values(config, described)
         values = {name: item.value for name, item in derived.items()}
         self.batch, self.lr, self.check_every = values["batch"], values["lr"], engine.check_every
         self.sigma_init: float = values["sigma_init"]
@@ -98,7 +98,7 @@ class StudentStage:
         self._optimizers = Optimizers([adam(self._generator.parameters(), self.lr, recipe.betas)])
         self._fake_optimizers = Optimizers([adam(self._fake.parameters(), fake_lr, recipe.betas)])
         self._ema = EMA(self._generator, recipe.ema_shares)
-        self._weight = EDMWeight(described.sigma_data)
+        self._weight = loss_weight(described.loss, described.sigma_data, described.noise_scale)
         self._fake_noise = fake_noise(recipe, draw_from_dict(described.noise))
         histogram = torch.tensor(described.label_histogram, dtype=torch.float32)
         self._labels_law = histogram.to(engine.device) if described.classes else None
@@ -142,7 +142,7 @@ class StudentStage:
             self._frozen,
             self._fake_master_weights.module,
             x_g,
-            self._levels(generator_noise(recipe, progress)),
+            self._levels(generator_noise(recipe, progress, self._teacher.config.noise_scale)),
             self._normal(),
             labels,
             lam=self.lam,

@@ -252,7 +252,8 @@ class TeacherStage:
         """Mean denoising loss of a batch."""
         x0, sigma, noise, labels = batch.x0, batch.sigma, batch.noise, batch.labels
         weight = self.plan.weight if scale is None else scale.weight
-        loss = denoising_loss(denoise, x0, sigma, noise, weight, labels).mean()
+        multiscale = self.plan.multiscale and scale is None
+        loss = denoising_loss(denoise, x0, sigma, noise, weight, labels, multiscale).mean()
         if scale is not None and self.engine.ranks.world > 1:
             loss = touched_by_all(loss, self._master_weights.module.parameters())
         return loss

@@ -91,7 +91,7 @@ class TeacherJudge:
         self._losses: list[float] = []
         self._against = ""
         self._sampler = SamplerSettings(
-            sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
+            sigma_max=plan.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
         )
         self._flats = Flats()
         self._judge: Judge | None = None
@@ -239,6 +239,9 @@ class TeacherJudge:
             size=plan.size,
             channels=plan.channels,
             noise=draw_to_dict(plan.noise),
+            noise_scale=plan.noise_scale,
+            loss=plan.loss,
+            multiscale=plan.multiscale,
             classes=plan.classes,
             label_histogram=pictures.label_histogram if plan.classes else (),
             sampler=self._sampler,

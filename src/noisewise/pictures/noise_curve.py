@@ -1,0 +1,82 @@
+"""How much of the pictures remains after averaging blocks, and how much their mean colours vary.
+
+White noise keeps 1 / s^2 of its variance when s x s blocks are averaged; pictures keep nearly all.
+So averaging raises the signal-to-noise ratio, and large pictures need more noise than small ones.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from noisewise.pictures.cache import in_blocks
+
+_VALUES = 2**23  # pixel values in memory as floats at once
+
+
+def noise_curve(images: np.ndarray) -> dict[int, float]:
+    """Measure v(s) / v(1): the share of the variance that remains after averaging s x s blocks.
+
+    Args:
+        images: uint8 [n, size, size, channels].
+
+    Returns:
+        One value for each s = 1, 2, 4, ... that leaves at least two blocks a side; the variance is
+        about the mean of each channel. Pixels beside the last whole block are left out.
+
+    Raises:
+        ValueError: if all pixels are equal.
+
+    Example:
+        >>> noise = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 1), dtype=np.uint8)
+        >>> {s: round(value, 2) for s, value in noise_curve(noise).items()}
+        {1: 1.0, 2: 0.25, 4: 0.06, 8: 0.02}
+    """
+    n, size, _, channels = images.shape
+    scales = [2**k for k in range(size.bit_length()) if size // 2**k >= 2] or [1]
+    total = {s: np.zeros(channels) for s in scales}
+    square = {s: np.zeros(channels) for s in scales}
+    for block in in_blocks(images, _rows(images)):
+        level = block.astype(np.float32)
+        for s in scales:
+            if s > 1:
+                half = level.shape[1] // 2
+                level = level[:, : 2 * half, : 2 * half]
+                level = level.reshape(-1, half, 2, half, 2, channels).mean(axis=(2, 4))
+            share = 1 / (n * level.shape[1] ** 2)
+            total[s] += level.sum(axis=(0, 1, 2), dtype=np.float64) * share
+            square[s] += np.square(level).sum(axis=(0, 1, 2), dtype=np.float64) * share
+    variance = {s: float((square[s] - total[s] ** 2).sum()) for s in scales}
+    if variance[1] <= 0:
+        raise ValueError("all pixels are equal: give pictures with different pixels.")
+    return {s: max(value, 0.0) / variance[1] for s, value in variance.items()}
+
+
+def mean_colour_sd(images: np.ndarray) -> float:
+    """Standard deviation of the pictures' mean colours, along the colour where it is largest.
+
+    With channel means m, it is the root of the largest eigenvalue of Cov(m). Where channels vary
+    together, as in dark and light pictures, it is larger than that of each channel.
+
+    Args:
+        images: uint8 [n, size, size, channels].
+
+    Returns:
+        The deviation on the scale [-1, 1] of the pixels; 0 for a single picture.
+
+    Example:
+        >>> both = np.stack([np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)])
+        >>> round(mean_colour_sd(both), 4)  # -1 and 1, in three channels
+        1.7321
+    """
+    means = [
+        block.mean(axis=(1, 2), dtype=np.float64) for block in in_blocks(images, _rows(images))
+    ]
+    colours = np.concatenate(means) / 127.5
+    apart = colours - colours.mean(axis=0)
+    return math.sqrt(max(0.0, float(np.linalg.eigvalsh(apart.T @ apart / len(apart))[-1])))
+
+
+def _rows(images: np.ndarray) -> int:
+    return max(1, _VALUES // math.prod(images.shape[1:]))
