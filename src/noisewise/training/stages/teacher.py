@@ -152,9 +152,9 @@ class TeacherStage:
         """Measure every average's held-out loss and the best one's distance; keep the best ever."""
         return self.judged.judge(self._seen, full, seconds)
 
-    def finish(self, seconds: float | None) -> Judgement:
+    def finish(self, seconds: float | None, left: float | None = None) -> Judgement:
         """Choose the average with the lowest held-out loss ever, measure it, choose its sampler."""
-        return self.judged.finish(self._seen, seconds)
+        return self.judged.finish(self._seen, seconds, left)
 
     def retreat(self) -> str:
         """Change nothing here: the loop lowers the learning rate."""
