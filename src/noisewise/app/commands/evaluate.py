@@ -37,8 +37,16 @@ def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
 
     warn_of_damage(options.run)
     with Progress() as progress:
-        progress.note(f"drawing and judging {options.num_images:,} pictures")
-        found = evaluate(options.run, config=plain(options, EvaluateConfig))
+        begun = False
+
+        def on_part(part: str, done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:  # now all flags are checked
+                progress.note(f"drawing and judging {options.num_images:,} pictures")
+                begun = True
+            progress.part(part, done, total, "pictures")
+
+        found = evaluate(options.run, config=plain(options, EvaluateConfig), on_part=on_part)
     show(found.to_dict(), options.json, _text(found))
     return 0
 
@@ -65,10 +73,11 @@ def _text(found: Evaluation) -> str:
     )
     calls = "1 network call" if found.network_calls == 1 else f"{found.network_calls} network calls"
     each = f"{1000 * found.seconds_per_image:.3g} ms on {found.device}"
+    now = "on this machine, as busy as it was just now"
     lines += [
         "",
         *wrap(f"To compare runs, in frozen features alone: {compared}", width),
-        f"Each picture takes {calls}, {each}",
+        *wrap(f"Each picture takes {calls}, {each} ({now})", width),
     ]
     return "\n".join(lines)
 
