@@ -93,7 +93,7 @@ def test_models_that_are_not_there_yet(tmp_path: Path) -> None:
     run = create(tmp_path / "x")
     with pytest.raises(
         ValueError,
-        match=r"resume its training, .*: noisewise train blobs --out .* --budget 64images",
+        match=r"resume its training, .*: noisewise train .*blobs --out .* --budget 64images",
     ):
         run.teacher()
     with pytest.raises(ValueError, match="no generator yet; distil one: noisewise distill"):

@@ -73,11 +73,10 @@ def _text(found: Evaluation) -> str:
     )
     calls = "1 network call" if found.network_calls == 1 else f"{found.network_calls} network calls"
     each = f"{1000 * found.seconds_per_image:.3g} ms on {found.device}"
-    now = "on this machine, as busy as it was just now"
     lines += [
         "",
         *wrap(f"To compare runs, in frozen features alone: {compared}", width),
-        *wrap(f"Each picture takes {calls}, {each} ({now})", width),
+        *wrap(f"Each picture takes {calls}, {each} (as busy as this machine was)", width),
     ]
     return "\n".join(lines)
 
