@@ -214,7 +214,9 @@ def test_distill_before_train_and_models_that_are_none(data: Path, tmp_path: Pat
     with pytest.raises(ValueError, match="is not a run; train one first"):
         noisewise.distill(tmp_path / "nothing")
     unfinished = train(data, tmp_path / "run", stop=stop_after(3))
-    with pytest.raises(ValueError, match="no finished teacher yet; resume its training"):
+    with pytest.raises(
+        ValueError, match=r"no finished teacher yet; resume its training, .*--budget"
+    ):
         noisewise.distill(unfinished)
     with pytest.raises(ValueError, match="use generator, teacher or auto"):
         noisewise.load(unfinished, "both")  # pyrefly: ignore[bad-argument-type]

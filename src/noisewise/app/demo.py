@@ -205,6 +205,7 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
     lines += [f"{name:<20}{duration(value):>8}" for name, value in seconds.items()]
     lines += ["", *_table(result["ways"]), ""]
     lines.append("Floors say how far the pictures are from real ones; 1 or less is best.")
+    lines.append("Times are of this machine, as busy as it was.")
     lines += [
         "",
         "Now your own pictures:",

@@ -116,13 +116,16 @@ def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
         yield Number(
             "precision",
             percent(found["precision"]),
-            "Generated pictures that lie among real ones. It does not see faint noise.",
+            "Generated pictures as near to some real one as real ones are to each other. It does "
+            "not see noise or wrong shapes: a high value alone is no praise.",
+            _about_overlap(found),
         )
         yield Number(
             "recall",
             percent(found["recall"]),
             "Real pictures that lie among generated ones: is everything drawn? Torn or stained "
             "pictures raise it.",
+            _about_overlap(found),
         )
     if found["spectrum_db"] is not None:
         yield Number(
@@ -152,6 +155,13 @@ def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
             "How often each class is drawn, whether well or badly. Classes are guessed from the "
             "picture.",
         )
+
+
+def _about_overlap(found: Mapping[str, Any]) -> str:
+    """That precision and recall mean little beside a large distance; confetti has reached 98%."""
+    if found.get("verdict") not in ("poor", "visibly different"):
+        return ""
+    return f"It means little here: the pictures are {found['verdict']} all the same."
 
 
 def _about_standard(floors: Mapping[str, Any]) -> str:

@@ -5,7 +5,9 @@ models" (arXiv 1904.06991).
 
 What they do not see, on garments with 500 pictures of each set (real: precision .92, recall .90):
 noise of 0.1 gives .94 and .88, since it moves pictures less than real ones differ; torn pictures
-(.44) and stained ones (.62) have a recall of .97, since they spread out. Never read them alone.
+(.44) and stained ones (.62) have a recall of .97, since they spread out. Confetti of an early
+training, which anybody tells from real pictures at a glance, has reached a precision of .98. Never
+read them alone, and not at all where the distance is large.
 """
 
 from __future__ import annotations

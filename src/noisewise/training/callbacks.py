@@ -9,6 +9,8 @@ from noisewise.training.stages.record import Record
 
 OnRecord = Callable[[Record], object]
 OnFile = Callable[[int, int], None]
+OnPart = Callable[[str, int, int], None]
+"""Called with (what is being done, how much of it is done, all of it; 0: it is not counted)."""
 Stop = Callable[[], bool]
 
 

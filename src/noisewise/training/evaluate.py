@@ -16,18 +16,20 @@ import torch
 from torch import Tensor
 
 from noisewise.pictures.pictures import Pictures, load_pictures
+from noisewise.pictures.source_types import source_type
 from noisewise.quality.copies import CopyReference, CopyTest
 from noisewise.quality.distance import Distance, sliced_wasserstein
 from noisewise.quality.eight_bits import rounded
 from noisewise.quality.inception import check_weights, inception_distance
 from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
 from noisewise.quality.verdict import Word
+from noisewise.training.callbacks import OnPart
 from noisewise.training.devices.engine import Engine
 from noisewise.training.judge_needs import ENOUGH
 from noisewise.training.load import load
 from noisewise.training.look import Labelled, Look, RealPictures, look_at
 from noisewise.training.models.model_folder import Build
-from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.models.models import Generator, OnDrawn, Teacher
 from noisewise.training.run.kinds_file import with_kinds
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import EvaluateConfig
@@ -67,7 +69,7 @@ class Evaluation:
         copies: share of generated pictures that copy a training picture, with interval and
             threshold, and the same of near copies with the power of that test; None if the training
             pictures are missing.
-        seconds_per_image: time to draw one picture, in batches.
+        seconds_per_image: time to draw one picture, in batches, on this machine as busy as it was.
         network_calls: calls for each picture.
         device: where the pictures were drawn.
         fid: for comparing with papers; None unless its weights were given.
@@ -245,6 +247,7 @@ def evaluate(
     num_images: int | None = None,
     seed: int | None = None,
     config: EvaluateConfig | None = None,
+    on_part: OnPart | None = None,
     build: Build | None = None,
 ) -> Evaluation:
     """Draw pictures from a run and measure them against real ones.
@@ -256,6 +259,7 @@ def evaluate(
         num_images: how many pictures to draw.
         seed: of the pictures drawn.
         config: all settings; the arguments above replace its values.
+        on_part: called with (what is being done, done, of all), after all settings are checked.
         build: makes the nets from their configuration; None: the nets of this package.
 
     Raises:
@@ -274,17 +278,20 @@ def evaluate(
         num_images=config.num_images if num_images is None else num_images,
         seed=config.seed if seed is None else seed,
     )
-    if config.fid_weights is not None:
-        check_weights(config.fid_weights)
     run = run if isinstance(run, Run) else Run(run)
-    model = load(run, "teacher" if config.teacher else "auto", config.device, build)
-    calls = model.network_calls(config.calls, config.sampler)  # refuses what cannot be drawn
+    model = _checked(run, config, build)
+    tell = on_part or _silent
+    tell("reading the pictures", 0, 0)
     try:
         training = TrainingSet.read(run)
     except ValueError:
         training = None
     real = _real(run, config, model, training, _teacher_of(run, model, config, build))
-    found = measure(model, real, None if training is None else CopyTests.of(training), config)
+    copies = None
+    if training is not None:
+        tell("preparing the tests for copies", 0, 0)
+        copies = CopyTests.of(training)
+    found = measure(model, real, copies, config, tell)
     levels = sliced_wasserstein(
         found.pictures, real.pictures, generator=torch.Generator().manual_seed(0)
     )
@@ -302,7 +309,7 @@ def evaluate(
         floor=float(found.distance.floor),
         wasserstein=tuple(levels),
         seconds_per_image=found.seconds_per_image,
-        network_calls=calls,
+        network_calls=model.network_calls(config.calls, config.sampler),
         device=str(model.device),
         fid=None if papers is None else papers.fid,
         kid=None if papers is None else papers.kid,
@@ -314,6 +321,7 @@ def measure(
     real: RealPictures,
     copies: CopyTests | None,
     config: EvaluateConfig,
+    on_part: OnPart | None = None,
 ) -> Measured:
     """Draw pictures from a model and measure them: everything people are shown, copies, time.
 
@@ -322,18 +330,27 @@ def measure(
         real: the pictures to measure the distance to.
         copies: the training pictures; None: copies are not looked for.
         config: how many pictures, their seed, and the calls for each.
+        on_part: called with (what is being done, done, of all).
 
     Raises:
         ValueError: if the model cannot draw in that many calls, or sizes or channels differ.
     """
-    pictures, seconds = draw_timed(
-        model, config.num_images, config.seed, config.calls, config.sampler
-    )
+    tell, wanted = on_part or _silent, config.num_images
+
+    def drawn(done: int) -> None:
+        tell("drawing", done, wanted)
+
+    drawn(0)
+    pictures, seconds = draw_timed(model, wanted, config.seed, config.calls, config.sampler, drawn)
+    tell("judging", 0, 0)
+    look = look_at(pictures, real)
     near = None if copies is None else copies.near
+    if copies is not None:
+        tell("looking for copies", 0, 0)
     return Measured(
         pictures,
         seconds / len(pictures),
-        look_at(pictures, real),
+        look,
         None if copies is None else copies.exact.test(pictures),
         None if near is None else near.test(rounded(pictures)),
     )
@@ -345,6 +362,7 @@ def draw_timed(
     seed: int,
     calls: int | None = None,
     sampler: str | None = None,
+    on_drawn: OnDrawn | None = None,
 ) -> tuple[Tensor, float]:
     """Draw pictures and measure the time; a small batch before it warms up.
 
@@ -354,6 +372,7 @@ def draw_timed(
         seed: picture i depends on the seed and on i alone.
         calls: network calls for each picture; None: the model's own number.
         sampler: of a teacher, by name; None: its own.
+        on_drawn: called with the number of pictures drawn so far.
 
     Returns:
         Pictures, float32 [num_images, channels, size, size] in [-1, 1] on the CPU, and seconds.
@@ -362,7 +381,7 @@ def draw_timed(
     model.sample(min(_WARM_UP, num_images), seed, calls=calls, sampler=sampler)
     engine.synchronize()
     start = time.perf_counter()
-    pictures = model.sample(num_images, seed, calls=calls, sampler=sampler)
+    pictures = model.sample(num_images, seed, None, calls, sampler, on_drawn)
     engine.synchronize()
     return pictures.cpu(), time.perf_counter() - start
 
@@ -371,6 +390,30 @@ def mirrored(run: Run, pictures: Pictures) -> bool:
     """Whether a mirror image counts as a copy: the set has mirror images, or training made them."""
     made = run.info.get("derived", {}).get("flips", {}).get("value", False)
     return bool(made or pictures.suggest_flip()[0])
+
+
+def _silent(part: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def _checked(run: Run, config: EvaluateConfig, build: Build | None) -> Generator | Teacher:
+    """Load the model; refuse settings that cannot work before pictures are read or drawn."""
+    if config.fid_weights is not None:
+        check_weights(config.fid_weights)
+    if config.against is not None:
+        source_type(Path(config.against).expanduser())
+    elif not Path(run.data.source).exists():
+        raise ValueError(_no_real_pictures(run))
+    model = load(run, "teacher" if config.teacher else "auto", config.device, build)
+    model.network_calls(config.calls, config.sampler)
+    return model
+
+
+def _no_real_pictures(run: Run) -> str:
+    return (
+        f"the training pictures at {run.data.source} are missing or have changed; "
+        "give real pictures with --against"
+    )
 
 
 def _teacher_of(
@@ -407,10 +450,7 @@ def _real(
         name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
         return RealPictures(pictures.tensor(chosen), name, teacher)
     if training is None:
-        raise ValueError(
-            f"the training pictures at {run.data.source} are missing or have changed; "
-            "give real pictures with --against"
-        )
+        raise ValueError(_no_real_pictures(run))
     return training.real(teacher)
 
 

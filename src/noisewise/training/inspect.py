@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from noisewise.diffusion import MeasuredShift
+from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.gather import HeaderCounts, Progress, digests
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.noise_curve import noise_curve
@@ -265,7 +266,8 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
         rows: number of rows; fewer if there are fewer pictures.
 
     Returns:
-        uint8 [height, width, 3]; pictures under 64 pixels are enlarged by a whole number.
+        uint8 [height, width, 3]; pictures under 64 pixels are enlarged by a whole number. The gaps
+        have a grey that the pictures' edges do not have.
 
     Example:
         >>> contact_sheet(np.zeros((20, 32, 32, 1), np.uint8)).shape
@@ -276,8 +278,10 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
     rows = -(-count // columns)
     factor = max(1, 64 // size)
     cell, gap = size * factor, 2
-    sheet = np.full((rows * (cell + gap) + gap, columns * (cell + gap) + gap, 3), 255, np.uint8)
-    for place, index in enumerate(np.linspace(0, len(images) - 1, count).round().astype(int)):
+    shown = np.linspace(0, len(images) - 1, count).round().astype(int)
+    shape = (rows * (cell + gap) + gap, columns * (cell + gap) + gap, 3)
+    sheet = np.full(shape, gap_level(images[shown]), np.uint8)
+    for place, index in enumerate(shown):
         picture = np.repeat(np.repeat(images[index], factor, axis=0), factor, axis=1)
         top = gap + place // columns * (cell + gap)
         left = gap + place % columns * (cell + gap)

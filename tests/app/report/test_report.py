@@ -315,7 +315,7 @@ def test_the_command_that_goes_on_with_an_adapted_run_has_every_setting(
     assert isinstance(options, AdaptOptions)
     assert (options.run, options.folder) == ("old run/teacher", "new")
     assert plain(options, AdaptConfig) == replace(config, budget="30m")
-    with pytest.raises(ValueError, match="noisewise adapt old run/teacher new --out"):
+    with pytest.raises(ValueError, match="noisewise adapt 'old run/teacher' new --out"):
         run.teacher()
 
 

@@ -43,6 +43,7 @@ class Counting:
         self.clock, self.loss = clock, loss
         self.value, self.factors, self.judged = 0.0, [], []
         self.trouble_at: str | None = None
+        self.left: float | None = None
 
     def begin(self, seconds: float | None) -> Judgement:
         return Judgement(event="begun")
@@ -61,7 +62,8 @@ class Counting:
         self.judged.append((self.clock.now, full))
         return Judgement(heldout_loss=0.5, trouble=self.trouble_at)
 
-    def finish(self, seconds: float | None) -> Judgement:
+    def finish(self, seconds: float | None, left: float | None = None) -> Judgement:
+        self.left = left
         self.clock.now += 2.5
         return Judgement(event="kept")
 
@@ -117,6 +119,7 @@ def test_a_time_budget_ends_on_time_with_a_finished_model() -> None:
     assert loop.finished
     assert records[-1].event == "finished: kept"
     assert 995 <= records[-1].seconds <= 1003
+    assert stage.left == pytest.approx(1100 - (records[-1].seconds - 2.5))
     assert stage.factors[-1] < 0.01  # the learning rate has come down in time
     assert max(stage.factors) == 1.0
 

@@ -37,8 +37,16 @@ def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
 
     warn_of_damage(options.run)
     with Progress() as progress:
-        progress.note(f"drawing and judging {options.num_images:,} pictures")
-        found = evaluate(options.run, config=plain(options, EvaluateConfig))
+        begun = False
+
+        def on_part(part: str, done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:  # now all flags are checked
+                progress.note(f"drawing and judging {options.num_images:,} pictures")
+                begun = True
+            progress.part(part, done, total, "pictures")
+
+        found = evaluate(options.run, config=plain(options, EvaluateConfig), on_part=on_part)
     show(found.to_dict(), options.json, _text(found))
     return 0
 
@@ -68,7 +76,7 @@ def _text(found: Evaluation) -> str:
     lines += [
         "",
         *wrap(f"To compare runs, in frozen features alone: {compared}", width),
-        f"Each picture takes {calls}, {each}",
+        *wrap(f"Each picture takes {calls}, {each} (as busy as this machine was)", width),
     ]
     return "\n".join(lines)
 

@@ -36,7 +36,17 @@ def _report(options: ReportOptions, _: Sequence[str]) -> int:
 
     warn_of_damage(options.run)
     with Progress() as progress:
-        path = report(options.run, options.out, num_images=options.num_images, tell=progress.note)
+
+        def on_part(part: str, done: int, total: int) -> None:
+            progress.part(f"report: {part}", done, total, "pictures")
+
+        path = report(
+            options.run,
+            options.out,
+            num_images=options.num_images,
+            tell=progress.note,
+            on_part=on_part,
+        )
     show({"report": str(path), "bytes": path.stat().st_size}, options.json, f"report: {path}")
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +51,14 @@ class SampleOptions(SampleConfig, JsonOption):
             raise ValueError(f"a scale of {self.scale} does not work; use 1 to 64")
 
 
-def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
+def draw(
+    options: SampleOptions, on_drawn: Callable[[int], None] | None = None
+) -> tuple[dict[str, Any], str]:
     """Draw the pictures and write them.
+
+    Args:
+        options: of the command.
+        on_drawn: called with the number of pictures drawn so far.
 
     Returns:
         What was done, as JSON values and as lines for people.
@@ -68,7 +74,8 @@ def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
     model = load(options.run, which, options.device)
     calls = _calls(model, options)
     start = time.perf_counter()
-    drawn = model.sample(options.num_images, options.seed, options.label, calls, options.sampler)
+    count, seed = options.num_images, options.seed
+    drawn = model.sample(count, seed, options.label, calls, options.sampler, on_drawn)
     pictures = as_pixels(drawn)
     seconds = time.perf_counter() - start
     network_calls = model.network_calls(calls, options.sampler)
@@ -87,7 +94,8 @@ def draw(options: SampleOptions) -> tuple[dict[str, Any], str]:
     word = "call" if network_calls == 1 else "calls"
     text = (
         f"{out}\n{len(pictures):,} pictures of the {model.config.kind}, {network_calls} network "
-        f"{word} each, {1000 * seconds / len(pictures):.3g} ms for each picture"
+        f"{word} each, {1000 * seconds / len(pictures):.3g} ms for each picture "
+        "(on this machine, as busy as it was just now)"
     )
     return values, text
 
@@ -153,9 +161,15 @@ def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) 
 
 def _sample(options: SampleOptions, _: Sequence[str]) -> int:
     from noisewise.app.terminal.notices import warn_of_damage
+    from noisewise.app.terminal.progress import Progress
 
     warn_of_damage(options.run)
-    values, text = draw(options)
+    with Progress() as progress:
+
+        def on_drawn(done: int) -> None:
+            progress.part("drawing", done, options.num_images, "pictures")
+
+        values, text = draw(options, on_drawn)
     show(values, options.json, text)
     return 0
 

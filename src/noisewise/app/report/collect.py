@@ -17,6 +17,7 @@ from noisewise.app.report.measure import SHOWN, Measurements, measure_ways
 from noisewise.app.report.next_commands import next_commands
 from noisewise.app.report.page import render
 from noisewise.pictures.sources import read_skipped
+from noisewise.training.callbacks import OnPart
 from noisewise.training.devices.hardware import describe_machine
 from noisewise.training.files.atomic import write_text
 from noisewise.training.files.sample_sheet import COLUMNS, sheets
@@ -32,6 +33,7 @@ def report(
     *,
     num_images: int = 1000,
     tell: Callable[[str], None] | None = None,
+    on_part: OnPart | None = None,
     build: Build | None = None,
 ) -> Path:
     """Write one self-contained HTML page about a run, at any stage of it.
@@ -41,6 +43,7 @@ def report(
         out: where to write the page, .html or .htm; None: RUN/report.html.
         num_images: how many pictures to draw for each way and to measure, at least 64.
         tell: is called with a line before each part that takes long.
+        on_part: is called with (what is being done, done, of all) while a way is measured.
         build: makes the nets from their configuration; None: the nets of this package.
 
     Returns:
@@ -55,7 +58,7 @@ def report(
         raise ValueError(f"--out {path} is a folder; name a file, for example {path}/report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {path}: the report is a web page; name a file ending in .html")
-    write(gather(run, num_images, tell, build), path)
+    write(gather(run, num_images, tell, on_part, build), path)
     return path
 
 
@@ -69,6 +72,7 @@ def gather(
     run: Run,
     num_images: int = 1000,
     tell: Callable[[str], None] | None = None,
+    on_part: OnPart | None = None,
     build: Build | None = None,
 ) -> Facts:
     """Gather everything that the page shows: read each file once, draw, measure.
@@ -77,6 +81,7 @@ def gather(
         run: at any stage.
         num_images: how many pictures to draw for each way, at least 64.
         tell: is called with a line before each part that takes long.
+        on_part: is called with (what is being done, done, of all) while a way is measured.
         build: makes the nets from their configuration; None: the nets of this package.
 
     Raises:
@@ -85,7 +90,7 @@ def gather(
     if num_images < SHOWN:
         raise ValueError(f"{num_images} pictures are too few for a page; use at least {SHOWN}")
     contents = Contents.read(run, build)
-    measured = measure_ways(contents, num_images, tell or _silent)
+    measured = measure_ways(contents, num_images, tell or _silent, on_part)
     data = run.data
     return Facts(
         name=run.name,

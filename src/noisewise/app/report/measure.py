@@ -14,6 +14,7 @@ from noisewise.pictures.noise_curve import noise_curve
 from noisewise.quality.copies import CopyTest
 from noisewise.quality.near_copies import NearCopyTest
 from noisewise.quality.told_apart import evidence_maps
+from noisewise.training.callbacks import OnPart
 from noisewise.training.evaluate import CopyTests, Measured, TrainingSet, draw_timed, measure
 from noisewise.training.look import RealPictures
 from noisewise.training.models.models import Generator, Teacher
@@ -54,7 +55,12 @@ class _Source:
         return self.model.network_calls(self.calls)
 
 
-def measure_ways(contents: Contents, num_images: int, tell: Callable[[str], None]) -> Measurements:
+def measure_ways(
+    contents: Contents,
+    num_images: int,
+    tell: Callable[[str], None],
+    on_part: OnPart | None = None,
+) -> Measurements:
     """Draw and measure every way that a run offers, the quickest first.
 
     The same pictures of a way give its numbers, its copies, its time and its sheet.
@@ -63,6 +69,7 @@ def measure_ways(contents: Contents, num_images: int, tell: Callable[[str], None
         contents: without a model, only the real pictures are described.
         num_images: how many pictures to draw for each way.
         tell: is called with a line before each part that takes long.
+        on_part: is called with (what is being done, done, of all) while a way is measured.
     """
     sources, training = _sources(contents), contents.training
     if training is None:
@@ -81,7 +88,7 @@ def measure_ways(contents: Contents, num_images: int, tell: Callable[[str], None
         calls = "1 call" if source.network_calls == 1 else f"{source.network_calls} calls"
         tell(f"report: drawing and measuring {num_images:,} pictures, {calls} each")
         config = EvaluateConfig(num_images=num_images, seed=_SEED, calls=source.calls)
-        found = measure(source.model, real, copies, config)
+        found = measure(source.model, real, copies, config, on_part)
         worst = _worst(found, real) if not ways else None
         ways.append(_way(source, found, training, worst))
     return Measurements(

@@ -47,7 +47,8 @@ def _commands(run: Run) -> list[Command]:
 def _before_a_teacher(run: Run) -> list[Command]:
     """Resume, or look at what a failed training left."""
     if not run.stage("teacher").failed:
-        return [("Resume training", again(run, run.info["train"]["budget"]))]
+        budget = run.stage("teacher").budget or run.info["train"]["budget"]
+        return [("Resume training", again(run, budget))]
     best = run.checkpoints("teacher").best
     shown = f"noisewise sample {shlex.quote(str(best))} -n 64 --out best.png"
     return [("Look at the best teacher so far", shown)] if best.exists() else []

@@ -153,13 +153,25 @@ class Progress:
 
     def count(self, done: int, total: int) -> None:
         """Take the number of files read so far; shown as rarely as the records are."""
+        self.part("reading", done, total, "files")
+
+    def part(self, text: str, done: int, total: int, things: str) -> None:
+        """Take what is being done now, and how much of it; shown as rarely as the records are.
+
+        Args:
+            text: the part, for example "drawing".
+            done: how much of it is done.
+            total: all of it; 0: it is not counted.
+            things: what is counted.
+        """
         if self._bar is not None and self._task is not None:
+            share = (total, done) if total else (None, 0)
             self._bar.update(
-                self._task, description="reading", total=total, completed=done, figures=""
+                self._task, description=text, total=share[0], completed=share[1], figures=""
             )
         elif self._clock() - self._last_line >= self._interval:
             self._last_line = self._clock()
-            self.note(f"reading: {done:,} of {total:,} files")
+            self.note(f"{text}: {done:,} of {total:,} {things}" if total else text)
 
     def note(self, text: str) -> None:
         """Write one line, above the bar if there is one."""

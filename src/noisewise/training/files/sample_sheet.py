@@ -9,34 +9,38 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from noisewise.pictures.gaps import gap_level
 from noisewise.training.files.atomic import write_atomic
 
 COLUMNS = 8
+_GAP = 1  # pixel
 _SHEET = re.compile(r"(teacher|generator)-(\d+)\.png")
 
 
 def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
-    """Join pictures into rows, left to right, without gaps; empty places at the end are white.
+    """Join pictures into rows, left to right, with gaps that differ from the pictures' edges.
 
     Args:
         images: float [n, 1 or 3, h, w] in [-1, 1].
         columns: number of pictures in a row.
 
     Returns:
-        uint8 [rows * h, columns * w] for grey, [rows * h, columns * w, 3] for colour.
+        uint8 [rows * (h + 1) - 1, columns * (w + 1) - 1] for grey, [..., 3] for colour. Gaps are
+        one pixel wide; empty places at the end have their colour.
 
     Example:
         >>> import torch
         >>> sheet(torch.full((9, 1, 4, 4), -1.0)).shape
-        (8, 32)
+        (9, 39)
     """
     n, channels, height, width = images.shape
     rows = -(-n // columns)
     pixels = images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
-    laid = np.full((rows * columns, height, width, channels), 255, np.uint8)
-    laid[:n] = pixels
-    grid = laid.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    flat = grid.reshape(rows * height, columns * width, channels)
+    tall, wide = height + _GAP, width + _GAP
+    laid = np.full((rows * columns, tall, wide, channels), gap_level(pixels), np.uint8)
+    laid[:n, :height, :width] = pixels
+    grid = laid.reshape(rows, columns, tall, wide, channels).transpose(0, 2, 1, 3, 4)
+    flat = grid.reshape(rows * tall, columns * wide, channels)[:-_GAP, :-_GAP]
     return flat[:, :, 0] if channels == 1 else flat
 
 

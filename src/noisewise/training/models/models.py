@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from noisewise.diffusion import Sampler, sample
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 
+OnDrawn = Callable[[int], None]
+
 # Streams of random numbers that a picture of a seed has; see `picture_noise`.
 _START = 0  # the noise that a picture starts from
 _SECOND_CALL = 1
@@ -97,14 +99,19 @@ class Model(nn.Module):
             raise ValueError(f"unknown class {label!r}; there are {len(self.classes)}: {some}")
         return number
 
-    def _chunks(self, num_images: int, seed: int) -> Iterator[tuple[int, int]]:
+    def _chunks(
+        self, num_images: int, seed: int, on_drawn: OnDrawn | None = None
+    ) -> Iterator[tuple[int, int]]:
         if num_images < 1:
             raise ValueError(f"{num_images} pictures: ask for at least 1")
         if seed < 0:
             raise ValueError(f"seed {seed} is negative; use 0 or more")
         chunk = max(1, min(250, 2**18 // self.size**2))
         for start in range(0, num_images, chunk):
-            yield start, min(chunk, num_images - start)
+            count = min(chunk, num_images - start)
+            yield start, count
+            if on_drawn is not None:
+                on_drawn(start + count)
 
 
 class Teacher(Model):
@@ -139,6 +146,7 @@ class Teacher(Model):
         label: int | str | None = None,
         calls: int | None = None,
         sampler: str | Sampler | None = None,
+        on_drawn: OnDrawn | None = None,
     ) -> Tensor:
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
 
@@ -150,6 +158,7 @@ class Teacher(Model):
                 nearest smaller number that another sampler can take.
             sampler: a name in `noisewise.diffusion.SAMPLERS`, or a Sampler, which has the teacher's
                 own range and spacing of noise levels; None: the teacher's own.
+            on_drawn: called with the number of pictures drawn so far.
 
         Raises:
             ValueError: if a value cannot be used; the message has values that can.
@@ -157,7 +166,7 @@ class Teacher(Model):
         return torch.cat(
             [
                 self.draw(seed, start, count, label, calls, sampler)
-                for start, count in self._chunks(num_images, seed)
+                for start, count in self._chunks(num_images, seed, on_drawn)
             ]
         )
 
@@ -250,6 +259,8 @@ class Generator(Model):
             raise ValueError(
                 f"a generator takes 1 or 2 network calls, not {calls}; the teacher can take more"
             )
+        if calls == 2:
+            self._check_second_call()
         return calls or 1
 
     @torch.no_grad()
@@ -260,6 +271,7 @@ class Generator(Model):
         label: int | str | None = None,
         calls: int | None = None,
         sampler: str | Sampler | None = None,
+        on_drawn: OnDrawn | None = None,
     ) -> Tensor:
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
 
@@ -269,6 +281,7 @@ class Generator(Model):
             label: class by name or number; None: as often as in the training data.
             calls: 1 (or None), or 2: noise is added and the teacher denoises once.
             sampler: None; only a teacher has a sampler.
+            on_drawn: called with the number of pictures drawn so far.
 
         Raises:
             ValueError: if a value cannot be used; the message has values that can.
@@ -276,7 +289,7 @@ class Generator(Model):
         calls = self.network_calls(calls, sampler)
         two = self._second_call() if calls == 2 else None
         parts = []
-        for start, count in self._chunks(num_images, seed):
+        for start, count in self._chunks(num_images, seed, on_drawn):
             labels = self.labels(seed, start, count, label)
             pictures = self(self.noise(seed, start, count), labels)
             if two is not None:
@@ -285,7 +298,8 @@ class Generator(Model):
             parts.append(self.config.flats.applied(pictures))
         return torch.cat(parts)
 
-    def _second_call(self) -> tuple[Teacher, float]:
+    def _check_second_call(self) -> None:
+        """Refuse a second call that is not offered, or not possible."""
         if self.config.two_call_sigma is None:
             raise ValueError(
                 "two calls are not offered: measured after distillation, a second one did not "
@@ -295,6 +309,11 @@ class Generator(Model):
             raise ValueError(
                 "two calls need the teacher, and it is not beside the generator; use 1 call"
             )
+
+    def _second_call(self) -> tuple[Teacher, float]:
+        self._check_second_call()
+        assert self._find_teacher is not None
+        assert self.config.two_call_sigma is not None
         if not self._found:
             self._found.append(self._find_teacher())
         return self._found[0].to(self.device), self.config.two_call_sigma

@@ -15,6 +15,7 @@ noise.json    the gradient noise at the end of training, for `noisewise lr advis
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -244,8 +245,11 @@ class Run:
         if stage == "generator":
             return f"{self.path} has no generator yet; distil one: noisewise distill {self.path}"
         adapted = self.info.get("adapt")
-        verb = f"adapt {adapted['teacher_from']}" if adapted else "train"
+        start = ["adapt", adapted["teacher_from"]] if adapted else ["train"]
+        words = ["noisewise", *start, self.data.source, "--out", str(self.path)]
+        if budget := self.stage("teacher").budget or self.info["train"].get("budget"):
+            words += ["--budget", budget]  # with another one, training could end at once
         return (
-            f"{self.path} has no finished teacher yet; resume its training: "
-            f"noisewise {verb} {self.data.source} --out {self.path}"
+            f"{self.path} has no finished teacher yet; resume its training, with the other flags "
+            f"that it began with: {shlex.join(words)}"
         )

@@ -288,8 +288,7 @@ class Loop:
         return "failed", f"gave up: {self._failed}"
 
     def _finish(self) -> Record:
-        allowance = self._times.allowance()
-        judgement = self._agreed(self.stage.finish(allowance))
+        judgement = self._agreed(self.stage.finish(self._times.allowance(), self._times.left()))
         self._tick()
         if judgement.trouble:
             why = f"{self.stage.name} training gave no usable weights"

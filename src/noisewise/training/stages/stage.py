@@ -73,8 +73,13 @@ class Stage(Protocol):
         """Measure the held-out loss and, if full, the distance."""
         ...
 
-    def finish(self, seconds: float | None) -> Judgement:
-        """Choose the final weights and measure them."""
+    def finish(self, seconds: float | None, left: float | None = None) -> Judgement:
+        """Choose the final weights and measure them.
+
+        Args:
+            seconds: about how long one evaluation may take; None: no limit.
+            left: seconds after which nothing more is chosen; None: no limit.
+        """
         ...
 
     def retreat(self) -> str:

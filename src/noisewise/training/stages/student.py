@@ -167,7 +167,7 @@ class StudentStage:
         """Measure every average's distance to the teacher's own pictures; keep the best ever."""
         return self.judged.judge(seconds)
 
-    def finish(self, seconds: float | None) -> Judgement:
+    def finish(self, seconds: float | None, left: float | None = None) -> Judgement:
         """Choose the best weights, and the noise before a second call, by distance."""
         return self.judged.finish(seconds)
 

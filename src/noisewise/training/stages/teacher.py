@@ -162,9 +162,9 @@ class TeacherStage:
         # Pictures of a net whose finest levels have not learnt anything say nothing.
         return self.judged.judge(self._seen, full and not self._coarse, seconds)
 
-    def finish(self, seconds: float | None) -> Judgement:
+    def finish(self, seconds: float | None, left: float | None = None) -> Judgement:
         """Choose the average with the lowest held-out loss ever, measure it, choose its sampler."""
-        return self.judged.finish(self._seen, seconds)
+        return self.judged.finish(self._seen, seconds, left)
 
     def retreat(self) -> str:
         """Change nothing here: the loop lowers the learning rate."""

@@ -48,6 +48,7 @@ _CHUNK = 64  # pictures drawn at once
 _CALLS_AN_IMAGE = 1.0  # network calls of the choice of the sampler for each image of a budget
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
 _TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
+_LATE = "; this took longer than the budget, so some choices of the judge may be missing"
 _WASTED = 0.8  # if the held-out loss was lowest before this share of the run, the user is told
 
 
@@ -132,16 +133,28 @@ class TeacherJudge:
             trouble=trouble,
         )
 
-    def finish(self, seen: int, seconds: float | None) -> Judgement:
+    def finish(self, seen: int, seconds: float | None, left: float | None = None) -> Judgement:
         """Choose the weights by held-out loss and by the judge, then their sampler; measure both.
 
         The weights with the lowest held-out loss ever are kept, unless the pictures of the last
         averages are surely nearer to real ones.
+
+        Args:
+            seen: number of images seen.
+            seconds: about how long one evaluation may take; None: no limit.
+            left: seconds after which nothing more is chosen, as on a machine that became slow;
+                None: no limit.
         """
+        clock = self._engine.ranks.clock
+        start = clock()
+
+        def late() -> bool:
+            return left is not None and clock() - start > left
+
         judgement = self.judge(seen, False, seconds)
         if self.kept_as["share"] is None:
             return judgement
-        overruled = self._overrule(seen, seconds)
+        overruled = "" if late() else self._overrule(seen, seconds)
         kept = self.kept_as
         self.stats |= {
             "ema_share": kept["share"],
@@ -152,16 +165,18 @@ class TeacherJudge:
         why, found = "", None
         if self._judge is not None:
             judge = self._complete_judge()
-            why = self._choose_sampler(judge, None if seconds is None else _CHOICE * seconds)
-            why += self._choose_flats(judge, seconds)
+            if not late():
+                why = self._choose_sampler(judge, None if seconds is None else _CHOICE * seconds)
+            if not late():
+                why += self._choose_flats(judge, seconds)
             found = self._measured(seconds, judge, _FRESH)
-            self.preview = self._drawn(_SHEET, None)
+            self.preview = None if late() else self._drawn(_SHEET, None)
             self.stats |= {
                 "distance": frozen_distance(found),
                 "distance_against": self._against,
                 "floors": found.to_dict(),
             }
-        event = f"kept {self._kept_in_words(seen)}{overruled}{why}"
+        event = f"kept {self._kept_in_words(seen)}{overruled}{why}{_LATE if late() else ''}"
         if found is not None:
             told = told_floors(found)
             far = "too few pictures to tell how far" if told is None else f"{told:.2g} floors"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
 _LARGEST_RESERVE = 0.3  # largest share of a time budget for the final evaluation
+_LONGEST = 1.1  # of a time budget: later than this, the final evaluation chooses nothing more
 
 Judging = Literal["heldout", "distance"]
 
@@ -96,6 +97,12 @@ class Timetable:
             return None
         share = self.pace.evaluation_share * self.budget.seconds
         return share / 2 if begin else share * self.pace.distance_every / 2
+
+    def left(self) -> float | None:
+        """Seconds until the budget is overrun; None with a budget of images."""
+        if self.budget.seconds is None:
+            return None
+        return max(0.0, _LONGEST * self.budget.seconds - self.at.seconds)
 
     def _affordable(self, kind: Judging) -> bool:
         if self.budget.seconds is None:
