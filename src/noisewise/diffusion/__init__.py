@@ -57,11 +57,13 @@ from noisewise.diffusion.noise import (
 from noisewise.diffusion.samplers import SAMPLERS, Sampler, State, sample, sampler_named
 from noisewise.diffusion.samplers.ddim import DDIM, ddim
 from noisewise.diffusion.samplers.ddpm import DDPM, ddpm
+from noisewise.diffusion.samplers.dpmpp import DPMPP_2M, dpmpp_2m
 from noisewise.diffusion.samplers.heun import HEUN, churned_heun, heun
 
 __all__ = [
     "DDIM",
     "DDPM",
+    "DPMPP_2M",
     "HEUN",
     "SAMPLERS",
     "Denoiser",
@@ -88,6 +90,7 @@ __all__ = [
     "ddim",
     "ddpm",
     "denoising_loss",
+    "dpmpp_2m",
     "draw_from_dict",
     "draw_to_dict",
     "eps_error",
