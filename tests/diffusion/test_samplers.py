@@ -201,6 +201,7 @@ def test_the_first_step_of_dpmpp_2m_is_ddim_s_and_later_ones_are_not() -> None:
     )
 
 
+@pytest.mark.filterwarnings("ignore:__array__")  # inside diffusers, with a new numpy
 @pytest.mark.parametrize("steps", [2, 3, 9, 20])
 def test_dpmpp_2m_is_that_of_diffusers(steps: int) -> None:
     """Its scheduler works in the variance-preserving form and ends with a step to sigma 0."""
