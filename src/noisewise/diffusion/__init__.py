@@ -31,6 +31,7 @@ from noisewise.diffusion.draws import (
     draw_to_dict,
     stratified,
 )
+from noisewise.diffusion.guidance import check_guidance, guided, guided_calls, with_label
 from noisewise.diffusion.losses import (
     EDMWeight,
     EpsWeight,
@@ -86,6 +87,7 @@ __all__ = [
     "Weight",
     "add_noise",
     "churned_heun",
+    "check_guidance",
     "cosine_logsnr",
     "ddim",
     "ddpm",
@@ -100,6 +102,8 @@ __all__ = [
     "flow_from_x0",
     "from_diffusers",
     "from_edm",
+    "guided",
+    "guided_calls",
     "held",
     "heun",
     "interpolated_logsnr",
@@ -116,6 +120,7 @@ __all__ = [
     "stratified",
     "v_error",
     "v_from_x0",
+    "with_label",
     "x0_from_eps",
     "x0_from_flow",
     "x0_from_v",
