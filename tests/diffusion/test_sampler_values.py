@@ -67,7 +67,9 @@ def test_a_name_finds_its_sampler_and_an_unknown_name_lists_all() -> None:
     own = Sampler("adams", adams)
     assert sampler_named(own) is own
     for name in ("dpm++", "", "HEUN"):
-        with pytest.raises(ValueError, match=r"unknown sampler .*; use one of heun, ddim, ddpm, dpmpp_2m"):
+        with pytest.raises(
+            ValueError, match=r"unknown sampler .*; use one of heun, ddim, ddpm, dpmpp_2m"
+        ):
             sampler_named(name)
 
 

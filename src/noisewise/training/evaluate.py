@@ -278,7 +278,9 @@ def evaluate(
         check_weights(config.fid_weights)
     run = run if isinstance(run, Run) else Run(run)
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
-    calls = model.network_calls(config.calls, config.sampler)  # refuses what cannot be drawn
+    calls = model.network_calls(
+        config.calls, config.sampler, config.guidance
+    )  # refuses what cannot be drawn
     try:
         training = TrainingSet.read(run)
     except ValueError:
@@ -327,7 +329,7 @@ def measure(
         ValueError: if the model cannot draw in that many calls, or sizes or channels differ.
     """
     pictures, seconds = draw_timed(
-        model, config.num_images, config.seed, config.calls, config.sampler
+        model, config.num_images, config.seed, config.calls, config.sampler, config.guidance
     )
     near = None if copies is None else copies.near
     return Measured(
@@ -345,6 +347,7 @@ def draw_timed(
     seed: int,
     calls: int | None = None,
     sampler: str | None = None,
+    guidance: float | None = None,
 ) -> tuple[Tensor, float]:
     """Draw pictures and measure the time; a small batch before it warms up.
 
@@ -354,15 +357,17 @@ def draw_timed(
         seed: picture i depends on the seed and on i alone.
         calls: network calls for each picture; None: the model's own number.
         sampler: of a teacher, by name; None: its own.
+        guidance: of a teacher; None: its own.
 
     Returns:
         Pictures, float32 [num_images, channels, size, size] in [-1, 1] on the CPU, and seconds.
     """
     engine = Engine(model.device)
-    model.sample(min(_WARM_UP, num_images), seed, calls=calls, sampler=sampler)
+    ways = (None, calls, sampler, guidance)
+    model.sample(min(_WARM_UP, num_images), seed, *ways)
     engine.synchronize()
     start = time.perf_counter()
-    pictures = model.sample(num_images, seed, calls=calls, sampler=sampler)
+    pictures = model.sample(num_images, seed, *ways)
     engine.synchronize()
     return pictures.cpu(), time.perf_counter() - start
 

@@ -21,7 +21,12 @@ from noisewise.quality.judge import Floors, Judge
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.devices.sharding import copy_tensors
-from noisewise.training.models.model_config import Flats, ModelConfig, SamplerSettings
+from noisewise.training.models.model_config import (
+    Flats,
+    ModelConfig,
+    SamplerSettings,
+    guided_interval,
+)
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
 from noisewise.training.stages.choose_flats import choose_level, flats_of
@@ -91,7 +96,10 @@ class TeacherJudge:
         self._losses: list[float] = []
         self._against = ""
         self._sampler = SamplerSettings(
-            sigma_max=recipe.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
+            sigma_max=recipe.sigma_max,
+            sigma_min=recipe.sigma_min,
+            num_steps=recipe.num_steps,
+            guidance_interval=guided_interval(plan.sigma_data),
         )
         self._flats = Flats()
         self._judge: Judge | None = None
@@ -240,6 +248,7 @@ class TeacherJudge:
             channels=plan.channels,
             noise=draw_to_dict(plan.noise),
             classes=plan.classes,
+            any_label=plan.any_label,
             label_histogram=pictures.label_histogram if plan.classes else (),
             sampler=self._sampler,
             flats=self._flats,
