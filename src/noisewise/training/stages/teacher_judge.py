@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noisewise.diffusion import draw_to_dict
+from noisewise.diffusion import draw_to_dict, with_label
 from noisewise.quality.judge import Floors, Judge
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
@@ -33,6 +33,7 @@ from noisewise.training.stages.choose_flats import choose_level, flats_of
 from noisewise.training.stages.choose_sampler import choose_sampler
 from noisewise.training.stages.guards import LossGuard
 from noisewise.training.stages.heldout_loss import HeldOutBatch
+from noisewise.training.stages.lost_classes import loses_a_class
 from noisewise.training.stages.plan import TeacherPlan
 from noisewise.training.stages.real_judge import (
     frozen_distance,
@@ -53,6 +54,7 @@ _CHUNK = 64  # pictures drawn at once
 _CALLS_AN_IMAGE = 1.0  # network calls of the choice of the sampler for each image of a budget
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
 _TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
+_LABELLED = 1000  # training pictures that show whether guidance loses a class
 _WASTED = 0.8  # if the held-out loss was lowest before this share of the run, the user is told
 
 
@@ -368,9 +370,21 @@ class TeacherJudge:
         if seconds is None:
             calls = _CALLS_AN_IMAGE * (self._budget.images or 0) / num_images
         clock = self._engine.ranks.clock
+        weak = None
+        if self._plan.any_label is not None:
+            weak = with_label(model.denoiser, self._plan.any_label)
         choice = choose_sampler(
-            model, judge, inputs, self._sampler, num_images, seconds, calls, clock
+            *(model, judge, inputs, self._sampler, num_images),
+            *(seconds, calls, clock, weak, self._loses_a_class),
         )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
         return f"; sampler: {choice.settings.reason}"
+
+    def _loses_a_class(self, guided: Tensor, plain: Tensor) -> bool:
+        """Whether guided pictures lose a class that plain ones have."""
+        labels, chosen = self._pictures.labels, self._training[:_LABELLED]
+        assert labels is not None
+        named = torch.from_numpy(labels[chosen].astype(np.int64))
+        real = self._pictures.tensor(chosen)
+        return loses_a_class(guided, plain, real, named, self._plan.classes)
