@@ -31,7 +31,13 @@ from noisewise.diffusion.draws import (
     draw_to_dict,
     stratified,
 )
-from noisewise.diffusion.guidance import check_guidance, guided, guided_calls, with_label
+from noisewise.diffusion.guidance import (
+    check_guidance,
+    guided,
+    guided_calls,
+    takes_shares,
+    with_shares,
+)
 from noisewise.diffusion.losses import (
     EDMWeight,
     EpsWeight,
@@ -118,9 +124,10 @@ __all__ = [
     "score_identity_loss",
     "sigma_from_logsnr",
     "stratified",
+    "takes_shares",
     "v_error",
     "v_from_x0",
-    "with_label",
+    "with_shares",
     "x0_from_eps",
     "x0_from_flow",
     "x0_from_v",

@@ -1,9 +1,10 @@
-"""Guidance: a denoiser that moves on from its answer for any class, towards the class asked for.
+"""Guidance: a denoiser moves on from its answer for all classes, towards the class asked for.
 
-Papers: Ho and Salimans 2022, "Classifier-free diffusion guidance" (one net knows each class and
-"any"); Kynkaanniemi et al. 2024, "Applying guidance in a limited interval improves sample and
-distribution quality" (at high noise it loses variety, at low noise it does nothing); Karras et al.
-2024, "Guiding a diffusion model with a bad version of itself" (any weaker denoiser will do).
+Papers: Ho and Salimans 2022, "Classifier-free diffusion guidance"; Kynkaanniemi et al. 2024,
+"Applying guidance in a limited interval improves sample and distribution quality" (at high noise it
+loses variety, at low noise it does nothing); Karras et al. 2024, "Guiding a diffusion model with a
+bad version of itself" (any weaker denoiser will do); Sadat et al. 2024, "No training, no problem"
+(a label that says nothing serves as well as one that was trained to mean "any").
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from noisewise.diffusion.denoiser import Denoiser
 from noisewise.diffusion.samplers.sampler import Sampler, sample
@@ -26,8 +27,8 @@ def guided(
 
     Args:
         denoiser: D(x, sigma, condition).
-        weak: D_weak, a denoiser with the same arguments: the same net for any class (`with_label`),
-            or a smaller or less trained one.
+        weak: D_weak, a denoiser with the same arguments: the same net for all classes at once
+            (`with_shares`), or a smaller or less trained one.
         weight: w, 1 or more; 1 does not guide.
         interval: (low, high): it guides where low < sigma <= high.
 
@@ -61,18 +62,34 @@ def guided(
     return guiding
 
 
-def with_label(denoiser: Denoiser, label: int) -> Denoiser:
-    """Return a denoiser that is always asked about one class, for example "any".
+def with_shares(denoiser: Denoiser, shares: Tensor) -> Denoiser:
+    """Return a denoiser that is asked about all classes at once, whatever its condition.
+
+    Args:
+        denoiser: one that `takes_shares`.
+        shares: of the classes, float [num_classes], summing to 1.
 
     Example:
-        >>> with_label(lambda x, sigma, c: c, 7)(torch.zeros(2, 1), torch.ones(2))
-        tensor([7, 7])
+        >>> with_shares(lambda x, sigma, c: c, torch.tensor([0.75, 0.25]))(torch.zeros(1, 1), 1.0)
+        tensor([[0.7500, 0.2500]])
     """
 
-    def fixed(x: Tensor, sigma: Tensor, condition: Tensor | None = None, /) -> Tensor:
-        return denoiser(x, sigma, torch.full((len(x),), label, device=x.device))
+    def mean(x: Tensor, sigma: Tensor, condition: Tensor | None = None, /) -> Tensor:
+        return denoiser(x, sigma, shares.to(x.device, x.dtype).expand(len(x), -1))
 
-    return fixed
+    return mean
+
+
+def takes_shares(denoiser: nn.Module) -> bool:
+    """Whether a denoiser takes shares of the classes, float [n, num_classes], as its condition.
+
+    A module says so by ``takes_shares = True``; one such part of a denoiser is enough.
+
+    Example:
+        >>> takes_shares(nn.Identity())
+        False
+    """
+    return any(getattr(part, "takes_shares", False) is True for part in denoiser.modules())
 
 
 def guided_calls(sampler: Sampler, sigmas: Tensor, interval: tuple[float, float]) -> int:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from noisewise.diffusion import Preconditioned
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.models import Teacher
 from noisewise.training.stages.loop import Loop
-from noisewise.training.stages.plan import TeacherPlan, plan_teacher
+from noisewise.training.stages.plan import plan_teacher
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.student import StudentStage, student_pace
 from noisewise.training.stages.teacher import TeacherStage, teacher_pace
@@ -47,10 +47,8 @@ def train(
     Source: Karras et al. 2022 (EDM), equation 2.
     """
     engine = Engine.choose(config.device, config.precision, config.threads)
-    planned = plan_teacher(config, pictures, engine)
     plan = replace(
-        planned,
-        net=_described(denoiser, planned),
+        plan_teacher(config, pictures, engine),
         sigma_data=denoiser.sigma_data,
         prediction=denoiser.prediction,
     )
@@ -86,11 +84,3 @@ def distill(
     yield from loop.records(stop)
     if loop.finished:
         teacher.denoiser.load_state_dict(stage.best().state_dict())
-
-
-def _described(denoiser: Preconditioned, plan: TeacherPlan) -> dict[str, Any]:
-    """What is known about the given net: its own description, or that it knows the classes."""
-    described = getattr(denoiser.net, "config", None)
-    if isinstance(described, dict):
-        return described
-    return {**plan.net, "num_classes": plan.num_classes}

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from noisewise import as_teacher
-from noisewise.diffusion import SAMPLERS, Sampler, guided, sample, with_label
+from noisewise.diffusion import SAMPLERS, Sampler, guided, sample, with_shares
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+from noisewise.training.models.model_folder import load_model
 from noisewise.training.models.models import Generator, Teacher
 from oracle import GaussianMixture
 
-ANY = 2
+SHARES = torch.tensor([0.3, 0.7])
 CONFIG = ModelConfig(
     kind="teacher",
     net={},
@@ -26,14 +27,15 @@ CONFIG = ModelConfig(
     channels=1,
     noise={},
     classes=("left", "right"),
-    any_label=ANY,
     label_histogram=(3, 7),
     sampler=SamplerSettings(sigma_min=0.05, num_steps=6),
 )
 
 
 class Exact(nn.Module):
-    """E[x0 | x, class] of two classes of pictures [1, 2, 2], and E[x0 | x] for "any"."""
+    """E[x0 | x, class] of two classes of pictures [1, 2, 2], and E[x0 | x] for their shares."""
+
+    takes_shares = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,20 +47,27 @@ class Exact(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         assert condition is not None
         self.pictures += len(x)
-        known = self.data(x, sigma, condition.clamp(max=1))
-        unknown = self.data(x, sigma)
-        return torch.where((condition == ANY).reshape(-1, 1, 1, 1), unknown, known)
+        if not condition.is_floating_point():
+            return self.data(x, sigma, condition)
+        torch.testing.assert_close(condition, SHARES.expand(len(x), 2))
+        return self.data(x, sigma)
 
 
-def teacher(**changes: Any) -> Teacher:
-    return Teacher(Exact(), replace(CONFIG, **changes)).eval()
+class Whole(Exact):
+    """A net that takes one class a picture, and no shares."""
+
+    takes_shares = False
+
+
+def teacher(sampler: SamplerSettings = CONFIG.sampler, known: ModelConfig = CONFIG) -> Teacher:
+    return Teacher(Exact(), replace(known, sampler=sampler)).eval()
 
 
 def test_it_draws_what_the_guided_denoiser_draws() -> None:
     own, exact = teacher(), Exact()
     settings = own.sampler
     labels = own.labels(0, 0, 8, None)
-    weak = with_label(exact, ANY)
+    weak = with_shares(exact, SHARES)
     denoiser = guided(exact, weak, 2.0, settings.guidance_interval)
     states = settings.sampler.states(denoiser, own.noise(0, 0, 8), settings.levels(), labels)
     expected = sample(states).clamp(-1, 1)
@@ -72,7 +81,7 @@ def test_guidance_of_one_is_exactly_none() -> None:
     assert torch.equal(teacher().sample(8, guidance=1.0), teacher().sample(8))
     always = replace(CONFIG.sampler, guidance=2.0)
     assert torch.equal(teacher(sampler=always).sample(8, guidance=1.0), teacher().sample(8))
-    alone = teacher(any_label=None)
+    alone = Teacher(Whole(), CONFIG).eval()
     assert torch.equal(alone.sample(8, guidance=1.0), alone.sample(8))
 
 
@@ -101,7 +110,7 @@ def test_picture_i_depends_on_the_seed_and_i_alone(known: Sampler) -> None:
     torch.testing.assert_close(eight[3:5], again, rtol=0, atol=1e-5)
 
 
-def test_a_label_can_be_guided_and_any_cannot_be_drawn_by_mistake() -> None:
+def test_a_guided_picture_looks_less_like_another_class() -> None:
     own = teacher()
     data = Exact().data
     doubts = []
@@ -110,21 +119,19 @@ def test_a_label_can_be_guided_and_any_cannot_be_drawn_by_mistake() -> None:
         _, log_joint = data._solve(pictures, torch.full((400,), 0.01))
         doubts.append(log_joint.softmax(1)[:, 1].mean())  # how far they look like the other class
     assert doubts[1] < 0.7 * doubts[0]
-    with pytest.raises(ValueError, match="unknown class 2"):
-        own.sample(1, label=ANY)
 
 
 def test_what_cannot_be_guided_is_refused_in_one_sentence() -> None:
-    plain = {"classes": (), "any_label": None, "label_histogram": ()}
+    plain = teacher(known=replace(CONFIG, classes=(), label_histogram=()))
     generator = Generator(Exact(), replace(CONFIG, kind="generator", sigma_init=2.5))
     for model, guidance, message in (
-        (teacher(**plain), 1.5, "trained without classes, and guidance needs them; leave it out"),
-        (teacher(any_label=None), 1.5, "never learned pictures without their class"),
+        (plain, 1.5, "trained without classes, and guidance needs them; leave it out"),
+        (Teacher(Whole(), CONFIG), 1.5, "one class a picture and no shares of all classes"),
         (teacher(), 0.9, "guidance of 0.9 does not work; use 1 for none, or more, such as 1.5"),
         (teacher(), 0.0, "guidance of 0 does not work"),
         (teacher(), math.nan, "guidance of nan does not work"),
         (teacher(), math.inf, "guidance of inf does not work"),
-        (teacher(**plain), -1.0, "does not work|without classes"),
+        (plain, -1.0, "does not work|without classes"),
         (generator, 1.5, "a generator draws in one call and cannot be guided; use the teacher"),
         (generator, 1.0, "a generator draws in one call and cannot be guided; use the teacher"),
     ):
@@ -141,34 +148,31 @@ def test_a_config_of_an_older_version_is_read_and_draws_as_before() -> None:
     values = json.loads(json.dumps(CONFIG.to_dict()))
     again = ModelConfig.from_dict(values)
     assert again == CONFIG
-    del values["any_label"], values["sampler"]["guidance"], values["sampler"]["guidance_interval"]
+    del values["sampler"]["guidance"], values["sampler"]["guidance_interval"]
     old = ModelConfig.from_dict(values)
-    assert old == replace(CONFIG, any_label=None)
+    assert old == CONFIG
     assert torch.equal(Teacher(Exact(), old).sample(4), teacher().sample(4))
     values["sampler"]["guidance"] = 0.5
     with pytest.raises(ValueError, match=r"guidance of 0\.5 does not work"):
         ModelConfig.from_dict(values)
 
 
-def test_a_teacher_from_elsewhere_may_have_a_label_for_any_class() -> None:
-    described = {"size": 2, "channels": 1, "sigma_data": 0.5, "classes": ("left", "right")}
-    own = as_teacher(Exact(), **described, any_label=ANY)
-    assert own.sampler.guidance_interval == (0.2, 3.0)
+def test_a_teacher_from_elsewhere_is_guided_if_it_takes_shares() -> None:
+    described = {"size": 2, "channels": 1, "sigma_data": 0.25, "classes": ("left", "right")}
+    own = as_teacher(Exact(), **described, label_histogram=(3, 7))
+    assert own.sampler.guidance_interval == pytest.approx((0.1, 1.5))
     assert own.network_calls(guidance=1.5) > own.network_calls()
     assert own.sample(2, guidance=1.5).shape == (2, 1, 2, 2)
-    with pytest.raises(ValueError, match="any_label is 0; it needs classes"):
-        as_teacher(Exact(), size=2, channels=1, sigma_data=0.5, any_label=0)
-    small = nn.Embedding(2, 1)
-
-    class Two(Exact):
-        def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-            assert condition is not None
-            return small(condition).reshape(-1, 1, 1, 1) * x
-
-    with pytest.raises(ValueError, match="calling the denoiser"):
-        as_teacher(Two(), **described, any_label=ANY)
+    with pytest.raises(ValueError, match="no shares of all classes"):
+        as_teacher(Whole(), **described).sample(1, guidance=1.5)
 
 
-def test_settings_are_plain_json_values() -> None:
-    assert asdict(CONFIG)["sampler"]["guidance"] == 1.0
-    assert CONFIG.to_dict()["any_label"] == ANY
+def test_a_run_of_an_older_version_can_be_guided() -> None:
+    """Guidance asks nothing of the training."""
+    for frozen in sorted((Path(__file__).parents[2] / "frozen").glob("*/run/teacher")):
+        model = load_model(frozen)
+        assert isinstance(model, Teacher)
+        plain, pushed = (model.sample(4, guidance=weight) for weight in (1.0, 2.0))
+        assert torch.equal(plain, model.sample(4))
+        assert torch.isfinite(pushed).all()
+        assert not torch.allclose(plain, pushed, atol=1e-3)

@@ -32,8 +32,7 @@ ENGINE = Engine.choose("cpu")
 def made(config: TrainConfig, num_classes: int = 0) -> Loop:
     pictures = tiny_pictures()
     denoiser = tiny_denoiser(config.seed, num_classes=num_classes)
-    plan = plan_teacher(config, pictures, ENGINE)
-    plan = replace(plan, sigma_data=0.5, net={**plan.net, "num_classes": num_classes})
+    plan = replace(plan_teacher(config, pictures, ENGINE), sigma_data=0.5)
     stage = TeacherStage(pictures, denoiser, plan, config, ENGINE)
     return Loop(stage, config.amount, teacher_pace(config.recipe))
 

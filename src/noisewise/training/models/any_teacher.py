@@ -22,7 +22,6 @@ def as_teacher(
     sigma_range: tuple[float, float] | None = None,
     classes: Sequence[str] = (),
     label_histogram: Sequence[int] = (),
-    any_label: int | None = None,
     sampler: SamplerSettings | None = None,
 ) -> Teacher:
     """Describe a denoiser, so that it can be sampled and distilled like a teacher of noisewise.
@@ -37,8 +36,6 @@ def as_teacher(
         sigma_range: lowest and highest noise level that it was trained on; None: any noise level.
         classes: names of the classes that it is conditioned on; empty for none.
         label_histogram: number of training pictures of each class; empty: equally many.
-        any_label: the label for "any class", often the number of classes; None: there is none, and
-            the teacher cannot be guided.
         sampler: how to draw from it; None: 18 Heun steps over its range, as in EDM.
 
     Returns:
@@ -69,10 +66,6 @@ def as_teacher(
         raise ValueError(
             f"label_histogram needs one count, 0 or more, for each of the {len(classes)} classes"
         )
-    if any_label is not None and not (classes and any_label >= 0):
-        raise ValueError(
-            f"any_label is {any_label}; it needs classes, and it is a label of 0 or more"
-        )
     noise = LogNormal(
         TeacherRecipe().noise_mean + float(torch.tensor(sigma_data).log()),
         TeacherRecipe().noise_std,
@@ -86,7 +79,6 @@ def as_teacher(
         noise=draw_to_dict(noise),
         prediction="denoiser",
         classes=tuple(classes),
-        any_label=any_label,
         label_histogram=histogram,
         sampler=sampler or _of_edm(low, high, float(sigma_data)),
         sigma_range=None if sigma_range is None else (low, high),
@@ -98,14 +90,9 @@ def as_teacher(
 
 def _of_edm(low: float, high: float, sigma_data: float) -> SamplerSettings:
     """EDM's sampler over a range of noise levels."""
-    return SamplerSettings(
-        "heun",
-        high,
-        low,
-        18,
-        guidance_interval=guided_interval(sigma_data),
-        reason="EDM's, table 1",
-    )
+    guided = guided_interval(sigma_data)
+    reason = "EDM's, table 1"
+    return SamplerSettings("heun", high, low, 18, guidance_interval=guided, reason=reason)
 
 
 def _checked_range(sigma_range: tuple[float, float] | None) -> tuple[float, float]:
@@ -128,9 +115,6 @@ def _try(teacher: Teacher, sigma: float) -> None:
         raise ValueError("the denoiser has no parameters; pass the torch.nn.Module that has them")
     x = teacher.noise(0, 0, 2) * sigma
     labels = teacher.labels(0, 0, 2, None)
-    any_label = teacher.config.any_label
-    if labels is not None and any_label is not None:
-        labels[1] = any_label
     try:
         x0 = teacher(x, x.new_full((2,), sigma), labels)
     except (TypeError, RuntimeError, IndexError) as error:

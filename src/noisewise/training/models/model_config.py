@@ -257,7 +257,6 @@ class ModelConfig:
     noise: dict[str, Any]
     prediction: Prediction | Literal["denoiser"] = "edm"
     classes: tuple[str, ...] = ()
-    any_label: int | None = None
     label_histogram: tuple[int, ...] = ()
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     sigma_init: float | None = None

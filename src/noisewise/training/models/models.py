@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noisewise.diffusion import Denoiser, Sampler, guided, sample, with_label
+from noisewise.diffusion import (
+    Denoiser,
+    Sampler,
+    guided,
+    sample,
+    takes_shares,
+    with_shares,
+)
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 
 # Streams of random numbers that a picture of a seed has; see `picture_noise`.
@@ -141,7 +148,8 @@ class Teacher(Model):
         """Return the denoiser with guidance; None: as strong as the teacher's own.
 
         Raises:
-            ValueError: if guidance is below 1, or the net knows no classes or no "any class".
+            ValueError: if guidance is below 1, or the net knows no classes or takes no shares of
+                them.
         """
         settings = self.sampler
         weight = settings.guidance if guidance is None else guidance
@@ -151,13 +159,23 @@ class Teacher(Model):
             raise ValueError(
                 "this model was trained without classes, and guidance needs them; leave it out"
             )
-        if self.config.any_label is None:
+        weak = self.of_all_classes()
+        if weak is None:
             raise ValueError(
-                "this model never learned pictures without their class, which guidance needs; "
-                "leave it out, or train a new model"
+                "the net of this model takes one class a picture and no shares of all classes, "
+                "which guidance needs; leave it out"
             )
-        weak = with_label(self.denoiser, self.config.any_label)
         return guided(self.denoiser, weak, weight, settings.guidance_interval)
+
+    def of_all_classes(self) -> Denoiser | None:
+        """The denoiser for all classes at once, in the shares of the training pictures.
+
+        None without classes, and for a net that takes only one class a picture.
+        """
+        if not (self.classes and takes_shares(self.denoiser)):
+            return None
+        histogram = torch.tensor(self.config.label_histogram, dtype=torch.float32)
+        return with_shares(self.denoiser, histogram / histogram.sum())
 
     @torch.no_grad()
     def sample(

@@ -60,10 +60,7 @@ def with_net_of_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
     """
     if not (folder / "run.json").exists():
         return plan
-    info = read_with_warning(folder)[0]
-    noted = info.get("derived", {}).get("net")
-    if not noted and "label_dropout" not in info["train"].get("recipe", {}):
-        return replace(plan, net={**plan.net, "num_classes": plan.num_classes})  # no "any" label
+    noted = read_with_warning(folder)[0].get("derived", {}).get("net")
     if not noted or noted["value"] == plan.net:
         return plan
     reasons = {**plan.reasons, "net": noted["reason"]}

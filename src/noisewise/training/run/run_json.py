@@ -28,8 +28,6 @@ _KNOWN = (
     *("format", "created", "versions", "machine", "seed", "data", "train", "derived", "stages"),
     *("distill", "adapt", "teacher_digest", "teacher_from"),
 )
-# Older runs have no such setting, and nets on which it has no effect.
-_NET_DECIDES = ("recipe.label_dropout",)
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -136,8 +134,6 @@ def must_match(
     then = {**usual, **_flat(before)}
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name) and name not in (*MAY_CHANGE, *free):
-            if name in _NET_DECIDES and name not in _flat(before):
-                continue
             raise ValueError(
                 f"{path}: {name} was {then.get(name)!r} and is now {now.get(name)!r}; "
                 f"use the same settings, or {way}"

@@ -51,9 +51,6 @@ class TeacherRecipe:
     """Standard deviation of ln sigma in training."""
     dropout: float = 0.0
     """Dropout at the lowest resolution of the net."""
-    label_dropout: float = 0.1
-    """Share of the pictures that are trained without their class or kind, as "any": for guidance.
-    0: the net does not learn "any", and cannot be guided."""
     heldout_every: float = 0.05
     """Share of the budget between held-out losses."""
     distance_every: float = 0.2
@@ -91,7 +88,6 @@ class TeacherRecipe:
         _positive(self, "heldout_every", "distance_every", "heldout_images", "reference_images")
         _positive(self, "num_steps")
         _shares(self, "warmup", "decay_from", "dropout", "evaluation_share", "momentum")
-        _within("label_dropout", self.label_dropout, 0.0, 1.0)
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
         if self.noise_every < 0:

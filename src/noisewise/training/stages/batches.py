@@ -86,8 +86,6 @@ class Batches:
         plan: batch size, noise levels, flips.
         seed: random seed.
         engine: device and processes.
-        label_dropout: share of the pictures whose label becomes "any"; no effect on a net without
-            that label.
     """
 
     def __init__(
@@ -97,10 +95,8 @@ class Batches:
         plan: TeacherPlan,
         seed: int,
         engine: Engine,
-        label_dropout: float = 0.0,
     ) -> None:
         """Start at the first picture."""
-        self._label_dropout = 0.0 if plan.any_label is None else label_dropout
         self._pictures, self._plan, self._engine = pictures, plan, engine
         self._order = BatchOrder(training, seed)
         self._draws = engine.generator(seed)
@@ -119,8 +115,7 @@ class Batches:
         sizes = [len(rows) for rows in np.array_split(np.arange(n), num_parts)]
         levels = [stratified(self._plan.noise, k, self._draws, engine.device) for k in sizes]
         noise = torch.randn((n, *x0.shape[1:]), generator=self._draws, device=engine.device)
-        labels = self._dropped(self.labels(chosen))
-        return Batch(x0, torch.cat(levels)[part], engine.tensor(noise)[part], labels)
+        return Batch(x0, torch.cat(levels)[part], engine.tensor(noise)[part], self.labels(chosen))
 
     def labels(self, chosen: np.ndarray) -> Tensor | None:
         """Labels of pictures, on the device; None if the net has no classes."""
@@ -137,15 +132,6 @@ class Batches:
     def set_state(self, state: Tensor) -> None:
         """Restore the result of `get_state`."""
         self._draws.set_state(state)
-
-    def _dropped(self, labels: Tensor | None) -> Tensor | None:
-        """Labels of which some became "any"."""
-        if labels is None or not self._label_dropout:
-            return labels
-        assert self._plan.any_label is not None
-        shape = (self._plan.batch,)
-        drawn = torch.rand(shape, generator=self._draws, device=labels.device)[self._part]
-        return torch.where(drawn < self._label_dropout, self._plan.any_label, labels)
 
     def _flipped(self, x0: Tensor) -> Tensor:
         if not self._plan.flips:

@@ -67,12 +67,6 @@ class TeacherPlan:
         return len(self.classes)
 
     @property
-    def any_label(self) -> int | None:
-        """The label for "any class": the one after the last, if the net has it; else None."""
-        known = self.num_classes
-        return known if known and self.net.get("num_classes") == known + 1 else None
-
-    @property
     def weight(self) -> Weight:
         """Weight of the denoising loss (EDM): at the start the loss is 1 at every noise level."""
         return EDMWeight(self.sigma_data)
@@ -214,8 +208,7 @@ def _net(
     one, or a wider one for a very large budget.
     """
     given = (size, channels)
-    num_labels = num_classes + (num_classes > 0 and config.recipe.label_dropout > 0)  # one: "any"
-    rest = (config.net, config.widths, num_labels, config.recipe.dropout)
+    rest = (config.net, config.widths, num_classes, config.recipe.dropout)
     usual, seconds = derive(*given, None, *rest), config.amount.seconds
     if config.widths:
         return usual

@@ -76,9 +76,7 @@ class TeacherStage:
         self.plan, self.engine, self._recipe, self._seed = plan, engine, recipe, config.seed
         self._budget, self._sharded = config.amount, config.shard
         self._training, self._held_out = pictures.split(config.seed)
-        self._batches = Batches(
-            pictures, self._training, plan, config.seed, engine, recipe.label_dropout
-        )
+        self._batches = Batches(pictures, self._training, plan, config.seed, engine)
         self.noise = NoiseScale(plan, recipe, engine.ranks, measures=not config.shard)
         self.denoiser = (denoiser if config.shard else engine.prepare(denoiser)).train()
         shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noisewise.diffusion import draw_to_dict, with_label
+from noisewise.diffusion import draw_to_dict
 from noisewise.quality.judge import Floors, Judge
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
@@ -250,7 +250,6 @@ class TeacherJudge:
             channels=plan.channels,
             noise=draw_to_dict(plan.noise),
             classes=plan.classes,
-            any_label=plan.any_label,
             label_histogram=pictures.label_histogram if plan.classes else (),
             sampler=self._sampler,
             flats=self._flats,
@@ -370,12 +369,9 @@ class TeacherJudge:
         if seconds is None:
             calls = _CALLS_AN_IMAGE * (self._budget.images or 0) / num_images
         clock = self._engine.ranks.clock
-        weak = None
-        if self._plan.any_label is not None:
-            weak = with_label(model.denoiser, self._plan.any_label)
         choice = choose_sampler(
             *(model, judge, inputs, self._sampler, num_images),
-            *(seconds, calls, clock, weak, self._loses_a_class),
+            *(seconds, calls, clock, model.of_all_classes(), self._loses_a_class),
         )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
