@@ -31,6 +31,7 @@ _FIRST = ((5, 0.3), (4, 0.5), (6, 0.18), (8, 0.08))  # tried first: few steps mu
 _SPREADS = (4.0, 10.0)  # other rho for the chosen sampler: more levels at high or at low noise
 _FEWER, _FEWEST = 2, 3  # the other sampler is tried with so many calls fewer, down to this number
 _GUIDANCE = (1.3, 1.7, 2.2)
+_KEPT, _KEPT_SHARE = 26.0, 0.4  # calls that are kept for guidance: two tries; no larger a share
 _NEAR = 0.1  # of the floors: a sampler with fewer calls may be this much farther, no more
 _CHUNK = 64
 _PATIENCE = 2.0  # after this many times the seconds asked for, the choice uses what it has
@@ -77,6 +78,7 @@ class SamplerSearch:
         self._left = float("inf") if calls is None else calls
         if seconds is not None:
             self._left = min(self._left, seconds / (self._seconds_a_call() * num_images))
+        self._kept = 0.0 if weak is None else min(_KEPT, _KEPT_SHARE * self._left)
 
     def climb(self) -> None:
         """Try Heun's first samplers, then the neighbours of the best until none is better."""
@@ -137,6 +139,7 @@ class SamplerSearch:
         if self._weak is None:
             return chosen
         better = before = chosen
+        self._kept = 0.0
         for weight in _GUIDANCE:
             key = replace(chosen, guidance=weight)
             if not self._try(key) or self._minus(key, before).surely_more:
@@ -192,10 +195,10 @@ class SamplerSearch:
         return self._minus(key, best).value <= self._near(best)
 
     def _affordable(self, calls: int) -> bool:
-        """Whether these calls are within what is left; if so, they are taken from it."""
+        """Whether these calls are within what is left, and not kept; if so, they are taken."""
         spent = self._clock() - self.start
         late = self._seconds is not None and spent > _PATIENCE * self._seconds
-        if late or calls > self._left:
+        if late or calls > self._left - self._kept:
             return False
         self._left -= calls
         return True
