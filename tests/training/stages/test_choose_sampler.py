@@ -269,6 +269,7 @@ def test_short_time_leaves_some_for_guidance() -> None:
     assert len(choice.few) > 1
     assert len(choice.by_guidance) > 1
     assert choice.settings.guidance > 1
+    assert choice.others
     last = choose_sampler(dark(0.2), Brightness(), inputs, WIDE, 128, calls=15, weak=dark(0.5))
     assert len(last.few) == 1
 
@@ -312,7 +313,7 @@ def test_where_time_runs_out_what_was_measured_has_to_do() -> None:
     )
     assert 1 <= len(choice.few) < 6
     assert _key(choice.settings) in [(n, s) for n, s, _ in choice.few]
-    assert f"best of {len(choice.few)}" in choice.settings.reason
+    assert f"best of {len(choice.few) + len(choice.others)}" in choice.settings.reason
 
 
 def _key(settings: SamplerSettings) -> tuple[int, float]:

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from noisewise.quality.class_shares import class_shares
 
-_REAL = 1000  # pictures that the classifier learns from
-
 
 def loses_a_class(
     guided: Tensor, plain: Tensor, real: Tensor, labels: Tensor, names: Sequence[str]
@@ -23,7 +21,7 @@ def loses_a_class(
     Args:
         guided: float [n, c, h, w] in [-1, 1].
         plain: the same pictures without guidance.
-        real: real pictures.
+        real: real pictures, of which a classifier learns.
         labels: their classes, int64.
         names: of the classes.
     """
@@ -31,6 +29,6 @@ def loses_a_class(
         return False
     rare = []
     for pictures in (guided, plain):
-        shares = class_shares(pictures, real, labels, names, max_images=_REAL)
+        shares = class_shares(pictures, real, labels, names)
         rare.append(sum(one.verdict in ("missing", "too rare") for one in shares.classes))
     return rare[0] > rare[1]

@@ -31,7 +31,8 @@ _FIRST = ((5, 0.3), (4, 0.5), (6, 0.18), (8, 0.08))  # tried first: few steps mu
 _SPREADS = (4.0, 10.0)  # other rho for the chosen sampler: more levels at high or at low noise
 _FEWER, _FEWEST = 2, 3  # the other sampler is tried with so many calls fewer, down to this number
 _GUIDANCE = (1.3, 1.7, 2.2)
-_KEPT, _KEPT_SHARE = 26.0, 0.4  # calls that are kept for guidance: two tries; no larger a share
+# Calls that the search with Heun leaves for the rest, about two tries each, and as shares at most.
+_FOR_OTHERS, _FOR_GUIDANCE = (16.0, 0.2), (26.0, 0.4)
 _NEAR = 0.1  # of the floors: a sampler with fewer calls may be this much farther, no more
 _CHUNK = 64
 _PATIENCE = 2.0  # after this many times the seconds asked for, the choice uses what it has
@@ -78,7 +79,10 @@ class SamplerSearch:
         self._left = float("inf") if calls is None else calls
         if seconds is not None:
             self._left = min(self._left, seconds / (self._seconds_a_call() * num_images))
-        self._kept = 0.0 if weak is None else min(_KEPT, _KEPT_SHARE * self._left)
+        others, guidance = (min(n, s * self._left) for n, s in (_FOR_OTHERS, _FOR_GUIDANCE))
+        self._for_guidance = 0.0 if weak is None else guidance
+        spare = self._left - HEUN.num_calls(_FIRST[0][0])  # Heun's first try comes before all
+        self._kept = max(0.0, min(others + self._for_guidance, spare))
 
     def climb(self) -> None:
         """Try Heun's first samplers, then the neighbours of the best until none is better."""
@@ -97,6 +101,7 @@ class SamplerSearch:
 
         It has more levels in these calls, so it may stop one level lower too.
         """
+        self._kept = self._for_guidance
         calls, at = chosen.calls, self._ends.index(chosen.sigma_min)
         for stop in self._ends[at : at + 2]:
             while calls >= _FEWEST:

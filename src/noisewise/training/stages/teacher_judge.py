@@ -54,7 +54,7 @@ _CHUNK = 64  # pictures drawn at once
 _CALLS_AN_IMAGE = 1.0  # network calls of the choice of the sampler for each image of a budget
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
 _TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
-_LABELLED = 1000  # training pictures that show whether guidance loses a class
+_LABELLED = 600  # training pictures that show whether guidance loses a class
 _WASTED = 0.8  # if the held-out loss was lowest before this share of the run, the user is told
 
 
