@@ -12,12 +12,14 @@ from torch import Tensor
 from noisewise.diffusion import (
     DDIM,
     DDPM,
+    DPMPP_2M,
     HEUN,
     SAMPLERS,
     Sampler,
     churned_heun,
     ddim,
     ddpm,
+    dpmpp_2m,
     heun,
     karras_sigmas,
     sample,
@@ -65,7 +67,9 @@ def test_a_name_finds_its_sampler_and_an_unknown_name_lists_all() -> None:
     own = Sampler("adams", adams)
     assert sampler_named(own) is own
     for name in ("dpm++", "", "HEUN"):
-        with pytest.raises(ValueError, match=r"unknown sampler .*; use one of heun, ddim, ddpm"):
+        with pytest.raises(
+            ValueError, match=r"unknown sampler .*; use one of heun, ddim, ddpm, dpmpp_2m"
+        ):
             sampler_named(name)
 
 
@@ -74,6 +78,7 @@ def test_a_value_walks_as_its_function_does() -> None:
     for value, states in (
         (HEUN, heun(data, NOISE, SIGMAS)),
         (DDIM, ddim(data, NOISE, SIGMAS)),
+        (DPMPP_2M, dpmpp_2m(data, NOISE, SIGMAS)),
         (DDPM, ddpm(data, NOISE, SIGMAS, generator=_seeded())),
         (churned_heun(10.0), heun(data, NOISE, SIGMAS, churn=10.0, generator=_seeded())),
     ):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisewise.diffusion import State, ddim, ddpm, heun, karras_sigmas, sample
+from noisewise.diffusion import State, ddim, ddpm, dpmpp_2m, heun, karras_sigmas, sample
 from oracle import GaussianMixture, gaussian, mixture
 
 SIGMA_MIN, SIGMA_MAX = 0.05, 8.0
@@ -37,7 +37,7 @@ def _seeded(sampler: Callable[..., Iterator[State]]) -> Callable[..., Iterator[S
     return start
 
 
-ALL = {"heun": heun, "ddim": ddim, "ddpm": _seeded(ddpm)}
+ALL = {"heun": heun, "ddim": ddim, "ddpm": _seeded(ddpm), "dpmpp_2m": dpmpp_2m}
 ALL["churn"] = _seeded(lambda *a, **k: heun(*a, churn=10.0, **k))
 
 
@@ -100,6 +100,7 @@ def test_condition_reaches_the_denoiser() -> None:
     for states in (
         heun(data, noise, _sigmas(12), label),
         ddim(data, noise, _sigmas(40), label),
+        dpmpp_2m(data, noise, _sigmas(24), label),
         ddpm(data, noise, _sigmas(40), label, generator=torch.Generator().manual_seed(0)),
     ):
         pictures = sample(states)
@@ -142,8 +143,26 @@ def test_heun_is_of_second_order() -> None:
     assert _slope(heun, [64, 128, 256, 512]) == pytest.approx(2.0, abs=0.05)
 
 
+def test_dpmpp_2m_is_of_second_order() -> None:
+    assert _slope(dpmpp_2m, [64, 128, 256, 512]) == pytest.approx(2.0, abs=0.05)
+
+
 def test_ddim_is_of_first_order() -> None:
     assert _slope(ddim, [64, 128, 256, 512]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_dpmpp_2m_is_of_second_order_on_a_mixture_and_beats_ddim_in_equal_calls() -> None:
+    """The truth of a mixture, which has no closed form, is 2,000 levels of Heun."""
+    noise = _noise(64)
+    fine = sample(heun(mixture(), noise, _sigmas(2000)))
+    error = {
+        (name, n): (sample(ALL[name](mixture(), noise, _sigmas(n))) - fine).norm().item()
+        for name in ("dpmpp_2m", "ddim")
+        for n in (101, 201, 401)
+    }
+    slopes = [math.log2(error["dpmpp_2m", n] / error["dpmpp_2m", 2 * n - 1]) for n in (101, 201)]
+    assert slopes == pytest.approx([2, 2], abs=0.25)
+    assert all(error["dpmpp_2m", n] < 0.1 * error["ddim", n] for n in (101, 201, 401))
 
 
 def test_ddim_and_heun_meet_on_a_mixture() -> None:
@@ -170,6 +189,38 @@ def test_heun_is_edm_s_algorithm() -> None:
             step = x + (after - now) * (d + d2) / 2
         x = step
     torch.testing.assert_close(sample(heun(data, noise, sigmas)), x, rtol=1e-6, atol=1e-8)
+
+
+def test_the_first_step_of_dpmpp_2m_is_ddim_s_and_later_ones_are_not() -> None:
+    noise, sigmas = _noise(16), _sigmas(4)
+    own, other = (list(s(mixture(), noise, sigmas)) for s in (dpmpp_2m, ddim))
+    torch.testing.assert_close(own[1].x, other[1].x, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(own[2].x, other[2].x, rtol=1e-2, atol=1e-2)
+    assert torch.equal(
+        sample(dpmpp_2m(mixture(), noise, sigmas[:2])), sample(ddim(mixture(), noise, sigmas[:2]))
+    )
+
+
+@pytest.mark.filterwarnings("ignore:__array__")  # inside diffusers, with a new numpy
+@pytest.mark.parametrize("steps", [2, 3, 9, 20])
+def test_dpmpp_2m_is_that_of_diffusers(steps: int) -> None:
+    """Its scheduler works in the variance-preserving form and ends with a step to sigma 0."""
+    diffusers = pytest.importorskip("diffusers")
+    data, noise, sigmas = mixture(), _noise(10), _sigmas(steps)
+    theirs = diffusers.DPMSolverMultistepScheduler(
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        prediction_type="sample",
+        final_sigmas_type="zero",
+    )
+    theirs.set_timesteps(steps)
+    theirs.sigmas = torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
+    theirs.timesteps = torch.arange(steps)
+    x = noise * sigmas[0] / (1 + sigmas[0] ** 2).sqrt()
+    for t, sigma in zip(theirs.timesteps, sigmas.tolist(), strict=True):
+        x0 = data(x * math.sqrt(1 + sigma**2), _level(sigma, 10))
+        x = theirs.step(x0, t, x).prev_sample
+    torch.testing.assert_close(sample(dpmpp_2m(data, noise, sigmas)), x, rtol=1e-6, atol=1e-6)
 
 
 # --- stochastic samplers ----------------------------------------------------------------------
@@ -224,10 +275,10 @@ def test_ddpm_recursion_is_stationary_in_the_limit_and_of_first_order() -> None:
     assert errors[-1] < 1e-2 * truth
 
 
-@pytest.mark.parametrize("name", ["ddpm", "churn", "heun"])
+@pytest.mark.parametrize("name", ["ddpm", "churn", "heun", "dpmpp_2m"])
 def test_samplers_reach_the_moments_of_a_mixture(name: str) -> None:
     data, n, level = mixture(), 8_000, 0.03
-    steps = {"ddpm": 120, "churn": 40, "heun": 30}[name]
+    steps = {"ddpm": 120, "churn": 40, "heun": 30, "dpmpp_2m": 40}[name]
     pictures = sample(ALL[name](data, _start(data, n, SIGMA_MAX), _sigmas(steps, level)))
     mean, covariance = data.moments()
     torch.testing.assert_close(pictures.mean(0), mean, rtol=0, atol=0.03)

@@ -35,6 +35,13 @@ from noisewise.diffusion.draws import (
     draw_to_dict,
     stratified,
 )
+from noisewise.diffusion.guidance import (
+    check_guidance,
+    guided,
+    guided_calls,
+    takes_shares,
+    with_shares,
+)
 from noisewise.diffusion.losses import (
     EDMWeight,
     EpsWeight,
@@ -61,11 +68,13 @@ from noisewise.diffusion.noise import (
 from noisewise.diffusion.samplers import SAMPLERS, Sampler, State, sample, sampler_named
 from noisewise.diffusion.samplers.ddim import DDIM, ddim
 from noisewise.diffusion.samplers.ddpm import DDPM, ddpm
+from noisewise.diffusion.samplers.dpmpp import DPMPP_2M, dpmpp_2m
 from noisewise.diffusion.samplers.heun import HEUN, churned_heun, heun
 
 __all__ = [
     "DDIM",
     "DDPM",
+    "DPMPP_2M",
     "HEUN",
     "SAMPLERS",
     "AnyDraw",
@@ -91,11 +100,13 @@ __all__ = [
     "VWeight",
     "Weight",
     "add_noise",
+    "check_guidance",
     "churned_heun",
     "cosine_logsnr",
     "ddim",
     "ddpm",
     "denoising_loss",
+    "dpmpp_2m",
     "draw_from_dict",
     "draw_to_dict",
     "eps_error",
@@ -105,6 +116,8 @@ __all__ = [
     "flow_from_x0",
     "from_diffusers",
     "from_edm",
+    "guided",
+    "guided_calls",
     "held",
     "heun",
     "interpolated_logsnr",
@@ -119,8 +132,10 @@ __all__ = [
     "score_identity_loss",
     "sigma_from_logsnr",
     "stratified",
+    "takes_shares",
     "v_error",
     "v_from_x0",
+    "with_shares",
     "x0_from_eps",
     "x0_from_flow",
     "x0_from_v",

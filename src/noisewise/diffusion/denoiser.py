@@ -26,7 +26,8 @@ class Denoiser(Protocol):
     Args:
         x: noised pictures, float [n, ...].
         sigma: noise level of each, float [n].
-        condition: class of each, int64 [n], or None.
+        condition: class of each, int64 [n], or None. Some denoisers take shares of all classes
+            too, float [n, num_classes].
     """
 
     def __call__(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None, /) -> Tensor:
@@ -228,6 +229,7 @@ class FromEDM(nn.Module):
         super().__init__()
         self.fn = fn
         self.num_classes = num_classes
+        self.takes_shares = num_classes > 0
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         """Denoise x, float [n, ...], at sigma [n]; the result has shape and dtype of x."""
@@ -235,8 +237,9 @@ class FromEDM(nn.Module):
             return self.fn(x, sigma).to(x.dtype)
         if self.num_classes == 0:
             raise ValueError("this denoiser has no classes: set num_classes, or give no labels")
-        one_hot = nn.functional.one_hot(condition, self.num_classes).to(x.dtype)
-        return self.fn(x, sigma, one_hot).to(x.dtype)
+        if not condition.is_floating_point():
+            condition = nn.functional.one_hot(condition, self.num_classes)
+        return self.fn(x, sigma, condition.to(x.dtype)).to(x.dtype)
 
 
 def from_edm(fn: Callable[..., Tensor], num_classes: int = 0) -> FromEDM:
@@ -247,7 +250,8 @@ def from_edm(fn: Callable[..., Tensor], num_classes: int = 0) -> FromEDM:
         num_classes: length of the one-hot labels; 0: no labels.
 
     Returns:
-        A module ``denoiser(x, sigma, condition)`` with int64 labels.
+        A module ``denoiser(x, sigma, condition)`` with int64 labels [n], or shares of the classes,
+        float [n, num_classes].
 
     Example:
         >>> from_edm(lambda x, sigma: x / 2)(torch.ones(1, 1), torch.ones(1))

@@ -63,16 +63,23 @@ class NoiseEmbedding(nn.Module):
         torch.Size([3, 8])
     """
 
+    takes_shares = True  # of the classes, in place of one label
+
     def __init__(self, width: int, num_classes: int = 0) -> None:
         """Make the layers."""
         super().__init__()
         self.register_buffer("frequencies", _frequencies(), persistent=False)
         self.first = nn.Linear(32, width)
         self.second = nn.Linear(width, width)
+        self.num_classes = num_classes
         self.labels = nn.Embedding(num_classes, width) if num_classes else None
 
     def forward(self, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Embed noise_level, float [n], and condition, int64 [n]; returns [n, width]."""
+        """Embed noise_level, float [n], and condition; returns [n, width].
+
+        The condition is one label a picture, int64 [n], or shares of all classes, float
+        [n, num_classes]: the mean of their vectors.
+        """
         # Phases need more digits than bfloat16 has. The frequencies are cast together with the net;
         # they are rounded to bfloat16 from the start, so the cast does not change them.
         phase = noise_level.float()[:, None] * self.frequencies.float()
@@ -82,9 +89,16 @@ class NoiseEmbedding(nn.Module):
             if self.labels is None:
                 raise ValueError("this net has no classes: give no labels (condition=None)")
             raise ValueError("this net was made for classes: give one label per picture")
-        if self.labels is not None:
-            vector = vector + self.labels(condition)
+        if condition is not None:
+            vector = vector + self._of_classes(condition)
         return F.silu(vector)
+
+    def _of_classes(self, condition: Tensor) -> Tensor:
+        assert self.labels is not None
+        if not condition.is_floating_point():
+            return self.labels(condition)
+        vectors = self.labels(torch.arange(self.num_classes, device=condition.device))
+        return condition.to(vectors.dtype) @ vectors
 
 
 def _frequencies() -> Tensor:

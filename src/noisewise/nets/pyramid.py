@@ -287,8 +287,8 @@ def _check(
 ) -> None:
     if channels < 1 or len(mean) not in (0, channels):
         raise ValueError(
-            f"channels is {channels}, mean is {mean}: give at least one channel, and no mean or one "
-            "for each channel"
+            f"channels is {channels}, mean is {mean}: give at least one channel, and no mean or "
+            "one for each channel"
         )
     least = [0 if at == 0 and levels else 1 for at in range(len(widths))]
     if len(widths) <= levels or any(w < low for w, low in zip(widths, least, strict=True)):

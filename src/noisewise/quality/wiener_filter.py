@@ -1,7 +1,7 @@
 """The Wiener filter of a set of pictures: the best linear denoiser that knows their spectrum.
 
-It is a yardstick for trained denoisers. It knows nothing of things in pictures, only how much
-every frequency varies, so a net that is worse than it at some noise level has not learnt that level.
+It is a yardstick for trained denoisers. It knows nothing of things in pictures, only how much every
+frequency varies, so a net that is worse than it at some noise level has not learnt that level.
 
 Paper: Wiener 1949; here in the cosine basis, with the covariance of the colours at each frequency.
 """
@@ -19,8 +19,8 @@ _CHUNK = 64
 class WienerFilter:
     """``D(x, sigma) = m + S (S + sigma^2)^-1 (x - m)`` at each frequency of the cosine transform.
 
-    m and S are mean and covariance of the colours at the frequency. The filter is a denoiser: it can
-    stand wherever ``denoiser(x, sigma)`` can.
+    m and S are mean and covariance of the colours at the frequency. The filter is a denoiser: it
+    can stand wherever ``denoiser(x, sigma)`` can.
 
     Args:
         images: pictures that it is fitted to, float [n, c, h, w] in [-1, 1], n >= 2.

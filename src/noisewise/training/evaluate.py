@@ -309,7 +309,7 @@ def evaluate(
         floor=float(found.distance.floor),
         wasserstein=tuple(levels),
         seconds_per_image=found.seconds_per_image,
-        network_calls=model.network_calls(config.calls, config.sampler),
+        network_calls=model.network_calls(config.calls, config.sampler, config.guidance),
         device=str(model.device),
         fid=None if papers is None else papers.fid,
         kid=None if papers is None else papers.kid,
@@ -341,7 +341,8 @@ def measure(
         tell("drawing", done, wanted)
 
     drawn(0)
-    pictures, seconds = draw_timed(model, wanted, config.seed, config.calls, config.sampler, drawn)
+    ways = (config.calls, config.sampler, config.guidance)
+    pictures, seconds = draw_timed(model, wanted, config.seed, *ways, drawn)
     tell("judging", 0, 0)
     look = look_at(pictures, real)
     near = None if copies is None else copies.near
@@ -362,6 +363,7 @@ def draw_timed(
     seed: int,
     calls: int | None = None,
     sampler: str | None = None,
+    guidance: float | None = None,
     on_drawn: OnDrawn | None = None,
 ) -> tuple[Tensor, float]:
     """Draw pictures and measure the time; a small batch before it warms up.
@@ -372,16 +374,18 @@ def draw_timed(
         seed: picture i depends on the seed and on i alone.
         calls: network calls for each picture; None: the model's own number.
         sampler: of a teacher, by name; None: its own.
+        guidance: of a teacher; None: its own.
         on_drawn: called with the number of pictures drawn so far.
 
     Returns:
         Pictures, float32 [num_images, channels, size, size] in [-1, 1] on the CPU, and seconds.
     """
     engine = Engine(model.device)
-    model.sample(min(_WARM_UP, num_images), seed, calls=calls, sampler=sampler)
+    ways = (None, calls, sampler, guidance)
+    model.sample(min(_WARM_UP, num_images), seed, *ways)
     engine.synchronize()
     start = time.perf_counter()
-    pictures = model.sample(num_images, seed, None, calls, sampler, on_drawn)
+    pictures = model.sample(num_images, seed, *ways, on_drawn)
     engine.synchronize()
     return pictures.cpu(), time.perf_counter() - start
 
@@ -405,7 +409,7 @@ def _checked(run: Run, config: EvaluateConfig, build: Build | None) -> Generator
     elif not Path(run.data.source).exists():
         raise ValueError(_no_real_pictures(run))
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
-    model.network_calls(config.calls, config.sampler)
+    model.network_calls(config.calls, config.sampler, config.guidance)
     return model
 
 

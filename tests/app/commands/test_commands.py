@@ -188,6 +188,33 @@ def test_samplers_are_chosen_by_name(
     assert "a generator draws in one call and has no sampler" in capsys.readouterr().err
 
 
+def test_guidance_is_drawn_counted_and_refused(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = Path(__file__).parents[2] / "frozen" / "one_checkpoint" / "run" / "teacher"
+    drawn, calls = {}, {}
+    for weight in ("1", "2"):
+        out = tmp_path / f"{weight}.png"
+        words = ["sample", str(known), "-n", "4", "--teacher", "--out", str(out)]
+        values = told(capsys, *words, "--steps", "4", "--guidance", weight)
+        drawn[weight], calls[weight] = out.read_bytes(), values["network_calls"]
+        assert values["guidance"] == float(weight)
+    assert drawn["1"] != drawn["2"]
+    assert calls["1"] == 7 < calls["2"] <= 14
+    run = str(distilled_run)
+    for words, message in (
+        (["sample", run, "--teacher", "--guidance", "2"], "without classes, and guidance needs"),
+        (["evaluate", run, "--teacher", "--guidance", "2"], "without classes, and guidance needs"),
+        (["sample", run, "--guidance", "2"], "cannot be guided; use the teacher"),
+        (["sample", run, "--teacher", "--guidance", "0.5"], "use 1 for none, or more"),
+        (["evaluate", run, "--teacher", "--guidance", "nan"], "guidance of nan does not work"),
+    ):
+        assert cli.main(words) == 2
+        assert message in capsys.readouterr().err
+    values = told(capsys, "evaluate", run, "-n", "64", "--teacher", "--guidance", "1")
+    assert values["network_calls"] == 5
+
+
 def test_sample_does_not_take_somebodys_pictures_for_its_own(
     distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from noisewise.diffusion import karras_sigmas
+from noisewise.diffusion import Denoiser, karras_sigmas
 from noisewise.quality import Floors
 from noisewise.training.models.model_config import SamplerSettings
-from noisewise.training.stages.choose_sampler import choose_sampler
+from noisewise.training.stages.choose_sampler import SamplerChoice, choose_sampler
 
 SPREAD = 0.5
 
@@ -115,13 +117,22 @@ class ByCalls:
 def test_fewer_calls_are_taken_within_a_tenth_of_the_best_and_not_beyond() -> None:
     flat, steep = ByCalls(0.002), ByCalls(0.05)
     equal = choose_sampler(flat.denoiser, flat, inputs, SamplerSettings(), num_images=64)
-    assert equal.settings.num_steps == min(n for n, _, _ in equal.few)
+    assert equal.settings.calls == min(calls for calls, _ in calls_and_floors(equal))
     # The intervals are wide; they must not make a tenth of a floor more of it.
     better = choose_sampler(steep.denoiser, steep, inputs, SamplerSettings(), num_images=64)
-    best = min(floors for _, _, floors in better.few)
-    kept = next(f for n, s, f in better.few if (n, s) == _key(better.settings))
-    assert kept <= 1.1 * best
-    assert better.settings.num_steps > 4
+    rows = calls_and_floors(better)
+    best = min(floors for _, floors in rows)
+    good = [(calls, floors) for calls, floors in rows if floors <= 1.1 * best]
+    assert better.settings.calls == min(good)[0] > min(rows)[0]
+
+
+def calls_and_floors(choice: SamplerChoice) -> list[tuple[int, float]]:
+    """All samplers that were tried with the usual spacing."""
+    heuns = [("heun", *row) for row in choice.few]
+    return [
+        (SamplerSettings(name, sigma_min=stop, num_steps=steps).calls, floors)
+        for name, steps, stop, floors in (*heuns, *choice.others)
+    ]
 
 
 class Telling:
@@ -170,6 +181,99 @@ def test_calls_are_spread_otherwise_where_that_is_surely_nearer(
     assert f"spread with rho {chosen:g}" in choice.settings.reason
 
 
+class Walked:
+    """Says of pictures whether their sampler asked once at each level, as DPM-Solver++ does."""
+
+    def __init__(self, once: float, twice: float) -> None:
+        self.once, self.twice, self.levels = once, twice, list[float]()
+
+    def denoiser(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        level = float(sigma.flatten()[0])
+        self.levels = [level] if level == 40.0 else [*self.levels, level]
+        return torch.zeros_like(x)
+
+    def measure(self, images: Tensor) -> Floors:
+        each = len(self.levels) == len(set(self.levels))
+        return found(self.once if each else self.twice, images)
+
+
+def test_another_sampler_is_taken_where_it_is_nearer_and_then_with_few_calls() -> None:
+    judge = Walked(once=5.0, twice=10.0)
+    choice = choose_sampler(judge.denoiser, judge, inputs, SamplerSettings(), num_images=64)
+    assert (choice.settings.name, choice.settings.calls) == ("dpmpp_2m", 3)
+    assert {name for name, *_ in choice.others} == {"dpmpp_2m"}
+    assert "in 3 calls of dpmpp_2m" in choice.settings.reason
+    assert min(row[1] for row in choice.others) == 3
+
+
+def test_another_sampler_that_is_farther_costs_little_and_changes_nothing() -> None:
+    judge = Walked(once=20.0, twice=10.0)
+    choice = choose_sampler(judge.denoiser, judge, inputs, SamplerSettings(), num_images=64)
+    assert choice.settings.name == "heun"
+    assert len(choice.others) == 2  # the same stop, and the next
+    assert {row[1] for row in choice.others} == {choice.settings.calls}
+
+
+def dark(shift: float) -> Denoiser:
+    """As exact, but too dark."""
+    return lambda x, sigma, condition=None: exact(x, sigma) - shift
+
+
+class Brightness:
+    """Ten times the distance of the mean brightness to that of the data, and a floor."""
+
+    def measure(self, images: Tensor) -> Floors:
+        return found(1 + 10 * abs(images.mean().item()), images)
+
+
+WIDE = SamplerSettings(guidance_interval=(0.0, 100.0))
+
+
+def test_guidance_is_tried_and_taken_where_it_is_surely_nearer() -> None:
+    """Dark by 0.2 and by 0.5: w = 1.67 has the right brightness, and 1.7 is tried."""
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    def suffers(guided: Tensor, plain: Tensor) -> bool:
+        asked.append((guided, plain))
+        return len(asked) == 2
+
+    both = [
+        choose_sampler(dark(0.2), Brightness(), inputs, WIDE, 128, weak=weak, suffers=suffers)
+        for weak in (dark(0.5), dark(0.5))
+    ]
+    choice, kept = both
+    assert choice.settings.guidance == 1.7
+    assert choice.settings.guidance_interval == (0.0, 100.0)
+    assert [weight for weight, _ in choice.by_guidance] == [1.0, 1.3, 1.7, 2.2]
+    assert "guidance 1.7 (" in choice.settings.reason
+    assert f"in {choice.settings.calls} calls" in choice.settings.reason
+    assert choice.settings.calls == 2 * replace(choice.settings, guidance=1.0).calls
+    assert kept.settings.guidance == 1.0  # a class suffers
+    guided, plain = asked[1]
+    assert abs(guided.mean()) < 0.5 * abs(plain.mean())
+
+
+@pytest.mark.parametrize("weak", [dark(0.0), dark(0.205), None])
+def test_guidance_that_is_not_surely_and_clearly_nearer_is_not_taken(
+    weak: Denoiser | None,
+) -> None:
+    choice = choose_sampler(dark(0.2), Brightness(), inputs, WIDE, 128, weak=weak)
+    assert choice.settings.guidance == 1.0
+    tried = [weight for weight, _ in choice.by_guidance]
+    assert tried[:2] == ([1.0] if weak is None else [1.0, 1.3])
+    assert ("guidance" in choice.settings.reason) == (weak is not None)
+
+
+def test_short_time_leaves_some_for_guidance() -> None:
+    choice = choose_sampler(dark(0.2), Brightness(), inputs, WIDE, 128, calls=60, weak=dark(0.5))
+    assert len(choice.few) > 1
+    assert len(choice.by_guidance) > 1
+    assert choice.settings.guidance > 1
+    assert choice.others
+    last = choose_sampler(dark(0.2), Brightness(), inputs, WIDE, 128, calls=15, weak=dark(0.5))
+    assert len(last.few) == 1
+
+
 class Negative(Spread):
     """An unbiased number near 0 is often below it."""
 
@@ -209,7 +313,7 @@ def test_where_time_runs_out_what_was_measured_has_to_do() -> None:
     )
     assert 1 <= len(choice.few) < 6
     assert _key(choice.settings) in [(n, s) for n, s, _ in choice.few]
-    assert f"best of {len(choice.few)}" in choice.settings.reason
+    assert f"best of {len(choice.few) + len(choice.others)}" in choice.settings.reason
 
 
 def _key(settings: SamplerSettings) -> tuple[int, float]:

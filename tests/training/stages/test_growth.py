@@ -108,7 +108,7 @@ def test_it_resumes_where_it_was(tmp_path: Path) -> None:
     for step, progress in enumerate((0.1, 0.5, 0.9)):
         one.step(step, 4 * step, 1.0, progress)
     two, _ = stage(path)
-    two.load_learned({k: v for k, v in one.learned().items()})
+    two.load_learned(one.learned())
     two.load_rest(one.rest())
     for trained in (one, two):
         trained.step(3, 12, 1.0, progress=0.2)

@@ -74,11 +74,11 @@ def draw(
     model = load(options.run, which, options.device)
     calls = _calls(model, options)
     start = time.perf_counter()
-    count, seed = options.num_images, options.seed
-    drawn = model.sample(count, seed, options.label, calls, options.sampler, on_drawn)
+    ways = (calls, options.sampler, options.guidance)
+    drawn = model.sample(options.num_images, options.seed, options.label, *ways, on_drawn)
     pictures = as_pixels(drawn)
     seconds = time.perf_counter() - start
-    network_calls = model.network_calls(calls, options.sampler)
+    network_calls = model.network_calls(*ways)
     values = {
         "out": str(out),
         "model": model.config.kind,
@@ -87,6 +87,7 @@ def draw(
         "label": options.label,
         "network_calls": network_calls,
         "sampler": options.sampler,
+        "guidance": options.guidance,
         "seconds": round(seconds, 4),
         "device": str(model.device),
     }
@@ -107,7 +108,7 @@ def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
     if options.steps is None:
         return options.calls
     assert isinstance(model, Teacher), "--steps goes with --teacher"
-    return model.sampler.calls_for(options.steps, options.sampler)
+    return model.sampler.chosen(options.sampler).num_calls(options.steps)
 
 
 def _place(options: SampleOptions) -> Path:

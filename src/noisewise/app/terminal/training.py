@@ -115,5 +115,7 @@ def lines_of(run: Run, stage: StageName) -> list[str]:
     config, _ = read_config(run.path / stage)
     sampler = ""
     if stage == "teacher":
-        sampler = f"{config.sampler.name}, {config.sampler.calls} calls for each picture"
+        own = config.sampler
+        guidance = f", guidance {own.guidance:g}" if own.guidance != 1 else ""
+        sampler = f"{own.name}{guidance}, {own.calls} calls for each picture"
     return came_to_lines(run.info["stages"][stage], sampler, config.two_call_sigma is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from noisewise.diffusion.samplers.ddim import DDIM
 from noisewise.diffusion.samplers.ddpm import DDPM
+from noisewise.diffusion.samplers.dpmpp import DPMPP_2M
 from noisewise.diffusion.samplers.heun import HEUN
 from noisewise.diffusion.samplers.sampler import Sampler
 
@@ -11,6 +12,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     HEUN,
     DDIM,
     DDPM,
+    DPMPP_2M,
 )
 
 

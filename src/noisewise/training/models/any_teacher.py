@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from noisewise.diffusion import LogNormal, draw_to_dict
-from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+from noisewise.training.models.model_config import ModelConfig, SamplerSettings, guided_interval
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
 
@@ -84,13 +84,20 @@ def as_teacher(
         prediction="denoiser",
         classes=tuple(classes),
         label_histogram=histogram,
-        sampler=sampler or SamplerSettings("heun", high, low, 18, reason="EDM's, table 1"),
+        sampler=sampler or _of_edm(low, high, float(sigma_data)),
         sigma_range=None if sigma_range is None else (low, high),
         noise_scale=float(noise_scale),
     )
     teacher = Teacher(denoiser, config).eval()
     _try(teacher, (low * high) ** 0.5)
     return teacher
+
+
+def _of_edm(low: float, high: float, sigma_data: float) -> SamplerSettings:
+    """EDM's sampler over a range of noise levels."""
+    guided = guided_interval(sigma_data)
+    reason = "EDM's, table 1"
+    return SamplerSettings("heun", high, low, 18, guidance_interval=guided, reason=reason)
 
 
 def _checked_range(sigma_range: tuple[float, float] | None) -> tuple[float, float]:

@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noisewise.diffusion import Sampler, sample
+from noisewise.diffusion import (
+    Denoiser,
+    Sampler,
+    guided,
+    sample,
+    takes_shares,
+    with_shares,
+)
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 
 OnDrawn = Callable[[int], None]
@@ -130,13 +137,52 @@ class Teacher(Model):
         """One line; `print(model.denoiser)` shows the layers."""
         return self._in_one_line(f"{self.sampler.calls} calls by {self.sampler.name}")
 
-    def network_calls(self, calls: int | None = None, sampler: str | Sampler | None = None) -> int:
-        """Network calls a picture that `sample` makes when it is given the same two arguments.
+    def network_calls(
+        self,
+        calls: int | None = None,
+        sampler: str | Sampler | None = None,
+        guidance: float | None = None,
+    ) -> int:
+        """Network calls a picture that `sample` makes when it is given the same three arguments.
 
         Raises:
             ValueError: as `sample` does.
         """
-        return self.sampler.calls_for(self.sampler.steps_for(calls, sampler), sampler)
+        self.guided(guidance)  # refuses what cannot be guided
+        return self.sampler.calls_for(self.sampler.steps_for(calls, sampler), sampler, guidance)
+
+    def guided(self, guidance: float | None = None) -> Denoiser:
+        """Return the denoiser with guidance; None: as strong as the teacher's own.
+
+        Raises:
+            ValueError: if guidance is below 1, or the net knows no classes or takes no shares of
+                them.
+        """
+        settings = self.sampler
+        weight = settings.guidance if guidance is None else guidance
+        if weight == 1:
+            return self.denoiser
+        if not self.classes:
+            raise ValueError(
+                "this model was trained without classes, and guidance needs them; leave it out"
+            )
+        weak = self.of_all_classes()
+        if weak is None:
+            raise ValueError(
+                "the net of this model takes one class a picture and no shares of all classes, "
+                "which guidance needs; leave it out"
+            )
+        return guided(self.denoiser, weak, weight, settings.guidance_interval)
+
+    def of_all_classes(self) -> Denoiser | None:
+        """The denoiser for all classes at once, in the shares of the training pictures.
+
+        None without classes, and for a net that takes only one class a picture.
+        """
+        if not (self.classes and takes_shares(self.denoiser)):
+            return None
+        histogram = torch.tensor(self.config.label_histogram, dtype=torch.float32)
+        return with_shares(self.denoiser, histogram / histogram.sum())
 
     @torch.no_grad()
     def sample(
@@ -146,6 +192,7 @@ class Teacher(Model):
         label: int | str | None = None,
         calls: int | None = None,
         sampler: str | Sampler | None = None,
+        guidance: float | None = None,
         on_drawn: OnDrawn | None = None,
     ) -> Tensor:
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
@@ -154,10 +201,12 @@ class Teacher(Model):
             num_images: number of pictures.
             seed: picture i depends on the seed and on i alone, with every sampler.
             label: class by name or number; None: as often as in the training data.
-            calls: network calls a picture; None: as many as the teacher's own sampler takes, or the
-                nearest smaller number that another sampler can take.
+            calls: network calls a picture before guidance adds its own; None: as many as the
+                teacher's own sampler takes, or the nearest smaller number that another can take.
             sampler: a name in `noisewise.diffusion.SAMPLERS`, or a Sampler, which has the teacher's
                 own range and spacing of noise levels; None: the teacher's own.
+            guidance: how far each picture is moved on towards its class; 1: not at all; None: as
+                far as the teacher's own settings say.
             on_drawn: called with the number of pictures drawn so far.
 
         Raises:
@@ -165,7 +214,7 @@ class Teacher(Model):
         """
         return torch.cat(
             [
-                self.draw(seed, start, count, label, calls, sampler)
+                self.draw(seed, start, count, label, calls, sampler, guidance)
                 for start, count in self._chunks(num_images, seed, on_drawn)
             ]
         )
@@ -179,6 +228,7 @@ class Teacher(Model):
         label: int | str | None = None,
         calls: int | None = None,
         sampler: str | Sampler | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """Draw pictures start to start + count of a seed in one batch; see `sample`."""
         settings = self.sampler
@@ -189,7 +239,8 @@ class Teacher(Model):
         def normal() -> Tensor:
             return self.noise(seed, start, count, next(streams))
 
-        states = settings.chosen(sampler).states(self.denoiser, noise, sigmas, condition, normal)
+        denoiser = self.guided(guidance)
+        states = settings.chosen(sampler).states(denoiser, noise, sigmas, condition, normal)
         return self.config.flats.applied(sample(states).clamp(-1, 1))
 
 
@@ -244,12 +295,22 @@ class Generator(Model):
         """One line; `print(model.denoiser)` shows the layers."""
         return self._in_one_line("1 call" if self.config.two_call_sigma is None else "1 or 2 calls")
 
-    def network_calls(self, calls: int | None = None, sampler: str | Sampler | None = None) -> int:
-        """Network calls a picture that `sample` makes when it is given the same two arguments.
+    def network_calls(
+        self,
+        calls: int | None = None,
+        sampler: str | Sampler | None = None,
+        guidance: float | None = None,
+    ) -> int:
+        """Network calls a picture that `sample` makes when it is given the same three arguments.
 
         Raises:
             ValueError: as `sample` does.
         """
+        if guidance is not None:
+            raise ValueError(
+                "a generator draws in one call and cannot be guided; use the teacher: "
+                '--teacher, or load(run, "teacher")'
+            )
         if sampler is not None:
             raise ValueError(
                 "a generator draws in one call and has no sampler; use the teacher: "
@@ -271,6 +332,7 @@ class Generator(Model):
         label: int | str | None = None,
         calls: int | None = None,
         sampler: str | Sampler | None = None,
+        guidance: float | None = None,
         on_drawn: OnDrawn | None = None,
     ) -> Tensor:
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
@@ -281,12 +343,13 @@ class Generator(Model):
             label: class by name or number; None: as often as in the training data.
             calls: 1 (or None), or 2: noise is added and the teacher denoises once.
             sampler: None; only a teacher has a sampler.
+            guidance: None; only a teacher can be guided.
             on_drawn: called with the number of pictures drawn so far.
 
         Raises:
             ValueError: if a value cannot be used; the message has values that can.
         """
-        calls = self.network_calls(calls, sampler)
+        calls = self.network_calls(calls, sampler, guidance)
         two = self._second_call() if calls == 2 else None
         parts = []
         for start, count in self._chunks(num_images, seed, on_drawn):

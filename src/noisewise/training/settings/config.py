@@ -294,7 +294,10 @@ class DrawingSettings:
     calls: int | None = None
     """Network calls for each picture. Generator: 1 or 2. Teacher: any number; heun: odd."""
     sampler: str | None = None
-    """Sampler of the teacher: heun, ddim or ddpm. Default: the model's own, heun."""
+    """Sampler of the teacher: heun, ddim, ddpm or dpmpp_2m. Default: the model's own."""
+    guidance: float | None = None
+    """Push the teacher's pictures towards their class: 1 is none, 1.5 some; costs more calls.
+    Default: as measured."""
     seed: int = 0
     """Random seed. Picture i depends on the seed and on i only."""
     device: str = "auto"
@@ -303,6 +306,10 @@ class DrawingSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
         check_seed(self.seed)
+        if self.guidance is not None and not 1 <= self.guidance < math.inf:
+            raise ValueError(
+                f"guidance of {self.guidance:g} does not work; use 1 for none, or more, such as 1.5"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,7 +211,9 @@ class StudentJudge:
         start, parts, drawn = time.monotonic(), [], 0
         while drawn < wanted:
             count = min(_CHUNK, wanted - drawn)
-            parts.append(self._teacher.draw(_SEED, drawn, count).float().cpu())
+            # without guidance, which the distilled denoiser does not have
+            pictures = self._teacher.draw(_SEED, drawn, count, guidance=1.0)
+            parts.append(pictures.float().cpu())
             drawn += count
             if not self.num_images and seconds is not None and time.monotonic() - start > seconds:
                 break

@@ -21,13 +21,19 @@ from noisewise.quality.judge import Floors, Judge
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.devices.sharding import copy_tensors
-from noisewise.training.models.model_config import Flats, ModelConfig, SamplerSettings
+from noisewise.training.models.model_config import (
+    Flats,
+    ModelConfig,
+    SamplerSettings,
+    guided_interval,
+)
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
 from noisewise.training.stages.choose_flats import choose_level, flats_of
 from noisewise.training.stages.choose_sampler import choose_sampler
 from noisewise.training.stages.guards import LossGuard
 from noisewise.training.stages.heldout_loss import HeldOutBatch
+from noisewise.training.stages.lost_classes import loses_a_class
 from noisewise.training.stages.plan import TeacherPlan
 from noisewise.training.stages.real_judge import (
     frozen_distance,
@@ -49,6 +55,7 @@ _CALLS_AN_IMAGE = 1.0  # network calls of the choice of the sampler for each ima
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
 _TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
 _LATE = "; this took longer than the budget, so some choices of the judge may be missing"
+_LABELLED = 600  # training pictures that show whether guidance loses a class
 _WASTED = 0.8  # if the held-out loss was lowest before this share of the run, the user is told
 
 
@@ -92,7 +99,10 @@ class TeacherJudge:
         self._losses: list[float] = []
         self._against = ""
         self._sampler = SamplerSettings(
-            sigma_max=plan.sigma_max, sigma_min=recipe.sigma_min, num_steps=recipe.num_steps
+            sigma_max=plan.sigma_max,
+            sigma_min=recipe.sigma_min,
+            num_steps=recipe.num_steps,
+            guidance_interval=guided_interval(plan.sigma_data),
         )
         self._flats = Flats()
         self._judge: Judge | None = None
@@ -378,8 +388,17 @@ class TeacherJudge:
             calls = _CALLS_AN_IMAGE * (self._budget.images or 0) / num_images
         clock = self._engine.ranks.clock
         choice = choose_sampler(
-            model, judge, inputs, self._sampler, num_images, seconds, calls, clock
+            *(model, judge, inputs, self._sampler, num_images),
+            *(seconds, calls, clock, model.of_all_classes(), self._loses_a_class),
         )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
         return f"; sampler: {choice.settings.reason}"
+
+    def _loses_a_class(self, guided: Tensor, plain: Tensor) -> bool:
+        """Whether guided pictures lose a class that plain ones have."""
+        labels, chosen = self._pictures.labels, self._training[:_LABELLED]
+        assert labels is not None
+        named = torch.from_numpy(labels[chosen].astype(np.int64))
+        real = self._pictures.tensor(chosen)
+        return loses_a_class(guided, plain, real, named, self._plan.classes)
