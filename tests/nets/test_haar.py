@@ -54,13 +54,24 @@ def test_bands_of_pictures_of_known_spectrum() -> None:
     """Blocks of 2 x 2 equal pixels have no finest details, and twice the spread below."""
     blocks = noise(256, 1, 8, 8).float() + 0.25
     found = measured_bands(blocks.repeat_interleave(2, 2).repeat_interleave(2, 3), 2)
-    assert found.detail_sd[0] == pytest.approx(1e-3)  # the least that a net can scale with
-    assert found.detail_sd[1] == pytest.approx(2, rel=0.03)
-    assert found.coarse_sd == pytest.approx(2, rel=0.03)
+    assert found.detail_sd[0] == pytest.approx((1e-3,))  # the least that a net can scale with
+    assert found.detail_sd[1] == pytest.approx((2,), rel=0.03)
+    assert found.coarse_sd == pytest.approx((2,), rel=0.03)
     assert found.mean == pytest.approx((0.25,), abs=0.05)
+
+
+def test_the_axes_of_colour_are_those_of_fine_details() -> None:
+    """Details along one direction in colour: it comes first, and the others have nothing left."""
+    direction = torch.tensor([0.6, 0.0, 0.8])
+    images = noise(64, 1, 8, 8).float() * direction.view(1, 3, 1, 1) + 0.1
+    found = measured_bands(images, 1)
+    assert torch.tensor(found.colours[0]).abs().tolist() == pytest.approx([0.6, 0, 0.8], abs=1e-3)
+    assert found.detail_sd[0] == pytest.approx((1, 1e-3, 1e-3), rel=0.03)
+    axes = torch.tensor(found.colours)
+    torch.testing.assert_close(axes @ axes.mT, torch.eye(3), rtol=0, atol=1e-4)
 
 
 def test_levels_lead_to_at_most_32_pixels() -> None:
     sizes = (16, 28, 32, 36, 48, 64, 96, 100, 128, 192, 256, 512, 1024)
     assert [levels_for(s) for s in sizes] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5]
-    assert usual_bands(3, 3).levels == 3
+    assert usual_bands(256, 3, 3).levels == 3

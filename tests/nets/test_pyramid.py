@@ -11,8 +11,10 @@ from torch import nn
 
 from noisewise.diffusion import Preconditioned, Prediction
 from noisewise.nets import build, derive
-from noisewise.nets.haar import haar, inverse_haar, low_pass
+from noisewise.nets.bands import measured_bands
+from noisewise.nets.haar import haar, low_pass
 from noisewise.nets.pyramid import Pyramid
+from noisewise.quality.wiener_filter import WienerFilter, cosines
 
 SIZES = (64, 96, 128, 192, 256, 512, 1024)
 
@@ -25,10 +27,14 @@ def awake(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
+COLOURS = ((0.6, 0.8, 0.0), (0.8, -0.6, 0.0), (0.0, 0.0, 1.0))
+
+
 def small(**changes: object) -> Pyramid:
     settings = {
-        "channels": 3, "size": 64, "detail_sd": (0.1, 0.3), "coarse_sd": 2.0,
-        "mean": (0.2, 0.0, -0.1), "widths": (12, 16, 16, 24),
+        "channels": 3, "size": 64, "detail_sd": ((0.1, 0.05, 0.02), (0.3, 0.1, 0.1)),
+        "coarse_sd": (2.0, 1.0, 0.5), "power": ((1.0,) * 32, (0.1,) * 32, (0.5,) * 32),
+        "colours": COLOURS, "mean": (0.2, 0.0, -0.1), "widths": (12, 16, 16, 24),
     }  # fmt: skip
     return Pyramid(**(settings | changes))  # pyrefly: ignore[bad-argument-type]
 
@@ -38,35 +44,58 @@ def noised(n: int = 2, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, 3, side, side, generator=generator), torch.linspace(-2, 2, n)
 
 
-def test_at_the_start_it_is_the_linear_filter_of_each_band() -> None:
-    """D = sd^2 / (sd^2 + sigma^2) times each band, about the mean: the best for white bands."""
+def test_at_the_start_it_is_a_linear_filter_of_each_colour() -> None:
+    """White power S: details are S / (S + sigma^2) x; the coarsest band has its own deviation."""
     net = small()
     x, level = noised()
-    sigma = level.exp().view(-1, 1, 1, 1)
+    square = level.exp().square().view(-1, 1, 1, 1)
     mean = torch.tensor([0.2, 0.0, -0.1]).view(1, 3, 1, 1)
-    low1, fine = haar(x - mean)
-    low2, middle = haar(low1)
-    out1, out_fine = haar(net(x, level) - mean)
-    out2, out_middle = haar(out1)
-    for band, out, sd in ((fine, out_fine, 0.1), (middle, out_middle, 0.3), (low2, out2, 2.0)):
-        torch.testing.assert_close(out, band * sd**2 / (sd**2 + sigma**2), rtol=1e-4, atol=1e-5)
+    axes = torch.tensor(COLOURS)
+
+    def turned(images: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("dc,nchw->ndhw", axes, images - mean)
+
+    low, fine = haar(turned(x))
+    coarse, middle = haar(low)
+    low, found_fine = haar(turned(net(x, level)))
+    found_coarse, found_middle = haar(low)
+    power = torch.tensor([1.0, 0.1, 0.5]).view(1, 3, 1, 1)
+    kept = power / (power + square)
+    for band, found in ((fine, found_fine), (middle, found_middle)):
+        wanted = kept.repeat(1, 3, 1, 1) * band
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    sd = torch.tensor([2.0, 1.0, 0.5]).square().view(1, 3, 1, 1)
+    torch.testing.assert_close(found_coarse, coarse * sd / (sd + square), rtol=1e-3, atol=1e-4)
 
 
-def test_bands_of_white_noise_are_filtered_as_well_as_possible() -> None:
-    """For Gaussian bands the start is E[x0 | x]: no scalar filter errs less."""
-    generator = torch.Generator().manual_seed(0)
-    net = Pyramid(1, 16, detail_sd=(0.1,), coarse_sd=2.0, widths=(4, 8))
-    low = 2.0 * torch.randn(400, 1, 8, 8, generator=generator)
-    details = 0.1 * torch.randn(400, 3, 8, 8, generator=generator)
-    x0 = inverse_haar(low, details)
-    sigma = torch.ones(400)
-    x = x0 + torch.randn(x0.shape, generator=generator)
-    error = (net(x, sigma.log()) - x0).square().mean()
-    exact = (3 * 0.01 / 1.01 + 4 / 5) / 4
-    assert error.item() == pytest.approx(exact, rel=0.02)
-    sd = x0.std()  # what plain EDM starts from: one filter for all bands
-    plain = (x * sd**2 / (sd**2 + 1) - x0).square().mean()
-    assert plain > 1.2 * error
+def gaussian(count: int, seed: int) -> torch.Tensor:
+    """Pictures whose power falls as 1 / (1 + (u^2 + v^2) / 4): the same in every direction."""
+    u = torch.arange(32.0)
+    sd = (1 + (u.square() + u.square()[:, None]) / 4).rsqrt()
+    generator = torch.Generator().manual_seed(seed)
+    spectrum = 4 * sd * torch.randn(count, 1, 32, 32, generator=generator)
+    return cosines(32).mT @ spectrum @ cosines(32)
+
+
+def test_details_of_gaussian_pictures_are_filtered_as_well_as_possible() -> None:
+    """At the start details err as a fitted Wiener filter does; one filter for all errs more."""
+    bands = measured_bands(gaussian(2000, 0), 1)
+    sd = gaussian(2000, 0).std().item()
+    net = Pyramid(1, 32, bands.detail_sd, bands.coarse_sd, bands.power, widths=(4, 8))
+    best = WienerFilter(gaussian(2000, 1))
+    x0 = gaussian(400, 2)
+    for level in (0.1, 0.3, 1.0):
+        sigma = torch.full((400,), level)
+        x = x0 + level * torch.randn(x0.shape, generator=torch.Generator().manual_seed(3))
+        plain = x * sd**2 / (sd**2 + level**2)
+        errors = [
+            (haar(d - x0)[1]).square().mean().item()
+            for d in (net(x, sigma.log()), best(x, sigma), plain)
+        ]
+        assert errors[0] < 1.03 * errors[1]
+        assert errors[2] > 1.05 * errors[1]
+        expected = net.filter.error(0, sigma[:1].view(-1, 1, 1, 1)).square().item()
+        assert errors[0] == pytest.approx(expected, rel=0.06)
 
 
 def test_without_noise_a_picture_stays_as_it_is() -> None:
@@ -210,8 +239,10 @@ def test_no_net_for_a_size_that_cannot_be_halved() -> None:
     [
         ({"widths": (12, 16)}, "more widths than the 2 levels"),
         ({"widths": (12, 0, 16)}, "only the first may be 0"),
-        ({"coarse_sd": 0.0}, "standard deviation 0"),
-        ({"mean": (0.1,)}, "no mean or one for each channel"),
+        ({"coarse_sd": (2.0, 0.0, 1.0)}, "standard deviation 0"),
+        ({"coarse_sd": (2.0,)}, "a power, a mean and an axis of colour for each"),
+        ({"mean": (0.1,)}, "a power, a mean and an axis of colour for each"),
+        ({"colours": ((1.0, 0.0, 0.0),) * 3}, "no rotation"),
         ({"size": 66}, "set size to 64 or 68"),
         ({"blocks": (1, 1)}, "give at least 1 for each of the widths"),
     ],

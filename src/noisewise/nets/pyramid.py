@@ -6,9 +6,9 @@ the lowest); Karras et al. 2022 (EDM) for the scaling, here one for each band; G
 
 A plain EDM net above 64 pixels has to subtract noise far above the size of fine details (their
 standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener filter
-there. Here the picture is rotated into Haar bands, and each band has its own skip, input and output
-scale. Every resolution also has a path at its own full size, so that no part of the picture is out
-of reach.
+there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the others
+start from a Wiener filter and have their own. Every resolution also has a path at its own full
+size, so that no part of the picture is out of reach.
 
 The net without its finest levels is the same problem for a smaller picture, so coarse scales can be
 trained first, at many times the speed: a smaller input simply leaves out the finest levels.
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from noisewise.nets.haar import haar, inverse_haar
+from noisewise.nets.spectral_filter import SpectralFilter
 from noisewise.nets.layers import (
     ChannelNorm,
     NoiseEmbedding,
@@ -35,29 +36,38 @@ from noisewise.nets.layers import (
 )
 
 
+Rows = tuple[tuple[float, ...], ...]
+
+
 class Pyramid(nn.Module):
     """``net(x, noise_level, condition) -> x0``: a denoiser that scales its bands itself.
 
     Resolution 0 is the whole picture, each further one has half the side. The first `levels` ones
-    have details of their own: ``x_k`` is rotated into ``x_(k+1)`` and the details ``d_k``. With the
-    standard deviation sd of a band, ``c_skip = sd^2 / (sigma^2 + sd^2)``,
-    ``c_out = sigma sd / sqrt(sigma^2 + sd^2)``:
+    have details of their own: ``x_k`` is rotated into ``x_(k+1)`` and details. The coarsest band has
+    EDM's scales with its standard deviation sd. Details start from a Wiener filter W of the whole
+    picture and are scaled by the error e_k that it leaves in them (see `SpectralFilter`):
 
-        D_levels = c_skip x + c_out F                 the coarsest band
-        D_k = inverse_haar(D_(k+1), c_skip d_k + c_out F_k) + c_out G_k
+        D_levels = c_skip x + c_out F                            the coarsest band
+        D_k = inverse_haar(D_(k+1), details_k of W(x) + e_k F_k) + e_k G_k
 
-    F_k comes from the features of resolution k + 1, G_k from those of resolution k.
+    F_k comes from the features of resolution k + 1, G_k from those of resolution k. Features of a
+    resolution see its band, noised and filtered, and the details of the next finer one. On coarse
+    scales a Wiener skip would harm the layout of pictures (measured).
 
     Args:
         channels: channels of the pictures.
         size: side of the pictures in pixels, a multiple of 2^levels.
-        detail_sd: standard deviation of the details of each level, finest first.
-        coarse_sd: standard deviation of the coarsest band.
+        detail_sd: standard deviation of the details of each level, finest first, in each colour.
+        coarse_sd: standard deviation of the coarsest band, in each colour.
+        power: of each colour at each of `noisewise.nets.spectral_filter.radii` of this size.
+        colours: rows are the axes of colour that all of these are about, a rotation; empty: the
+            channels themselves. In a set, brightness varies more than tint.
         mean: of each channel, subtracted before everything; empty: 0.
         widths: channels of the features at each resolution, finest first; more than levels. The
             first may be 0: then there are no features at full size, and no G_0.
         blocks: residual blocks at each resolution on the way up; on the way down as many, but none
-            at the finest.
+            at the finest. Down to the coarsest band, features of the way down are added, below it
+            they are placed beside those of the way up.
         depth: transformer blocks at the lowest resolution; 0: one attention between its pixels.
         dropout: used at the lowest resolution.
         num_classes: number of classes; 0: none.
@@ -66,7 +76,8 @@ class Pyramid(nn.Module):
         ValueError: if the sizes do not fit together.
 
     Example:
-        >>> net = Pyramid(1, 64, detail_sd=(0.1,), coarse_sd=0.9, widths=(8, 16, 32))
+        >>> settings = {"detail_sd": ((0.1,),), "coarse_sd": (0.9,), "power": ((1.0,) * 32,)}
+        >>> net = Pyramid(1, 64, **settings, widths=(8, 16, 32))
         >>> net(torch.randn(2, 1, 64, 64), torch.zeros(2)).shape
         torch.Size([2, 1, 64, 64])
         >>> net(torch.randn(2, 1, 32, 32), torch.zeros(2)).shape  # the coarse part alone
@@ -79,8 +90,10 @@ class Pyramid(nn.Module):
         self,
         channels: int,
         size: int,
-        detail_sd: tuple[float, ...],
-        coarse_sd: float,
+        detail_sd: Rows,
+        coarse_sd: tuple[float, ...],
+        power: Rows,
+        colours: Rows = (),
         mean: tuple[float, ...] = (),
         widths: tuple[int, ...] = (12, 24, 32, 64, 128),
         blocks: tuple[int, ...] = (),
@@ -88,18 +101,19 @@ class Pyramid(nn.Module):
         dropout: float = 0.0,
         num_classes: int = 0,
     ) -> None:
-        """Make the layers; at the start the net is the linear filter of each band."""
+        """Make the layers; at the start the net is a linear filter of each band."""
         super().__init__()
         levels, blocks = len(detail_sd), blocks or (1,) * len(widths)
-        _check(channels, size, levels, mean, widths, blocks)
-        if not all(sd > 0 for sd in (*detail_sd, coarse_sd)):
-            raise ValueError("a band has the standard deviation 0: give positive numbers")
+        _check(size, levels, widths, blocks)
+        _check_colours(channels, (*detail_sd, coarse_sd), power, colours, mean)
         self.config: dict[str, Any] = {
             "name": "pyramid",
             "channels": channels,
             "size": size,
-            "detail_sd": list(detail_sd),
-            "coarse_sd": coarse_sd,
+            "detail_sd": [list(row) for row in detail_sd],
+            "coarse_sd": list(coarse_sd),
+            "power": [list(row) for row in power],
+            "colours": [list(row) for row in colours],
             "mean": list(mean),
             "widths": list(widths),
             "blocks": list(blocks),
@@ -108,10 +122,13 @@ class Pyramid(nn.Module):
             "num_classes": num_classes,
         }
         self.levels, self.size = levels, size
-        self.detail_sd, self.coarse_sd = tuple(detail_sd), coarse_sd
-        self.sds = _standard_deviations(self.detail_sd, coarse_sd)
+        self.filter = SpectralFilter(size, power, levels)
+        deviations = torch.tensor([*detail_sd, coarse_sd])
+        self.register_buffer("deviations", deviations, persistent=False)
         offset = torch.tensor(mean or (0.0,) * channels).view(1, channels, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
+        axes = torch.tensor(colours) if colours else torch.eye(channels)
+        self.register_buffer("axes", axes, persistent=False)
         vector = 4 * max(widths[levels], 32)
         self.embedding = NoiseEmbedding(vector, num_classes)
         self.finest = 1 if levels and not widths[0] else 0
@@ -126,7 +143,7 @@ class Pyramid(nn.Module):
     def _add_edges(self, channels: int, widths: tuple[int, ...]) -> None:
         """First and last layers; those of details have the place of the resolution above them."""
         fine, coarse = widths[self.finest :], widths[1:]
-        self.stem = nn.ModuleList(nn.Conv2d(channels, w, 3, padding=1) for w in fine)
+        self.stem = nn.ModuleList(nn.Conv2d(2 * channels, w, 3, padding=1) for w in fine)
         self.norm = nn.ModuleList(ChannelNorm(w) for w in fine)
         self.head = nn.ModuleList(zeroed(nn.Conv2d(w, channels, 3, padding=1)) for w in fine)
         # What joins later must not disturb the coarse scales that are trained already.
@@ -150,12 +167,15 @@ class Pyramid(nn.Module):
             thin = level == self.finest and level < self.levels
             down = [ResBlock(width, width, vector, dropped) for _ in range(0 if thin else count)]
             self.down.append(nn.ModuleList(down))
-            ins = [2 * width] + [width] * (count - 1)
+            fine = level < self.levels
+            ins = [width if fine else 2 * width] + [width] * (count - 1)
             self.up.append(nn.ModuleList(ResBlock(i, width, vector, dropped) for i in ins))
             if level < last:
                 shrink = nn.Conv2d(width, widths[level + 1], 3, stride=2, padding=1)
-                self.shrink.append(zeroed(shrink) if level < self.levels else shrink)
-                self.grow.append(nn.Conv2d(widths[level + 1], width, 3, padding=1))
+                self.shrink.append(zeroed(shrink) if fine else shrink)
+                kernel = 1 if fine else 3
+                grow = nn.Conv2d(widths[level + 1], width, kernel, padding=kernel // 2)
+                self.grow.append(grow)
 
     def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
         """Denoise x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n].
@@ -166,16 +186,23 @@ class Pyramid(nn.Module):
         first = self._first(max(x.shape[-2:]))
         sigma = noise_level.float().exp().view(-1, 1, 1, 1)
         vector = self.embedding(noise_level, condition)
-        offset = self.offset.to(x.dtype) * 2**first
-        bands, details = [x - offset], []
+        offset = self.offset.float() * 2**first
+        bands, details = [_turned(x.float() - offset, self.axes.float())], []
         for _ in range(first, self.levels):
             low, detail = haar(bands[-1])
             bands.append(low)
             details.append(detail)
+        linear, smooth = [self.filter(bands[0], sigma)], []
+        for _ in range(first, self.levels):
+            low, detail = haar(linear[-1])
+            linear.append(low)
+            smooth.append(detail)
         # Lists start at the whole picture, whatever the first resolution is.
         bands, details = [x] * first + bands, [x] * first + details
-        features = self._features(first, bands, details, sigma, vector)
-        return self._joined(first, bands, details, features, sigma) + offset
+        linear, smooth = [x] * first + linear, [x] * first + smooth
+        features = self._features(first, bands, linear, details, sigma, vector)
+        whole = self._joined(first, bands[-1], smooth, features, sigma)
+        return (_turned(whole, self.axes.float().mT) + offset).to(x.dtype)
 
     def _first(self, side: int) -> int:
         """The resolution that a picture of this side has."""
@@ -186,19 +213,27 @@ class Pyramid(nn.Module):
         raise ValueError(f"this net takes pictures of {sides} pixels, and not {side}")
 
     def _features(
-        self, first: int, bands: list[Tensor], details: list[Tensor], sigma: Tensor, vector: Tensor
+        self,
+        first: int,
+        bands: list[Tensor],
+        linear: list[Tensor],
+        details: list[Tensor],
+        sigma: Tensor,
+        vector: Tensor,
     ) -> dict[int, Tensor]:
         """Features of every resolution that has a head, normalised, by resolution."""
-        start = max(first, self.finest)
+        start, sds = max(first, self.finest), self._all_deviations()
         skips: list[Tensor] = []
         h = sigma  # replaced in the first round
         for level in range(start, len(self.down) + self.finest):
             parts = [] if level == start else [self.shrink[level - 1 - self.finest](h)]
             if level <= self.levels:
-                x = _scaled(bands[level], sigma, self.sds[level])
+                x = _scaled(bands[level], sigma, sds[level])
+                x = torch.cat([x, linear[level] / sds[level]], 1)
                 parts.append(self._cast(self.stem[level - self.finest], x))
             if first < level <= self.levels:
-                x = _scaled(details[level - 1], sigma, self.detail_sd[level - 1])
+                sd = self._deviations(level - 1).repeat(1, 3, 1, 1)
+                x = _scaled(details[level - 1], sigma, sd)
                 parts.append(self._cast(self.detail_stem[level - 1], x))
             h = sum(parts[1:], parts[0])
             h = _through(self.down[level - self.finest], h, vector)
@@ -206,12 +241,19 @@ class Pyramid(nn.Module):
         h = self._middle(h, vector)
         found = {}
         for level in reversed(range(start, len(self.up) + self.finest)):
-            h = _through(self.up[level - self.finest], torch.cat([h, skips.pop()], 1), vector)
+            kept = skips.pop()
+            h = h + kept if level < self.levels else torch.cat([h, kept], 1)
+            h = _through(self.up[level - self.finest], h, vector)
             if level <= self.levels:
                 found[level] = F.silu(self.norm[level - self.finest](h))
             if level > start:
-                h = self.grow[level - 1 - self.finest](upsampled(h, skips[-1]))
+                h = self._grown(level - 1, h, skips[-1])
         return found
+
+    def _grown(self, level: int, h: Tensor, like: Tensor) -> Tensor:
+        """Features of the next finer resolution; at full size, a convolution costs most."""
+        grow = self.grow[level - self.finest]
+        return upsampled(grow(h), like) if level < self.levels else grow(upsampled(h, like))
 
     def _cast(self, layer: nn.Module, x: Tensor) -> Tensor:
         x = x.to(next(layer.parameters()).dtype)
@@ -230,22 +272,34 @@ class Pyramid(nn.Module):
     def _joined(
         self,
         first: int,
-        bands: list[Tensor],
-        details: list[Tensor],
+        coarsest: Tensor,
+        smooth: list[Tensor],
         features: dict[int, Tensor],
         sigma: Tensor,
     ) -> Tensor:
         """Put the denoised bands together, from coarse to fine."""
         levels = self.levels
-        skip, out = _scales(sigma, self.coarse_sd)
-        whole = skip * bands[levels] + out * self._head(levels, features)
+        skip, out = _scales(sigma, self._deviations(self.levels))
+        whole = skip * coarsest + out * self._head(levels, features)
         for level in reversed(range(first, levels)):
-            skip, out = _scales(sigma, self.detail_sd[level])
-            own = self.detail_head[level](features[level + 1]).to(sigma.dtype)
-            whole = inverse_haar(whole, skip * details[level] + out * own)
+            out = self.filter.error(level, sigma)
+            own = self.detail_head[level](features[level + 1]).float()
+            whole = inverse_haar(whole, smooth[level] + out.repeat(1, 3, 1, 1) * own)
             if level >= self.finest:
                 whole = whole + out * self._head(level, features)
-        return whole.to(bands[first].dtype)
+        return whole
+
+    def _deviations(self, level: int) -> Tensor:
+        """Of the details of a level in each colour, or of the coarsest band, [1, c, 1, 1]."""
+        return self.deviations[level].float().view(1, -1, 1, 1)
+
+    def _all_deviations(self) -> list[Tensor]:
+        """Of the low-pass band at each resolution: the transform is a rotation."""
+        squares = [self._deviations(level).square() for level in range(self.levels + 1)]
+        found = [squares[-1]]
+        for detail in reversed(squares[:-1]):
+            found.insert(0, (3 * detail + found[0]) / 4)
+        return [square.sqrt() for square in found]
 
     def _head(self, level: int, features: dict[int, Tensor]) -> Tensor:
         return self.head[level - self.finest](features[level]).float()
@@ -258,38 +312,23 @@ def _through(blocks: nn.Module, h: Tensor, vector: Tensor) -> Tensor:
     return h
 
 
-def _scaled(band: Tensor, sigma: Tensor, sd: float) -> Tensor:
+def _turned(x: Tensor, axes: Tensor) -> Tensor:
+    """Pictures [n, c, h, w] in other axes of colour; a rotation."""
+    return x if axes.shape[0] == 1 else torch.einsum("dc,nchw->ndhw", axes, x)
+
+
+def _scaled(band: Tensor, sigma: Tensor, sd: Tensor) -> Tensor:
     """A noised band with unit variance."""
     return band * (sigma.square() + sd**2).rsqrt()
 
 
-def _scales(sigma: Tensor, sd: float) -> tuple[Tensor, Tensor]:
+def _scales(sigma: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
     """c_skip and c_out of a band."""
     total = sigma.square() + sd**2
     return sd**2 / total, sigma * sd * total.rsqrt()
 
 
-def _standard_deviations(detail_sd: tuple[float, ...], coarse_sd: float) -> list[float]:
-    """Of the low-pass band at each resolution: the transform is a rotation."""
-    found = [coarse_sd]
-    for sd in reversed(detail_sd):
-        found.insert(0, ((3 * sd**2 + found[0] ** 2) / 4) ** 0.5)
-    return found
-
-
-def _check(
-    channels: int,
-    size: int,
-    levels: int,
-    mean: tuple[float, ...],
-    widths: tuple[int, ...],
-    blocks: tuple[int, ...],
-) -> None:
-    if channels < 1 or len(mean) not in (0, channels):
-        raise ValueError(
-            f"channels is {channels}, mean is {mean}: give at least one channel, and no mean or "
-            "one for each channel"
-        )
+def _check(size: int, levels: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
     least = [0 if at == 0 and levels else 1 for at in range(len(widths))]
     if len(widths) <= levels or any(w < low for w, low in zip(widths, least, strict=True)):
         raise ValueError(
@@ -306,3 +345,20 @@ def _check(
         raise ValueError(
             f"{size} pixels are too few for {len(widths)} resolutions: use fewer widths"
         )
+
+
+def _check_colours(
+    channels: int, deviations: Rows, power: Rows, colours: Rows, mean: tuple[float, ...]
+) -> None:
+    given = (*deviations, power, *([mean] if mean else []), *([colours] if colours else []))
+    if channels < 1 or any(len(row) != channels for row in given):
+        raise ValueError(
+            f"this net has {channels} channels: give a standard deviation, a power, a mean and an "
+            "axis of colour for each"
+        )
+    if not all(sd > 0 for row in deviations for sd in row):
+        raise ValueError("a band has the standard deviation 0: give positive numbers")
+    if colours:
+        axes = torch.tensor(colours)
+        if not torch.allclose(axes @ axes.mT, torch.eye(channels), atol=1e-3):
+            raise ValueError(f"the axes of colour are no rotation: {colours}")

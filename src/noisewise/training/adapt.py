@@ -172,6 +172,8 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
         loss=described.loss,
         multiscale=described.multiscale,
         batch=batch,
+        accumulate=1,
+        cost={},
         lr=lr,
         adam_lr=lr,
         flips=flips,

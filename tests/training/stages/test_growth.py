@@ -20,7 +20,7 @@ from noisewise.training.stages.growth import scale_at, scales
 from noisewise.training.stages.plan import TeacherPlan, plan_teacher
 from noisewise.training.stages.teacher import TeacherStage
 
-NET = {"name": "pyramid", "size": 256, "detail_sd": [0.1, 0.2, 0.4], "coarse_sd": 3.0}
+NET = {"name": "pyramid", "size": 256, "detail_sd": [[0.1], [0.2], [0.4]], "coarse_sd": [3.0]}
 RELATIVE = LogNormal(-0.4, 1.4)
 
 

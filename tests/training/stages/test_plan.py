@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from noisewise.nets.bands import overall
 from noisewise.diffusion import Extended, LogNormal, ShiftedCosine
 from noisewise.pictures.pictures import load_pictures
 from noisewise.training.devices.engine import Engine
@@ -56,7 +57,10 @@ def test_large_pictures_shift_the_noise_as_far_as_they_survive_averaging(
     config = TrainConfig(budget="64images", size=128)
     plan = plan_teacher(config, pictures, Engine.choose("cpu"))
     # The draw reaches from the whole, as it is after averaging, down to the finest band.
-    half = math.log(plan.sigma_data * gain**0.5 / min(plan.net["detail_sd"])) / 2
+    half = (
+        math.log(plan.sigma_data * gain**0.5 / min(overall(row) for row in plan.net["detail_sd"]))
+        / 2
+    )
     centre = config.recipe.noise_mean + math.log(plan.sigma_data) - half
     noise = plan.noise.draw if isinstance(plan.noise, Extended) else plan.noise
     assert isinstance(noise, LogNormal)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def describe_machine() -> tuple[tuple[str, str], ...]:
@@ -24,6 +28,28 @@ def describe_machine() -> tuple[tuple[str, str], ...]:
         rows.append(("accelerator", torch.cuda.get_device_name()))
     rows.append(("torch threads", str(torch.get_num_threads())))
     return tuple(rows)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Free bytes of the device's memory; None if the system does not say.
+
+    Example:
+        >>> import torch
+        >>> free = free_memory(torch.device("cpu"))
+        >>> free is None or free > 0
+        True
+    """
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    except (OSError, ValueError):
+        pass  # not Linux
+    return None
 
 
 def _processor() -> str:

@@ -208,6 +208,8 @@ class TrainConfig(TeacherSettings):
     """Weight of each noise level in the loss."""
     multiscale: Annotated[bool, RARE] = False
     """Add the loss of smaller versions of the pictures, down to 32 pixels. Default: not added."""
+    accumulate: Annotated[int | None, RARE] = None
+    """Parts of a batch that are computed one after the other, to save memory. Default: derived."""
     lr_from: Annotated[str | None, RARE] = None
     """Run whose learning rate to use, scaled to this batch by the noise measured there."""
     shard: Annotated[bool, RARE] = False
@@ -231,8 +233,10 @@ class TrainConfig(TeacherSettings):
             raise ValueError(f"{self.kinds} kinds do not work; use 0 for none, or 2 and more")
         if self.kinds and self.classes:
             raise ValueError("classes and kinds are both set; leave one of them out")
-        if any(width < 1 for width in self.widths):
+        if any(width < (1 if at else 0) for at, width in enumerate(self.widths)):
             raise ValueError(f"widths {self.widths} must be positive numbers of channels")
+        if self.accumulate is not None and self.accumulate < 1:
+            raise ValueError(f"accumulate is {self.accumulate}; use 1 or more parts of a batch")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.diffusion import EDMWeight, LogNormal, Weight
+from noisewise.nets.bands import overall
 from noisewise.nets.haar import low_pass
 
 
@@ -67,13 +68,13 @@ def scales(net: Mapping[str, Any], share: float, relative: LogNormal) -> tuple[S
         relative: draw of sigma / sd in each band.
 
     Example:
-        >>> net = {"name": "pyramid", "size": 128, "detail_sd": [0.1, 0.2], "coarse_sd": 2.0}
+        >>> net = {"name": "pyramid", "size": 128, "detail_sd": [[0.1], [0.2]], "coarse_sd": [2.0]}
         >>> [(s.side, round(s.until, 2)) for s in scales(net, 0.6, LogNormal(-0.4, 1.4))]
         [(32, 0.4), (64, 0.6)]
     """
     if net.get("name") != "pyramid" or share <= 0:
         return ()
-    details, sd = list(net["detail_sd"]), float(net["coarse_sd"])
+    details, sd = [overall(row) for row in net["detail_sd"]], overall(net["coarse_sd"])
     until, left, found = 0.0, share, []
     for levels in range(len(details), 0, -1):
         part = left if levels == 1 else left * 2 / 3

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from noisewise.diffusion import AnyDraw, LogNormal, Prediction, Weight, draw_to_dict
-from noisewise.nets.bands import Bands, levels_for, measured_bands
+from noisewise.nets.bands import Bands, levels_for, measured_bands, overall
+from noisewise.nets.costs import costs_of
 from noisewise.nets.derive import Derived, build, derive
+from noisewise.training.devices.hardware import free_memory
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
+from noisewise.training.stages.step_plan import plan_step
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
 
 if TYPE_CHECKING:
@@ -55,6 +58,8 @@ class TeacherPlan:
     loss: Loss
     multiscale: bool
     batch: int
+    accumulate: int
+    cost: dict[str, Any]
     lr: float
     adam_lr: float
     flips: bool
@@ -102,7 +107,8 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     sigma_data = float(pictures.sigma_data())
     if not sigma_data > 0:
         raise ValueError(f"all pixels in {pictures.source} are equal; there is nothing to learn")
-    derived = _net(config, pictures, len(classes), engine)
+    derived, speed = _net(config, pictures, len(classes), engine)
+    steps = plan_step(config, derived.net, speed, free_memory(engine.device))
     levels = plan_noise(config, pictures, sigma_data, _finest(derived.net))
     coarse, why_scales = _scales(recipe, derived.net)
     flips, why_flips = _flips(config, pictures)
@@ -119,7 +125,9 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         sigma_max=levels.sigma_max,
         loss=config.loss,
         multiscale=config.multiscale,
-        batch=config.batch or recipe.batch,
+        batch=steps.batch,
+        accumulate=steps.accumulate,
+        cost=steps.cost,
         lr=lr,
         adam_lr=adam_lr,
         flips=flips,
@@ -130,7 +138,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "net": derived.reason,
             "sigma_data": "standard deviation of all training pixels in [-1, 1]",
             **levels.reasons,
-            "batch": _why(config.batch, f"best of 32, 64 and 128 in {_TESTS}"),
+            **steps.reasons,
             "lr": why_lr,
             "adam_lr": why_lr,
             "flips": why_flips,
@@ -183,26 +191,32 @@ def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], 
     return tuple(pictures.classes), "class subfolders or labels of the pictures"
 
 
-def _net(config: TrainConfig, pictures: Pictures, num_classes: int, engine: Engine) -> Derived:
-    """Choose a net whose width suits the budget; the speed of the usual net is measured here.
+def _net(
+    config: TrainConfig, pictures: Pictures, num_classes: int, engine: Engine
+) -> tuple[Derived, float | None]:
+    """Choose a net whose width suits the budget, and tell its speed in pictures per second.
 
-    With a budget of images nothing is measured, so the net is the same on every machine: the usual
-    one, or a wider one for a very large budget.
+    The speed of the usual net is measured here. With a budget of images nothing is measured, so the
+    net is the same on every machine: the usual one, or a wider one for a very large budget.
     """
     given = (pictures.size, pictures.channels)
     bands = _bands(pictures)
     rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands)
     usual, seconds = derive(*given, None, *rest), config.amount.seconds
-    if config.widths:
-        return usual
     if seconds is None:
         assert config.amount.images is not None
-        return derive(*given, max(_USUAL_IMAGES, config.amount.images), *rest)
-    batch = config.batch or config.recipe.batch
+        if config.widths:
+            return usual, None
+        return derive(*given, max(_USUAL_IMAGES, config.amount.images), *rest), None
+    batch = config.batch or max(4, int(config.recipe.batch * min(1.0, (64 / pictures.size) ** 2)))
     speed = engine.images_per_second(build(usual.net), batch)
+    if config.widths:
+        return usual, speed
     found = derive(*given, speed * seconds, *rest)
     why = f"{found.reason}: {speed:.0f} pictures/s measured here, {seconds:.0f} s"
-    return replace(found, reason=why)
+    if found.net != usual.net:
+        speed *= costs_of(usual.net).flops / costs_of(found.net).flops
+    return replace(found, reason=why), speed
 
 
 def _bands(pictures: Pictures) -> Bands | None:
@@ -217,7 +231,9 @@ def _bands(pictures: Pictures) -> Bands | None:
 
 def _finest(net: dict[str, Any]) -> float | None:
     """Standard deviation of the weakest band of a net that has bands."""
-    return min(net["detail_sd"]) if net.get("name") == "pyramid" and net["detail_sd"] else None
+    if net.get("name") != "pyramid" or not net["detail_sd"]:
+        return None
+    return min(overall(row) for row in net["detail_sd"])
 
 
 def _scales(recipe: TeacherRecipe, net: dict[str, Any]) -> tuple[tuple[Scale, ...], str]:

@@ -6,6 +6,7 @@ Papers: Karras et al. 2022 (EDM) for the loss; Karras et al. 2024 (EDM2) for the
 from __future__ import annotations
 
 import copy
+import math
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -133,8 +134,7 @@ class TeacherStage:
         batch = self._batches.next(images, self.noise.num_parts(step), scale)
         with self._dropout(step):
             if scale is not None:
-                loss = self._loss(self._plain, batch, scale)
-                (loss * engine.ranks.scale(n)).backward()
+                loss = self._backward(self._plain, batch, scale)
             elif self.noise.due(step):
                 plain = (
                     self._master_weights.module
@@ -142,8 +142,7 @@ class TeacherStage:
                 loss_of = partial(self._loss, plain)
                 loss = self.noise.backward(batch, loss_of, plain.parameters())
             else:
-                loss = self._loss(self._denoise, batch)
-                (loss * engine.ranks.scale(n)).backward()
+                loss = self._backward(self._denoise, batch, None)
         self._master_weights.collect_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, self._recipe.clip)
         self._optimizers.step(factor)
@@ -257,6 +256,18 @@ class TeacherStage:
         if scale is not None and self.engine.ranks.world > 1:
             loss = touched_by_all(loss, self._master_weights.module.parameters())
         return loss
+
+    def _backward(self, denoise: Denoiser, batch: Batch, scale: Scale | None) -> Tensor:
+        """Add the gradient of a batch, part by part; return its mean loss."""
+        total, parts = torch.zeros((), device=batch.x0.device), self.plan.accumulate
+        size = math.ceil(len(batch) / parts)
+        for start in range(0, len(batch), size):
+            part = batch.rows(slice(start, start + size)) if parts > 1 else batch
+            share = len(part) / len(batch)
+            loss = self._loss(denoise, part, scale)
+            (loss * (share * self.engine.ranks.scale(self.batch))).backward()
+            total = total + share * loss.detach()
+        return total
 
     def _scale(self, progress: float) -> Scale | None:
         """The scale to train now; None: whole pictures."""

@@ -1,0 +1,132 @@
+"""Which share of the budget trains coarse scales only, and where channels belong, at equal seconds.
+
+simple diffusion (Hoogeboom et al. 2023) puts parameters at the lowest resolution; Matryoshka
+diffusion (Gu et al. 2023) trains coarse scales first. Both claims are tested here on large
+pictures, one teacher a cell, with equal seconds: held-out error over a Wiener filter's, sliced
+Wasserstein distances and floors.
+
+    python -m benchmarks.pictures.where_to_grow --data FOLDER --threads 1
+    python -m benchmarks.pictures.where_to_grow --data FOLDER --cells "share 0;share 0.5" --seeds 0,1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.pictures import large_measures, large_sets
+from benchmarks.shared import harness, summaries
+from noisewise.training.settings.config import TrainConfig
+from noisewise.training.settings.recipes import TeacherRecipe
+
+NAME = "pictures/where_to_grow"
+SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Way:
+    """Share of the budget for coarse scales, and widths; (): derived."""
+
+    share: float
+    widths: tuple[int, ...] = ()
+    dropout: float = 0.0
+    multiscale: bool = False
+
+
+CELLS = {
+    "share 0": Way(0.0),
+    "share 0.3": Way(0.3),
+    "share 0.5": Way(0.5),
+    "share 0.7": Way(0.7),
+    "share 0.85": Way(0.85),
+    "wide at full size": Way(0.5, (24, 32, 32, 48, 64)),
+    "wide at 32 pixels": Way(0.5, (8, 16, 64, 64, 64)),
+    "wide at 8 pixels": Way(0.5, (8, 16, 32, 64, 256)),
+    "dropout 0.1 at 8 pixels": Way(0.5, dropout=0.1),
+    "multi-scale loss": Way(0.5, multiscale=True),
+}
+
+
+def train(
+    which: large_sets.LargeSet, name: str, seed: int, seconds: float, folder: Path, threads: int
+) -> harness.Values:
+    """Train one cell and measure it."""
+    way = CELLS[name]
+    config = TrainConfig(
+        budget=f"{seconds:g}s",
+        size=which.size,
+        seed=seed,
+        kinds=0,
+        device="cpu",
+        threads=threads,
+        widths=way.widths,
+        multiscale=way.multiscale,
+        recipe=TeacherRecipe(coarse_share=way.share, dropout=way.dropout),
+    )
+    teacher = large_sets.train(which, folder / "run", config, keep=False)
+    label = "".join(c if c.isalnum() else "_" for c in name)
+    grid = folder / f"{which.name}_{label}_{seed}.png"
+    return large_sets.measure(which, teacher, 64, grid)
+
+
+def table(results: harness.Results, match: dict[str, object]) -> str:
+    """One row for each cell and seed."""
+    rows: list[list[object]] = []
+    for name in CELLS:
+        for cell in results.cells({**match, "cell": name}):
+            error = cell.numbers("over_wiener")
+            fine = cell.numbers("finest_over_wiener")
+            rows.append(
+                [
+                    name,
+                    " ".join(f"{v:.2f}" for v in error),
+                    f"{max(fine):.2f}",
+                    *(
+                        summaries.figure(cell.asked(k))
+                        for k in ("sliced_coarse", "sliced_finest", "finest_spread", "floors")
+                    ),
+                ]
+            )
+    levels = (
+        f"error over Wiener, ln sigma {large_measures.LEVELS[0]} to {large_measures.LEVELS[-1]}"
+    )
+    titles = ["cell", levels, "finest band, worst", "sliced coarse", "sliced finest"]
+    return summaries.table([*titles, "finest spread", "floors"], rows)
+
+
+def main() -> None:
+    """Run the missing cells and print the table."""
+    parser = harness.parser("Where large pictures need the budget and the channels.")
+    parser.add_argument("--set", choices=tuple(large_sets.SETS), default="fluent_128")
+    parser.add_argument("--cells", default="", help="names with ';' between them; none: all")
+    parser.add_argument("--seeds", type=harness.numbers(int), default=[0])
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="budget of each training")
+    arguments = parser.parse_args()
+    threads = harness.use_threads(arguments.threads)
+    names = [n.strip() for n in arguments.cells.split(";") if n.strip()] or list(CELLS)
+    if unknown := [name for name in names if name not in CELLS]:
+        raise harness.UsageError(f"Unknown cell {unknown[0]}: use {'; '.join(CELLS)}.")
+    results = harness.Results(
+        harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo
+    )
+    seconds = 5.0 if arguments.quick else arguments.seconds
+    match: dict[str, object] = {"set": arguments.set, "seconds": seconds, "threads": threads}
+    if not arguments.table_only:
+        which = large_sets.load(arguments.set, arguments.data)
+        folder = harness.work_folder(arguments, NAME)
+        for name in names[: 1 if arguments.quick else None]:
+            for seed in arguments.seeds:
+                results.cell(
+                    {**match, "cell": name, "seed": seed},
+                    lambda n=name, s=seed: train(which, n, s, seconds, folder, threads),
+                )
+    about = (
+        f"{large_sets.SETS[arguments.set][1]}, {seconds:g} s each. Errors are held-out, over "
+        "those of a Wiener filter: above 1 is worse than the spectrum alone. Sliced Wasserstein "
+        "distances are in units of those between real pictures; 64 pictures."
+    )
+    harness.publish(results, "Where to grow", [about, table(results, match)])
+
+
+if __name__ == "__main__":
+    harness.run_program(main)

@@ -1,0 +1,107 @@
+"""How many pictures a step has, in how many parts, and what a step costs.
+
+A large picture needs memory and time: then a batch of 64 would be hours for a few steps, or would
+not fit. What fits is computed before anything is trained, see `noisewise.nets.costs`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from noisewise.nets.costs import Costs, costs_of
+
+if TYPE_CHECKING:
+    from noisewise.training.settings.config import TrainConfig
+
+_BATCHES = (64, 32, 16, 8)
+_STEPS = 1000  # that a budget should have, at least, for pictures above 64 pixels
+_SHARE = 0.7  # of the free memory that a step may take
+_TESTS = "our early tests (single runs on 2 CPU cores)"
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The steps of a training.
+
+    Attributes:
+        batch: pictures in a step.
+        accumulate: parts of a batch that are computed one after the other.
+        cost: parameters, arithmetic, memory and speed, for people.
+        reasons: of each of these, by name.
+    """
+
+    batch: int
+    accumulate: int
+    cost: dict[str, Any]
+    reasons: dict[str, str]
+
+
+def plan_step(
+    config: TrainConfig, net: Mapping[str, Any], speed: float | None, memory: int | None
+) -> StepPlan:
+    """Derive batch and parts from the net, the budget and the memory of the device.
+
+    Args:
+        config: batch, accumulate and budget.
+        net: configuration of the net.
+        speed: training pictures per second; None: not measured.
+        memory: free bytes of the device; None: unknown.
+
+    Raises:
+        ValueError: if not even one picture fits; the message has a size that would.
+    """
+    batch, why = _batch(config, net, speed)
+    costs = costs_of(net)
+    fitting = batch if memory is None else costs.fitting(int(_SHARE * memory))
+    if fitting < 1:
+        assert memory is not None
+        raise ValueError(_does_not_fit(costs, int(net["size"]), memory))
+    parts = config.accumulate or math.ceil(batch / fitting)
+    if config.accumulate is not None:
+        why_parts = "set by hand"
+    elif parts > 1:
+        why_parts = f"{fitting} pictures fit into the memory at once"
+    else:
+        why_parts = "the whole batch fits into the memory"
+    at_once = math.ceil(batch / parts)
+    return StepPlan(
+        batch,
+        parts,
+        {
+            "parameters": costs.parameters,
+            "gflops_a_picture": round(costs.flops / 1e9, 3),
+            "gib_a_step": round(costs.step_bytes(at_once) / 2**30, 2),
+            "images_per_second": None if speed is None else float(f"{speed:.3g}"),
+        },
+        {
+            "batch": why,
+            "accumulate": why_parts,
+            "cost": "forward and backward pass; memory with float32, about; speed as measured here",
+        },
+    )
+
+
+def _batch(config: TrainConfig, net: Mapping[str, Any], speed: float | None) -> tuple[int, str]:
+    usual = config.recipe.batch
+    if config.batch is not None:
+        return config.batch, "set by hand"
+    if net.get("name") != "pyramid":
+        return usual, f"best of 32, 64 and 128 in {_TESTS}"
+    seconds = config.amount.seconds
+    images = config.amount.images if seconds is None else (speed or 0.0) * seconds
+    possible = [b for b in _BATCHES if b <= usual and (images or 0) / b >= _STEPS]
+    found = possible[0] if possible else min(_BATCHES[-1], usual)
+    return found, f"so that about {images:,.0f} pictures are {_STEPS:,} steps, from 8 to {usual}"
+
+
+def _does_not_fit(costs: Costs, size: int, memory: int) -> str:
+    need, have = costs.step_bytes(1) / 2**30, _SHARE * memory / 2**30
+    room = max(0.0, _SHARE * memory - costs.fixed_bytes) / costs.picture_bytes
+    fits = max(8, int(size * math.sqrt(room)) // 32 * 32)
+    return (
+        f"a picture of {size} pixels needs {need:.1f} GiB in training, and {have:.1f} GiB are free; "
+        f"use --size {fits} or free memory"
+    )
