@@ -6,7 +6,7 @@ pictures, one teacher a cell, with equal seconds: held-out error over a Wiener f
 Wasserstein distances and floors.
 
     python -m benchmarks.pictures.where_to_grow --data FOLDER --threads 1
-    python -m benchmarks.pictures.where_to_grow --data FOLDER --cells "share 0;share 0.5" --seeds 0,1
+    python -m benchmarks.pictures.where_to_grow --data FOLDER --cells "share 0" --seeds 0,1
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ trained first, at many times the speed: a smaller input simply leaves out the fi
 
 from __future__ import annotations
 
+import math
+from operator import mul
 from typing import Any
 
 import torch
@@ -23,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from noisewise.nets.haar import haar, inverse_haar
-from noisewise.nets.spectral_filter import SpectralFilter
 from noisewise.nets.layers import (
     ChannelNorm,
     NoiseEmbedding,
@@ -34,7 +35,7 @@ from noisewise.nets.layers import (
     upsampled,
     zeroed,
 )
-
+from noisewise.nets.spectral_filter import SpectralFilter
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -43,8 +44,8 @@ class Pyramid(nn.Module):
     """``net(x, noise_level, condition) -> x0``: a denoiser that scales its bands itself.
 
     Resolution 0 is the whole picture, each further one has half the side. The first `levels` ones
-    have details of their own: ``x_k`` is rotated into ``x_(k+1)`` and details. The coarsest band has
-    EDM's scales with its standard deviation sd. Details start from a Wiener filter W of the whole
+    have details of their own: ``x_k`` is rotated into ``x_(k+1)`` and details. The coarsest band
+    has EDM's scales with its standard deviation sd. Details start from a Wiener filter W of the whole
     picture and are scaled by the error e_k that it leaves in them (see `SpectralFilter`):
 
         D_levels = c_skip x + c_out F                            the coarsest band
@@ -358,7 +359,7 @@ def _check_colours(
         )
     if not all(sd > 0 for row in deviations for sd in row):
         raise ValueError("a band has the standard deviation 0: give positive numbers")
-    if colours:
-        axes = torch.tensor(colours)
-        if not torch.allclose(axes @ axes.mT, torch.eye(channels), atol=1e-3):
-            raise ValueError(f"the axes of colour are no rotation: {colours}")
+    for i, one in enumerate(colours):
+        for j, other in enumerate(colours):
+            if abs(math.fsum(map(mul, one, other)) - (i == j)) > 1e-3:
+                raise ValueError(f"the axes of colour are no rotation: {colours}")

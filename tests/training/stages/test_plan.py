@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from noisewise.nets.bands import overall
 from noisewise.diffusion import Extended, LogNormal, ShiftedCosine
+from noisewise.nets.bands import overall
 from noisewise.pictures.pictures import load_pictures
 from noisewise.training.devices.engine import Engine
 from noisewise.training.inspect import inspect

@@ -14,8 +14,8 @@ from noisewise.nets.derive import Derived, build, derive
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
-from noisewise.training.stages.step_plan import plan_step
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
+from noisewise.training.stages.step_plan import plan_step
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures

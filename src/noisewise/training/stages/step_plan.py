@@ -102,6 +102,6 @@ def _does_not_fit(costs: Costs, size: int, memory: int) -> str:
     room = max(0.0, _SHARE * memory - costs.fixed_bytes) / costs.picture_bytes
     fits = max(8, int(size * math.sqrt(room)) // 32 * 32)
     return (
-        f"a picture of {size} pixels needs {need:.1f} GiB in training, and {have:.1f} GiB are free; "
-        f"use --size {fits} or free memory"
+        f"a picture of {size} pixels needs {need:.1f} GiB in training, and {have:.1f} GiB are "
+        f"free; use --size {fits} or free memory"
     )
