@@ -45,8 +45,8 @@ class Pyramid(nn.Module):
 
     Resolution 0 is the whole picture, each further one has half the side. The first `levels` ones
     have details of their own: ``x_k`` is rotated into ``x_(k+1)`` and details. The coarsest band
-    has EDM's scales with its standard deviation sd. Details start from a Wiener filter W of the whole
-    picture and are scaled by the error e_k that it leaves in them (see `SpectralFilter`):
+    has EDM's scales with its standard deviation sd. Details start from a Wiener filter W of the
+    whole picture, scaled by the error e_k that it leaves in them (see `SpectralFilter`):
 
         D_levels = c_skip x + c_out F                            the coarsest band
         D_k = inverse_haar(D_(k+1), details_k of W(x) + e_k F_k) + e_k G_k
