@@ -222,8 +222,8 @@ def _uvit(size: int, common: dict[str, Any], level: int, widths: tuple[int, ...]
 
 
 def _check_reach(pixels: int, width: int, size: int, patch: int) -> None:
-    """Refuse a linear head that has fewer inputs than outputs: it cannot draw every picture."""
-    if width < pixels:
+    """Refuse a head with fewer inputs than outputs at large sizes: it cannot draw everything."""
+    if size > _LARGEST_UNET and width < pixels:  # small nets by hand, for small pictures, are fine
         raise ValueError(
             f"at {size} pixels a patch of {patch} x {patch} has {pixels} values, and this net has "
             f"{width} channels to draw them from; use --net pyramid or widths of at least {pixels}"
