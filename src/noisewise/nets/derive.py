@@ -210,12 +210,13 @@ def _pyramid_widths(size: int, levels: int, level: int) -> list[int]:
 
 def _uvit(size: int, common: dict[str, Any], level: int, widths: tuple[int, ...]) -> Derived:
     width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
-    channels = widths or (32,)
     # Choose patches that leave about 16 x 16 tokens (8 x 8 for small pictures).
     tokens = 16 if size > 64 else 8
-    patch = max(1, 2 ** round(math.log2(size / tokens / 2 ** len(channels))))
+    patch = max(1, 2 ** round(math.log2(size / tokens / 2 ** max(1, len(widths)))))
+    pixels = common["channels"] * patch**2
+    channels = widths or (max(32, pixels) if size <= _LARGEST_UNET else 32,)
     _check_multiple(size, patch * 2 ** len(channels))
-    _check_reach(common["channels"] * patch**2, channels[0], size, patch)
+    _check_reach(pixels, channels[0], size, patch)
     net = {"name": "uvit", "widths": list(channels), "width": width, "depth": depth, "patch": patch}
     side = size // patch // 2 ** len(channels)
     return Derived({**net, **common}, "edm", f"reduces {size} pixels to {side} x {side} tokens")

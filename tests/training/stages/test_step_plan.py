@@ -54,7 +54,7 @@ def test_a_small_memory_divides_the_batch() -> None:
 def test_what_cannot_fit_is_refused_with_a_size_that_would() -> None:
     large = derive(1024, 3).net
     memory = costs_of(derive(512, 3).net).step_bytes(1)
-    with pytest.raises(ValueError, match="needs .* GiB in training") as caught:
+    with pytest.raises(ValueError, match=r"needs .* GiB in training") as caught:
         plan_step(TrainConfig(), large, None, memory)
     found = re.search(r"--size (\d+)", str(caught.value))
     assert found is not None
