@@ -39,14 +39,16 @@ class LargeSet:
     real: Tensor
 
 
-def load(name: str, data: str | None, path: Path | None = None) -> LargeSet:
-    """Read a set of `SETS`, or any file or folder.
+def load(
+    name: str, data: str | None, path: Path | None = None, size: int | None = None
+) -> LargeSet:
+    """Read a set of `SETS`, or any file or folder, at this size.
 
     Raises:
         harness.UsageError: if the file is missing.
     """
     path = path or Path(str(harness.data_file(data, SETS[name][0])))
-    found = load_pictures(path, _side(path))
+    found = load_pictures(path, size or _side(path)).with_twins()
     inside, outside = found.split(0)
     held_out = found.tensor(outside[:HELD_OUT])
     chosen = np.random.default_rng(0).permutation(len(found))[:_JUDGED]
@@ -86,6 +88,11 @@ def measure(which: LargeSet, teacher: Teacher, count: int, grid: Path | None) ->
     found["floors"] = Judge(which.real).measure(drawn).at_standard
     found["calls"] = teacher.network_calls()
     return found
+
+
+def noted(folder: Path) -> dict[str, float]:
+    """What a run has noted of its teacher's training."""
+    return dict(noisewise.Run.open(folder).info["stages"]["teacher"])
 
 
 def _chunk(which: LargeSet) -> int:

@@ -82,7 +82,7 @@ def table(results: harness.Results, match: dict[str, object]) -> str:
                     " ".join(f"{v:.2f}" for v in error),
                     f"{max(fine):.2f}",
                     *(
-                        summaries.figure(cell.asked(k))
+                        summaries.figure(cell.number(k))
                         for k in ("sliced_coarse", "sliced_finest", "finest_spread", "floors")
                     ),
                 ]

@@ -1,0 +1,105 @@
+"""Large pictures after some minutes on this machine: denoising, details, spread, floors, a grid.
+
+Each cell is one `noisewise train` with its own settings, and nothing set but the size. An
+interrupted training resumes.
+
+    python -m benchmarks.pictures.high_resolution --data FOLDER --minutes 10
+    python -m benchmarks.pictures.high_resolution --pictures FOLDER --size 256 --minutes 30
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.pictures import large_measures, large_sets
+from benchmarks.shared import harness, summaries
+from noisewise.training.settings.config import TrainConfig
+
+NAME = "pictures/high_resolution"
+DRAWN = 64
+ROWS = (
+    ("finest_spread", "spread of the finest details, over real"),
+    ("corner_sd", "deviation in corners"),
+    ("corner_sd_real", "the same of real pictures"),
+    ("mean_colour_spread", "spread of mean colours, over real"),
+    ("sliced_coarse", "sliced Wasserstein, coarse, over real"),
+    ("sliced_middle", "the same, middle"),
+    ("sliced_finest", "the same, finest"),
+    ("floors", "floors"),
+    ("calls", "calls a picture"),
+    ("images", "pictures seen"),
+    ("images_per_second", "pictures a second in training"),
+)
+
+
+def compute(
+    which: large_sets.LargeSet, folder: Path, minutes: float, seed: int, threads: int
+) -> harness.Values:
+    """Train and measure one cell."""
+    budget = f"{60 * minutes:g}s"
+    config = TrainConfig(budget=budget, size=which.size, seed=seed, device="cpu", threads=threads)
+    teacher = large_sets.train(which, folder, config)
+    noted = large_sets.noted(folder)
+    speed = noted["images"] / (60 * minutes)
+    found = large_sets.measure(which, teacher, DRAWN, folder / "grid.png")
+    return found | {"images": noted["images"], "images_per_second": speed}
+
+
+def tables(results: harness.Results, match: dict[str, object]) -> list[str]:
+    """Errors by noise level, and the pictures."""
+    cells = results.cells(match)
+    errors = [
+        [f"{cell.setting['minutes']} min, {label}", *(f"{v:.2f}" for v in cell.numbers(key))]
+        for cell in cells
+        for key, label in (("over_wiener", "all"), ("finest_over_wiener", "finest band"))
+    ]
+    names = [f"{cell.setting['minutes']} min, seed {cell.setting['seed']}" for cell in cells]
+    rows = [[title, *(summaries.figure(cell.number(key)) for cell in cells)] for key, title in ROWS]
+    first = ["held-out error over Wiener, ln sigma", *map(str, large_measures.LEVELS)]
+    return [
+        summaries.table(first, errors),
+        summaries.table([f"{DRAWN} pictures", *names], rows),
+    ]
+
+
+def options() -> argparse.ArgumentParser:
+    """The options of the program."""
+    parser = harness.parser("Large pictures after some minutes.")
+    parser.add_argument("--set", choices=tuple(large_sets.SETS), default="fluent_128")
+    parser.add_argument("--pictures", type=Path, default=None, help="another folder or .npz")
+    parser.add_argument("--size", type=int, default=None, help="side of these pictures")
+    parser.add_argument("--minutes", type=harness.numbers(float), default=[10.0, 30.0])
+    parser.add_argument("--seeds", type=harness.numbers(int), default=[0])
+    return parser
+
+
+def main() -> None:
+    """Run the missing cells and print the tables."""
+    arguments = options().parse_args()
+    threads = harness.use_threads(arguments.threads)
+    results = harness.Results(
+        harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo
+    )
+    name = arguments.pictures.stem if arguments.pictures else arguments.set
+    minutes = [0.1] if arguments.quick else arguments.minutes
+    match: dict[str, object] = {"set": name, "threads": threads}
+    if not arguments.table_only:
+        which = large_sets.load(name, arguments.data, arguments.pictures, arguments.size)
+        work = harness.work_folder(arguments, NAME)
+        for count in minutes:
+            for seed in arguments.seeds:
+                folder = work / f"{name}_{which.size}_{count:g}m_{seed}"
+                results.cell(
+                    {**match, "size": which.size, "minutes": count, "seed": seed},
+                    lambda f=folder, m=count, s=seed: compute(which, f, m, s, threads),
+                )
+    about = (
+        f"{name}: held-out error over that of a Wiener filter; above 1 is worse than the spectrum "
+        "alone. Sliced Wasserstein distances are over those between real pictures."
+    )
+    harness.publish(results, "High resolution", [about, *tables(results, match)])
+
+
+if __name__ == "__main__":
+    harness.run_program(main)
