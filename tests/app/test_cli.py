@@ -27,8 +27,8 @@ FLAGS = {
     "precision dry_run config save_config json",
     "distill": "run teacher budget lam batch lr seed device precision dry_run config save_config "
     "json",
-    "sample": "run num_images seed label teacher calls sampler steps device out scale json",
-    "evaluate": "run against fid_weights num_images seed teacher calls sampler device json",
+    "sample": "run num_images seed label teacher calls sampler guidance steps device out scale json",
+    "evaluate": "run against fid_weights num_images seed teacher calls sampler guidance device json",
     "report": "run out num_images json",
     "lr advise": "measurement batch hold lr batch0 plot json",
     "lr curves": "out epsilons signal json",
@@ -193,7 +193,7 @@ def test_help_needs_no_torch_and_no_half_second() -> None:
         ("train x --out y --kinds none", "a whole number, not 'none'; perhaps you meant None"),
         ("lr curves --out x.svg --epsilons 0,1", "several with spaces between, not '0,1'"),
         # a word that is not one of the choices
-        ("train x --out y --net resnet", "--net takes auto, unet, uvit or vit, not 'resnet'"),
+        ("train x --out y --net resnet", "--net takes auto, unet, pyramid, uvit or vit, not 'resnet'"),
         ("train x --out y --net une", "perhaps you meant unet"),
         ("inspect x --crop center", "--crop takes centre, random or pad, not 'center'; perhaps"),
         ("completion tcsh", "takes bash, zsh or fish, not 'tcsh'"),

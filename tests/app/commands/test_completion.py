@@ -48,7 +48,7 @@ def offered(shell: str, words: str, place: Path) -> set[str]:
     [
         ("tr", {"train"}),
         ("train --ne", {"--net"}),
-        ("train --net ", {"auto", "unet", "uvit", "vit"}),
+        ("train --net ", {"auto", "pyramid", "unet", "uvit", "vit"}),
         ("train x --crop p", {"pad"}),
         ("adapt r x --start ", {"lora-ga", "lora", "full"}),
         ("lr advise m.json --hold s", {"steps"}),
