@@ -27,8 +27,10 @@ FLAGS = {
     "precision dry_run config save_config json",
     "distill": "run teacher budget lam batch lr seed device precision dry_run config save_config "
     "json",
-    "sample": "run num_images seed label teacher calls sampler guidance steps device out scale json",
-    "evaluate": "run against fid_weights num_images seed teacher calls sampler guidance device json",
+    "sample": "run num_images seed label teacher calls sampler guidance steps device out scale "
+    "json",
+    "evaluate": "run against fid_weights num_images seed teacher calls sampler guidance device "
+    "json",
     "report": "run out num_images json",
     "lr advise": "measurement batch hold lr batch0 plot json",
     "lr curves": "out epsilons signal json",
