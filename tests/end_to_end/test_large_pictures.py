@@ -1,0 +1,66 @@
+"""After three minutes, a default net must know more of large pictures than their spectrum."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import noisewise
+from noisewise.pictures.pictures import load_pictures
+from noisewise.quality.wiener_filter import WienerFilter
+from noisewise.training.models.models import Teacher
+from noisewise.training.settings.config import TrainConfig
+
+MINUTES = 3
+LEVELS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)  # ln sigma
+
+
+def drawings(count: int, size: int) -> np.ndarray:
+    """Discs and bars in flat colours with a fine grain, on white; uint8 [n, size, size, 3]."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:size, :size] / size
+    found = np.full((count, size, size, 3), 250.0)
+    for picture in found:
+        for _ in range(3):
+            cx, cy, r, angle = *rng.uniform(0.2, 0.8, 2), rng.uniform(0.08, 0.25), rng.uniform(0, 3)
+            along = (x - cx) * math.cos(angle) + (y - cy) * math.sin(angle)
+            across = (y - cy) * math.cos(angle) - (x - cx) * math.sin(angle)
+            disc = along**2 + across**2 < r**2
+            bar = (abs(along) < r) & (abs(across) < r / 4)
+            inside = disc if rng.random() < 0.5 else bar
+            grain = 25 * np.sin(2 * math.pi * rng.uniform(8, 20) * along)[..., None]
+            picture[inside] = (rng.uniform(20, 220, 3) + grain)[inside]
+    return found.clip(0, 255).astype(np.uint8)
+
+
+def over_wiener(teacher: Teacher, train: torch.Tensor, held_out: torch.Tensor) -> list[float]:
+    """Held-out squared error over the Wiener filter's, at each of `LEVELS`."""
+    linear, found = WienerFilter(train), []
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(len(held_out), dtype=torch.int64) if teacher.classes else None
+    for level in LEVELS:
+        sigma = torch.full((len(held_out),), math.exp(level))
+        x = held_out + math.exp(level) * torch.randn(held_out.shape, generator=generator)
+        with torch.no_grad():
+            own = (teacher.denoiser(x, sigma, labels) - held_out).square().mean()
+        found.append((own / (linear(x, sigma) - held_out).square().mean()).item())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [128, 256])
+def test_the_default_beats_the_spectrum_in_three_minutes(tmp_path: Path, size: int) -> None:
+    np.savez(tmp_path / "set.npz", images=drawings(600, size))
+    config = TrainConfig(budget=f"{MINUTES}m", size=size, kinds=0)
+    run = noisewise.train(tmp_path / "set.npz", out=tmp_path / "run", config=config)
+    pictures = load_pictures(tmp_path / "set.npz", size)
+    inside, outside = pictures.split(0)
+    teacher = run.teacher()
+    assert isinstance(teacher, Teacher)
+    ratios = over_wiener(teacher, pictures.tensor(inside), pictures.tensor(outside[:32]))
+    for level, ratio in zip(LEVELS, ratios, strict=True):
+        assert ratio < (1.2 if level > 2 else 1.0), (level, ratios)
