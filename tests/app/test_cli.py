@@ -195,7 +195,7 @@ def test_help_needs_no_torch_and_no_half_second() -> None:
         ("train x --out y --kinds none", "a whole number, not 'none'; perhaps you meant None"),
         ("lr curves --out x.svg --epsilons 0,1", "several with spaces between, not '0,1'"),
         # a word that is not one of the choices
-        ("train x --out y --net resnet", "--net takes auto, unet, pyramid, uvit or vit, not 'resnet'"),
+        ("train x --out y --net resnet", "takes auto, unet, pyramid, uvit or vit, not 'resnet'"),
         ("train x --out y --net une", "perhaps you meant unet"),
         ("inspect x --crop center", "--crop takes centre, random or pad, not 'center'; perhaps"),
         ("completion tcsh", "takes bash, zsh or fish, not 'tcsh'"),
