@@ -75,7 +75,9 @@ def train(which: LargeSet, folder: Path, config: TrainConfig, keep: bool = True)
 
 def measure(which: LargeSet, teacher: Teacher, count: int, grid: Path | None) -> harness.Values:
     """All measures of a teacher, with its own sampler; the grid of 32 pictures goes to `grid`."""
-    labels = torch.zeros(_chunk(which), dtype=torch.int64) if teacher.classes else None
+    labels = None  # a class that is as good as any other, as for the judge
+    if teacher.classes:
+        labels = torch.zeros(len(which.held_out), dtype=torch.int64)
 
     def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
         return teacher.denoiser(x, sigma, None if labels is None else labels[: len(x)])
@@ -93,10 +95,6 @@ def measure(which: LargeSet, teacher: Teacher, count: int, grid: Path | None) ->
 def noted(folder: Path) -> dict[str, float]:
     """What a run has noted of its teacher's training."""
     return dict(noisewise.Run.open(folder).info["stages"]["teacher"])
-
-
-def _chunk(which: LargeSet) -> int:
-    return len(which.held_out)
 
 
 def save_grid(path: Path, images: Tensor, columns: int = 8) -> None:

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import noisewise
+from benchmarks.pictures.large_measures import LEVELS, over_wiener
 from noisewise.pictures.pictures import load_pictures
-from noisewise.quality.wiener_filter import WienerFilter
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.config import TrainConfig
 
 MINUTES = 3
-LEVELS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)  # ln sigma
 
 
 def drawings(count: int, size: int) -> np.ndarray:
@@ -37,20 +35,6 @@ def drawings(count: int, size: int) -> np.ndarray:
     return found.clip(0, 255).astype(np.uint8)
 
 
-def over_wiener(teacher: Teacher, train: torch.Tensor, held_out: torch.Tensor) -> list[float]:
-    """Held-out squared error over the Wiener filter's, at each of `LEVELS`."""
-    linear, found = WienerFilter(train), []
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.zeros(len(held_out), dtype=torch.int64) if teacher.classes else None
-    for level in LEVELS:
-        sigma = torch.full((len(held_out),), math.exp(level))
-        x = held_out + math.exp(level) * torch.randn(held_out.shape, generator=generator)
-        with torch.no_grad():
-            own = (teacher.denoiser(x, sigma, labels) - held_out).square().mean()
-        found.append((own / (linear(x, sigma) - held_out).square().mean()).item())
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [128, 256])
 def test_the_default_beats_the_spectrum_in_three_minutes(tmp_path: Path, size: int) -> None:
@@ -61,6 +45,8 @@ def test_the_default_beats_the_spectrum_in_three_minutes(tmp_path: Path, size: i
     inside, outside = pictures.split(0)
     teacher = run.teacher()
     assert isinstance(teacher, Teacher)
-    ratios = over_wiener(teacher, pictures.tensor(inside), pictures.tensor(outside[:32]))
+    train, held_out = pictures.tensor(inside), pictures.tensor(outside[:32])
+    ratios = over_wiener(teacher.denoiser, train, held_out)["over_wiener"]
+    assert isinstance(ratios, list)
     for level, ratio in zip(LEVELS, ratios, strict=True):
         assert ratio < (1.2 if level > 2 else 1.0), (level, ratios)

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from noisewise.quality.wiener_filter import cosines
+
 RADII = 32  # frequencies at which the power is noted, from 1 to the corner
 _GROUPS = 64  # parts of a band's power that the expected error is summed over
 
@@ -38,9 +40,9 @@ def measured_power(images: Tensor) -> tuple[tuple[float, ...], ...]:
         True
     """
     count, channels, size, _ = images.shape
-    power = torch.zeros(channels, size, size)
+    power, transform = torch.zeros(channels, size, size), cosines(size)
     for part in images.split(32):
-        power += _cosine_transform(part).square().sum(0)
+        power += (transform @ part @ transform.mT).square().sum(0)
     return tuple(_by_radius(own / count) for own in power)
 
 
@@ -146,13 +148,3 @@ def _grouped(power: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
 def _distances(size: int) -> Tensor:
     index = torch.arange(float(size))
     return torch.hypot(index[:, None], index)
-
-
-def _cosine_transform(images: Tensor) -> Tensor:
-    """Orthonormal DCT-II in both directions."""
-    size = images.shape[-1]
-    place = torch.arange(size, dtype=torch.float64)
-    matrix = torch.cos(math.pi / size * (place + 0.5) * place[:, None]) * math.sqrt(2 / size)
-    matrix[0] /= math.sqrt(2)
-    matrix = matrix.float()
-    return matrix @ images @ matrix.mT

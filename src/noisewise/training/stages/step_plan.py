@@ -93,8 +93,10 @@ def _batch(config: TrainConfig, net: Mapping[str, Any], speed: float | None) -> 
     seconds = config.amount.seconds
     images = config.amount.images if seconds is None else (speed or 0.0) * seconds
     possible = [b for b in _BATCHES if b <= usual and (images or 0) / b >= _STEPS]
-    found = possible[0] if possible else min(_BATCHES[-1], usual)
-    return found, f"so that about {images:,.0f} pictures are {_STEPS:,} steps, from 8 to {usual}"
+    if not possible:
+        least = min(_BATCHES[-1], usual)
+        return least, "the smallest: large pictures need many steps, and this budget has few"
+    return possible[0], f"the budget of about {images:,.0f} pictures is at least {_STEPS:,} steps"
 
 
 def _does_not_fit(costs: Costs, size: int, memory: int) -> str:
