@@ -1,9 +1,9 @@
 """Small colour sets: the quality after a number of minutes, with a copy test and a grid.
 
 Each set is trained and distilled within the given minutes. The pictures of the teacher, of one call
-and of two calls are compared with held-out pictures by noisewise's own distance (these sets have no
-judge), beside the floor of real training pictures, and tested for copies. A grid shows 64 pictures
-on the left and the nearest training picture of each on the right.
+and of two calls are measured as `noisewise evaluate` does it: floors, verdict, how many are told
+apart, copies and near copies with the power of that test. A grid shows 64 pictures on the left and
+the nearest training picture of each on the right.
 
     python -m benchmarks.pictures.colour_sets --data FOLDER --minutes 60
 """
@@ -22,9 +22,10 @@ from torch import Tensor
 
 import noisewise
 from benchmarks.shared import harness, ours, picture_sets, summaries
-from noisewise.quality import copy_test, nearest, sliced_wasserstein
+from noisewise.quality import nearest
 from noisewise.training.evaluate import mirrored
 from noisewise.training.files.sample_sheet import sheet
+from noisewise.training.settings.config import EvaluateConfig
 
 NAME = "pictures/colour_sets"
 IMAGES = harness.FIGURES
@@ -53,7 +54,7 @@ def sampler_of(folder: Path, who: str) -> tuple[Callable[[int, int], Tensor], in
     """The sampling function of "teacher", "one call" or "two calls", and its network calls."""
     if who == "teacher":
         teacher = ours.teacher_of(folder)
-        return teacher.sample, teacher.sampler.calls
+        return teacher.sample, teacher.network_calls()
     generator, calls = ours.generator_of(folder), 1 if who == "one call" else 2
     return lambda n, seed: generator.sample(n, seed=seed, calls=calls), calls
 
@@ -73,28 +74,36 @@ def save_grid(path: Path, images: Tensor, training: Tensor, flips: bool, scale: 
 def measure(
     folder: Path, who: str, num_images: int, seeds: list[int], grid: Path
 ) -> harness.Values:
-    """Distances, copies and the grid for the teacher, one call or two calls."""
+    """What `evaluate` finds for each seed, and the grid of the first."""
     sides = sides_of(folder)
     sample, calls = sampler_of(folder, who)
-    held_out, training = ours.Offline(sides.held_out), ours.Offline(sides.training)
-    drawn = [ours.draw(sample, num_images, seed) for seed in seeds]
-    save_grid(grid, drawn[0].images, sides.training, sides.flips)
-    copies = copy_test(drawn[0].images, sides.training, sides.held_out, flips=sides.flips)
-    generator = torch.Generator().manual_seed(0)
-    levels = sliced_wasserstein(drawn[0].images, sides.training, generator=generator)
-    beside = copies.held_out_fraction
+    save_grid(grid, sample(64, seeds[0]), sides.training, sides.flips)
+    teacher = who == "teacher"
+    found = [
+        noisewise.evaluate(
+            folder,
+            config=EvaluateConfig(
+                num_images=num_images, seed=seed, teacher=teacher, calls=None if teacher else calls
+            ),
+        )
+        for seed in seeds
+    ]
+    first = found[0]
+    assert first.copies is not None
+    near = first.copies["near"] or {}
     return {
         "calls": calls,
-        "to_held_out": [held_out.distance(d.images) for d in drawn],
-        "to_training": [training.distance(d.images) for d in drawn],
-        "floor": held_out.distance(sides.training[:num_images]),
-        "wasserstein": [float(level) for level in levels],
-        "copies": float(copies.fraction),
-        "copies_low": float(copies.low),
-        "copies_high": float(copies.high),
-        "copies_held_out": None if beside is None else float(beside),
-        "copies_threshold": float(copies.threshold),
-        "ms_per_image": [d.ms_per_image for d in drawn],
+        "floors": [one.floors["value"] for one in found],
+        "verdict": first.verdict,
+        "against": first.against,
+        "told": [one.told_apart["share"] for one in found if one.told_apart],
+        "copies": first.copies["fraction"],
+        "near": near.get("fraction"),
+        "near_low": near.get("low"),
+        "near_high": near.get("high"),
+        "near_allowed": near.get("allowed"),
+        "near_power": near.get("power"),
+        "ms_per_image": [1000 * one.seconds_per_image for one in found],
         "num_training": len(sides.training),
         "num_held_out": len(sides.held_out),
         "grid": grid.name,
@@ -145,37 +154,30 @@ def listing(results: harness.Results, num_images: int) -> str:
     for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], WHO.index(k[3]))):
         (name, minutes, share, who), cells = key, groups[key]
         first = cells[0]
-        same = results.cells(
-            {"set": name, "minutes": minutes, "share": share, "stage": "teacher"}
-            | {"num_images": num_images}
-        )
-        near = [cell.numbers("to_training") for cell in cells]
         rows.append(
             [
                 picture_sets.SETS[name].title, f"{minutes:g}", f"{minutes * share:g}", who,
-                int(first.number("calls") or 0),
-                summaries.summarise([cell.numbers("to_held_out") for cell in cells]),
-                first.number("floor"), summaries.summarise(near),
-                None if who == "teacher" else summaries.ratio(
-                    near, [cell.numbers("to_training") for cell in same]
-                ),
-                copied(first), percent(first.number("copies_held_out")),
+                int(first.number("calls") or 0), first.values.get("verdict"),
+                summaries.summarise([cell.numbers("floors") for cell in cells]),
+                percent(next(iter(first.numbers("told")), None)), percent(first.number("copies")),
+                near_copies(first), percent(first.number("near_allowed")),
+                percent(first.number("near_power")),
                 summaries.summarise([cell.numbers("ms_per_image") for cell in cells]),
                 first.values.get("grid"), len(cells),
             ]
         )  # fmt: skip
     columns = [
-        "set", "minutes", "of them teacher", "drawn by", "calls", "to held-out", "its floor",
-        "to training", "x its teacher's", "copies", "copies among held-out", "ms a picture", "grid",
-        "runs",
+        "set", "minutes", "of them teacher", "drawn by", "calls", "verdict", "floors",
+        "told apart", "copies", "near copies", "allowed false alarms", "power of that test",
+        "ms a picture", "grid", "runs",
     ]  # fmt: skip
     return summaries.table(columns, rows)
 
 
-def copied(cell: harness.Cell) -> str:
-    """The share of copies with its interval."""
-    low, high = percent(cell.number("copies_low")), percent(cell.number("copies_high"))
-    return f"{percent(cell.number('copies'))} [{low}, {high}]"
+def near_copies(cell: harness.Cell) -> str:
+    """The share of near copies with its interval."""
+    low, high = percent(cell.number("near_low")), percent(cell.number("near_high"))
+    return f"{percent(cell.number('near'))} [{low}, {high}]"
 
 
 def percent(share: float | None) -> str | None:
@@ -214,10 +216,10 @@ def main() -> None:
         results,
         "Small colour sets",
         [
-            f"n = {arguments.num_images} pictures, sample seeds {arguments.sample_seeds}; offline "
-            "distance, 0 if the two sets have the same distribution. Copies: share of pictures for "
-            "which nearest over second-nearest training picture is below the test's threshold; "
-            "beside it the same share of real held-out pictures. Median [95 % bootstrap interval]. "
+            f"n = {arguments.num_images} pictures, sample seeds {arguments.sample_seeds}; floors, "
+            "verdict, told apart, copies and near copies as `noisewise evaluate` gives them; beside"
+            " near copies, how many real pictures may look so, and the share of planted ones that "
+            "the test finds. Median [95 % bootstrap interval]. "
             f"{credits}.",
             listing(results, arguments.num_images),
         ],

@@ -2,8 +2,8 @@
 
 For a trained run of each set, the teacher draws with Heun steps that end at each of several last
 noise levels (sigma_min) and denoise once there, and with the level that noisewise chose for that
-net by its own measurement. The measures are noisewise's offline distance (kernel distance and
-sliced Wasserstein at the finest level) and, on Fashion-MNIST, the judge. The same measures also get
+net by its own measurement. The measures are the judge's floors, the distance in frozen features,
+sliced Wasserstein at the finest level and, on Fashion-MNIST, a trained classifier. They also get
 real pictures with a little noise: if only the judge reacts to faint speckle, only its column rises.
 The program also tries other spacings (rho) of the chosen number of calls.
 
@@ -38,13 +38,14 @@ class Subject:
     name: str
     folder: Path
     real: Tensor
+    teacher: ours.Teacher
     offline: ours.Offline
     bench: judge.Bench | None
     num_images: int
     sample_seeds: tuple[int, ...]
 
     def measures(self, drawn: list[Tensor]) -> harness.Values:
-        """The values of all measures for some draws."""
+        """The values of all measures for some draws; the judge reads the run's teacher."""
         generator = torch.Generator()
         finest = [
             float(sliced_wasserstein(x, self.real, generator=generator.manual_seed(0))[-1])
@@ -52,6 +53,7 @@ class Subject:
         ]
         values: harness.Values = {
             "offline": [self.offline.distance(x) for x in drawn],
+            "floors": [self.offline.floors(x, self.teacher) for x in drawn],
             "finest": finest,
         }
         if self.bench is not None:
@@ -75,8 +77,9 @@ def open_subject(
     real = real[:500] if quick else real
     seeds = (0,) if quick else (0, 1, 2)
     return Subject(
-        which.name, folder, real, ours.Offline(real), bench, arguments.num_images, seeds
-    )  # fmt: skip
+        *(which.name, folder, real, ours.teacher_of(folder), ours.Offline(real), bench),
+        *(arguments.num_images, seeds),
+    )
 
 
 def measure_stop(
@@ -125,11 +128,14 @@ def measure(subject: Subject, setting: dict[str, object]) -> harness.Values:
         amount = setting["amount"]
         assert isinstance(amount, float)
         return measure_speckle(subject, amount)
-    teacher = ours.teacher_of(subject.folder)
+    teacher = subject.teacher
     chosen = teacher.sampler
     if setting["stage"] == "chosen":
-        values = measure_stop(subject, teacher, chosen.num_steps, chosen.sigma_min)
-        return values | {"reason": chosen.reason}
+        drawn = [teacher.sample(subject.num_images, seed) for seed in subject.sample_seeds]
+        own = {"calls": teacher.network_calls(), "num_steps": chosen.num_steps}
+        return (
+            own | {"sigma_min": chosen.sigma_min, "reason": chosen.reason} | subject.measures(drawn)
+        )
     if setting["stage"] == "spread":
         rho = setting["rho"]
         assert isinstance(rho, float)
@@ -153,8 +159,8 @@ def stops_table(results: harness.Results, match: harness.Setting) -> str:
     rows = [row_of("chosen", chosen, chosen)] if chosen else []
     rows += [row_of("fixed", groups[key], chosen) for key in sorted(groups, reverse=True)]
     columns = [
-        "which", "sigma_min", "steps", "calls", "Frechet distance", "offline distance",
-        "x the chosen one's", "finest Wasserstein", "runs",
+        "which", "sigma_min", "steps", "calls", "floors", "x the chosen one's",
+        "Frechet distance", "offline distance", "finest Wasserstein", "runs",
     ]  # fmt: skip
     return summaries.table(columns, rows)
 
@@ -166,18 +172,19 @@ def spreads_table(results: harness.Results, match: harness.Setting) -> str:
     rows = []
     for rho in sorted({cell.asked("rho") for cell in cells}):
         of = [cell for cell in cells if cell.asked("rho") == rho]
-        offline = [cell.numbers("offline") for cell in of]
+        floors = [cell.numbers("floors") for cell in of]
         rows.append(
             [
-                f"{rho:g}", shown(of, "calls"),
+                f"{rho:g}", shown(of, "calls"), summaries.summarise(floors),
+                summaries.ratio(floors, [cell.numbers("floors") for cell in usual]),
                 summaries.summarise([cell.numbers("distance") for cell in of]),
-                summaries.summarise(offline),
-                summaries.ratio(offline, [cell.numbers("offline") for cell in usual]),
+                summaries.summarise([cell.numbers("offline") for cell in of]),
                 summaries.summarise([cell.numbers("finest") for cell in of]),
             ]
         )  # fmt: skip
     columns = [
-        "rho", "calls", "Frechet distance", "offline distance", "x that of 7", "finest Wasserstein"
+        "rho", "calls", "floors", "x that of 7", "Frechet distance", "offline distance",
+        "finest Wasserstein",
     ]  # fmt: skip
     return summaries.table(columns, rows)
 
@@ -188,11 +195,12 @@ def row_of(which: str, cells: list[harness.Cell], chosen: list[harness.Cell]) ->
     def runs(of: list[harness.Cell], value: str) -> list[list[float]]:
         return [cell.numbers(value) for cell in of]
 
-    offline = runs(cells, "offline")
+    floors = runs(cells, "floors")
     return [
         which, shown(cells, "sigma_min"), shown(cells, "num_steps"), shown(cells, "calls"),
-        summaries.summarise(runs(cells, "distance")), summaries.summarise(offline),
-        None if which == "chosen" else summaries.ratio(offline, runs(chosen, "offline")),
+        summaries.summarise(floors),
+        None if which == "chosen" else summaries.ratio(floors, runs(chosen, "floors")),
+        summaries.summarise(runs(cells, "distance")), summaries.summarise(runs(cells, "offline")),
         summaries.summarise(runs(cells, "finest")), len(cells),
     ]  # fmt: skip
 
@@ -218,13 +226,14 @@ def speckle_table(results: harness.Results, matches: list[harness.Setting]) -> s
             rows.append(
                 [
                     str(cell.setting["set"]), f"{cell.asked('amount'):g}",
+                    summaries.summarise([cell.numbers("floors")]),
                     summaries.summarise([cell.numbers("distance")]),
                     summaries.summarise([cell.numbers("offline")]),
                     summaries.summarise([cell.numbers("finest")]),
                 ]
             )  # fmt: skip
     columns = [
-        "set", "noise on real pictures", "Frechet distance", "offline distance",
+        "set", "noise on real pictures", "floors", "Frechet distance", "offline distance",
         "finest Wasserstein",
     ]  # fmt: skip
     return summaries.table(columns, rows)

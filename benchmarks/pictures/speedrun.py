@@ -66,15 +66,20 @@ class Grid:
 
 
 def measure(
-    grid: Grid, sample: Callable[[int, int], Tensor], calls: int, seeds: tuple[int, ...]
+    grid: Grid,
+    sample: Callable[[int, int], Tensor],
+    calls: int,
+    seeds: tuple[int, ...],
+    teacher: ours.Teacher,
 ) -> harness.Values:
-    """Distances, class entropy and time over the sample seeds."""
+    """Distances, class entropy and time over the sample seeds; the judge reads the teacher."""
     drawn = [ours.draw(sample, grid.num_images, seed) for seed in seeds]
     return {
         "calls": calls,
         "distance": [grid.bench.distance(d.images) for d in drawn],
         "severe": [grid.bench.severe(d.images) for d in drawn],
         "offline": [grid.offline.distance(d.images) for d in drawn],
+        "floors": [grid.offline.floors(d.images, teacher) for d in drawn],
         "entropy": [grid.bench.entropy(d.images) for d in drawn],
         "ms_per_image": [d.ms_per_image for d in drawn],
     }
@@ -85,7 +90,7 @@ def measure_teacher(
 ) -> harness.Values:
     """Measure a teacher with one sampler."""
     drawn_with = ours.with_sampler(teacher, num_steps, sigma_min)
-    values = measure(grid, drawn_with.sample, drawn_with.sampler.calls, seeds)
+    values = measure(grid, drawn_with.sample, drawn_with.sampler.calls, seeds, teacher)
     return values | {"num_steps": num_steps, "sigma_min": sigma_min}
 
 
@@ -138,12 +143,13 @@ def measure_drawer(grid: Grid, folder: Path, who: str) -> harness.Values:
     if who in ("one call", "two calls"):
         generator, calls = ours.generator_of(folder), 1 if who == "one call" else 2
         sample = partial(drawn_in, generator, calls)
-        return measure(grid, sample, calls, grid.sample_seeds)
+        return measure(grid, sample, calls, grid.sample_seeds, ours.teacher_of(folder))
     teacher = ours.teacher_of(folder)
-    chosen = teacher.sampler
     if who == "teacher":
-        steps, stop = chosen.num_steps, chosen.sigma_min
-        return measure_teacher(grid, teacher, steps, stop, grid.sample_seeds)
+        chosen = teacher.sampler
+        values = measure(grid, teacher.sample, teacher.network_calls(), grid.sample_seeds, teacher)
+        own = {"num_steps": chosen.num_steps, "sigma_min": chosen.sigma_min}
+        return values | own | {"sampler": chosen.name, "guidance": chosen.guidance}
     one = grid.sample_seeds[:1]
     if who == "teacher, long":
         return measure_teacher(grid, teacher, ours.LONG_STEPS, ours.LONG_STOP, one)

@@ -91,7 +91,7 @@ def distances_table(done: Finished, totals: Sequence[float], shares: Sequence[fl
                     rows.append(row)
     columns = [
         "minutes", "of them teacher", "drawn by", "calls", "Frechet distance",
-        "severe judge", "offline distance", "class entropy", "ms a picture", "runs",
+        "severe judge", "offline distance", "floors", "class entropy", "ms a picture", "runs",
     ]  # fmt: skip
     return summaries.table(columns, rows)
 
@@ -108,7 +108,7 @@ def distance_row(done: Finished, minutes: float, share: float, who: str) -> list
     return [
         f"{minutes:g}", f"{minutes * share:g}", label(done, minutes, share, who),
         int(cells[0].number("calls") or 0), shown("distance"), shown("severe"), shown("offline"),
-        shown("entropy"), shown("ms_per_image"), len(cells),
+        shown("floors"), shown("entropy"), shown("ms_per_image"), len(cells),
     ]  # fmt: skip
 
 

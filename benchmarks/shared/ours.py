@@ -20,11 +20,13 @@ from torch import Tensor
 import noisewise
 from benchmarks.shared import harness
 from noisewise.diffusion import HEUN
-from noisewise.quality import Reference
+from noisewise.quality import Judge, Reference
+from noisewise.training.look import RealPictures
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 
 LONG_STEPS, LONG_STOP = 18, 0.002  # EDM's own sampler, 35 calls
+MOST_REAL = 2000  # pictures that the judge reads
 
 
 def prepare(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> Path:
@@ -218,7 +220,10 @@ def with_sampler(
     sigma_min: float | None = None,
     rho: float | None = None,
 ) -> Teacher:
-    """The same teacher with another number of Heun steps, last noise level or spacing of levels."""
+    """The same teacher with another number of Heun steps, last noise level or spacing of levels.
+
+    It draws without guidance, so that `sampler.calls` is what it costs.
+    """
     old = teacher.sampler
     new = dataclasses.replace(
         old,
@@ -226,6 +231,7 @@ def with_sampler(
         num_steps=num_steps or old.num_steps,
         sigma_min=sigma_min or old.sigma_min,
         rho=rho or old.rho,
+        guidance=1.0,
         reason="set by a benchmark",
     )
     return Teacher(teacher.denoiser, dataclasses.replace(teacher.config, sampler=new)).eval()
@@ -255,12 +261,26 @@ def draw(sample: Callable[[int, int], Tensor], num_images: int, seed: int) -> Dr
 
 
 class Offline:
-    """noisewise's own distance, without a download, to a fixed set of real pictures."""
+    """noisewise's own numbers, without a download, against a fixed set of real pictures."""
 
     def __init__(self, real: Tensor) -> None:
         """Measure the real pictures once; float NCHW in [-1, 1]."""
+        self.real = real
         self.reference = Reference(real)
+        self._judges: dict[int, tuple[Teacher, Judge]] = {}
 
     def distance(self, images: Tensor) -> float:
         """Distance of pictures to the real ones."""
         return float(self.reference.distance(images).value)
+
+    def floors(self, images: Tensor, teacher: Teacher) -> float:
+        """The judge's number, for 500 pictures on each side; a teacher's features are read too.
+
+        Args:
+            images: generated pictures, float NCHW in [-1, 1].
+            teacher: the one that drew them, or that of the generator that did.
+        """
+        if id(teacher) not in self._judges:
+            real = RealPictures(self.real[:MOST_REAL], "real", teacher)
+            self._judges = {id(teacher): (teacher, real.judge)}
+        return self._judges[id(teacher)][1].measure(images).at_standard

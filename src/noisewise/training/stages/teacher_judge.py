@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.diffusion import DPMPP_2M, draw_to_dict
+from noisewise.quality.enough import LEAST
 from noisewise.quality.judge import Floors, Judge
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 _SHEET = 64  # pictures on a sample sheet
 _CHOICE = 10.0  # the choice of the sampler may take this many times as long as a distance
 _CHUNK = 64  # pictures drawn at once
-_CALLS_AN_IMAGE = 1.0  # network calls of the choice of the sampler for each image of a budget
+_CALLS_AN_IMAGE = 1.0  # network calls of a choice or a distance for each image of a budget
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
 _TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
 _LATE = "; this took longer than the budget, so some choices of the judge may be missing"
@@ -351,7 +352,7 @@ class TeacherJudge:
         flats = flats_of(self._pictures, self._training)
         if not flats.values:
             return ""
-        pictures = self._drawn(self._recipe.distance_images, seconds)
+        pictures = self._drawn(self._enough(seconds), seconds)
         self._flats = choose_level(pictures, flats, judge)
         return f"; flats: {self._flats.reason}"
 
@@ -365,10 +366,18 @@ class TeacherJudge:
         """How far the shadow's pictures are from real ones, on as many as the time allows."""
         judge = judge or self._judge
         assert judge is not None
-        pictures = self._drawn(num_images or self._recipe.distance_images, seconds, first)
+        pictures = self._drawn(num_images or self._enough(seconds), seconds, first)
         if not first:  # the sheets during training all start from the same noise
             self.preview = pictures[:_SHEET]
         return judge.measure(pictures)
+
+    def _enough(self, seconds: float | None) -> int:
+        """Pictures for a distance: as many as the recipe says, or the budget of images allows."""
+        wanted, images = self._recipe.distance_images, self._budget.images
+        if seconds is not None or images is None:
+            return wanted
+        calls = Teacher(self._quick.module, self.model_config()).network_calls()
+        return min(wanted, max(LEAST, int(_CALLS_AN_IMAGE * images) // calls))
 
     def _drawn(self, wanted: int, seconds: float | None, first: int = 0) -> Tensor:
         """Pictures of the shadow, on the CPU; fewer if the time is over."""
