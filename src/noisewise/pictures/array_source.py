@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from noisewise.pictures import array_files, cache, framing
+from noisewise.pictures.enlarging import Sides
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import (
     Gathered,
@@ -36,14 +37,16 @@ def _read(path: Path, request: Request) -> Gathered:
     found = array_files.open_arrays(path)
     height, width, depth = found.height_width_channels
     sizes = Counter({(width, height): len(found)})
-    notes = list(found.notes)
+    notes, block = list(found.notes), _array_block(found)
     size, channels = request.size, request.channels
     if size is None:
-        size, why = choose_size(sizes, _array_block(found), request.crop)
+        size, why = choose_size(sizes, block, request.crop)
         notes.append(why)
     if depth == 1 and request.frame(size).on_grey:
         channels = channels or 1
-    plan = Plan(request.frame(size), channels, len(found), request.folder, key, notes)
+    frame = request.frame(size)
+    sides = Sides.of(sizes, block, frame)
+    plan = Plan(frame, sides, request.enlarging, channels, len(found), request.folder, key, notes)
     squares = _array_squares(found, plan.frame)
     images, _, _ = collect(path, plan, squares, (), request.progress)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from noisewise.pictures import cache, framing, sources
+from noisewise.pictures.enlarging import Sides, too_large
 from noisewise.pictures.framing import Frame, Square
 from noisewise.pictures.sources import Skipped, printable
 
@@ -36,7 +37,6 @@ _WHAT_WAS_DONE = {
     framing.ALPHA: "with transparency: placed on a {background} background",
     framing.ROTATED: "rotated upright, as EXIF says",
     framing.ANIMATED: "with several frames: only the first is used",
-    framing.ENLARGED: "smaller than the size: enlarged",
     framing.BLOCKS: "of enlarged pixel art: reduced to the original pixels",
     framing.PROFILE: "with another colour profile: converted to sRGB",
 }
@@ -46,7 +46,8 @@ _WHAT_WAS_DONE = {
 class Gathered:
     """Everything read from a path; `counts` is None if it came from the cache.
 
-    `marks` are the digests of the pictures that the fingerprint was made of.
+    `marks` are the digests of the pictures that the fingerprint was made of; `side` is the median
+    side of the files before they were resized, 0 if an older version wrote the cache.
     """
 
     images: np.ndarray
@@ -59,6 +60,7 @@ class Gathered:
     marks: np.ndarray
     kind: str
     counts: HeaderCounts | None
+    side: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,14 @@ class HeaderCounts:
 
 @dataclass
 class Plan:
-    """What is decided before decoding, and the folder and key of the cache."""
+    """What is decided before decoding, and the folder and key of the cache.
+
+    `enlarging` says whether pictures may become many times as large as the files.
+    """
 
     frame: Frame
+    sides: Sides
+    enlarging: bool
     channels: int | None
     total: int
     folder: Path | None
@@ -115,8 +122,10 @@ def collect(
         uint8 [n, size, size, channels], one name per picture, and all skipped files.
 
     Raises:
-        ValueError: if too few pictures are usable.
+        ValueError: if too few pictures are usable, or the size is too large for the files.
     """
+    if not plan.enlarging and (refused := too_large(plan.frame.size, plan.sides.median)):
+        raise ValueError(f"{printable(str(path))}: {refused}.")
     names: list[str] = []
     skipped = list(already_skipped)
     num_grey = 0
@@ -191,11 +200,12 @@ def complete(
         labels.classes,
         tuple(names),
         left_out,
-        tuple(plan.notes + _what_was_done(plan)),
+        tuple(plan.notes + _what_was_done(plan, len(images))),
         fingerprint,
         marks,
         labels.kind,
         counts,
+        plan.sides.median,
     )
     if plan.folder is not None:
         cache.write_facts(plan.folder, plan.key, _facts(found))
@@ -228,6 +238,7 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
             marks,
             facts["kind"],
             None,
+            int(facts.get("side", 0)),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
@@ -243,6 +254,7 @@ def _facts(found: Gathered) -> dict[str, object]:
         "notes": list(found.notes),
         "fingerprint": found.fingerprint,
         "kind": found.kind,
+        "side": found.side,
     }
 
 
@@ -251,13 +263,15 @@ def count_text(num_pictures: int) -> str:
     return f"{num_pictures} picture{'' if num_pictures == 1 else 's'}"
 
 
-def _what_was_done(plan: Plan) -> list[str]:
+def _what_was_done(plan: Plan, total: int) -> list[str]:
     texts = {**_WHAT_WAS_DONE, framing.CROPPED: _NOT_SQUARE[plan.frame.crop]}
-    return [
+    done = [
         f"{count_text(plan.done[mark])} {text.format(background=plan.frame.background)}"
         for mark, text in texts.items()
         if plan.done[mark]
     ]
+    enlarged = plan.done[framing.ENLARGED]
+    return [*done, plan.sides.enlarged(enlarged, total)] if enlarged else done
 
 
 def _choose_channels(num_grey: int, num_images: int, notes: list[str]) -> int:

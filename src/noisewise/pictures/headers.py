@@ -26,6 +26,7 @@ from noisewise.pictures.sources import Entry, Skipped, Source, printable
 MIN_SIZE = 8
 SIZE_STEP = 4
 DEFAULT_MAX_SIZE = 64
+_COARSEST = 32
 BYTES_IN_FLIGHT = 2**30
 """Memory for all pictures that are decoded at the same time; a larger picture is decoded alone."""
 _BYTES_PER_PIXEL = 16  # Pillow's 4 for the picture, and its rotated, flattened, converted copies
@@ -107,7 +108,8 @@ def choose_size(
     """Choose the side of the square from the pictures' own sizes, and say why.
 
     Takes the short side if all pictures share one, else the median; rounded down to a multiple of
-    4, at least 8 and at most 64 pixels. Larger sizes have to be set with `size`.
+    4, at least 8 and at most 64 pixels. Larger sizes have to be set with `size`; the reason names
+    the one that keeps the detail of the files.
 
     Args:
         sizes: number of pictures of each (width, height).
@@ -129,10 +131,23 @@ def choose_size(
     if block > 1:
         measured += f" (pixel art, enlarged {block} times)"
     if side > DEFAULT_MAX_SIZE:
-        return size, f"size {size}: {measured}; set size for more than {size}"
+        return size, f"size {size}: {measured}; --size {usable(side)} keeps their detail"
     if size != side:
         measured += f"; nets need a multiple of {SIZE_STEP}, at least {MIN_SIZE}"
     return size, f"size {size}: {measured}"
+
+
+def usable(side: int) -> int:
+    """The largest size that nets can use and that is no larger than a side; 8 at least.
+
+    Example:
+        >>> usable(6), usable(50), usable(100), usable(300)
+        (8, 48, 100, 288)
+    """
+    step = SIZE_STEP
+    while side > _COARSEST * step:  # large pictures are halved until they have 32 pixels a side
+        step *= 2
+    return max(MIN_SIZE, side // step * step)
 
 
 def check_size(size: int) -> None:

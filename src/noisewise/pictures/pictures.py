@@ -50,6 +50,7 @@ class Pictures:
         marks: uint64, one per picture, equal for equal pictures; None: computed when needed.
         twins: pairs of nearly equal pictures (see `near_duplicates`); None: found when needed. A
             run stores its own, so that its split stays; runs of older versions have ().
+        side: median side of the files before they were resized; 0: unknown.
     """
 
     images: np.ndarray
@@ -63,6 +64,7 @@ class Pictures:
     kinds: str = ""
     marks: np.ndarray | None = field(default=None, repr=False)
     twins: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
+    side: int = 0
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -187,6 +189,7 @@ def load_pictures(
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
+    enlarging: bool = True,
 ) -> Pictures:
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
@@ -206,6 +209,7 @@ def load_pictures(
         crop: for pictures that are not square: "centre", "random" (a random place, fixed by the
             file name) or "pad" (the whole picture, with background added).
         background: colour under transparency and around padded pictures, a name or #rrggbb.
+        enlarging: whether the size may be 4 or more times the median side of the files.
 
     Raises:
         ValueError: if the path cannot be used, too few pictures are usable, or the size is not
@@ -217,7 +221,8 @@ def load_pictures(
         >>> len(pictures), pictures.size, pictures.channels, pictures.classes[:2]
         (6000, 28, 1, ('t-shirt', 'trouser'))
     """
-    return as_pictures(gather(path, size, channels, cache_dir, progress, crop, background), path)
+    found = gather(path, size, channels, cache_dir, progress, crop, background, enlarging)
+    return as_pictures(found, path)
 
 
 def as_pictures(found: Gathered, path: str | Path) -> Pictures:
@@ -232,4 +237,5 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
         str(path),
         found.notes,
         marks=found.marks,
+        side=found.side,
     )

@@ -21,6 +21,7 @@ def gather(
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
+    enlarging: bool = True,
 ) -> Gathered:
     """Read pictures from a folder, zip, npz or npy; see `load_pictures`."""
     path = Path(path).expanduser()
@@ -30,7 +31,7 @@ def gather(
         check_size(size)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels {channels} cannot be used: give 1 (grey) or 3 (colour).")
-    request = Request(size, channels, crop, background, folder, progress)
+    request = Request(size, channels, crop, background, folder, progress, enlarging)
     request.frame(size or framing.MIN_SIDE)  # refuse a bad crop or colour before reading
     try:
         return kind.read(path, request)

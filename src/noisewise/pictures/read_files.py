@@ -9,6 +9,7 @@ import numpy as np
 from noisewise.pictures import bit_depth, cache, decode, label_files, sources
 from noisewise.pictures.bit_depth import is_deep
 from noisewise.pictures.decode import UnusableError
+from noisewise.pictures.enlarging import Sides
 from noisewise.pictures.framing import Frame, Square
 from noisewise.pictures.gather import (
     MIN_PICTURES,
@@ -63,7 +64,10 @@ def read_files(source: Source, request: Request) -> Gathered:
         notes.append(why)
     if found.modes.keys() <= _GREY_MODES and request.frame(size).on_grey:
         channels = channels or 1
-    plan = Plan(request.frame(size), channels, len(found.entries), request.folder, key, notes)
+    frame = request.frame(size)
+    sides = Sides.of(found.sizes, found.block, frame)
+    total = len(found.entries)
+    plan = Plan(frame, sides, request.enlarging, channels, total, request.folder, key, notes)
     squares = _decoded(source, found, plan.frame)
     images, names, skipped = collect(source.path, plan, squares, found.skipped, request.progress)
     labels = _labels(source, metadata_files, names, plan)

@@ -24,6 +24,7 @@ class Request:
     background: str
     folder: Path | None
     progress: Progress | None
+    enlarging: bool = True
 
     @property
     def key(self) -> list[object]:

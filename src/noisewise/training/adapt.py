@@ -10,7 +10,7 @@ Papers: Hu et al. 2022 (LoRA); Wang et al. 2024 (LoRA-GA), for the start.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,8 @@ def plan_adapt(
     teacher, _ = load_teacher(run.path if isinstance(run, Run) else Path(run), build)
     size, channels = teacher.config.size, teacher.config.channels
     pictures = load_pictures(path, size, channels, crop=config.crop, background=config.background)
-    return plan_adaptation(teacher, sorted_like(teacher, pictures), config)
+    planned = plan_adaptation(teacher, sorted_like(teacher, pictures), config)
+    return replace(planned, notes=pictures.notes)
 
 
 def _need_extra(config: AdaptConfig) -> None:

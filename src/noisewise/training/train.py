@@ -9,6 +9,7 @@ from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
+from noisewise.training.finer_size import about_finer_size
 from noisewise.training.models.model_folder import Build, build_denoiser, save_model
 from noisewise.training.run.begin import check_folder, create_run, matching_run, with_twins
 from noisewise.training.run.follow import note_stage
@@ -93,11 +94,13 @@ def plan(
     """
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
-    pictures = load_pictures(
-        path, config.size, config.channels, crop=config.crop, background=config.background
-    )
     folder = None if out is None else Path(out)
-    return _planned(pictures, config, folder, engine)[1]
+    pictures = _read(path, config, folder)
+    planned = _planned(pictures, config, folder, engine)[1]
+    reasons = planned.reasons
+    if config.size is None and (finer := about_finer_size(pictures, engine.device)):
+        reasons = {**reasons, "size": f"the largest size that is not set by hand; {finer}"}
+    return replace(planned, reasons=reasons, notes=pictures.notes)
 
 
 class TrainTask(Task[TrainConfig]):
@@ -121,15 +124,7 @@ class TrainTask(Task[TrainConfig]):
         """Read the pictures, derive the plan, create the run."""
         config, folder = self.config, self.folder
         matching_run(folder, config)  # before any picture is read
-        pictures = load_pictures(
-            self._path,
-            config.size,
-            config.channels,
-            folder / "cache",
-            callbacks.on_file,
-            config.crop,
-            config.background,
-        )
+        pictures = _read(self._path, config, folder, callbacks.on_file, cached=True)
         self._pictures, self._plan, self.note = _planned(pictures, config, folder, engine)
         if engine.ranks.leads:
             create_run(folder, config, self._plan, self._pictures)
@@ -161,6 +156,27 @@ class TrainTask(Task[TrainConfig]):
         stage = loop.stage
         save_model(run.path / "teacher", stage.best(), stage.model_config(), loop.ranks.leads)
         note_stage(run, loop, True, stage.stats())
+
+
+def _read(
+    path: str | Path,
+    config: TrainConfig,
+    folder: Path | None,
+    on_file: OnFile | None = None,
+    cached: bool = False,
+) -> Pictures:
+    """The pictures; a size far above that of the files is refused, unless a run began with it."""
+    begun = folder is not None and (folder / "run.json").exists()
+    return load_pictures(
+        path,
+        config.size,
+        config.channels,
+        folder / "cache" if folder is not None and cached else None,
+        on_file,
+        config.crop,
+        config.background,
+        config.allow_enlarging or begun,
+    )
 
 
 def _planned(

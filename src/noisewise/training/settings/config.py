@@ -22,7 +22,10 @@ Architecture = Literal["auto", "unet", "pyramid", "uvit", "vit"]
 Schedule = Literal["lognormal", "logit-normal", "cosine", "interpolated"]
 Loss = Literal["edm", "eps", "v", "flow", "sigmoid", "min-snr"]
 AdapterStart = Literal["lora-ga", "lora", "full"]
-MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
+MAY_CHANGE = (
+    *("budget", "device", "precision", "threads", "checkpoint_seconds", "shard"),
+    "allow_enlarging",
+)
 """Settings that may differ when a run resumes."""
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -192,6 +195,8 @@ class TrainConfig(TeacherSettings):
 
     size: int | None = None
     """Side of the square pictures in pixels. Default: from the pictures."""
+    allow_enlarging: Annotated[bool, RARE] = False
+    """Train at this size even if it is 4 or more times that of most files. Default: refused."""
     channels: Annotated[int | None, RARE] = None
     """1 for grey, 3 for colour. Default: as the pictures are."""
     classes: bool = False

@@ -43,7 +43,8 @@ class Reasoned:
 class TeacherPlan:
     """Every value that training a teacher needs, for these pictures on this machine.
 
-    `reasons` explains each derived value; run.json and --dry-run show `to_dict`.
+    `reasons` explains each derived value; run.json and --dry-run show `to_dict`. `notes` is what
+    people should know about the pictures, in a plan that is only shown.
     """
 
     size: int
@@ -65,6 +66,7 @@ class TeacherPlan:
     flips: bool
     reasons: dict[str, str]
     scales: tuple[Scale, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
