@@ -206,6 +206,7 @@ class AdaptTask(Task[AdaptConfig]):
         self.folder = folder
         self.config = config
         self._given, self._path, self._build = teacher, path, build
+        self._plan: TeacherPlan | None = None
 
     def check(self, engine: Engine) -> None:
         """Refuse missing PEFT, a missing teacher, the folder of the teacher, several processes."""
@@ -243,6 +244,7 @@ class AdaptTask(Task[AdaptConfig]):
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage | None:
         """Add adapters to a copy of the teacher; lora-ga measures the full gradient first."""
         config, plan, denoiser = self.config, self._plan, self._teacher.denoiser
+        assert plan is not None
         engine = engine.with_measured_precision(
             denoiser, plan.batch, config.precision, config.amount
         )
@@ -262,6 +264,12 @@ class AdaptTask(Task[AdaptConfig]):
         except StoppedError:
             return None  # nothing was trained; the next call measures the gradient again
         return AdaptStage(self._pictures, made, plan, self._training, engine)
+
+    def need_less_memory(self, resume: str) -> str:
+        """A smaller batch, which may differ when a run resumes."""
+        if self._plan is None or self._plan.batch < 2:
+            return super().need_less_memory(resume)
+        return f"run the same command with --batch {self._plan.batch // 2}{resume}"
 
     @property
     def pace(self) -> Pace:

@@ -85,6 +85,7 @@ class DistillTask(Task[DistillConfig]):
     """Load a teacher, distil a generator, save it."""
 
     reads_pictures = False
+    stage_name = "generator"
 
     def __init__(
         self,
@@ -122,6 +123,19 @@ class DistillTask(Task[DistillConfig]):
             self._teacher.denoiser, batch, config.precision, config.amount
         )
         return StudentStage(self._teacher, config, engine)
+
+    def need_less_memory(self, resume: str) -> str:
+        """A smaller batch, which only a distillation without checkpoints may have."""
+        batch = (self.config.batch or self.config.recipe.batch) // 2
+        if batch < 1:
+            return super().need_less_memory(resume)
+        if not resume:
+            return f"run the same command with --batch {batch}"
+        old = self.folder / "checkpoints"
+        return (
+            f"free some and run the same command again{resume}, or remove {old}/generator* to "
+            f"distil again with --batch {batch}"
+        )
 
     @property
     def pace(self) -> Pace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def train(
 
     Raises:
         ValueError: if the pictures, the settings or the folder cannot be used.
-        OSError, MemoryError: if a checkpoint or model cannot be read or written now.
+        OSError: if a checkpoint or model cannot be read or written now.
+        OutOfMemory: if memory runs out; the message says what to do, and the last checkpoint stays.
         TrainingFailed: if training failed too often; the best teacher so far stays in the run.
     """
     given = {"budget": budget, "size": size, "classes": classes, "seed": seed}
@@ -111,6 +113,7 @@ class TrainTask(Task[TrainConfig]):
         self.folder = folder
         self.config = config
         self._path, self._build = path, build
+        self._plan: TeacherPlan | None = None
 
     def check(self, engine: Engine) -> None:
         """Refuse a folder with other files, and sharding with one process."""
@@ -125,19 +128,22 @@ class TrainTask(Task[TrainConfig]):
         config, folder = self.config, self.folder
         matching_run(folder, config)  # before any picture is read
         pictures = _read(self._path, config, folder, callbacks.on_file, cached=True)
-        self._pictures, self._plan, self.note = _planned(pictures, config, folder, engine)
+        self._pictures, plan, self.note = _planned(pictures, config, folder, engine)
+        self._plan = plan
         if engine.ranks.leads:
-            create_run(folder, config, self._plan, self._pictures)
+            create_run(folder, config, plan, self._pictures)
             save_kinds(folder, self._pictures)
 
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
         """Build the net with fresh weights."""
         config, plan = self.config, self._plan
+        assert plan is not None
         with engine.seeded(config.seed):
             denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, self._build)
         if not config.shard:
+            at_once = math.ceil(plan.batch / plan.accumulate)
             engine = engine.with_measured_precision(
-                denoiser, plan.batch, config.precision, config.amount
+                denoiser, at_once, config.precision, config.amount
             )
         return TeacherStage(self._pictures, denoiser, plan, config, engine)
 
@@ -146,8 +152,25 @@ class TrainTask(Task[TrainConfig]):
         """Schedule of the recipe."""
         return teacher_pace(self.config.recipe)
 
+    def need_less_memory(self, resume: str) -> str:
+        """More parts of the same batch; the number of parts may differ when a run resumes."""
+        plan = self._plan
+        if plan is None:
+            return "free some, or use fewer pictures or a smaller --size"
+        if plan.batch <= plan.accumulate:
+            return (
+                f"free some and run the same command again{resume}, or use a smaller --size in a "
+                "new run"
+            )
+        parts = min(plan.batch, 2 * plan.accumulate)
+        return (
+            f"run the same command with --accumulate {parts}{resume}, which computes the same "
+            f"batch of {plan.batch} in {parts} parts; or use a smaller --size in a new run"
+        )
+
     def resumes(self, run: Run) -> None:
         """Note a changed batch. It is not noted earlier, so a finished run keeps its own batch."""
+        assert self._plan is not None
         if known_batch(run.info) != self._plan.batch:
             run.note_batch(self.config.batch, self._plan)
 

@@ -24,7 +24,7 @@ Loss = Literal["edm", "eps", "v", "flow", "sigmoid", "min-snr"]
 AdapterStart = Literal["lora-ga", "lora", "full"]
 MAY_CHANGE = (
     *("budget", "device", "precision", "threads", "checkpoint_seconds", "shard"),
-    "allow_enlarging",
+    *("accumulate", "allow_enlarging"),
 )
 """Settings that may differ when a run resumes."""
 
