@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from noisewise.nets import build, derive
-from noisewise.nets.costs import costs_of
+from noisewise.nets.costs import _continued, _passed, costs_of
 
 
 @pytest.mark.parametrize("size", [16, 64, 96])
@@ -21,6 +21,15 @@ def test_they_are_those_of_a_real_step(size: int) -> None:
         out.square().mean().backward()
     # The backward pass needs twice the forward pass, but not for the first layer's input.
     assert costs.flops == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_large_pyramids_are_computed_from_small_ones_exactly() -> None:
+    config = derive(128, 3, num_classes=4).net
+    coarsest = 2 ** (len(config["widths"]) - 1)
+    small = [_passed(config, times * coarsest) for times in (1, 2, 3)]
+    whole = _passed(config, 128)
+    for at in (1, 2):
+        assert _continued([found[at] for found in small], 128 // coarsest) == whole[at]
 
 
 def test_memory_grows_with_pictures_and_with_pixels() -> None:

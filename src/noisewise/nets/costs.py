@@ -1,15 +1,18 @@
 """What a training step of a net costs: parameters, arithmetic and memory; computed without data.
 
-One picture passes through the net, and what the backward pass would need is counted. Up to 512
-pixels it passes on the processor, in a fraction of a second. A larger one passes on torch's "meta"
-device, where tensors have shapes but no numbers: that takes the same time and no memory at any
-size, but first torch loads its compiler, which takes two seconds.
+One picture passes through the net, and what the backward pass would need is counted. A pyramid for
+large pictures is measured at three small sizes, as its costs are a polynomial in the number of
+pixels: of degree 2, for its attention. Other nets for large pictures are passed on torch's "meta"
+device, where tensors have shapes but no numbers; for that, torch first loads its compiler, which
+takes two seconds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -21,7 +24,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from noisewise.nets.derive import build
 
 _COPIES = 8  # of the weights: themselves, gradient, momentum, averages, best, evaluation, working
-_COMPUTED = 512 * 512  # pixels: larger pictures have shapes only
+_COMPUTED = 256 * 256  # pixels: larger pictures do not pass through the net
 _PASSING = 1.5  # gradients of features on their way back, and buffers of convolutions
 
 
@@ -62,9 +65,46 @@ def costs_of(config: Mapping[str, Any]) -> Costs:
         >>> costs.parameters, costs.flops > 0
         (8884, True)
     """
-    shape = (1, config["channels"], config["size"], config["size"])
-    device = "cpu" if shape[2] * shape[3] <= _COMPUTED else "meta"
-    net = build(dict(config)).to(device)
+    if (step := _step(config)) is None:
+        parameters, flops, saved = _passed(config, config["size"])
+    else:
+        small = [_passed(config, times * step) for times in (1, 2, 3)]
+        parameters = small[0][0]
+        flops, saved = (
+            _continued([found[at] for found in small], config["size"] // step) for at in (1, 2)
+        )
+    own = 4 * 3 * config["channels"] * config["size"] ** 2  # the picture, noise, the noised picture
+    return Costs(parameters, 3 * flops, int(_PASSING * saved) + own, 4 * _COPIES * parameters)
+
+
+def _step(config: Mapping[str, Any]) -> int | None:
+    """The side at which the coarsest features of a large pyramid have one pixel; None: no need."""
+    size = config["size"]
+    if size * size <= _COMPUTED or config.get("name") != "pyramid":
+        return None
+    step = 2 ** (len(config["widths"]) - 1)
+    return step if size % step == 0 else None
+
+
+def _continued(values: list[int], times: int) -> int:
+    """The value at n = times^2 of the polynomial of degree 2 in n with these at n = 1, 4, 9.
+
+    Example:
+        >>> _continued([7 + n + 2 * n * n for n in (1, 4, 9)], 4)
+        535
+    """
+    n, total = times**2, Fraction()
+    for at, value in zip((1, 4, 9), values, strict=True):
+        others = [m for m in (1, 4, 9) if m != at]
+        total += value * math.prod(Fraction(n - m, at - m) for m in others)
+    return int(total)
+
+
+def _passed(config: Mapping[str, Any], size: int) -> tuple[int, int, int]:
+    """Weights, operations and bytes for the backward pass, of one picture of this size."""
+    device = "cpu" if size * size <= _COMPUTED or _step(config) else "meta"
+    net = build({**config, "size": size}).to(device)
+    shape = (1, config["channels"], size, size)
     x, level = torch.zeros(shape, device=device), torch.zeros(1, device=device)
     labels = None
     if config.get("num_classes"):
@@ -74,11 +114,7 @@ def costs_of(config: Mapping[str, Any]) -> Costs:
         out = net(x, level, labels)
         loss = out.square().mean()
     del loss
-    parameters = sum(p.numel() for p in net.parameters())
-    own = 4 * 3 * x.numel()  # the picture, its noise and the noised picture
-    return Costs(
-        parameters, 3 * flops.total, int(_PASSING * saved.bytes) + own, 4 * _COPIES * parameters
-    )
+    return sum(p.numel() for p in net.parameters()), flops.total, saved.bytes
 
 
 class _Flops(TorchDispatchMode):

@@ -22,6 +22,7 @@ from noisewise.pictures.gather import (
     load_cached,
 )
 from noisewise.pictures.headers import choose_size
+from noisewise.pictures.sample import sampled
 from noisewise.pictures.source_type import Request, SourceType, has_suffix
 
 _SUFFIXES = (".npz", ".npy")
@@ -46,17 +47,28 @@ def _read(path: Path, request: Request) -> Gathered:
         channels = channels or 1
     frame = request.frame(size)
     sides = Sides.of(sizes, block, frame)
-    plan = Plan(frame, sides, request.enlarging, channels, len(found), request.folder, key, notes)
-    squares = _array_squares(found, plan.frame)
-    images, _, _ = collect(path, plan, squares, (), request.progress)
+    every = [str(index) for index in range(len(found))]
+    chosen = sampled(len(found), size) if request.sampled else np.arange(len(found))
+    total, left_out = len(chosen), len(found) - len(chosen)
+    plan = Plan(
+        frame, sides, request.enlarging, channels, total, request.folder, key, notes, left_out
+    )
+    squares = _array_squares(found, plan.frame, set(chosen.tolist()))
+    images, some, _ = collect(path, plan, squares, (), request.progress)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]
     counts = HeaderCounts(sizes, Counter({mode: len(found)}), Counter({kind: len(found)}))
     labels = Labels(found.labels, tuple(found.classes), kind)
-    return complete(plan, images, labels, list(found.names), [], counts)
+    names = list(found.names)
+    if left_out:
+        labels = labels.of_some(every, some)
+        names = [names[int(index)] for index in some] if names else []
+    return complete(plan, images, labels, names, [], counts)
 
 
-def _array_squares(found: array_files.ArrayFile, frame: Frame) -> Squares:
+def _array_squares(found: array_files.ArrayFile, frame: Frame, chosen: set[int]) -> Squares:
     for index, pixels in enumerate(found.pictures()):
+        if index not in chosen:
+            continue
         done: set[str] = set()
         name = str(index)
         image = framing.on_background(_as_image(pixels), frame, done)

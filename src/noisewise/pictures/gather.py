@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +46,9 @@ _WHAT_WAS_DONE = {
 class Gathered:
     """Everything read from a path; `counts` is None if it came from the cache.
 
-    `marks` are the digests of the pictures that the fingerprint was made of; `side` is the median
-    side of the files before they were resized, 0 if an older version wrote the cache.
+    `marks` are the digests of the pictures that the fingerprint was made of. `side` is the median
+    side of the files before they were resized, 0 if an older version wrote the cache. `total` is
+    the number of pictures if only some were read, else 0.
     """
 
     images: np.ndarray
@@ -61,6 +62,7 @@ class Gathered:
     kind: str
     counts: HeaderCounts | None
     side: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class HeaderCounts:
 class Plan:
     """What is decided before decoding, and the folder and key of the cache.
 
-    `enlarging` says whether pictures may become many times as large as the files.
+    `enlarging` says whether pictures may become many times as large as the files, `left_out` how
+    many pictures are not read at all, for a plan.
     """
 
     frame: Frame
@@ -87,6 +90,7 @@ class Plan:
     folder: Path | None
     key: str
     notes: list[str]
+    left_out: int = 0
     done: Counter[str] = field(default_factory=Counter)
 
 
@@ -97,6 +101,13 @@ class Labels:
     numbers: np.ndarray | None
     classes: tuple[str, ...]
     kind: str
+
+    def of_some(self, names: list[str], some: list[str]) -> Labels:
+        """The labels of some of the pictures, of which these are the names."""
+        if self.numbers is None:
+            return self
+        number = dict(zip(names, self.numbers.tolist(), strict=True))
+        return replace(self, numbers=np.array([number[name] for name in some], np.int64))
 
 
 def digests(images: np.ndarray) -> np.ndarray:
@@ -140,7 +151,7 @@ def collect(
                 plan.done.update(square.done)
             if progress is not None:
                 progress(count, plan.total)
-        refuse_too_few(path, len(names), skipped)
+        refuse_too_few(path, len(names) + plan.left_out, skipped)
         channels = plan.channels or _choose_channels(num_grey, len(names), plan.notes)
         images = rows.finish(channels, plan.key)
     return images, names, skipped
@@ -187,7 +198,7 @@ def complete(
     """
     marks = digests(images)
     num_distinct = len(np.unique(marks))
-    if num_distinct < MIN_PICTURES:
+    if num_distinct < MIN_PICTURES and not plan.left_out:
         raise ValueError(
             f"only {num_distinct} of the {len(images)} pictures are different: "
             f"training needs at least {MIN_PICTURES} different pictures."
@@ -206,6 +217,7 @@ def complete(
         labels.kind,
         counts,
         plan.sides.median,
+        len(images) + plan.left_out if plan.left_out else 0,
     )
     if plan.folder is not None:
         cache.write_facts(plan.folder, plan.key, _facts(found))
@@ -271,6 +283,10 @@ def _what_was_done(plan: Plan, total: int) -> list[str]:
         if plan.done[mark]
     ]
     enlarged = plan.done[framing.ENLARGED]
+    if plan.left_out:
+        done.insert(
+            0, f"only {total:,} of {total + plan.left_out:,} pictures are read for this plan"
+        )
     return [*done, plan.sides.enlarged(enlarged, total)] if enlarged else done
 
 

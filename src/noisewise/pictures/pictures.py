@@ -52,6 +52,7 @@ class Pictures:
         twins: pairs of nearly equal pictures (see `near_duplicates`); None: found when needed. A
             run stores its own, so that its split stays; runs of older versions have ().
         side: median side of the files before they were resized; 0: unknown.
+        total: number of pictures at the source, if only some were read; 0: all were.
     """
 
     images: np.ndarray
@@ -66,6 +67,7 @@ class Pictures:
     marks: np.ndarray | None = field(default=None, repr=False)
     twins: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
     side: int = 0
+    total: int = 0
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -191,6 +193,7 @@ def load_pictures(
     crop: Crop = "centre",
     background: str = "white",
     enlarging: bool = True,
+    sampled: bool = False,
 ) -> Pictures:
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
@@ -210,6 +213,7 @@ def load_pictures(
         crop: for pictures that are not square: "centre", "random" (a random place, fixed by the
             file name) or "pad" (the whole picture, with background added).
         background: colour under transparency and around padded pictures, a name or #rrggbb.
+        sampled: read only some pictures where they are many and large (see `sample.sampled`).
         enlarging: whether the size may be 4 or more times the median side of the files.
 
     Raises:
@@ -222,7 +226,7 @@ def load_pictures(
         >>> len(pictures), pictures.size, pictures.channels, pictures.classes[:2]
         (6000, 28, 1, ('t-shirt', 'trouser'))
     """
-    found = gather(path, size, channels, cache_dir, progress, crop, background, enlarging)
+    found = gather(path, size, channels, cache_dir, progress, crop, background, enlarging, sampled)
     return as_pictures(found, path)
 
 
@@ -239,4 +243,5 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
         found.notes,
         marks=found.marks,
         side=found.side,
+        total=found.total,
     )

@@ -22,6 +22,7 @@ def gather(
     crop: Crop = "centre",
     background: str = "white",
     enlarging: bool = True,
+    sampled: bool = False,
 ) -> Gathered:
     """Read pictures from a folder, zip, npz or npy; see `load_pictures`."""
     path = Path(path).expanduser()
@@ -31,7 +32,7 @@ def gather(
         check_size(size)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels {channels} cannot be used: give 1 (grey) or 3 (colour).")
-    request = Request(size, channels, crop, background, folder, progress, enlarging)
+    request = Request(size, channels, crop, background, folder, progress, enlarging, sampled)
     request.frame(size or framing.MIN_SIDE)  # refuse a bad crop or colour before reading
     try:
         return kind.read(path, request)

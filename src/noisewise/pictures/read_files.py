@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from noisewise.pictures.headers import (
     quiet_pillow,
     read_headers,
 )
+from noisewise.pictures.sample import sampled
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.sources import Entry, Skipped, Source
 
@@ -47,8 +49,8 @@ def read_files(source: Source, request: Request) -> Gathered:
         ValueError: if there are too few pictures, or the size cannot be used.
     """
     listing = [(e.name, e.num_bytes, e.mtime_ns) for e in source.entries]
-    left_out = [(item.name, item.code) for item in source.skipped]
-    key = cache.cache_key([source.kind, *request.key, listing, left_out])
+    skipped_before = [(item.name, item.code) for item in source.skipped]
+    key = cache.cache_key([source.kind, *request.key, listing, skipped_before])
     if cached := load_cached(request.folder, key):
         return cached
     metadata_files, candidates = label_files.split_metadata(source)
@@ -66,14 +68,32 @@ def read_files(source: Source, request: Request) -> Gathered:
         channels = channels or 1
     frame = request.frame(size)
     sides = Sides.of(found.sizes, found.block, frame)
+    every = [entry.name for entry in found.entries]
+    if request.sampled:
+        found = _sampled(found, size)
     total = len(found.entries)
-    plan = Plan(frame, sides, request.enlarging, channels, total, request.folder, key, notes)
+    left_out = len(every) - total
+    plan = Plan(
+        frame, sides, request.enlarging, channels, total, request.folder, key, notes, left_out
+    )
     squares = _decoded(source, found, plan.frame)
     images, names, skipped = collect(source.path, plan, squares, found.skipped, request.progress)
-    labels = _labels(source, metadata_files, names, plan)
+    labels = _labels(source, metadata_files, every if left_out else names, plan)
+    if left_out:
+        labels = labels.of_some(every, names)
     plan.notes.extend(_depth_notes(plan, found))
     counts = HeaderCounts(found.sizes, found.modes, found.formats)
     return complete(plan, images, labels, names, skipped, counts)
+
+
+def _sampled(found: Headers, size: int) -> Headers:
+    """Only the files that a plan reads."""
+    chosen = sampled(len(found.entries), size)
+    return replace(
+        found,
+        entries=tuple(found.entries[i] for i in chosen),
+        num_bytes=tuple(found.num_bytes[i] for i in chosen),
+    )
 
 
 def _depth_notes(plan: Plan, found: Headers) -> list[str]:

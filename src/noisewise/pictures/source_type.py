@@ -25,6 +25,7 @@ class Request:
     folder: Path | None
     progress: Progress | None
     enlarging: bool = True
+    sampled: bool = False
 
     @property
     def key(self) -> list[object]:

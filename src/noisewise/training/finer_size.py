@@ -31,7 +31,7 @@ def about_finer_size(pictures: Pictures, device: torch.device) -> str:
     if size is None:
         return ""
     speed = images_per_second(size, pictures.channels, device)
-    minutes = _TIMES * len(pictures) / speed / 60
+    minutes = _TIMES * (pictures.total or len(pictures)) / speed / 60
     return (
         f"--size {size} keeps the detail of these files: about {speed:.2g} images a second here, "
         f"{in_words(minutes)} to see each picture {_TIMES} times"

@@ -81,6 +81,9 @@ def plan(
 ) -> TeacherPlan:
     """Derive every value that training would use, with reasons, without training (--dry-run).
 
+    Of many large pictures only some are read (see `notes`), so measured values can differ a little
+    from those of a training, which measures all.
+
     Args:
         path: as for `train`.
         config: as for `train`.
@@ -97,7 +100,8 @@ def plan(
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
     folder = None if out is None else Path(out)
-    pictures = _read(path, config, folder)
+    begun = folder is not None and (folder / "run.json").exists()
+    pictures = _read(path, config, folder, sampled=not begun)  # a run knows all its pictures
     planned = _planned(pictures, config, folder, engine)[1]
     reasons = planned.reasons
     if config.size is None and (finer := about_finer_size(pictures, engine.device)):
@@ -187,6 +191,7 @@ def _read(
     folder: Path | None,
     on_file: OnFile | None = None,
     cached: bool = False,
+    sampled: bool = False,
 ) -> Pictures:
     """The pictures; a size far above that of the files is refused, unless a run began with it."""
     begun = folder is not None and (folder / "run.json").exists()
@@ -199,6 +204,7 @@ def _read(
         config.crop,
         config.background,
         config.allow_enlarging or begun,
+        sampled,
     )
 
 
