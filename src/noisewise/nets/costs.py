@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from noisewise.nets.derive import build
+from noisewise.nets.recomputing import Recomputed
 
 _COPIES = 8  # of the weights: themselves, gradient, momentum, averages, best, evaluation, working
 _COMPUTED = 256 * 256  # pixels: larger pictures do not pass through the net
@@ -37,12 +38,14 @@ class Costs:
         flops: floating-point operations for one picture, forward and backward.
         picture_bytes: memory for each picture of a step, about.
         fixed_bytes: memory that does not depend on the number of pictures, about.
+        recomputed_bytes: memory for each picture if blocks forget their features, about.
     """
 
     parameters: int
     flops: int
     picture_bytes: int
     fixed_bytes: int
+    recomputed_bytes: int
 
     def step_bytes(self, pictures: int) -> int:
         """Memory of a step with so many pictures at once, about."""
@@ -51,6 +54,10 @@ class Costs:
     def fitting(self, memory: int) -> int:
         """Number of pictures at once that fit into this many bytes; 0: not even one."""
         return max(0, (memory - self.fixed_bytes) // self.picture_bytes)
+
+    def recomputed(self) -> Costs:
+        """The costs if blocks forget their features, see `noisewise.nets.recomputing`."""
+        return replace(self, picture_bytes=self.recomputed_bytes, flops=self.flops * 4 // 3)
 
 
 def costs_of(config: Mapping[str, Any]) -> Costs:
@@ -66,15 +73,17 @@ def costs_of(config: Mapping[str, Any]) -> Costs:
         (8884, True)
     """
     if (step := _step(config)) is None:
-        parameters, flops, saved = _passed(config, config["size"])
+        parameters, flops, saved, outside = _passed(config, config["size"])
     else:
         small = [_passed(config, times * step) for times in (1, 2, 3)]
         parameters = small[0][0]
-        flops, saved = (
-            _continued([found[at] for found in small], config["size"] // step) for at in (1, 2)
+        flops, saved, outside = (
+            _continued([found[at] for found in small], config["size"] // step) for at in (1, 2, 3)
         )
     own = 4 * 3 * config["channels"] * config["size"] ** 2  # the picture, noise, the noised picture
-    return Costs(parameters, 3 * flops, int(_PASSING * saved) + own, 4 * _COPIES * parameters)
+    passing = int((_PASSING - 1) * saved) + own
+    fixed = 4 * _COPIES * parameters
+    return Costs(parameters, 3 * flops, saved + passing, fixed, outside + passing)
 
 
 def _step(config: Mapping[str, Any]) -> int | None:
@@ -100,8 +109,8 @@ def _continued(values: list[int], times: int) -> int:
     return int(total)
 
 
-def _passed(config: Mapping[str, Any], size: int) -> tuple[int, int, int]:
-    """Weights, operations and bytes for the backward pass, of one picture of this size."""
+def _passed(config: Mapping[str, Any], size: int) -> tuple[int, int, int, int]:
+    """Weights, operations, bytes for the backward pass, and those if blocks forget theirs."""
     device = "cpu" if size * size <= _COMPUTED or _step(config) else "meta"
     net = build({**config, "size": size}).to(device)
     shape = (1, config["channels"], size, size)
@@ -114,7 +123,7 @@ def _passed(config: Mapping[str, Any], size: int) -> tuple[int, int, int]:
         out = net(x, level, labels)
         loss = out.square().mean()
     del loss
-    return sum(p.numel() for p in net.parameters()), flops.total, saved.bytes
+    return sum(p.numel() for p in net.parameters()), flops.total, saved.bytes, saved.outside
 
 
 class _Flops(TorchDispatchMode):
@@ -143,20 +152,49 @@ class _Flops(TorchDispatchMode):
 
 
 class _Saved:
-    """Counts the bytes that the backward pass needs, each storage once, without the weights."""
+    """Counts the bytes that the backward pass needs, each storage once, without the weights.
+
+    Attributes:
+        bytes: all of them.
+        outside: if every block of the net keeps its input alone.
+    """
 
     def __init__(self, net: nn.Module) -> None:
-        self._seen = {_storage(p) for p in net.parameters()}
-        self._alive: list[Tensor] = []
-        self.bytes = 0
+        self._weights = {_storage(p) for p in net.parameters()}
+        self._all: dict[int, Tensor] = {}  # alive: a freed storage could come back as another
+        self._outside: dict[int, Tensor] = {}
+        self._inside = False
+        for module in net.modules():
+            if isinstance(module, Recomputed):
+                module.register_forward_pre_hook(self._enter)
+                module.register_forward_hook(self._leave)
+
+    @property
+    def bytes(self) -> int:
+        return _bytes(self._all)
+
+    @property
+    def outside(self) -> int:
+        return _bytes(self._outside)
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Count a saved tensor."""
-        if _storage(tensor) not in self._seen:
-            self._seen.add(_storage(tensor))
-            self._alive.append(tensor)  # a freed storage could come back with the same address
-            self.bytes += tensor.untyped_storage().nbytes()
+        if _storage(tensor) not in self._weights:
+            self._all[_storage(tensor)] = tensor
+            if not self._inside:
+                self._outside[_storage(tensor)] = tensor
         return tensor
+
+    def _enter(self, block: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self._outside |= {_storage(tensor): tensor for tensor in given}
+        self._inside = True
+
+    def _leave(self, block: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
+        self._inside = False
+
+
+def _bytes(kept: dict[int, Tensor]) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
 def _storage(tensor: Tensor) -> int:

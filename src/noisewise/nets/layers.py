@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noisewise.nets.recomputing import Recomputed, through
+
 _HEAD_CHANNELS = 32
 
 
@@ -106,7 +108,7 @@ def _frequencies() -> Tensor:
     return exponents.exp().bfloat16().float()
 
 
-class ResBlock(nn.Module):
+class ResBlock(Recomputed):
     """Norm, convolution, modulation by the noise level, SiLU, convolution; added to the input.
 
     ``x + conv(silu(conv(norm(x)) (1 + scale) + shift))``; the last convolution starts at zero.
@@ -141,6 +143,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Transform x, float [n, c, h, w], given embedding, float [n, e]."""
+        return through(self._transformed, self, x, embedding)
+
+    def _transformed(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, 1)
         h = F.silu(torch.addcmul(shift, self.conv1(self.norm(x)), 1 + scale))
         if self.dropout:
@@ -180,7 +185,7 @@ class PixelAttention(nn.Module):
         return x + self.mix(out.reshape(n, h, w, c).permute(0, 3, 1, 2))
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Recomputed):
     """Attention with normalised queries and keys, then SwiGLU; both modulated by the noise level.
 
     Args:
@@ -214,6 +219,9 @@ class TransformerBlock(nn.Module):
 
     def forward(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         """Transform tokens, float [n, t, width], given embedding, float [n, e]."""
+        return through(self._transformed, self, tokens, embedding)
+
+    def _transformed(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         parts = self.modulation(embedding)[:, None].chunk(6, -1)
         shift1, scale1, gate1, shift2, scale2, gate2 = parts
         h = torch.addcmul(shift1, self._norm(tokens), 1 + scale1)

@@ -6,12 +6,14 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from noisewise.nets.recomputing import recompute
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.finer_size import about_finer_size
 from noisewise.training.models.model_folder import Build, build_denoiser, save_model
+from noisewise.training.models.networks import network
 from noisewise.training.run.begin import check_folder, create_run, matching_run, with_twins
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
@@ -145,6 +147,7 @@ class TrainTask(Task[TrainConfig]):
         assert plan is not None
         with engine.seeded(config.seed):
             denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, self._build)
+        recompute(network(denoiser), plan.recompute)
         if not config.shard:
             at_once = math.ceil(plan.batch / plan.accumulate)
             engine = engine.with_measured_precision(

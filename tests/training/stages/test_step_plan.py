@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,22 @@ def test_a_small_memory_divides_the_batch() -> None:
     assert by_hand.accumulate == 2
 
 
+def test_where_one_picture_does_not_fit_blocks_forget_their_features() -> None:
+    costs = costs_of(LARGE)
+    between = (costs.step_bytes(1) + costs.recomputed().step_bytes(1)) // 2
+    tight = int(between / 0.7) + 1
+    plan = plan_step(TrainConfig(batch=8), LARGE, 30.0, tight)
+    assert (plan.recompute, plan.accumulate) == (True, 8)
+    assert plan.cost["images_per_second"] == pytest.approx(0.75 * 30.0)
+    assert "a picture at once needs" in plan.reasons["recompute"]
+    assert "takes a third longer" in plan.reasons["recompute"]
+    roomy = plan_step(TrainConfig(batch=8), LARGE, 30.0, 2 * tight)
+    assert not roomy.recompute  # parts of a batch cost less time
+    by_hand = plan_step(TrainConfig(batch=8, accumulate=1), LARGE, 30.0, 2 * tight)
+    assert by_hand.recompute
+    assert not plan_step(TrainConfig(batch=8, accumulate=1), LARGE, 30.0, None).recompute
+
+
 def test_what_cannot_fit_is_refused_with_a_size_that_would() -> None:
     large = derive(1024, 3).net
     memory = costs_of(derive(512, 3).net).step_bytes(1)
@@ -80,6 +97,25 @@ def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path: Path) -> None:
         assert all(torch.isfinite(loss).all() for loss in losses)
     for one, three in zip(*weights, strict=True):
         torch.testing.assert_close(one, three, rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_that_recomputes_has_the_same_weights(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "set.npz", images=rng.integers(0, 256, (24, 16, 16, 1)).astype(np.uint8))
+    pictures = load_pictures(tmp_path / "set.npz", 16)
+    recipe = TeacherRecipe(distance_images=0, noise_every=2, batch=8)
+    config = TrainConfig(budget="64images", kinds=0, widths=(8, 16), recipe=recipe)
+    engine, weights = Engine.choose("cpu", threads=1), []
+    for recompute in (False, True):
+        plan = replace(plan_teacher(config, pictures, engine), recompute=recompute)
+        with engine.seeded(0):
+            denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction)
+        stage = TeacherStage(pictures, denoiser, plan, config, engine)
+        for step in range(10):  # some of them measure the noise of the gradient
+            stage.step(step, 8 * step, 1.0, 0.5)
+        weights.append([p.detach().clone() for p in stage.denoiser.parameters()])
+    for one, other in zip(*weights, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("accumulate", [0, -1])

@@ -11,11 +11,12 @@ from noisewise.diffusion import AnyDraw, LogNormal, Prediction, Weight, draw_to_
 from noisewise.nets.bands import Bands, levels_for, measured_bands, overall
 from noisewise.nets.costs import costs_of
 from noisewise.nets.derive import Derived, build, derive
+from noisewise.nets.recomputing import recompute
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
-from noisewise.training.stages.step_plan import plan_step
+from noisewise.training.stages.step_plan import plan_step, step_room
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
@@ -67,6 +68,7 @@ class TeacherPlan:
     reasons: dict[str, str]
     scales: tuple[Scale, ...] = ()
     notes: tuple[str, ...] = ()
+    recompute: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -147,6 +149,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             **({"scales": why_scales} if coarse else {}),
         },
         scales=coarse,
+        recompute=steps.recompute,
     )
 
 
@@ -211,13 +214,20 @@ def _net(
             return usual, None
         return derive(*given, max(_USUAL_IMAGES, config.amount.images), *rest), None
     batch = config.batch or max(4, int(config.recipe.batch * min(1.0, (64 / pictures.size) ** 2)))
-    speed = engine.images_per_second(build(usual.net), batch)
+    net, room = build(usual.net), step_room(free_memory(engine.device))
+    costs = plain = costs_of(usual.net)
+    if costs.fitting(room) < 1:
+        recompute(net, True)
+        costs = costs.recomputed()
+    if costs.fitting(room) < 1:  # nothing can be timed; `plan_step` says so
+        return usual, None
+    speed = engine.images_per_second(net, min(batch, costs.fitting(room)))
     if config.widths:
         return usual, speed
     found = derive(*given, speed * seconds, *rest)
     why = f"{found.reason}: {speed:.0f} pictures/s measured here, {seconds:.0f} s"
     if found.net != usual.net:
-        speed *= costs_of(usual.net).flops / costs_of(found.net).flops
+        speed *= plain.flops / costs_of(found.net).flops
     return replace(found, reason=why), speed
 
 

@@ -31,12 +31,14 @@ class StepPlan:
     Attributes:
         batch: pictures in a step.
         accumulate: parts of a batch that are computed one after the other.
+        recompute: whether blocks forget their features, see `noisewise.nets.recomputing`.
         cost: parameters, arithmetic, memory and speed, for people.
         reasons: of each of these, by name.
     """
 
     batch: int
     accumulate: int
+    recompute: bool
     cost: dict[str, Any]
     reasons: dict[str, str]
 
@@ -57,7 +59,18 @@ def plan_step(
     """
     batch, why = _batch(config, net, speed)
     costs = costs_of(net)
-    fitting = batch if memory is None else costs.fitting(int(_SHARE * memory))
+    room = step_room(memory)
+    wanted = 1 if config.accumulate is None else math.ceil(batch / config.accumulate)
+    recompute = costs.step_bytes(wanted) > room
+    why_recompute = "the features of a step fit into the memory"
+    if recompute:
+        why_recompute = (
+            f"{_count(wanted)} at once needs {_gib(costs.step_bytes(wanted))} GiB, and "
+            f"{_gib(room)} are free: blocks compute their features again in the backward pass, "
+            f"which needs {_gib(costs.recomputed().step_bytes(wanted))} and takes a third longer"
+        )
+        costs, speed = costs.recomputed(), None if speed is None else 0.75 * speed
+    fitting = batch if memory is None else costs.fitting(room)
     if fitting < 1:
         assert memory is not None
         raise ValueError(_does_not_fit(costs, int(net["size"]), memory))
@@ -72,6 +85,7 @@ def plan_step(
     return StepPlan(
         batch,
         parts,
+        recompute,
         {
             "parameters": costs.parameters,
             "gflops_a_picture": round(costs.flops / 1e9, 3),
@@ -81,9 +95,15 @@ def plan_step(
         {
             "batch": why,
             "accumulate": why_parts,
+            "recompute": why_recompute,
             "cost": "forward and backward pass; memory with float32, about; speed as measured here",
         },
     )
+
+
+def step_room(memory: int | None) -> int:
+    """Bytes that a step may take of the free ones; no limit if those are unknown."""
+    return 2**62 if memory is None else int(_SHARE * memory)
 
 
 def check_time(config: TrainConfig, size: int, batch: int, speed: float | None) -> None:
@@ -125,6 +145,14 @@ def _batch(config: TrainConfig, net: Mapping[str, Any], speed: float | None) -> 
         least = min(_BATCHES[-1], usual)
         return least, "the smallest: large pictures need many steps, and this budget has few"
     return possible[0], f"the budget of about {images:,.0f} pictures is at least {_STEPS:,} steps"
+
+
+def _count(pictures: int) -> str:
+    return "a picture" if pictures == 1 else f"{pictures} pictures"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2g}"
 
 
 def _does_not_fit(costs: Costs, size: int, memory: int) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.diffusion import Denoiser, denoising_loss
+from noisewise.nets.recomputing import recompute
 from noisewise.nets.timing import LONG_ENOUGH, compile_if_quicker
 from noisewise.scaling import Measurement
 from noisewise.training.devices.engine import Engine
@@ -80,6 +81,7 @@ class TeacherStage:
         self._budget, self._sharded = config.amount, config.shard
         self._training, self._held_out = pictures.split(config.seed)
         self._batches = Batches(pictures, self._training, plan, config.seed, engine)
+        recompute(network(denoiser), plan.recompute)
         self.noise = NoiseScale(plan, recipe, engine.ranks, measures=not config.shard)
         self.denoiser = (denoiser if config.shard else engine.prepare(denoiser)).train()
         shadow = copy.deepcopy(self.denoiser).eval().requires_grad_(False)
