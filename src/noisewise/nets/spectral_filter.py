@@ -43,14 +43,14 @@ def measured_power(images: Tensor) -> tuple[tuple[float, ...], ...]:
     power, transform = torch.zeros(channels, size, size), cosines(size)
     for part in images.split(32):
         power += (transform @ part @ transform.mT).square().sum(0)
-    return tuple(_by_radius(own / count) for own in power)
-
-
-def _by_radius(power: Tensor) -> tuple[float, ...]:
-    """Mean of a map [size, size] at each of `radii`."""
-    size, power = len(power), power.flatten()
     distance = _distances(size).flatten()
     nearest = (distance.clamp_min(1)[:, None].log() - radii(size).log()).abs().argmin(1)
+    return tuple(_by_radius(own / count, nearest) for own in power)
+
+
+def _by_radius(power: Tensor, nearest: Tensor) -> tuple[float, ...]:
+    """Mean of a map [size, size] at each of `radii`; the nearest one of each place is given."""
+    power = power.flatten()
     total = torch.zeros(RADII).index_add_(0, nearest, power)
     count = torch.zeros(RADII).index_add_(0, nearest, torch.ones_like(power))
     found = (total / count.clamp_min(1)).tolist()

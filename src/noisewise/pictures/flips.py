@@ -70,8 +70,11 @@ def _small(image: np.ndarray) -> np.ndarray:
     size = image.shape[0]
     # The factor divides the size: cutting one border would make left and right differ.
     factor = max(f for f in range(1, size + 1) if size % f == 0 and (f == 1 or size // f >= _SIDE))
-    blocks = image.astype(np.float32).reshape(size // factor, factor, size // factor, factor, -1)
-    return blocks.mean(axis=(1, 3))
+    side = size // factor
+    # Means of blocks in two exact sums: many times as fast as `mean` over two axes.
+    rows = image.reshape(side, factor, -1).sum(axis=1, dtype=np.uint32)
+    total = rows.reshape(side, side, factor, -1).sum(axis=2, dtype=np.uint32)
+    return np.divide(total, np.float32(factor**2), dtype=np.float32)
 
 
 def _nearest(probes: np.ndarray, others: np.ndarray, itself: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from noisewise.diffusion import AnyDraw, LogNormal, Prediction, Weight, draw_to_dict
 from noisewise.nets.bands import Bands, levels_for, measured_bands, overall
-from noisewise.nets.costs import costs_of
+from noisewise.nets.costs import Costs, costs_of
 from noisewise.nets.derive import Derived, build, derive
 from noisewise.nets.recomputing import recompute
 from noisewise.training.devices.hardware import free_memory
@@ -111,8 +111,8 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     sigma_data = float(pictures.sigma_data())
     if not sigma_data > 0:
         raise ValueError(f"all pixels in {pictures.source} are equal; there is nothing to learn")
-    derived, speed = _net(config, pictures, len(classes), engine)
-    steps = plan_step(config, derived.net, speed, free_memory(engine.device))
+    derived, speed, costs = _net(config, pictures, len(classes), engine)
+    steps = plan_step(config, derived.net, speed, free_memory(engine.device), costs)
     levels = plan_noise(config, pictures, sigma_data, _finest(derived.net))
     coarse, why_scales = _scales(recipe, derived.net)
     flips, why_flips = _flips(config, pictures)
@@ -198,8 +198,8 @@ def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], 
 
 def _net(
     config: TrainConfig, pictures: Pictures, num_classes: int, engine: Engine
-) -> tuple[Derived, float | None]:
-    """Choose a net whose width suits the budget, and tell its speed in pictures per second.
+) -> tuple[Derived, float | None, Costs]:
+    """Choose a net whose width suits the budget; tell its speed in pictures per second, its costs.
 
     The speed of the usual net is measured here. With a budget of images nothing is measured, so the
     net is the same on every machine: the usual one, or a wider one for a very large budget.
@@ -210,9 +210,9 @@ def _net(
     usual, seconds = derive(*given, None, *rest), config.amount.seconds
     if seconds is None:
         assert config.amount.images is not None
-        if config.widths:
-            return usual, None
-        return derive(*given, max(_USUAL_IMAGES, config.amount.images), *rest), None
+        images = max(_USUAL_IMAGES, config.amount.images)
+        chosen = usual if config.widths else derive(*given, images, *rest)
+        return chosen, None, costs_of(chosen.net)
     batch = config.batch or max(4, int(config.recipe.batch * min(1.0, (64 / pictures.size) ** 2)))
     net, room = build(usual.net), step_room(free_memory(engine.device))
     costs = plain = costs_of(usual.net)
@@ -220,15 +220,14 @@ def _net(
         recompute(net, True)
         costs = costs.recomputed()
     if costs.fitting(room) < 1:  # nothing can be timed; `plan_step` says so
-        return usual, None
+        return usual, None, plain
     speed = engine.images_per_second(net, min(batch, costs.fitting(room)))
     if config.widths:
-        return usual, speed
+        return usual, speed, plain
     found = derive(*given, speed * seconds, *rest)
     why = f"{found.reason}: {speed:.0f} pictures/s measured here, {seconds:.0f} s"
-    if found.net != usual.net:
-        speed *= plain.flops / costs_of(found.net).flops
-    return replace(found, reason=why), speed
+    costs = plain if found.net == usual.net else costs_of(found.net)
+    return replace(found, reason=why), speed * plain.flops / costs.flops, costs
 
 
 def _bands(pictures: Pictures) -> Bands | None:
@@ -237,6 +236,8 @@ def _bands(pictures: Pictures) -> Bands | None:
     if not levels or pictures.size % 2**levels:
         return None
     most = max(_FEWEST, int(_MEASURED * min(1.0, (256 / pictures.size) ** 2)))
+    if pictures.total:  # a plan reads only some pictures, and should not take longer than that
+        most //= 4
     some = np.random.default_rng(0).permutation(len(pictures))[:most]
     return measured_bands(pictures.tensor(some), levels)
 

@@ -44,7 +44,11 @@ class StepPlan:
 
 
 def plan_step(
-    config: TrainConfig, net: Mapping[str, Any], speed: float | None, memory: int | None
+    config: TrainConfig,
+    net: Mapping[str, Any],
+    speed: float | None,
+    memory: int | None,
+    costs: Costs | None = None,
 ) -> StepPlan:
     """Derive batch and parts from the net, the budget and the memory of the device.
 
@@ -53,12 +57,13 @@ def plan_step(
         net: configuration of the net.
         speed: training pictures per second; None: not measured.
         memory: free bytes of the device; None: unknown.
+        costs: of the net; None: computed here.
 
     Raises:
         ValueError: if not even one picture fits; the message has a size that would.
     """
     batch, why = _batch(config, net, speed)
-    costs = costs_of(net)
+    costs = costs_of(net) if costs is None else costs
     room = step_room(memory)
     wanted = 1 if config.accumulate is None else math.ceil(batch / config.accumulate)
     recompute = costs.step_bytes(wanted) > room
