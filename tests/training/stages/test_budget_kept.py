@@ -104,17 +104,17 @@ def test_what_a_distance_may_have() -> None:
 
     assert times(0.01, None).num_drawn(15) == 64  # no limit
     assert times(1e-4).num_drawn(15) == 64
-    assert times(0.01).num_drawn(15) == 20  # 3 of 60 s
+    assert times(0.01).num_drawn(15) == 16  # 3 of 60 s
     assert times(1.0).num_drawn(15) == 8
-    assert times(1.0).num_drawn(15, seconds=300.0) == 20
+    assert times(1.0).num_drawn(15, seconds=300.0) == 16
     assert times(1.0, pixels=64**2).num_drawn(15) == 64  # small pictures go in groups of 64
 
 
 def test_a_budget_without_time_for_a_step_is_refused_with_the_time_that_is_needed() -> None:
     config = TrainConfig(budget="60s")
-    check_time(config, 1024, 8, 0.5)  # a step of 16 s and an evaluation of 11 s
+    check_time(config, 1024, 8, 0.5)  # a step of 16 s and an evaluation of 14 s
     check_time(config, 1024, 8, None)
     check_time(replace(config, budget="64images"), 1024, 8, 0.01)
-    with pytest.raises(ValueError, match=r"take about 1.3e\+02 s; use --budget 134s") as caught:
+    with pytest.raises(ValueError, match=r"take about 1.5e\+02 s; use --budget 152s") as caught:
         check_time(config, 1024, 8, 0.1)
     assert "\n" not in str(caught.value)

@@ -30,7 +30,7 @@ from noisewise.training.models.model_config import (
 )
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
-from noisewise.training.stages.choose_flats import choose_level, flats_of
+from noisewise.training.stages.choose_flats import choose_level, flats_of, seconds_of
 from noisewise.training.stages.choose_sampler import choose_sampler
 from noisewise.training.stages.evaluation_times import Deadline, EvaluationTimes, seconds_a_call
 from noisewise.training.stages.guards import LossGuard
@@ -54,6 +54,7 @@ _SHEET, _SHEET_PIXELS = 64, 2**24  # pictures, and pixels, on a sample sheet
 _CHOICE = 10.0  # the choice of the sampler may take this many times as long as a distance
 _CALLS_AN_IMAGE = 1.0  # network calls of a choice or a distance for each image of a budget
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
+_FILLED = 0.8  # of the time that is left, for the last distance
 _TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
 _LATE = "; this took longer than the budget, so some choices of the judge may be missing"
 # Where a budget has no time to choose: a call of 256 large pictures takes seconds. Measured on one
@@ -226,14 +227,13 @@ class TeacherJudge:
         if deadline.fits(last + self._times.drawing(self._times.group, calls)):
             limit = None if seconds is None else min(_CHOICE * seconds, deadline.left - last)
             why = self._choose_sampler(judge, limit)
-        if deadline.fits(2 * last):
+        pixels, real = self._times.pixels, len(self._training)
+        if deadline.fits(2 * last + seconds_of(pixels, self._least_drawn(), real)):
             why += self._choose_flats(judge, seconds)
         found = self._measured(seconds, judge, _FRESH, deadline=deadline)
         again = self._times.drawing(self._least_drawn(), self._sampler.calls)
-        self.preview = None
-        if deadline.fits(again):
-            limit = None if math.isinf(deadline.end) else deadline.left - again
-            self.preview = self._drawn(self._sheet(), limit)
+        limit = None if math.isinf(deadline.end) else deadline.left - again
+        self.preview = self._drawn(self._sheet(), limit) if deadline.fits(again) else None
         self.stats |= {
             "distance": frozen_distance(found),
             "distance_against": self._against,
@@ -264,8 +264,9 @@ class TeacherJudge:
         judge = self._judge
         if judge is None or min(len(judge), self._recipe.distance_images) < _TELLING:
             return ""
-        calls = self._sampler.calls
-        if not deadline.fits(self._times.drawing(self._least_drawn(), calls)):
+        calls, times = self._sampler.calls, self._times
+        too_few = times.drawing(_TELLING - times.group, calls) > (seconds or math.inf)
+        if too_few or not deadline.fits(times.drawing(self._least_drawn(), calls)):
             return ""
         self.best()
         kept = self._measured(seconds, judge)
@@ -275,7 +276,7 @@ class TeacherJudge:
         for index, share in enumerate(self._recipe.ema_shares):
             if (seen, share) == (by_loss["images"], by_loss["share"]):
                 continue
-            if not deadline.fits(self._times.drawing(kept.num_a, calls)):
+            if not deadline.fits(times.drawing(kept.num_a, calls)):
                 break
             self._ema.copy_to(self._shadow, index)
             found = self._measured(None, judge, num_images=kept.num_a)
@@ -369,7 +370,7 @@ class TeacherJudge:
         """
         frozen = self._judge
         assert frozen is not None
-        if not deadline.fits(last + LEAST * self._times.call):
+        if not deadline.fits(last + self._times.features(LEAST)):
             return frozen
         self._quick.update_copy()
         real, _ = self.real_indices()
@@ -401,11 +402,12 @@ class TeacherJudge:
 
     def _heldout_losses(self) -> list[float]:
         assert self._held is not None
-        losses = []
+        losses, start = [], self._times.clock()
         for index in range(len(self._recipe.ema_shares)):
             self._ema.copy_to(self._shadow, index)
             self._quick.update_copy()
             losses.append(self._held.loss(self._quick.module))
+        self._times.heldout_took(len(self._held), self._times.clock() - start)
         return losses
 
     def _choose_flats(self, judge: Judge, seconds: float | None) -> str:
@@ -436,7 +438,7 @@ class TeacherJudge:
         assert judge is not None
         least = self._least_drawn()
         if deadline is not None and not math.isinf(deadline.end):
-            least = self._times.num_drawn(self._sampler.calls, deadline.left)
+            least = self._times.num_drawn(self._sampler.calls, _FILLED * deadline.left)
         pictures = self._drawn(num_images or self._enough(seconds), seconds, first, least)
         if not first:  # the sheets during training all start from the same noise
             self.preview = pictures[: self._sheet()]
