@@ -38,6 +38,7 @@ class Counting:
     measures: tuple[str, ...] = ("loss",)
     speed = 0.0
     finish_cost = 1.0
+    at_full_size = True
 
     def __init__(self, clock: Clock, loss: Callable[[int], float] = lambda step: 1.0) -> None:
         self.clock, self.loss = clock, loss
@@ -160,6 +161,19 @@ def test_a_training_that_becomes_slow_is_compared_with_its_best_while() -> None:
     assert loop.speed.possible == 10.0
     even = Counting(Clock())
     assert slowed(Loop(even, Budget(seconds=400.0), PACE, even.clock)) == []
+
+
+def test_the_speed_of_coarse_scales_is_no_measure_for_whole_pictures() -> None:
+    class Growing(Counting):
+        def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:
+            self.at_full_size = step >= 200
+            self.clock.now -= 0.0 if self.at_full_size else 0.9  # ten times as fast
+            return super().step(step, images, factor, progress)
+
+    stage = Growing(Clock())
+    loop = Loop(stage, Budget(seconds=400.0), PACE, stage.clock)
+    assert slowed(loop) == []
+    assert loop.speed.possible == pytest.approx(10.0)
 
 
 def test_with_a_budget_of_images_the_records_do_not_depend_on_the_speed() -> None:

@@ -237,8 +237,8 @@ class Loop:
 
     def _slow(self, steps: int) -> str:
         """Count the time of the last steps; say if they were much slower than possible, or ""."""
-        if self._watch is None or self.budget.seconds is None:
-            return ""
+        if self._watch is None or self.budget.seconds is None or not self.stage.at_full_size:
+            return ""  # coarse scales are many times as fast: next to them the rest looks slow
         self._tick()
         at = self.at
         left = self.budget.seconds - at.seconds

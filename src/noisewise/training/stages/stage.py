@@ -44,6 +44,7 @@ class Stage(Protocol):
         measures: names of these numbers; names with a leading underscore are not logged.
         speed: images/s of a step as measured before training; 0: not measured.
         finish_cost: duration of `finish`, relative to one held-out loss plus one distance.
+        at_full_size: whether the last step was on whole pictures, whose speed `speed` is about.
     """
 
     name: StageName
@@ -53,6 +54,11 @@ class Stage(Protocol):
     measures: tuple[str, ...]
     speed: float
     finish_cost: float
+
+    @property
+    def at_full_size(self) -> bool:
+        """See the class."""
+        ...
 
     # ------------------------------------------------------------------ for the loop
     def begin(self, seconds: float | None) -> Judgement:

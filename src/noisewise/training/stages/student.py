@@ -67,6 +67,7 @@ class StudentStage:
     name: StageName = "generator"
     measures: tuple[str, ...] = ("loss", "grad_norm", "fake_loss", "fisher", "_max", "_std")
     speed = 0.0  # a step has several nets; the best while tells what is possible
+    at_full_size = True
     finish_cost = 2.5  # the final distance, and the choice of the noise before a second call
 
     def __init__(self, teacher: Teacher, config: DistillConfig, engine: Engine) -> None:

@@ -120,6 +120,11 @@ class TeacherStage:
             engine,
         )
 
+    @property
+    def at_full_size(self) -> bool:
+        """Whether the last step was on whole pictures, and not on a coarse scale."""
+        return not self._coarse
+
     # ------------------------------------------------------------------ for the loop
     def begin(self, seconds: float | None) -> Judgement:
         """Prepare the held-out batch and the features of the real pictures."""
