@@ -16,6 +16,7 @@ from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
 from noisewise.training.stages.step_plan import plan_step
+from noisewise.training.stages.student_batch import student_batch
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
@@ -148,12 +149,18 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     )
 
 
-def student_values(config: DistillConfig, teacher: ModelConfig) -> dict[str, Reasoned]:
-    """The values of a distillation with their reasons, for run.json and --dry-run.
+def student_values(
+    config: DistillConfig, teacher: ModelConfig, memory: int | None = None
+) -> dict[str, Reasoned]:
+    """The values of a distillation with their reasons, for training, report and --dry-run.
 
     Args:
         config: the user's settings.
         teacher: what the teacher's config.json says.
+        memory: free bytes that a step must fit into; None: not looked at.
+
+    Raises:
+        ValueError: if a step does not fit.
     """
     recipe = config.recipe
     sigma_init = generator_input(
@@ -171,10 +178,7 @@ def student_values(config: DistillConfig, teacher: ModelConfig) -> dict[str, Rea
             config.lr or recipe.lr,
             _why(config.lr, f"best of 1e-4, 3e-4 and 1e-3 in {_TESTS}"),
         ),
-        "batch": Reasoned(
-            config.batch or recipe.batch,
-            _why(config.batch, "at least 64, as in SiD on small sets"),
-        ),
+        "batch": Reasoned(*student_batch(config, teacher, memory)),
         "sigma_init": Reasoned(*sigma_init),
     }
 
