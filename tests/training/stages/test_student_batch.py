@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from noisewise.nets.costs import costs_of
@@ -49,6 +51,5 @@ def test_three_nets_must_fit_into_the_memory() -> None:
 
 
 def test_nets_of_unknown_costs_are_not_refused() -> None:
-    config = teacher_of(128)
-    foreign = ModelConfig(**{**config.__dict__, "net": {"name": "somebody's"}})
+    foreign = replace(teacher_of(128), net={"name": "somebody's"})
     assert student_batch(DistillConfig(), foreign, 1)[0] == 32
