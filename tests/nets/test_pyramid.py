@@ -12,9 +12,11 @@ from torch import nn
 from noisewise.diffusion import Preconditioned, Prediction
 from noisewise.nets import build, derive
 from noisewise.nets.bands import measured_bands
+from noisewise.nets.costs import costs_of
 from noisewise.nets.haar import haar, low_pass
 from noisewise.nets.pyramid import Pyramid
 from noisewise.quality.wiener_filter import WienerFilter, cosines
+from noisewise.training.settings.config import TrainConfig
 
 SIZES = (64, 96, 128, 192, 256, 512, 1024)
 
@@ -252,3 +254,15 @@ def test_wrong_arguments_are_refused(changes: dict[str, object], message: str) -
         small(**changes)
     with pytest.raises(ValueError, match="takes pictures of 64, 32, 16 pixels, and not 48"):
         small()(torch.zeros(1, 3, 48, 48), torch.zeros(1))
+
+
+def test_the_depth_of_the_trunk_can_be_set_where_there_is_one() -> None:
+    nets = {name: derive(128, 3, None, name, depth=2).net for name in ("auto", "uvit", "vit")}
+    assert {net["depth"] for net in nets.values()} == {2}
+    assert derive(128, 3).net["depth"] == 0
+    assert costs_of(nets["auto"]).parameters > costs_of(derive(128, 3).net).parameters
+    with pytest.raises(ValueError, match="--net pyramid"):
+        derive(32, 3, depth=2)
+    for wrong in (-1, 65):
+        with pytest.raises(ValueError, match="0 to 64"):
+            TrainConfig(depth=wrong)

@@ -96,6 +96,7 @@ def derive(
     num_classes: int = 0,
     dropout: float = 0.0,
     bands: Bands | None = None,
+    depth: int | None = None,
 ) -> Derived:
     """Choose a net for pictures of `size` pixels and a budget of `images` training pictures.
 
@@ -112,9 +113,11 @@ def derive(
         num_classes: number of classes; 0: none.
         dropout: used at the lowest resolution.
         bands: of the pictures, for a pyramid; None: as photographs are.
+        depth: transformer blocks at the lowest resolution; None: chosen, of a pyramid none.
 
     Raises:
-        ValueError: if the net cannot use this size, or cannot reach all of its pixels.
+        ValueError: if the net cannot use this size, cannot reach all of its pixels, or has no
+            transformer blocks whose number could be set.
 
     Source: prototype runs, single seeds; benchmarks/pictures/high_resolution.py for the pyramid;
         Hoogeboom et al. 2023 for the U-ViT.
@@ -136,12 +139,15 @@ def derive(
     if name == "auto":
         name = "unet" if size <= _LARGEST_UNET else "pyramid"
     if name == "pyramid":
-        return _pyramid(size, common, level, widths, bands)
+        return _pyramid(size, common, level, widths, bands, depth or 0)
     if name == "unet":
+        if depth is not None:
+            raise ValueError("a U-Net has no transformer blocks; use depth with --net pyramid")
         return _unet(size, common, level, widths, images)
     if name == "uvit":
-        return _uvit(size, common, level, widths)
-    width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+        return _uvit(size, common, level, widths, depth)
+    width, usual = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+    depth = usual if depth is None else depth
     patch = max(2, 2 ** round(math.log2(size / 8)))
     _check_multiple(size, patch)
     pixels, width = channels * patch**2, widths[0] if widths else width
@@ -184,6 +190,7 @@ def _pyramid(
     level: int,
     widths: tuple[int, ...],
     bands: Bands | None,
+    depth: int,
 ) -> Derived:
     levels = levels_for(size) if bands is None else bands.levels
     _check_multiple(size, 2**levels)
@@ -199,7 +206,7 @@ def _pyramid(
         "widths": list(widths or _pyramid_widths(size, levels, level)),
     }
     net["blocks"] = [1] * len(net["widths"])
-    return Derived({**net, "depth": 0, **common}, "bands", reason)
+    return Derived({**net, "depth": depth, **common}, "bands", reason)
 
 
 def _pyramid_widths(size: int, levels: int, level: int) -> list[int]:
@@ -208,8 +215,11 @@ def _pyramid_widths(size: int, levels: int, level: int) -> list[int]:
     return [*first, *[fine] * (levels - 1), *_WIDTHS[level]]
 
 
-def _uvit(size: int, common: dict[str, Any], level: int, widths: tuple[int, ...]) -> Derived:
-    width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+def _uvit(
+    size: int, common: dict[str, Any], level: int, widths: tuple[int, ...], depth: int | None
+) -> Derived:
+    width, usual = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+    depth = usual if depth is None else depth
     # Choose patches that leave about 16 x 16 tokens (8 x 8 for small pictures).
     tokens = 16 if size > 64 else 8
     patch = max(1, 2 ** round(math.log2(size / tokens / 2 ** max(1, len(widths)))))

@@ -25,6 +25,7 @@ AdapterStart = Literal["lora-ga", "lora", "full"]
 MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
 """Settings that may differ when a run resumes."""
 
+_DEEPEST = 64  # transformer blocks; more are a slip of the pen
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+")
 _IMAGES = re.compile(r"(\d+(?:\.\d+)?)(k|M)?images")
@@ -202,6 +203,8 @@ class TrainConfig(TeacherSettings):
     """Architecture of the net. auto: by the size of the pictures."""
     widths: Annotated[tuple[int, ...], RARE] = ()
     """Channels at each resolution of the net, finest first. Default: by budget and device."""
+    depth: Annotated[int | None, RARE] = None
+    """Transformer blocks at the lowest resolution of the net, for hours. Default: none."""
     schedule: Annotated[Schedule, RARE] = "lognormal"
     """How noise levels are drawn in training; each is shifted as far as the pictures need."""
     loss: Annotated[Loss, RARE] = "edm"
@@ -235,6 +238,8 @@ class TrainConfig(TeacherSettings):
             raise ValueError("classes and kinds are both set; leave one of them out")
         if any(width < (1 if at else 0) for at, width in enumerate(self.widths)):
             raise ValueError(f"widths {self.widths} must be positive numbers of channels")
+        if self.depth is not None and not 0 <= self.depth <= _DEEPEST:
+            raise ValueError(f"depth is {self.depth}; use 0 to {_DEEPEST} transformer blocks")
         if self.accumulate is not None and self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}; use 1 or more parts of a batch")
 

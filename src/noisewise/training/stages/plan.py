@@ -205,7 +205,7 @@ def _net(
     """
     given = (pictures.size, pictures.channels)
     bands = _bands(pictures)
-    rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands)
+    rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands, config.depth)
     usual, seconds = derive(*given, None, *rest), config.amount.seconds
     if seconds is None:
         assert config.amount.images is not None
