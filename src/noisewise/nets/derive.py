@@ -28,7 +28,8 @@ _WIDTHS = ((24, 48, 96), (32, 64, 128), (48, 96, 192), (64, 128, 256))
 # best in single prototype runs of 45 and 270 s on two cores; the others are a guess.
 _LEAST_IMAGES = (0.0, 100e3, 1.7e6, 8e6)
 _USUAL_LEVEL = 1
-_LARGEST_UNET = 64  # pixels: above, a pyramid of bands
+_LARGEST_UNET = 32  # pixels: above, a pyramid of bands; at 64 it has an eighth of the floors
+_SMALL = 64  # pixels: up to here a head that is too narrow, set by hand, can still learn something
 # Channels of a pyramid above its trunk, and at full size. At 256 pixels and more nothing is
 # computed at full size: the details of the finest level come from the features of half the size,
 # which needs at least 12 channels there. On a CPU, multiples of 8 channels are the quick ones.
@@ -100,7 +101,7 @@ def derive(
 ) -> Derived:
     """Choose a net for pictures of `size` pixels and a budget of `images` training pictures.
 
-    Up to 64 pixels: a U-Net on 2 x 2 blocks, wider if the budget allows more pictures. Above: a
+    Up to 32 pixels: a U-Net on 2 x 2 blocks, wider if the budget allows more pictures. Above: a
     pyramid of Haar bands down to at most 32 pixels. The transformers are only used if requested.
 
     Args:
@@ -224,7 +225,7 @@ def _uvit(
     tokens = 16 if size > 64 else 8
     patch = max(1, 2 ** round(math.log2(size / tokens / 2 ** max(1, len(widths)))))
     pixels = common["channels"] * patch**2
-    channels = widths or (max(32, pixels) if size <= _LARGEST_UNET else 32,)
+    channels = widths or (max(32, pixels) if size <= _SMALL else 32,)
     _check_multiple(size, patch * 2 ** len(channels))
     _check_reach(pixels, channels[0], size, patch)
     net = {"name": "uvit", "widths": list(channels), "width": width, "depth": depth, "patch": patch}
@@ -234,7 +235,7 @@ def _uvit(
 
 def _check_reach(pixels: int, width: int, size: int, patch: int) -> None:
     """Refuse a head with fewer inputs than outputs at large sizes: it cannot draw everything."""
-    if size > _LARGEST_UNET and width < pixels:  # small nets by hand, for small pictures, are fine
+    if size > _SMALL and width < pixels:  # small nets by hand, for small pictures, are fine
         raise ValueError(
             f"at {size} pixels a patch of {patch} x {patch} has {pixels} values, and this net has "
             f"{width} channels to draw them from; use --net pyramid or widths of at least {pixels}"
