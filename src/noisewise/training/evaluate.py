@@ -219,7 +219,10 @@ class Measured:
     def to_dict(self) -> dict[str, Any]:
         """The verdict and its numbers as plain JSON values, copies among them."""
         copies = None if self.copies is None else _plain(self.copies, self.near_copies)
-        return {**self.look.to_dict(), "copies": copies}
+        found = {**self.look.to_dict(), "copies": copies}
+        if copied := _copied_in_words(self.near_copies):
+            found["verdict_reason"] += f". But {copied}"
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -464,6 +467,16 @@ def _read_how(pictures: Pictures, training: TrainingSet | None) -> str:
     if training is not None and pictures.fingerprint == training.pictures.fingerprint:
         notes.insert(0, "training pictures are among them")
     return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _copied_in_words(near: NearCopyTest | None) -> str:
+    """That surely more pictures are near copies than real ones look so; or ""."""
+    if near is None or near.low <= near.allowed:
+        return ""
+    return (
+        f"{100 * near.fraction:.0f}% of them are training pictures with small changes "
+        f"({100 * near.allowed:.0f}% of new real pictures look so), and no number but this one sees it"
+    )
 
 
 def _plain(found: CopyTest, near: NearCopyTest | None) -> dict[str, Any]:
