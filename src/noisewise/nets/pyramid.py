@@ -4,9 +4,9 @@ Papers: Hoogeboom et al. 2023, 2024 (simple diffusion: little work at full resol
 the lowest); Karras et al. 2022 (EDM) for the scaling, here one for each band; Gu et al. 2023
 (Matryoshka diffusion) for training small pictures first in the same net.
 
-A plain EDM net at 64 pixels and more has to subtract noise far above the size of fine details (their
-standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener filter
-there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the others
+A plain EDM net at 64 pixels and more has to subtract noise far above the size of fine details
+(their standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener
+filter there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the others
 start from a Wiener filter and have their own. Every resolution also has a path at its own full
 size, so that no part of the picture is out of reach.
 

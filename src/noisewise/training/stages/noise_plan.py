@@ -49,10 +49,10 @@ _COSINE = 64  # pixels: side for which the plain cosine schedule is right
 _MEASURED = 256  # pictures that the shift is measured on
 _BYTES = 2**28  # and at most so many bytes of them, but not less than a quarter of the pictures
 _START = 3.0  # first level of the sampler, in deviations of the mean colour of a picture
-# Draws of a net with bands that are spread up to the sampler's first level. Overall colour is decided
-# there, and the draw, which must reach the finest band, is there in 1 of 100. Measured on emoji of 64
-# pixels after four minutes: with .01 of the draws 57 floors and mean colours .63 to .73 as varied as
-# real ones, with .1 36 floors and .96.
+# Draws of a net with bands that are spread up to the sampler's first level. Overall colour is
+# decided there, and the draw, which must reach the finest band, is there in 1 of 100. Measured on
+# emoji of 64 pixels after four minutes: with .01 of the draws 57 floors and mean colours .63 to .73
+# as varied as real ones, with .1 36 floors and .96.
 _HIGH = 0.1
 _RARELY = 1 / 4000  # draws of training above the first level of the sampler, at least
 
