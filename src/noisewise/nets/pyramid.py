@@ -6,12 +6,9 @@ the lowest); Karras et al. 2022 (EDM) for the scaling, here one for each band; G
 
 A plain EDM net at 64 pixels and more has to subtract noise far above the size of fine details
 (their standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener
-filter there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the others
-start from a Wiener filter and have their own. Every resolution also has a path at its own full
-size, so that no part of the picture is out of reach.
-
-The net without its finest levels is the same problem for a smaller picture, so coarse scales can be
-trained first, at many times the speed: a smaller input simply leaves out the finest levels.
+filter there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the
+others start from a Wiener filter and have their own. Every resolution also has a path at its own
+full size, so that no part of the picture is out of reach.
 """
 
 from __future__ import annotations

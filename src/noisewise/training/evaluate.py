@@ -475,7 +475,7 @@ def _copied_in_words(near: NearCopyTest | None) -> str:
         return ""
     return (
         f"{100 * near.fraction:.0f}% of them are training pictures with small changes "
-        f"({100 * near.allowed:.0f}% of new real pictures look so), which the other numbers do not see"
+        f"({100 * near.allowed:.0f}% of new real pictures look so), which no other number sees"
     )
 
 
