@@ -104,7 +104,7 @@ def fit(
     """
     size = frame.size
     if lossless and min(image.size) != size and image.mode in ("L", "RGB"):
-        image = _undo_enlargement(image, done)
+        image = undo_enlargement(image, done)
     if image.width != image.height:
         done.add(CROPPED)
         if frame.crop == "pad":
@@ -168,7 +168,8 @@ def block_factor(pixels: np.ndarray) -> int:
     return int(np.gcd.reduce(np.concatenate([rows, columns, [height, width]])))
 
 
-def _undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
+def undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
+    """Return enlarged pixel art, mode L or RGB, in its original pixels; others as they are."""
     if image.getcolors(256) is None:
         return image
     pixels = np.asarray(image)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisewise.pictures.pictures import Pictures, load_pictures
+from noisewise.pictures.pictures import Pictures
 from noisewise.pictures.source_types import source_type
 from noisewise.quality.copies import CopyReference, CopyTest
 from noisewise.quality.distance import Distance, sliced_wasserstein
@@ -445,14 +445,7 @@ def _real(
 ) -> RealPictures:
     """The pictures asked for with `against`, else those of the run."""
     if config.against is not None:
-        asked = run.info["train"]
-        pictures = load_pictures(
-            config.against,
-            model.size,
-            model.channels,
-            crop=asked.get("crop", "centre"),
-            background=asked.get("background", "white"),
-        )
+        pictures = run.other_pictures(config.against, model.size, model.channels)
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
         name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
         return RealPictures(pictures.tensor(chosen), name, teacher)

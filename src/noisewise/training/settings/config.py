@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Self, get_args
 
-from noisewise.pictures.request import Crop
+from noisewise.pictures.request import Crop, check_crops
+from noisewise.training.settings.larger import check_pixels, parse_larger
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.settings.shown import RARE, Shown
 
@@ -167,10 +168,15 @@ class PictureSettings:
     """How pictures become square: cut the centre, cut at random, or pad with a border."""
     background: Annotated[str, Shown("COLOUR")] = "white"
     """Colour behind transparent pixels and of padding: a name, or #rrggbb."""
+    crops: int = 0
+    """Cut up to this many pieces out of each large picture, at its own scale. 0: use it whole."""
+    keep_whole: bool = False
+    """With --crops: use the whole pictures too. Default: crops alone, as textures need."""
 
     def __post_init__(self) -> None:
         """Refuse a way that does not exist."""
         _check_choice("crop", self.crop, get_args(Crop))
+        check_crops(self.crops, self.keep_whole)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,8 +302,8 @@ class DistillConfig(TrainingSettings):
 class DrawingSettings:
     """The settings of drawing pictures from a run."""
 
-    num_images: Annotated[int, Shown(short="-n")] = 64
-    """Number of pictures to draw."""
+    num_images: Annotated[int | None, Shown(short="-n")] = None
+    """Number of pictures to draw. Default: 64, or 1 with --larger."""
     teacher: bool = False
     """Use the teacher, even if the run has a generator."""
     calls: int | None = None
@@ -327,12 +333,28 @@ class SampleConfig(DrawingSettings):
 
     label: Annotated[str | None, Shown("CLASS")] = None
     """Draw only this class, by name or number. Default: all, as often as in the pictures."""
+    larger: Annotated[str | None, Shown("HEIGHTxWIDTH")] = None
+    """Draw larger pictures than trained, without seams: for textures. The teacher draws them."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
         super().__post_init__()
-        if self.num_images < 1:
+        if self.count < 1:
             raise ValueError(f"{self.num_images} pictures cannot be drawn; use 1 or more")
+        if self.larger_size is not None:
+            check_pixels(self.larger_size, self.count)
+
+    @property
+    def count(self) -> int:
+        """Number of pictures to draw."""
+        if self.num_images is not None:
+            return self.num_images
+        return 64 if self.larger is None else 1
+
+    @property
+    def larger_size(self) -> tuple[int, int] | None:
+        """Height and width of larger pictures; None: those of the model."""
+        return None if self.larger is None else parse_larger(self.larger)
 
 
 @dataclass(frozen=True, kw_only=True)

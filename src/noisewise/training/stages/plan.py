@@ -66,6 +66,7 @@ class TeacherPlan:
     flips: bool
     reasons: dict[str, str]
     scales: tuple[Scale, ...] = ()
+    crops: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -144,9 +145,20 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "adam_lr": why_lr,
             "flips": why_flips,
             **({"scales": why_scales} if coarse else {}),
+            **why_crops(pictures),
         },
         scales=coarse,
+        crops=config.crops,
     )
+
+
+def why_crops(pictures: Pictures) -> dict[str, str]:
+    """What was cut, as the reason of "crops"; empty if nothing was."""
+    if pictures.groups is None:
+        return {}
+    size, num_files = pictures.size, len(set(pictures.names))
+    what = f"{len(pictures):,} pieces of {size} x {size} pixels from {num_files:,} pictures"
+    return {"crops": f"most of each picture, set by hand: {what}"}
 
 
 def student_values(

@@ -1,0 +1,47 @@
+"""The size of pictures that are drawn larger than the model was trained on."""
+
+from __future__ import annotations
+
+import re
+
+MOST_PIXELS = 2**24
+"""Of all larger pictures that are drawn at once: they stay in memory, some 300 bytes a pixel."""
+
+
+def parse_larger(text: str) -> tuple[int, int]:
+    """Height and width in pixels from ``512x768``.
+
+    Raises:
+        ValueError: if the text is no size.
+
+    Example:
+        >>> parse_larger("512x768")
+        (512, 768)
+    """
+    found = re.fullmatch(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", text, re.ASCII)
+    if not found:
+        raise ValueError(f"{text!r} is no size; write height x width in pixels, such as 512x768")
+    return int(found[1]), int(found[2])
+
+
+def check_pixels(size: tuple[int, int], num_images: int) -> None:
+    """Refuse more pixels than memory is meant for.
+
+    Raises:
+        ValueError: with what would fit.
+
+    Example:
+        >>> check_pixels((2048, 2048), 8)
+        Traceback (most recent call last):
+        ...
+        ValueError: 8 pictures of 2048 x 2048 pixels are too much at once; draw 4 at most
+    """
+    height, width = size
+    fitting = MOST_PIXELS // max(1, height * width)
+    if num_images <= fitting:
+        return
+    way = f"draw {fitting} at most" if fitting else "use at most 4096 x 4096"
+    word = "picture" if num_images == 1 else "pictures"
+    raise ValueError(
+        f"{num_images} {word} of {height} x {width} pixels are too much at once; {way}"
+    )
