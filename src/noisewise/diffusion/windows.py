@@ -90,13 +90,13 @@ def check_larger(size: tuple[int, int], window: tuple[int, int]) -> None:
         >>> check_larger((32, 100), (64, 64))
         Traceback (most recent call last):
         ...
-        ValueError: 32 x 100 pixels are fewer than the model draws: use at least 64 x 64
+        ValueError: 100 x 32 pixels are fewer than the model draws: use at least 64 x 64
     """
     if any(length < side for length, side in zip(size, window, strict=True)):
         height, width = size
         raise ValueError(
-            f"{height} x {width} pixels are fewer than the model draws: use at least "
-            f"{window[0]} x {window[1]}"
+            f"{width} x {height} pixels are fewer than the model draws: use at least "
+            f"{window[1]} x {window[0]}"
         )
 
 

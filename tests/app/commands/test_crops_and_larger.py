@@ -123,7 +123,7 @@ def test_a_large_texture_is_one_picture_of_its_size(
     texture_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "large.png"
-    words = ["sample", str(texture_run), "--larger", "41x70", "--out", str(out)]
+    words = ["sample", str(texture_run), "--larger", "70x41", "--out", str(out)]
     capsys.readouterr()
     assert cli.main([*words, "--teacher", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -132,7 +132,7 @@ def test_a_large_texture_is_one_picture_of_its_size(
     assert first.shape[:2] == (41, 70)
     assert cli.main(words) == 0, "a run without a generator needs no --teacher"
     text = capsys.readouterr().out
-    assert "1 41 x 70 picture of the teacher, 5 network calls for each window of 16 x 16" in text
+    assert "1 70 x 41 picture of the teacher, 5 network calls for each window of 16 x 16" in text
     np.testing.assert_array_equal(np.asarray(Image.open(out)), first)
     teacher = noisewise.load(texture_run, "teacher")
     same = teacher.sample(1, larger=(41, 70))
@@ -146,8 +146,8 @@ def test_a_large_texture_is_one_picture_of_its_size(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--larger", "41"], "'41' is no size; write height x width in pixels, such as 512x768"),
-        (["--larger", "8x70"], "8 x 70 pixels are fewer than the model draws: use at least 16 x"),
+        (["--larger", "41"], "'41' is no size; write WIDTHxHEIGHT in pixels, such as 768x512"),
+        (["--larger", "70x8"], "70 x 8 pixels are fewer than the model draws: use at least 16 x"),
         (["--larger", "9000x9000"], "are too much at once; use at most 4096 x 4096"),
         (["--larger", "64x64", "-n", "0"], "0 pictures cannot be drawn"),
     ],

@@ -103,7 +103,7 @@ def _described(model: Generator | Teacher, values: dict[str, Any], in_windows: b
     nouns = "picture" if count == 1 else "pictures"
     words = "call" if calls == 1 else "calls"
     each = f"for each window of {model.size} x {model.size}" if in_windows else "each"
-    size = f"{values['height']} x {values['width']} " if in_windows else ""
+    size = f"{values['width']} x {values['height']} " if in_windows else ""
     return (
         f"{count:,} {size}{nouns} of the {model.config.kind}, {calls} network {words} {each}, "
         f"{1000 * values['seconds'] / count:.3g} ms for each picture "

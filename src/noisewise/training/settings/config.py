@@ -333,7 +333,7 @@ class SampleConfig(DrawingSettings):
 
     label: Annotated[str | None, Shown("CLASS")] = None
     """Draw only this class, by name or number. Default: all, as often as in the pictures."""
-    larger: Annotated[str | None, Shown("HEIGHTxWIDTH")] = None
+    larger: Annotated[str | None, Shown("WIDTHxHEIGHT")] = None
     """Draw larger pictures than trained, without seams: for textures. The teacher draws them."""
 
     def __post_init__(self) -> None:

@@ -9,19 +9,19 @@ MOST_PIXELS = 2**24
 
 
 def parse_larger(text: str) -> tuple[int, int]:
-    """Height and width in pixels from ``512x768``.
+    """Height and width in pixels from WIDTHxHEIGHT, as image tools write it.
 
     Raises:
         ValueError: if the text is no size.
 
     Example:
-        >>> parse_larger("512x768")
+        >>> parse_larger("768x512")
         (512, 768)
     """
     found = re.fullmatch(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", text, re.ASCII)
     if not found:
-        raise ValueError(f"{text!r} is no size; write height x width in pixels, such as 512x768")
-    return int(found[1]), int(found[2])
+        raise ValueError(f"{text!r} is no size; write WIDTHxHEIGHT in pixels, such as 768x512")
+    return int(found[2]), int(found[1])
 
 
 def check_pixels(size: tuple[int, int], num_images: int) -> None:
@@ -43,5 +43,5 @@ def check_pixels(size: tuple[int, int], num_images: int) -> None:
     way = f"draw {fitting} at most" if fitting else "use at most 4096 x 4096"
     word = "picture" if num_images == 1 else "pictures"
     raise ValueError(
-        f"{num_images} {word} of {height} x {width} pixels are too much at once; {way}"
+        f"{num_images} {word} of {width} x {height} pixels are too much at once; {way}"
     )
