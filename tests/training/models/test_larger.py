@@ -84,7 +84,7 @@ def test_a_borrowed_teacher_draws_larger_and_counts_calls_a_window() -> None:
 
 def test_what_cannot_be_drawn_larger_is_refused() -> None:
     model = teacher()
-    with pytest.raises(ValueError, match="7 x 20 pixels are fewer than the model draws: use at l"):
+    with pytest.raises(ValueError, match="20 x 7 pixels are fewer than the model draws: use at l"):
         model.sample(1, larger=(7, 20))
     with pytest.raises(ValueError, match=r"1 picture of 8000 x 8000 pixels .* 4096 x 4096"):
         model.sample(1, larger=(8000, 8000))
