@@ -31,6 +31,7 @@ from noisewise.pictures.framing import (
     fit,
     on_background,
 )
+from noisewise.sizes import sides
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are skipped: Pillow's own limit against decompression bombs."""
@@ -141,7 +142,8 @@ def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Squa
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         done.add(ANIMATED)
     if not lossless:
-        image.draft(None, (3 * frame.size, 3 * frame.size))
+        height, width = sides(frame.size)
+        image.draft(None, (3 * width, 3 * height))
     image.load()
     profile = image.info.get("icc_profile")
     upright = _upright(image, done)

@@ -12,13 +12,14 @@ from pathlib import Path
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import Gathered, Progress
 from noisewise.pictures.request import Crop
+from noisewise.sizes import Size
 
 
 @dataclass(frozen=True)
 class Request:
     """How pictures are wanted; see `read.gather` for the values."""
 
-    size: int | None
+    size: Size | None
     channels: int | None
     crop: Crop
     background: str
@@ -31,8 +32,8 @@ class Request:
         plain = self.crop == "centre" and self.background == "white"
         return [self.size, self.channels, *([] if plain else [self.crop, self.background])]
 
-    def frame(self, size: int) -> Frame:
-        """How pictures become squares of this size."""
+    def frame(self, size: Size) -> Frame:
+        """How pictures come to this size."""
         return Frame(size, self.crop, self.background)
 
 

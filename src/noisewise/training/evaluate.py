@@ -198,7 +198,8 @@ class Measured:
     """What `measure` found about one model.
 
     Attributes:
-        pictures: the generated pictures, float32 [n, channels, size, size] in [-1, 1], on the CPU.
+        pictures: the generated pictures, float32 [n, channels, height, width] in [-1, 1], on the
+            CPU.
         seconds_per_image: time to draw one picture, in batches.
         look: everything that was found about them, beside copies.
         copies: which pictures copy a training picture; None if there was nothing to compare with.
@@ -378,7 +379,7 @@ def draw_timed(
         on_drawn: called with the number of pictures drawn so far.
 
     Returns:
-        Pictures, float32 [num_images, channels, size, size] in [-1, 1] on the CPU, and seconds.
+        Pictures, float32 [num_images, channels, height, width] in [-1, 1] on the CPU, and seconds.
     """
     engine = Engine(model.device)
     ways = (None, calls, sampler, guidance)

@@ -23,6 +23,7 @@ from noisewise.diffusion import (
     takes_shares,
     with_shares,
 )
+from noisewise.sizes import Size, num_pixels, sides, spelled
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 
 OnDrawn = Callable[[int], None]
@@ -49,8 +50,8 @@ class Model(nn.Module):
         self.config = config
 
     @property
-    def size(self) -> int:
-        """Side of the pictures, pixels."""
+    def size(self) -> Size:
+        """Side of the pictures in pixels, or (height, width)."""
         return self.config.size
 
     @property
@@ -73,13 +74,13 @@ class Model(nn.Module):
         colour = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels")
         named = f"{len(self.classes)} classes, " if self.classes else ""
         return (
-            f"{type(self).__name__}({self.size} x {self.size}, {colour}, {named}{calls}, "
+            f"{type(self).__name__}({spelled(self.size)}, {colour}, {named}{calls}, "
             f"{count:,} parameters on {self.device})"
         )
 
     def noise(self, seed: int, start: int, count: int, stream: int = _START) -> Tensor:
         """Standard normal noise of pictures start, start + 1, ... of a seed, [count, c, h, w]."""
-        shape = (self.channels, self.size, self.size)
+        shape = (self.channels, *sides(self.size))
         return picture_noise(seed, start, count, shape, stream).to(self.device)
 
     def labels(self, seed: int, start: int, count: int, label: int | str | None) -> Tensor | None:
@@ -113,7 +114,7 @@ class Model(nn.Module):
             raise ValueError(f"{num_images} pictures: ask for at least 1")
         if seed < 0:
             raise ValueError(f"seed {seed} is negative; use 0 or more")
-        chunk = max(1, min(250, 2**18 // self.size**2))
+        chunk = max(1, min(250, 2**18 // num_pixels(self.size)))
         for start in range(0, num_images, chunk):
             count = min(chunk, num_images - start)
             yield start, count
@@ -282,10 +283,11 @@ class Generator(Model):
         Raises:
             ValueError: if labels are missing, or z has another shape.
         """
-        if z.shape[1:] != (self.channels, self.size, self.size):
+        height, width = sides(self.size)
+        if z.shape[1:] != (self.channels, height, width):
             raise ValueError(
                 f"z is {tuple(z.shape)}; this generator takes "
-                f"[n, {self.channels}, {self.size}, {self.size}]"
+                f"[n, {self.channels}, {height}, {width}]"
             )
         if self.classes and label is None:
             raise ValueError("this generator needs a label for each picture")

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from noisewise.sizes import spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import locked
 from noisewise.training.run.checkpoints import Checkpoints
@@ -114,7 +115,7 @@ class Run:
         data = self.data
         count = f"{data.num_pictures:,} pictures of " if data.num_pictures else ""
         colour = "grey" if data.channels == 1 else "colour"
-        parts = [f"{count}{data.size} x {data.size}, {colour}"]
+        parts = [f"{count}{spelled(data.size)}, {colour}"]
         for name in STAGES:
             stage = self.stage(name)
             word = "not finished" if stage.steps else "not begun"
