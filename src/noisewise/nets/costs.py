@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from noisewise.nets.derive import build
+from noisewise.sizes import as_size, sides
 
 _COPIES = 8  # of the weights: themselves, gradient, momentum, averages, best, evaluation, working
 _PASSING = 1.5  # gradients of features on their way back, and buffers of convolutions
@@ -60,7 +61,7 @@ def costs_of(config: Mapping[str, Any]) -> Costs:
     """
     with torch.device("meta"):
         net = build(dict(config))
-        x = torch.zeros(1, config["channels"], config["size"], config["size"])
+        x = torch.zeros(1, config["channels"], *sides(as_size(config["size"])))
         level = torch.zeros(1)
         labels = torch.zeros(1, dtype=torch.int64) if config.get("num_classes") else None
         saved = _Saved(net)

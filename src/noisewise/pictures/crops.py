@@ -1,4 +1,4 @@
-"""Crops: square pieces of a large picture at its own scale, spread over it with few overlaps.
+"""Crops: pieces of a large picture at its own scale, spread over it with few overlaps.
 
 A grid has as many cells as there are crops. A crop lies at a random place of its cell, so places
 are spread evenly and no lattice shows (jittered sampling). Where a cell is at least as large as a
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from noisewise.pictures.framing import Frame, Square, as_square, fit, undo_enlargement
+from noisewise.sizes import Size, sides
 
 _THUMBNAIL = 16  # side of the small whole by which copies of a large picture are found
 
@@ -69,58 +70,61 @@ class Pieces:
     thumbnail: np.ndarray
 
 
-def most_crops(width: int, height: int, size: int) -> int:
+def most_crops(width: int, height: int, size: Size) -> int:
     """Number of different places for a crop; 0 if it does not fit.
 
     Example:
         >>> most_crops(66, 64, 64), most_crops(63, 100, 64)
         (3, 0)
     """
-    return max(0, width - size + 1) * max(0, height - size + 1)
+    high, wide = sides(size)
+    return max(0, width - wide + 1) * max(0, height - high + 1)
 
 
-def most_parts(width: int, height: int, size: int) -> int:
+def most_parts(width: int, height: int, size: Size) -> int:
     """Number of parts of a picture that each have room for a crop.
 
     Example:
         >>> most_parts(200, 130, 64)
         6
     """
-    return (width // size) * (height // size)
+    high, wide = sides(size)
+    return (width // wide) * (height // high)
 
 
-def grid(width: int, height: int, size: int, count: int) -> tuple[int, int]:
-    """Columns and rows of a grid with at least `count` cells: little overlap, then square cells.
+def grid(width: int, height: int, size: Size, count: int) -> tuple[int, int]:
+    """Columns and rows of at least `count` cells: little overlap, then cells shaped as crops.
 
     Args:
         width: of the picture, in pixels.
         height: of the picture.
-        size: side of a crop.
+        size: of a crop.
         count: number of crops, 1 to `most_crops`.
 
     Example:
         >>> grid(400, 200, 64, 8), grid(400, 64, 64, 5), grid(400, 200, 64, 1)
         ((4, 2), (5, 1), (1, 1))
     """
-    columns = np.arange(1, min(count, width - size + 1) + 1)
+    high, wide = sides(size)
+    columns = np.arange(1, min(count, width - wide + 1) + 1)
     rows = -(-count // columns)
-    columns, rows = (side[rows <= height - size + 1] for side in (columns, rows))
-    wide, high = width / columns, height / rows
-    overlap = np.maximum(size - wide, 0) + np.maximum(size - high, 0)
+    columns, rows = (side[rows <= height - high + 1] for side in (columns, rows))
+    across, down = width / columns / wide, height / rows / high  # of a cell, in crops
+    overlap = wide * np.maximum(1 - across, 0) + high * np.maximum(1 - down, 0)
     spare = columns * rows / count - 1
-    best = np.lexsort((np.abs(np.log(wide / high)) + spare, overlap.round(6)))[0]
+    best = np.lexsort((np.abs(np.log(across / down)) + spare, overlap.round(6)))[0]
     return int(columns[best]), int(rows[best])
 
 
 def places(
-    width: int, height: int, size: int, cut: Cut, generator: np.random.Generator
+    width: int, height: int, size: Size, cut: Cut, generator: np.random.Generator
 ) -> list[Place]:
     """Places of the crops of one picture; all differ.
 
     Args:
-        width: of the picture, in pixels, at least `size`.
-        height: of the picture, at least `size`.
-        size: side of a crop.
+        width: of the picture, in pixels, at least that of a crop.
+        height: of the picture, at least that of a crop.
+        size: of a crop.
         cut: how many crops, in how many parts.
         generator: source of randomness.
 
@@ -157,9 +161,9 @@ def cut_picture(
     """Cut one upright picture on its background; `done` collects what was changed.
 
     Args:
-        image: mode L, RGB or CMYK; both sides at least the frame's size.
+        image: mode L, RGB or CMYK; both sides at least those of the frame.
         name: of the file: it fixes the places.
-        frame: size of the crops, and how the whole picture becomes square.
+        frame: size of the crops, and how the whole picture takes their shape.
         cut: what to cut.
         done: marks of what was changed; the first piece gets them, so that each is counted once.
         lossless: enlarged pixel art is reduced to its original pixels first.
@@ -169,8 +173,9 @@ def cut_picture(
     image = _own_pixels(image, frame.size, done) if lossless and cut.crops else image
     mark = hashlib.blake2b(name.encode("utf-8", "backslashreplace"), digest_size=8).digest()
     generator = np.random.default_rng(int.from_bytes(mark, "little"))
-    found, size = places(*image.size, frame.size, cut, generator), frame.size
-    pieces = [flat(image.crop((p.left, p.top, p.left + size, p.top + size))) for p in found]
+    found = places(*image.size, frame.size, cut, generator)
+    high, wide = sides(frame.size)
+    pieces = [flat(image.crop((p.left, p.top, p.left + wide, p.top + high))) for p in found]
     if cut.whole:
         pieces.append(_whole(image, name, frame, done, lossless, flat))
     squares = [as_square(piece, set() if at else done) for at, piece in enumerate(pieces)]
@@ -179,15 +184,16 @@ def cut_picture(
 
 
 def _jittered(
-    width: int, height: int, size: int, count: int, generator: np.random.Generator
+    width: int, height: int, size: Size, count: int, generator: np.random.Generator
 ) -> list[tuple[int, int]]:
     """Left and top of `count` crops, in a grid of cells that some stay empty of."""
     if not count:
         return []
     columns, rows = grid(width, height, size, count)
     chosen = np.sort(generator.permutation(columns * rows)[:count])
-    left = _in_cells(width, size, columns, chosen % columns, generator)
-    top = _in_cells(height, size, rows, chosen // columns, generator)
+    high, wide = sides(size)
+    left = _in_cells(width, wide, columns, chosen % columns, generator)
+    top = _in_cells(height, high, rows, chosen // columns, generator)
     return list(zip(left.tolist(), top.tolist(), strict=True))
 
 
@@ -203,13 +209,13 @@ def _in_cells(
     return generator.integers(first, after)
 
 
-def _own_pixels(image: Image.Image, size: int, done: set[str]) -> Image.Image:
+def _own_pixels(image: Image.Image, size: Size, done: set[str]) -> Image.Image:
     """Enlarged pixel art in its original pixels, if a crop still fits into it."""
     marks: set[str] = set()
     if image.mode not in ("L", "RGB"):
         return image
     reduced = undo_enlargement(image, marks)
-    if min(reduced.size) < size:
+    if not most_crops(*reduced.size, size):
         return image
     done |= marks
     return reduced

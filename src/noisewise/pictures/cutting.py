@@ -18,6 +18,8 @@ from noisewise.pictures.gather import MIN_PICTURES, count_text
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.sources import printable
 from noisewise.pictures.split import groups_of
+from noisewise.sizes import Size, num_pixels, spelled
+from noisewise.sizes import sides as sides_of
 
 MOST_SHARE = 5
 """No group of crops is more than one in so many, as no more than a fifth is held out."""
@@ -28,7 +30,7 @@ class NothingToCutError(ValueError):
 
 
 def plan_cuts(
-    path: Path, sides: Sequence[tuple[int, int]], size: int, crops: int, keep_whole: bool
+    path: Path, sides: Sequence[tuple[int, int]], size: Size, crops: int, keep_whole: bool
 ) -> list[Cut | None]:
     """Decide what each picture gives; None for those that are too small.
 
@@ -38,7 +40,7 @@ def plan_cuts(
     Args:
         path: of the pictures, for messages.
         sides: (width, height) of each picture.
-        size: side of the crops.
+        size: of the crops.
         crops: most crops of each picture.
         keep_whole: whether whole pictures, reduced, are used too.
 
@@ -60,7 +62,7 @@ def plan_cuts(
     total = sum(cut.total for cut in cuts)
     if total < MIN_PICTURES:
         raise ValueError(
-            f"{printable(str(path))} gives only {count_text(total)} of {size} x {size} pixels: "
+            f"{printable(str(path))} gives only {count_text(total)} of {spelled(size)} pixels: "
             f"training needs at least {MIN_PICTURES}, and several hundred for good results: use "
             "more crops, or add large pictures."
         )
@@ -69,7 +71,7 @@ def plan_cuts(
         width, height = sides[int(np.argmax(rooms))]
         raise ValueError(
             f"{printable(str(path))} has one picture for crops, of {width} x {height} pixels, and "
-            f"crops of {size} x {size} do not fit into two parts of it, one to train on and one to "
+            f"crops of {spelled(size)} do not fit into two parts of it, one to train on and one to "
             "hold out: use a smaller size, or add pictures."
         )
     return [cut if cut.total else None for cut in cuts]
@@ -119,20 +121,20 @@ class Origins:
         largest = max(2, len(self.pieces) // MOST_SHARE)
         return groups_of(np.asarray(self.pieces), pairs, largest).group
 
-    def notes(self, size: int, keep_whole: bool) -> list[str]:
+    def notes(self, size: Size, keep_whole: bool) -> list[str]:
         """What was cut and how it will be split, for people.
 
         Args:
-            size: side of the crops.
+            size: of the crops.
             keep_whole: whether whole pictures were asked for.
         """
         crops, pictures = len(self.pieces) - self.num_whole, len(self.firsts)
         whole = f" and {count_text(self.num_whole)} as a whole" if self.num_whole else ""
         notes = [
-            f"{crops:,} crops of {size} x {size} pixels at their own scale{whole}, from "
+            f"{crops:,} crops of {spelled(size)} pixels at their own scale{whole}, from "
             f"{count_text(pictures)}"
         ]
-        overlap = crops * size**2 / self.num_pixels
+        overlap = crops * num_pixels(size) / self.num_pixels
         if overlap > 1:
             notes.append(f"crops overlap: they have {overlap:.1f} times the pixels of the pictures")
         divided = sum(len(firsts) > 1 for firsts in self.firsts)
@@ -186,13 +188,13 @@ def choose_held_out(group: np.ndarray, wanted: int, generator: np.random.Generat
     return np.isin(group, chosen)
 
 
-def _refuse(path: Path, sides: Sequence[tuple[int, int]], rooms: list[int], size: int) -> None:
+def _refuse(path: Path, sides: Sequence[tuple[int, int]], rooms: list[int], size: Size) -> None:
     """Refuse pictures that are all too small for crops, or exactly as large as one."""
     shown = printable(str(path))
     if not any(rooms):
         width, height = max(sides, key=min)
         raise ValueError(
-            f"{shown}: crops of {size} x {size} pixels are larger than all {len(sides)} pictures "
+            f"{shown}: crops of {spelled(size)} pixels are larger than all {len(sides)} pictures "
             f"(the largest has {width} x {height}): use a smaller size, or no crops."
         )
     if max(rooms) == 1:
@@ -204,12 +206,12 @@ def _refuse(path: Path, sides: Sequence[tuple[int, int]], rooms: list[int], size
         )
 
 
-def _cut(side: tuple[int, int], crops: int, size: int, keep_whole: bool) -> Cut:
+def _cut(side: tuple[int, int], crops: int, size: Size, keep_whole: bool) -> Cut:
     """What a picture gives, undivided; a picture of the crops' size is used once."""
-    return Cut(0 if keep_whole and side == (size, size) else crops, 1, keep_whole)
+    return Cut(0 if keep_whole and side == sides_of(size)[::-1] else crops, 1, keep_whole)
 
 
-def _divided(cut: Cut, side: tuple[int, int], size: int, total: int) -> Cut:
+def _divided(cut: Cut, side: tuple[int, int], size: Size, total: int) -> Cut:
     """Divide a picture that gives too many of all; its whole would show what is held out."""
     parts = min(-(-MOST_SHARE * cut.total // total), most_parts(*side, size), cut.crops)
     return replace(cut, parts=parts, whole=False) if parts > 1 else cut

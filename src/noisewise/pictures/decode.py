@@ -32,6 +32,7 @@ from noisewise.pictures.framing import (
     fit,
     on_background,
 )
+from noisewise.sizes import sides
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are skipped: Pillow's own limit against decompression bombs."""
@@ -168,7 +169,8 @@ def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Squa
     lossless = image.format not in LOSSY
     done: set[str] = set()
     if not lossless:
-        image.draft(None, (3 * frame.size, 3 * frame.size))
+        height, width = sides(frame.size)
+        image.draft(None, (3 * width, 3 * height))
     flat, profile = _flattened(image, frame, ranges, done)
     if frame.crop == "pad":  # the background is an sRGB colour: add it after the conversion
         return as_square(fit(_to_srgb(flat, profile, done), name, frame, done, lossless), done)

@@ -18,6 +18,7 @@ import numpy as np
 from noisewise.pictures import cache, framing, sources
 from noisewise.pictures.framing import Frame, Square
 from noisewise.pictures.sources import Skipped, printable
+from noisewise.sizes import written
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all), from the calling thread."""
@@ -27,10 +28,10 @@ Squares = Generator[tuple[str, Square | Skipped]]
 
 MIN_PICTURES = 16
 _GREY_SHARE = 0.95
-_NOT_SQUARE = {
-    "centre": "not square: cropped to the middle (other choices of crop: random, pad)",
-    "random": "not square: cropped at a random place, fixed by the file name",
-    "pad": "not square: padded with {background}",
+_OTHER_SHAPE = {
+    "centre": "not {shape}: cropped to the middle (other choices of crop: random, pad)",
+    "random": "not {shape}: cropped at a random place, fixed by the file name",
+    "pad": "not {shape}: padded with {background}",
 }
 _WHAT_WAS_DONE = {
     framing.ALPHA: "with transparency: placed on a {background} background",
@@ -114,7 +115,7 @@ def collect(
     """Collect the squares in one array.
 
     Returns:
-        uint8 [n, size, size, channels], one name per picture, and all skipped files.
+        uint8 [n, height, width, channels], one name per picture, and all skipped files.
 
     Raises:
         ValueError: if too few pictures are usable.
@@ -290,9 +291,11 @@ def count_text(num_pictures: int) -> str:
 
 
 def _what_was_done(plan: Plan) -> list[str]:
-    texts = {**_WHAT_WAS_DONE, framing.CROPPED: _NOT_SQUARE[plan.frame.crop]}
+    texts = {**_WHAT_WAS_DONE, framing.CROPPED: _OTHER_SHAPE[plan.frame.crop]}
+    size, background = plan.frame.size, plan.frame.background
+    shape = "square" if isinstance(size, int) else f"of the shape {written(size)}"
     return [
-        f"{count_text(plan.done[mark])} {text.format(background=plan.frame.background)}"
+        f"{count_text(plan.done[mark])} {text.format(background=background, shape=shape)}"
         for mark, text in texts.items()
         if plan.done[mark]
     ]

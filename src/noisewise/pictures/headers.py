@@ -22,6 +22,7 @@ from noisewise.pictures.bit_depth import Extent, Ranges
 from noisewise.pictures.decode import Header, UnusableError
 from noisewise.pictures.request import Crop
 from noisewise.pictures.sources import Entry, Skipped, Source, printable
+from noisewise.sizes import Size, divisible, either, nearest, sides, written
 
 MIN_SIZE = 8
 SIZE_STEP = 4
@@ -138,7 +139,7 @@ def choose_size(
     return size, f"size {size}: {measured}"
 
 
-def check_size(size: int) -> None:
+def check_size(size: Size) -> None:
     """Refuse a size that the nets cannot use, and name the nearest sizes that they can.
 
     Example:
@@ -147,13 +148,12 @@ def check_size(size: int) -> None:
         ...
         ValueError: size 30 cannot be used (nets need a multiple of 4, at least 8): use 28 or 32.
     """
-    if size >= MIN_SIZE and size % SIZE_STEP == 0:
+    if min(sides(size)) >= MIN_SIZE and divisible(size, SIZE_STEP):
         return
-    below = size // SIZE_STEP * SIZE_STEP
-    near = f"{below} or {below + SIZE_STEP}" if below >= MIN_SIZE else f"{MIN_SIZE}"
+    need = "a multiple" if isinstance(size, int) else "sides that are multiples"
     raise ValueError(
-        f"size {size} cannot be used (nets need a multiple of {SIZE_STEP}, at least {MIN_SIZE}): "
-        f"use {near}."
+        f"size {written(size)} cannot be used (nets need {need} of {SIZE_STEP}, at least "
+        f"{MIN_SIZE}): use {either(nearest(size, SIZE_STEP, MIN_SIZE))}."
     )
 
 

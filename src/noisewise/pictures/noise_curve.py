@@ -19,7 +19,7 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
     """Measure v(s) / v(1): the share of the variance that remains after averaging s x s blocks.
 
     Args:
-        images: uint8 [n, size, size, channels].
+        images: uint8 [n, height, width, channels].
 
     Returns:
         One value for each s = 1, 2, 4, ... that leaves at least two blocks a side; the variance is
@@ -33,7 +33,8 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
         >>> {s: round(value, 2) for s, value in noise_curve(noise).items()}
         {1: 1.0, 2: 0.25, 4: 0.06, 8: 0.02}
     """
-    n, size, _, channels = images.shape
+    n, *shape, channels = images.shape
+    size = min(shape)
     scales = [2**k for k in range(size.bit_length()) if size // 2**k >= 2] or [1]
     total = {s: np.zeros(channels) for s in scales}
     square = {s: np.zeros(channels) for s in scales}
@@ -41,10 +42,10 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
         level = block.astype(np.float32)
         for s in scales:
             if s > 1:
-                half = level.shape[1] // 2
-                level = level[:, : 2 * half, : 2 * half]
-                level = level.reshape(-1, half, 2, half, 2, channels).mean(axis=(2, 4))
-            share = 1 / (n * level.shape[1] ** 2)
+                rows, columns = level.shape[1] // 2, level.shape[2] // 2
+                level = level[:, : 2 * rows, : 2 * columns]
+                level = level.reshape(-1, rows, 2, columns, 2, channels).mean(axis=(2, 4))
+            share = 1 / (n * level.shape[1] * level.shape[2])
             total[s] += level.sum(axis=(0, 1, 2), dtype=np.float64) * share
             square[s] += np.square(level).sum(axis=(0, 1, 2), dtype=np.float64) * share
     variance = {s: float((square[s] - total[s] ** 2).sum()) for s in scales}
@@ -60,7 +61,7 @@ def mean_colour_sd(images: np.ndarray) -> float:
     together, as in dark and light pictures, it is larger than that of each channel.
 
     Args:
-        images: uint8 [n, size, size, channels].
+        images: uint8 [n, height, width, channels].
 
     Returns:
         The deviation on the scale [-1, 1] of the pixels; 0 for a single picture.

@@ -2,7 +2,7 @@
 
 pictures = load_pictures("folder", cache_dir="runs/x/cache")
 train, held_out = pictures.split(seed=0)
-batch = pictures.tensor(train[:64])        # float32 [64, channels, size, size] in [-1, 1]
+batch = pictures.tensor(train[:64])        # float32 [64, channels, height, width] in [-1, 1]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
 from noisewise.pictures.sources import Skipped
 from noisewise.pictures.split import Groups, choose_groups, groups_of
+from noisewise.sizes import AnySize, Size, size_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +36,10 @@ _LARGE = 2**28  # bytes; the pages of a larger memory map are released after eac
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """A set of square pictures of one size.
+    """A set of pictures of one size.
 
     Attributes:
-        images: uint8 [n, size, size, channels], a read-only memory map if a cache is used.
+        images: uint8 [n, height, width, channels], a read-only memory map if a cache is used.
         labels: int64 [n], or None if there are no classes.
         classes: one name per label; empty if there are no classes.
         names: one per picture: its path below the source; empty for arrays without names.
@@ -73,9 +74,9 @@ class Pictures:
         return len(self.images)
 
     @property
-    def size(self) -> int:
-        """Side of every picture in pixels."""
-        return int(self.images.shape[1])
+    def size(self) -> Size:
+        """Side of every picture in pixels, or (height, width)."""
+        return size_of(*map(int, self.images.shape[1:3]))
 
     @property
     def channels(self) -> int:
@@ -139,7 +140,7 @@ class Pictures:
         return replace(self, twins=tuple((int(a), int(b)) for a, b in pairs))
 
     def tensor(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Return pictures as input of a model: float32 [n, channels, size, size] in [-1, 1]."""
+        """Return pictures as input of a model: float32 [n, channels, height, width] in [-1, 1]."""
         import torch  # here, so that `noisewise inspect` starts quickly
 
         chosen = self.images[np.asarray(indices, dtype=np.int64)]
@@ -191,7 +192,7 @@ class Pictures:
 
 def load_pictures(
     path: str | Path,
-    size: int | None = None,
+    size: AnySize | None = None,
     channels: int | None = None,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
@@ -202,20 +203,21 @@ def load_pictures(
 ) -> Pictures:
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
-    Every picture is rotated upright, placed on the background, made square and resized once with
-    antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` if there is one, else from the
-    subfolders. Files that cannot be used are skipped, each with a reason.
+    Every picture is rotated upright, placed on the background, cropped or padded to the shape and
+    resized once with antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` if there is
+    one, else from the subfolders. Files that cannot be used are skipped, each with a reason.
 
     Args:
         path: the folder or file.
-        size: side in pixels, a multiple of 4, at least 8; None chooses one from the pictures' own
-            sizes (see `notes`).
+        size: side in pixels, (height, width), or a text such as "48x32", which is WIDTHxHEIGHT;
+            multiples of 4, at least 8. None chooses a square from the pictures' own sizes (see
+            `notes`).
         channels: 1 or 3; None takes 1 if the pictures are grey, else 3.
         cache_dir: folder for the uint8 cache, used again as long as name, length and time of change
             of every file stay the same; None keeps the pictures in memory. It is safe to delete.
         progress: called with (files done, files in all): first for the headers of all files, then
             again for their pixels.
-        crop: for pictures that are not square: "centre", "random" (a random place, fixed by the
+        crop: for pictures of another shape: "centre", "random" (a random place, fixed by the
             file name) or "pad" (the whole picture, with background added).
         background: colour under transparency and around padded pictures, a name or #rrggbb.
         crops: cut up to so many square pieces of `size` at their own scale out of each picture, and

@@ -38,6 +38,7 @@ from noisewise.pictures.headers import (
 )
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.sources import Entry, Skipped, Source
+from noisewise.sizes import num_pixels
 
 _MOST_WAITING = 2**28  # bytes of crops that wait to be written
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -146,7 +147,7 @@ def _cut(
         except UnusableError as error:
             return Skipped(entry.name, error.code)
 
-    piece = 3 * frame.size**2  # bytes
+    piece = 3 * num_pixels(frame.size)  # bytes
     items = [
         (entry, cut, num_bytes + piece * cut.total if cut else 0)
         for entry, cut, num_bytes in zip(found.entries, cuts, found.num_bytes, strict=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import Gathered, Progress
 from noisewise.pictures.request import Crop
+from noisewise.sizes import Size
 
 
 @dataclass(frozen=True)
 class Request:
     """How pictures are wanted; see `read.gather` for the values."""
 
-    size: int | None
+    size: Size | None
     channels: int | None
     crop: Crop
     background: str
@@ -40,8 +41,8 @@ class Request:
         """The way of becoming square by which a size is chosen: crops fit into the short side."""
         return "centre" if self.crops else self.crop
 
-    def frame(self, size: int) -> Frame:
-        """How pictures become squares of this size."""
+    def frame(self, size: Size) -> Frame:
+        """How pictures come to this size."""
         return Frame(size, self.crop, self.background)
 
 

@@ -198,7 +198,8 @@ class Measured:
     """What `measure` found about one model.
 
     Attributes:
-        pictures: the generated pictures, float32 [n, channels, size, size] in [-1, 1], on the CPU.
+        pictures: the generated pictures, float32 [n, channels, height, width] in [-1, 1], on the
+            CPU.
         seconds_per_image: time to draw one picture, in batches.
         look: everything that was found about them, beside copies.
         copies: which pictures copy a training picture; None if there was nothing to compare with.
@@ -219,7 +220,7 @@ class Measured:
     def to_dict(self) -> dict[str, Any]:
         """The verdict and its numbers as plain JSON values, copies among them."""
         copies = None if self.copies is None else _plain(self.copies, self.near_copies)
-        found = {**self.look.to_dict(), "copies": copies}
+        found: dict[str, Any] = {**self.look.to_dict(), "copies": copies}
         if copied := _copied_in_words(self.near_copies):
             found["verdict_reason"] += f". But {copied}"
         return found
@@ -381,7 +382,7 @@ def draw_timed(
         on_drawn: called with the number of pictures drawn so far.
 
     Returns:
-        Pictures, float32 [num_images, channels, size, size] in [-1, 1] on the CPU, and seconds.
+        Pictures, float32 [num_images, channels, height, width] in [-1, 1] on the CPU, and seconds.
     """
     engine = Engine(model.device)
     ways = (None, calls, sampler, guidance)

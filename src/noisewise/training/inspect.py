@@ -23,7 +23,9 @@ from noisewise.pictures.noise_curve import noise_curve
 from noisewise.pictures.pictures import Pictures, as_pictures
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
+from noisewise.pictures.shapes import count_shapes, size_in_shape
 from noisewise.pictures.sources import HARMLESS, Skipped, printable
+from noisewise.sizes import AnySize, Size, mean_side, spelled, written
 from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.kinds import num_kinds
@@ -51,7 +53,9 @@ class Inspection:
         source: the path; kind: folder, zip, npz or npy.
         num_pictures: usable pictures; num_files: these and the skipped files.
         num_cut: pictures that the usable ones were cut from; 0 if nothing was cut.
-        size: side that training will use; channels: 1 or 3.
+        size: size that training will use, see `noisewise.sizes`; channels: 1 or 3.
+        shapes: number of pictures that are square, wide and tall.
+        other_size: a size in the shape of most pictures; None if that is square, or there is none.
         found_sizes, found_modes, found_formats: what the files hold, most frequent first.
         skipped: skipped files, one item per reason.
         classes: number of pictures of each class; empty without classes.
@@ -76,8 +80,10 @@ class Inspection:
     num_files: int
     num_cut: int
     num_pictures: int
-    size: int
+    size: Size
     channels: int
+    shapes: dict[str, int]
+    other_size: Size | None
     found_sizes: dict[str, int]
     found_modes: dict[str, int]
     found_formats: dict[str, int]
@@ -104,8 +110,8 @@ class Inspection:
         colour = "grey" if self.channels == 1 else "colour"
         named = f", {len(self.classes)} classes" if self.classes else ""
         return (
-            f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {self.size} x "
-            f"{self.size}, {colour}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
+            f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {spelled(self.size)}, "
+            f"{colour}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,6 +123,8 @@ class Inspection:
         ]
         for name in ("duplicate_names", "near_names"):
             result[name] = [list(pair) for pair in result[name]]
+        result["size"] = written(self.size)
+        result["other_size"] = None if self.other_size is None else written(self.other_size)
         result["noise_curve"] = {str(s): value for s, value in self.noise_curve.items()}
         result["notes"] = list(self.notes)
         result["log_shift"] = self.shift.log_shift
@@ -129,6 +137,7 @@ class Inspection:
             f"{printable(self.source)} ({self.kind}): {self._usable()} "
             f"of {self.num_files}{' files' if self.kind in ('folder', 'zip') else ''}",
             f"  sizes     {_listed(self.found_sizes)}",
+            f"  shapes    {_listed(self.shapes)}",
             f"  modes     {_listed(self.found_modes)}",
             f"  formats   {_listed(self.found_formats)}",
             f"  classes   {_listed(self.classes) if self.classes else 'none'}",
@@ -153,12 +162,15 @@ class Inspection:
         colour = "grey, 1 channel" if self.channels == 1 else "colour, 3 channels"
         every = f"{self.num_pictures} pieces" if self.num_cut else "every picture"
         steps = [
-            f"use {every} at {self.size} x {self.size} pixels ({colour})",
+            f"use {every} at {spelled(self.size)} pixels ({colour})",
             f"train on {self.num_training} pictures and test on {self.num_held_out} held-out ones",
             self.flip_reason,
         ]
+        if self.other_size is not None:
+            shape = written(self.other_size)
+            steps.insert(1, f"with --size {shape}, keep the shape that most pictures have")
         if self.twins:
-            steps.insert(2, self.twins)
+            steps.insert(-1, self.twins)
         if self.classes:
             steps.append(f"with --classes, learn the {len(self.classes)} classes")
         kinds, why = num_kinds(TrainConfig(), self.num_training + self.num_held_out)
@@ -173,7 +185,7 @@ class Inspection:
         return shift_from_curve(self.size, self.noise_curve)
 
     def _shift_text(self) -> str:
-        if self.size <= SMALL:
+        if mean_side(self.size) <= SMALL:
             return f"no shift of the noise levels: only sizes above {SMALL} pixels need one"
         measured, formula = (-s / 2 for s in (self.shift.log_shift, self.shift.formula_shift))
         return (
@@ -207,7 +219,7 @@ class Inspection:
 
 def inspect(
     path: str | Path,
-    size: int | None = None,
+    size: AnySize | None = None,
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
@@ -218,7 +230,7 @@ def inspect(
 
     Args:
         path: the folder or file.
-        size: side in pixels, as for training; None chooses one from the pictures' own sizes.
+        size: as for `load_pictures`; None chooses a square from the pictures' own sizes.
         progress: called with (files done, files in all).
         crop: see `load_pictures`.
         background: see `load_pictures`.
@@ -258,6 +270,8 @@ def inspect(
         num_pictures=len(pictures),
         size=pictures.size,
         channels=pictures.channels,
+        shapes=count_shapes(found.counts.sizes),
+        other_size=size_in_shape(found.counts.sizes, pictures.size, crop),
         **_as_found(found.counts),
         skipped=_skipped(pictures),
         classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),
@@ -283,7 +297,7 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
     """Show evenly spaced pictures of the set in a grid, as one picture.
 
     Args:
-        images: uint8 [n, size, size, channels].
+        images: uint8 [n, height, width, channels].
         columns: pictures per row.
         rows: number of rows; fewer if there are fewer pictures.
 
@@ -295,19 +309,18 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
         >>> contact_sheet(np.zeros((20, 32, 32, 1), np.uint8)).shape
         (200, 530, 3)
     """
-    size = images.shape[1]
     count = min(len(images), columns * rows)
     rows = -(-count // columns)
-    factor = max(1, 64 // size)
-    cell, gap = size * factor, 2
+    factor = max(1, 64 // max(images.shape[1:3]))
+    tall, wide, gap = images.shape[1] * factor, images.shape[2] * factor, 2
     shown = np.linspace(0, len(images) - 1, count).round().astype(int)
-    shape = (rows * (cell + gap) + gap, columns * (cell + gap) + gap, 3)
+    shape = (rows * (tall + gap) + gap, columns * (wide + gap) + gap, 3)
     sheet = np.full(shape, gap_level(images[shown]), np.uint8)
     for place, index in enumerate(shown):
         picture = np.repeat(np.repeat(images[index], factor, axis=0), factor, axis=1)
-        top = gap + place // columns * (cell + gap)
-        left = gap + place % columns * (cell + gap)
-        sheet[top : top + cell, left : left + cell] = picture
+        top = gap + place // columns * (tall + gap)
+        left = gap + place % columns * (wide + gap)
+        sheet[top : top + tall, left : left + wide] = picture
     return sheet
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from noisewise.pictures.pictures import Pictures
 from noisewise.quality.enough import LEAST, pictures_needed
+from noisewise.sizes import num_pixels
 
 _MOST = 400  # pictures
 _PIXELS = 400 * 64 * 64  # and about as many pixels: a second or two
@@ -22,7 +23,7 @@ def judge_needs(pictures: Pictures) -> int | None:
     Returns:
         A number of pictures; None if there are too few to measure it on.
     """
-    count = min(len(pictures), _MOST, max(_FEWEST, _PIXELS // pictures.size**2))
+    count = min(len(pictures), _MOST, max(_FEWEST, _PIXELS // num_pixels(pictures.size)))
     chosen = np.sort(np.random.default_rng(0).permutation(len(pictures))[:count])
     return pictures_needed(pictures.tensor(chosen))
 

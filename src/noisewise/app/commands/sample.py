@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from noisewise.app.command import Command
 from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
+from noisewise.sizes import spelled
 from noisewise.training.settings.config import SampleConfig
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _described(model: Generator | Teacher, values: dict[str, Any], in_windows: b
     count, calls = values["num_images"], values["network_calls"]
     nouns = "picture" if count == 1 else "pictures"
     words = "call" if calls == 1 else "calls"
-    each = f"for each window of {model.size} x {model.size}" if in_windows else "each"
+    each = f"for each window of {spelled(model.size)}" if in_windows else "each"
     size = f"{values['width']} x {values['height']} " if in_windows else ""
     return (
         f"{count:,} {size}{nouns} of the {model.config.kind}, {calls} network {words} {each}, "

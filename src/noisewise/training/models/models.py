@@ -26,6 +26,7 @@ from noisewise.diffusion import (
     windowed,
     with_shares,
 )
+from noisewise.sizes import Size, sides, spelled
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 from noisewise.training.settings.larger import check_pixels
 
@@ -54,8 +55,8 @@ class Model(nn.Module):
         self.config = config
 
     @property
-    def size(self) -> int:
-        """Side of the pictures, pixels."""
+    def size(self) -> Size:
+        """Side of the pictures in pixels, or (height, width)."""
         return self.config.size
 
     @property
@@ -78,7 +79,7 @@ class Model(nn.Module):
         colour = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels")
         named = f"{len(self.classes)} classes, " if self.classes else ""
         return (
-            f"{type(self).__name__}({self.size} x {self.size}, {colour}, {named}{calls}, "
+            f"{type(self).__name__}({spelled(self.size)}, {colour}, {named}{calls}, "
             f"{count:,} parameters on {self.device})"
         )
 
@@ -91,7 +92,7 @@ class Model(nn.Module):
         larger: tuple[int, int] | None = None,
     ) -> Tensor:
         """Standard normal noise of pictures start, start + 1, ... of a seed, [count, c, h, w]."""
-        shape = (self.channels, *(larger or (self.size, self.size)))
+        shape = (self.channels, *(larger or sides(self.size)))
         return picture_noise(seed, start, count, shape, stream).to(self.device)
 
     def labels(self, seed: int, start: int, count: int, label: int | str | None) -> Tensor | None:
@@ -133,7 +134,7 @@ class Model(nn.Module):
             raise ValueError(f"{num_images} pictures: ask for at least 1")
         if seed < 0:
             raise ValueError(f"seed {seed} is negative; use 0 or more")
-        chunk = self._at_once(math.prod(larger or (self.size, self.size)))
+        chunk = self._at_once(math.prod(larger or sides(self.size)))
         for start in range(0, num_images, chunk):
             count = min(chunk, num_images - start)
             yield start, count
@@ -237,7 +238,7 @@ class Teacher(Model):
             ValueError: if a value cannot be used; the message has values that can.
         """
         if larger is not None:
-            check_larger(larger, (self.size, self.size))
+            check_larger(larger, sides(self.size))
             check_pixels(larger, num_images)
         return torch.cat(
             [
@@ -272,7 +273,7 @@ class Teacher(Model):
         noise, condition = noise_of(_START), self.labels(seed, start, count, label)
         denoiser = self.guided(guidance)
         if larger is not None:
-            window = (self.size, self.size)
+            window = sides(self.size)
             grid = _generator(seed, 0, _WINDOWS)  # the same for all pictures of a seed
             denoiser = windowed(denoiser, window, grid, self._at_once(math.prod(window)))
         states = settings.chosen(sampler).states(denoiser, noise, sigmas, condition, normal)
@@ -317,10 +318,11 @@ class Generator(Model):
         Raises:
             ValueError: if labels are missing, or z has another shape.
         """
-        if z.shape[1:] != (self.channels, self.size, self.size):
+        height, width = sides(self.size)
+        if z.shape[1:] != (self.channels, height, width):
             raise ValueError(
                 f"z is {tuple(z.shape)}; this generator takes "
-                f"[n, {self.channels}, {self.size}, {self.size}]"
+                f"[n, {self.channels}, {height}, {width}]"
             )
         if self.classes and label is None:
             raise ValueError("this generator needs a label for each picture")

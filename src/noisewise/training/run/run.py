@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import locked
 from noisewise.training.run.checkpoints import Checkpoints
@@ -114,7 +115,7 @@ class Run:
         data = self.data
         count = f"{data.num_pictures:,} pictures of " if data.num_pictures else ""
         colour = "grey" if data.channels == 1 else "colour"
-        parts = [f"{count}{data.size} x {data.size}, {colour}"]
+        parts = [f"{count}{spelled(data.size)}, {colour}"]
         for name in STAGES:
             stage = self.stage(name)
             word = "not finished" if stage.steps else "not begun"
@@ -182,7 +183,7 @@ class Run:
             raise ValueError(f"the pictures in {data.source} have changed since training")
         return pictures.with_twins(data.twins)
 
-    def other_pictures(self, path: str | Path, size: int, channels: int) -> Pictures:
+    def other_pictures(self, path: str | Path, size: Size, channels: int) -> Pictures:
         """Read other pictures as those of this run were; crops may also be cut already.
 
         Raises:
@@ -237,7 +238,7 @@ class Run:
     def _read(
         self,
         path: str | Path,
-        size: int,
+        size: Size,
         channels: int,
         cache: Path | None = None,
         crops: int | None = None,

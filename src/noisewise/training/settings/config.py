@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Self, get_args
 
 from noisewise.pictures.request import Crop, check_crops
+from noisewise.sizes import as_size, sides, written
 from noisewise.training.settings.larger import check_pixels, parse_larger
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.settings.shown import RARE, Shown
@@ -162,10 +163,10 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings:
-    """How pictures become square."""
+    """How pictures take the shape that is trained."""
 
     crop: Crop = "centre"
-    """How pictures become square: cut the centre, cut at random, or pad with a border."""
+    """How pictures get the shape: cut the centre, cut at random, or pad with a border."""
     background: Annotated[str, Shown("COLOUR")] = "white"
     """Colour behind transparent pixels and of padding: a name, or #rrggbb."""
     crops: int = 0
@@ -197,8 +198,9 @@ class TeacherSettings(PictureSettings, TrainingSettings):
 class TrainConfig(TeacherSettings):
     """Training a teacher on a folder of pictures. What is None or "auto" is derived and printed."""
 
-    size: int | None = None
-    """Side of the square pictures in pixels. Default: from the pictures."""
+    size: Annotated[str | int | None, Shown("SIZE")] = None
+    """Pixels of a side, such as 32, or WIDTHxHEIGHT, such as 48x32. Default: a square, from the
+    pictures."""
     channels: Annotated[int | None, RARE] = None
     """1 for grey, 3 for colour. Default: as the pictures are."""
     classes: bool = False
@@ -234,8 +236,8 @@ class TrainConfig(TeacherSettings):
         _check_choice("loss", self.loss, get_args(Loss))
         if self.lr is not None and self.lr_from is not None:
             raise ValueError("lr and lr_from are both set; leave one of them out")
-        if self.size is not None and self.size < 8:
-            raise ValueError(f"a size of {self.size} pixels is too small; the smallest is 8")
+        if self.size is not None:
+            object.__setattr__(self, "size", _checked_size(self.size))
         if self.channels not in (None, 1, 3):
             raise ValueError(f"{self.channels} channels do not work; use 1 (grey) or 3 (colour)")
         if self.kinds is not None and self.kinds < 0:
@@ -385,6 +387,14 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} does not work; use 0 to {2**64 - 1}")
+
+
+def _checked_size(size: object) -> int | str:
+    """A size as it is written, whatever form it was given in: 32 or 48x32."""
+    found = as_size(size)
+    if min(sides(found)) < 8:
+        raise ValueError(f"a size of {written(found)} pixels is too small; the smallest side is 8")
+    return written(found)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

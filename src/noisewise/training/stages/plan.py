@@ -11,6 +11,7 @@ from noisewise.diffusion import AnyDraw, LogNormal, Prediction, Weight, draw_to_
 from noisewise.nets.bands import Bands, levels_for, measured_bands, overall
 from noisewise.nets.costs import costs_of
 from noisewise.nets.derive import Derived, build, derive
+from noisewise.sizes import Size, divisible, mean_side, spelled, written
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
@@ -47,7 +48,7 @@ class TeacherPlan:
     `reasons` explains each derived value; run.json and --dry-run show `to_dict`.
     """
 
-    size: int
+    size: Size
     channels: int
     classes: tuple[str, ...]
     net: dict[str, Any]
@@ -80,7 +81,8 @@ class TeacherPlan:
 
     def derived(self) -> dict[str, Reasoned]:
         """Every derived value with its reason."""
-        values = {**asdict(self), "noise": draw_to_dict(self.noise)}
+        changed = {"noise": draw_to_dict(self.noise), "size": written(self.size)}
+        values = {**asdict(self), **changed}
         return {name: Reasoned(values[name], reason) for name, reason in self.reasons.items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def why_crops(pictures: Pictures) -> dict[str, str]:
     if pictures.groups is None:
         return {}
     size, num_files = pictures.size, len(set(pictures.names))
-    what = f"{len(pictures):,} pieces of {size} x {size} pixels from {num_files:,} pictures"
+    what = f"{len(pictures):,} pieces of {spelled(size)} pixels from {num_files:,} pictures"
     return {"crops": f"most of each picture, set by hand: {what}"}
 
 
@@ -215,7 +217,7 @@ def _net(
     The speed of the usual net is measured here. With a budget of images nothing is measured, so the
     net is the same on every machine: the usual one, or a wider one for a very large budget.
     """
-    given = (pictures.size, pictures.channels)
+    given, side = (pictures.size, pictures.channels), mean_side(pictures.size)
     bands = _bands(pictures)
     rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands, config.depth)
     usual, seconds = derive(*given, None, *rest), config.amount.seconds
@@ -224,7 +226,7 @@ def _net(
         if config.widths:
             return usual, None
         return derive(*given, max(_USUAL_IMAGES, config.amount.images), *rest), None
-    batch = config.batch or max(4, int(config.recipe.batch * min(1.0, (64 / pictures.size) ** 2)))
+    batch = config.batch or max(4, int(config.recipe.batch * min(1.0, (64 / side) ** 2)))
     speed = engine.images_per_second(build(usual.net), batch)
     if config.widths:
         return usual, speed
@@ -238,9 +240,9 @@ def _net(
 def _bands(pictures: Pictures) -> Bands | None:
     """The bands of large pictures; None if their size cannot be halved so often."""
     levels = levels_for(pictures.size)
-    if not levels or pictures.size % 2**levels:
+    if not levels or not divisible(pictures.size, 2**levels):
         return None
-    most = max(_FEWEST, int(_MEASURED * min(1.0, (256 / pictures.size) ** 2)))
+    most = max(_FEWEST, int(_MEASURED * min(1.0, (256 / mean_side(pictures.size)) ** 2)))
     some = np.random.default_rng(0).permutation(len(pictures))[:most]
     return measured_bands(pictures.tensor(some), levels)
 

@@ -15,6 +15,7 @@ from noisewise.quality.enough import LEAST
 from noisewise.quality.features import Extractor, extract
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.sizes import Size, num_pixels
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
@@ -38,17 +39,17 @@ def frozen_distance(found: Floors | None) -> float | None:
 
 
 def real_indices(
-    training: np.ndarray, held_out: np.ndarray, size: int, most: int
+    training: np.ndarray, held_out: np.ndarray, size: Size, most: int
 ) -> tuple[np.ndarray, str]:
     """Indices of the real pictures that the judge reads, and their name.
 
     Args:
         training: indices of the training pictures.
         held_out: indices of the held-out pictures; used if there are at least 256.
-        size: side of the pictures in pixels.
+        size: of the pictures.
         most: number of pictures at most; above 32 pixels fewer, but at least 500.
     """
-    most = min(most, max(_FEWEST, _PIXELS // size**2))
+    most = min(most, max(_FEWEST, _PIXELS // num_pixels(size)))
     if len(held_out) >= _ENOUGH:
         return held_out[:most], "held-out pictures"
     return training[:most], "training pictures (too few are held out)"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from noisewise.nets.costs import Costs, costs_of
+from noisewise.sizes import Size, as_size, sides, size_of, written
 
 if TYPE_CHECKING:
     from noisewise.training.settings.config import TrainConfig
@@ -58,7 +59,7 @@ def plan_step(
     fitting = batch if memory is None else costs.fitting(int(_SHARE * memory))
     if fitting < 1:
         assert memory is not None
-        raise ValueError(_does_not_fit(costs, int(net["size"]), memory))
+        raise ValueError(_does_not_fit(costs, as_size(net["size"]), memory))
     parts = config.accumulate or math.ceil(batch / fitting)
     if config.accumulate is not None:
         why_parts = "set by hand"
@@ -99,11 +100,11 @@ def _batch(config: TrainConfig, net: Mapping[str, Any], speed: float | None) -> 
     return possible[0], f"the budget of about {images:,.0f} pictures is at least {_STEPS:,} steps"
 
 
-def _does_not_fit(costs: Costs, size: int, memory: int) -> str:
+def _does_not_fit(costs: Costs, size: Size, memory: int) -> str:
     need, have = costs.step_bytes(1) / 2**30, _SHARE * memory / 2**30
     room = max(0.0, _SHARE * memory - costs.fixed_bytes) / costs.picture_bytes
-    fits = max(8, int(size * math.sqrt(room)) // 32 * 32)
+    fits = size_of(*(max(8, int(side * math.sqrt(room)) // 32 * 32) for side in sides(size)))
     return (
-        f"a picture of {size} pixels needs {need:.1f} GiB in training, and {have:.1f} GiB are "
-        f"free; use --size {fits} or free memory"
+        f"a picture of {written(size)} pixels needs {need:.1f} GiB in training, and {have:.1f} GiB "
+        f"are free; use --size {written(fits)} or free memory"
     )

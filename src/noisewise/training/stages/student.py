@@ -22,6 +22,7 @@ from noisewise.diffusion import (
     score_identity_loss,
     stratified,
 )
+from noisewise.sizes import sides
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.devices.master_weights import MasterWeights
@@ -294,6 +295,6 @@ class StudentStage:
 
     def _normal(self) -> Tensor:
         described = self._teacher.config
-        shape = (self.batch, described.channels, described.size, described.size)
+        shape = (self.batch, described.channels, *sides(described.size))
         noise = torch.randn(shape, generator=self._draws, device=self.engine.device)
         return self.engine.tensor(noise[self._part])

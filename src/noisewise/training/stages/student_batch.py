@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from noisewise.nets.costs import costs_of
+from noisewise.sizes import mean_side, spelled
 
 if TYPE_CHECKING:
     from noisewise.training.models.model_config import ModelConfig
@@ -40,13 +41,13 @@ def student_batch(
         return batch, why
     if given is not None and fitting:
         raise ValueError(
-            f"a step of {batch} pictures of {teacher.size} pixels does not fit into the free "
-            f"memory; use --batch {fitting}"
+            f"a step of {batch} pictures of {spelled(teacher.size)} pixels does not fit into the "
+            f"free memory; use --batch {fitting}"
         )
     if fitting < 1:
         raise ValueError(
-            f"distilling pictures of {teacher.size} pixels needs three nets, and one picture does "
-            f"not fit into the {memory / 2**30:.1f} GiB that are free; free memory, or train a "
+            f"distilling pictures of {spelled(teacher.size)} pixels needs three nets, and one "
+            f"picture does not fit into the {memory / 2**30:.1f} GiB that are free; free memory, or train a "
             "teacher of smaller pictures"
         )
     while batch > fitting:
@@ -56,9 +57,10 @@ def student_batch(
 
 def _by_size(config: DistillConfig, teacher: ModelConfig) -> tuple[int, str]:
     usual = config.recipe.batch
-    if teacher.size <= _SIDE:
+    side = mean_side(teacher.size)
+    if side <= _SIDE:
         return usual, "at least 64, as in SiD on small sets"
-    batch = max(1, 2 ** int(math.log2(usual * _SIDE / teacher.size)))
+    batch = max(1, 2 ** int(math.log2(usual * _SIDE / side)))
     return batch, "fewer than of small pictures: steps are slow, and a budget needs many"
 
 
