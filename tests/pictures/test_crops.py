@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from noisewise.pictures import decode
-from noisewise.pictures.crops import Cut, most_crops, places
+from noisewise.pictures.crops import Cut, grid, most_crops, places
 from noisewise.pictures.cutting import Origins, choose_held_out, plan_cuts
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.pictures.sources import SMALLER_THAN_CROPS
@@ -355,3 +355,17 @@ def test_origins_of_nothing_alike_are_the_pictures() -> None:
         with_noise = decode.cut_picture(image, f"{i}", decode.Frame(16), Cut(5), set())
         origins.add(with_noise)
     assert origins.groups().tolist() == np.repeat(np.arange(6), 5).tolist()
+
+
+@pytest.mark.parametrize(("size", "count"), [((24, 40), 12), ((40, 24), 7), ((16, 64), 5)])
+def test_crops_of_any_shape_lie_inside_and_fill_the_picture(
+    size: tuple[int, int], count: int
+) -> None:
+    height, width = size
+    found = places(300, 200, size, Cut(count), np.random.default_rng(1))
+    assert len(found) == count == len({(p.left, p.top) for p in found})
+    assert all(0 <= p.left <= 300 - width and 0 <= p.top <= 200 - height for p in found)
+    # A transposed picture has the transposed grid.
+    columns, rows = grid(300, 200, size, count)
+    assert grid(200, 300, (width, height), count) == (rows, columns)
+    assert most_crops(300, 200, size) == most_crops(200, 300, (width, height))

@@ -101,7 +101,7 @@ def test_what_cannot_be_drawn_larger_is_refused() -> None:
     "text", ["512", "x", "512x", "-1x5", "5.5x5", "", "1e3x5", "512 768", "٣x٣"]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size; write height x width in pixels"):
+    with pytest.raises(ValueError, match="is no size; write WIDTHxHEIGHT in pixels"):
         SampleConfig(larger=text)
 
 
@@ -109,6 +109,6 @@ def test_one_larger_picture_is_drawn_unless_more_are_asked_for() -> None:
     assert SampleConfig().count == 64
     assert SampleConfig(larger="512X300").count == 1
     assert SampleConfig(larger="512x300", num_images=3).count == 3
-    assert parse_larger(" 512 × 300 ") == (512, 300)
+    assert parse_larger(" 512 × 300 ") == (300, 512)
     with pytest.raises(ValueError, match="0 pictures cannot be drawn"):
         SampleConfig(larger="512x300", num_images=0)

@@ -47,8 +47,8 @@ def student_batch(
     if fitting < 1:
         raise ValueError(
             f"distilling pictures of {spelled(teacher.size)} pixels needs three nets, and one "
-            f"picture does not fit into the {memory / 2**30:.1f} GiB that are free; free memory, or train a "
-            "teacher of smaller pictures"
+            f"picture does not fit into the {memory / 2**30:.1f} GiB that are free; free memory, "
+            "or train a teacher of smaller pictures"
         )
     while batch > fitting:
         batch //= 2
