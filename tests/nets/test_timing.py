@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from noisewise.nets.timing import compile_if_quicker, fastest
+from noisewise.nets.timing import _useful, compile_if_quicker, fastest
 from noisewise.nets.unet import UNet
 
 
@@ -42,10 +42,8 @@ def test_without_a_compiler_the_plain_net_is_kept(monkeypatch: pytest.MonkeyPatc
     assert found.reason == "not compiled: InvalidCxxCompiler: No working C++ compiler found"
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.5])
-def test_hopeless_ways_and_long_steps_are_timed_on_few_pictures(seconds: float) -> None:
-    """bfloat16 is slow here, as where the processor has none; 0 s are too few for a whole batch."""
-    seen: set[tuple[torch.dtype, int]] = set()
+def slow_net(seen: set[tuple[torch.dtype, int]], sleep: dict[torch.dtype, float]) -> UNet:
+    """A small net that notes how it is called, and takes as long as it is told to."""
 
     class Net(UNet):
         def forward(
@@ -53,11 +51,38 @@ def test_hopeless_ways_and_long_steps_are_timed_on_few_pictures(seconds: float) 
         ) -> Tensor:
             dtype = next(self.parameters()).dtype
             seen.add((dtype, len(x)))
-            time.sleep(0.2 if dtype == torch.bfloat16 else 0.0)
+            time.sleep(sleep.get(dtype, 0.0))
             return super().forward(x, noise_level, condition)
 
-    found = fastest(Net(1, 8, (8,), (1,)), torch.device("cpu"), batch=5, seconds=seconds)
+    return Net(1, 8, (8,), (1,))
+
+
+HALF = (torch.float32, torch.float64)  # a second precision that every processor has
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.5])
+def test_hopeless_ways_and_long_steps_are_timed_on_few_pictures(seconds: float) -> None:
+    """0.001 s are too few for a whole batch."""
+    seen: set[tuple[torch.dtype, int]] = set()
+    net = slow_net(seen, {torch.float64: 0.2})
+    found = fastest(net, torch.device("cpu"), batch=5, seconds=seconds, dtypes=HALF)
     assert found.dtype == torch.float32
-    assert len(found.images_per_second) == 4
-    assert {dtype for dtype, n in seen if n == 4} == {torch.float32, torch.bfloat16}
-    assert {dtype for dtype, n in seen if n == 5} == ({torch.float32} if seconds else set())
+    assert {n for dtype, n in seen if dtype == torch.float64} <= {1, 2, 3, 4}
+    assert seconds > 0.1 or 5 not in {n for _, n in seen}
+
+
+def test_a_net_whose_single_step_takes_long_is_timed_once() -> None:
+    seen: set[tuple[torch.dtype, int]] = set()
+    net = slow_net(seen, {torch.float32: 0.3})
+    found = fastest(net, torch.device("cpu"), batch=64, seconds=0.1, dtypes=HALF)
+    assert seen == {(torch.float32, 1)}
+    assert (found.dtype, found.channels_last) == (torch.float32, True)
+    assert "a step takes too long to time other ways" in found.reason
+    assert found.images_per_second[0][1] < 10 / 3
+
+
+def test_a_precision_that_the_processor_lacks_is_told_by_one_convolution() -> None:
+    assert _useful((torch.float32,), torch.device("cpu")) == ((torch.float32,), "")
+    kept, why = _useful((torch.float32, torch.bfloat16), torch.device("cpu"))
+    assert kept[0] == torch.float32
+    assert (len(kept) == 1) == ("a convolution in bfloat16 takes" in why)

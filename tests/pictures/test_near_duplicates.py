@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from noisewise.demo import demo_path
-from noisewise.pictures.near_duplicates import near_duplicates
+from noisewise.pictures.near_duplicates import _thumbnails, near_duplicates
 from noisewise.pictures.pictures import load_pictures
 from noisewise.training.inspect import inspect
 from picture_files import colour, write_pictures
@@ -17,6 +17,14 @@ from picture_files import colour, write_pictures
 
 def as_array(images: list[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(image.convert("RGB").resize((32, 32))) for image in images])
+
+
+def test_thumbnails_are_made_of_the_exact_means_of_channels() -> None:
+    """Runs keep their split: quicker arithmetic must not move a pair over the limit."""
+    for channels in (1, 3):
+        images = np.random.default_rng(0).integers(0, 256, (20, 16, 16, channels), np.uint8)
+        plain = images.astype(np.float32).mean(axis=3)
+        np.testing.assert_array_equal(_thumbnails(images), plain)
 
 
 def test_saved_again_resized_and_brightened_pictures_are_near() -> None:

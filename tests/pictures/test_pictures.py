@@ -164,7 +164,7 @@ def test_size_is_chosen_from_the_pictures(tmp_path: Path) -> None:
     assert load_pictures(write_pictures(tmp_path / "b", width=50, height=30)).size == 28
     large = load_pictures(write_pictures(tmp_path / "c", width=100, height=100))
     assert large.size == 64
-    assert "set size for more than 64" in large.notes[0]
+    assert "has 100 pixels; --size 100 keeps their detail" in large.notes[0]
     assert load_pictures(tmp_path / "c", size=96).size == 96
     assert load_pictures(write_pictures(tmp_path / "d", width=6, height=6)).size == 8
 

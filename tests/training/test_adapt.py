@@ -75,6 +75,18 @@ def started(
     return adapted_net(teacher.denoiser, "lora-ga", rank, gradients), found[0]
 
 
+def test_a_stopped_adaptation_resumes_with_a_smaller_batch(
+    old: noisewise.Run, other: Path, tmp_path: Path
+) -> None:
+    """This is the way out where memory ran out."""
+    config, count = replace(CONFIG, start="lora", budget="160images"), iter(range(9))
+    out = tmp_path / "new"
+    adapt(old, other, out, config=config, build=build, stop=lambda: next(count) >= 2)
+    run = adapt(old, other, out, config=replace(config, batch=16), build=build)
+    assert run.finished("teacher")
+    assert [r.images for r in run.records() if r.loss][-1] == 160
+
+
 @pytest.mark.parametrize("start", ["lora-ga", "lora", "full"])
 def test_the_adapted_teacher_learns_the_new_set(
     start: str, old: noisewise.Run, other: Path, tmp_path: Path

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,17 @@ def test_what_cannot_be_used_is_refused_and_leaves_no_trace(data: Path, tmp_path
             noisewise.train(path, out, size=size, build=build)
         assert "\n" not in str(caught.value)
         assert not out.exists()
+
+
+def test_a_size_far_above_the_files_is_refused_but_a_run_that_began_with_it_resumes(
+    data: Path, tmp_path: Path
+) -> None:
+    config = replace(TEACH, size=32, budget="64images")  # the files have 8 pixels
+    with pytest.raises(ValueError, match="use --size 8, or add --allow-enlarging"):
+        train(data, tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+    train(data, tmp_path / "run", replace(config, allow_enlarging=True), stop=stop_after(2))
+    assert train(data, tmp_path / "run", config).finished("teacher")
 
 
 def test_distill_before_train_and_models_that_are_none(data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from noisewise.app.commands import table
 from noisewise.app.flag_errors import near
 from noisewise.app.help_text import overview, print_help
 from noisewise.app.terminal.stderr import Steady, tell
+from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
 
 _HELP = ("-h", "--help")
 # The system takes no more bytes: full disk, quota, file size limit; or none there at all.
@@ -124,6 +125,9 @@ def exit_code(error: BaseException, called: str) -> int:
     if isinstance(error, OSError) and error.errno in (*_ROOM, *_CLOSED):
         return _complain(_not_written(error), called)
     assert isinstance(error, Exception)
+    if not os.environ.get("NOISEWISE_TRACE") and is_out_of_memory(error):
+        tell(f"{called}: {_too_little_memory(error)}.")
+        return 1
     return _failed(error, called)
 
 
@@ -155,6 +159,13 @@ def _not_written(error: OSError) -> str:
         f"there is no room{place} ({error.strerror}); free some and run the same command again: "
         "what was saved before is kept"
     )
+
+
+def _too_little_memory(error: Exception) -> str:
+    """What to do when memory ran out: what the command says, or what helps everywhere."""
+    if isinstance(error, OutOfMemory):
+        return " ".join(str(error).split())
+    return "memory ran out; close other programs, or ask for less: fewer or smaller pictures"
 
 
 def _unknown(word: str, names: Sequence[str]) -> str:

@@ -1,24 +1,31 @@
 """What a training step of a net costs: parameters, arithmetic and memory; computed without data.
 
-The net is built and run on torch's "meta" device, where tensors have shapes but no numbers, so this
-takes the same second for 32 and for 1024 pixels.
+One picture passes through the net, and what the backward pass would need is counted. A pyramid for
+large pictures is measured at three small sizes, as its costs are a polynomial in the number of
+pixels: of degree 2, for its attention. Other nets for large pictures are passed on torch's "meta"
+device, where tensors have shapes but no numbers; for that, torch first loads its compiler, which
+takes two seconds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from noisewise.nets.derive import build
-from noisewise.sizes import as_size, sides
+from noisewise.sizes import Size, as_size, divisible, num_pixels, sides, written
 
 _COPIES = 8  # of the weights: themselves, gradient, momentum, averages, best, evaluation, working
+_COMPUTED = 256 * 256  # pixels: larger pictures do not pass through the net
 _PASSING = 1.5  # gradients of features on their way back, and buffers of convolutions
 
 
@@ -59,22 +66,80 @@ def costs_of(config: Mapping[str, Any]) -> Costs:
         >>> costs.parameters, costs.flops > 0
         (8884, True)
     """
-    with torch.device("meta"):
-        net = build(dict(config))
-        x = torch.zeros(1, config["channels"], *sides(as_size(config["size"])))
-        level = torch.zeros(1)
-        labels = torch.zeros(1, dtype=torch.int64) if config.get("num_classes") else None
-        saved = _Saved(net)
-        with FlopCounterMode(display=False) as counter, saved_tensors_hooks(saved.keep, _same):
-            out = net(x, level, labels)
-            loss = out.square().mean()
-        forward = counter.get_total_flops()
+    size = as_size(config["size"])
+    if (step := _step(config)) is None:
+        parameters, flops, saved = _passed(config, size)
+    else:
+        small = [_passed(config, times * step) for times in (1, 2, 3)]
+        parameters, times = small[0][0], num_pixels(size) // step**2
+        flops, saved = (_continued([found[at] for found in small], times) for at in (1, 2))
+    own = 4 * 3 * config["channels"] * num_pixels(size)  # the picture, noise, the noised picture
+    return Costs(parameters, 3 * flops, int(_PASSING * saved) + own, 4 * _COPIES * parameters)
+
+
+def _step(config: Mapping[str, Any]) -> int | None:
+    """The side at which the coarsest features of a large pyramid have one pixel; None: no need."""
+    size = as_size(config["size"])
+    if num_pixels(size) <= _COMPUTED or config.get("name") != "pyramid":
+        return None
+    step = 2 ** (len(config["widths"]) - 1)
+    return step if divisible(size, step) else None
+
+
+def _continued(values: list[int], n: int) -> int:
+    """The value at n of the polynomial of degree 2 with these values at 1, 4, 9.
+
+    Example:
+        >>> _continued([7 + n + 2 * n * n for n in (1, 4, 9)], 16)
+        535
+    """
+    total = Fraction()
+    for at, value in zip((1, 4, 9), values, strict=True):
+        others = [m for m in (1, 4, 9) if m != at]
+        total += value * math.prod(Fraction(n - m, at - m) for m in others)
+    return int(total)
+
+
+def _passed(config: Mapping[str, Any], size: Size) -> tuple[int, int, int]:
+    """Weights, operations and bytes for the backward pass, of one picture of this size."""
+    device = "cpu" if num_pixels(size) <= _COMPUTED or _step(config) else "meta"
+    net = build({**config, "size": written(size)}).to(device)
+    shape = (1, config["channels"], *sides(size))
+    x, level = torch.zeros(shape, device=device), torch.zeros(1, device=device)
+    labels = None
+    if config.get("num_classes"):
+        labels = torch.zeros(1, dtype=torch.int64, device=device)
+    saved = _Saved(net)
+    with _Flops() as flops, saved_tensors_hooks(saved.keep, _same):
+        out = net(x, level, labels)
+        loss = out.square().mean()
     del loss
-    parameters = sum(p.numel() for p in net.parameters())
-    own = 4 * 3 * x.numel()  # the picture, its noise and the noised picture
-    return Costs(
-        parameters, 3 * forward, int(_PASSING * saved.bytes) + own, 4 * _COPIES * parameters
-    )
+    return sum(p.numel() for p in net.parameters()), flops.total, saved.bytes
+
+
+class _Flops(TorchDispatchMode):
+    """Counts floating-point operations; torch's own counter loads its compiler, for two seconds."""
+
+    total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip the compiler, newer versions of torch load it
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 (an operator of torch)
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        out = func(*args, **(kwargs or {}))
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            self.total += int(flop_registry[packet](*args, **(kwargs or {}), out_val=out))
+        elif "_scaled_dot_product" in str(packet):  # that of processors is not in the registry
+            self.total += int(sdpa_flop_count(*(x.shape for x in args[:3])))
+        return out
 
 
 class _Saved:

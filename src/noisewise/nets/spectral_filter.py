@@ -106,10 +106,12 @@ class SpectralFilter(nn.Module):
             name = f"power_{side}"
             self.register_buffer(name, found, persistent=False)
             self._names[side] = name
-        grids = [_between(_distances(size), known, own) for own in values]
+        grids = [_between(_distances(size), known, own).flatten() for own in values if levels]
+        orders = [grid.argsort() for grid in grids]
         for level in range(levels):
             response = _detail_response(size, level)
-            groups, weights = zip(*(_grouped(g, response) for g in grids), strict=True)
+            ordered = zip(grids, orders, strict=True)
+            groups, weights = zip(*(_grouped(g, o, response) for g, o in ordered), strict=True)
             self.register_buffer(f"groups_{level}", torch.stack(groups), persistent=False)
             self.register_buffer(f"weights_{level}", torch.stack(weights), persistent=False)
 
@@ -161,10 +163,9 @@ def _passed(side: int, level: int) -> tuple[Tensor, Tensor]:
     return passed, (wave * 2**level).cos().square()
 
 
-def _grouped(power: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
-    """Power in groups of equal response, and the share of each group."""
-    order = power.flatten().argsort()
-    power, response = power.flatten()[order], response.flatten()[order]
+def _grouped(power: Tensor, order: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
+    """Power, in this order, in groups of equal response, and the share of each group."""
+    power, response = power[order], response.flatten()[order]
     at = (response.cumsum(0) / response.sum() * _GROUPS).long().clamp(max=_GROUPS - 1)
     weights = torch.zeros(_GROUPS).index_add_(0, at, response)
     groups = torch.zeros(_GROUPS).index_add_(0, at, response * power) / weights.clamp_min(1e-12)

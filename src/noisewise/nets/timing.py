@@ -24,6 +24,7 @@ _CLEAR_GAIN = 2.0  # the same where only a few pictures were timed
 _REPEATS = 10
 _TRIED = 4  # pictures of the steps that show which ways are worth timing
 _HOPELESS = 3.0  # times as slow as the quickest way: bfloat16 where the processor has none
+_PATIENCE = 2.0  # times the seconds that the first rough steps may take, all together
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,21 @@ class Timed:
         channels_last: memory layout.
         images_per_second: for each way that was tried, its name and training pictures per second
             (of a hopeless way: on few pictures).
+        left_out: what was not tried, and why, in words; "" if nothing was left out.
     """
 
     dtype: torch.dtype
     channels_last: bool
     images_per_second: tuple[tuple[str, float], ...]
+    left_out: str = ""
 
     @property
     def reason(self) -> str:
         """The measurement as a text."""
         ways = sorted(self.images_per_second, key=lambda way: -way[1])
         listed = ", ".join(f"{name} {speed:.0f}" for name, speed in ways)
-        return f"measured training speed, images/s: {listed}"
+        more = f"; {self.left_out}" if self.left_out else ""
+        return f"measured training speed, images/s: {listed}{more}"
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,11 @@ def fastest(
     """Time forward and backward pass in each precision and memory layout; return the fastest.
 
     The ways are timed in turn, so that changes in the load of the machine affect all of them; the
-    best time of each counts. A way that is more than 3 times as slow on 4 pictures is not timed
-    with a whole batch: bfloat16 took 15 times as long on a processor without it, and a minute. If
-    one step with a whole batch takes longer than all the seconds, the 4 pictures decide.
+    best time of each counts. A precision in which a single convolution takes more than 3 times as
+    long is left out: bfloat16 took 15 times as long on a processor without it, and a minute. A way
+    that is so slow on 4 pictures is not timed with a whole batch. If one step with a whole batch
+    takes longer than all the seconds, the 4 pictures decide; if their steps would take too long,
+    one picture; and if even a step with one takes long, only the plain way is timed.
 
     Args:
         net: has a `config` with "channels", "size" and "num_classes"; it is copied, not changed.
@@ -95,9 +101,16 @@ def fastest(
         True
     """
     config: Any = net.config
+    plain = (torch.float32, True)
+    dtypes, left_out = _useful(dtypes, device)
     ways = [(dtype, last) for dtype in dtypes for last in (True, False)]
+    one = _quickest(_Step(_in_way(net, device, plain), config, device, 1), 2)
+    most = _PATIENCE * seconds / (2 * len(ways) * one)  # pictures in each rough step
+    if most < 0.5:
+        left_out = "; ".join(filter(None, ("a step takes too long to time other ways", left_out)))
+        return Timed(*plain, ((_name(*plain), 1 / one),), left_out)
     nets = {way: _in_way(net, device, way) for way in ways}
-    few = min(batch, _TRIED)
+    few = max(1, min(batch, _TRIED, int(most)))
     tried = {way: _Step(nets[way], config, device, few, way[1]) for way in ways}
     roughly = {way: _quickest(step, 2) for way, step in tried.items()}
     best = {way: roughly[way] * batch / few for way in ways}
@@ -114,16 +127,65 @@ def fastest(
             best[way] = min(best[way], time.perf_counter() - before)
         if time.perf_counter() - start > seconds:
             break
-    plain, gain = (torch.float32, True), _GAIN if steps else _CLEAR_GAIN
+    gain = _GAIN if steps else _CLEAR_GAIN
     quickest = min(best, key=lambda way: best[way] * (1 / gain if way == plain else 1.0))
     names = tuple((_name(*way), batch / best[way]) for way in ways)
-    return Timed(quickest[0], quickest[1], names)
+    return Timed(quickest[0], quickest[1], names, left_out)
+
+
+def _useful(
+    dtypes: tuple[torch.dtype, ...], device: torch.device
+) -> tuple[tuple[torch.dtype, ...], str]:
+    """The precisions that are not hopeless on this device, and the others in words."""
+    if len(dtypes) < 2:
+        return dtypes, ""
+    taken = {dtype: _one_convolution(dtype, device) for dtype in dtypes}
+    times = {dtype: taken[dtype] / min(taken.values()) for dtype in dtypes}
+    slow = [dtype for dtype in dtypes if times[dtype] > _HOPELESS]
+    said = [f"a convolution in {_called(d)} takes {times[d]:.0f} times as long" for d in slow]
+    return tuple(dtype for dtype in dtypes if dtype not in slow), "; ".join(said)
+
+
+def _one_convolution(dtype: torch.dtype, device: torch.device) -> float:
+    """Seconds of one small convolution, forward and backward."""
+    net = nn.Conv2d(32, 32, 3, padding=1)
+    config = {"channels": 32, "size": 32}
+    step = _Step(_Alone(_in_way(net, device, (dtype, True)), dtype), config, device, _TRIED)
+    step()  # not timed: the first step also sets up kernels
+    return _quickest(step, 3)
+
+
+class _Alone(nn.Module):
+    """A layer in the place of a net."""
+
+    def __init__(self, layer: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.layer, self.dtype = layer, dtype
+
+    def forward(self, x: torch.Tensor, level: torch.Tensor, labels: None) -> torch.Tensor:
+        return self.layer(x.to(self.dtype))
+
+
+def rough_speed(net: nn.Module, device: torch.device, batch: int) -> float:
+    """Training pictures per second in the plain way (float32, channels last), from three steps.
+
+    Args:
+        net: as for `fastest`.
+        device: where to measure.
+        batch: pictures per step.
+    """
+    plain = (torch.float32, True)
+    step = _Step(_in_way(net, device, plain), net.config, device, batch)
+    step()  # not timed: the first step also sets up buffers and kernels
+    return batch / _quickest(step, 2)
 
 
 def _name(dtype: torch.dtype, channels_last: bool) -> str:
-    return (
-        f"{str(dtype).removeprefix('torch.')} {'channels last' if channels_last else 'contiguous'}"
-    )
+    return f"{_called(dtype)} {'channels last' if channels_last else 'contiguous'}"
+
+
+def _called(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def compile_if_quicker(net: nn.Module, device: torch.device, batch: int) -> Compiled:

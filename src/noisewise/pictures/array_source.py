@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from PIL import Image
 from noisewise.pictures import array_files, cache, framing
 from noisewise.pictures.crops import Cut, cut_picture
 from noisewise.pictures.cutting import Origins, plan_cuts
+from noisewise.pictures.enlarging import Sides
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import (
     Gathered,
@@ -24,6 +24,7 @@ from noisewise.pictures.gather import (
     load_cached,
 )
 from noisewise.pictures.headers import choose_size
+from noisewise.pictures.sample import sampled
 from noisewise.pictures.source_type import Request, SourceType, has_suffix
 
 _SUFFIXES = (".npz", ".npy")
@@ -39,34 +40,53 @@ def _read(path: Path, request: Request) -> Gathered:
     found = array_files.open_arrays(path)
     height, width, depth = found.height_width_channels
     sizes = Counter({(width, height): len(found)})
-    notes = list(found.notes)
+    notes, block = list(found.notes), _array_block(found)
     size, channels = request.size, request.channels
     if size is None:
-        size, why = choose_size(sizes, _array_block(found), request.measured)
+        size, why = choose_size(sizes, block, request.measured, bool(request.crops))
         notes.append(why)
     if depth == 1 and request.frame(size).on_grey:
         channels = channels or 1
-    plan = Plan(request.frame(size), channels, len(found), request.folder, key, notes)
+    frame, every = request.frame(size), np.arange(len(found))
+    chosen = sampled(len(found), size) if request.sampled and not request.crops else every
+    plan = Plan(
+        frame,
+        Sides.of(sizes, block, frame),
+        request.enlarging or request.crops > 0,
+        channels,
+        len(chosen),
+        request.folder,
+        key,
+        notes,
+        len(found) - len(chosen),
+    )
     cut, origins = None, Origins()
     if request.crops:
-        sides = [(width, height)] * len(found)
-        cut = plan_cuts(path, sides, size, request.crops, request.keep_whole)[0]
-    squares = _array_squares(found, plan.frame) if cut is None else _cut(found, plan, cut, origins)
+        each = [(width, height)] * len(found)
+        cut = plan_cuts(path, each, size, request.crops, request.keep_whole)[0]
+    squares = (
+        _array_squares(found, frame, set(chosen.tolist()))
+        if cut is None
+        else _cut(found, plan, cut, origins)
+    )
     images, names, _ = collect(path, plan, squares, (), request.progress)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]
     counts = HeaderCounts(sizes, Counter({mode: len(found)}), Counter({kind: len(found)}))
-    labels = Labels(found.labels, tuple(found.classes), kind)
-    if cut is None:
-        return complete(plan, images, labels, list(found.names), [], counts)
-    plan.notes.extend(origins.notes(size, request.keep_whole))
     of = np.array([int(name) for name in names])
-    labels = replace(labels, numbers=None if found.labels is None else found.labels[of])
-    named = [found.names[i] if found.names else f"#{i}" for i in of]
+    numbers = None if found.labels is None else found.labels[of]
+    labels = Labels(numbers, tuple(found.classes), kind)
+    named = [found.names[i] for i in of] if found.names else []
+    if cut is None:
+        return complete(plan, images, labels, named, [], counts)
+    plan.notes.extend(origins.notes(size, request.keep_whole))
+    named = named or [f"#{i}" for i in of]
     return complete(plan, images, labels, named, [], counts, origins.groups())
 
 
-def _array_squares(found: array_files.ArrayFile, frame: Frame) -> Squares:
+def _array_squares(found: array_files.ArrayFile, frame: Frame, chosen: set[int]) -> Squares:
     for index, pixels in enumerate(found.pictures()):
+        if index not in chosen:
+            continue
         done: set[str] = set()
         name = str(index)
         image = framing.on_background(_as_image(pixels), frame, done)

@@ -104,9 +104,9 @@ def fit(
     Lanczos filter, which is antialiased. `done` collects what was changed.
     """
     height, width = sides(frame.size)
-    if lossless and _inside(image, frame) != (width, height) and image.mode in ("L", "RGB"):
+    if lossless and inside(image.size, frame) != (width, height) and image.mode in ("L", "RGB"):
         image = undo_enlargement(image, done)
-    part = _inside(image, frame)
+    part = inside(image.size, frame)
     if part != image.size:
         done.add(CROPPED)
         if frame.crop == "pad":
@@ -130,7 +130,9 @@ def as_square(image: Image.Image, done: set[str]) -> Square:
     pixels = np.asarray(image)
     if image.mode == "L":
         return Square(pixels[:, :, None], True, frozenset(done))
-    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    red, green, blue = (pixels[..., c] for c in range(3))  # numpy is slow along an axis of 3
+    highest = np.maximum(np.maximum(red, green), blue)
+    spread = highest - np.minimum(np.minimum(red, green), blue)
     return Square(pixels, bool(spread.max() <= _GREY_TOLERANCE), frozenset(done))
 
 
@@ -182,12 +184,21 @@ def undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[::factor, ::factor]))
 
 
-def _inside(image: Image.Image, frame: Frame) -> tuple[int, int]:
-    """Width and height of the largest part of a picture that has the frame's shape."""
+def inside(size: tuple[int, int], frame: Frame) -> tuple[int, int]:
+    """Width and height of the largest part of a picture that has the frame's shape.
+
+    Args:
+        size: width and height of the picture.
+        frame: its size has the shape.
+
+    Example:
+        >>> inside((100, 60), Frame(32)), inside((100, 60), Frame((32, 64)))
+        ((60, 60), (100, 50))
+    """
     height, width = sides(frame.size)
-    if image.width * height >= image.height * width:  # it is wider
-        return max(1, round(image.height * width / height)), image.height
-    return image.width, max(1, round(image.width * height / width))
+    if size[0] * height >= size[1] * width:  # it is wider
+        return max(1, round(size[1] * width / height)), size[1]
+    return size[0], max(1, round(size[0] * height / width))
 
 
 def _around(image: Image.Image, frame: Frame) -> tuple[int, int]:

@@ -10,12 +10,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from noisewise.pictures import cache, framing, sources
+from noisewise.pictures.enlarging import Sides, too_large
 from noisewise.pictures.framing import Frame, Square
 from noisewise.pictures.sources import Skipped, printable
 from noisewise.sizes import written
@@ -37,7 +38,6 @@ _WHAT_WAS_DONE = {
     framing.ALPHA: "with transparency: placed on a {background} background",
     framing.ROTATED: "rotated upright, as EXIF says",
     framing.ANIMATED: "with several frames: only the first is used",
-    framing.ENLARGED: "smaller than the size: enlarged",
     framing.BLOCKS: "of enlarged pixel art: reduced to the original pixels",
     framing.PROFILE: "with another colour profile: converted to sRGB",
 }
@@ -48,7 +48,9 @@ class Gathered:
     """Everything read from a path; `counts` is None if it came from the cache.
 
     `marks` are the digests of the pictures that the fingerprint was made of. `groups` are those of
-    crops (see `Pictures`); None without crops.
+    crops (see `Pictures`); None without crops. `side` is the median side of the files before they
+    were resized, 0 for crops or if an older version wrote the cache. `total` is the number of
+    pictures if only some were read, else 0.
     """
 
     images: np.ndarray
@@ -62,6 +64,8 @@ class Gathered:
     kind: str
     counts: HeaderCounts | None
     groups: np.ndarray | None = None
+    side: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,21 @@ class HeaderCounts:
 
 @dataclass
 class Plan:
-    """What is decided before decoding, and the folder and key of the cache."""
+    """What is decided before decoding, and the folder and key of the cache.
+
+    `enlarging` says whether pictures may become many times as large as the files, `left_out` how
+    many pictures are not read at all, for a plan.
+    """
 
     frame: Frame
+    sides: Sides
+    enlarging: bool
     channels: int | None
     total: int
     folder: Path | None
     key: str
     notes: list[str]
+    left_out: int = 0
     done: Counter[str] = field(default_factory=Counter)
 
 
@@ -93,6 +104,13 @@ class Labels:
     numbers: np.ndarray | None
     classes: tuple[str, ...]
     kind: str
+
+    def of_some(self, names: list[str], some: list[str]) -> Labels:
+        """The labels of some of the pictures, of which these are the names."""
+        if self.numbers is None:
+            return self
+        number = dict(zip(names, self.numbers.tolist(), strict=True))
+        return replace(self, numbers=np.array([number[name] for name in some], np.int64))
 
 
 def digests(images: np.ndarray) -> np.ndarray:
@@ -118,8 +136,10 @@ def collect(
         uint8 [n, height, width, channels], one name per picture, and all skipped files.
 
     Raises:
-        ValueError: if too few pictures are usable.
+        ValueError: if too few pictures are usable, or the size is too large for the files.
     """
+    if not plan.enlarging and (refused := too_large(plan.frame.size, plan.sides.median)):
+        raise ValueError(f"{printable(str(path))}: {refused}.")
     names: list[str] = []
     skipped = list(already_skipped)
     num_grey = count = 0
@@ -137,7 +157,7 @@ def collect(
                 plan.done.update(square.done)
             if progress is not None:
                 progress(count, plan.total)
-        refuse_too_few(path, len(names), skipped, len(set(names)))
+        refuse_too_few(path, len(names) + plan.left_out, skipped, len(set(names)) + plan.left_out)
         channels = plan.channels or _choose_channels(num_grey, len(names), plan.notes)
         images = rows.finish(channels, plan.key)
     return images, names, skipped
@@ -199,7 +219,7 @@ def complete(
     """
     marks = digests(images)
     num_distinct = len(np.unique(marks))
-    if num_distinct < MIN_PICTURES:
+    if num_distinct < MIN_PICTURES and not plan.left_out:
         raise ValueError(
             f"only {num_distinct} of the {len(images)} pictures are different: "
             f"training needs at least {MIN_PICTURES} different pictures."
@@ -212,12 +232,14 @@ def complete(
         labels.classes,
         tuple(names),
         left_out,
-        tuple(plan.notes + _what_was_done(plan)),
+        tuple(plan.notes + _what_was_done(plan, len(images))),
         fingerprint,
         marks,
         labels.kind,
         counts,
         groups,
+        plan.sides.median if groups is None else 0,
+        len(images) + plan.left_out if plan.left_out else 0,
     )
     if plan.folder is not None:
         cache.write_facts(plan.folder, plan.key, _facts(found))
@@ -252,6 +274,7 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
             facts["kind"],
             None,
             groups,
+            int(facts.get("side", 0)),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
@@ -268,6 +291,7 @@ def _facts(found: Gathered) -> dict[str, object]:
         "fingerprint": found.fingerprint,
         "kind": found.kind,
         **({} if found.groups is None else {"groups": found.groups.tolist()}),
+        "side": found.side,
     }
 
 
@@ -290,15 +314,21 @@ def count_text(num_pictures: int) -> str:
     return f"{num_pictures} picture{'' if num_pictures == 1 else 's'}"
 
 
-def _what_was_done(plan: Plan) -> list[str]:
+def _what_was_done(plan: Plan, total: int) -> list[str]:
     texts = {**_WHAT_WAS_DONE, framing.CROPPED: _OTHER_SHAPE[plan.frame.crop]}
     size, background = plan.frame.size, plan.frame.background
     shape = "square" if isinstance(size, int) else f"of the shape {written(size)}"
-    return [
+    done = [
         f"{count_text(plan.done[mark])} {text.format(background=background, shape=shape)}"
         for mark, text in texts.items()
         if plan.done[mark]
     ]
+    enlarged = plan.done[framing.ENLARGED]
+    if plan.left_out:
+        done.insert(
+            0, f"only {total:,} of {total + plan.left_out:,} pictures are read for this plan"
+        )
+    return [*done, plan.sides.enlarged(enlarged, total)] if enlarged else done
 
 
 def _choose_channels(num_grey: int, num_images: int, notes: list[str]) -> int:

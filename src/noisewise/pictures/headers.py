@@ -27,6 +27,7 @@ from noisewise.sizes import Size, divisible, either, nearest, sides, written
 MIN_SIZE = 8
 SIZE_STEP = 4
 DEFAULT_MAX_SIZE = 64
+_COARSEST = 32
 BYTES_IN_FLIGHT = 2**30
 """Memory for all pictures that are decoded at the same time; a larger picture is decoded alone."""
 _BYTES_PER_PIXEL = 16  # Pillow's 4 for the picture, and its rotated, flattened, converted copies
@@ -106,17 +107,19 @@ def read_headers(
 
 
 def choose_size(
-    sizes: Counter[tuple[int, int]], block: int = 1, crop: Crop = "centre"
+    sizes: Counter[tuple[int, int]], block: int = 1, crop: Crop = "centre", crops: bool = False
 ) -> tuple[int, str]:
     """Choose the side of the square from the pictures' own sizes, and say why.
 
     Takes the short side if all pictures share one, else the median; rounded down to a multiple of
-    4, at least 8 and at most 64 pixels. Larger sizes have to be set with `size`.
+    4, at least 8 and at most 64 pixels. Larger sizes have to be set with `size`; the reason names
+    the one that keeps the detail of the files.
 
     Args:
         sizes: number of pictures of each (width, height).
         block: how many times pixel art is enlarged; its original pixels count.
         crop: with "pad", the long side counts instead.
+        crops: whether pieces of this size are cut, which keep the detail at any size.
 
     Example:
         >>> choose_size(Counter({(28, 28): 100}))
@@ -133,10 +136,34 @@ def choose_size(
     if block > 1:
         measured += f" (pixel art, enlarged {block} times)"
     if side > DEFAULT_MAX_SIZE:
-        return size, f"size {size}: {measured}; set size for more than {size}"
+        more = (
+            f"set size for more than {size}"
+            if crops
+            else f"--size {usable(side)} keeps their detail"
+        )
+        return size, f"size {size}: {measured}; {more}"
     if size != side:
         measured += f"; nets need a multiple of {SIZE_STEP}, at least {MIN_SIZE}"
     return size, f"size {size}: {measured}"
+
+
+def usable(side: int, longest: int = 0) -> int:
+    """The largest size that nets can use and that is no larger than a side; 8 at least.
+
+    Args:
+        side: in pixels.
+        longest: the other side, if pictures are not square.
+
+    Example:
+        >>> usable(6), usable(50), usable(100), usable(300)
+        (8, 48, 100, 288)
+    """
+    step = SIZE_STEP
+    while (
+        max(side, longest) > _COARSEST * step
+    ):  # large pictures are halved until they have 32 pixels a side
+        step *= 2
+    return max(MIN_SIZE, side // step * step)
 
 
 def check_size(size: Size) -> None:

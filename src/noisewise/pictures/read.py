@@ -24,6 +24,8 @@ def gather(
     background: str = "white",
     crops: int = 0,
     keep_whole: bool = False,
+    enlarging: bool = True,
+    sampled: bool = False,
 ) -> Gathered:
     """Read pictures from a folder, zip, npz or npy; see `load_pictures`."""
     path = Path(path).expanduser()
@@ -35,7 +37,18 @@ def gather(
     if channels not in (None, 1, 3):
         raise ValueError(f"channels {channels} cannot be used: give 1 (grey) or 3 (colour).")
     check_crops(crops, keep_whole)
-    request = Request(wanted, channels, crop, background, folder, progress, crops, keep_whole)
+    request = Request(
+        wanted,
+        channels,
+        crop,
+        background,
+        folder,
+        progress,
+        crops,
+        keep_whole,
+        enlarging,
+        sampled,
+    )
     request.frame(wanted or framing.MIN_SIDE)  # refuse a bad crop or colour before reading
     try:
         return kind.read(path, request)

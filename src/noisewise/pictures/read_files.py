@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from noisewise.pictures.bit_depth import is_deep
 from noisewise.pictures.crops import Cut, Pieces
 from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.decode import UnusableError
+from noisewise.pictures.enlarging import Sides
 from noisewise.pictures.framing import Frame, Square
 from noisewise.pictures.gather import (
     MIN_PICTURES,
@@ -36,9 +38,10 @@ from noisewise.pictures.headers import (
     quiet_pillow,
     read_headers,
 )
+from noisewise.pictures.sample import sampled
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.sources import Entry, Skipped, Source
-from noisewise.sizes import num_pixels
+from noisewise.sizes import Size, num_pixels
 
 _MOST_WAITING = 2**28  # bytes of crops that wait to be written
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -51,8 +54,8 @@ def read_files(source: Source, request: Request) -> Gathered:
         ValueError: if there are too few pictures, or the size cannot be used.
     """
     listing = [(e.name, e.num_bytes, e.mtime_ns) for e in source.entries]
-    left_out = [(item.name, item.code) for item in source.skipped]
-    key = cache.cache_key([source.kind, *request.key, listing, left_out])
+    skipped_before = [(item.name, item.code) for item in source.skipped]
+    key = cache.cache_key([source.kind, *request.key, listing, skipped_before])
     if cached := load_cached(request.folder, key):
         return cached
     metadata_files, candidates = label_files.split_metadata(source)
@@ -65,24 +68,44 @@ def read_files(source: Source, request: Request) -> Gathered:
     notes: list[str] = []
     size, channels = request.size, request.channels
     if size is None:
-        size, why = choose_size(found.sizes, found.block, request.measured)
+        size, why = choose_size(found.sizes, found.block, request.measured, bool(request.crops))
         notes.append(why)
     if found.modes.keys() <= _GREY_MODES and request.frame(size).on_grey:
         channels = channels or 1
-    plan = Plan(request.frame(size), channels, len(found.entries), request.folder, key, notes)
+    frame, every = request.frame(size), [entry.name for entry in found.entries]
+    sides = Sides.of(found.sizes, found.block, frame)
+    if request.sampled and not request.crops:
+        found = _sampled(found, size)
+    total = len(found.entries)
+    left_out = len(every) - total
+    enlarging = request.enlarging or request.crops > 0  # crops are never enlarged
+    plan = Plan(frame, sides, enlarging, channels, total, request.folder, key, notes, left_out)
     origins = Origins() if request.crops else None
     squares = _decoded(source, found, plan.frame)
     if origins is not None:
         cuts = plan_cuts(source.path, found.sides, size, request.crops, request.keep_whole)
         squares = _cut(source, found, plan.frame, cuts, origins)
     images, names, skipped = collect(source.path, plan, squares, found.skipped, request.progress)
-    labels = _labels(source, metadata_files, names, plan)
+    labels = _labels(source, metadata_files, every if left_out else names, plan)
+    if left_out:
+        labels = labels.of_some(every, names)
     plan.notes.extend(_depth_notes(plan, found))
     counts = HeaderCounts(found.sizes, found.modes, found.formats)
     if origins is None:
         return complete(plan, images, labels, names, skipped, counts)
     plan.notes.extend(origins.notes(size, request.keep_whole))
     return complete(plan, images, labels, names, skipped, counts, origins.groups())
+
+
+def _sampled(found: Headers, size: Size) -> Headers:
+    """Only the files that a plan reads."""
+    chosen = sampled(len(found.entries), size)
+    return replace(
+        found,
+        entries=tuple(found.entries[i] for i in chosen),
+        num_bytes=tuple(found.num_bytes[i] for i in chosen),
+        sides=tuple(found.sides[i] for i in chosen),
+    )
 
 
 def _depth_notes(plan: Plan, found: Headers) -> list[str]:

@@ -27,6 +27,8 @@ class Request:
     progress: Progress | None
     crops: int = 0
     keep_whole: bool = False
+    enlarging: bool = True
+    sampled: bool = False
 
     @property
     def key(self) -> list[object]:

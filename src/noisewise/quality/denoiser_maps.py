@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from noisewise.quality.features import check_images
 
-_BATCH = 64
+_BATCH, _PIXELS = 64, 2**18  # pictures, and pixels, in the net at once
 
 
 class DenoiserMaps:
@@ -59,7 +59,7 @@ class DenoiserMaps:
         noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)) * self._sigma
         found = []
         with torch.no_grad(), _in_eval(self._denoiser), _mean_embeddings(self._denoiser):
-            for part in images.split(_BATCH):
+            for part in images.split(max(1, min(_BATCH, _PIXELS // shape[1:].numel()))):
                 noisy = part.to(device).float() + noise.to(device)
                 sigma = noisy.new_full((len(part),), self._sigma)
                 labels = None

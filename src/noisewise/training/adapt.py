@@ -10,7 +10,7 @@ Papers: Hu et al. 2022 (LoRA); Wang et al. 2024 (LoRA-GA), for the start.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +131,8 @@ def plan_adapt(
         crops=config.crops,
         keep_whole=config.keep_whole,
     )
-    return plan_adaptation(teacher, sorted_like(teacher, pictures), config)
+    planned = plan_adaptation(teacher, sorted_like(teacher, pictures), config)
+    return replace(planned, notes=pictures.notes)
 
 
 def _need_extra(config: AdaptConfig) -> None:
@@ -215,6 +216,7 @@ class AdaptTask(Task[AdaptConfig]):
         self.folder = folder
         self.config = config
         self._given, self._path, self._build = teacher, path, build
+        self._plan: TeacherPlan | None = None
 
     def check(self, engine: Engine) -> None:
         """Refuse missing PEFT, a missing teacher, the folder of the teacher, several processes."""
@@ -254,6 +256,7 @@ class AdaptTask(Task[AdaptConfig]):
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage | None:
         """Add adapters to a copy of the teacher; lora-ga measures the full gradient first."""
         config, plan, denoiser = self.config, self._plan, self._teacher.denoiser
+        assert plan is not None
         engine = engine.with_measured_precision(
             denoiser, plan.batch, config.precision, config.amount
         )
@@ -273,6 +276,12 @@ class AdaptTask(Task[AdaptConfig]):
         except StoppedError:
             return None  # nothing was trained; the next call measures the gradient again
         return AdaptStage(self._pictures, made, plan, self._training, engine)
+
+    def need_less_memory(self, resume: str) -> str:
+        """A smaller batch, which may differ when a run resumes."""
+        if self._plan is None or self._plan.batch < 2:
+            return super().need_less_memory(resume)
+        return f"run the same command with --batch {self._plan.batch // 2}{resume}"
 
     @property
     def pace(self) -> Pace:

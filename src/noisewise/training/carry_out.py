@@ -15,13 +15,14 @@ from typing import Generic, TypeVar
 from noisewise.training.callbacks import Callbacks, Stop
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.lock import FolderSnapshot, locked
-from noisewise.training.run.checkpoints import Resumed
+from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
+from noisewise.training.run.checkpoints import Resumed, step_of
 from noisewise.training.run.follow import follow, has_model_of, note_stopped, resume
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, DistillConfig, TrainConfig
 from noisewise.training.stages.loop import Loop, TrainingFailed
 from noisewise.training.stages.record import Record
-from noisewise.training.stages.stage import Pace, Stage
+from noisewise.training.stages.stage import Pace, Stage, StageName
 
 Config = TypeVar("Config", bound=TrainConfig | AdaptConfig | DistillConfig)
 
@@ -35,12 +36,14 @@ class Task(ABC, Generic[Config]):
         reads_pictures: whether `prepare` reads pictures; if so, run.json gets the time until the
             first batch.
         note: first message of a resumed run, for example that the batch has changed; "" for none.
+        stage_name: of the stage that is trained.
     """
 
     folder: Path
     config: Config
     reads_pictures: bool = True
     note: str = ""
+    stage_name: StageName = "teacher"
 
     @abstractmethod
     def check(self, engine: Engine) -> None:
@@ -75,6 +78,14 @@ class Task(ABC, Generic[Config]):
         """Write changed settings into run.json; called before the first step, by one process."""
         return
 
+    def need_less_memory(self, resume: str) -> str:
+        """What to do when memory runs out, in words.
+
+        Args:
+            resume: " to resume from step 100" for a command that resumes; "" without a checkpoint.
+        """
+        return f"free some and run the same command again{resume}"
+
     def failed(self, run: Run, loop: Loop, why: str) -> None:
         """Save what is usable after training failed; all processes must call it."""
         return
@@ -101,8 +112,19 @@ def carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
     Raises:
         ValueError: if an input cannot be used; files made by this call are then removed.
         OSError, MemoryError: if a checkpoint or model cannot be read or written now.
+        OutOfMemory: if memory runs out in training; the last checkpoint is kept.
         TrainingFailed: if training failed too often.
     """
+    try:
+        return _carry_out(task, callbacks)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(_out_of_memory(task)) from error
+
+
+def _carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
+    """The same, with errors of memory as they come."""
     config, began = task.config, time.monotonic()
     engine = Engine.choose(config.device, config.precision, config.threads)
     task.check(engine)
@@ -128,6 +150,17 @@ def carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
         outcome = _train(task, run, engine, callbacks)
         ranks.wait()
     return outcome if ranks.leads else replace(outcome, run=Run.open(task.folder))
+
+
+def _out_of_memory(task: Task[Config]) -> str:
+    """What is kept and what to do, in one sentence."""
+    resume, kept = "", ""
+    if (task.folder / "run.json").exists():
+        paths = Run(task.folder).checkpoints(task.stage_name).paths()
+        step = step_of(paths[0]) if paths else None
+        resume = "" if step is None else f" to resume from step {step}"
+        kept = "" if step is None else "; the last checkpoint is kept"
+    return f"memory ran out{kept}: {task.need_less_memory(resume)}"
 
 
 def _warning_of(folder: Path) -> str:

@@ -86,6 +86,7 @@ class DistillTask(Task[DistillConfig]):
     """Load a teacher, distil a generator, save it."""
 
     reads_pictures = False
+    stage_name = "generator"
 
     def __init__(
         self,
@@ -98,6 +99,7 @@ class DistillTask(Task[DistillConfig]):
         self.folder = folder
         self.config = config
         self._given, self._build = teacher, build
+        self._batch = config.batch or config.recipe.batch
 
     def check(self, engine: Engine) -> None:
         """Refuse a folder that is no run, and a run without a finished teacher."""
@@ -122,7 +124,22 @@ class DistillTask(Task[DistillConfig]):
         engine = engine.with_measured_precision(
             self._teacher.denoiser, batch, config.precision, config.amount
         )
-        return StudentStage(self._teacher, config, engine)
+        stage = StudentStage(self._teacher, config, engine)
+        self._batch = stage.batch
+        return stage
+
+    def need_less_memory(self, resume: str) -> str:
+        """A smaller batch, which only a distillation without checkpoints may have."""
+        batch = self._batch // 2
+        if batch < 1:
+            return super().need_less_memory(resume)
+        if not resume:
+            return f"run the same command with --batch {batch}"
+        old = self.folder / "checkpoints"
+        return (
+            f"free some and run the same command again{resume}, or remove {old}/generator* to "
+            f"distil again with --batch {batch}"
+        )
 
     @property
     def pace(self) -> Pace:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from noisewise.diffusion import MeasuredShift
+from noisewise.pictures.enlarging import too_large
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digests
 from noisewise.pictures.near_duplicates import near_duplicates
@@ -26,6 +27,8 @@ from noisewise.pictures.request import Crop
 from noisewise.pictures.shapes import count_shapes, size_in_shape
 from noisewise.pictures.sources import HARMLESS, Skipped, printable
 from noisewise.sizes import AnySize, Size, mean_side, spelled, written
+from noisewise.training.devices.engine import Engine
+from noisewise.training.finer_size import about_finer_size
 from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.kinds import num_kinds
@@ -73,6 +76,8 @@ class Inspection:
         fingerprint: digest of the pictures.
         notes: what was decided or changed while reading.
         contact_sheet: uint8 [height, width, 3].
+        file_side: median side of the files before they were resized.
+        finer: what training costs at the size that keeps their detail; "" if this one does.
     """
 
     source: str
@@ -104,6 +109,8 @@ class Inspection:
     fingerprint: str
     notes: tuple[str, ...]
     contact_sheet: np.ndarray = field(repr=False)
+    file_side: int = 0
+    finer: str = ""
 
     def __repr__(self) -> str:
         """One line; `text()` has all of it."""
@@ -171,6 +178,10 @@ class Inspection:
             steps.insert(1, f"with --size {shape}, keep the shape that most pictures have")
         if self.twins:
             steps.insert(-1, self.twins)
+        if refused := too_large(self.size, self.file_side):
+            steps[0] = f"refuse this: {refused}"
+        elif self.finer:
+            steps.insert(1, f"lose detail; {self.finer}")
         if self.classes:
             steps.append(f"with --classes, learn the {len(self.classes)} classes")
         kinds, why = num_kinds(TrainConfig(), self.num_training + self.num_held_out)
@@ -290,6 +301,8 @@ def inspect(
         fingerprint=pictures.fingerprint,
         notes=pictures.notes,
         contact_sheet=contact_sheet(pictures.images),
+        file_side=pictures.side,
+        finer="" if size is not None else about_finer_size(pictures, Engine.choose().device),
     )
 
 

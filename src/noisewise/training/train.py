@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from noisewise.sizes import AnySize
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
+from noisewise.training.finer_size import about_finer_size
 from noisewise.training.models.model_folder import Build, build_denoiser, save_model
 from noisewise.training.run.begin import check_folder, create_run, matching_run, with_twins
 from noisewise.training.run.follow import note_stage
@@ -65,7 +67,8 @@ def train(
 
     Raises:
         ValueError: if the pictures, the settings or the folder cannot be used.
-        OSError, MemoryError: if a checkpoint or model cannot be read or written now.
+        OSError: if a checkpoint or model cannot be read or written now.
+        OutOfMemory: if memory runs out; the message says what to do, and the last checkpoint stays.
         TrainingFailed: if training failed too often; the best teacher so far stays in the run.
     """
     given = {"budget": budget, "size": size, "classes": classes, "seed": seed}
@@ -79,6 +82,9 @@ def plan(
     path: str | Path, config: TrainConfig | None = None, out: str | Path | None = None
 ) -> TeacherPlan:
     """Derive every value that training would use, with reasons, without training (--dry-run).
+
+    Of many large pictures only some are read (see `notes`), so measured values can differ a little
+    from those of a training, which measures all.
 
     Args:
         path: as for `train`.
@@ -95,17 +101,14 @@ def plan(
     """
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
-    pictures = load_pictures(
-        path,
-        config.size,
-        config.channels,
-        crop=config.crop,
-        background=config.background,
-        crops=config.crops,
-        keep_whole=config.keep_whole,
-    )
     folder = None if out is None else Path(out)
-    return _planned(pictures, config, folder, engine)[1]
+    begun = folder is not None and (folder / "run.json").exists()
+    pictures = _read(path, config, folder, sampled=not begun)  # a run knows all its pictures
+    planned = _planned(pictures, config, folder, engine)[1]
+    reasons = planned.reasons
+    if config.size is None and (finer := about_finer_size(pictures, engine.device)):
+        reasons = {**reasons, "size": f"the largest size that is not set by hand; {finer}"}
+    return replace(planned, reasons=reasons, notes=pictures.notes)
 
 
 class TrainTask(Task[TrainConfig]):
@@ -116,6 +119,7 @@ class TrainTask(Task[TrainConfig]):
         self.folder = folder
         self.config = config
         self._path, self._build = path, build
+        self._plan: TeacherPlan | None = None
 
     def check(self, engine: Engine) -> None:
         """Refuse a folder with other files, and sharding with one process."""
@@ -129,30 +133,23 @@ class TrainTask(Task[TrainConfig]):
         """Read the pictures, derive the plan, create the run."""
         config, folder = self.config, self.folder
         matching_run(folder, config)  # before any picture is read
-        pictures = load_pictures(
-            self._path,
-            config.size,
-            config.channels,
-            folder / "cache",
-            callbacks.on_file,
-            config.crop,
-            config.background,
-            config.crops,
-            config.keep_whole,
-        )
-        self._pictures, self._plan, self.note = _planned(pictures, config, folder, engine)
+        pictures = _read(self._path, config, folder, callbacks.on_file, cached=True)
+        self._pictures, plan, self.note = _planned(pictures, config, folder, engine)
+        self._plan = plan
         if engine.ranks.leads:
-            create_run(folder, config, self._plan, self._pictures)
+            create_run(folder, config, plan, self._pictures)
             save_kinds(folder, self._pictures)
 
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
         """Build the net with fresh weights."""
         config, plan = self.config, self._plan
+        assert plan is not None
         with engine.seeded(config.seed):
             denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, self._build)
         if not config.shard:
+            at_once = math.ceil(plan.batch / plan.accumulate)
             engine = engine.with_measured_precision(
-                denoiser, plan.batch, config.precision, config.amount
+                denoiser, at_once, config.precision, config.amount
             )
         return TeacherStage(self._pictures, denoiser, plan, config, engine)
 
@@ -161,8 +158,25 @@ class TrainTask(Task[TrainConfig]):
         """Schedule of the recipe."""
         return teacher_pace(self.config.recipe)
 
+    def need_less_memory(self, resume: str) -> str:
+        """More parts of the same batch; the number of parts may differ when a run resumes."""
+        plan = self._plan
+        if plan is None:
+            return "free some, or use fewer pictures or a smaller --size"
+        if plan.batch <= plan.accumulate:
+            return (
+                f"free some and run the same command again{resume}, or use a smaller --size in a "
+                "new run"
+            )
+        parts = min(plan.batch, 2 * plan.accumulate)
+        return (
+            f"run the same command with --accumulate {parts}{resume}, which computes the same "
+            f"batch of {plan.batch} in {parts} parts; or use a smaller --size in a new run"
+        )
+
     def resumes(self, run: Run) -> None:
         """Note a changed batch. It is not noted earlier, so a finished run keeps its own batch."""
+        assert self._plan is not None
         if known_batch(run.info) != self._plan.batch:
             run.note_batch(self.config.batch, self._plan)
 
@@ -171,6 +185,31 @@ class TrainTask(Task[TrainConfig]):
         stage = loop.stage
         save_model(run.path / "teacher", stage.best(), stage.model_config(), loop.ranks.leads)
         note_stage(run, loop, True, stage.stats())
+
+
+def _read(
+    path: str | Path,
+    config: TrainConfig,
+    folder: Path | None,
+    on_file: OnFile | None = None,
+    cached: bool = False,
+    sampled: bool = False,
+) -> Pictures:
+    """The pictures; a size far above that of the files is refused, unless a run began with it."""
+    begun = folder is not None and (folder / "run.json").exists()
+    return load_pictures(
+        path,
+        config.size,
+        config.channels,
+        folder / "cache" if folder is not None and cached else None,
+        on_file,
+        config.crop,
+        config.background,
+        config.crops,
+        config.keep_whole,
+        config.allow_enlarging or begun,
+        sampled,
+    )
 
 
 def _planned(

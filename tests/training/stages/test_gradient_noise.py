@@ -73,6 +73,27 @@ def test_a_known_noise_is_found_and_the_gradient_is_the_batchs(batch: int) -> No
     assert found.num_parameters == 43
 
 
+def test_a_measured_step_takes_no_more_pictures_at_once_than_the_others() -> None:
+    """Parts that fit into the memory are smaller than the parts that are measured."""
+    generator = torch.Generator().manual_seed(0)
+    rows, blank = torch.randn(18, 40, generator=generator), torch.zeros(18)
+    found = []
+    for accumulate, most in ((1, 5), (9, 2)):
+        config = replace(CONFIG, batch=18, accumulate=accumulate)
+        net, noise, sizes = Linear(40), noise_of(config), []
+
+        def loss(batch: Batch, net: Linear = net, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(len(batch))
+            return net.loss(batch)
+
+        noise.backward(Batch(rows, blank, blank, None), loss, net.parameters())
+        assert max(sizes) == most
+        assert sum(sizes) == 18
+        found.append((net.w.grad, noise.state_dict()["noise"]))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert str(found[0][1].keys()) == str(found[1][1].keys())
+
+
 def test_levels_are_spread_over_each_part_and_over_any_number_of_ranks_alike() -> None:
     pictures, engine = tiny_pictures(), Engine.choose("cpu")
     plan = plan_teacher(CONFIG, pictures, engine)

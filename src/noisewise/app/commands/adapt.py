@@ -37,8 +37,8 @@ def _adapt(options: AdaptOptions, words: Sequence[str]) -> int:
     from noisewise.training.adapt import adapt, plan_adapt
 
     if options.dry_run:
-        derived = plan_adapt(options.run, options.folder, config).to_dict()
-        return show_plan(derived, config.budget, options.json)
+        planned = plan_adapt(options.run, options.folder, config)
+        return show_plan(planned.to_dict(), config.budget, options.json, planned.notes)
     assert options.out is not None
     begin = partial(adapt, options.run, options.folder, options.out, config=config)
     return train_teacher(begin, options.out, config.amount, options.json, ["adapt", *words])

@@ -37,8 +37,8 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
     from noisewise.training.train import plan, train
 
     if options.dry_run:
-        derived = plan(options.folder, config, options.out).to_dict()
-        return show_plan(derived, config.budget, options.json)
+        planned = plan(options.folder, config, options.out)
+        return show_plan(planned.to_dict(), config.budget, options.json, planned.notes)
     assert options.out is not None
     begin = partial(train, options.folder, options.out, config=config)
     return train_teacher(begin, options.out, config.amount, options.json, ["train", *words])

@@ -15,6 +15,7 @@ from noisewise.app.terminal.program_name import program
 from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import tell
+from noisewise.pictures.sources import printable
 
 if TYPE_CHECKING:
     from noisewise.training.run.run import Run, StageName
@@ -54,19 +55,22 @@ def train_teacher(
     return show_result(run, "teacher", stop, as_json, words)
 
 
-def show_plan(derived: Mapping[str, Mapping[str, Any]], budget: str, as_json: bool) -> int:
+def show_plan(
+    derived: Mapping[str, Mapping[str, Any]], budget: str, as_json: bool, notes: Sequence[str] = ()
+) -> int:
     """Print what would be used and why, for --dry-run.
 
     Args:
         derived: {"value": ..., "reason": ...} by name.
         budget: as it was given.
         as_json: print one JSON object.
+        notes: what people should know about the pictures.
 
     Returns:
         The exit code.
     """
-    values = {"budget": budget, "derived": dict(derived)}
-    lines = [f"budget: {budget}"]
+    values = {"budget": budget, "derived": dict(derived), "notes": list(notes)}
+    lines = [*(f"note: {printable(note)}" for note in notes), f"budget: {budget}"]
     lines += [
         f"{name}: {json.dumps(item['value'])}\n    {item['reason']}"
         for name, item in derived.items()

@@ -21,6 +21,8 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from noisewise.training.out_of_memory import OutOfMemory
+
 _STATE, _DIGEST, _FORMAT = "state", "digest", "format"
 _SEAL = "seal"
 _TENSOR = "__tensor__"
@@ -189,7 +191,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:  # with a damaged header, torch and safetensors raise many types
         code = _system_code(error)
         if isinstance(error, MemoryError) or code == errno.ENOMEM:
-            raise MemoryError(f"there is too little memory to read {path}") from error
+            raise OutOfMemory(f"there is too little memory to read {path}; free some") from error
         if code is not None and code != errno.EINVAL:  # EINVAL: an empty file
             raise OSError(code, os.strerror(code), str(path)) from error
         raise _damaged(path, _first_line(error)) from error

@@ -51,7 +51,7 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """The checkpoints, newest first; one from an older version of noisewise comes last."""
-        numbered = [(step, path) for path in self._files("") if (step := _step(path)) is not None]
+        numbered = [(step, path) for path in self._files("") if (step := step_of(path)) is not None]
         found = [path for _, path in sorted(numbered, reverse=True)]
         old = self.folder / f"{self.stage}{SUFFIX}"
         return [*found, *([old] if old.exists() else [])]
@@ -165,15 +165,16 @@ class Checkpoints:
         """Keep the last two checkpoints, and the good states that they need."""
         for path in self.paths()[_KEPT:]:
             path.unlink(missing_ok=True)
-        oldest = min((_step(path) or 0 for path in self.paths()), default=0)
-        goods = sorted(self._files("good-"), key=lambda path: _step(path) or 0)
-        before = [path for path in goods if (_step(path) or 0) <= oldest]
+        oldest = min((step_of(path) or 0 for path in self.paths()), default=0)
+        goods = sorted(self._files("good-"), key=lambda path: step_of(path) or 0)
+        before = [path for path in goods if (step_of(path) or 0) <= oldest]
         for path in before[:-1]:
             if path != self._good(good_step):
                 path.unlink(missing_ok=True)
 
 
-def _step(path: Path) -> int | None:
+def step_of(path: Path) -> int | None:
+    """The step in the name of a checkpoint; None if an older version named it."""
     match = re.search(rf"-(\d+){re.escape(SUFFIX)}$", path.name)
     return None if match is None else int(match[1])
 

@@ -24,7 +24,10 @@ Architecture = Literal["auto", "unet", "pyramid", "uvit", "vit"]
 Schedule = Literal["lognormal", "logit-normal", "cosine", "interpolated"]
 Loss = Literal["edm", "eps", "v", "flow", "sigmoid", "min-snr"]
 AdapterStart = Literal["lora-ga", "lora", "full"]
-MAY_CHANGE = ("budget", "device", "precision", "threads", "checkpoint_seconds", "shard")
+MAY_CHANGE = (
+    *("budget", "device", "precision", "threads", "checkpoint_seconds", "shard"),
+    *("accumulate", "allow_enlarging"),
+)
 """Settings that may differ when a run resumes."""
 
 _DEEPEST = 64  # transformer blocks; more are a slip of the pen
@@ -201,6 +204,8 @@ class TrainConfig(TeacherSettings):
     size: Annotated[str | int | None, Shown("SIZE")] = None
     """Pixels of a side, such as 32, or WIDTHxHEIGHT, such as 48x32. Default: a square, from the
     pictures."""
+    allow_enlarging: Annotated[bool, RARE] = False
+    """Train at this size even if it is 4 or more times that of most files. Default: refused."""
     channels: Annotated[int | None, RARE] = None
     """1 for grey, 3 for colour. Default: as the pictures are."""
     classes: bool = False

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from noisewise.diffusion import denoising_loss, stratified
 from noisewise.pictures.pictures import Pictures
+from noisewise.sizes import num_pixels
 from noisewise.training.models.networks import network, with_network
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
+from noisewise.training.stages.at_once import at_once
 from noisewise.training.stages.plan import TeacherPlan
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.teacher import TeacherStage
@@ -24,7 +26,6 @@ from noisewise.training.stages.teacher import TeacherStage
 if TYPE_CHECKING:
     from noisewise.adapters import Gradients
 
-_CHUNK = 64  # most pictures in a batch of the first gradient
 _BATCHES = 8  # least number of these batches: their differences show the gradient noise
 
 
@@ -124,7 +125,10 @@ def start_gradients(
     generator = torch.Generator().manual_seed(config.seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-        left, chunk = config.samples, min(_CHUNK, max(1, config.samples // _BATCHES))
+        left, chunk = (
+            config.samples,
+            min(at_once(num_pixels(plan.size)), max(1, config.samples // _BATCHES)),
+        )
         while left > 0:
             if stop is not None and stop():
                 raise StoppedError

@@ -11,6 +11,7 @@ oscillate. The signal then looks large and the noise scale small; the scale rise
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -50,6 +51,8 @@ class NoiseScale:
         self._ranks = ranks
         self._facts = optimizer_facts(recipe, plan.lr)
         self._batch = plan.batch
+        own = len(range(plan.batch)[ranks.part(plan.batch)])
+        self._most = max(1, math.ceil(own / plan.accumulate))  # pictures that fit into the memory
         self._every = recipe.noise_every if plan.batch >= _PARTS else 0
         self._measures = measures
         self._noise = GradientNoise(window=_WINDOW)
@@ -88,8 +91,11 @@ class NoiseScale:
             held = slice(max(rows.start, own.start), min(rows.stop, own.stop))
             if held.start < held.stop:
                 piece = batch.rows(slice(held.start - own.start, held.stop - own.start))
-                found, gradients = _gradients(loss_of(piece), wanted, len(piece) / size)
-                loss += found * (len(piece) / len(batch))
+                gradients = []
+                for part in _pieces(piece, self._most):
+                    found, more = _gradients(loss_of(part), wanted, len(part) / size)
+                    loss += found * (len(part) / len(batch))
+                    gradients = _added(gradients, more)
             else:
                 gradients = [torch.zeros_like(t) for t in total]
             gradients = self._ranks.added(gradients)
@@ -159,6 +165,19 @@ def _part_rows(batch: int) -> list[slice]:
     """Rows of each part; the first parts are one row longer if needed."""
     rows = np.array_split(np.arange(batch), _PARTS)
     return [slice(int(part[0]), int(part[-1]) + 1) for part in rows]
+
+
+def _pieces(batch: Batch, most: int) -> list[Batch]:
+    """The batch in pieces of at most so many pictures."""
+    starts = range(0, len(batch), most)
+    return [batch] if len(starts) == 1 else [batch.rows(slice(s, s + most)) for s in starts]
+
+
+def _added(total: list[Tensor], more: list[Tensor]) -> list[Tensor]:
+    if not total:
+        return more
+    torch._foreach_add_(total, more)
+    return total
 
 
 def _gradients(loss: Tensor, wanted: list[Tensor], weight: float) -> tuple[Tensor, list[Tensor]]:

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from noisewise.diffusion import Denoiser, denoising_loss
 from noisewise.training.devices.engine import Engine
+from noisewise.training.stages.at_once import at_once
 from noisewise.training.stages.plan import TeacherPlan
-
-_CHUNK = 64  # pictures evaluated at once
 
 
 class HeldOutBatch:
@@ -37,8 +36,9 @@ class HeldOutBatch:
     def loss(self, denoiser: Denoiser) -> float:
         """Mean of the training loss over the pictures."""
         parts = []
-        for at in range(0, len(self._x0), _CHUNK):
-            part = slice(at, at + _CHUNK)
+        group = at_once(self._x0[0, 0].numel())
+        for at in range(0, len(self._x0), group):
+            part = slice(at, at + group)
             labels = None if self._labels is None else self._labels[part]
             x0, sigma, noise = self._x0[part], self._sigma[part], self._noise[part]
             loss = denoising_loss(

@@ -70,9 +70,11 @@ def sorted_into_kinds(pictures: Pictures, config: TrainConfig) -> Pictures:
         pictures: any set; its own labels are not used.
         config: `classes`, `kinds` and `seed` are used.
     """
-    wanted, why = num_kinds(config, len(pictures))
+    wanted, why = num_kinds(config, pictures.total or len(pictures))
     if not wanted:
         return pictures
+    if pictures.total:  # a plan needs their number alone, and the others were not read
+        return replace(pictures, labels=None, classes=_names(wanted), kinds=why)
     generator = torch.Generator().manual_seed(config.seed)
     points = _points(pictures)
     centres = find_centres(points[_some(len(points), generator)], wanted, generator)
@@ -82,8 +84,12 @@ def sorted_into_kinds(pictures: Pictures, config: TrainConfig) -> Pictures:
     order = order[sizes[order] > 0]
     rank = torch.zeros(wanted, dtype=torch.int64)
     rank[order] = torch.arange(len(order))
-    names = tuple(f"kind {number + 1}" for number in range(len(order)))
-    return replace(pictures, labels=rank[labels].numpy(), classes=names, kinds=why)
+    labels = rank[labels].numpy()
+    return replace(pictures, labels=labels, classes=_names(len(order)), kinds=why)
+
+
+def _names(count: int) -> tuple[str, ...]:
+    return tuple(f"kind {number + 1}" for number in range(count))
 
 
 def sorted_like(teacher: Teacher, pictures: Pictures) -> Pictures:

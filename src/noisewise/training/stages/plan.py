@@ -45,7 +45,8 @@ class Reasoned:
 class TeacherPlan:
     """Every value that training a teacher needs, for these pictures on this machine.
 
-    `reasons` explains each derived value; run.json and --dry-run show `to_dict`.
+    `reasons` explains each derived value; run.json and --dry-run show `to_dict`. `notes` is what
+    people should know about the pictures, in a plan that is only shown.
     """
 
     size: Size
@@ -68,6 +69,7 @@ class TeacherPlan:
     reasons: dict[str, str]
     scales: tuple[Scale, ...] = ()
     crops: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:

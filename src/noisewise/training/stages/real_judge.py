@@ -16,13 +16,14 @@ from noisewise.quality.features import Extractor, extract
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
 from noisewise.sizes import Size, num_pixels
+from noisewise.training.stages.at_once import at_once
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
 
 _ENOUGH = 256  # held-out pictures; with fewer, the judge reads training pictures
 _SIGMA = 0.1  # noise on the pictures whose features a denoiser gives
-_CHUNK = 128  # pictures in memory at once
+_GROUPS = 2  # of `at_once` pictures in memory
 _FEWEST, _PIXELS = 500, 1000 * 32 * 32  # larger pictures: fewer of them, but not below this number
 
 
@@ -98,5 +99,6 @@ def teacher_features(
 
 
 def _features(pictures: Pictures, chosen: np.ndarray, extractor: Extractor) -> torch.Tensor:
-    parts = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
+    group = _GROUPS * at_once(num_pixels(pictures.size))
+    parts = [chosen[start : start + group] for start in range(0, len(chosen), group)]
     return torch.cat([extract(rounded(pictures.tensor(part)), extractor) for part in parts])

@@ -22,6 +22,7 @@ from torch import Tensor
 from noisewise.diffusion import DPMPP_2M, HEUN, Denoiser, guided, karras_sigmas, sample
 from noisewise.quality.judge import Difference, Floors
 from noisewise.training.models.model_config import SamplerSettings
+from noisewise.training.stages.at_once import at_once
 
 _STOPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03)  # of the long walk
 _ABOVE = 5  # levels of the long walk above the first stop
@@ -39,7 +40,6 @@ _GUIDANCE = (1.3, 1.7, 2.2)
 # Calls that the first search leaves for the rest, about two tries each, and as shares at most.
 _FOR_OTHERS, _FOR_GUIDANCE = (16.0, 0.2), (26.0, 0.4)
 _NEAR = 0.1  # of the floors: a sampler with fewer calls may be this much farther, no more
-_CHUNK = 64
 _PATIENCE = 2.0  # after this many times the seconds asked for, the choice uses what it has
 
 Inputs = Callable[[int, int], tuple[Tensor, Tensor | None]]
@@ -80,6 +80,7 @@ class SamplerSearch:
         self._denoiser, self._weak, self._judge, self._inputs = denoiser, weak, judge, inputs
         self._usual, self._num_images = usual, num_images
         self._seconds, self._clock = seconds, clock
+        self._group = at_once(inputs(0, 1)[0][0, 0].numel())
         self._ends = [end for end in _ENDS if end < usual.sigma_max]
         self._left = float("inf") if calls is None else calls
         if seconds is not None:
@@ -230,7 +231,7 @@ class SamplerSearch:
     @torch.no_grad()
     def _seconds_a_call(self) -> float:
         """Seconds of one network call for one picture."""
-        noise, labels = self._inputs(0, _CHUNK)
+        noise, labels = self._inputs(0, self._group)
         sigma = noise.new_ones(len(noise))
         self._denoiser(noise, sigma, labels)
         start = self._clock()
@@ -263,8 +264,8 @@ class SamplerSearch:
         return {stop: torch.cat(part) for stop, part in parts.items()}
 
     def _noises(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        for start in range(0, self._num_images, _CHUNK):
-            yield self._inputs(start, min(_CHUNK, self._num_images - start))
+        for start in range(0, self._num_images, self._group):
+            yield self._inputs(start, min(self._group, self._num_images - start))
 
 
 def _stops(sigma_max: float) -> list[float]:

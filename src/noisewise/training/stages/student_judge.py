@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from noisewise.quality.features import Extractor
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.model_config import Flats
 from noisewise.training.models.models import Teacher, one_call, second_call
 from noisewise.training.settings.recipes import StudentRecipe
+from noisewise.training.stages.at_once import at_once
 from noisewise.training.stages.choose_flats import choose_level
 from noisewise.training.stages.real_judge import frozen_distance, teacher_features, told_floors
 from noisewise.training.stages.stage import Judgement
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
 _SHEET = 64  # pictures on a sample sheet
-_CHUNK = 64  # pictures drawn at once
 _FEWEST = 128  # least number of pictures for a distance
 _IMAGES_A_PICTURE = 12  # with a budget of images: at most one picture for each 12 images
 _SEED = 0  # of the measured pictures
@@ -73,7 +74,7 @@ class StudentJudge:
         self.reference: Judge | None = None
         self.num_images = 0
         self.flats = Flats()
-        self._cost = 0.0
+        self._cost, self._group = 0.0, at_once(num_pixels(teacher.config.size))
         self.best_weights = [p.detach().clone() for p in generator.parameters()]
         self.best_as: dict[str, Any] = {}
 
@@ -178,8 +179,8 @@ class StudentJudge:
     def pictures(self, denoiser: nn.Module, num_images: int, first: int = 0) -> Tensor:
         """Draw pictures in one call: float [num_images, c, h, w] in [-1, 1], on the CPU."""
         parts, quick = [], MasterWeights(denoiser, self._engine.dtype).module
-        for start in range(0, num_images, _CHUNK):
-            count = min(_CHUNK, num_images - start)
+        for start in range(0, num_images, self._group):
+            count = min(self._group, num_images - start)
             z = self._teacher.noise(_SEED, first + start, count, stream=1)
             labels = self._teacher.labels(_SEED, first + start, count, None)
             drawn = one_call(quick, z, self._sigma_init, labels)
@@ -210,7 +211,7 @@ class StudentJudge:
             wanted = min(wanted, max(_FEWEST, self._budget.images // _IMAGES_A_PICTURE))
         start, parts, drawn = time.monotonic(), [], 0
         while drawn < wanted:
-            count = min(_CHUNK, wanted - drawn)
+            count = min(self._group, wanted - drawn)
             # without guidance, which the distilled denoiser does not have
             pictures = self._teacher.draw(_SEED, drawn, count, guidance=1.0)
             parts.append(pictures.float().cpu())
@@ -268,8 +269,8 @@ class StudentJudge:
     @torch.no_grad()
     def _second_calls(self, pictures: Tensor, sigma: float, first: int) -> Tensor:
         parts = []
-        for start in range(0, len(pictures), _CHUNK):
-            part = pictures[start : start + _CHUNK].to(self._engine.device)
+        for start in range(0, len(pictures), self._group):
+            part = pictures[start : start + self._group].to(self._engine.device)
             noise = self._teacher.noise(_SEED, first + start, len(part), stream=3)
             labels = self._teacher.labels(_SEED, first + start, len(part), None)
             drawn = second_call(self._teacher.denoiser, part, sigma, noise, labels)

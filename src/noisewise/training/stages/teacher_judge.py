@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from noisewise.diffusion import DPMPP_2M, draw_to_dict
 from noisewise.quality.enough import LEAST
 from noisewise.quality.judge import Floors, Judge
+from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.devices.sharding import copy_tensors
@@ -30,6 +31,7 @@ from noisewise.training.models.model_config import (
 )
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.stages.at_once import at_once
 from noisewise.training.stages.choose_flats import choose_level, flats_of
 from noisewise.training.stages.choose_sampler import choose_sampler
 from noisewise.training.stages.guards import LossGuard
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
 
 _SHEET = 64  # pictures on a sample sheet
 _CHOICE = 10.0  # the choice of the sampler may take this many times as long as a distance
-_CHUNK = 64  # pictures drawn at once
 _CALLS_AN_IMAGE = 1.0  # network calls of a choice or a distance for each image of a budget
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
 _TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
@@ -384,9 +385,9 @@ class TeacherJudge:
         self._quick.update_copy()
         teacher = Teacher(self._quick.module, self.model_config())
         clock = self._engine.ranks.clock
-        start, parts, drawn = clock(), [], 0
+        start, parts, drawn, group = clock(), [], 0, at_once(num_pixels(self._plan.size))
         while drawn < wanted:
-            count = min(_CHUNK, wanted - drawn)
+            count = min(group, wanted - drawn)
             parts.append(teacher.draw(0, first + drawn, count).float().cpu())
             drawn += count
             if seconds is not None and clock() - start > seconds:

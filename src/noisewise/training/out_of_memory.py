@@ -1,0 +1,37 @@
+"""Recognises that memory ran out, whatever raised it. It imports no torch: the command line asks.
+
+torch raises its own error on a GPU, and a plain RuntimeError on a CPU; Python and NumPy raise
+MemoryError; the system answers ENOMEM where it maps a file.
+"""
+
+from __future__ import annotations
+
+import errno
+
+_TEXTS = (
+    "can't allocate memory",  # torch on Linux
+    "not enough memory",  # torch on Windows
+    "out of memory",  # CUDA, MPS
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+class OutOfMemory(MemoryError):
+    """Memory ran out; the message says what is kept and what to do, in one sentence."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("out of memory"))
+        (True, False)
+        >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
+        True
+    """
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, RuntimeError):
+        return any(text in str(error) for text in _TEXTS)
+    return isinstance(error, MemoryError)
