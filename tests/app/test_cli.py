@@ -206,7 +206,7 @@ def test_help_needs_no_torch_and_no_half_second() -> None:
         ("train x --out y --classes=yes", "--classes takes no value; write --classes alone"),
         # values that the command refuses
         ("train x --out y --size 4", "size 4 cannot be used (nets need a multiple of 4, at least"),
-        ("train x --out y --size -8", "size -8 cannot be used (nets need a multiple of 4, at least"),
+        ("train x --out y --size -8", "size -8 cannot be used (nets need a multiple of 4, at"),
         ("train x --out y --size banana", "a side in pixels or WIDTHxHEIGHT, such as 32 or 48x32"),
         ("train x --out y --size 1.5", "such as 32 or 48x32, not '1.5'"),
         ("train x --out y --size 48x", "not '48x'"),

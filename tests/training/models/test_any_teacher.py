@@ -263,12 +263,15 @@ def test_what_cannot_be_a_teacher_is_refused_at_once(
 
 
 def test_its_pictures_need_not_be_square() -> None:
-    for size in ("12x8", (8, 12)):
-        teacher = as_teacher(edm(), **{**SIZES, "size": size})
+    sizes: tuple[Any, ...] = ("12x8", (8, 12))
+    for size in sizes:
+        more: dict[str, Any] = {**SIZES, "size": size}
+        teacher = as_teacher(edm(), **more)
         assert teacher.size == (8, 12)
         assert teacher.sample(2).shape == (2, 1, 8, 12)
     with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
-        as_teacher(edm(), **{**SIZES, "size": "12x"})
+        more = {**SIZES, "size": "12x"}
+        as_teacher(edm(), **more)
 
 
 def test_the_factor_of_a_large_teacher_moves_its_noise() -> None:
