@@ -269,9 +269,9 @@ def test_its_pictures_need_not_be_square() -> None:
         teacher = as_teacher(edm(), **more)
         assert teacher.size == (8, 12)
         assert teacher.sample(2).shape == (2, 1, 8, 12)
+    half: dict[str, Any] = {**SIZES, "size": "12x"}
     with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
-        more = {**SIZES, "size": "12x"}
-        as_teacher(edm(), **more)
+        as_teacher(edm(), **half)
 
 
 def test_the_factor_of_a_large_teacher_moves_its_noise() -> None:
