@@ -18,6 +18,8 @@ Size = int | tuple[int, int]
 AnySize = int | str | tuple[int, int]
 """A size as people give it: a `Size`, or a text such as 32 or 48x32."""
 
+MIN_SIZE = 8
+SIZE_STEP = 4
 _WRITTEN = re.compile(r"\s*(-?[0-9]{1,6})(?:\s*[xX×]\s*(-?[0-9]{1,6}))?\s*")
 _LONGEST = 60  # characters of a text that a complaint repeats
 
@@ -160,6 +162,24 @@ def either(found: Sequence[Size]) -> str:
         ('28 or 32', '48x28')
     """
     return " or ".join(str(written(size)) for size in found)
+
+
+def check_size(size: Size) -> None:
+    """Refuse a size that the nets cannot use, and name the nearest sizes that they can.
+
+    Example:
+        >>> check_size(30)
+        Traceback (most recent call last):
+        ...
+        ValueError: size 30 cannot be used (nets need a multiple of 4, at least 8): use 28 or 32.
+    """
+    if min(sides(size)) >= MIN_SIZE and divisible(size, SIZE_STEP):
+        return
+    need = "a multiple" if isinstance(size, int) else "sides that are multiples"
+    raise ValueError(
+        f"size {written(size)} cannot be used (nets need {need} of {SIZE_STEP}, at least "
+        f"{MIN_SIZE}): use {either(nearest(size, SIZE_STEP, MIN_SIZE))}."
+    )
 
 
 def _whole(value: object) -> bool:

@@ -41,9 +41,9 @@ def small(**changes: object) -> Pyramid:
     return Pyramid(**(settings | changes))  # pyrefly: ignore[bad-argument-type]
 
 
-def noised(n: int = 2, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+def noised(n: int = 2, rows: int = 64, columns: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, 3, side, side, generator=generator), torch.linspace(-2, 2, n)
+    return torch.randn(n, 3, rows, columns, generator=generator), torch.linspace(-2, 2, n)
 
 
 def test_at_the_start_it_is_a_linear_filter_of_each_colour() -> None:
@@ -104,6 +104,25 @@ def test_without_noise_a_picture_stays_as_it_is() -> None:
     net = awake(small())
     x, _ = noised()
     torch.testing.assert_close(net(x, torch.full((2,), -12.0)), x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(32, 96), (96, 32)])
+def test_sides_that_differ_keep_its_laws(shape: tuple[int, int]) -> None:
+    """Without noise nothing changes; a small picture is the coarse part; turned, all is turned."""
+    net = awake(small(size=shape))
+    x, level = noised(2, *shape)
+    torch.testing.assert_close(net(x, torch.full((2,), -12.0)), x, rtol=0, atol=1e-4)
+    for levels in (1, 2):
+        band = low_pass(x, levels)
+        assert net(band, level).shape == band.shape
+    fresh, turned = small(size=shape), small(size=shape[::-1])
+    torch.testing.assert_close(turned(x.mT, level), fresh(x, level).mT, rtol=1e-3, atol=1e-4)
+    rows, columns = shape
+    said = f"of {columns}x{rows}, {columns // 2}x{rows // 2}, .* pixels, and not 64"
+    with pytest.raises(ValueError, match=said):
+        net(torch.zeros(1, 3, 64, 64), torch.zeros(1))
+    with pytest.raises(ValueError, match=f"and not {rows}x{columns}"):
+        net(x.mT, level)
 
 
 @pytest.mark.parametrize("finest", [0, 12])
@@ -246,6 +265,8 @@ def test_no_net_for_a_size_that_cannot_be_halved() -> None:
         ({"mean": (0.1,)}, "a power, a mean and an axis of colour for each"),
         ({"colours": ((1.0, 0.0, 0.0),) * 3}, "no rotation"),
         ({"size": 66}, "set size to 64 or 68"),
+        ({"size": "66x64"}, "cannot use 66x64 pixels: set size to 64 or 68x64"),
+        ({"size": (4, 64)}, "set size to 64x8"),
         ({"blocks": (1, 1)}, "give at least 1 for each of the widths"),
     ],
 )

@@ -157,7 +157,7 @@ def test_sides_say_which_files_are_enlarged_to_any_shape(tmp_path: Path, crop: C
 
 def test_a_size_with_two_sides_names_one_of_its_shape_that_enlarges_none(tmp_path: Path) -> None:
     path = write_pictures(tmp_path / "set", width=20, height=40)
-    with pytest.raises(ValueError, match="size 96x48 is 4.8 times .* use --size 20x8, or add"):
+    with pytest.raises(ValueError, match=r"size 96x48 is 4.8 times .* use --size 20x8, or add"):
         load_pictures(path, "96x48", enlarging=False)
     assert "20 of 20 pictures are enlarged, 1.6 times" in load_pictures(path, "32x16").notes[-1]
     assert not any("enlarged" in note for note in load_pictures(path, "20x8").notes)

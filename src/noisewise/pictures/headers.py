@@ -22,10 +22,8 @@ from noisewise.pictures.bit_depth import Extent, Ranges
 from noisewise.pictures.decode import Header, UnusableError
 from noisewise.pictures.request import Crop
 from noisewise.pictures.sources import Entry, Skipped, Source, printable
-from noisewise.sizes import Size, divisible, either, nearest, sides, written
+from noisewise.sizes import MIN_SIZE, SIZE_STEP
 
-MIN_SIZE = 8
-SIZE_STEP = 4
 DEFAULT_MAX_SIZE = 64
 _COARSEST = 32
 BYTES_IN_FLIGHT = 2**30
@@ -159,29 +157,9 @@ def usable(side: int, longest: int = 0) -> int:
         (8, 48, 100, 288)
     """
     step = SIZE_STEP
-    while (
-        max(side, longest) > _COARSEST * step
-    ):  # large pictures are halved until they have 32 pixels a side
+    while max(side, longest) > _COARSEST * step:  # halved until they have 32 pixels a side
         step *= 2
     return max(MIN_SIZE, side // step * step)
-
-
-def check_size(size: Size) -> None:
-    """Refuse a size that the nets cannot use, and name the nearest sizes that they can.
-
-    Example:
-        >>> check_size(30)
-        Traceback (most recent call last):
-        ...
-        ValueError: size 30 cannot be used (nets need a multiple of 4, at least 8): use 28 or 32.
-    """
-    if min(sides(size)) >= MIN_SIZE and divisible(size, SIZE_STEP):
-        return
-    need = "a multiple" if isinstance(size, int) else "sides that are multiples"
-    raise ValueError(
-        f"size {written(size)} cannot be used (nets need {need} of {SIZE_STEP}, at least "
-        f"{MIN_SIZE}): use {either(nearest(size, SIZE_STEP, MIN_SIZE))}."
-    )
 
 
 def num_threads() -> int:

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from noisewise.pictures import framing
 from noisewise.pictures.gather import Gathered, Progress
-from noisewise.pictures.headers import check_size
 from noisewise.pictures.request import Crop, check_crops
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.source_types import source_type
 from noisewise.pictures.sources import printable
-from noisewise.sizes import AnySize, as_size
+from noisewise.sizes import AnySize, as_size, check_size
 
 
 def gather(

@@ -6,9 +6,8 @@ import math
 import statistics
 from collections import Counter
 
-from noisewise.pictures.headers import MIN_SIZE, SIZE_STEP
 from noisewise.pictures.request import Crop
-from noisewise.sizes import Size, size_of
+from noisewise.sizes import MIN_SIZE, SIZE_STEP, Size, size_of
 
 _ALIKE = 0.05  # of the logarithm of width / height: shapes nearer than this are the same
 _LONGEST = 4.0  # times as long as high, or as high as long: longer strips are not proposed

@@ -277,6 +277,7 @@ WITHOUT_FLAGS: dict[str, Any] = {
     "config",
     [
         TrainConfig(),
+        TrainConfig(size="48x32", flips="off"),
         TrainConfig(size=16, classes=True, kinds=0, flips="on", net="unet", lr=0.25, seed=7),
         TrainConfig(lr=0.5, **WITHOUT_FLAGS, recipe=TeacherRecipe(dropout=0.5, betas=(0.5, 0.6))),
     ],

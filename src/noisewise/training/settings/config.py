@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Self, get_args
 
 from noisewise.pictures.request import Crop, check_crops
-from noisewise.sizes import as_size, sides, written
+from noisewise.sizes import as_size, check_size, written
 from noisewise.training.settings.larger import check_pixels, parse_larger
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.settings.shown import RARE, Shown
@@ -397,8 +397,7 @@ def check_seed(seed: int) -> None:
 def _checked_size(size: object) -> int | str:
     """A size as it is written, whatever form it was given in: 32 or 48x32."""
     found = as_size(size)
-    if min(sides(found)) < 8:
-        raise ValueError(f"a size of {written(found)} pixels is too small; the smallest side is 8")
+    check_size(found)
     return written(found)
 
 
