@@ -55,7 +55,7 @@ def test_it_says_how_many_pictures_the_judge_needs(tmp_path: Path) -> None:
     )
     np.savez(tmp_path / "few.npz", images=images[:50])
     text = inspect(tmp_path / "few.npz").text()
-    assert "judge     cannot tell: it needs 64 real pictures to see clear damage" in text
+    assert "judge     cannot tell: 40 real pictures are too few to say how many it needs" in text
 
 
 def test_inspection_writes_nothing(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Sides:
             total: all pictures.
 
         Example:
-            >>> print(Sides(64, Counter({16: 1, 48: 1, 64: 8})).enlarged(2, 10)[:77])
+            >>> print(Sides(64, Counter({16: 1, 48: 1, 64: 8})).enlarged(2, 10)[:76])
             2 of 10 pictures are enlarged, 1.3 to 4 times, which adds no detail; size 16
         """
         short = min(sides_of(self.size))

@@ -36,8 +36,8 @@ def test_a_large_picture_gets_steps_rather_than_a_batch(
     assert plan.accumulate == 1
 
 
-def test_up_to_64_pixels_the_batch_is_the_usual_one() -> None:
-    for size in (28, 64):
+def test_up_to_32_pixels_the_batch_is_the_usual_one() -> None:
+    for size in (28, 32):
         plan = plan_step(TrainConfig(budget="1m"), derive(size, 3).net, 1.0, None)
         assert plan.batch == TeacherRecipe().batch
 
