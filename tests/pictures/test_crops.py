@@ -291,7 +291,12 @@ def test_what_cannot_be_cut_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "small.npz", r"larger than all 20 pictures \(the largest has 32 x 24", 32, 4)
     one = scans(tmp_path / "one", 1)
     refused(one, "gives only 4 pictures of 32 x 32 pixels: training needs at least 16", 32, 4)
-    refused(one, "do not fit into two parts of it, one to train on", 64, 20)
+    undivided = "one picture that is too small to be divided, into a part to train on"
+    refused(one, undivided, 64, 20)
+    art = np.kron(numbered(13, 13)[..., 0], np.ones((10, 10), np.uint8))
+    (tmp_path / "art").mkdir()
+    Image.fromarray(art).save(tmp_path / "art" / "enlarged.png")
+    refused(tmp_path / "art", undivided, 8, 30)  # room for two parts only before it is reduced
     (tmp_path / "none").mkdir()
     refused(tmp_path / "none", "is empty", 32, 4)
 
@@ -333,8 +338,7 @@ def test_groups_in_a_cache_that_were_changed_are_not_used(tmp_path: Path) -> Non
         np.testing.assert_array_equal(again.groups, first.groups)
 
 
-def test_results_that_wait_are_bounded(tmp_path: Path) -> None:
-    """Many scans with many crops each are written as they come, in the order of the files."""
+def test_many_crops_come_in_the_order_of_the_files(tmp_path: Path) -> None:
     folder = scans(tmp_path / "in", 40, 64, 64)
     pictures = load_pictures(folder, 16, crops=30)
     assert [pictures.names[30 * i] for i in range(40)] == sorted(p.name for p in folder.iterdir())

@@ -45,8 +45,7 @@ def plan_cuts(
         keep_whole: whether whole pictures, reduced, are used too.
 
     Raises:
-        ValueError: if no picture is large enough, there are too few crops, or they cannot be
-            divided into training and held-out ones.
+        ValueError: if no picture is large enough, or there are too few crops.
         NothingToCutError: if all pictures have the size of the crops.
 
     Example:
@@ -67,13 +66,6 @@ def plan_cuts(
             "more crops, or add large pictures."
         )
     cuts = [_divided(cut, side, size, total) for cut, side in zip(cuts, sides, strict=True)]
-    if sum(cut.total > 0 for cut in cuts) == 1 and max(cut.parts for cut in cuts) == 1:
-        width, height = sides[int(np.argmax(rooms))]
-        raise ValueError(
-            f"{printable(str(path))} has one picture for crops, of {width} x {height} pixels, and "
-            f"crops of {spelled(size)} do not fit into two parts of it, one to train on and one to "
-            "hold out: use a smaller size, or add pictures."
-        )
     return [cut if cut.total else None for cut in cuts]
 
 
@@ -111,7 +103,15 @@ class Origins:
 
         Copies and near-twins of a picture are in its group, unless that group would be more than a
         fifth of all.
+
+        Raises:
+            ValueError: if there is one group alone, so that nothing could be trained on.
         """
+        if self.pieces[-1] == 0:
+            raise ValueError(
+                "all crops are from one picture that is too small to be divided, into a part to "
+                "train on and one to hold out: use a smaller size, or add pictures"
+            )
         pairs = [
             pair
             for a, b in self._alike()

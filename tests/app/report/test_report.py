@@ -482,4 +482,4 @@ def test_a_poor_way_is_said_before_anything_else(distilled_run: Path) -> None:
         text.index("Look at this first") < text.index("the pictures are poor") < text.index("<h1>")
     )
     assert '<span class="v-poor">poor</span>' in text
-    assert "No praise: noise copies nothing" in text
+    assert "A low share is no praise: noise has none" in text
