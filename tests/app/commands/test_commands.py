@@ -275,7 +275,7 @@ def test_evaluate_has_the_promised_keys(
         *("class shares", "copies", "near copies"),
     ]
     assert "A low share is no praise" in out
-    assert "To compare runs" in out
+    assert "To compare with other runs" in out
 
 
 def test_evaluate_fits_a_narrow_terminal(
