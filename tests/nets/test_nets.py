@@ -193,7 +193,8 @@ def test_timing_leaves_the_net_alone_and_reports_every_way() -> None:
     net = awake(NETS[0])
     before = {k: v.clone() for k, v in net.state_dict().items()}
     timed = fastest(net, torch.device("cpu"), batch=2, seconds=0.02)
-    assert len(timed.images_per_second) == 4
+    # Where a convolution is far slower in bfloat16, its two ways are left out, with the reason.
+    assert len(timed.images_per_second) == (2 if timed.left_out else 4)
     assert all(speed > 0 for _, speed in timed.images_per_second)
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     assert "bfloat16" in timed.reason

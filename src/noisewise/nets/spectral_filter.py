@@ -26,8 +26,8 @@ def radii(size: Size) -> Tensor:
     same waves in every direction.
 
     Example:
-        >>> radii(64)[[0, -1]].round().tolist(), radii((16, 64))[[0, -1]].tolist()
-        ([1.0, 91.0], [0.5, 45.25483703613281])
+        >>> radii(64)[[0, -1]].round().tolist(), radii((16, 64))[[0, -1]].mul(2).round().tolist()
+        ([1.0, 91.0], [1.0, 91.0])
     """
     lowest = min(_half_waves(size))
     return torch.logspace(math.log10(lowest), math.log10(mean_side(size) * math.sqrt(2)), RADII)
