@@ -12,9 +12,11 @@ from torch import nn
 from noisewise.diffusion import Preconditioned, Prediction
 from noisewise.nets import build, derive
 from noisewise.nets.bands import measured_bands
+from noisewise.nets.costs import costs_of
 from noisewise.nets.haar import haar, low_pass
 from noisewise.nets.pyramid import Pyramid
 from noisewise.quality.wiener_filter import WienerFilter, cosines
+from noisewise.training.settings.config import TrainConfig
 
 SIZES = (64, 96, 128, 192, 256, 512, 1024)
 
@@ -273,3 +275,16 @@ def test_wrong_arguments_are_refused(changes: dict[str, object], message: str) -
         small(**changes)
     with pytest.raises(ValueError, match="takes pictures of 64, 32, 16 pixels, and not 48"):
         small()(torch.zeros(1, 3, 48, 48), torch.zeros(1))
+
+
+def test_the_depth_of_the_trunk_can_be_set_where_there_is_one() -> None:
+    for name in ("pyramid", "uvit", "vit"):
+        assert derive(64, 3, architecture=name, depth=2).net["depth"] == 2
+    flat, deep = derive(128, 3), derive(128, 3, depth=2)
+    assert (flat.net["depth"], deep.net["depth"]) == (0, 2)
+    assert costs_of(deep.net).parameters > costs_of(flat.net).parameters
+    with pytest.raises(ValueError, match="--net pyramid"):
+        derive(32, 3, depth=2)
+    for wrong in (-1, 65):
+        with pytest.raises(ValueError, match="0 to 64"):
+            TrainConfig(depth=wrong)

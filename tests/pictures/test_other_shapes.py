@@ -72,7 +72,8 @@ def test_padding_shows_all_of_it_in_the_middle() -> None:
 def test_a_turned_picture_comes_out_turned(shape: tuple[int, int], pixel_art: bool) -> None:
     """Rows and columns are treated alike; resizing rounds after its first direction."""
     rng = np.random.default_rng(1)
-    for crop, _ in itertools.product(("centre", "pad"), range(20)):
+    crops: tuple[Crop, ...] = ("centre", "pad")
+    for crop, _ in itertools.product(crops, range(20)):
         image = random_picture(rng, pixel_art)
         turned = image.transpose(Image.Transpose.TRANSPOSE)
         first, second = set(), set()

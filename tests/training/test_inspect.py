@@ -36,7 +36,9 @@ def test_account_of_an_odd_folder(tmp_path: Path) -> None:
     assert "a/again\\nsame.png = a/p000.png" in text
     assert found.judge_needs is None
     real = found.num_training
-    assert f"judge     cannot tell: {real} real pictures are too few to measure against" in text
+    assert (
+        f"judge     cannot tell: {real} real pictures are too few to say how many it needs" in text
+    )
     again = json.loads(json.dumps(found.to_dict()))
     assert again["noise_curve"]["1"] == 1.0
     assert "contact_sheet" not in again

@@ -31,7 +31,8 @@ _WIDTHS = ((24, 48, 96), (32, 64, 128), (48, 96, 192), (64, 128, 256))
 # best in single prototype runs of 45 and 270 s on two cores; the others are a guess.
 _LEAST_IMAGES = (0.0, 100e3, 1.7e6, 8e6)
 _USUAL_LEVEL = 1
-_LARGEST_UNET = 64  # pixels, the mean side: above, a pyramid of bands
+_LARGEST_UNET = 32  # pixels, the mean side: above, a pyramid; at 64 it has an eighth of the floors
+_SMALL = 64  # pixels: up to here a head that is too narrow, set by hand, can still learn something
 # Channels of a pyramid above its trunk, and at full size. At 256 pixels and more nothing is
 # computed at full size: the details of the finest level come from the features of half the size,
 # which needs at least 12 channels there. On a CPU, multiples of 8 channels are the quick ones.
@@ -99,10 +100,11 @@ def derive(
     num_classes: int = 0,
     dropout: float = 0.0,
     bands: Bands | None = None,
+    depth: int | None = None,
 ) -> Derived:
     """Choose a net for pictures of `size` pixels and a budget of `images` training pictures.
 
-    Up to 64 pixels: a U-Net on 2 x 2 blocks, wider if the budget allows more pictures. Above: a
+    Up to 32 pixels: a U-Net on 2 x 2 blocks, wider if the budget allows more pictures. Above: a
     pyramid of Haar bands down to at most 32 pixels. The transformers are only used if requested.
     Where the sides differ, their geometric mean counts: cost and noise go by the number of pixels.
 
@@ -116,9 +118,11 @@ def derive(
         num_classes: number of classes; 0: none.
         dropout: used at the lowest resolution.
         bands: of the pictures, for a pyramid; None: as photographs are.
+        depth: transformer blocks at the lowest resolution; None: chosen, of a pyramid none.
 
     Raises:
-        ValueError: if the net cannot use this size, or cannot reach all of its pixels.
+        ValueError: if the net cannot use this size, cannot reach all of its pixels, or has no
+            transformer blocks whose number could be set.
 
     Source: prototype runs, single seeds; benchmarks/pictures/high_resolution.py for the pyramid;
         Hoogeboom et al. 2023 for the U-ViT.
@@ -140,12 +144,15 @@ def derive(
     if name == "auto":
         name = "unet" if mean_side(size) <= _LARGEST_UNET else "pyramid"
     if name == "pyramid":
-        return _pyramid(size, common, level, widths, bands)
+        return _pyramid(size, common, level, widths, bands, depth or 0)
     if name == "unet":
+        if depth is not None:
+            raise ValueError("a U-Net has no transformer blocks; use depth with --net pyramid")
         return _unet(size, common, level, widths, images)
     if name == "uvit":
-        return _uvit(size, common, level, widths)
-    width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+        return _uvit(size, common, level, widths, depth)
+    width, usual = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+    depth = usual if depth is None else depth
     patch = _checked(size, lambda size: max(2, 2 ** round(math.log2(mean_side(size) / 8))))
     pixels, width = channels * patch**2, widths[0] if widths else width
     _check_reach(pixels, width, size, patch)
@@ -183,7 +190,7 @@ def _unet(
 
 def _unet_patch(size: Size) -> int:
     side = mean_side(size)
-    if side <= _LARGEST_UNET:
+    if side <= _SMALL:
         return 1 if side < 16 else 2
     return 2 ** round(math.log2(side / 32))
 
@@ -194,6 +201,7 @@ def _pyramid(
     level: int,
     widths: tuple[int, ...],
     bands: Bands | None,
+    depth: int,
 ) -> Derived:
     levels = levels_for(size) if bands is None else bands.levels
     _checked(size, lambda size: 2 ** (levels_for(size) if bands is None else bands.levels))
@@ -209,7 +217,7 @@ def _pyramid(
         "widths": list(widths or _pyramid_widths(size, levels, level)),
     }
     net["blocks"] = [1] * len(net["widths"])
-    return Derived({**net, "depth": 0, **common}, "bands", reason)
+    return Derived({**net, "depth": depth, **common}, "bands", reason)
 
 
 def _from_to(size: Size, levels: int) -> str:
@@ -224,11 +232,14 @@ def _pyramid_widths(size: Size, levels: int, level: int) -> list[int]:
     return found[: max(levels + 1, min(sides(size)).bit_length() - 1)]
 
 
-def _uvit(size: Size, common: dict[str, Any], level: int, widths: tuple[int, ...]) -> Derived:
-    width, depth = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+def _uvit(
+    size: Size, common: dict[str, Any], level: int, widths: tuple[int, ...], depth: int | None
+) -> Derived:
+    width, usual = _TRANSFORMER[min(level, len(_TRANSFORMER) - 1)]
+    depth = usual if depth is None else depth
     patch = _uvit_patch(size, len(widths))
     pixels = common["channels"] * patch**2
-    channels = widths or (max(32, pixels) if mean_side(size) <= _LARGEST_UNET else 32,)
+    channels = widths or (max(32, pixels) if mean_side(size) <= _SMALL else 32,)
     _checked(size, lambda size: _uvit_patch(size, len(widths)) * 2 ** len(channels))
     _check_reach(pixels, channels[0], size, patch)
     net = {"name": "uvit", "widths": list(channels), "width": width, "depth": depth, "patch": patch}
@@ -240,14 +251,14 @@ def _uvit(size: Size, common: dict[str, Any], level: int, widths: tuple[int, ...
 def _uvit_patch(size: Size, halvings: int) -> int:
     """A patch that leaves about 16 x 16 tokens (8 x 8 for small pictures)."""
     side = mean_side(size)
-    tokens = 16 if side > _LARGEST_UNET else 8
+    tokens = 16 if side > _SMALL else 8
     return max(1, 2 ** round(math.log2(side / tokens / 2 ** max(1, halvings))))
 
 
 def _check_reach(pixels: int, width: int, size: Size, patch: int) -> None:
     """Refuse a head with fewer inputs than outputs at large sizes: it cannot draw everything."""
     # Small nets by hand, for small pictures, are fine.
-    if mean_side(size) > _LARGEST_UNET and width < pixels:
+    if mean_side(size) > _SMALL and width < pixels:
         raise ValueError(
             f"at {written(size)} pixels a patch of {patch} x {patch} has {pixels} values, and this "
             f"net has {width} channels to draw them from; use --net pyramid or widths of at least "

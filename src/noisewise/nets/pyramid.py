@@ -1,17 +1,14 @@
-"""A U-Net over the scales of a picture, for 64 pixels and more: a denoiser of Haar bands.
+"""A U-Net over the scales of a picture, for more than 32 pixels: a denoiser of Haar bands.
 
 Papers: Hoogeboom et al. 2023, 2024 (simple diffusion: little work at full resolution, parameters at
 the lowest); Karras et al. 2022 (EDM) for the scaling, here one for each band; Gu et al. 2023
 (Matryoshka diffusion) for training small pictures first in the same net.
 
-A plain EDM net above 64 pixels has to subtract noise far above the size of fine details (their
-standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener filter
-there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the others
-start from a Wiener filter and have their own. Every resolution also has a path at its own full
-size, so that no part of the picture is out of reach.
-
-The net without its finest levels is the same problem for a smaller picture, so coarse scales can be
-trained first, at many times the speed: a smaller input simply leaves out the finest levels.
+A plain EDM net at 64 pixels and more has to subtract noise far above the size of fine details
+(their standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener
+filter there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the
+others start from a Wiener filter and have their own. Every resolution also has a path at its own
+full size, so that no part of the picture is out of reach.
 """
 
 from __future__ import annotations

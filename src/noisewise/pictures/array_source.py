@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from noisewise.pictures import array_files, cache, framing
+from noisewise.pictures.crops import Cut, cut_picture
+from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import (
     Gathered,
@@ -39,17 +42,27 @@ def _read(path: Path, request: Request) -> Gathered:
     notes = list(found.notes)
     size, channels = request.size, request.channels
     if size is None:
-        size, why = choose_size(sizes, _array_block(found), request.crop)
+        size, why = choose_size(sizes, _array_block(found), request.measured)
         notes.append(why)
     if depth == 1 and request.frame(size).on_grey:
         channels = channels or 1
     plan = Plan(request.frame(size), channels, len(found), request.folder, key, notes)
-    squares = _array_squares(found, plan.frame)
-    images, _, _ = collect(path, plan, squares, (), request.progress)
+    cut, origins = None, Origins()
+    if request.crops:
+        sides = [(width, height)] * len(found)
+        cut = plan_cuts(path, sides, size, request.crops, request.keep_whole)[0]
+    squares = _array_squares(found, plan.frame) if cut is None else _cut(found, plan, cut, origins)
+    images, names, _ = collect(path, plan, squares, (), request.progress)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]
     counts = HeaderCounts(sizes, Counter({mode: len(found)}), Counter({kind: len(found)}))
     labels = Labels(found.labels, tuple(found.classes), kind)
-    return complete(plan, images, labels, list(found.names), [], counts)
+    if cut is None:
+        return complete(plan, images, labels, list(found.names), [], counts)
+    plan.notes.extend(origins.notes(size, request.keep_whole))
+    of = np.array([int(name) for name in names])
+    labels = replace(labels, numbers=None if found.labels is None else found.labels[of])
+    named = [found.names[i] if found.names else f"#{i}" for i in of]
+    return complete(plan, images, labels, named, [], counts, origins.groups())
 
 
 def _array_squares(found: array_files.ArrayFile, frame: Frame) -> Squares:
@@ -58,6 +71,17 @@ def _array_squares(found: array_files.ArrayFile, frame: Frame) -> Squares:
         name = str(index)
         image = framing.on_background(_as_image(pixels), frame, done)
         yield name, framing.as_square(framing.fit(image, name, frame, done), done)
+
+
+def _cut(found: array_files.ArrayFile, plan: Plan, cut: Cut, origins: Origins) -> Squares:
+    """Every crop under the number of its picture."""
+    for index, pixels in enumerate(found.pictures()):
+        done: set[str] = set()
+        image = framing.on_background(_as_image(pixels), plan.frame, done)
+        pieces = cut_picture(image, str(index), plan.frame, cut, done)
+        origins.add(pieces)
+        for square in pieces.squares:
+            yield str(index), square
 
 
 def _array_block(found: array_files.ArrayFile) -> int:

@@ -105,7 +105,7 @@ def fit(
     """
     height, width = sides(frame.size)
     if lossless and _inside(image, frame) != (width, height) and image.mode in ("L", "RGB"):
-        image = _undo_enlargement(image, done)
+        image = undo_enlargement(image, done)
     part = _inside(image, frame)
     if part != image.size:
         done.add(CROPPED)
@@ -170,7 +170,8 @@ def block_factor(pixels: np.ndarray) -> int:
     return int(np.gcd.reduce(np.concatenate([rows, columns, [height, width]])))
 
 
-def _undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
+def undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
+    """Return enlarged pixel art, mode L or RGB, in its original pixels; others as they are."""
     if image.getcolors(256) is None:
         return image
     pixels = np.asarray(image)

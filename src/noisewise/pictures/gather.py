@@ -47,7 +47,8 @@ _WHAT_WAS_DONE = {
 class Gathered:
     """Everything read from a path; `counts` is None if it came from the cache.
 
-    `marks` are the digests of the pictures that the fingerprint was made of.
+    `marks` are the digests of the pictures that the fingerprint was made of. `groups` are those of
+    crops (see `Pictures`); None without crops.
     """
 
     images: np.ndarray
@@ -60,6 +61,7 @@ class Gathered:
     marks: np.ndarray
     kind: str
     counts: HeaderCounts | None
+    groups: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,12 @@ def collect(
     """
     names: list[str] = []
     skipped = list(already_skipped)
-    num_grey = 0
+    num_grey = count = 0
+    before: str | None = None
     with closing(squares), cache.Rows(plan.frame.size, plan.channels or 3, plan.folder) as rows:
-        for count, (name, square) in enumerate(squares, start=1):
+        for name, square in squares:
+            count += name != before  # the crops of a picture come one after the other
+            before = name
             if isinstance(square, Skipped):
                 skipped.append(square)
             else:
@@ -132,23 +137,37 @@ def collect(
                 plan.done.update(square.done)
             if progress is not None:
                 progress(count, plan.total)
-        refuse_too_few(path, len(names), skipped)
+        refuse_too_few(path, len(names), skipped, len(set(names)))
         channels = plan.channels or _choose_channels(num_grey, len(names), plan.notes)
         images = rows.finish(channels, plan.key)
     return images, names, skipped
 
 
-def refuse_too_few(path: Path, usable: int, skipped: list[Skipped]) -> None:
+def refuse_too_few(
+    path: Path,
+    usable: int,
+    skipped: list[Skipped],
+    num_files: int | None = None,
+    least: int = MIN_PICTURES,
+) -> None:
     """Refuse fewer than `MIN_PICTURES` pictures, and sources where most pictures are unusable.
+
+    Args:
+        path: of the pictures.
+        usable: number of usable pictures.
+        skipped: files that are not used.
+        num_files: number of usable files, if one gives several pictures; None: `usable`.
+        least: number of pictures that is enough.
 
     Raises:
         ValueError: with the number of files for each reason.
     """
+    num_files = usable if num_files is None else num_files
     shown = printable(str(path))
     broken = [item for item in skipped if item.code not in sources.HARMLESS]
     reasons = Counter(item.reason for item in broken)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    if usable < MIN_PICTURES:
+    if usable < least:
         number = {0: "no usable picture", 1: "only one usable picture"}.get(
             usable, f"only {usable} usable pictures"
         )
@@ -157,9 +176,9 @@ def refuse_too_few(path: Path, usable: int, skipped: list[Skipped]) -> None:
             f"{shown} has {number}{left_out}: training needs at least {MIN_PICTURES}, "
             "and several hundred for good results."
         )
-    if len(broken) > usable:
+    if len(broken) > num_files:
         raise ValueError(
-            f"{shown}: {len(broken)} of {len(broken) + usable} pictures cannot be used ({why}): "
+            f"{shown}: {len(broken)} of {len(broken) + num_files} pictures cannot be used ({why}): "
             "copy the pictures again, or remove these files."
         )
 
@@ -171,6 +190,7 @@ def complete(
     names: list[str],
     skipped: list[Skipped],
     counts: HeaderCounts,
+    groups: np.ndarray | None = None,
 ) -> Gathered:
     """Put everything together, and save it beside the cached array if there is a cache.
 
@@ -184,7 +204,7 @@ def complete(
             f"only {num_distinct} of the {len(images)} pictures are different: "
             f"training needs at least {MIN_PICTURES} different pictures."
         )
-    fingerprint = _fingerprint(images.shape, marks, labels.numbers, labels.classes)
+    fingerprint = _fingerprint(images.shape, marks, labels.numbers, labels.classes, groups)
     left_out = tuple(sorted(skipped, key=lambda item: item.name))
     found = Gathered(
         images,
@@ -197,6 +217,7 @@ def complete(
         marks,
         labels.kind,
         counts,
+        groups,
     )
     if plan.folder is not None:
         cache.write_facts(plan.folder, plan.key, _facts(found))
@@ -216,7 +237,8 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
         labels = None if facts["labels"] is None else np.asarray(facts["labels"], np.int64)
         classes = tuple(facts["classes"])
         marks = digests(images)
-        if _fingerprint(images.shape, marks, labels, classes) != facts["fingerprint"]:
+        groups = _stored_groups(facts.get("groups"), len(images))
+        if _fingerprint(images.shape, marks, labels, classes, groups) != facts["fingerprint"]:
             return None
         return Gathered(
             images,
@@ -229,6 +251,7 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
             marks,
             facts["kind"],
             None,
+            groups,
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
@@ -244,7 +267,22 @@ def _facts(found: Gathered) -> dict[str, object]:
         "notes": list(found.notes),
         "fingerprint": found.fingerprint,
         "kind": found.kind,
+        **({} if found.groups is None else {"groups": found.groups.tolist()}),
     }
+
+
+def _stored_groups(stored: object, count: int) -> np.ndarray | None:
+    """The groups of crops from a cache.
+
+    Raises:
+        ValueError: if they are not one number a picture.
+    """
+    if stored is None:
+        return None
+    groups = np.asarray(stored, np.int64)
+    if groups.shape != (count,) or (count and groups.min() < 0):
+        raise ValueError("these are no groups")
+    return groups
 
 
 def count_text(num_pictures: int) -> str:
@@ -275,10 +313,16 @@ def _choose_channels(num_grey: int, num_images: int, notes: list[str]) -> int:
 
 
 def _fingerprint(
-    shape: tuple[int, ...], marks: np.ndarray, labels: np.ndarray | None, classes: Iterable[str]
+    shape: tuple[int, ...],
+    marks: np.ndarray,
+    labels: np.ndarray | None,
+    classes: Iterable[str],
+    groups: np.ndarray | None,
 ) -> str:
     digest = hashlib.blake2b(repr((shape, tuple(classes))).encode("utf-8"), digest_size=16)
     digest.update(marks.astype("<u8").tobytes())
     if labels is not None:
         digest.update(labels.astype("<i8").tobytes())
+    if groups is not None:
+        digest.update(b"groups" + groups.astype("<i8").tobytes())
     return digest.hexdigest()

@@ -43,6 +43,7 @@ class Headers:
         entries: files with a readable header, to be decoded.
         num_bytes: about how much memory each of them takes while it is decoded.
         skipped: files that cannot be used.
+        sides: (width, height) of each of them, not turned upright.
         sizes: number of pictures of each (width, height).
         modes: number of pictures of each of Pillow's modes.
         formats: number of pictures of each file format.
@@ -53,6 +54,7 @@ class Headers:
     entries: tuple[Entry, ...]
     num_bytes: tuple[int, ...]
     skipped: tuple[Skipped, ...]
+    sides: tuple[tuple[int, int], ...]
     sizes: Counter[tuple[int, int]]
     modes: Counter[str]
     formats: Counter[str]
@@ -92,6 +94,7 @@ def read_headers(
         tuple(entry for entry, _ in kept),
         tuple(costs[entry.name] for entry, _ in kept),
         tuple(sorted(skipped, key=lambda item: item.name)),
+        tuple((h.width, h.height) for h in headers),
         Counter((h.width, h.height) for h in headers),
         Counter(h.mode for h in headers),
         Counter(h.format for h in headers),
@@ -145,6 +148,7 @@ def in_order(
     items: Iterable[T],
     num_bytes: Callable[[T], int],
     most_bytes: int = BYTES_IN_FLIGHT,
+    batch_size: int = _BATCH,
 ) -> Iterator[tuple[T, R]]:
     """Map a function over items with threads, in order, with a limit on results and on memory.
 
@@ -154,6 +158,7 @@ def in_order(
         items: the items, read in batches.
         num_bytes: memory that the call for an item takes.
         most_bytes: memory for all calls at the same time; a call that takes more runs alone.
+        batch_size: most results that wait to be taken.
     """
     budget = _MemoryBudget(most_bytes)
 
@@ -162,7 +167,7 @@ def in_order(
             return function(item)
 
     remaining = iter(items)
-    while batch := list(islice(remaining, _BATCH)):
+    while batch := list(islice(remaining, batch_size)):
         yield from zip(batch, pool.map(call, batch), strict=True)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from noisewise.pictures import flips
 from noisewise.pictures.cache import in_blocks, release_pages
+from noisewise.pictures.cutting import choose_held_out
 from noisewise.pictures.gather import Gathered, Progress, digests
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.read import gather
@@ -51,6 +52,8 @@ class Pictures:
         marks: uint64, one per picture, equal for equal pictures; None: computed when needed.
         twins: pairs of nearly equal pictures (see `near_duplicates`); None: found when needed. A
             run stores its own, so that its split stays; runs of older versions have ().
+        groups: of crops, the number of the picture that each was cut from, or of its part of that
+            picture, int64 [n]; a group is never divided by `split`. None: nothing was cut.
     """
 
     images: np.ndarray
@@ -64,6 +67,7 @@ class Pictures:
     kinds: str = ""
     marks: np.ndarray | None = field(default=None, repr=False)
     twins: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
+    groups: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -95,7 +99,8 @@ class Pictures:
         """Split into training and held-out pictures, both in random order.
 
         Exact copies of a picture stay together, so no held-out picture is also trained on. Near-
-        twins stay together too, in groups of at most half the held-out pictures.
+        twins stay together too, in groups of at most half the held-out pictures. Of crops, those of
+        one picture stay together, equal ones of different pictures need not: grounds are equal.
 
         Args:
             seed: the same seed gives the same split.
@@ -116,12 +121,17 @@ class Pictures:
         """
         wanted = self._num_held_out(fraction)
         generator = np.random.default_rng(seed)
-        is_held_out = choose_groups(self._groups(wanted).group, wanted, generator)
+        if self.groups is None:
+            is_held_out = choose_groups(self._groups(wanted).group, wanted, generator)
+        else:
+            is_held_out = choose_held_out(self.groups, wanted, generator)
         order = generator.permutation(len(self))
         return order[~is_held_out[order]], order[is_held_out[order]]
 
     def about_twins(self) -> str:
-        """What `split` does with near-twins, in one sentence; "" without any."""
+        """What `split` does with near-twins, in one sentence; "" without any, and for crops."""
+        if self.groups is not None:
+            return ""
         return self._groups(self._num_held_out(None)).about()
 
     def with_twins(self, twins: Iterable[tuple[int, int]] | None = None) -> Self:
@@ -188,6 +198,8 @@ def load_pictures(
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
+    crops: int = 0,
+    keep_whole: bool = False,
 ) -> Pictures:
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
@@ -208,6 +220,9 @@ def load_pictures(
         crop: for pictures of another shape: "centre", "random" (a random place, fixed by the
             file name) or "pad" (the whole picture, with background added).
         background: colour under transparency and around padded pictures, a name or #rrggbb.
+        crops: cut up to so many pieces of `size` at their own scale out of each picture, and
+            leave out smaller pictures; 0: use whole pictures.
+        keep_whole: with crops, use the whole pictures too, those that are smaller among them.
 
     Raises:
         ValueError: if the path cannot be used, too few pictures are usable, or the size is not
@@ -219,7 +234,8 @@ def load_pictures(
         >>> len(pictures), pictures.size, pictures.channels, pictures.classes[:2]
         (6000, 28, 1, ('t-shirt', 'trouser'))
     """
-    return as_pictures(gather(path, size, channels, cache_dir, progress, crop, background), path)
+    found = gather(path, size, channels, cache_dir, progress, crop, background, crops, keep_whole)
+    return as_pictures(found, path)
 
 
 def as_pictures(found: Gathered, path: str | Path) -> Pictures:
@@ -234,4 +250,5 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
         str(path),
         found.notes,
         marks=found.marks,
+        groups=found.groups,
     )

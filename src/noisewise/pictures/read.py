@@ -6,7 +6,7 @@ from pathlib import Path
 
 from noisewise.pictures import framing
 from noisewise.pictures.gather import Gathered, Progress
-from noisewise.pictures.request import Crop
+from noisewise.pictures.request import Crop, check_crops
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.source_types import source_type
 from noisewise.pictures.sources import printable
@@ -21,6 +21,8 @@ def gather(
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
+    crops: int = 0,
+    keep_whole: bool = False,
 ) -> Gathered:
     """Read pictures from a folder, zip, npz or npy; see `load_pictures`."""
     path = Path(path).expanduser()
@@ -31,7 +33,8 @@ def gather(
         check_size(wanted)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels {channels} cannot be used: give 1 (grey) or 3 (colour).")
-    request = Request(wanted, channels, crop, background, folder, progress)
+    check_crops(crops, keep_whole)
+    request = Request(wanted, channels, crop, background, folder, progress, crops, keep_whole)
     request.frame(wanted or framing.MIN_SIDE)  # refuse a bad crop or colour before reading
     try:
         return kind.read(path, request)

@@ -25,12 +25,21 @@ class Request:
     background: str
     folder: Path | None
     progress: Progress | None
+    crops: int = 0
+    keep_whole: bool = False
 
     @property
     def key(self) -> list[object]:
         """The part of the cache key that depends on the request, not on the files."""
         plain = self.crop == "centre" and self.background == "white"
-        return [self.size, self.channels, *([] if plain else [self.crop, self.background])]
+        framing = [] if plain else [self.crop, self.background]
+        cutting = ["crops", self.crops, self.keep_whole] if self.crops else []
+        return [self.size, self.channels, *framing, *cutting]
+
+    @property
+    def measured(self) -> Crop:
+        """The way of framing by which a size is chosen: crops fit into the short side."""
+        return "centre" if self.crops else self.crop
 
     def frame(self, size: Size) -> Frame:
         """How pictures come to this size."""

@@ -22,6 +22,7 @@ from noisewise.training.settings.overrides import overridden
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.student import StudentStage, student_pace
+from noisewise.training.stages.student_batch import student_batch
 
 
 def distill(
@@ -117,7 +118,7 @@ class DistillTask(Task[DistillConfig]):
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
         """Make the stage: generator and fake score start as copies of the teacher."""
         config = self.config
-        batch = config.batch or config.recipe.batch
+        batch = student_batch(config, self._teacher.config)[0]
         engine = engine.with_measured_precision(
             self._teacher.denoiser, batch, config.precision, config.amount
         )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisewise.pictures.pictures import Pictures, load_pictures
+from noisewise.pictures.pictures import Pictures
 from noisewise.pictures.source_types import source_type
 from noisewise.quality.copies import CopyReference, CopyTest
 from noisewise.quality.distance import Distance, sliced_wasserstein
@@ -220,7 +220,10 @@ class Measured:
     def to_dict(self) -> dict[str, Any]:
         """The verdict and its numbers as plain JSON values, copies among them."""
         copies = None if self.copies is None else _plain(self.copies, self.near_copies)
-        return {**self.look.to_dict(), "copies": copies}
+        found: dict[str, Any] = {**self.look.to_dict(), "copies": copies}
+        if copied := _copied_in_words(self.near_copies):
+            found["verdict_reason"] += f". But {copied}"
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -443,14 +446,7 @@ def _real(
 ) -> RealPictures:
     """The pictures asked for with `against`, else those of the run."""
     if config.against is not None:
-        asked = run.info["train"]
-        pictures = load_pictures(
-            config.against,
-            model.size,
-            model.channels,
-            crop=asked.get("crop", "centre"),
-            background=asked.get("background", "white"),
-        )
+        pictures = run.other_pictures(config.against, model.size, model.channels)
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
         name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
         return RealPictures(pictures.tensor(chosen), name, teacher)
@@ -465,6 +461,16 @@ def _read_how(pictures: Pictures, training: TrainingSet | None) -> str:
     if training is not None and pictures.fingerprint == training.pictures.fingerprint:
         notes.insert(0, "training pictures are among them")
     return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _copied_in_words(near: NearCopyTest | None) -> str:
+    """That surely more pictures are near copies than real ones look so; or ""."""
+    if near is None or near.low <= near.allowed:
+        return ""
+    return (
+        f"{100 * near.fraction:.0f}% of them are training pictures with small changes "
+        f"({100 * near.allowed:.0f}% of new real pictures look so), which no other number sees"
+    )
 
 
 def _plain(found: CopyTest, near: NearCopyTest | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from noisewise.diffusion import MeasuredShift
 from noisewise.pictures.gaps import gap_level
-from noisewise.pictures.gather import HeaderCounts, Progress, digests
+from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digests
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.noise_curve import noise_curve
 from noisewise.pictures.pictures import Pictures, as_pictures
@@ -52,9 +52,11 @@ class Inspection:
     Attributes:
         source: the path; kind: folder, zip, npz or npy.
         num_pictures: usable pictures; num_files: these and the skipped files.
+        num_cut: pictures that the usable ones were cut from; 0 if nothing was cut.
         size: size that training will use, see `noisewise.sizes`; channels: 1 or 3.
         shapes: number of pictures that are square, wide and tall.
-        other_size: a size in the shape of most pictures; None if that is square, or there is none.
+        other_size: a size in the shape of most pictures; None if that is square, there is none, or
+            the pictures are cut.
         found_sizes, found_modes, found_formats: what the files hold, most frequent first.
         skipped: skipped files, one item per reason.
         classes: number of pictures of each class; empty without classes.
@@ -77,6 +79,7 @@ class Inspection:
     source: str
     kind: str
     num_files: int
+    num_cut: int
     num_pictures: int
     size: Size
     channels: int
@@ -132,7 +135,7 @@ class Inspection:
     def text(self) -> str:
         """Return the report for people, several lines."""
         lines = [
-            f"{printable(self.source)} ({self.kind}): {self.num_pictures} usable pictures "
+            f"{printable(self.source)} ({self.kind}): {self._usable()} "
             f"of {self.num_files}{' files' if self.kind in ('folder', 'zip') else ''}",
             f"  sizes     {_listed(self.found_sizes)}",
             f"  shapes    {_listed(self.shapes)}",
@@ -158,8 +161,9 @@ class Inspection:
     def plan(self) -> list[str]:
         """Say what training will do with these pictures, one line each."""
         colour = "grey, 1 channel" if self.channels == 1 else "colour, 3 channels"
+        every = f"{self.num_pictures} pieces" if self.num_cut else "every picture"
         steps = [
-            f"use every picture at {spelled(self.size)} pixels ({colour})",
+            f"use {every} at {spelled(self.size)} pixels ({colour})",
             f"train on {self.num_training} pictures and test on {self.num_held_out} held-out ones",
             self.flip_reason,
         ]
@@ -190,6 +194,11 @@ class Inspection:
             f"the formula for smooth pictures gives {formula:+.2f})"
         )
 
+    def _usable(self) -> str:
+        if not self.num_cut:
+            return f"{self.num_pictures} usable pictures"
+        return f"{self.num_pictures} usable pieces of {count_text(self.num_cut)}"
+
     def _num_real(self) -> int:
         return num_judged_against(self.num_training, self.num_held_out)
 
@@ -215,6 +224,8 @@ def inspect(
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
+    crops: int = 0,
+    keep_whole: bool = False,
 ) -> Inspection:
     """Decode all pictures in a folder, zip, npz or npy file and report; writes nothing.
 
@@ -224,6 +235,8 @@ def inspect(
         progress: called with (files done, files in all).
         crop: see `load_pictures`.
         background: see `load_pictures`.
+        crops: see `load_pictures`.
+        keep_whole: see `load_pictures`.
 
     Raises:
         ValueError: see `load_pictures`; also if all pixels are equal.
@@ -234,22 +247,32 @@ def inspect(
         >>> found.num_pictures, found.num_held_out, found.flip
         (6000, 300, False)
     """
-    found = gather(path, size, progress=progress, crop=crop, background=background)
+    found = gather(
+        path,
+        size,
+        progress=progress,
+        crop=crop,
+        background=background,
+        crops=crops,
+        keep_whole=keep_whole,
+    )
     assert found.counts is not None, "no cache is used here"
     near = near_duplicates(found.images)
     pictures = as_pictures(found, path).with_twins(near)
     training, held_out = pictures.split(seed=0)
     flip, flip_reason = pictures.suggest_flip()
     num_duplicates, pairs = _duplicates(pictures)
+    num_cut = 0 if pictures.groups is None else len(set(pictures.names))
     return Inspection(
         source=pictures.source,
         kind=found.kind,
-        num_files=len(pictures) + len(pictures.skipped),
+        num_files=(num_cut or len(pictures)) + len(pictures.skipped),
+        num_cut=num_cut,
         num_pictures=len(pictures),
         size=pictures.size,
         channels=pictures.channels,
         shapes=count_shapes(found.counts.sizes),
-        other_size=size_in_shape(found.counts.sizes, pictures.size, crop),
+        other_size=None if num_cut else size_in_shape(found.counts.sizes, pictures.size, crop),
         **_as_found(found.counts),
         skipped=_skipped(pictures),
         classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),

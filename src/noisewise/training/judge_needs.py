@@ -10,7 +10,7 @@ from noisewise.sizes import num_pixels
 
 _MOST = 400  # pictures
 _PIXELS = 400 * 64 * 64  # and about as many pixels: a second or two
-_FEWEST = 40
+_FEWEST = 100
 ENOUGH = 256  # held-out pictures; with fewer, training pictures are judged against
 
 
@@ -54,7 +54,7 @@ def judge_in_words(needed: int | None, num_real: int) -> str:
     if needed is None and num_real >= LEAST:
         return "cannot tell: it does not see clear damage to pictures like these"
     if needed is None:
-        return f"cannot tell: {num_real} real pictures are too few to measure against"
+        return f"cannot tell: {num_real} real pictures are too few to say how many it needs"
     if num_real < needed:
         return (
             f"cannot tell: it needs {needed} real pictures to see clear damage, and there are "

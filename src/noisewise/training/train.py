@@ -96,7 +96,13 @@ def plan(
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
     pictures = load_pictures(
-        path, config.size, config.channels, crop=config.crop, background=config.background
+        path,
+        config.size,
+        config.channels,
+        crop=config.crop,
+        background=config.background,
+        crops=config.crops,
+        keep_whole=config.keep_whole,
     )
     folder = None if out is None else Path(out)
     return _planned(pictures, config, folder, engine)[1]
@@ -131,6 +137,8 @@ class TrainTask(Task[TrainConfig]):
             callbacks.on_file,
             config.crop,
             config.background,
+            config.crops,
+            config.keep_whole,
         )
         self._pictures, self._plan, self.note = _planned(pictures, config, folder, engine)
         if engine.ranks.leads:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import noisewise
 from noisewise.diffusion import from_diffusers, from_edm, x0_from_flow
 from noisewise.diffusion.denoiser import FromDiffusers
+from noisewise.sizes import AnySize
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.any_teacher import as_teacher
 from noisewise.training.models.models import Generator, Teacher
@@ -263,12 +264,13 @@ def test_what_cannot_be_a_teacher_is_refused_at_once(
 
 
 def test_its_pictures_need_not_be_square() -> None:
-    for size in ("12x8", (8, 12)):
-        teacher = as_teacher(edm(), **{**SIZES, "size": size})
+    sizes: tuple[AnySize, ...] = ("12x8", (8, 12))
+    for size in sizes:
+        teacher = as_teacher(edm(), size=size, channels=1, sigma_data=0.5)
         assert teacher.size == (8, 12)
         assert teacher.sample(2).shape == (2, 1, 8, 12)
     with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
-        as_teacher(edm(), **{**SIZES, "size": "12x"})
+        as_teacher(edm(), size="12x", channels=1, sigma_data=0.5)
 
 
 def test_the_factor_of_a_large_teacher_moves_its_noise() -> None:

@@ -34,7 +34,13 @@ def _inspect(options: InspectOptions, _: Sequence[str]) -> int:
     _check_png(options.out)
     with Progress() as progress:
         found = inspect(
-            options.folder, options.size, progress.count, options.crop, options.background
+            options.folder,
+            options.size,
+            progress.count,
+            options.crop,
+            options.background,
+            options.crops,
+            options.keep_whole,
         )
     values = found.to_dict()
     text = found.text()

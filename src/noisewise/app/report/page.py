@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from noisewise.app.numbers import floors_text, percent
+from noisewise.app.numbers import floors_text, milliseconds, percent
 from noisewise.app.plots import svg
 from noisewise.app.report import charts
 from noisewise.app.report.copying import copy_section
@@ -128,7 +128,7 @@ def _tiles(facts: Facts) -> str:
                 if near["can_tell"]
                 else "near copies: this test cannot tell here"
             )
-        lines.append("no sign of quality: noise copies nothing")
+        lines.append("a low share is no praise: noise has none")
         tiles.append(_tile("Copies", escape(percent(tested[0].copies.fraction)), lines))
     if not tiles:
         return ""
@@ -177,7 +177,7 @@ def _calls(way: Way) -> str:
 def _ms(way: Way) -> str:
     if way.seconds_per_image is None:
         return "not timed"
-    return f"{1000 * way.seconds_per_image:.3g} ms"
+    return milliseconds(way.seconds_per_image)
 
 
 def _pictures(facts: Facts, share: float) -> str:

@@ -51,6 +51,11 @@ _COSINE = 64  # pixels: side for which the plain cosine schedule is right
 _MEASURED = 256  # pictures that the shift is measured on
 _BYTES = 2**28  # and at most so many bytes of them, but not less than a quarter of the pictures
 _START = 3.0  # first level of the sampler, in deviations of the mean colour of a picture
+# Draws of a net with bands that are spread up to the sampler's first level. Overall colour is
+# decided there, and the draw, which must reach the finest band, is there in 1 of 100. Measured on
+# emoji of 64 pixels after four minutes: with .01 of the draws 57 floors and mean colours .63 to .73
+# as varied as real ones, with .1 36 floors and .96.
+_HIGH = 0.1
 _RARELY = 1 / 4000  # draws of training above the first level of the sampler, at least
 
 
@@ -92,7 +97,8 @@ def plan_noise(
     sigma_max, why_max = sampler_start(recipe.sigma_max, images, size)
     draw, why_draw = training_draw(config.schedule, recipe, sigma_data, scale, finest)
     if config.schedule != "lognormal" or large:
-        draw, why_more = reaching(draw, sigma_max)
+        bands = config.schedule == "lognormal" and finest is not None
+        draw, why_more = reaching(draw, sigma_max, _HIGH if bands else None)
         why_draw += why_more
     return NoisePlan(
         scale,
@@ -185,8 +191,13 @@ def start_for(usual: float, deviation: float) -> float:
     return max(usual, float(math.ceil(_START * deviation)))
 
 
-def reaching(draw: AnyDraw, sigma_max: float) -> tuple[AnyDraw, str]:
+def reaching(draw: AnyDraw, sigma_max: float, share: float | None = None) -> tuple[AnyDraw, str]:
     """The draw, extended where training would hardly ever see the sampler's first level.
+
+    Args:
+        draw: of a schedule.
+        sigma_max: the sampler's first level.
+        share: of the draws that is spread up to there; None: a small one, and only if needed.
 
     Example:
         >>> reaching(LogNormal(0.0, 1.4), 40.0)[0] == LogNormal(0.0, 1.4)
@@ -194,10 +205,13 @@ def reaching(draw: AnyDraw, sigma_max: float) -> tuple[AnyDraw, str]:
         >>> reaching(LogNormal(0.0, 0.8), 40.0)[0].sigma_max
         40.0
     """
-    highest = draw.quantile(torch.tensor(1 - _RARELY, dtype=torch.float64)).item()
-    if highest >= sigma_max or isinstance(draw, KarrasUniform | Extended):
+    if isinstance(draw, KarrasUniform | Extended):
         return draw, ""
-    extended = Extended(draw, sigma_max)
+    rarely = _RARELY if share is None else share
+    highest = draw.quantile(torch.tensor(1 - rarely, dtype=torch.float64)).item()
+    if highest >= sigma_max:
+        return draw, ""
+    extended = Extended(draw, sigma_max) if share is None else Extended(draw, sigma_max, share)
     return extended, (
         f"; the highest {extended.share:.0%} of the draws is spread up to {sigma_max:g}, where the "
         "sampler starts"
@@ -304,7 +318,8 @@ def fake_noise(recipe: StudentRecipe, teachers: AnyDraw) -> AnyDraw:
         return replace(teachers, mean=teachers.mean + recipe.fake_noise_shift)
     if isinstance(teachers, Extended):
         shifted: Any = fake_noise(recipe, teachers.draw)
-        return reaching(shifted, teachers.sigma_max)[0]
+        high = teachers.share if teachers.share == _HIGH else None
+        return reaching(shifted, teachers.sigma_max, high)[0]
     return teachers
 
 

@@ -11,12 +11,13 @@ from noisewise.diffusion import AnyDraw, LogNormal, Prediction, Weight, draw_to_
 from noisewise.nets.bands import Bands, levels_for, measured_bands, overall
 from noisewise.nets.costs import costs_of
 from noisewise.nets.derive import Derived, build, derive
-from noisewise.sizes import Size, divisible, mean_side, written
+from noisewise.sizes import Size, divisible, mean_side, spelled, written
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
 from noisewise.training.stages.step_plan import plan_step
+from noisewise.training.stages.student_batch import student_batch
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
@@ -66,6 +67,7 @@ class TeacherPlan:
     flips: bool
     reasons: dict[str, str]
     scales: tuple[Scale, ...] = ()
+    crops: int = 0
 
     @property
     def num_classes(self) -> int:
@@ -145,17 +147,34 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "adam_lr": why_lr,
             "flips": why_flips,
             **({"scales": why_scales} if coarse else {}),
+            **why_crops(pictures),
         },
         scales=coarse,
+        crops=config.crops,
     )
 
 
-def student_values(config: DistillConfig, teacher: ModelConfig) -> dict[str, Reasoned]:
-    """The values of a distillation with their reasons, for run.json and --dry-run.
+def why_crops(pictures: Pictures) -> dict[str, str]:
+    """What was cut, as the reason of "crops"; empty if nothing was."""
+    if pictures.groups is None:
+        return {}
+    size, num_files = pictures.size, len(set(pictures.names))
+    what = f"{len(pictures):,} pieces of {spelled(size)} pixels from {num_files:,} pictures"
+    return {"crops": f"most of each picture, set by hand: {what}"}
+
+
+def student_values(
+    config: DistillConfig, teacher: ModelConfig, memory: int | None = None
+) -> dict[str, Reasoned]:
+    """The values of a distillation with their reasons, for training, report and --dry-run.
 
     Args:
         config: the user's settings.
         teacher: what the teacher's config.json says.
+        memory: free bytes that a step must fit into; None: not looked at.
+
+    Raises:
+        ValueError: if a step does not fit.
     """
     recipe = config.recipe
     sigma_init = generator_input(
@@ -173,10 +192,7 @@ def student_values(config: DistillConfig, teacher: ModelConfig) -> dict[str, Rea
             config.lr or recipe.lr,
             _why(config.lr, f"best of 1e-4, 3e-4 and 1e-3 in {_TESTS}"),
         ),
-        "batch": Reasoned(
-            config.batch or recipe.batch,
-            _why(config.batch, "at least 64, as in SiD on small sets"),
-        ),
+        "batch": Reasoned(*student_batch(config, teacher, memory)),
         "sigma_init": Reasoned(*sigma_init),
     }
 
@@ -203,7 +219,7 @@ def _net(
     """
     given, side = (pictures.size, pictures.channels), mean_side(pictures.size)
     bands = _bands(pictures)
-    rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands)
+    rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands, config.depth)
     usual, seconds = derive(*given, None, *rest), config.amount.seconds
     if seconds is None:
         assert config.amount.images is not None

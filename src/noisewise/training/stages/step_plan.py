@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import TrainConfig
 
 _BATCHES = (64, 32, 16, 8)
-_STEPS = 1000  # that a budget should have, at least, for pictures above 64 pixels
+_STEPS = 1000  # that a budget should have, at least, for pictures above 32 pixels
 _SHARE = 0.7  # of the free memory that a step may take
 _TESTS = "our early tests (single runs on 2 CPU cores)"
 
