@@ -123,6 +123,23 @@ def test_another_folder_comes_to_the_shape_of_the_teacher(
     assert moved.teacher().sample(2).shape == (2, 1, 16, 24)
 
 
+def test_a_net_of_bands_learns_coarse_scales_first_in_the_shape_too(tmp_path: Path) -> None:
+    """Above a mean side of 32: halved on both sides, with noise levels shifted for the pictures."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 6, 12, 1)).astype(np.uint8).repeat(8, 1).repeat(8, 2)
+    np.savez(tmp_path / "blocks.npz", images=images + rng.integers(0, 9, images.shape).astype("u1"))
+    recipe = replace(RECIPE, batch=8, distance_images=0)
+    config = TrainConfig(widths=(4, 4, 8), kinds=0, threads=1, batch=8, recipe=recipe)
+    run = noisewise.train(
+        tmp_path / "blocks.npz", tmp_path / "run", "64images", size="80x40", config=config
+    )
+    derived = {name: item["value"] for name, item in run.info["derived"].items()}
+    assert derived["net"]["name"] == "pyramid"
+    assert [scale["side"] for scale in derived["scales"]] == ["40x20"]
+    assert 1 < derived["noise_scale"] <= (80 * 40) ** 0.5 / 32
+    assert run.teacher().sample(2).shape == (2, 1, 40, 80)
+
+
 def test_a_square_by_two_sides_is_the_square_by_one_bit_for_bit(tmp_path: Path) -> None:
     np.savez(tmp_path / "blobs.npz", images=blobs(64, 12))
     config = replace(TEACH, classes=False, kinds=0)

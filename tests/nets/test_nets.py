@@ -181,6 +181,12 @@ def test_the_sizes_that_a_refusal_names_are_not_refused(
             assert "use --net pyramid or widths of at least" in str(error)  # noqa: PT017
 
 
+def test_a_unet_by_hand_has_blocks_of_two_up_to_64_pixels() -> None:
+    sizes = (12, 16, 32, 36, 44, 64, 96, (32, 40), (16, 256))
+    patches = [derive(size, 1, architecture="unet").net["patch"] for size in sizes]
+    assert patches == [1, 2, 2, 2, 2, 2, 4, 2, 2]
+
+
 def test_more_pictures_get_wider_nets() -> None:
     sizes = [
         sum(p.numel() for p in build(derive(32, 3, images).net).parameters())

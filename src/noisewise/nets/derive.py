@@ -190,7 +190,7 @@ def _unet(
 
 def _unet_patch(size: Size) -> int:
     side = mean_side(size)
-    if side <= _LARGEST_UNET:
+    if side <= _SMALL:
         return 1 if side < 16 else 2
     return 2 ** round(math.log2(side / 32))
 

@@ -201,8 +201,8 @@ def _refuse(path: Path, sides: Sequence[tuple[int, int]], rooms: list[int], size
         small = rooms.count(0)
         others = f" ({small} others are smaller)" if small else ""
         raise NothingToCutError(
-            f"{shown}: {rooms.count(1)} pictures have exactly the size of the crops, {size} x "
-            f"{size}{others}, so nothing can be cut: use a smaller size, or no crops."
+            f"{shown}: {rooms.count(1)} pictures have exactly the size of the crops, "
+            f"{spelled(size)}{others}, so nothing can be cut: use a smaller size, or no crops."
         )
 
 

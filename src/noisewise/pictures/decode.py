@@ -145,7 +145,7 @@ def cut(
     Args:
         file: the picture's bytes.
         name: its name, used for the error and for the places of the crops.
-        frame: size of the crops, and how the whole picture becomes square.
+        frame: size of the crops, and how the whole picture comes to it.
         wanted: what to cut.
         ranges: black and white of pictures with more than 8 bits; None: the usual ranges.
 

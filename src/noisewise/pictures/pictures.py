@@ -228,7 +228,7 @@ def load_pictures(
         crop: for pictures of another shape: "centre", "random" (a random place, fixed by the
             file name) or "pad" (the whole picture, with background added).
         background: colour under transparency and around padded pictures, a name or #rrggbb.
-        crops: cut up to so many square pieces of `size` at their own scale out of each picture, and
+        crops: cut up to so many pieces of `size` at their own scale out of each picture, and
             leave out smaller pictures; 0: use whole pictures.
         keep_whole: with crops, use the whole pictures too, those that are smaller among them.
         enlarging: whether the size may be 4 or more times the median side of the files.

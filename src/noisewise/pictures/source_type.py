@@ -40,7 +40,7 @@ class Request:
 
     @property
     def measured(self) -> Crop:
-        """The way of becoming square by which a size is chosen: crops fit into the short side."""
+        """The way of framing by which a size is chosen: crops fit into the short side."""
         return "centre" if self.crops else self.crop
 
     def frame(self, size: Size) -> Frame:

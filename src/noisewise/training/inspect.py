@@ -58,7 +58,8 @@ class Inspection:
         num_cut: pictures that the usable ones were cut from; 0 if nothing was cut.
         size: size that training will use, see `noisewise.sizes`; channels: 1 or 3.
         shapes: number of pictures that are square, wide and tall.
-        other_size: a size in the shape of most pictures; None if that is square, or there is none.
+        other_size: a size in the shape of most pictures; None if that is square, there is none, or
+            the pictures are cut.
         found_sizes, found_modes, found_formats: what the files hold, most frequent first.
         skipped: skipped files, one item per reason.
         classes: number of pictures of each class; empty without classes.
@@ -282,7 +283,7 @@ def inspect(
         size=pictures.size,
         channels=pictures.channels,
         shapes=count_shapes(found.counts.sizes),
-        other_size=size_in_shape(found.counts.sizes, pictures.size, crop),
+        other_size=None if num_cut else size_in_shape(found.counts.sizes, pictures.size, crop),
         **_as_found(found.counts),
         skipped=_skipped(pictures),
         classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),

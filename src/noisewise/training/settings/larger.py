@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import re
+from noisewise.sizes import as_size, sides
 
 MOST_PIXELS = 2**24
 """Of all larger pictures that are drawn at once: they stay in memory, some 300 bytes a pixel."""
 
 
 def parse_larger(text: str) -> tuple[int, int]:
-    """Height and width in pixels from WIDTHxHEIGHT, as image tools write it.
+    """Height and width in pixels from WIDTHxHEIGHT, or from one side.
 
     Raises:
         ValueError: if the text is no size.
 
     Example:
-        >>> parse_larger("768x512")
-        (512, 768)
+        >>> parse_larger("768x512"), parse_larger("512")
+        ((512, 768), (512, 512))
     """
-    found = re.fullmatch(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", text, re.ASCII)
-    if not found:
-        raise ValueError(f"{text!r} is no size; write WIDTHxHEIGHT in pixels, such as 768x512")
-    return int(found[2]), int(found[1])
+    return sides(as_size(text))
 
 
 def check_pixels(size: tuple[int, int], num_images: int) -> None:
