@@ -146,7 +146,7 @@ def test_a_large_texture_is_one_picture_of_its_size(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--larger", "41x"], "a side in pixels or WIDTHxHEIGHT, such as 32 or 48x32, not '41x'"),
+        (["--larger", "41x"], "'41x' is no size; write a side in pixels or WIDTHxHEIGHT, such as"),
         (["--larger", "8"], "8 x 8 pixels are fewer than the model draws: use at least 16 x 16"),
         (["--larger", "70x8"], "70 x 8 pixels are fewer than the model draws: use at least 16 x"),
         (["--larger", "9000x9000"], "are too much at once; use at most 4096 x 4096"),

@@ -18,7 +18,15 @@ def parse_larger(text: str) -> tuple[int, int]:
         >>> parse_larger("768x512"), parse_larger("512")
         ((512, 768), (512, 512))
     """
-    return sides(as_size(text))
+    try:
+        size = sides(as_size(text))
+    except ValueError:
+        size = (0, 0)
+    if min(size) < 1:
+        raise ValueError(
+            f"{text!r} is no size; write a side in pixels or WIDTHxHEIGHT, such as 768x512"
+        )
+    return size
 
 
 def check_pixels(size: tuple[int, int], num_images: int) -> None:
