@@ -174,6 +174,12 @@ class Reference:
         reference._measure(features)
         return reference
 
+    def of_first(self, num_images: int) -> Reference:
+        """The reference to the first of its pictures; itself if these are all."""
+        if num_images >= len(self):
+            return self
+        return Reference.of_features(self._features[:num_images], self.extractor)
+
     def _measure(self, features: Tensor) -> None:
         """Make the folds, and compute the kernel sums of each with itself."""
         if len(features) < _FEWEST:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
+from noisewise.quality.enough import LEAST
+from noisewise.sizes import mean_side, spelled
 from noisewise.training.borrowed_teacher import borrow
 from noisewise.training.callbacks import Callbacks, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
@@ -19,10 +22,16 @@ from noisewise.training.run.follow import note_stage
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig
 from noisewise.training.settings.overrides import overridden
+from noisewise.training.stages.evaluation_times import FORWARD
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.student import StudentStage, student_pace
 from noisewise.training.stages.student_batch import student_batch
+from noisewise.training.stages.timetable import LONGEST
+
+_LARGE = 64  # pixels: smaller pictures always fit
+_OTHER_CALLS = 5  # of each judged picture: before training, and for the last distance
+_NETS = 4  # a step takes as long as so many steps of a teacher
 
 
 def distill(
@@ -82,6 +91,25 @@ def distill(
     return Generator(model, stage.model_config(), lambda: outcome.run.teacher(build))
 
 
+def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: float) -> None:
+    """Refuse a budget of time in which large pictures cannot be distilled at all.
+
+    Raises:
+        ValueError: with the time that is needed.
+    """
+    seconds = config.amount.seconds
+    if seconds is None or not speed or mean_side(teacher.size) <= _LARGE:
+        return
+    calls = teacher.network_calls(guidance=1.0) + len(config.recipe.ema_shares) + _OTHER_CALLS
+    needed = (FORWARD * LEAST * calls + _NETS * batch) / speed
+    if needed > LONGEST * seconds:
+        raise ValueError(
+            f"a budget of {config.budget} is too short to distil pictures of "
+            f"{spelled(teacher.size)} pixels on this machine: one step and the smallest evaluations take about {needed:.2g} s; "
+            f"use --budget {math.ceil(needed)}s or more"
+        )
+
+
 class DistillTask(Task[DistillConfig]):
     """Load a teacher, distil a generator, save it."""
 
@@ -124,6 +152,8 @@ class DistillTask(Task[DistillConfig]):
         engine = engine.with_measured_precision(
             self._teacher.denoiser, batch, config.precision, config.amount
         )
+        if not run.checkpoints("generator").paths():
+            _check_time(config, self._teacher, batch, engine.speed)
         stage = StudentStage(self._teacher, config, engine)
         self._batch = stage.batch
         return stage

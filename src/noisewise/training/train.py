@@ -25,6 +25,7 @@ from noisewise.training.stages.kinds import sorted_into_kinds
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan, plan_teacher
 from noisewise.training.stages.stage import Pace, Stage
+from noisewise.training.stages.step_plan import check_time
 from noisewise.training.stages.teacher import TeacherStage, teacher_pace
 
 
@@ -218,9 +219,14 @@ def _planned(
     """Pictures with their kinds, the plan, and the first message of a resumed run."""
     if folder is None:
         pictures = sorted_into_kinds(pictures.with_twins(), config)
-        return pictures, *with_scaled_lr(plan_teacher(config, pictures, engine), config, None)
-    pictures = _with_kinds(with_twins(folder, pictures), config, folder)
-    planned = as_in_run(plan_teacher(config, pictures, engine), folder)
+    else:
+        pictures = _with_kinds(with_twins(folder, pictures), config, folder)
+    planned = plan_teacher(config, pictures, engine)
+    if folder is None or not (folder / "run.json").exists():
+        check_time(config, planned.size, planned.batch, planned.cost["images_per_second"])
+    if folder is None:
+        return pictures, *with_scaled_lr(planned, config, None)
+    planned = as_in_run(planned, folder)
     planned = with_noise_of_run(planned, config, folder)
     return pictures, *with_scaled_lr(planned, config, folder)
 

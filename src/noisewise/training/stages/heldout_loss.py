@@ -32,6 +32,10 @@ class HeldOutBatch:
         self._sigma = engine.tensor(plan.noise.quantile(shares))
         self._labels, self._weight, self._multiscale = labels, plan.weight, plan.multiscale
 
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self._x0)
+
     @torch.no_grad()
     def loss(self, denoiser: Denoiser) -> float:
         """Mean of the training loss over the pictures."""

@@ -73,6 +73,7 @@ class Loop:
         self._good: dict[str, Any] = {}
         self._unread: list[Tensor] = []
         self._unread_since = 0.0
+        self._step_seconds = 0.0  # of the last step
         self.speed = Speed(possible=stage.speed)
         # With a budget of images the log must not depend on the machine's speed.
         timed = budget.seconds
@@ -115,13 +116,14 @@ class Loop:
         self._zero = self._clock() - self.at.seconds
         resumed = self._resumed
         judgement = self._agreed(self.stage.begin(self._times.allowance(begin=True)))
+        self._times.expect(judgement.expected)
         if not self._good:
             self._remember_as_good()
         if resumed:
             yield self._record("resumed", f"resumed at step {self.at.step}")
         else:
             yield self._record("begun", judgement.event, judged=judgement)
-        while self.progress < 1:
+        while self.progress < 1 and self._has_room():
             if stop is not None and self.ranks.any(stop()):
                 yield from self._stop()
                 break
@@ -185,6 +187,8 @@ class Loop:
             return self._record()
         steps = len(self._unread)
         measured, trouble = self._read()
+        self._tick()
+        self._step_seconds = (at.seconds - self._unread_since) / steps
         slow = self._slow(steps)
         judgement = None if trouble else self._judge_if_due()
         if judgement is not None:
@@ -202,6 +206,10 @@ class Loop:
             lr=self.stage.lr * factor,
             judged=found,
         )
+
+    def _has_room(self) -> bool:
+        """Whether another step ends in time; the first one is always taken."""
+        return not self.at.step or self._times.has_room(self._step_seconds)
 
     def _stop(self) -> Iterator[Record]:
         """Check the last steps, then yield the last records of a stopped loop."""

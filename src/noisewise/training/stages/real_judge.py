@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +63,8 @@ def real_judge(
     teacher: nn.Module | None = None,
     conditioned: bool = False,
     sigma_range: tuple[float, float] | None = None,
+    frozen: Judge | None = None,
+    late: Callable[[], bool] = lambda: False,
 ) -> Judge:
     """Make the judge of real pictures.
 
@@ -72,13 +75,18 @@ def real_judge(
             long as the teacher itself is in training.
         conditioned: the teacher needs a class for each picture.
         sigma_range: noise levels that the teacher knows; None: all.
+        frozen: the judge of these pictures in frozen features, if there is one.
+        late: whether there is no time for more pictures; 64 are read at least.
     """
-    extractors: list[Extractor] = [NativeFeatures()]
+    extractors: list[Extractor] = [NativeFeatures()] if frozen is None else []
     if teacher is not None and (seen := teacher_features(teacher, conditioned, sigma_range)):
         extractors.append(seen)
-    return Judge.of_references(
-        *(Reference.of_features(_features(pictures, chosen, e), e) for e in extractors)
-    )
+    found = [] if frozen is None else list(frozen.references)
+    for extractor in extractors:
+        features = _features(pictures, chosen, extractor, late)
+        chosen = chosen[: len(features)]
+        found.append(Reference.of_features(features, extractor))
+    return Judge.of_references(*(reference.of_first(len(chosen)) for reference in found))
 
 
 def teacher_features(
@@ -98,7 +106,13 @@ def teacher_features(
         return None
 
 
-def _features(pictures: Pictures, chosen: np.ndarray, extractor: Extractor) -> torch.Tensor:
-    group = _GROUPS * at_once(num_pixels(pictures.size))
-    parts = [chosen[start : start + group] for start in range(0, len(chosen), group)]
-    return torch.cat([extract(rounded(pictures.tensor(part)), extractor) for part in parts])
+def _features(
+    pictures: Pictures, chosen: np.ndarray, extractor: Extractor, late: Callable[[], bool]
+) -> torch.Tensor:
+    found, group = [], _GROUPS * at_once(num_pixels(pictures.size))
+    for start in range(0, len(chosen), group):
+        if start >= LEAST and late():
+            break
+        part = pictures.tensor(chosen[start : start + group])
+        found.append(extract(rounded(part), extractor))
+    return torch.cat(found)

@@ -19,13 +19,18 @@ StageName = Literal["teacher", "generator"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """The result of an evaluation; `trouble` says why training must go back (None: all is well)."""
+    """The result of an evaluation; `trouble` says why training must go back (None: all is well).
+
+    `expected` is what a held-out loss and a distance will take in seconds, from `begin` with a
+    budget of time; None: unknown.
+    """
 
     heldout_loss: float | None = None
     distance: float | None = None
     floors: float | None = None
     event: str | None = None
     trouble: str | None = None
+    expected: dict[str, float] | None = None
 
 
 class Stage(Protocol):

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from noisewise.nets.costs import Costs, costs_of
 from noisewise.sizes import Size, as_size, sides, size_of, written
+from noisewise.training.stages.evaluation_times import FORWARD, LEAST_HELD
+from noisewise.training.stages.timetable import LONGEST
 
 if TYPE_CHECKING:
     from noisewise.training.settings.config import TrainConfig
@@ -83,6 +85,32 @@ def plan_step(
             "cost": "forward and backward pass; memory with float32, about; speed as measured here",
         },
     )
+
+
+def check_time(config: TrainConfig, size: Size, batch: int, speed: float | None) -> None:
+    """Refuse a budget of time in which not even a step and a small evaluation end.
+
+    Args:
+        config: budget and recipe.
+        size: of the pictures.
+        batch: pictures in a step.
+        speed: training pictures per second; None: not measured.
+
+    Raises:
+        ValueError: with the time that is needed.
+    """
+    seconds = config.amount.seconds
+    if seconds is None or not speed:
+        return
+    evaluated = LEAST_HELD * len(config.recipe.ema_shares)
+    needed = (batch + FORWARD * evaluated) / speed
+    if needed > LONGEST * seconds:
+        raise ValueError(
+            f"a budget of {config.budget} is too short for pictures of {written(size)} pixels on "
+            f"this machine: one step of {batch} and one small evaluation take about "
+            f"{needed:.2g} s; use --budget {math.ceil(needed)}s, a smaller --batch or a smaller "
+            "--size"
+        )
 
 
 def _batch(config: TrainConfig, net: Mapping[str, Any], speed: float | None) -> tuple[int, str]:

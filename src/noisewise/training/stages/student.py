@@ -171,7 +171,7 @@ class StudentStage:
 
     def finish(self, seconds: float | None, left: float | None = None) -> Judgement:
         """Choose the best weights, and the noise before a second call, by distance."""
-        return self.judged.finish(seconds)
+        return self.judged.finish(seconds, left)
 
     def retreat(self) -> str:
         """Lower lambda, and measure the usual score gap again."""

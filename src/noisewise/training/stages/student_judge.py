@@ -8,13 +8,13 @@ teacher, so its features alone could be pleased by pictures that nobody else tak
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from noisewise.quality.enough import LEAST
 from noisewise.quality.features import Extractor
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
@@ -26,6 +26,7 @@ from noisewise.training.models.models import Teacher, one_call, second_call
 from noisewise.training.settings.recipes import StudentRecipe
 from noisewise.training.stages.at_once import at_once
 from noisewise.training.stages.choose_flats import choose_level
+from noisewise.training.stages.evaluation_times import Deadline
 from noisewise.training.stages.real_judge import frozen_distance, teacher_features, told_floors
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.weight_averages import EMA
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _SHEET = 64  # pictures on a sample sheet
 _FEWEST = 128  # least number of pictures for a distance
+_LAST = 4  # calls for each picture of the last distance, with those that try a second call
 _IMAGES_A_PICTURE = 12  # with a budget of images: at most one picture for each 12 images
 _SEED = 0  # of the measured pictures
 _FRESH = 1_000_000  # pictures from here on have chosen nothing
@@ -74,6 +76,7 @@ class StudentJudge:
         self.reference: Judge | None = None
         self.num_images = 0
         self.flats = Flats()
+        self._clock = engine.ranks.clock
         self._cost, self._group = 0.0, at_once(num_pixels(teacher.config.size))
         self.best_weights = [p.detach().clone() for p in generator.parameters()]
         self.best_as: dict[str, Any] = {}
@@ -88,11 +91,11 @@ class StudentJudge:
         self.reference = Judge(self._teachers_pictures(seconds), self._extractors())
         if self.best_as:
             return Judgement(), None
-        start = time.monotonic()
+        start = self._clock()
         pictures = self.pictures(self._generator, self.num_images)
         spread = pictures.std().item()
         found = self.reference.measure(pictures)
-        self._cost = (time.monotonic() - start) / self.num_images
+        self._cost = (self._clock() - start) / self.num_images
         self._keep(found, share=None)
         self.preview = pictures[:_SHEET]
         event = (
@@ -126,11 +129,18 @@ class StudentJudge:
         )
         return _judgement(nearest, trouble=trouble if climbed and worse else None)
 
-    def finish(self, seconds: float | None) -> Judgement:
-        """Choose the best weights, and whether a second call makes them better, by the judge."""
+    def finish(self, seconds: float | None, left: float | None = None) -> Judgement:
+        """Choose the best weights, and whether a second call makes them better, by the judge.
+
+        Args:
+            seconds: about how long one evaluation may take; None: no limit.
+            left: seconds after which nothing more is chosen; None: no limit.
+        """
+        clock = self._clock
+        deadline = Deadline(clock, math.inf if left is None else clock() + left)
         judgement = replace(self.judge(seconds), trouble=None)
         best = self.best_as
-        one, second = self._last_floors()
+        one, second = self._last_floors(deadline)
         kept = (
             "the weights from before training"
             if best["share"] is None
@@ -209,14 +219,15 @@ class StudentJudge:
         wanted = self.num_images or self._recipe.distance_images
         if self._budget.images is not None:  # there is no time limit, so the budget is the limit
             wanted = min(wanted, max(_FEWEST, self._budget.images // _IMAGES_A_PICTURE))
-        start, parts, drawn = time.monotonic(), [], 0
+        start, parts, drawn = self._clock(), [], 0
         while drawn < wanted:
             count = min(self._group, wanted - drawn)
             # without guidance, which the distilled denoiser does not have
             pictures = self._teacher.draw(_SEED, drawn, count, guidance=1.0)
             parts.append(pictures.float().cpu())
             drawn += count
-            if not self.num_images and seconds is not None and time.monotonic() - start > seconds:
+            late = seconds is not None and self._clock() - start > seconds
+            if not self.num_images and late and drawn >= LEAST:
                 break
         self.num_images = drawn
         return torch.cat(parts)
@@ -228,7 +239,7 @@ class StudentJudge:
         most = int(seconds / (self._cost * len(self._recipe.ema_shares)))
         return min(max(most, _FEWEST), self.num_images)
 
-    def _last_floors(self) -> tuple[Floors, str]:
+    def _last_floors(self, deadline: Deadline) -> tuple[Floors, str]:
         """One call, measured again; and in words, whether a second call is offered.
 
         The number that chose the weights is the lowest of many, and so too low: new pictures are
@@ -236,14 +247,22 @@ class StudentJudge:
         offered if the other half says that it surely makes the pictures better.
         """
         assert self.reference is not None
-        pictures = self.pictures(self.best(), self.num_images, _FRESH)
+        count = self.num_images
+        if self._cost and not math.isinf(deadline.end):
+            affordable = int(deadline.left / (_LAST * self._cost))
+            count = min(count, max(LEAST, affordable))
+        pictures = self.pictures(self.best(), count, _FRESH)
         self.flats = choose_level(pictures, self._teacher.config.flats, self.reference)
         one = self.reference.measure(self.flats.applied(pictures))
         half = max(2, len(pictures) // 2)
-        tried = {
-            sigma: self._measured_twice(pictures[:half], sigma, _FRESH).at_standard
-            for sigma in self._recipe.two_call_sigmas
-        }
+        tried: dict[float, float] = {}
+        for sigma in self._recipe.two_call_sigmas:
+            if not deadline.fits(2 * half * self._cost):  # this try, and the decision
+                break
+            tried[sigma] = self._measured_twice(pictures[:half], sigma, _FRESH).at_standard
+        if not tried:
+            self.stats["two_call_sigma"] = None
+            return one, "the budget left no time to try a second call, so it is not offered"
         sigma = min(tried, key=tried.__getitem__)
         rest = pictures[-half:]
         two = self.reference.measure(self._second_calls(rest, sigma, _FRESH + len(pictures) - half))

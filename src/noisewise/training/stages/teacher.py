@@ -121,10 +121,11 @@ class TeacherStage:
     # ------------------------------------------------------------------ for the loop
     def begin(self, seconds: float | None) -> Judgement:
         """Prepare the held-out batch and the features of the real pictures."""
-        self.judged.prepare()
+        expected = self.judged.prepare()
         return Judgement(
             event=f"training on {len(self._training)} pictures, {len(self._held_out)} held out; "
-            f"device: {self.engine.describe()}{self._compile()}"
+            f"device: {self.engine.describe()}{self._compile()}",
+            expected=expected,
         )
 
     def step(self, step: int, images: int, factor: float, progress: float) -> Tensor:

@@ -31,9 +31,9 @@ from noisewise.training.models.model_config import (
 )
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
-from noisewise.training.stages.at_once import at_once
 from noisewise.training.stages.choose_flats import choose_level, flats_of
 from noisewise.training.stages.choose_sampler import choose_sampler
+from noisewise.training.stages.evaluation_times import Deadline, EvaluationTimes, seconds_a_call
 from noisewise.training.stages.guards import LossGuard
 from noisewise.training.stages.heldout_loss import HeldOutBatch
 from noisewise.training.stages.lost_classes import loses_a_class
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
     from noisewise.training.settings.config import Budget
 
-_SHEET = 64  # pictures on a sample sheet
+_SHEET, _SHEET_PIXELS = 64, 2**24  # pictures, and pixels, on a sample sheet
 _CHOICE = 10.0  # the choice of the sampler may take this many times as long as a distance
 _CALLS_AN_IMAGE = 1.0  # network calls of a choice or a distance for each image of a budget
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
@@ -120,13 +120,33 @@ class TeacherJudge:
         self._flats = Flats()
         self._judge: Judge | None = None
         self._held: HeldOutBatch | None = None
+        self._num_held: int | None = None  # a resumed training keeps its number
+        averages, clock = len(recipe.ema_shares), engine.ranks.clock
+        self._times = EvaluationTimes(num_pixels(plan.size), averages, budget.seconds, clock)
 
-    def prepare(self) -> None:
-        """Draw the held-out noise, and compute the features of the real pictures."""
-        self._held = self._held_batch()
+    def prepare(self) -> dict[str, float] | None:
+        """Draw the held-out noise, and compute the features of the real pictures.
+
+        Returns:
+            What a held-out loss and a distance will take, in seconds; None with a budget of images.
+        """
+        times = self._times
+        if times.budget is not None:
+            times.call = seconds_a_call(
+                Teacher(self._quick.module, self.model_config()), self._engine
+            )
+        if self._num_held is None:
+            self._num_held = times.num_held(self._recipe.heldout_images)
+        self._held = self._held_batch(self._num_held)
         if self._recipe.distance_images:
             real, self._against = self.real_indices()
-            self._judge = real_judge(self._pictures, real)
+            self._judge = real_judge(self._pictures, real, late=times.late_for_real())
+        if times.budget is None:
+            return None
+        heldout = times.heldout(len(self._held))
+        calls = self._sampler.calls
+        drawn = times.drawing(times.num_drawn(calls), calls)
+        return {"heldout": heldout, "distance": heldout + drawn}
 
     @torch.no_grad()
     def judge(self, seen: int, full: bool, seconds: float | None) -> Judgement:
@@ -168,16 +188,14 @@ class TeacherJudge:
             left: seconds after which nothing more is chosen, as on a machine that became slow;
                 None: no limit.
         """
-        clock = self._engine.ranks.clock
-        start = clock()
-
-        def late() -> bool:
-            return left is not None and clock() - start > left
-
-        judgement = self.judge(seen, False, seconds)
+        times, clock = self._times, self._times.clock
+        deadline = Deadline(clock, math.inf if left is None else clock() + left)
+        judgement = Judgement(self.kept_as["loss"])
+        if not self._losses or deadline.fits(times.heldout(len(self._held or ()))):
+            judgement = self.judge(seen, False, seconds)
         if self.kept_as["share"] is None:
             return judgement
-        overruled = "" if late() else self._overrule(seen, seconds)
+        overruled = self._overrule(seen, seconds, deadline)
         kept = self.kept_as
         self.stats |= {
             "ema_share": kept["share"],
@@ -185,26 +203,44 @@ class TeacherJudge:
             "kept_after_images": kept["images"],
         }
         self.best()
-        why, found = "", None
-        if self._judge is not None:
-            judge = self._complete_judge()
-            if not late():
-                why = self._choose_sampler(judge, None if seconds is None else _CHOICE * seconds)
-            if not late():
-                why += self._choose_flats(judge, seconds)
-            found = self._measured(seconds, judge, _FRESH)
-            self.preview = None if late() else self._drawn(_SHEET, None)
-            self.stats |= {
-                "distance": frozen_distance(found),
-                "distance_against": self._against,
-                "floors": found.to_dict(),
-            }
-        event = f"kept {self._kept_in_words(seen)}{overruled}{why}{_LATE if late() else ''}"
+        why, found = self._last_choices(seconds, deadline)
+        late = _LATE if deadline.late() else ""
+        event = f"kept {self._kept_in_words(seen)}{overruled}{why}{late}"
         if found is not None:
             told = told_floors(found)
             far = "too few pictures to tell how far" if told is None else f"{told:.2g} floors"
             event += f"; {far} from {self._against}"
         return Judgement(kept["loss"], frozen_distance(found), told_floors(found), event=event)
+
+    def _last_choices(self, seconds: float | None, deadline: Deadline) -> tuple[str, Floors | None]:
+        """Choose sampler and flats, and measure the last distance, as far as time allows.
+
+        Each part leaves the time of a distance on few pictures to those that follow.
+        """
+        if self._judge is None:
+            return "", None
+        why, calls = "", self._sampler.calls
+        last = self._times.drawing(self._least_drawn(), calls)
+        if not deadline.fits(last):
+            return "; the budget left no time to draw pictures: their distance is not known", None
+        judge = self._complete_judge(deadline, last)
+        if deadline.fits(last + self._times.drawing(self._times.group, calls)):
+            limit = None if seconds is None else min(_CHOICE * seconds, deadline.left - last)
+            why = self._choose_sampler(judge, limit)
+        if deadline.fits(2 * last):
+            why += self._choose_flats(judge, seconds)
+        found = self._measured(seconds, judge, _FRESH, deadline=deadline)
+        again = self._times.drawing(self._least_drawn(), self._sampler.calls)
+        self.preview = None
+        if deadline.fits(again):
+            limit = None if math.isinf(deadline.end) else deadline.left - again
+            self.preview = self._drawn(self._sheet(), limit)
+        self.stats |= {
+            "distance": frozen_distance(found),
+            "distance_against": self._against,
+            "floors": found.to_dict(),
+        }
+        return why, found
 
     def _kept_in_words(self, seen: int) -> str:
         kept = self.kept_as
@@ -224,10 +260,13 @@ class TeacherJudge:
         listed = ", ".join(f"{x:.4f} at {s:g}" for s, x in losses)
         return f"{text}; held-out loss at the end for each look-back: {listed}"
 
-    def _overrule(self, seen: int, seconds: float | None) -> str:
+    def _overrule(self, seen: int, seconds: float | None, deadline: Deadline) -> str:
         """Keep one of the last averages if its pictures are surely nearer; say so, or ""."""
         judge = self._judge
         if judge is None or min(len(judge), self._recipe.distance_images) < _TELLING:
+            return ""
+        calls = self._sampler.calls
+        if not deadline.fits(self._times.drawing(self._least_drawn(), calls)):
             return ""
         self.best()
         kept = self._measured(seconds, judge)
@@ -237,6 +276,8 @@ class TeacherJudge:
         for index, share in enumerate(self._recipe.ema_shares):
             if (seen, share) == (by_loss["images"], by_loss["share"]):
                 continue
+            if not deadline.fits(self._times.drawing(kept.num_a, calls)):
+                break
             self._ema.copy_to(self._shadow, index)
             found = self._measured(None, judge, num_images=kept.num_a)
             if found.minus(kept).surely_less and found.value < best.value:
@@ -302,11 +343,13 @@ class TeacherJudge:
             "flats": asdict(self._flats),
             "stats": self.stats,
             "guard": self.guard.state,
+            "num_held": self._num_held,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the result of `state_dict`."""
         self.guard.state = state.get("guard", self.guard.state)  # older versions had none
+        self._num_held = state.get("num_held", self._recipe.heldout_images)
         self.stats = state["stats"]
         copy_tensors(self.kept, state["kept"])
         self.kept_as = state["kept_as"]
@@ -319,16 +362,37 @@ class TeacherJudge:
         most = self._recipe.reference_images
         return real_indices(self._training, self._held_out, self._plan.size, most)
 
-    def _complete_judge(self) -> Judge:
-        """The judge with the features of the chosen weights beside the frozen ones."""
+    def _complete_judge(self, deadline: Deadline, last: float) -> Judge:
+        """The judge with the features of the chosen weights beside the frozen ones.
+
+        On fewer pictures where time is short; without any of these features where even 64 pictures
+        take too long. The last distance needs `last` seconds.
+        """
+        frozen = self._judge
+        assert frozen is not None
+        if not deadline.fits(last + LEAST * self._times.call):
+            return frozen
         self._quick.update_copy()
         real, _ = self.real_indices()
-        return real_judge(self._pictures, real, self._quick.module, bool(self._plan.classes))
+        real, conditioned = real[: len(frozen)], bool(self._plan.classes)
+        return real_judge(
+            *(self._pictures, real, self._quick.module, conditioned),
+            frozen=frozen,
+            late=lambda: not deadline.fits(last),
+        )
 
-    def _held_batch(self) -> HeldOutBatch:
-        chosen = self._held_out[: self._recipe.heldout_images]
+    def _least_drawn(self) -> int:
+        """Pictures of a distance however little time is meant for it."""
+        return self._times.num_drawn(self._sampler.calls)
+
+    def _sheet(self) -> int:
+        """Pictures on a sample sheet."""
+        return max(1, min(_SHEET, _SHEET_PIXELS // self._times.pixels))
+
+    def _held_batch(self, most: int) -> HeldOutBatch:
+        chosen = self._held_out[:most]
         if not len(chosen):  # there are too few pictures to hold any out
-            chosen = self._training[: self._recipe.heldout_images]
+            chosen = self._training[:most]
         labels = None
         if self._plan.classes:
             assert self._pictures.labels is not None
@@ -363,13 +427,20 @@ class TeacherJudge:
         judge: Judge | None = None,
         first: int = 0,
         num_images: int | None = None,
+        deadline: Deadline | None = None,
     ) -> Floors:
-        """How far the shadow's pictures are from real ones, on as many as the time allows."""
+        """How far the shadow's pictures are from real ones, on as many as the time allows.
+
+        With a deadline, on as many as tell something, if they fit before it.
+        """
         judge = judge or self._judge
         assert judge is not None
-        pictures = self._drawn(num_images or self._enough(seconds), seconds, first)
+        least = self._least_drawn()
+        if deadline is not None and not math.isinf(deadline.end):
+            least = self._times.num_drawn(self._sampler.calls, deadline.left)
+        pictures = self._drawn(num_images or self._enough(seconds), seconds, first, least)
         if not first:  # the sheets during training all start from the same noise
-            self.preview = pictures[:_SHEET]
+            self.preview = pictures[: self._sheet()]
         return judge.measure(pictures)
 
     def _enough(self, seconds: float | None) -> int:
@@ -380,17 +451,20 @@ class TeacherJudge:
         calls = Teacher(self._quick.module, self.model_config()).network_calls()
         return min(wanted, max(LEAST, int(_CALLS_AN_IMAGE * images) // calls))
 
-    def _drawn(self, wanted: int, seconds: float | None, first: int = 0) -> Tensor:
-        """Pictures of the shadow, on the CPU; fewer if the time is over."""
+    def _drawn(
+        self, wanted: int, seconds: float | None, first: int = 0, least: int | None = None
+    ) -> Tensor:
+        """Pictures of the shadow, on the CPU; if the time is over only the least number."""
         self._quick.update_copy()
         teacher = Teacher(self._quick.module, self.model_config())
-        clock = self._engine.ranks.clock
-        start, parts, drawn, group = clock(), [], 0, at_once(num_pixels(self._plan.size))
+        least, clock = self._least_drawn() if least is None else least, self._times.clock
+        start, parts, drawn, group = clock(), [], 0, self._times.group
         while drawn < wanted:
             count = min(group, wanted - drawn)
             parts.append(teacher.draw(0, first + drawn, count).float().cpu())
             drawn += count
-            if seconds is not None and clock() - start > seconds:
+            late = seconds is not None and clock() - start > seconds
+            if late and drawn >= least:
                 break
         return torch.cat(parts)
 
@@ -407,10 +481,9 @@ class TeacherJudge:
         num_images, calls = self._recipe.sampler_images, None
         if seconds is None:
             calls = _CALLS_AN_IMAGE * (self._budget.images or 0) / num_images
-        clock = self._engine.ranks.clock
         choice = choose_sampler(
             *(model, judge, inputs, self._sampler, num_images),
-            *(seconds, calls, clock, model.of_all_classes(), self._loses_a_class),
+            *(seconds, calls, self._times.clock, model.of_all_classes(), self._loses_a_class),
         )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()

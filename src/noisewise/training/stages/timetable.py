@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,12 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
 _LARGEST_RESERVE = 0.3  # largest share of a time budget for the final evaluation
-_LONGEST = 1.1  # of a time budget: later than this, the final evaluation chooses nothing more
+_LARGEST_LAST = 0.6  # share for a held-out loss alone, without which no weights can be chosen
+LONGEST = 1.1  # of a time budget: later than this, the final evaluation chooses nothing more
+_FIRST = (
+    0.1  # of a time budget: the first evaluation of a kind may take so much, ahead of its share
+)
+_SLACK = 0.05  # of a time budget: a step may end so much later
 
 Judging = Literal["heldout", "distance"]
 
@@ -50,6 +56,7 @@ class Timetable:
         """Start at step 0."""
         self.budget, self.pace = budget, pace
         self._finish_cost = finish_cost
+        self._expected: Mapping[str, float] = {}
         self.at = Counters(
             next_heldout=pace.heldout_every,
             next_distance=pace.distance_every,
@@ -86,6 +93,17 @@ class Timetable:
         kind: Judging = "distance" if full else "heldout"
         return kind if self._affordable(kind) else None
 
+    def expect(self, expected: Mapping[str, float] | None) -> None:
+        """Note what evaluations will take in seconds, by kind; it counts until one was timed."""
+        self._expected = expected or {}
+
+    def has_room(self, step: float) -> bool:
+        """Whether a step of so many seconds ends in time, before the final evaluation."""
+        if self.budget.seconds is None:
+            return True
+        end = (1 + _SLACK) * self.budget.seconds - self._reserve()
+        return self.at.seconds + step <= end
+
     def spent(self, kind: Judging, seconds: float) -> None:
         """Note the duration of an evaluation."""
         self.at.costs[kind] = seconds
@@ -102,19 +120,27 @@ class Timetable:
         """Seconds until the budget is overrun; None with a budget of images."""
         if self.budget.seconds is None:
             return None
-        return max(0.0, _LONGEST * self.budget.seconds - self.at.seconds)
+        return max(0.0, LONGEST * self.budget.seconds - self.at.seconds)
 
     def _affordable(self, kind: Judging) -> bool:
         if self.budget.seconds is None:
             return True
         allowed = self.pace.evaluation_share * self.at.seconds
+        if not self.at.costs[kind] and kind in self._expected:
+            return self._expected[kind] <= max(allowed, _FIRST * self.budget.seconds)
         return self.at.judging + self.at.costs[kind] <= allowed
+
+    def _cost(self, kind: str) -> float:
+        """Seconds of an evaluation: as it was timed, else as expected."""
+        return self.at.costs[kind] or self._expected.get(kind, 0.0)
 
     def _reserve(self) -> float:
         """Seconds reserved for the final evaluation."""
-        assert self.budget.seconds is not None
-        cost = self.at.costs["heldout"] + self.at.costs["distance"]
-        return min(_LARGEST_RESERVE * self.budget.seconds, self._finish_cost * cost)
+        budget = self.budget.seconds
+        assert budget is not None
+        last = self._cost("heldout")
+        whole = self._finish_cost * (last + self._cost("distance"))
+        return max(min(_LARGEST_RESERVE * budget, whole), min(_LARGEST_LAST * budget, last))
 
 
 def _after(progress: float, every: float) -> float:
