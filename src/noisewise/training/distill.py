@@ -105,8 +105,8 @@ def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: floa
     if needed > LONGEST * seconds:
         raise ValueError(
             f"a budget of {config.budget} is too short to distil pictures of "
-            f"{spelled(teacher.size)} pixels on this machine: one step and the smallest evaluations take about {needed:.2g} s; "
-            f"use --budget {math.ceil(needed)}s or more"
+            f"{spelled(teacher.size)} pixels on this machine: one step and the smallest "
+            f"evaluations take about {needed:.2g} s; use --budget {math.ceil(needed)}s or more"
         )
 
 
