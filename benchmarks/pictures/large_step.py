@@ -48,13 +48,14 @@ def peer_loss(size: int) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
     """UNet2DModel with its prediction of the noise."""
     from diffusers import DDPMScheduler, UNet2DModel
 
-    downs = ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D")
-    ups = ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-    if size > 128:  # attention between more than 64 x 64 pixels would not fit
-        downs, ups = ("DownBlock2D",) * 3, ("UpBlock2D",) * 3
+    # As in its training example: halved down to 32 pixels or fewer, attention there.
+    levels = max(3, (size // 32).bit_length())
+    widths = (*WIDTHS, *[WIDTHS[-1]] * (levels - 3))
+    downs = (*["DownBlock2D"] * (levels - 1), "AttnDownBlock2D")
+    ups = ("AttnUpBlock2D", *["UpBlock2D"] * (levels - 1))
     net = UNet2DModel(
         sample_size=size, in_channels=3, out_channels=3, layers_per_block=2,
-        block_out_channels=WIDTHS, down_block_types=downs, up_block_types=ups,
+        block_out_channels=widths, down_block_types=downs, up_block_types=ups,
         norm_num_groups=8, attention_head_dim=32,
     )  # fmt: skip
     schedule = DDPMScheduler(num_train_timesteps=1000)
