@@ -1,11 +1,13 @@
 # Everything runs in .venv, which is made on the first call and left alone on the next.
 #   make demo                        any torch that fits this machine
+#   make demo BUDGET=2m              shorter than five minutes
 #   make test TORCH=torch==2.13.0    this very torch
 #   make test PYTHON=python3.12      this very Python
 #   make test WITH=adapters,powers   with these extras: the tests that need them run and are not skipped
 
 TORCH ?= torch
 WITH ?=
+BUDGET ?= 5m
 PYTHON ?=
 comma := ,
 export PYTHON
@@ -41,7 +43,7 @@ help: ## this list
 	@touch .venv/.installed $@
 
 demo: .venv/.installed ## train, distil and judge a generator of garments in about five minutes: runs/demo
-	@$(BIN)/python -m noisewise.app.demo --out runs/demo
+	@$(BIN)/python -m noisewise.app.demo --out runs/demo --budget $(BUDGET)
 
 test: lint ## all checks and the default tests
 	@$(BIN)/pytest

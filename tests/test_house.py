@@ -31,6 +31,7 @@ FLOORS = {
     "lowrank": 0,
     "scaling": 0,
     "powers": 0,
+    "sizes": 0,
     "demo": 0,
     "nets": 1,
     "diffusion": 1,

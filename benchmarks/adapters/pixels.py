@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Literal
 
 import noisewise
 from benchmarks.shared import harness, summaries
+from noisewise.sizes import written
 
 if TYPE_CHECKING:
     from noisewise.training.run.run import Run
@@ -141,7 +142,7 @@ def measure(
             config = TrainConfig(
                 budget=f"{seconds:g}s",
                 seed=seed,
-                size=described.size,
+                size=written(described.size),
                 channels=described.channels,
                 net="unet",
                 kinds=0,

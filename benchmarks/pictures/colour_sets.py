@@ -50,6 +50,11 @@ def sides_of(folder: Path) -> Sides:
     return Sides(pictures.tensor(training), pictures.tensor(held_out), flips)
 
 
+def offers_two(folder: Path) -> bool:
+    """Whether the run's generator offers a second call."""
+    return ours.generator_of(folder, always_two=False).config.two_call_sigma is not None
+
+
 def sampler_of(folder: Path, who: str) -> tuple[Callable[[int, int], Tensor], int]:
     """The sampling function of "teacher", "one call" or "two calls", and its network calls."""
     if who == "teacher":
@@ -75,6 +80,8 @@ def measure(
     folder: Path, who: str, num_images: int, seeds: list[int], grid: Path
 ) -> harness.Values:
     """What `evaluate` finds for each seed, and the grid of the first."""
+    if who == "two calls" and not offers_two(folder):
+        return {"calls": 2, "verdict": "not offered: not surely better"}
     sides = sides_of(folder)
     sample, calls = sampler_of(folder, who)
     save_grid(grid, sample(64, seeds[0]), sides.training, sides.flips)

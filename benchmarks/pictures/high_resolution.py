@@ -5,16 +5,25 @@ interrupted training resumes.
 
     python -m benchmarks.pictures.high_resolution --data FOLDER --minutes 10
     python -m benchmarks.pictures.high_resolution --pictures FOLDER --size 256 --minutes 30
+    python -m benchmarks.pictures.high_resolution --data FOLDER --set fluent_64 --net pyramid
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
+
+from torch import Tensor
 
 from benchmarks.pictures import large_measures, large_sets
-from benchmarks.shared import harness, summaries
+from benchmarks.shared import harness, ours, summaries
+from noisewise.nets.derive import Architecture
 from noisewise.training.settings.config import TrainConfig
+from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.stages.noise_plan import measured_scale
 
 NAME = "pictures/high_resolution"
 DRAWN = 64
@@ -33,12 +42,45 @@ ROWS = (
 )
 
 
+@dataclass(frozen=True)
+class Way:
+    """How to train: what is not the default is part of a cell's setting.
+
+    Attributes:
+        net: architecture; auto: the default of the size.
+        shifted: draw the noise levels at this size's scale; False: as at 32 pixels.
+    """
+
+    net: Architecture = "auto"
+    shifted: bool = True
+
+    def setting(self) -> dict[str, object]:
+        """What differs from the default."""
+        own: dict[str, object] = {} if self.net == "auto" else {"net": self.net}
+        return own if self.shifted else {**own, "shifted": False}
+
+    def recipe(self, pictures: Tensor) -> TeacherRecipe:
+        """The constants of the training."""
+        recipe = TeacherRecipe()
+        if self.shifted:
+            return recipe
+        scale, _ = measured_scale(ours.to_pixels(pictures), pictures.shape[-1])
+        return TeacherRecipe(noise_mean=recipe.noise_mean - math.log(scale))
+
+
 def compute(
-    which: large_sets.LargeSet, folder: Path, minutes: float, seed: int, threads: int
+    which: large_sets.LargeSet, folder: Path, minutes: float, seed: int, threads: int, way: Way
 ) -> harness.Values:
     """Train and measure one cell."""
-    budget = f"{60 * minutes:g}s"
-    config = TrainConfig(budget=budget, size=which.size, seed=seed, device="cpu", threads=threads)
+    config = TrainConfig(
+        budget=f"{60 * minutes:g}s",
+        size=which.size,
+        seed=seed,
+        device="cpu",
+        threads=threads,
+        net=way.net,
+        recipe=way.recipe(which.train),
+    )
     teacher = large_sets.train(which, folder, config)
     noted = large_sets.noted(folder)
     speed = noted["images"] / (60 * minutes)
@@ -50,11 +92,11 @@ def tables(results: harness.Results, match: dict[str, object]) -> list[str]:
     """Errors by noise level, and the pictures."""
     cells = results.cells(match)
     errors = [
-        [f"{cell.setting['minutes']} min, {label}", *(f"{v:.2f}" for v in cell.numbers(key))]
+        [f"{_name(cell)}, {label}", *(f"{v:.2f}" for v in cell.numbers(key))]
         for cell in cells
         for key, label in (("over_wiener", "all"), ("finest_over_wiener", "finest band"))
     ]
-    names = [f"{cell.setting['minutes']} min, seed {cell.setting['seed']}" for cell in cells]
+    names = [f"{_name(cell)}, seed {cell.setting['seed']}" for cell in cells]
     rows = [[title, *(summaries.figure(cell.number(key)) for cell in cells)] for key, title in ROWS]
     first = ["held-out error over Wiener, ln sigma", *map(str, large_measures.LEVELS)]
     return [
@@ -63,12 +105,20 @@ def tables(results: harness.Results, match: dict[str, object]) -> list[str]:
     ]
 
 
+def _name(cell: harness.Cell) -> str:
+    own = cell.setting
+    words = [f"{own['minutes']:g} min", *([str(own["net"])] if "net" in own else [])]
+    return ", ".join([*words, *(["not shifted"] if "shifted" in own else [])])
+
+
 def options() -> argparse.ArgumentParser:
     """The options of the program."""
     parser = harness.parser("Large pictures after some minutes.")
     parser.add_argument("--set", choices=tuple(large_sets.SETS), default="fluent_128")
     parser.add_argument("--pictures", type=Path, default=None, help="another folder or .npz")
     parser.add_argument("--size", type=int, default=None, help="side of these pictures")
+    parser.add_argument("--net", choices=get_args(Architecture), default="auto")
+    parser.add_argument("--not-shifted", action="store_true", help="noise levels of 32 pixels")
     parser.add_argument("--minutes", type=harness.numbers(float), default=[10.0, 30.0])
     parser.add_argument("--seeds", type=harness.numbers(int), default=[0])
     return parser
@@ -84,15 +134,18 @@ def main() -> None:
     name = arguments.pictures.stem if arguments.pictures else arguments.set
     minutes = [0.1] if arguments.quick else arguments.minutes
     match: dict[str, object] = {"set": name, "threads": threads}
+    way = Way(arguments.net, not arguments.not_shifted)
     if not arguments.table_only:
         which = large_sets.load(name, arguments.data, arguments.pictures, arguments.size)
         work = harness.work_folder(arguments, NAME)
         for count in minutes:
             for seed in arguments.seeds:
-                folder = work / f"{name}_{which.size}_{count:g}m_{seed}"
+                own = "".join(f"_{value}" for value in way.setting().values())
+                folder = work / f"{name}_{which.size}_{count:g}m_{seed}{own}"
+                at: dict[str, object] = {"size": which.size, "minutes": count, "seed": seed}
                 results.cell(
-                    {**match, "size": which.size, "minutes": count, "seed": seed},
-                    lambda f=folder, m=count, s=seed: compute(which, f, m, s, threads),
+                    {**match, **at, **way.setting()},
+                    lambda f=folder, m=count, s=seed: compute(which, f, m, s, threads, way),
                 )
     about = (
         f"{name}: held-out error over that of a Wiener filter; above 1 is worse than the spectrum "

@@ -52,6 +52,7 @@ def load(
     inside, outside = found.split(0)
     held_out = found.tensor(outside[:HELD_OUT])
     chosen = np.random.default_rng(0).permutation(len(found))[:_JUDGED]
+    assert isinstance(found.size, int), "these sets are read as squares"
     return LargeSet(
         name, path, found.size, found.tensor(inside), held_out, found.tensor(np.sort(chosen))
     )

@@ -4,7 +4,7 @@
 
     run = noisewise.train("folder of pictures", out="runs/x", budget="5m")
     generator = noisewise.distill(run, budget="5m")
-    pictures = generator.sample(64, seed=0)  # float [64, channels, size, size] in [-1, 1]
+    pictures = generator.sample(64, seed=0)  # float [64, channels, height, width] in [-1, 1]
     print(noisewise.evaluate(run))
 
 The names below are loaded when they are first used; importing noisewise does not import torch.

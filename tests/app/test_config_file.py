@@ -33,7 +33,7 @@ CONFIGS: list[tuple[str, Config]] = [
             shard=True, recipe=TeacherRecipe(betas=(0.5, 0.6), ema_shares=(0.1,)),
         ),
     ),
-    ("train", TrainConfig(lr=1e-5)),
+    ("train", TrainConfig(lr=1e-5, size="48x32")),
     ("adapt", AdaptConfig()),
     ("adapt", AdaptConfig(rank=3, start="lora", samples=99, crop="random", background="black",
                           recipe=TeacherRecipe(distance_images=9))),
@@ -156,7 +156,10 @@ def test_settings_are_written_over_settings_and_by_one_of_several_processes(
         ({"foo": 1}, "foo cannot be set; settings are budget"),
         ({"json": True}, "json cannot be set"),
         ({"budget": "0s"}, "'0s' is no time at all"),
-        ({"size": 4}, "a size of 4 pixels is too small"),
+        ({"size": 4}, "size 4 cannot be used"),
+        ({"size": "4x32"}, "size 4x32 cannot be used (nets need sides that are"),
+        ({"size": "48x"}, "size takes a side in pixels or WIDTHxHEIGHT"),
+        ({"size": [32, 48]}, "size is [32, 48]; it takes a text or a whole number or null"),
     ],
 )
 def test_a_wrong_value_is_one_sentence_that_names_file_and_value(

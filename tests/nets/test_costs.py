@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from noisewise.nets import build, derive
 from noisewise.nets.costs import _continued, _passed, costs_of
+from noisewise.sizes import Size, num_pixels
 
 
 @pytest.mark.parametrize("size", [16, 64, 96])
@@ -23,13 +24,16 @@ def test_they_are_those_of_a_real_step(size: int) -> None:
     assert costs.flops == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
-def test_large_pyramids_are_computed_from_small_ones_exactly() -> None:
-    config = derive(128, 3, num_classes=4).net
+@pytest.mark.parametrize("size", [128, (64, 128), (192, 128)])
+def test_large_pyramids_are_computed_from_small_ones_exactly(size: Size) -> None:
+    config = derive(size, 3, num_classes=4).net
     coarsest = 2 ** (len(config["widths"]) - 1)
     small = [_passed(config, times * coarsest) for times in (1, 2, 3)]
-    whole = _passed(config, 128)
+    whole = _passed(config, size)
     for at in (1, 2):
-        assert _continued([found[at] for found in small], 128 // coarsest) == whole[at]
+        assert (
+            _continued([found[at] for found in small], num_pixels(size) // coarsest**2) == whole[at]
+        )
 
 
 def test_memory_grows_with_pictures_and_with_pixels() -> None:

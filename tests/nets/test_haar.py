@@ -71,7 +71,25 @@ def test_the_axes_of_colour_are_those_of_fine_details() -> None:
     torch.testing.assert_close(axes @ axes.mT, torch.eye(3), rtol=0, atol=1e-4)
 
 
+def test_bands_of_turned_pictures_are_the_same() -> None:
+    images = noise(64, 2, 16, 48).float()
+    images[:, :, :, 1:] += images[:, :, :, :-1].clone()  # neighbours in a row are alike
+    lying, standing = measured_bands(images, 2), measured_bands(images.mT.contiguous(), 2)
+    for one, other in zip(
+        (*lying.detail_sd, lying.coarse_sd, lying.mean),
+        (*standing.detail_sd, standing.coarse_sd, standing.mean),
+        strict=True,
+    ):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    assert torch.tensor(lying.power) == pytest.approx(torch.tensor(standing.power), rel=1e-2)
+
+
 def test_levels_lead_to_at_most_32_pixels() -> None:
     sizes = (16, 28, 32, 36, 48, 64, 96, 100, 128, 192, 256, 512, 1024)
     assert [levels_for(s) for s in sizes] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5]
     assert usual_bands(256, 3, 3).levels == 3
+    shapes = ((32, 48), (16, 64), (16, 65), (64, 96), (96, 64), (8, 512), (100, 400))
+    assert [levels_for(s) for s in shapes] == [1, 0, 1, 2, 2, 1, 3]
+    for shape in shapes:
+        coarse = shape[0] * shape[1] / 4 ** levels_for(shape)
+        assert coarse <= 32**2

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
 from noisewise.nets import UNet, UViT, ViT, build, derive, fastest
+from noisewise.sizes import as_size, sides
 
 NETS = [
     {"name": "unet", "channels": 1, "size": 28, "widths": [8, 16, 16], "blocks": [1, 2, 1]},
@@ -17,6 +20,9 @@ NETS = [
     {"name": "uvit", "channels": 3, "size": 32, "widths": [8, 16], "width": 32, "depth": 1},
     {"name": "vit", "channels": 1, "size": 16, "width": 32, "depth": 2, "patch": 4},
     {"name": "vit", "channels": 3, "size": 16, "width": 32, "depth": 1, "bottleneck": 8},
+    {"name": "unet", "channels": 1, "size": "24x16", "widths": [8, 16], "blocks": [1, 1]},
+    {"name": "uvit", "channels": 1, "size": "24x40", "widths": [8], "width": 32, "depth": 1},
+    {"name": "vit", "channels": 1, "size": "16x24", "width": 32, "depth": 1, "patch": 4},
 ]
 ids = [f"{c['name']}-{c['size']}-{i}" for i, c in enumerate(NETS)]
 
@@ -32,7 +38,7 @@ def awake(config: dict, seed: int = 0) -> nn.Module:
 
 def pictures(config: dict, n: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    shape = (n, config["channels"], config["size"], config["size"])
+    shape = (n, config["channels"], *sides(as_size(config["size"])))
     return torch.randn(shape, generator=generator), torch.linspace(-3, 3, n)
 
 
@@ -120,6 +126,9 @@ def test_without_attention_the_unet_is_local_and_with_it_global() -> None:
         (lambda: UNet(1, 8, (8, 8, 8, 8), (1, 1, 1, 1)), "too few"),
         (lambda: UNet(1, 28, (8, 8), (1,)), "blocks"),
         (lambda: ViT(1, 30, patch=4), "set size to 28 or 32"),
+        (lambda: UNet(1, "27x16"), "cannot use 27x16 pixels: set size to 26x16 or 28x16"),
+        (lambda: UNet(1, (4, 64), (8, 8, 8), (1, 1, 1)), "64x4 pixels are too few"),
+        (lambda: UViT(1, (32, 30)), "set size to 28x32 or 32"),
         (lambda: ViT(1, 32, width=40), "multiple of 32"),
         (lambda: UViT(1, 30), "set size to 28 or 32"),
         (lambda: build({"name": "resnet"}), "unknown"),
@@ -141,6 +150,43 @@ def test_derived_nets_take_every_size(size: int, images: float | None) -> None:
     assert derived.reason
 
 
+SHAPES = [(32, 48), (16, 24), (8, 28), (64, 96), (8, 512), (128, 256), (8, 1024), (100, 132)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_derived_nets_take_every_shape(shape: tuple[int, int]) -> None:
+    for size in (shape, shape[::-1]):
+        net = build(derive(size, 1).net)
+        assert net(torch.zeros(1, 1, *size), torch.zeros(1)).shape == (1, 1, *size)
+        config = dict(net.config)  # pyrefly: ignore[bad-argument-type, no-matching-overload]
+        assert build(config).config == config
+        assert config["size"] == f"{size[1]}x{size[0]}"
+
+
+@pytest.mark.parametrize("name", ["pyramid", "uvit", "vit"])
+@pytest.mark.parametrize("size", [*SHAPES, (132, 200), (12, 132), (260, 100), (92, 1000)])
+def test_the_sizes_that_a_refusal_names_are_not_refused(
+    size: tuple[int, int], name: Literal["pyramid", "uvit", "vit"]
+) -> None:
+    """Not for their sides: a larger picture may need a step that divides more."""
+    try:
+        derive(size, 1, architecture=name)
+        return
+    except ValueError as error:
+        said = str(error)
+    for near in re.findall(r"\d+x\d+", said.partition("set size to ")[2]):
+        try:
+            derive(as_size(near), 1, architecture=name)
+        except ValueError as error:
+            assert "use --net pyramid or widths of at least" in str(error)  # noqa: PT017
+
+
+def test_a_unet_by_hand_has_blocks_of_two_up_to_64_pixels() -> None:
+    sizes = (12, 16, 32, 36, 44, 64, 96, (32, 40), (16, 256))
+    patches = [derive(size, 1, architecture="unet").net["patch"] for size in sizes]
+    assert patches == [1, 2, 2, 2, 2, 2, 4, 2, 2]
+
+
 def test_more_pictures_get_wider_nets() -> None:
     sizes = [
         sum(p.numel() for p in build(derive(32, 3, images).net).parameters())
@@ -153,7 +199,8 @@ def test_timing_leaves_the_net_alone_and_reports_every_way() -> None:
     net = awake(NETS[0])
     before = {k: v.clone() for k, v in net.state_dict().items()}
     timed = fastest(net, torch.device("cpu"), batch=2, seconds=0.02)
-    assert len(timed.images_per_second) == 4
+    # Where a convolution is far slower in bfloat16, its two ways are left out, with the reason.
+    assert len(timed.images_per_second) == (2 if timed.left_out else 4)
     assert all(speed > 0 for _, speed in timed.images_per_second)
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     assert "bfloat16" in timed.reason

@@ -12,9 +12,11 @@ from torch import nn
 from noisewise.diffusion import Preconditioned, Prediction
 from noisewise.nets import build, derive
 from noisewise.nets.bands import measured_bands
+from noisewise.nets.costs import costs_of
 from noisewise.nets.haar import haar, low_pass
 from noisewise.nets.pyramid import Pyramid
 from noisewise.quality.wiener_filter import WienerFilter, cosines
+from noisewise.training.settings.config import TrainConfig
 
 SIZES = (64, 96, 128, 192, 256, 512, 1024)
 
@@ -39,9 +41,9 @@ def small(**changes: object) -> Pyramid:
     return Pyramid(**(settings | changes))  # pyrefly: ignore[bad-argument-type]
 
 
-def noised(n: int = 2, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+def noised(n: int = 2, rows: int = 64, columns: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(n, 3, side, side, generator=generator), torch.linspace(-2, 2, n)
+    return torch.randn(n, 3, rows, columns, generator=generator), torch.linspace(-2, 2, n)
 
 
 def test_at_the_start_it_is_a_linear_filter_of_each_colour() -> None:
@@ -102,6 +104,25 @@ def test_without_noise_a_picture_stays_as_it_is() -> None:
     net = awake(small())
     x, _ = noised()
     torch.testing.assert_close(net(x, torch.full((2,), -12.0)), x, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(32, 96), (96, 32)])
+def test_sides_that_differ_keep_its_laws(shape: tuple[int, int]) -> None:
+    """Without noise nothing changes; a small picture is the coarse part; turned, all is turned."""
+    net = awake(small(size=shape))
+    x, level = noised(2, *shape)
+    torch.testing.assert_close(net(x, torch.full((2,), -12.0)), x, rtol=0, atol=1e-4)
+    for levels in (1, 2):
+        band = low_pass(x, levels)
+        assert net(band, level).shape == band.shape
+    fresh, turned = small(size=shape), small(size=shape[::-1])
+    torch.testing.assert_close(turned(x.mT, level), fresh(x, level).mT, rtol=1e-3, atol=1e-4)
+    rows, columns = shape
+    said = f"of {columns}x{rows}, {columns // 2}x{rows // 2}, .* pixels, and not 64"
+    with pytest.raises(ValueError, match=said):
+        net(torch.zeros(1, 3, 64, 64), torch.zeros(1))
+    with pytest.raises(ValueError, match=f"and not {rows}x{columns}"):
+        net(x.mT, level)
 
 
 @pytest.mark.parametrize("finest", [0, 12])
@@ -244,6 +265,8 @@ def test_no_net_for_a_size_that_cannot_be_halved() -> None:
         ({"mean": (0.1,)}, "a power, a mean and an axis of colour for each"),
         ({"colours": ((1.0, 0.0, 0.0),) * 3}, "no rotation"),
         ({"size": 66}, "set size to 64 or 68"),
+        ({"size": "66x64"}, "cannot use 66x64 pixels: set size to 64 or 68x64"),
+        ({"size": (4, 64)}, "set size to 64x8"),
         ({"blocks": (1, 1)}, "give at least 1 for each of the widths"),
     ],
 )
@@ -252,3 +275,16 @@ def test_wrong_arguments_are_refused(changes: dict[str, object], message: str) -
         small(**changes)
     with pytest.raises(ValueError, match="takes pictures of 64, 32, 16 pixels, and not 48"):
         small()(torch.zeros(1, 3, 48, 48), torch.zeros(1))
+
+
+def test_the_depth_of_the_trunk_can_be_set_where_there_is_one() -> None:
+    for name in ("pyramid", "uvit", "vit"):
+        assert derive(64, 3, architecture=name, depth=2).net["depth"] == 2
+    flat, deep = derive(128, 3), derive(128, 3, depth=2)
+    assert (flat.net["depth"], deep.net["depth"]) == (0, 2)
+    assert costs_of(deep.net).parameters > costs_of(flat.net).parameters
+    with pytest.raises(ValueError, match="--net pyramid"):
+        derive(32, 3, depth=2)
+    for wrong in (-1, 65):
+        with pytest.raises(ValueError, match="0 to 64"):
+            TrainConfig(depth=wrong)

@@ -16,6 +16,8 @@ from noisewise.pictures.enlarging import Sides, too_large
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.headers import choose_size
 from noisewise.pictures.pictures import load_pictures
+from noisewise.pictures.request import Crop
+from noisewise.sizes import sides as sides_of
 from noisewise.training.inspect import inspect
 from picture_files import write_pictures
 
@@ -138,3 +140,41 @@ def test_files_above_64_pixels_get_the_size_and_the_price_of_their_detail(
     assert inspect(path, 64).finer == ""  # chosen by hand
     assert cli.main(["train", str(path), "--dry-run", "--budget", "64images"]) == 0
     assert f"the largest size that is not set by hand; {price}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("crop", ["centre", "random", "pad"])
+def test_sides_say_which_files_are_enlarged_to_any_shape(tmp_path: Path, crop: Crop) -> None:
+    """What headers promise is what happens to the pixels."""
+    for number, size in enumerate([(62, 40), (31, 200), (30, 33)]):
+        place = tmp_path / f"{number}"
+        write_pictures(place, width=size[0], height=size[1])
+        for wanted in (32, (32, 64), (36, 24)):
+            sides = Sides.of(Counter({size: 20}), 1, Frame(wanted, crop))
+            notes = load_pictures(place, wanted, crop=crop).notes
+            enlarged = any("are enlarged" in note for note in notes)
+            assert enlarged == (sides.median < min(sides_of(wanted))), (size, wanted)
+
+
+def test_a_size_with_two_sides_names_one_of_its_shape_that_enlarges_none(tmp_path: Path) -> None:
+    path = write_pictures(tmp_path / "set", width=20, height=40)
+    with pytest.raises(ValueError, match=r"size 96x48 is 4.8 times .* use --size 20x8, or add"):
+        load_pictures(path, "96x48", enlarging=False)
+    assert "20 of 20 pictures are enlarged, 1.6 times" in load_pictures(path, "32x16").notes[-1]
+    assert not any("enlarged" in note for note in load_pictures(path, "20x8").notes)
+    assert "refuse this: size 96x48" in inspect(path, "96x48").text()
+
+
+def test_crops_are_neither_enlarged_nor_refused_nor_in_need_of_a_finer_size(tmp_path: Path) -> None:
+    """Most files are far smaller than the crops: they are left out, or used as a whole."""
+    path = write_pictures(tmp_path / "set", 30, 16, 16)
+    for file in write_pictures(tmp_path / "large", 6, 200, 160).iterdir():
+        file.rename(path / f"large_{file.name}")
+    for kept in (False, True):
+        found = load_pictures(path, 64, crops=6, keep_whole=kept, enlarging=False, sampled=True)
+        said = "30 of 72 pictures are enlarged, 4 times"
+        assert any(said in note for note in found.notes) == kept
+        assert (found.side, found.total) == (0, 0)
+    scans = write_pictures(tmp_path / "scans", 20, 200, 160)
+    looked = inspect(scans, crops=2)
+    assert looked.finer == ""
+    assert not any("keeps their detail" in note for note in looked.notes)

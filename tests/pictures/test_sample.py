@@ -80,3 +80,14 @@ def test_a_plan_says_so_and_counts_kinds_for_all_pictures(
     assert not any("are read for this plan" in note for note in whole.notes)
     assert found.sigma_data == pytest.approx(whole.sigma_data, rel=0.05)
     assert found.net["widths"] == whole.net["widths"]
+
+
+def test_with_crops_every_file_is_read(tmp_path: Path) -> None:
+    for path in sources(tmp_path):
+        whole, some = (load_pictures(path, 8, crops=2, sampled=wanted) for wanted in (False, True))
+        np.testing.assert_array_equal(some.images, whole.images)
+        assert some.total == 0
+
+
+def test_pictures_of_any_shape_are_counted_by_their_pixels() -> None:
+    assert len(sample.sampled(100, (8, 32))) == len(sample.sampled(100, 16)) == WANTED

@@ -35,6 +35,33 @@ def test_a_change_in_one_corner_changes_the_features_there(kind: str) -> None:
     assert away[15] < 0.05 * away[0]
 
 
+class Tokens(nn.Module):
+    """One block of tokens: the means of 4 x 4 pixels, row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Flatten(2)])
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None) -> Tensor:
+        tokens = nn.functional.avg_pool2d(x, 4).flatten(2).mT
+        return self.blocks[0](tokens)
+
+
+@pytest.mark.parametrize("shape", [(16, 64), (32, 48), (32, 32), (64, 16)])
+@pytest.mark.parametrize("corner", [0, 3, 12, 15])
+def test_tokens_have_their_place_in_every_shape(shape: tuple[int, int], corner: int) -> None:
+    """16 x 64 pixels and 32 x 32 have as many tokens, at other places."""
+    rows, columns = shape[0] // 4, shape[1] // 4
+    top, left = corner // 4 * rows, corner % 4 * columns
+    images = torch.zeros(1, 1, *shape)
+    images[..., top : top + rows, left : left + columns] = 1
+    found = DenoiserPlaces(Tokens(), sigma=1e-3)(images)[0, :, 0]
+    assert found.argmax() == corner
+    assert found[corner] > 0.9
+    assert found.abs().sum() < 1.1 * found[corner]
+
+
 def test_places_and_whole_pictures_record_the_same_blocks() -> None:
     """The mean over a quarter of the picture is the mean of its four places."""
     torch.manual_seed(0)

@@ -35,6 +35,7 @@ def told(accuracy: float) -> ToldApart:
         ("9 calls: 94 %", 2.5, 0.593, 0.352, 0.417, "visibly different", "poor"),
         ("a quarter-trained teacher: 100 %", 29.0, 0.83, 0.297, 0.417, "poor", "poor"),
         ("one call: 97 %", 17.6, 0.90, 0.275, 0.417, "poor", "poor"),
+        ("pictures known by heart, stained: 100 %", 0.02, 0.46, 0.12, 0.34, "poor", "poor"),
     ],
 )
 def test_it_is_never_kinder_than_the_eye(
@@ -72,3 +73,16 @@ def test_each_measure_alone_can_make_it_worse() -> None:
     ):
         assert bad.word in ("visibly different", "poor")
     assert verdict(floors(0.1), told(0.5), (0.001, 0.01)).word == "as real"  # no even areas at all
+
+
+def test_the_reason_names_what_decided_and_then_what_found_less() -> None:
+    stained = verdict(floors(-6.8), told(0.46), (0.12, 0.34)).reason
+    first, _, rest = stained.partition(";")
+    assert first == "12% of the area looks even and 34% should"
+    assert "no farther than real pictures are from each other" in rest
+    assert "apart in 46%" in rest
+    far = verdict(floors(30.0), told(0.6), (0.5, 0.5)).reason
+    assert far.startswith("30 times as far as real pictures")
+    assert "found less (a classifier tells them apart in 60%)" in far
+    alike = verdict(floors(0.3), told(0.5), (0.5, 0.5)).reason
+    assert "found less" not in alike  # all say the same

@@ -13,11 +13,18 @@ import noisewise
 from noisewise.quality.copies import copy_test
 from noisewise.quality.distance import distance, sliced_wasserstein
 from noisewise.quality.eight_bits import rounded
-from noisewise.quality.near_copies import NearCopyReference
+from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
 from noisewise.quality.precision_recall import precision_recall
 from noisewise.quality.told_apart import told_apart
 from noisewise.quality.verdict import verdict
-from noisewise.training.evaluate import CopyTests, RealPictures, TrainingSet, evaluate, measure
+from noisewise.training.evaluate import (
+    CopyTests,
+    Measured,
+    RealPictures,
+    TrainingSet,
+    evaluate,
+    measure,
+)
 from noisewise.training.look import look_at
 from noisewise.training.models.models import Teacher
 from noisewise.training.run.run import Run
@@ -121,6 +128,24 @@ def test_one_set_of_real_pictures_serves_any_number_of_models(run: Run) -> None:
     assert second.near_copies is not None
     without = measure(model, real, None, config)
     assert without.copies is without.near_copies is None
+
+
+def test_the_verdict_says_when_pictures_are_near_copies() -> None:
+    """Training pictures with a little noise: the judge finds nothing, the reason names them."""
+    images = torch.from_numpy(blobs(400)).permute(0, 3, 1, 2) / 127.5 - 1
+    training, new = images[:200], images[200:]
+    near = NearCopyReference(training, new, false_alarms=0.05)
+    noise = 0.02 * torch.randn(training.shape, generator=torch.Generator().manual_seed(0))
+    look = look_at(rounded(training + noise), RealPictures(training, "200 pictures"))
+    copied, fresh = near.test(rounded(training + noise)), near.test(new)
+
+    def reason(test: NearCopyTest) -> str:
+        exact = copy_test(training, training, None)
+        return str(Measured(training, 0.1, look, exact, test).to_dict()["verdict_reason"])
+
+    assert copied.low > copied.allowed
+    assert "of them are training pictures with small changes" in reason(copied)
+    assert "training pictures with small changes" not in reason(fresh)
 
 
 def test_other_real_pictures_can_be_given(run: Run, tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def test_account_of_an_odd_folder(tmp_path: Path) -> None:
     assert "a/again\\nsame.png = a/p000.png" in text
     assert found.judge_needs is None
     real = found.num_training
-    assert f"judge     cannot tell: {real} real pictures are too few to measure against" in text
+    assert (
+        f"judge     cannot tell: {real} real pictures are too few to say how many it needs" in text
+    )
     again = json.loads(json.dumps(found.to_dict()))
     assert again["noise_curve"]["1"] == 1.0
     assert "contact_sheet" not in again
@@ -53,7 +55,7 @@ def test_it_says_how_many_pictures_the_judge_needs(tmp_path: Path) -> None:
     )
     np.savez(tmp_path / "few.npz", images=images[:50])
     text = inspect(tmp_path / "few.npz").text()
-    assert "judge     cannot tell: it needs 64 real pictures to see clear damage" in text
+    assert "judge     cannot tell: 40 real pictures are too few to say how many it needs" in text
 
 
 def test_inspection_writes_nothing(tmp_path: Path) -> None:
@@ -101,3 +103,30 @@ def test_noise_curve_agrees_with_the_floor_below() -> None:
     found = noise_curve(images)
     assert tuple(found) == expected.scales
     assert tuple(found.values()) == pytest.approx(expected.survival, rel=1e-4)
+
+
+def test_it_says_which_shapes_there_are_and_how_to_keep_them(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "x", 20, 48, 32)
+    for i in range(4):
+        colour(100 + i, 40, 40).save(folder / f"square{i}.png")
+    found = inspect(folder)
+    assert found.size == 32
+    assert found.shapes == {"wide": 20, "square": 4}
+    assert found.other_size == (32, 48)
+    assert "  shapes    20 wide, 4 square" in found.text()
+    assert "  - with --size 48x32, keep the shape that most pictures have" in found.text()
+    assert json.loads(json.dumps(found.to_dict()))["other_size"] == "48x32"
+    asked = inspect(folder, "48x32")
+    assert asked.size == (32, 48)
+    assert asked.other_size is None
+    assert asked.contact_sheet.shape == (3 * 34 + 2, 8 * 50 + 2, 3)
+    assert "use every picture at 48 x 32 pixels" in asked.text()
+    assert asked.to_dict()["size"] == "48x32"
+    assert "ln sigma of the noise levels shifts" in asked.text()  # the mean side is 39
+
+
+def test_a_contact_sheet_of_other_shapes_shows_the_pictures() -> None:
+    images = np.arange(16, dtype=np.uint8)[:, None, None, None] * np.ones((1, 10, 30, 1), np.uint8)
+    sheet = contact_sheet(images)
+    assert sheet.shape == (2 * 22 + 2, 8 * 62 + 2, 3)  # twice as large: 30 pixels of 64
+    assert (sheet[-22:-2, -62:-2] == 15).all()

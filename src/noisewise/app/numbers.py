@@ -71,6 +71,16 @@ def figure(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
+def milliseconds(seconds: float) -> str:
+    """A short time: in seconds from one second on.
+
+    Example:
+        >>> milliseconds(0.0123), milliseconds(1.118), milliseconds(75.0)
+        ('12.3 ms', '1.12 s', '75 s')
+    """
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
+
+
 def share_verdicts(shares: Sequence[Mapping[str, Any]]) -> str:
     """The classes that are not drawn as often as in the data, in words.
 
@@ -101,8 +111,8 @@ def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
     yield Number(
         "floors",
         floors_text(floors),
-        "Distance to real pictures; 1: as far as 500 of them are from 500 others. It chose sampler "
-        "and weights, and does not see copies.",
+        "How far from real pictures; 500 real ones are 1 from 500 others. Training decides by this "
+        "number. It does not see copies.",
         _about_standard(floors),
     )
     if told is not None:
@@ -154,6 +164,7 @@ def _looks(found: Mapping[str, Any]) -> Iterator[Number]:
             share_verdicts(found["class_shares"]),
             "How often each class is drawn, whether well or badly. Classes are guessed from the "
             "picture.",
+            _about_shares(found),
         )
 
 
@@ -162,6 +173,13 @@ def _about_overlap(found: Mapping[str, Any]) -> str:
     if found.get("verdict") not in ("poor", "visibly different"):
         return ""
     return f"It means little here: the pictures are {found['verdict']} all the same."
+
+
+def _about_shares(found: Mapping[str, Any]) -> str:
+    """That a class can hardly be guessed where nothing can be named."""
+    if found.get("verdict") != "poor":
+        return ""
+    return "In poor pictures that is a rough guess."
 
 
 def _about_standard(floors: Mapping[str, Any]) -> str:
@@ -180,7 +198,7 @@ def _copying(copies: Mapping[str, Any] | None) -> Iterator[Number]:
     yield Number(
         "copies",
         f"{percent(copies['fraction'])} ({percent(copies['low'])} to {percent(copies['high'])})",
-        "Training pictures drawn again. No praise: noise copies nothing.",
+        "Training pictures drawn again. A low share is no praise: noise has none.",
     )
     if (near := copies.get("near")) is not None:
         value = f"{percent(near['fraction'])} ({percent(near['low'])} to {percent(near['high'])})"

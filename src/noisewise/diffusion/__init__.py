@@ -2,7 +2,7 @@
 
 `noise` defines noise levels and schedules, `draws` chooses the levels of a training step,
 `denoiser` turns nets into denoisers, `losses` trains them, `samplers` generates pictures with them,
-and `distill` trains a generator that needs one call.
+`windows` makes these larger, and `distill` trains a generator that needs one call.
 """
 
 from noisewise.diffusion.denoiser import (
@@ -70,6 +70,7 @@ from noisewise.diffusion.samplers.ddim import DDIM, ddim
 from noisewise.diffusion.samplers.ddpm import DDPM, ddpm
 from noisewise.diffusion.samplers.dpmpp import DPMPP_2M, dpmpp_2m
 from noisewise.diffusion.samplers.heun import HEUN, churned_heun, heun
+from noisewise.diffusion.windows import check_larger, windowed
 
 __all__ = [
     "DDIM",
@@ -101,6 +102,7 @@ __all__ = [
     "Weight",
     "add_noise",
     "check_guidance",
+    "check_larger",
     "churned_heun",
     "cosine_logsnr",
     "ddim",
@@ -135,6 +137,7 @@ __all__ = [
     "takes_shares",
     "v_error",
     "v_from_x0",
+    "windowed",
     "with_shares",
     "x0_from_eps",
     "x0_from_flow",

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from noisewise.sizes import mean_side, sides, size_of
+
 # ---------------------------------------------------------------------------------------------
 # sigma and log-SNR
 
@@ -264,13 +266,13 @@ class MeasuredShift:
     """The share of the pictures' variance that remains after averaging; see `measured_shift`.
 
     Attributes:
-        size: shorter side of the pictures, in pixels.
+        size: side of the pictures, in pixels; of sides that differ, the geometric mean.
         reference: side for which the schedule without shift is right, in pixels.
         scales: block sides s = 1, 2, 4, ..., in pixels.
         survival: v(s) / v(1) at each scale, in [0, 1].
     """
 
-    size: int
+    size: float
     reference: int
     scales: tuple[int, ...]
     survival: tuple[float, ...]
@@ -333,16 +335,16 @@ def measured_shift(images: Tensor, reference: int = 64) -> MeasuredShift:
             f"images has type {images.dtype} and {images.ndim} dimensions: "
             "give a float tensor [n, channels, height, width]"
         )
-    size = min(images.shape[-2:])
+    size = size_of(*images.shape[-2:])
     scales, variances = [1], [_variance(images)]
     if not variances[0] > 0:
         raise ValueError("all pixels have the same value: give pictures with different pixels")
-    while size // (2 * scales[-1]) >= 2:
+    while min(sides(size)) // (2 * scales[-1]) >= 2:
         images = F.avg_pool2d(images, 2)  # averages of averages are exact for powers of two
         scales.append(2 * scales[-1])
         variances.append(_variance(images))
     survival = tuple(v / variances[0] for v in variances)
-    return MeasuredShift(size, reference, tuple(scales), survival)
+    return MeasuredShift(mean_side(size), reference, tuple(scales), survival)
 
 
 def _variance(images: Tensor) -> float:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from noisewise.nets.haar import haar
 from noisewise.nets.spectral_filter import measured_power, radii
+from noisewise.sizes import Size, mean_side
 
-COARSEST = 32  # pixels: the coarsest band is no larger than this
+COARSEST = 32  # pixels: the coarsest band has no more of them than a square of this side
 _LEAST = 1e-3  # a band that does not vary at all still needs a scale
 
 
@@ -44,15 +45,15 @@ class Bands:
         return len(self.detail_sd)
 
 
-def levels_for(size: int) -> int:
-    """Number of halvings until a picture has at most 32 pixels a side.
+def levels_for(size: Size) -> int:
+    """Number of halvings until a picture has at most as many pixels as a square of 32.
 
     Example:
-        >>> levels_for(32), levels_for(96), levels_for(1024)
-        (0, 2, 5)
+        >>> levels_for(32), levels_for(96), levels_for(1024), levels_for((64, 96))
+        (0, 2, 5, 2)
     """
     levels = 0
-    while size / 2**levels > COARSEST:
+    while mean_side(size) / 2**levels > COARSEST:
         levels += 1
     return levels
 
@@ -107,7 +108,7 @@ def _colours(details: Tensor, channels: int) -> Tensor:
     return torch.linalg.eigh(values @ values.mT).eigenvectors.flip(1).mT
 
 
-def usual_bands(size: int, levels: int, channels: int) -> Bands:
+def usual_bands(size: Size, levels: int, channels: int) -> Bands:
     """Bands of pictures that are as photographs are: each band has twice the next finer one.
 
     Example:
@@ -116,7 +117,7 @@ def usual_bands(size: int, levels: int, channels: int) -> Bands:
     """
     details = tuple((0.1 * 2**level,) * channels for level in range(levels))
     # A power of 1 / radius^2 doubles the deviation from band to band; 0.1 in the finest.
-    power = tuple((0.075 * size / radius) ** 2 for radius in radii(size).tolist())
+    power = tuple((0.075 * mean_side(size) / radius) ** 2 for radius in radii(size).tolist())
     axes = tuple(tuple(row) for row in torch.eye(channels).tolist())
     coarse = (0.5 * 2.0**levels,) * channels
     return Bands(details, coarse, (power,) * channels, axes, (0.0,) * channels)

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from noisewise.nets.derive import build
 from noisewise.nets.recomputing import Recomputed
+from noisewise.sizes import Size, as_size, divisible, num_pixels, sides, written
 
 _COPIES = 8  # of the weights: themselves, gradient, momentum, averages, best, evaluation, working
 _COMPUTED = 256 * 256  # pixels: larger pictures do not pass through the net
@@ -72,15 +73,16 @@ def costs_of(config: Mapping[str, Any]) -> Costs:
         >>> costs.parameters, costs.flops > 0
         (8884, True)
     """
+    size = as_size(config["size"])
     if (step := _step(config)) is None:
-        parameters, flops, saved, outside = _passed(config, config["size"])
+        parameters, flops, saved, outside = _passed(config, size)
     else:
         small = [_passed(config, times * step) for times in (1, 2, 3)]
-        parameters = small[0][0]
+        parameters, times = small[0][0], num_pixels(size) // step**2
         flops, saved, outside = (
-            _continued([found[at] for found in small], config["size"] // step) for at in (1, 2, 3)
+            _continued([found[at] for found in small], times) for at in (1, 2, 3)
         )
-    own = 4 * 3 * config["channels"] * config["size"] ** 2  # the picture, noise, the noised picture
+    own = 4 * 3 * config["channels"] * num_pixels(size)  # the picture, noise, the noised picture
     passing = int((_PASSING - 1) * saved) + own
     fixed = 4 * _COPIES * parameters
     return Costs(parameters, 3 * flops, saved + passing, fixed, outside + passing)
@@ -88,32 +90,32 @@ def costs_of(config: Mapping[str, Any]) -> Costs:
 
 def _step(config: Mapping[str, Any]) -> int | None:
     """The side at which the coarsest features of a large pyramid have one pixel; None: no need."""
-    size = config["size"]
-    if size * size <= _COMPUTED or config.get("name") != "pyramid":
+    size = as_size(config["size"])
+    if num_pixels(size) <= _COMPUTED or config.get("name") != "pyramid":
         return None
     step = 2 ** (len(config["widths"]) - 1)
-    return step if size % step == 0 else None
+    return step if divisible(size, step) else None
 
 
-def _continued(values: list[int], times: int) -> int:
-    """The value at n = times^2 of the polynomial of degree 2 in n with these at n = 1, 4, 9.
+def _continued(values: list[int], n: int) -> int:
+    """The value at n of the polynomial of degree 2 with these values at 1, 4, 9.
 
     Example:
-        >>> _continued([7 + n + 2 * n * n for n in (1, 4, 9)], 4)
+        >>> _continued([7 + n + 2 * n * n for n in (1, 4, 9)], 16)
         535
     """
-    n, total = times**2, Fraction()
+    total = Fraction()
     for at, value in zip((1, 4, 9), values, strict=True):
         others = [m for m in (1, 4, 9) if m != at]
         total += value * math.prod(Fraction(n - m, at - m) for m in others)
     return int(total)
 
 
-def _passed(config: Mapping[str, Any], size: int) -> tuple[int, int, int, int]:
+def _passed(config: Mapping[str, Any], size: Size) -> tuple[int, int, int, int]:
     """Weights, operations, bytes for the backward pass, and those if blocks forget theirs."""
-    device = "cpu" if size * size <= _COMPUTED or _step(config) else "meta"
-    net = build({**config, "size": size}).to(device)
-    shape = (1, config["channels"], size, size)
+    device = "cpu" if num_pixels(size) <= _COMPUTED or _step(config) else "meta"
+    net = build({**config, "size": written(size)}).to(device)
+    shape = (1, config["channels"], *sides(size))
     x, level = torch.zeros(shape, device=device), torch.zeros(1, device=device)
     labels = None
     if config.get("num_classes"):

@@ -1,17 +1,14 @@
-"""A U-Net over the scales of a picture, for 64 pixels and more: a denoiser of Haar bands.
+"""A U-Net over the scales of a picture, for more than 32 pixels: a denoiser of Haar bands.
 
 Papers: Hoogeboom et al. 2023, 2024 (simple diffusion: little work at full resolution, parameters at
 the lowest); Karras et al. 2022 (EDM) for the scaling, here one for each band; Gu et al. 2023
 (Matryoshka diffusion) for training small pictures first in the same net.
 
-A plain EDM net above 64 pixels has to subtract noise far above the size of fine details (their
-standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener filter
-there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the others
-start from a Wiener filter and have their own. Every resolution also has a path at its own full
-size, so that no part of the picture is out of reach.
-
-The net without its finest levels is the same problem for a smaller picture, so coarse scales can be
-trained first, at many times the speed: a smaller input simply leaves out the finest levels.
+A plain EDM net at 64 pixels and more has to subtract noise far above the size of fine details
+(their standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener
+filter there. Here the picture is rotated into Haar bands; the coarsest one has EDM's scales, the
+others start from a Wiener filter and have their own. Every resolution also has a path at its own
+full size, so that no part of the picture is out of reach.
 """
 
 from __future__ import annotations
@@ -24,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noisewise.nets.fitting import check_fits
 from noisewise.nets.haar import haar, inverse_haar
 from noisewise.nets.layers import (
     ChannelNorm,
@@ -36,6 +34,7 @@ from noisewise.nets.layers import (
     zeroed,
 )
 from noisewise.nets.spectral_filter import SpectralFilter
+from noisewise.sizes import AnySize, Size, as_size, halved, sides, size_of, written
 
 Rows = tuple[tuple[float, ...], ...]
 
@@ -57,7 +56,7 @@ class Pyramid(nn.Module):
 
     Args:
         channels: channels of the pictures.
-        size: side of the pictures in pixels, a multiple of 2^levels.
+        size: of the pictures, see `noisewise.sizes`; both sides are multiples of 2^levels.
         detail_sd: standard deviation of the details of each level, finest first, in each colour.
         coarse_sd: standard deviation of the coarsest band, in each colour.
         power: of each colour at each of `noisewise.nets.spectral_filter.radii` of this size.
@@ -90,7 +89,7 @@ class Pyramid(nn.Module):
     def __init__(
         self,
         channels: int,
-        size: int,
+        size: AnySize,
         detail_sd: Rows,
         coarse_sd: tuple[float, ...],
         power: Rows,
@@ -104,13 +103,13 @@ class Pyramid(nn.Module):
     ) -> None:
         """Make the layers; at the start the net is a linear filter of each band."""
         super().__init__()
-        levels, blocks = len(detail_sd), blocks or (1,) * len(widths)
+        levels, blocks, size = len(detail_sd), blocks or (1,) * len(widths), as_size(size)
         _check(size, levels, widths, blocks)
         _check_colours(channels, (*detail_sd, coarse_sd), power, colours, mean)
         self.config: dict[str, Any] = {
             "name": "pyramid",
             "channels": channels,
-            "size": size,
+            "size": written(size),
             "detail_sd": [list(row) for row in detail_sd],
             "coarse_sd": list(coarse_sd),
             "power": [list(row) for row in power],
@@ -181,10 +180,10 @@ class Pyramid(nn.Module):
     def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
         """Denoise x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n].
 
-        A smaller x is the low-pass band of a picture (`noisewise.nets.haar.low_pass`), of side
-        size / 2^k. Sides need not be equal: the longer one tells the resolution.
+        A smaller x is the low-pass band of a picture (`noisewise.nets.haar.low_pass`), with sides
+        / 2^k.
         """
-        first = self._first(max(x.shape[-2:]))
+        first = self._first(size_of(*x.shape[-2:]))
         sigma = noise_level.float().exp().view(-1, 1, 1, 1)
         vector = self.embedding(noise_level, condition)
         offset = self.offset.float() * 2**first
@@ -205,13 +204,13 @@ class Pyramid(nn.Module):
         whole = self._joined(first, bands[-1], smooth, features, sigma)
         return (_turned(whole, self.axes.float().mT) + offset).to(x.dtype)
 
-    def _first(self, side: int) -> int:
-        """The resolution that a picture of this side has."""
-        for level in range(self.levels + 1):
-            if side << level == self.size:
-                return level
-        sides = ", ".join(str(self.size >> level) for level in range(self.levels + 1))
-        raise ValueError(f"this net takes pictures of {sides} pixels, and not {side}")
+    def _first(self, size: Size) -> int:
+        """The resolution that a picture of this size has."""
+        known = [halved(self.size, level) for level in range(self.levels + 1)]
+        if size in known:
+            return known.index(size)
+        named = ", ".join(str(written(one)) for one in known)
+        raise ValueError(f"this net takes pictures of {named} pixels, and not {written(size)}")
 
     def _features(
         self,
@@ -329,7 +328,7 @@ def _scales(sigma: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
     return sd**2 / total, sigma * sd * total.rsqrt()
 
 
-def _check(size: int, levels: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+def _check(size: Size, levels: int, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
     least = [0 if at == 0 and levels else 1 for at in range(len(widths))]
     if len(widths) <= levels or any(w < low for w, low in zip(widths, least, strict=True)):
         raise ValueError(
@@ -338,13 +337,10 @@ def _check(size: int, levels: int, widths: tuple[int, ...], blocks: tuple[int, .
         )
     if len(blocks) != len(widths) or any(count < 1 for count in blocks):
         raise ValueError(f"blocks is {blocks}: give at least 1 for each of the widths {widths}")
-    step = 2**levels
-    if size % step or size < 2 * step:
-        low = max(2 * step, size - size % step)
-        raise ValueError(f"this net cannot use {size} pixels: set size to {low} or {low + step}")
-    if size >> (len(widths) - 1) < 1:
+    check_fits(size, 2**levels, 2 * 2**levels)
+    if min(sides(size)) >> (len(widths) - 1) < 1:
         raise ValueError(
-            f"{size} pixels are too few for {len(widths)} resolutions: use fewer widths"
+            f"{written(size)} pixels are too few for {len(widths)} resolutions: use fewer widths"
         )
 
 

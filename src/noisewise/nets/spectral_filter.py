@@ -13,43 +13,58 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.quality.wiener_filter import cosines
+from noisewise.sizes import Size, halved, mean_side, sides, size_of
 
 RADII = 32  # frequencies at which the power is noted, from 1 to the corner
 _GROUPS = 64  # parts of a band's power that the expected error is summed over
 
 
-def radii(size: int) -> Tensor:
+def radii(size: Size) -> Tensor:
     """Frequencies at which the power is noted, half waves across the picture, [RADII].
 
+    Of pictures that are not square: half waves across the mean side, so that a distance means the
+    same waves in every direction.
+
     Example:
-        >>> radii(64)[[0, -1]].round().tolist()
-        [1.0, 91.0]
+        >>> radii(64)[[0, -1]].round().tolist(), radii((16, 64))[[0, -1]].mul(2).round().tolist()
+        ([1.0, 91.0], [1.0, 91.0])
     """
-    return torch.logspace(0, math.log10(size * math.sqrt(2)), RADII)
+    lowest = min(_half_waves(size))
+    return torch.logspace(math.log10(lowest), math.log10(mean_side(size) * math.sqrt(2)), RADII)
+
+
+def _half_waves(size: Size) -> tuple[float, float]:
+    """Half waves across the mean side that one down, and one across the picture are; 1 in squares.
+
+    A low-pass band has the same: its sides are halved together.
+    """
+    height, width = sides(size)
+    return mean_side(size) / height, mean_side(size) / width
 
 
 def measured_power(images: Tensor) -> tuple[tuple[float, ...], ...]:
     """Mean power of each channel at each of `radii`, [c][RADII] numbers.
 
     Args:
-        images: float [n, c, size, size], without their mean.
+        images: float [n, c, h, w], without their mean.
 
     Example:
         >>> noise = torch.randn(64, 1, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> abs(sum(measured_power(noise)[0]) / RADII - 1) < 0.1  # white noise of variance 1
         True
     """
-    count, channels, size, _ = images.shape
-    power, transform = torch.zeros(channels, size, size), cosines(size)
+    count, channels, height, width = images.shape
+    power, down, right = torch.zeros(channels, height, width), cosines(height), cosines(width)
     for part in images.split(32):
-        power += (transform @ part @ transform.mT).square().sum(0)
-    distance = _distances(size).flatten()
-    nearest = (distance.clamp_min(1)[:, None].log() - radii(size).log()).abs().argmin(1)
+        power += (down @ part @ right.mT).square().sum(0)
+    known = radii(size_of(height, width)).log()
+    distance = _distances(size_of(height, width)).flatten()
+    nearest = (_logarithm(distance, known)[:, None] - known).abs().argmin(1)
     return tuple(_by_radius(own / count, nearest) for own in power)
 
 
 def _by_radius(power: Tensor, nearest: Tensor) -> tuple[float, ...]:
-    """Mean of a map [size, size] at each of `radii`; the nearest one of each place is given."""
+    """Mean of a map [h, w] at each of `radii`; the nearest one of each place is given."""
     power = power.flatten()
     total = torch.zeros(RADII).index_add_(0, nearest, power)
     count = torch.zeros(RADII).index_add_(0, nearest, torch.ones_like(power))
@@ -64,9 +79,9 @@ class SpectralFilter(nn.Module):
     """``W(x, sigma) = S / (S + sigma^2) x`` at every frequency, with S by distance from zero.
 
     Args:
-        size: side of the whole pictures, in pixels.
+        size: of the whole pictures, see `noisewise.sizes`.
         power: S of each channel at each of `radii` of this size.
-        levels: low-pass bands of side size / 2^k, k up to this, can be filtered too: in the
+        levels: low-pass bands with sides / 2^k, k up to this, can be filtered too: in the
             orthonormal Haar transform a frequency keeps its power.
 
     Example:
@@ -75,16 +90,18 @@ class SpectralFilter(nn.Module):
         0.5
     """
 
-    def __init__(self, size: int, power: tuple[tuple[float, ...], ...], levels: int) -> None:
+    def __init__(self, size: Size, power: tuple[tuple[float, ...], ...], levels: int) -> None:
         """Prepare the power at every frequency of every band."""
         super().__init__()
         known, values = radii(size).log(), [torch.tensor(own).log() for own in power]
+        down, right = _half_waves(size)
         self._names = {}
         for level in range(levels + 1):
-            side = size >> level
-            # Frequencies of a picture that is continued by its mirror image: 2 side of them.
-            along = torch.fft.fftfreq(2 * side, 1 / (2 * side)).abs()
-            across = torch.arange(side + 1.0)
+            height, width = sides(halved(size, level))
+            side = max(height, width)
+            # Frequencies of a picture that is continued by its mirror image: twice its sides.
+            along = torch.fft.fftfreq(2 * height, 1 / (2 * height)).abs() * down
+            across = torch.arange(width + 1.0) * right
             distance = torch.hypot(along[:, None], across)
             found = torch.stack([_between(distance, known, own) for own in values])
             name = f"power_{side}"
@@ -100,7 +117,7 @@ class SpectralFilter(nn.Module):
             self.register_buffer(f"weights_{level}", torch.stack(weights), persistent=False)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """Filter x, float32 [n, c, side, side], at sigma [n, 1, 1, 1]."""
+        """Filter x, float32 [n, c, h, w], whole or a low-pass band, at sigma [n, 1, 1, 1]."""
         rows, columns = x.shape[-2:]
         power = getattr(self, self._names[max(rows, columns)]).float()
         mirrored = torch.cat([x, x.flip(-1)], -1)
@@ -121,20 +138,30 @@ class SpectralFilter(nn.Module):
 
 def _between(distance: Tensor, known: Tensor, values: Tensor) -> Tensor:
     """The power at any distance, between two known ones on log axes."""
-    at = distance.clamp_min(1).log()
+    at = _logarithm(distance, known)
     right = torch.searchsorted(known, at.contiguous()).clamp(1, len(known) - 1)
     share = ((at - known[right - 1]) / (known[right] - known[right - 1])).clamp(0, 1)
     return torch.lerp(values[right - 1], values[right], share).exp()
 
 
-def _detail_response(size: int, level: int) -> Tensor:
-    """Share of each frequency's power that reaches the details of a level, [size, size]."""
-    wave = math.pi * torch.arange(size) / (2 * size)
-    passed = torch.ones(size)
+def _logarithm(distance: Tensor, known: Tensor) -> Tensor:
+    """Of distances from zero; nearer ones than the first that is known count as the first."""
+    return distance.log().clamp_min(known[0])
+
+
+def _detail_response(size: Size, level: int) -> Tensor:
+    """Share of each frequency's power that reaches the details of a level, [h, w]."""
+    (down, low_down), (right, low_right) = (_passed(side, level) for side in sides(size))
+    return torch.outer(down, right) * (1 - torch.outer(low_down, low_right))
+
+
+def _passed(side: int, level: int) -> tuple[Tensor, Tensor]:
+    """Share of power along one side that comes to a level, and that goes on to the next one."""
+    wave = math.pi * torch.arange(side) / (2 * side)
+    passed = torch.ones(side)
     for k in range(level):
         passed = passed * (wave * 2**k).cos().square()
-    low = (wave * 2**level).cos().square()
-    return torch.outer(passed, passed) * (1 - torch.outer(low, low))
+    return passed, (wave * 2**level).cos().square()
 
 
 def _grouped(power: Tensor, order: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,6 +173,7 @@ def _grouped(power: Tensor, order: Tensor, response: Tensor) -> tuple[Tensor, Te
     return groups, weights / weights.sum()
 
 
-def _distances(size: int) -> Tensor:
-    index = torch.arange(float(size))
-    return torch.hypot(index[:, None], index)
+def _distances(size: Size) -> Tensor:
+    (height, width), (down, right) = sides(size), _half_waves(size)
+    rows, columns = torch.arange(float(height)) * down, torch.arange(float(width)) * right
+    return torch.hypot(rows[:, None], columns)

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from noisewise.sizes import as_size, sides
+
 LONG_ENOUGH = 1200.0  # seconds of training from which a minute for trying to compile is worth it
 _GAIN = 1.05  # another way must be faster than the plain one by this factor
 _CLEAR_GAIN = 2.0  # the same where only a few pictures were timed
@@ -236,7 +238,7 @@ class _Step:
         channels_last: bool = True,
     ) -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        shape = (batch, config["channels"], config["size"], config["size"])
+        shape = (batch, config["channels"], *sides(as_size(config["size"])))
         self.net, self.device = net, device
         self.x = torch.zeros(shape, device=device).to(memory_format=layout)
         self.level = torch.zeros(batch, device=device)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noisewise.nets.fitting import check_fits
 from noisewise.nets.layers import (
     ChannelNorm,
     NoiseEmbedding,
@@ -25,6 +26,7 @@ from noisewise.nets.layers import (
     upsampled,
     zeroed,
 )
+from noisewise.sizes import AnySize, Size, as_size, sides, written
 
 
 class UNet(nn.Module):
@@ -36,7 +38,7 @@ class UNet(nn.Module):
 
     Args:
         channels: channels of the pictures.
-        size: side of the pictures in pixels, a multiple of patch.
+        size: of the pictures, see `noisewise.sizes`; both sides are multiples of patch.
         widths: channels at each resolution, finest first.
         blocks: residual blocks at each resolution, on the way down and on the way up.
         patch: side of the pixel blocks that become channels.
@@ -61,7 +63,7 @@ class UNet(nn.Module):
     def __init__(
         self,
         channels: int,
-        size: int,
+        size: AnySize,
         widths: tuple[int, ...] = (32, 64, 128),
         blocks: tuple[int, ...] = (1, 1, 1),
         patch: int = 2,
@@ -71,11 +73,12 @@ class UNet(nn.Module):
     ) -> None:
         """Make the layers; at the start the output of the net is zero."""
         super().__init__()
+        size = as_size(size)
         _check(channels, size, widths, blocks, patch)
         self.config: dict[str, Any] = {
             "name": "unet",
             "channels": channels,
-            "size": size,
+            "size": written(size),
             "widths": list(widths),
             "blocks": list(blocks),
             "patch": patch,
@@ -136,7 +139,7 @@ class UNet(nn.Module):
 
 
 def _check(
-    channels: int, size: int, widths: tuple[int, ...], blocks: tuple[int, ...], patch: int
+    channels: int, size: Size, widths: tuple[int, ...], blocks: tuple[int, ...], patch: int
 ) -> None:
     if channels < 1 or not widths or any(width < 1 for width in widths):
         raise ValueError(
@@ -144,10 +147,8 @@ def _check(
         )
     if len(blocks) != len(widths) or any(count < 1 for count in blocks):
         raise ValueError(f"blocks is {blocks}: give at least 1 for each of the widths {widths}")
-    if size % patch:
-        low = size - size % patch
-        raise ValueError(f"this net cannot use {size} pixels: set size to {low} or {low + patch}")
-    if size // patch < 2 ** (len(widths) - 1):
+    check_fits(size, patch)
+    if min(sides(size)) // patch < 2 ** (len(widths) - 1):
         raise ValueError(
-            f"{size} pixels are too few for {len(widths)} resolutions: use fewer widths"
+            f"{written(size)} pixels are too few for {len(widths)} resolutions: use fewer widths"
         )

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noisewise.nets.fitting import check_fits
 from noisewise.nets.layers import (
     ChannelNorm,
     NoiseEmbedding,
@@ -21,6 +22,7 @@ from noisewise.nets.layers import (
     upsampled,
     zeroed,
 )
+from noisewise.sizes import AnySize, as_size, sides, written
 
 
 class UViT(nn.Module):
@@ -30,7 +32,7 @@ class UViT(nn.Module):
 
     Args:
         channels: channels of the pictures.
-        size: side of the pictures in pixels; patch * 2^len(widths) must divide it.
+        size: of the pictures, see `noisewise.sizes`; patch * 2^len(widths) must divide both sides.
         widths: channels of the convolutional resolutions, finest first; the side halves after each.
         width: length of a token at the lowest resolution, a multiple of 32.
         depth: number of transformer blocks.
@@ -54,7 +56,7 @@ class UViT(nn.Module):
     def __init__(
         self,
         channels: int,
-        size: int,
+        size: AnySize,
         widths: tuple[int, ...] = (32,),
         width: int = 128,
         depth: int = 4,
@@ -64,12 +66,8 @@ class UViT(nn.Module):
     ) -> None:
         """Make the layers; at the start the output of the net is zero."""
         super().__init__()
-        step = patch * 2 ** len(widths)
-        if size % step:
-            low = max(step, size - size % step)
-            raise ValueError(
-                f"this net cannot use {size} pixels: set size to {low} or {low + step}"
-            )
+        size, step = as_size(size), patch * 2 ** len(widths)
+        check_fits(size, step)
         if not widths or depth < 1:
             raise ValueError(
                 f"widths is {widths}, depth is {depth}: give at least one width and a depth of 1"
@@ -77,7 +75,7 @@ class UViT(nn.Module):
         self.config: dict[str, Any] = {
             "name": "uvit",
             "channels": channels,
-            "size": size,
+            "size": written(size),
             "widths": list(widths),
             "width": width,
             "depth": depth,
@@ -86,7 +84,7 @@ class UViT(nn.Module):
             "num_classes": num_classes,
         }
         self.patch, vector = patch, 2 * width
-        side = size // step
+        rows, columns = (side // step for side in sides(size))
         self.embedding = NoiseEmbedding(vector, num_classes)
         self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         after = [*widths[1:], width]
@@ -94,7 +92,7 @@ class UViT(nn.Module):
         self.shrink = nn.ModuleList(
             nn.Conv2d(c, d, 2, stride=2) for c, d in zip(widths, after, strict=True)
         )
-        self.place = nn.Parameter(positions(side, side, width))
+        self.place = nn.Parameter(positions(rows, columns, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, vector, dropout) for _ in range(depth))
         self.grow = nn.ModuleList(nn.Conv2d(d, c, 1) for c, d in zip(widths, after, strict=True))
         self.up = nn.ModuleList(ResBlock(c, c, vector) for c in widths)

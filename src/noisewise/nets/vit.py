@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from noisewise.nets.fitting import check_fits
 from noisewise.nets.layers import NoiseEmbedding, TransformerBlock, positions, zeroed
+from noisewise.sizes import AnySize, as_size, sides, written
 
 
 class ViT(nn.Module):
@@ -23,7 +25,7 @@ class ViT(nn.Module):
 
     Args:
         channels: channels of the pictures.
-        size: side of the pictures in pixels, a multiple of patch.
+        size: of the pictures, see `noisewise.sizes`; both sides are multiples of patch.
         width: length of a token, a multiple of 32.
         depth: number of transformer blocks.
         patch: side of a patch in pixels.
@@ -47,7 +49,7 @@ class ViT(nn.Module):
     def __init__(
         self,
         channels: int,
-        size: int,
+        size: AnySize,
         width: int = 128,
         depth: int = 6,
         patch: int = 4,
@@ -57,17 +59,14 @@ class ViT(nn.Module):
     ) -> None:
         """Make the layers; at the start the output of the net is zero."""
         super().__init__()
-        if size % patch:
-            low = size - size % patch
-            raise ValueError(
-                f"this net cannot use {size} pixels: set size to {low} or {low + patch}"
-            )
+        size = as_size(size)
+        check_fits(size, patch)
         if depth < 1:
             raise ValueError(f"depth is {depth}: give at least 1")
         self.config: dict[str, Any] = {
             "name": "vit",
             "channels": channels,
-            "size": size,
+            "size": written(size),
             "width": width,
             "depth": depth,
             "patch": patch,
@@ -75,13 +74,14 @@ class ViT(nn.Module):
             "dropout": dropout,
             "num_classes": num_classes,
         }
-        self.patch, side, pixels = patch, size // patch, channels * patch**2
+        self.patch, pixels = patch, channels * patch**2
+        rows, columns = (side // patch for side in sides(size))
         self.embedding = NoiseEmbedding(2 * width, num_classes)
         self.stem: nn.Module = nn.Linear(pixels, width)
         if bottleneck:
             narrow = nn.Linear(pixels, bottleneck, bias=False)
             self.stem = nn.Sequential(narrow, nn.Linear(bottleneck, width))
-        self.place = nn.Parameter(positions(side, side, width))
+        self.place = nn.Parameter(positions(rows, columns, width))
         self.blocks = nn.ModuleList(
             TransformerBlock(width, 2 * width, dropout) for _ in range(depth)
         )

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from noisewise.pictures import array_files, cache, framing
+from noisewise.pictures.crops import Cut, cut_picture
+from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.enlarging import Sides
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import (
@@ -41,28 +43,44 @@ def _read(path: Path, request: Request) -> Gathered:
     notes, block = list(found.notes), _array_block(found)
     size, channels = request.size, request.channels
     if size is None:
-        size, why = choose_size(sizes, block, request.crop)
+        size, why = choose_size(sizes, block, request.measured, bool(request.crops))
         notes.append(why)
     if depth == 1 and request.frame(size).on_grey:
         channels = channels or 1
-    frame = request.frame(size)
-    sides = Sides.of(sizes, block, frame)
-    every = [str(index) for index in range(len(found))]
-    chosen = sampled(len(found), size) if request.sampled else np.arange(len(found))
-    total, left_out = len(chosen), len(found) - len(chosen)
+    frame, every = request.frame(size), np.arange(len(found))
+    chosen = sampled(len(found), size) if request.sampled and not request.crops else every
     plan = Plan(
-        frame, sides, request.enlarging, channels, total, request.folder, key, notes, left_out
+        frame,
+        Sides.of(sizes, block, frame),
+        request.enlarging or request.crops > 0,
+        channels,
+        len(chosen),
+        request.folder,
+        key,
+        notes,
+        len(found) - len(chosen),
     )
-    squares = _array_squares(found, plan.frame, set(chosen.tolist()))
-    images, some, _ = collect(path, plan, squares, (), request.progress)
+    cut, origins = None, Origins()
+    if request.crops:
+        each = [(width, height)] * len(found)
+        cut = plan_cuts(path, each, size, request.crops, request.keep_whole)[0]
+    squares = (
+        _array_squares(found, frame, set(chosen.tolist()))
+        if cut is None
+        else _cut(found, plan, cut, origins)
+    )
+    images, names, _ = collect(path, plan, squares, (), request.progress)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]
     counts = HeaderCounts(sizes, Counter({mode: len(found)}), Counter({kind: len(found)}))
-    labels = Labels(found.labels, tuple(found.classes), kind)
-    names = list(found.names)
-    if left_out:
-        labels = labels.of_some(every, some)
-        names = [names[int(index)] for index in some] if names else []
-    return complete(plan, images, labels, names, [], counts)
+    of = np.array([int(name) for name in names])
+    numbers = None if found.labels is None else found.labels[of]
+    labels = Labels(numbers, tuple(found.classes), kind)
+    named = [found.names[i] for i in of] if found.names else []
+    if cut is None:
+        return complete(plan, images, labels, named, [], counts)
+    plan.notes.extend(origins.notes(size, request.keep_whole))
+    named = named or [f"#{i}" for i in of]
+    return complete(plan, images, labels, named, [], counts, origins.groups())
 
 
 def _array_squares(found: array_files.ArrayFile, frame: Frame, chosen: set[int]) -> Squares:
@@ -73,6 +91,17 @@ def _array_squares(found: array_files.ArrayFile, frame: Frame, chosen: set[int])
         name = str(index)
         image = framing.on_background(_as_image(pixels), frame, done)
         yield name, framing.as_square(framing.fit(image, name, frame, done), done)
+
+
+def _cut(found: array_files.ArrayFile, plan: Plan, cut: Cut, origins: Origins) -> Squares:
+    """Every crop under the number of its picture."""
+    for index, pixels in enumerate(found.pictures()):
+        done: set[str] = set()
+        image = framing.on_background(_as_image(pixels), plan.frame, done)
+        pieces = cut_picture(image, str(index), plan.frame, cut, done)
+        origins.add(pieces)
+        for square in pieces.squares:
+            yield str(index), square
 
 
 def _array_block(found: array_files.ArrayFile) -> int:

@@ -20,6 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from noisewise.sizes import Size, sides
+
 _VERSION = 2  # raise it when files are turned into pictures in another way: old caches are not used
 _BLOCK_ROWS = 1024
 _NEW = ".new-"  # prefix of files that are not complete yet
@@ -49,9 +51,9 @@ class Rows:
     Use it as a context manager: then no temporary file remains, even after an error.
     """
 
-    def __init__(self, size: int, channels: int, folder: Path | None) -> None:
-        """Start an empty collection of uint8 [size, size, channels] pictures."""
-        self._shape = (size, size, channels)
+    def __init__(self, size: Size, channels: int, folder: Path | None) -> None:
+        """Start an empty collection of uint8 [height, width, channels] pictures."""
+        self._shape = (*sides(size), channels)
         self._folder = folder
         self._count = 0
         self._file: IO[bytes] = io.BytesIO()
@@ -73,7 +75,7 @@ class Rows:
         return self._count
 
     def append(self, pixels: np.ndarray) -> None:
-        """Add one uint8 picture [size, size, 1 or 3], converted to the channels of the rows."""
+        """Add one uint8 picture [height, width, 1 or 3], converted to the channels of the rows."""
         channels = self._shape[2]
         if pixels.shape[2] > channels:
             pixels = to_grey(pixels)
@@ -85,7 +87,7 @@ class Rows:
         self._count += 1
 
     def finish(self, channels: int, key: str) -> np.ndarray:
-        """Return uint8 [n, size, size, channels]: with a cache folder, a read-only memory map."""
+        """Return uint8 [n, height, width, channels]; with a cache folder a read-only memory map."""
         shape = (self._count, *self._shape[:2], channels)
         if self._folder is None:
             return self._in_memory(shape)

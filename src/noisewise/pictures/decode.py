@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from noisewise.pictures import bit_depth, sources
 from noisewise.pictures.bit_depth import Extent, NotFiniteError, Ranges
+from noisewise.pictures.crops import Cut, Pieces, cut_picture
 from noisewise.pictures.framing import (
     ANIMATED,
     MIN_SIDE,
@@ -31,6 +32,7 @@ from noisewise.pictures.framing import (
     fit,
     on_background,
 )
+from noisewise.sizes import sides
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are skipped: Pillow's own limit against decompression bombs."""
@@ -135,23 +137,59 @@ def decode(file: BinaryIO, name: str, frame: Frame, ranges: Ranges | None = None
         raise UnusableError(skip_code(error, name)) from error
 
 
+def cut(
+    file: BinaryIO, name: str, frame: Frame, wanted: Cut, ranges: Ranges | None = None
+) -> Pieces:
+    """Decode one picture at its own scale and cut it.
+
+    Args:
+        file: the picture's bytes.
+        name: its name, used for the error and for the places of the crops.
+        frame: size of the crops, and how the whole picture comes to it.
+        wanted: what to cut.
+        ranges: black and white of pictures with more than 8 bits; None: the usual ranges.
+
+    Raises:
+        UnusableError: if the file cannot be used as a picture.
+    """
+    try:
+        with _open(file, name) as image:
+            done: set[str] = set()
+            flat, profile = _flattened(image, frame, ranges or Ranges(), done)
+            lossless = image.format not in LOSSY
+            convert = partial(_to_srgb, profile=profile, done=done)
+            return cut_picture(flat, name, frame, wanted, done, lossless, convert)
+    except UnusableError:
+        raise
+    except Exception as error:  # as above: Pillow raises almost anything
+        raise UnusableError(skip_code(error, name)) from error
+
+
 def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Square:
     lossless = image.format not in LOSSY
     done: set[str] = set()
+    if not lossless:
+        height, width = sides(frame.size)
+        image.draft(None, (3 * width, 3 * height))
+    flat, profile = _flattened(image, frame, ranges, done)
+    if frame.crop == "pad":  # the background is an sRGB colour: add it after the conversion
+        return as_square(fit(_to_srgb(flat, profile, done), name, frame, done, lossless), done)
+    return as_square(_to_srgb(fit(flat, name, frame, done, lossless), profile, done), done)
+
+
+def _flattened(
+    image: Image.Image, frame: Frame, ranges: Ranges, done: set[str]
+) -> tuple[Image.Image, bytes | None]:
+    """The picture upright, with 8 bits, on its background; and its colour profile."""
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         done.add(ANIMATED)
-    if not lossless:
-        image.draft(None, (3 * frame.size, 3 * frame.size))
     image.load()
     profile = image.info.get("icc_profile")
     upright = _upright(image, done)
     if bit_depth.is_deep(upright.mode):
         done.add(bit_depth.kind_of(upright.mode))
         upright = bit_depth.to_eight_bits(upright, ranges.of(upright.mode))
-    flat = on_background(upright, frame, done)
-    if frame.crop == "pad":  # the background is an sRGB colour: add it after the conversion
-        return as_square(fit(_to_srgb(flat, profile, done), name, frame, done, lossless), done)
-    return as_square(_to_srgb(fit(flat, name, frame, done, lossless), profile, done), done)
+    return on_background(upright, frame, done), profile
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:

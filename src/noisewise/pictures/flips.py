@@ -32,7 +32,7 @@ def suggest_flip(
     `farther - nearer` is at most a tenth of the probes.
 
     Args:
-        images: uint8 [n, size, size, channels].
+        images: uint8 [n, height, width, channels].
         seed: for the choice of the probes.
         one_of_each: indices of the pictures that count, without copies and near-twins; None: all.
 
@@ -67,14 +67,17 @@ def suggest_flip(
 
 
 def _small(image: np.ndarray) -> np.ndarray:
-    size = image.shape[0]
-    # The factor divides the size: cutting one border would make left and right differ.
-    factor = max(f for f in range(1, size + 1) if size % f == 0 and (f == 1 or size // f >= _SIDE))
-    side = size // factor
+    height, width = image.shape[:2]
+    down, right = _factor(height), _factor(width)
     # Means of blocks in two exact sums: many times as fast as `mean` over two axes.
-    rows = image.reshape(side, factor, -1).sum(axis=1, dtype=np.uint32)
-    total = rows.reshape(side, side, factor, -1).sum(axis=2, dtype=np.uint32)
-    return np.divide(total, np.float32(factor**2), dtype=np.float32)
+    rows = image.reshape(height // down, down, -1).sum(axis=1, dtype=np.uint32)
+    total = rows.reshape(height // down, width // right, right, -1).sum(axis=2, dtype=np.uint32)
+    return np.divide(total, np.float32(down * right), dtype=np.float32)
+
+
+def _factor(side: int) -> int:
+    """It divides the side: cutting one border would make left and right differ."""
+    return max(f for f in range(1, side + 1) if side % f == 0 and (f == 1 or side // f >= _SIDE))
 
 
 def _nearest(probes: np.ndarray, others: np.ndarray, itself: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Turn an upright picture into a square: crop or pad it, and resize it once.
+"""Bring an upright picture to a size: crop or pad it to the shape, and resize it once.
 
 Enlarged pixel art is reduced to its original pixels exactly, without smoothing. Everything else is
 resized once, with antialiasing.
@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from noisewise.pictures.request import Crop
+from noisewise.sizes import Size, num_pixels, sides
 
 MIN_SIDE = 4
 _GREY_TOLERANCE = 8
@@ -26,11 +27,11 @@ CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
 
 @dataclass(frozen=True)
 class Frame:
-    """The square that every picture becomes.
+    """The size that every picture comes to, and how.
 
     Args:
-        size: side of the square in pixels.
-        crop: for pictures that are not square: "centre" takes the middle, "random" takes a random
+        size: side of a square in pixels, or (height, width).
+        crop: for pictures of another shape: "centre" takes the middle, "random" takes a random
             place (fixed by the file name, the same in every run), "pad" adds background.
         background: colour under transparency and around padded pictures: a name or #rrggbb.
 
@@ -46,7 +47,7 @@ class Frame:
         ValueError: crop 'corner' is unknown: use centre, random or pad.
     """
 
-    size: int
+    size: Size
     crop: Crop = "centre"
     background: str = "white"
     colour: tuple[int, int, int] = field(init=False, repr=False, compare=False)
@@ -65,7 +66,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Square:
-    """A decoded picture: uint8 [size, size, 1 or 3], whether it is grey, and what was changed."""
+    """A decoded picture, uint8 [height, width, 1 or 3]; whether it is grey; what was changed."""
 
     pixels: np.ndarray
     grey: bool
@@ -96,31 +97,32 @@ def read_colour(text: str) -> tuple[int, int, int]:
 def fit(
     image: Image.Image, name: str, frame: Frame, done: set[str], lossless: bool = True
 ) -> Image.Image:
-    """Make the picture square and resize it once to the frame's size.
+    """Crop or pad the picture to the frame's shape and resize it once to the frame's size.
 
     Enlarged pixel art is first reduced to its original pixels. A picture with few colours that
     grows by a whole factor gets its pixels repeated; everything else is resized with Pillow's
     Lanczos filter, which is antialiased. `done` collects what was changed.
     """
-    size = frame.size
-    if lossless and min(image.size) != size and image.mode in ("L", "RGB"):
-        image = _undo_enlargement(image, done)
-    if image.width != image.height:
+    height, width = sides(frame.size)
+    if lossless and inside(image.size, frame) != (width, height) and image.mode in ("L", "RGB"):
+        image = undo_enlargement(image, done)
+    part = inside(image.size, frame)
+    if part != image.size:
         done.add(CROPPED)
         if frame.crop == "pad":
             image = _padded(image, frame)
-    width, height = image.size
-    side = min(width, height)
+            part = image.size
     share = _place(name) if frame.crop == "random" else 0.5
-    left, top = int((width - side) * share), int((height - side) * share)
-    box = (left, top, left + side, top + side)
-    if side == size:
-        return image.crop(box) if width != height else image
-    if side < size:
+    left, top = int((image.width - part[0]) * share), int((image.height - part[1]) * share)
+    box = (left, top, left + part[0], top + part[1])
+    if part == (width, height):
+        return image.crop(box) if part != image.size else image
+    if part[0] * part[1] < num_pixels(frame.size):
         done.add(ENLARGED)
-        if size % side == 0 and image.getcolors(_FEW_COLOURS):
-            return image.resize((size, size), Image.Resampling.NEAREST, box)
-    return image.resize((size, size), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
+        whole = part[0] * height == part[1] * width and width % part[0] == height % part[1] == 0
+        if whole and image.getcolors(_FEW_COLOURS):
+            return image.resize((width, height), Image.Resampling.NEAREST, box)
+    return image.resize((width, height), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
 
 
 def as_square(image: Image.Image, done: set[str]) -> Square:
@@ -170,7 +172,8 @@ def block_factor(pixels: np.ndarray) -> int:
     return int(np.gcd.reduce(np.concatenate([rows, columns, [height, width]])))
 
 
-def _undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
+def undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
+    """Return enlarged pixel art, mode L or RGB, in its original pixels; others as they are."""
     if image.getcolors(256) is None:
         return image
     pixels = np.asarray(image)
@@ -181,18 +184,44 @@ def _undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[::factor, ::factor]))
 
 
+def inside(size: tuple[int, int], frame: Frame) -> tuple[int, int]:
+    """Width and height of the largest part of a picture that has the frame's shape.
+
+    Args:
+        size: width and height of the picture.
+        frame: its size has the shape.
+
+    Example:
+        >>> inside((100, 60), Frame(32)), inside((100, 60), Frame((32, 64)))
+        ((60, 60), (100, 50))
+    """
+    height, width = sides(frame.size)
+    if size[0] * height >= size[1] * width:  # it is wider
+        return max(1, round(size[1] * width / height)), size[1]
+    return size[0], max(1, round(size[0] * height / width))
+
+
+def _around(image: Image.Image, frame: Frame) -> tuple[int, int]:
+    """Width and height of the smallest place of the frame's shape that a picture fits into."""
+    height, width = sides(frame.size)
+    if image.width * height >= image.height * width:
+        return image.width, max(image.height, round(image.width * height / width))
+    return max(image.width, round(image.height * width / height)), image.height
+
+
 def _padded(image: Image.Image, frame: Frame) -> Image.Image:
-    side = max(image.size)
-    if side > _LARGEST_PADDED:  # a strip of 20 million x 4 pixels must not fill the memory
-        share = _LARGEST_PADDED / side
+    place = _around(image, frame)
+    if max(place) > _LARGEST_PADDED:  # a strip of 20 million x 4 pixels must not fill the memory
+        share = _LARGEST_PADDED / max(place)
         smaller = (max(1, round(image.width * share)), max(1, round(image.height * share)))
-        image, side = image.resize(smaller, Image.Resampling.BOX), max(smaller)
+        image = image.resize(smaller, Image.Resampling.BOX)
+        place = _around(image, frame)
     if image.mode == "L" and not frame.on_grey:
         image = image.convert("RGB")
     colour = frame.colour[0] if image.mode == "L" else frame.colour
-    square = Image.new(image.mode, (side, side), colour)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
+    padded = Image.new(image.mode, place, colour)
+    padded.paste(image, ((place[0] - image.width) // 2, (place[1] - image.height) // 2))
+    return padded
 
 
 def _place(name: str) -> float:

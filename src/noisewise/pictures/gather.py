@@ -19,6 +19,7 @@ from noisewise.pictures import cache, framing, sources
 from noisewise.pictures.enlarging import Sides, too_large
 from noisewise.pictures.framing import Frame, Square
 from noisewise.pictures.sources import Skipped, printable
+from noisewise.sizes import written
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all), from the calling thread."""
@@ -28,10 +29,10 @@ Squares = Generator[tuple[str, Square | Skipped]]
 
 MIN_PICTURES = 16
 _GREY_SHARE = 0.95
-_NOT_SQUARE = {
-    "centre": "not square: cropped to the middle (other choices of crop: random, pad)",
-    "random": "not square: cropped at a random place, fixed by the file name",
-    "pad": "not square: padded with {background}",
+_OTHER_SHAPE = {
+    "centre": "not {shape}: cropped to the middle (other choices of crop: random, pad)",
+    "random": "not {shape}: cropped at a random place, fixed by the file name",
+    "pad": "not {shape}: padded with {background}",
 }
 _WHAT_WAS_DONE = {
     framing.ALPHA: "with transparency: placed on a {background} background",
@@ -46,9 +47,10 @@ _WHAT_WAS_DONE = {
 class Gathered:
     """Everything read from a path; `counts` is None if it came from the cache.
 
-    `marks` are the digests of the pictures that the fingerprint was made of. `side` is the median
-    side of the files before they were resized, 0 if an older version wrote the cache. `total` is
-    the number of pictures if only some were read, else 0.
+    `marks` are the digests of the pictures that the fingerprint was made of. `groups` are those of
+    crops (see `Pictures`); None without crops. `side` is the median side of the files before they
+    were resized, 0 for crops or if an older version wrote the cache. `total` is the number of
+    pictures if only some were read, else 0.
     """
 
     images: np.ndarray
@@ -61,6 +63,7 @@ class Gathered:
     marks: np.ndarray
     kind: str
     counts: HeaderCounts | None
+    groups: np.ndarray | None = None
     side: int = 0
     total: int = 0
 
@@ -130,7 +133,7 @@ def collect(
     """Collect the squares in one array.
 
     Returns:
-        uint8 [n, size, size, channels], one name per picture, and all skipped files.
+        uint8 [n, height, width, channels], one name per picture, and all skipped files.
 
     Raises:
         ValueError: if too few pictures are usable, or the size is too large for the files.
@@ -139,9 +142,12 @@ def collect(
         raise ValueError(f"{printable(str(path))}: {refused}.")
     names: list[str] = []
     skipped = list(already_skipped)
-    num_grey = 0
+    num_grey = count = 0
+    before: str | None = None
     with closing(squares), cache.Rows(plan.frame.size, plan.channels or 3, plan.folder) as rows:
-        for count, (name, square) in enumerate(squares, start=1):
+        for name, square in squares:
+            count += name != before  # the crops of a picture come one after the other
+            before = name
             if isinstance(square, Skipped):
                 skipped.append(square)
             else:
@@ -151,23 +157,37 @@ def collect(
                 plan.done.update(square.done)
             if progress is not None:
                 progress(count, plan.total)
-        refuse_too_few(path, len(names) + plan.left_out, skipped)
+        refuse_too_few(path, len(names) + plan.left_out, skipped, len(set(names)) + plan.left_out)
         channels = plan.channels or _choose_channels(num_grey, len(names), plan.notes)
         images = rows.finish(channels, plan.key)
     return images, names, skipped
 
 
-def refuse_too_few(path: Path, usable: int, skipped: list[Skipped]) -> None:
+def refuse_too_few(
+    path: Path,
+    usable: int,
+    skipped: list[Skipped],
+    num_files: int | None = None,
+    least: int = MIN_PICTURES,
+) -> None:
     """Refuse fewer than `MIN_PICTURES` pictures, and sources where most pictures are unusable.
+
+    Args:
+        path: of the pictures.
+        usable: number of usable pictures.
+        skipped: files that are not used.
+        num_files: number of usable files, if one gives several pictures; None: `usable`.
+        least: number of pictures that is enough.
 
     Raises:
         ValueError: with the number of files for each reason.
     """
+    num_files = usable if num_files is None else num_files
     shown = printable(str(path))
     broken = [item for item in skipped if item.code not in sources.HARMLESS]
     reasons = Counter(item.reason for item in broken)
     why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    if usable < MIN_PICTURES:
+    if usable < least:
         number = {0: "no usable picture", 1: "only one usable picture"}.get(
             usable, f"only {usable} usable pictures"
         )
@@ -176,9 +196,9 @@ def refuse_too_few(path: Path, usable: int, skipped: list[Skipped]) -> None:
             f"{shown} has {number}{left_out}: training needs at least {MIN_PICTURES}, "
             "and several hundred for good results."
         )
-    if len(broken) > usable:
+    if len(broken) > num_files:
         raise ValueError(
-            f"{shown}: {len(broken)} of {len(broken) + usable} pictures cannot be used ({why}): "
+            f"{shown}: {len(broken)} of {len(broken) + num_files} pictures cannot be used ({why}): "
             "copy the pictures again, or remove these files."
         )
 
@@ -190,6 +210,7 @@ def complete(
     names: list[str],
     skipped: list[Skipped],
     counts: HeaderCounts,
+    groups: np.ndarray | None = None,
 ) -> Gathered:
     """Put everything together, and save it beside the cached array if there is a cache.
 
@@ -203,7 +224,7 @@ def complete(
             f"only {num_distinct} of the {len(images)} pictures are different: "
             f"training needs at least {MIN_PICTURES} different pictures."
         )
-    fingerprint = _fingerprint(images.shape, marks, labels.numbers, labels.classes)
+    fingerprint = _fingerprint(images.shape, marks, labels.numbers, labels.classes, groups)
     left_out = tuple(sorted(skipped, key=lambda item: item.name))
     found = Gathered(
         images,
@@ -216,7 +237,8 @@ def complete(
         marks,
         labels.kind,
         counts,
-        plan.sides.median,
+        groups,
+        plan.sides.median if groups is None else 0,
         len(images) + plan.left_out if plan.left_out else 0,
     )
     if plan.folder is not None:
@@ -237,7 +259,8 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
         labels = None if facts["labels"] is None else np.asarray(facts["labels"], np.int64)
         classes = tuple(facts["classes"])
         marks = digests(images)
-        if _fingerprint(images.shape, marks, labels, classes) != facts["fingerprint"]:
+        groups = _stored_groups(facts.get("groups"), len(images))
+        if _fingerprint(images.shape, marks, labels, classes, groups) != facts["fingerprint"]:
             return None
         return Gathered(
             images,
@@ -250,6 +273,7 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
             marks,
             facts["kind"],
             None,
+            groups,
             int(facts.get("side", 0)),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -266,8 +290,23 @@ def _facts(found: Gathered) -> dict[str, object]:
         "notes": list(found.notes),
         "fingerprint": found.fingerprint,
         "kind": found.kind,
+        **({} if found.groups is None else {"groups": found.groups.tolist()}),
         "side": found.side,
     }
+
+
+def _stored_groups(stored: object, count: int) -> np.ndarray | None:
+    """The groups of crops from a cache.
+
+    Raises:
+        ValueError: if they are not one number a picture.
+    """
+    if stored is None:
+        return None
+    groups = np.asarray(stored, np.int64)
+    if groups.shape != (count,) or (count and groups.min() < 0):
+        raise ValueError("these are no groups")
+    return groups
 
 
 def count_text(num_pictures: int) -> str:
@@ -276,9 +315,11 @@ def count_text(num_pictures: int) -> str:
 
 
 def _what_was_done(plan: Plan, total: int) -> list[str]:
-    texts = {**_WHAT_WAS_DONE, framing.CROPPED: _NOT_SQUARE[plan.frame.crop]}
+    texts = {**_WHAT_WAS_DONE, framing.CROPPED: _OTHER_SHAPE[plan.frame.crop]}
+    size, background = plan.frame.size, plan.frame.background
+    shape = "square" if isinstance(size, int) else f"of the shape {written(size)}"
     done = [
-        f"{count_text(plan.done[mark])} {text.format(background=plan.frame.background)}"
+        f"{count_text(plan.done[mark])} {text.format(background=background, shape=shape)}"
         for mark, text in texts.items()
         if plan.done[mark]
     ]
@@ -302,10 +343,16 @@ def _choose_channels(num_grey: int, num_images: int, notes: list[str]) -> int:
 
 
 def _fingerprint(
-    shape: tuple[int, ...], marks: np.ndarray, labels: np.ndarray | None, classes: Iterable[str]
+    shape: tuple[int, ...],
+    marks: np.ndarray,
+    labels: np.ndarray | None,
+    classes: Iterable[str],
+    groups: np.ndarray | None,
 ) -> str:
     digest = hashlib.blake2b(repr((shape, tuple(classes))).encode("utf-8"), digest_size=16)
     digest.update(marks.astype("<u8").tobytes())
     if labels is not None:
         digest.update(labels.astype("<i8").tobytes())
+    if groups is not None:
+        digest.update(b"groups" + groups.astype("<i8").tobytes())
     return digest.hexdigest()

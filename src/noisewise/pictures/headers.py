@@ -22,9 +22,8 @@ from noisewise.pictures.bit_depth import Extent, Ranges
 from noisewise.pictures.decode import Header, UnusableError
 from noisewise.pictures.request import Crop
 from noisewise.pictures.sources import Entry, Skipped, Source, printable
+from noisewise.sizes import MIN_SIZE, SIZE_STEP
 
-MIN_SIZE = 8
-SIZE_STEP = 4
 DEFAULT_MAX_SIZE = 64
 _COARSEST = 32
 BYTES_IN_FLIGHT = 2**30
@@ -45,6 +44,7 @@ class Headers:
         entries: files with a readable header, to be decoded.
         num_bytes: about how much memory each of them takes while it is decoded.
         skipped: files that cannot be used.
+        sides: (width, height) of each of them, not turned upright.
         sizes: number of pictures of each (width, height).
         modes: number of pictures of each of Pillow's modes.
         formats: number of pictures of each file format.
@@ -55,6 +55,7 @@ class Headers:
     entries: tuple[Entry, ...]
     num_bytes: tuple[int, ...]
     skipped: tuple[Skipped, ...]
+    sides: tuple[tuple[int, int], ...]
     sizes: Counter[tuple[int, int]]
     modes: Counter[str]
     formats: Counter[str]
@@ -94,6 +95,7 @@ def read_headers(
         tuple(entry for entry, _ in kept),
         tuple(costs[entry.name] for entry, _ in kept),
         tuple(sorted(skipped, key=lambda item: item.name)),
+        tuple((h.width, h.height) for h in headers),
         Counter((h.width, h.height) for h in headers),
         Counter(h.mode for h in headers),
         Counter(h.format for h in headers),
@@ -103,7 +105,7 @@ def read_headers(
 
 
 def choose_size(
-    sizes: Counter[tuple[int, int]], block: int = 1, crop: Crop = "centre"
+    sizes: Counter[tuple[int, int]], block: int = 1, crop: Crop = "centre", crops: bool = False
 ) -> tuple[int, str]:
     """Choose the side of the square from the pictures' own sizes, and say why.
 
@@ -115,6 +117,7 @@ def choose_size(
         sizes: number of pictures of each (width, height).
         block: how many times pixel art is enlarged; its original pixels count.
         crop: with "pad", the long side counts instead.
+        crops: whether pieces of this size are cut, which keep the detail at any size.
 
     Example:
         >>> choose_size(Counter({(28, 28): 100}))
@@ -131,42 +134,32 @@ def choose_size(
     if block > 1:
         measured += f" (pixel art, enlarged {block} times)"
     if side > DEFAULT_MAX_SIZE:
-        return size, f"size {size}: {measured}; --size {usable(side)} keeps their detail"
+        more = (
+            f"set size for more than {size}"
+            if crops
+            else f"--size {usable(side)} keeps their detail"
+        )
+        return size, f"size {size}: {measured}; {more}"
     if size != side:
         measured += f"; nets need a multiple of {SIZE_STEP}, at least {MIN_SIZE}"
     return size, f"size {size}: {measured}"
 
 
-def usable(side: int) -> int:
+def usable(side: int, longest: int = 0) -> int:
     """The largest size that nets can use and that is no larger than a side; 8 at least.
+
+    Args:
+        side: in pixels.
+        longest: the other side, if pictures are not square.
 
     Example:
         >>> usable(6), usable(50), usable(100), usable(300)
         (8, 48, 100, 288)
     """
     step = SIZE_STEP
-    while side > _COARSEST * step:  # large pictures are halved until they have 32 pixels a side
+    while max(side, longest) > _COARSEST * step:  # halved until they have 32 pixels a side
         step *= 2
     return max(MIN_SIZE, side // step * step)
-
-
-def check_size(size: int) -> None:
-    """Refuse a size that the nets cannot use, and name the nearest sizes that they can.
-
-    Example:
-        >>> check_size(30)
-        Traceback (most recent call last):
-        ...
-        ValueError: size 30 cannot be used (nets need a multiple of 4, at least 8): use 28 or 32.
-    """
-    if size >= MIN_SIZE and size % SIZE_STEP == 0:
-        return
-    below = size // SIZE_STEP * SIZE_STEP
-    near = f"{below} or {below + SIZE_STEP}" if below >= MIN_SIZE else f"{MIN_SIZE}"
-    raise ValueError(
-        f"size {size} cannot be used (nets need a multiple of {SIZE_STEP}, at least {MIN_SIZE}): "
-        f"use {near}."
-    )
 
 
 def num_threads() -> int:
@@ -180,6 +173,7 @@ def in_order(
     items: Iterable[T],
     num_bytes: Callable[[T], int],
     most_bytes: int = BYTES_IN_FLIGHT,
+    batch_size: int = _BATCH,
 ) -> Iterator[tuple[T, R]]:
     """Map a function over items with threads, in order, with a limit on results and on memory.
 
@@ -189,6 +183,7 @@ def in_order(
         items: the items, read in batches.
         num_bytes: memory that the call for an item takes.
         most_bytes: memory for all calls at the same time; a call that takes more runs alone.
+        batch_size: most results that wait to be taken.
     """
     budget = _MemoryBudget(most_bytes)
 
@@ -197,7 +192,7 @@ def in_order(
             return function(item)
 
     remaining = iter(items)
-    while batch := list(islice(remaining, _BATCH)):
+    while batch := list(islice(remaining, batch_size)):
         yield from zip(batch, pool.map(call, batch), strict=True)
 
 

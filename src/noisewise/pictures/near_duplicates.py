@@ -29,7 +29,7 @@ def near_duplicates(images: np.ndarray) -> list[tuple[int, int]]:
     so the number found there is a lower bound.
 
     Args:
-        images: uint8 [n, size, size, channels].
+        images: uint8 [n, height, width, channels].
 
     Returns:
         (earlier, later) for each later picture that is nearly equal to an earlier one, in order.
@@ -94,13 +94,11 @@ def _thumbnails(images: np.ndarray) -> np.ndarray:
     for channel in range(1, images.shape[3]):
         total += images[..., channel]
     grey = np.divide(total, np.float32(images.shape[3]), dtype=np.float32)
-    size = grey.shape[1]
-    if size < _SIDE:
-        repeat = -(-_SIDE // size)
-        grey = grey.repeat(repeat, axis=1).repeat(repeat, axis=2)
-        size = grey.shape[1]
-    edges = np.linspace(0, size, _SIDE + 1).astype(int)
-    widths = np.diff(edges).astype(np.float32)
+    lengths = []
     for axis in (1, 2):
+        if grey.shape[axis] < _SIDE:
+            grey = grey.repeat(-(-_SIDE // grey.shape[axis]), axis=axis)
+        edges = np.linspace(0, grey.shape[axis], _SIDE + 1).astype(int)
+        lengths.append(np.diff(edges).astype(np.float32))
         grey = np.add.reduceat(grey, edges[:-1], axis=axis)
-    return grey / (widths[:, None] * widths[None])
+    return grey / (lengths[0][:, None] * lengths[1][None])

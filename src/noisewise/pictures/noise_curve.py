@@ -22,7 +22,7 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
     """Measure v(s) / v(1): the share of the variance that remains after averaging s x s blocks.
 
     Args:
-        images: uint8 [n, size, size, channels].
+        images: uint8 [n, height, width, channels].
 
     Returns:
         One value for each s = 1, 2, 4, ... that leaves at least two blocks a side; the variance is
@@ -36,7 +36,8 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
         >>> {s: round(value, 2) for s, value in noise_curve(noise).items()}
         {1: 1.0, 2: 0.25, 4: 0.06, 8: 0.02}
     """
-    n, size, _, channels = images.shape
+    n, *shape, channels = images.shape
+    size = min(shape)
     scales = [2**k for k in range(size.bit_length()) if size // 2**k >= 2] or [1]
     total = {s: np.zeros(channels) for s in scales}
     square = {s: np.zeros(channels) for s in scales}
@@ -45,7 +46,7 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
         for s in scales:
             if s > 1:
                 level = _halved(level)
-            share = 1 / (n * level.shape[1] ** 2)
+            share = 1 / (n * level.shape[1] * level.shape[2])
             if s <= _EXACT:  # sums of s x s pixels
                 sums, squares = _moments(level)
                 sums, squares = sums / s**2, squares / s**4
@@ -67,7 +68,7 @@ def mean_colour_sd(images: np.ndarray) -> float:
     together, as in dark and light pictures, it is larger than that of each channel.
 
     Args:
-        images: uint8 [n, size, size, channels].
+        images: uint8 [n, height, width, channels].
 
     Returns:
         The deviation on the scale [-1, 1] of the pixels; 0 for a single picture.
@@ -88,8 +89,8 @@ def mean_colour_sd(images: np.ndarray) -> float:
 
 def _halved(level: np.ndarray) -> np.ndarray:
     """Sums of 2 x 2 values, [n, h / 2, w / 2, c]; whole numbers get room for the sum."""
-    half = level.shape[1] // 2
-    level = level[:, : 2 * half, : 2 * half]
+    height, width = (side // 2 * 2 for side in level.shape[1:3])
+    level = level[:, :height, :width]
     if level.dtype == np.uint8:  # sums of 64 pixels have 14 bits
         level = level.astype(np.uint16)
     rows = level[:, 0::2] + level[:, 1::2]

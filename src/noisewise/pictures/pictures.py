@@ -2,7 +2,7 @@
 
 pictures = load_pictures("folder", cache_dir="runs/x/cache")
 train, held_out = pictures.split(seed=0)
-batch = pictures.tensor(train[:64])        # float32 [64, channels, size, size] in [-1, 1]
+batch = pictures.tensor(train[:64])        # float32 [64, channels, height, width] in [-1, 1]
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy as np
 
 from noisewise.pictures import flips
 from noisewise.pictures.cache import in_blocks, release_pages
+from noisewise.pictures.cutting import choose_held_out
 from noisewise.pictures.gather import Gathered, Progress, digests
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
 from noisewise.pictures.sources import Skipped
 from noisewise.pictures.split import Groups, choose_groups, groups_of
+from noisewise.sizes import AnySize, Size, size_of
 
 if TYPE_CHECKING:
     import torch
@@ -35,10 +37,10 @@ _LARGE = 2**28  # bytes; the pages of a larger memory map are released after eac
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """A set of square pictures of one size.
+    """A set of pictures of one size.
 
     Attributes:
-        images: uint8 [n, size, size, channels], a read-only memory map if a cache is used.
+        images: uint8 [n, height, width, channels], a read-only memory map if a cache is used.
         labels: int64 [n], or None if there are no classes.
         classes: one name per label; empty if there are no classes.
         names: one per picture: its path below the source; empty for arrays without names.
@@ -51,7 +53,10 @@ class Pictures:
         marks: uint64, one per picture, equal for equal pictures; None: computed when needed.
         twins: pairs of nearly equal pictures (see `near_duplicates`); None: found when needed. A
             run stores its own, so that its split stays; runs of older versions have ().
-        side: median side of the files before they were resized; 0: unknown.
+        groups: of crops, the number of the picture that each was cut from, or of its part of that
+            picture, int64 [n]; a group is never divided by `split`. None: nothing was cut.
+        side: median side of the files before they were resized; 0: unknown, or crops at their own
+            scale. For other shapes: the short side of the part that has the shape.
         total: number of pictures at the source, if only some were read; 0: all were.
     """
 
@@ -66,6 +71,7 @@ class Pictures:
     kinds: str = ""
     marks: np.ndarray | None = field(default=None, repr=False)
     twins: tuple[tuple[int, int], ...] | None = field(default=None, repr=False)
+    groups: np.ndarray | None = field(default=None, repr=False)
     side: int = 0
     total: int = 0
 
@@ -74,9 +80,9 @@ class Pictures:
         return len(self.images)
 
     @property
-    def size(self) -> int:
-        """Side of every picture in pixels."""
-        return int(self.images.shape[1])
+    def size(self) -> Size:
+        """Side of every picture in pixels, or (height, width)."""
+        return size_of(*map(int, self.images.shape[1:3]))
 
     @property
     def channels(self) -> int:
@@ -99,7 +105,8 @@ class Pictures:
         """Split into training and held-out pictures, both in random order.
 
         Exact copies of a picture stay together, so no held-out picture is also trained on. Near-
-        twins stay together too, in groups of at most half the held-out pictures.
+        twins stay together too, in groups of at most half the held-out pictures. Of crops, those of
+        one picture stay together, equal ones of different pictures need not: grounds are equal.
 
         Args:
             seed: the same seed gives the same split.
@@ -120,12 +127,17 @@ class Pictures:
         """
         wanted = self._num_held_out(fraction)
         generator = np.random.default_rng(seed)
-        is_held_out = choose_groups(self._groups(wanted).group, wanted, generator)
+        if self.groups is None:
+            is_held_out = choose_groups(self._groups(wanted).group, wanted, generator)
+        else:
+            is_held_out = choose_held_out(self.groups, wanted, generator)
         order = generator.permutation(len(self))
         return order[~is_held_out[order]], order[is_held_out[order]]
 
     def about_twins(self) -> str:
-        """What `split` does with near-twins, in one sentence; "" without any."""
+        """What `split` does with near-twins, in one sentence; "" without any, and for crops."""
+        if self.groups is not None:
+            return ""
         return self._groups(self._num_held_out(None)).about()
 
     def with_twins(self, twins: Iterable[tuple[int, int]] | None = None) -> Self:
@@ -134,7 +146,7 @@ class Pictures:
         return replace(self, twins=tuple((int(a), int(b)) for a, b in pairs))
 
     def tensor(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Return pictures as input of a model: float32 [n, channels, size, size] in [-1, 1]."""
+        """Return pictures as input of a model: float32 [n, channels, height, width] in [-1, 1]."""
         import torch  # here, so that `noisewise inspect` starts quickly
 
         chosen = self.images[np.asarray(indices, dtype=np.int64)]
@@ -186,35 +198,42 @@ class Pictures:
 
 def load_pictures(
     path: str | Path,
-    size: int | None = None,
+    size: AnySize | None = None,
     channels: int | None = None,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
+    crops: int = 0,
+    keep_whole: bool = False,
     enlarging: bool = True,
     sampled: bool = False,
 ) -> Pictures:
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
-    Every picture is rotated upright, placed on the background, made square and resized once with
-    antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` if there is one, else from the
-    subfolders. Files that cannot be used are skipped, each with a reason.
+    Every picture is rotated upright, placed on the background, cropped or padded to the shape and
+    resized once with antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` if there is
+    one, else from the subfolders. Files that cannot be used are skipped, each with a reason.
 
     Args:
         path: the folder or file.
-        size: side in pixels, a multiple of 4, at least 8; None chooses one from the pictures' own
-            sizes (see `notes`).
+        size: side in pixels, (height, width), or a text such as "48x32", which is WIDTHxHEIGHT;
+            multiples of 4, at least 8. None chooses a square from the pictures' own sizes (see
+            `notes`).
         channels: 1 or 3; None takes 1 if the pictures are grey, else 3.
         cache_dir: folder for the uint8 cache, used again as long as name, length and time of change
             of every file stay the same; None keeps the pictures in memory. It is safe to delete.
         progress: called with (files done, files in all): first for the headers of all files, then
             again for their pixels.
-        crop: for pictures that are not square: "centre", "random" (a random place, fixed by the
+        crop: for pictures of another shape: "centre", "random" (a random place, fixed by the
             file name) or "pad" (the whole picture, with background added).
         background: colour under transparency and around padded pictures, a name or #rrggbb.
-        sampled: read only some pictures where they are many and large (see `sample.sampled`).
+        crops: cut up to so many pieces of `size` at their own scale out of each picture, and
+            leave out smaller pictures; 0: use whole pictures.
+        keep_whole: with crops, use the whole pictures too, those that are smaller among them.
         enlarging: whether the size may be 4 or more times the median side of the files.
+        sampled: read only some pictures where they are many and large (see `sample.sampled`); with
+            crops all are read.
 
     Raises:
         ValueError: if the path cannot be used, too few pictures are usable, or the size is not
@@ -226,7 +245,19 @@ def load_pictures(
         >>> len(pictures), pictures.size, pictures.channels, pictures.classes[:2]
         (6000, 28, 1, ('t-shirt', 'trouser'))
     """
-    found = gather(path, size, channels, cache_dir, progress, crop, background, enlarging, sampled)
+    found = gather(
+        path,
+        size,
+        channels,
+        cache_dir,
+        progress,
+        crop,
+        background,
+        crops,
+        keep_whole,
+        enlarging,
+        sampled,
+    )
     return as_pictures(found, path)
 
 
@@ -242,6 +273,7 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
         str(path),
         found.notes,
         marks=found.marks,
+        groups=found.groups,
         side=found.side,
         total=found.total,
     )

@@ -6,21 +6,23 @@ from pathlib import Path
 
 from noisewise.pictures import framing
 from noisewise.pictures.gather import Gathered, Progress
-from noisewise.pictures.headers import check_size
-from noisewise.pictures.request import Crop
+from noisewise.pictures.request import Crop, check_crops
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.source_types import source_type
 from noisewise.pictures.sources import printable
+from noisewise.sizes import AnySize, as_size, check_size
 
 
 def gather(
     path: str | Path,
-    size: int | None = None,
+    size: AnySize | None = None,
     channels: int | None = None,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
+    crops: int = 0,
+    keep_whole: bool = False,
     enlarging: bool = True,
     sampled: bool = False,
 ) -> Gathered:
@@ -28,12 +30,25 @@ def gather(
     path = Path(path).expanduser()
     folder = None if cache_dir is None else Path(cache_dir).expanduser()
     kind = source_type(path)
-    if size is not None:
-        check_size(size)
+    wanted = None if size is None else as_size(size)
+    if wanted is not None:
+        check_size(wanted)
     if channels not in (None, 1, 3):
         raise ValueError(f"channels {channels} cannot be used: give 1 (grey) or 3 (colour).")
-    request = Request(size, channels, crop, background, folder, progress, enlarging, sampled)
-    request.frame(size or framing.MIN_SIDE)  # refuse a bad crop or colour before reading
+    check_crops(crops, keep_whole)
+    request = Request(
+        wanted,
+        channels,
+        crop,
+        background,
+        folder,
+        progress,
+        crops,
+        keep_whole,
+        enlarging,
+        sampled,
+    )
+    request.frame(wanted or framing.MIN_SIDE)  # refuse a bad crop or colour before reading
     try:
         return kind.read(path, request)
     except OSError as error:

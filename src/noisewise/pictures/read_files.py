@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from noisewise.pictures import bit_depth, cache, decode, label_files, sources
 from noisewise.pictures.bit_depth import is_deep
+from noisewise.pictures.crops import Cut, Pieces
+from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.decode import UnusableError
 from noisewise.pictures.enlarging import Sides
 from noisewise.pictures.framing import Frame, Square
@@ -38,7 +41,9 @@ from noisewise.pictures.headers import (
 from noisewise.pictures.sample import sampled
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.sources import Entry, Skipped, Source
+from noisewise.sizes import Size, num_pixels
 
+_MOST_WAITING = 2**28  # bytes of crops that wait to be written
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
@@ -58,41 +63,48 @@ def read_files(source: Source, request: Request) -> Gathered:
     if all(item.code in sources.HARMLESS for item in found.skipped) and not found.entries:
         what = describe_no_pictures(source, found.skipped)
         raise ValueError(f"{what}: give a folder with at least {MIN_PICTURES} pictures.")
-    refuse_too_few(source.path, len(found.entries), list(found.skipped))
+    least = 1 if request.crops else MIN_PICTURES
+    refuse_too_few(source.path, len(found.entries), list(found.skipped), least=least)
     notes: list[str] = []
     size, channels = request.size, request.channels
     if size is None:
-        size, why = choose_size(found.sizes, found.block, request.crop)
+        size, why = choose_size(found.sizes, found.block, request.measured, bool(request.crops))
         notes.append(why)
     if found.modes.keys() <= _GREY_MODES and request.frame(size).on_grey:
         channels = channels or 1
-    frame = request.frame(size)
+    frame, every = request.frame(size), [entry.name for entry in found.entries]
     sides = Sides.of(found.sizes, found.block, frame)
-    every = [entry.name for entry in found.entries]
-    if request.sampled:
+    if request.sampled and not request.crops:
         found = _sampled(found, size)
     total = len(found.entries)
     left_out = len(every) - total
-    plan = Plan(
-        frame, sides, request.enlarging, channels, total, request.folder, key, notes, left_out
-    )
+    enlarging = request.enlarging or request.crops > 0  # crops are never enlarged
+    plan = Plan(frame, sides, enlarging, channels, total, request.folder, key, notes, left_out)
+    origins = Origins() if request.crops else None
     squares = _decoded(source, found, plan.frame)
+    if origins is not None:
+        cuts = plan_cuts(source.path, found.sides, size, request.crops, request.keep_whole)
+        squares = _cut(source, found, plan.frame, cuts, origins)
     images, names, skipped = collect(source.path, plan, squares, found.skipped, request.progress)
     labels = _labels(source, metadata_files, every if left_out else names, plan)
     if left_out:
         labels = labels.of_some(every, names)
     plan.notes.extend(_depth_notes(plan, found))
     counts = HeaderCounts(found.sizes, found.modes, found.formats)
-    return complete(plan, images, labels, names, skipped, counts)
+    if origins is None:
+        return complete(plan, images, labels, names, skipped, counts)
+    plan.notes.extend(origins.notes(size, request.keep_whole))
+    return complete(plan, images, labels, names, skipped, counts, origins.groups())
 
 
-def _sampled(found: Headers, size: int) -> Headers:
+def _sampled(found: Headers, size: Size) -> Headers:
     """Only the files that a plan reads."""
     chosen = sampled(len(found.entries), size)
     return replace(
         found,
         entries=tuple(found.entries[i] for i in chosen),
         num_bytes=tuple(found.num_bytes[i] for i in chosen),
+        sides=tuple(found.sides[i] for i in chosen),
     )
 
 
@@ -137,3 +149,40 @@ def _decoded(source: Source, found: Headers, frame: Frame) -> Squares:
         items = zip(found.entries, found.num_bytes, strict=True)
         for (entry, _), square in in_order(pool, one, items, lambda item: item[1]):
             yield entry.name, square
+
+
+def _cut(
+    source: Source,
+    found: Headers,
+    frame: Frame,
+    cuts: Sequence[Cut | None],
+    origins: Origins,
+) -> Squares:
+    """Every crop under the name of its picture; pictures that are too small as skipped files."""
+
+    def one(item: tuple[Entry, Cut | None, int]) -> Pieces | Skipped:
+        entry, cut, _ = item
+        if cut is None:
+            return Skipped(entry.name, sources.SMALLER_THAN_CROPS)
+        try:
+            with opened(source, entry) as file:
+                return decode.cut(file, entry.name, frame, cut, found.ranges)
+        except UnusableError as error:
+            return Skipped(entry.name, error.code)
+
+    piece = 3 * num_pixels(frame.size)  # bytes
+    items = [
+        (entry, cut, num_bytes + piece * cut.total if cut else 0)
+        for entry, cut, num_bytes in zip(found.entries, cuts, found.num_bytes, strict=True)
+    ]
+    most = piece * max(cut.total for cut in cuts if cut)
+    waiting = min(256, max(2 * num_threads(), _MOST_WAITING // most))
+    with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
+        results = in_order(pool, one, items, lambda item: item[2], batch_size=waiting)
+        for (entry, _, _), result in results:
+            if isinstance(result, Skipped):
+                yield entry.name, result
+                continue
+            origins.add(result)
+            for square in result.squares:
+                yield entry.name, square

@@ -5,3 +5,21 @@ from __future__ import annotations
 from typing import Literal
 
 Crop = Literal["centre", "random", "pad"]
+
+
+def check_crops(crops: int, keep_whole: bool) -> None:
+    """Refuse a negative number of crops, and whole pictures beside no crops.
+
+    Example:
+        >>> check_crops(-3, False)
+        Traceback (most recent call last):
+        ...
+        ValueError: -3 crops do not work; use 0 for none, or 1 and more
+    """
+    if crops < 0:
+        raise ValueError(f"{crops} crops do not work; use 0 for none, or 1 and more")
+    if keep_whole and not crops:
+        raise ValueError(
+            "keep_whole goes with crops, as whole pictures are used anyway without them; set "
+            "crops, or leave keep_whole out"
+        )

@@ -12,18 +12,21 @@ from pathlib import Path
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import Gathered, Progress
 from noisewise.pictures.request import Crop
+from noisewise.sizes import Size
 
 
 @dataclass(frozen=True)
 class Request:
     """How pictures are wanted; see `read.gather` for the values."""
 
-    size: int | None
+    size: Size | None
     channels: int | None
     crop: Crop
     background: str
     folder: Path | None
     progress: Progress | None
+    crops: int = 0
+    keep_whole: bool = False
     enlarging: bool = True
     sampled: bool = False
 
@@ -31,10 +34,17 @@ class Request:
     def key(self) -> list[object]:
         """The part of the cache key that depends on the request, not on the files."""
         plain = self.crop == "centre" and self.background == "white"
-        return [self.size, self.channels, *([] if plain else [self.crop, self.background])]
+        framing = [] if plain else [self.crop, self.background]
+        cutting = ["crops", self.crops, self.keep_whole] if self.crops else []
+        return [self.size, self.channels, *framing, *cutting]
 
-    def frame(self, size: int) -> Frame:
-        """How pictures become squares of this size."""
+    @property
+    def measured(self) -> Crop:
+        """The way of framing by which a size is chosen: crops fit into the short side."""
+        return "centre" if self.crops else self.crop
+
+    def frame(self, size: Size) -> Frame:
+        """How pictures come to this size."""
         return Frame(size, self.crop, self.background)
 
 

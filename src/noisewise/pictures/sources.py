@@ -21,6 +21,7 @@ NOT_PICTURE = "not_picture"
 OTHER_FILE = "other_file"
 TOO_LARGE = "too_large"
 TOO_SMALL = "too_small"
+SMALLER_THAN_CROPS = "smaller_than_crops"
 HIDDEN = "hidden"
 BROKEN_LINK = "broken_link"
 ALREADY_READ = "already_read"
@@ -38,6 +39,7 @@ REASONS = {
     OTHER_FILE: "not a picture",
     TOO_LARGE: "too large",
     TOO_SMALL: "too small",
+    SMALLER_THAN_CROPS: "smaller than the crops",
     HIDDEN: "hidden or made by the system",
     BROKEN_LINK: "broken link",
     ALREADY_READ: "already read through another link",
@@ -49,8 +51,8 @@ REASONS = {
 }
 """The reason of each code, for people; a count stands before it ("3 too small")."""
 
-HARMLESS = frozenset({HIDDEN, OTHER_FILE, ALREADY_READ, NOT_REGULAR})
-"""Codes of files that were never meant as pictures: no sign of a damaged set."""
+HARMLESS = frozenset({HIDDEN, OTHER_FILE, ALREADY_READ, NOT_REGULAR, SMALLER_THAN_CROPS})
+"""Codes of files that are no sign of a damaged set: most were never meant as pictures."""
 
 _OLD_TEXTS = {
     "empty file": EMPTY,

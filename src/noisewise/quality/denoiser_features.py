@@ -24,7 +24,7 @@ class DenoiserFeatures:
 
     The noise is the same for every picture. Of every block (a child of a ModuleList, or else every
     convolution and linear layer) ``mean(h)`` and ``sqrt(mean(h^2))`` over 2 x 2 cells are taken;
-    tokens are laid out as a square, or taken as a whole. Where the net knows classes, every
+    tokens are laid out as the picture is, or taken as a whole. Where the net knows classes, every
     embedding gives its mean: the features must not depend on a class that nobody knows.
 
     Attributes:

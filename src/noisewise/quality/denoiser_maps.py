@@ -67,7 +67,9 @@ class DenoiserMaps:
                     labels = torch.zeros(len(part), dtype=torch.int64, device=device)
                 with _recorded(self._blocks) as seen:
                     self._call(noisy, sigma, labels)
-                found.append(torch.cat([pool(_laid_out(h)) for h in seen], -1).to(images.device))
+                found.append(
+                    torch.cat([pool(_laid_out(h, *shape[1:])) for h in seen], -1).to(images.device)
+                )
         return torch.cat(found)
 
 
@@ -121,14 +123,15 @@ def _in_eval(net: nn.Module) -> Iterator[None]:
         net.train(training)
 
 
-def _laid_out(h: Tensor) -> Tensor:
-    """Tokens as a square of places, or as one row; maps as they are."""
+def _laid_out(h: Tensor, height: int, width: int) -> Tensor:
+    """Tokens as places of the picture, in its shape, or as one row; maps as they are."""
     if h.ndim == 4:
         return h
-    n, tokens, width = h.shape
-    side = round(tokens**0.5)
-    rows, columns = (side, side) if side * side == tokens else (1, tokens)
-    return h.mT.reshape(n, width, rows, columns)
+    n, tokens, length = h.shape
+    rows = max(1, round((tokens * height / width) ** 0.5))
+    columns = rows * width // height
+    rows, columns = (rows, columns) if rows * columns == tokens else (1, tokens)
+    return h.mT.reshape(n, length, rows, columns)
 
 
 def _digest(net: nn.Module) -> str:

@@ -13,7 +13,7 @@ from noisewise.quality.distance import Reference
 from noisewise.quality.eight_bits import rounded
 
 _MOST = 400  # pictures that are measured
-_FEWEST = 40  # with fewer, nothing is measured
+_FEWEST = 100  # with fewer, half of them against the other half say too little
 _CLEAR = 2.0  # floors: a damage that anybody sees should be at least so far
 LEAST = 64  # no set is told with fewer
 
@@ -31,10 +31,10 @@ def pictures_needed(images: Tensor, generator: torch.Generator | None = None) ->
         generator: draws halves and damages; None: seed 0.
 
     Returns:
-        A number of pictures, at least 64; None if there are fewer than 40 to measure it on.
+        A number of pictures, at least 64; None if there are fewer than 100 to measure it on.
 
     Example:
-        >>> pictures_needed(torch.rand(60, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
+        >>> pictures_needed(torch.rand(120, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
         64
     """
     if len(images) < _FEWEST:

@@ -28,7 +28,7 @@ MEANINGS: dict[Word, str] = {
 _FEWEST = 64  # pictures on either side
 _FLOORS = (0.6, 1.3, 12.0)  # at 500 pictures: largest number for "as real", "close", "visibly ..."
 _TOLD = (0.54, 0.58, 0.90)  # largest share told apart by a classifier, for the same words
-_EVEN = (0.1, 0.2)  # largest share of even areas lost or added, for "as real" and "close"
+_EVEN = (0.1, 0.2, 0.5)  # largest share of even areas lost or added, for the same words
 _SEEN = WORDS.index("visibly different")
 _FEW_EVEN = 0.05  # share of real pixels; with less, even areas say nothing
 
@@ -75,10 +75,11 @@ def verdict(
     by_class = 0 if told is None else min(_rank(told.accuracy, _TOLD), 1 + _rank(told.low, _TOLD))
     by_even = _by_even(even)
     scale, fewest = floors.to_standard, min(floors.num_a, floors.num_b)
+    ranks = {"floors": _rank(floors.at_standard, _FLOORS), "told": by_class, "even": by_even}
     word = word_by_floors(
         floors.at_standard, floors.low * scale, scale, fewest, max(by_class, by_even)
     )
-    reason = _reason(floors, told, even if by_even else None)
+    reason = _reason(ranks, floors, told, even)
     if fewest >= _FEWEST:
         few = "; so few real pictures may reach that too" if word == "cannot tell" else ""
         return Verdict(word, reason + few)
@@ -120,15 +121,32 @@ def word_by_floors(value: float, low: float, chance: float, fewest: int, others:
     return WORDS[max(by_floors, others)]
 
 
-def _reason(floors: Floors, told: ToldApart | None, even: tuple[float, float] | None) -> str:
-    times = max(floors.at_standard, 0.0)
-    shown = f"{times:.1f}" if times < 9.95 else f"{times:,.0f}"
-    reason = f"{shown} times as far as real pictures from each other"
+def _reason(
+    ranks: dict[str, int],
+    floors: Floors,
+    told: ToldApart | None,
+    even: tuple[float, float] | None,
+) -> str:
+    """The measures that found most, in words; then that the others found less."""
+    said = {"floors": _in_words(floors.at_standard)}
     if told is not None:
-        reason += f", a classifier tells them apart in {100 * told.accuracy:.0f}%"
-    if even is not None:
-        reason += f", {100 * even[0]:.0f}% of the area is even and {100 * even[1]:.0f}% should be"
-    return reason
+        said["told"] = f"a classifier tells them apart in {100 * told.accuracy:.0f}%"
+    if even is not None and ranks["even"]:
+        said["even"] = (
+            f"{100 * even[0]:.0f}% of the area looks even and {100 * even[1]:.0f}% should"
+        )
+    most = max(ranks[name] for name in said)
+    decided = [text for name, text in said.items() if ranks[name] == most]
+    others = [text for name, text in said.items() if ranks[name] < most]
+    reason = ", ".join(decided)
+    return f"{reason}; other measures found less ({', '.join(others)})" if others else reason
+
+
+def _in_words(floors: float) -> str:
+    if floors <= 0:
+        return "no farther than real pictures are from each other"
+    shown = f"{floors:.1f}" if floors < 9.95 else f"{floors:,.0f}"
+    return f"{shown} times as far as real pictures from each other"
 
 
 def _by_even(even: tuple[float, float] | None) -> int:

@@ -40,7 +40,7 @@ from noisewise.training.stages.adapted_teacher import (
 )
 from noisewise.training.stages.kinds import sorted_like
 from noisewise.training.stages.loop import Loop
-from noisewise.training.stages.plan import TeacherPlan
+from noisewise.training.stages.plan import TeacherPlan, why_crops
 from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.teacher import teacher_pace
 
@@ -122,7 +122,15 @@ def plan_adapt(
     _need_extra(config)
     teacher, _ = load_teacher(run.path if isinstance(run, Run) else Path(run), build)
     size, channels = teacher.config.size, teacher.config.channels
-    pictures = load_pictures(path, size, channels, crop=config.crop, background=config.background)
+    pictures = load_pictures(
+        path,
+        size,
+        channels,
+        crop=config.crop,
+        background=config.background,
+        crops=config.crops,
+        keep_whole=config.keep_whole,
+    )
     planned = plan_adaptation(teacher, sorted_like(teacher, pictures), config)
     return replace(planned, notes=pictures.notes)
 
@@ -178,6 +186,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
         lr=lr,
         adam_lr=lr,
         flips=flips,
+        crops=config.crops,
         reasons={
             "size": kept,
             "channels": kept,
@@ -192,6 +201,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
             "batch": by_hand if config.batch else "default of the recipe",
             "lr": by_hand if config.lr else why_lr,
             "flips": why_flips,
+            **why_crops(pictures),
         },
     )
 
@@ -231,6 +241,8 @@ class AdaptTask(Task[AdaptConfig]):
             callbacks.on_file,
             config.crop,
             config.background,
+            config.crops,
+            config.keep_whole,
         )
         pictures = with_twins(folder, pictures)
         pictures = with_kinds(folder, pictures, partial(sorted_like, self._teacher))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from noisewise.sizes import written
 from noisewise.training.files.atomic import digest_of, file_digest, write_atomic
 from noisewise.training.models.model_folder import (
     Build,
@@ -118,7 +119,7 @@ def _from_description(model: Teacher, source: str) -> dict[str, Any]:
         "num_pictures": count,
         "num_training": count,
         "num_held_out": 0,
-        "size": config.size,
+        "size": written(config.size),
         "channels": config.channels,
         "classes": list(config.classes),
         "notes": ["only the teacher is known, not its pictures"],

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from noisewise.quality.enough import LEAST
+from noisewise.sizes import mean_side, spelled
 from noisewise.training.borrowed_teacher import borrow
 from noisewise.training.callbacks import Callbacks, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
@@ -25,6 +26,7 @@ from noisewise.training.stages.evaluation_times import FORWARD
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.student import StudentStage, student_pace
+from noisewise.training.stages.student_batch import student_batch
 from noisewise.training.stages.timetable import LONGEST
 
 _LARGE = 64  # pixels: smaller pictures always fit
@@ -96,15 +98,15 @@ def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: floa
         ValueError: with the time that is needed.
     """
     seconds = config.amount.seconds
-    if seconds is None or not speed or teacher.size <= _LARGE:
+    if seconds is None or not speed or mean_side(teacher.size) <= _LARGE:
         return
     calls = teacher.network_calls(guidance=1.0) + len(config.recipe.ema_shares) + _OTHER_CALLS
     needed = (FORWARD * LEAST * calls + _NETS * batch) / speed
     if needed > LONGEST * seconds:
         raise ValueError(
-            f"a budget of {config.budget} is too short to distil pictures of {teacher.size} pixels "
-            f"on this machine: one step and the smallest evaluations take about {needed:.2g} s; "
-            f"use --budget {math.ceil(needed)}s or more"
+            f"a budget of {config.budget} is too short to distil pictures of "
+            f"{spelled(teacher.size)} pixels on this machine: one step and the smallest "
+            f"evaluations take about {needed:.2g} s; use --budget {math.ceil(needed)}s or more"
         )
 
 
@@ -125,6 +127,7 @@ class DistillTask(Task[DistillConfig]):
         self.folder = folder
         self.config = config
         self._given, self._build = teacher, build
+        self._batch = config.batch or config.recipe.batch
 
     def check(self, engine: Engine) -> None:
         """Refuse a folder that is no run, and a run without a finished teacher."""
@@ -145,17 +148,19 @@ class DistillTask(Task[DistillConfig]):
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
         """Make the stage: generator and fake score start as copies of the teacher."""
         config = self.config
-        batch = config.batch or config.recipe.batch
+        batch = student_batch(config, self._teacher.config)[0]
         engine = engine.with_measured_precision(
             self._teacher.denoiser, batch, config.precision, config.amount
         )
         if not run.checkpoints("generator").paths():
             _check_time(config, self._teacher, batch, engine.speed)
-        return StudentStage(self._teacher, config, engine)
+        stage = StudentStage(self._teacher, config, engine)
+        self._batch = stage.batch
+        return stage
 
     def need_less_memory(self, resume: str) -> str:
         """A smaller batch, which only a distillation without checkpoints may have."""
-        batch = (self.config.batch or self.config.recipe.batch) // 2
+        batch = self._batch // 2
         if batch < 1:
             return super().need_less_memory(resume)
         if not resume:

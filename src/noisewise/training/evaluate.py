@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisewise.pictures.pictures import Pictures, load_pictures
+from noisewise.pictures.pictures import Pictures
 from noisewise.pictures.source_types import source_type
 from noisewise.quality.copies import CopyReference, CopyTest
 from noisewise.quality.distance import Distance, sliced_wasserstein
@@ -198,7 +198,8 @@ class Measured:
     """What `measure` found about one model.
 
     Attributes:
-        pictures: the generated pictures, float32 [n, channels, size, size] in [-1, 1], on the CPU.
+        pictures: the generated pictures, float32 [n, channels, height, width] in [-1, 1], on the
+            CPU.
         seconds_per_image: time to draw one picture, in batches.
         look: everything that was found about them, beside copies.
         copies: which pictures copy a training picture; None if there was nothing to compare with.
@@ -219,7 +220,10 @@ class Measured:
     def to_dict(self) -> dict[str, Any]:
         """The verdict and its numbers as plain JSON values, copies among them."""
         copies = None if self.copies is None else _plain(self.copies, self.near_copies)
-        return {**self.look.to_dict(), "copies": copies}
+        found: dict[str, Any] = {**self.look.to_dict(), "copies": copies}
+        if copied := _copied_in_words(self.near_copies):
+            found["verdict_reason"] += f". But {copied}"
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -378,7 +382,7 @@ def draw_timed(
         on_drawn: called with the number of pictures drawn so far.
 
     Returns:
-        Pictures, float32 [num_images, channels, size, size] in [-1, 1] on the CPU, and seconds.
+        Pictures, float32 [num_images, channels, height, width] in [-1, 1] on the CPU, and seconds.
     """
     engine = Engine(model.device)
     ways = (None, calls, sampler, guidance)
@@ -442,14 +446,7 @@ def _real(
 ) -> RealPictures:
     """The pictures asked for with `against`, else those of the run."""
     if config.against is not None:
-        asked = run.info["train"]
-        pictures = load_pictures(
-            config.against,
-            model.size,
-            model.channels,
-            crop=asked.get("crop", "centre"),
-            background=asked.get("background", "white"),
-        )
+        pictures = run.other_pictures(config.against, model.size, model.channels)
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
         name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
         return RealPictures(pictures.tensor(chosen), name, teacher)
@@ -464,6 +461,16 @@ def _read_how(pictures: Pictures, training: TrainingSet | None) -> str:
     if training is not None and pictures.fingerprint == training.pictures.fingerprint:
         notes.insert(0, "training pictures are among them")
     return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _copied_in_words(near: NearCopyTest | None) -> str:
+    """That surely more pictures are near copies than real ones look so; or ""."""
+    if near is None or near.low <= near.allowed:
+        return ""
+    return (
+        f"{100 * near.fraction:.0f}% of them are training pictures with small changes "
+        f"({100 * near.allowed:.0f}% of new real pictures look so), which no other number sees"
+    )
 
 
 def _plain(found: CopyTest, near: NearCopyTest | None) -> dict[str, Any]:

@@ -17,8 +17,13 @@ _TIMES = 10  # that each picture is seen: about as often as a first result needs
 
 
 def finer_size(pictures: Pictures) -> int | None:
-    """The size that would keep the detail of the files; None if theirs does, or is unknown."""
-    size = usable(pictures.side) if pictures.side else 0
+    """The size that would keep the detail of the files; None if theirs does, or is unknown.
+
+    It is for squares: a size with two sides was set by hand.
+    """
+    if not pictures.side or not isinstance(pictures.size, int):
+        return None
+    size = usable(pictures.side)
     return size if size > pictures.size else None
 
 

@@ -18,13 +18,15 @@ import numpy as np
 from noisewise.diffusion import MeasuredShift
 from noisewise.pictures.enlarging import too_large
 from noisewise.pictures.gaps import gap_level
-from noisewise.pictures.gather import HeaderCounts, Progress, digests
+from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digests
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.noise_curve import noise_curve
 from noisewise.pictures.pictures import Pictures, as_pictures
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
+from noisewise.pictures.shapes import count_shapes, size_in_shape
 from noisewise.pictures.sources import HARMLESS, Skipped, printable
+from noisewise.sizes import AnySize, Size, mean_side, spelled, written
 from noisewise.training.devices.engine import Engine
 from noisewise.training.finer_size import about_finer_size
 from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
@@ -53,7 +55,11 @@ class Inspection:
     Attributes:
         source: the path; kind: folder, zip, npz or npy.
         num_pictures: usable pictures; num_files: these and the skipped files.
-        size: side that training will use; channels: 1 or 3.
+        num_cut: pictures that the usable ones were cut from; 0 if nothing was cut.
+        size: size that training will use, see `noisewise.sizes`; channels: 1 or 3.
+        shapes: number of pictures that are square, wide and tall.
+        other_size: a size in the shape of most pictures; None if that is square, there is none, or
+            the pictures are cut.
         found_sizes, found_modes, found_formats: what the files hold, most frequent first.
         skipped: skipped files, one item per reason.
         classes: number of pictures of each class; empty without classes.
@@ -78,9 +84,12 @@ class Inspection:
     source: str
     kind: str
     num_files: int
+    num_cut: int
     num_pictures: int
-    size: int
+    size: Size
     channels: int
+    shapes: dict[str, int]
+    other_size: Size | None
     found_sizes: dict[str, int]
     found_modes: dict[str, int]
     found_formats: dict[str, int]
@@ -109,8 +118,8 @@ class Inspection:
         colour = "grey" if self.channels == 1 else "colour"
         named = f", {len(self.classes)} classes" if self.classes else ""
         return (
-            f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {self.size} x "
-            f"{self.size}, {colour}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
+            f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {spelled(self.size)}, "
+            f"{colour}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,6 +131,8 @@ class Inspection:
         ]
         for name in ("duplicate_names", "near_names"):
             result[name] = [list(pair) for pair in result[name]]
+        result["size"] = written(self.size)
+        result["other_size"] = None if self.other_size is None else written(self.other_size)
         result["noise_curve"] = {str(s): value for s, value in self.noise_curve.items()}
         result["notes"] = list(self.notes)
         result["log_shift"] = self.shift.log_shift
@@ -131,9 +142,10 @@ class Inspection:
     def text(self) -> str:
         """Return the report for people, several lines."""
         lines = [
-            f"{printable(self.source)} ({self.kind}): {self.num_pictures} usable pictures "
+            f"{printable(self.source)} ({self.kind}): {self._usable()} "
             f"of {self.num_files}{' files' if self.kind in ('folder', 'zip') else ''}",
             f"  sizes     {_listed(self.found_sizes)}",
+            f"  shapes    {_listed(self.shapes)}",
             f"  modes     {_listed(self.found_modes)}",
             f"  formats   {_listed(self.found_formats)}",
             f"  classes   {_listed(self.classes) if self.classes else 'none'}",
@@ -156,13 +168,17 @@ class Inspection:
     def plan(self) -> list[str]:
         """Say what training will do with these pictures, one line each."""
         colour = "grey, 1 channel" if self.channels == 1 else "colour, 3 channels"
+        every = f"{self.num_pictures} pieces" if self.num_cut else "every picture"
         steps = [
-            f"use every picture at {self.size} x {self.size} pixels ({colour})",
+            f"use {every} at {spelled(self.size)} pixels ({colour})",
             f"train on {self.num_training} pictures and test on {self.num_held_out} held-out ones",
             self.flip_reason,
         ]
+        if self.other_size is not None:
+            shape = written(self.other_size)
+            steps.insert(1, f"with --size {shape}, keep the shape that most pictures have")
         if self.twins:
-            steps.insert(2, self.twins)
+            steps.insert(-1, self.twins)
         if refused := too_large(self.size, self.file_side):
             steps[0] = f"refuse this: {refused}"
         elif self.finer:
@@ -181,13 +197,18 @@ class Inspection:
         return shift_from_curve(self.size, self.noise_curve)
 
     def _shift_text(self) -> str:
-        if self.size <= SMALL:
+        if mean_side(self.size) <= SMALL:
             return f"no shift of the noise levels: only sizes above {SMALL} pixels need one"
         measured, formula = (-s / 2 for s in (self.shift.log_shift, self.shift.formula_shift))
         return (
             f"ln sigma of the noise levels shifts by {measured:+.2f} (measured; "
             f"the formula for smooth pictures gives {formula:+.2f})"
         )
+
+    def _usable(self) -> str:
+        if not self.num_cut:
+            return f"{self.num_pictures} usable pictures"
+        return f"{self.num_pictures} usable pieces of {count_text(self.num_cut)}"
 
     def _num_real(self) -> int:
         return num_judged_against(self.num_training, self.num_held_out)
@@ -210,19 +231,23 @@ class Inspection:
 
 def inspect(
     path: str | Path,
-    size: int | None = None,
+    size: AnySize | None = None,
     progress: Progress | None = None,
     crop: Crop = "centre",
     background: str = "white",
+    crops: int = 0,
+    keep_whole: bool = False,
 ) -> Inspection:
     """Decode all pictures in a folder, zip, npz or npy file and report; writes nothing.
 
     Args:
         path: the folder or file.
-        size: side in pixels, as for training; None chooses one from the pictures' own sizes.
+        size: as for `load_pictures`; None chooses a square from the pictures' own sizes.
         progress: called with (files done, files in all).
         crop: see `load_pictures`.
         background: see `load_pictures`.
+        crops: see `load_pictures`.
+        keep_whole: see `load_pictures`.
 
     Raises:
         ValueError: see `load_pictures`; also if all pixels are equal.
@@ -233,20 +258,32 @@ def inspect(
         >>> found.num_pictures, found.num_held_out, found.flip
         (6000, 300, False)
     """
-    found = gather(path, size, progress=progress, crop=crop, background=background)
+    found = gather(
+        path,
+        size,
+        progress=progress,
+        crop=crop,
+        background=background,
+        crops=crops,
+        keep_whole=keep_whole,
+    )
     assert found.counts is not None, "no cache is used here"
     near = near_duplicates(found.images)
     pictures = as_pictures(found, path).with_twins(near)
     training, held_out = pictures.split(seed=0)
     flip, flip_reason = pictures.suggest_flip()
     num_duplicates, pairs = _duplicates(pictures)
+    num_cut = 0 if pictures.groups is None else len(set(pictures.names))
     return Inspection(
         source=pictures.source,
         kind=found.kind,
-        num_files=len(pictures) + len(pictures.skipped),
+        num_files=(num_cut or len(pictures)) + len(pictures.skipped),
+        num_cut=num_cut,
         num_pictures=len(pictures),
         size=pictures.size,
         channels=pictures.channels,
+        shapes=count_shapes(found.counts.sizes),
+        other_size=None if num_cut else size_in_shape(found.counts.sizes, pictures.size, crop),
         **_as_found(found.counts),
         skipped=_skipped(pictures),
         classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),
@@ -274,7 +311,7 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
     """Show evenly spaced pictures of the set in a grid, as one picture.
 
     Args:
-        images: uint8 [n, size, size, channels].
+        images: uint8 [n, height, width, channels].
         columns: pictures per row.
         rows: number of rows; fewer if there are fewer pictures.
 
@@ -286,19 +323,18 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
         >>> contact_sheet(np.zeros((20, 32, 32, 1), np.uint8)).shape
         (200, 530, 3)
     """
-    size = images.shape[1]
     count = min(len(images), columns * rows)
     rows = -(-count // columns)
-    factor = max(1, 64 // size)
-    cell, gap = size * factor, 2
+    factor = max(1, 64 // max(images.shape[1:3]))
+    tall, wide, gap = images.shape[1] * factor, images.shape[2] * factor, 2
     shown = np.linspace(0, len(images) - 1, count).round().astype(int)
-    shape = (rows * (cell + gap) + gap, columns * (cell + gap) + gap, 3)
+    shape = (rows * (tall + gap) + gap, columns * (wide + gap) + gap, 3)
     sheet = np.full(shape, gap_level(images[shown]), np.uint8)
     for place, index in enumerate(shown):
         picture = np.repeat(np.repeat(images[index], factor, axis=0), factor, axis=1)
-        top = gap + place // columns * (cell + gap)
-        left = gap + place % columns * (cell + gap)
-        sheet[top : top + cell, left : left + cell] = picture
+        top = gap + place // columns * (tall + gap)
+        left = gap + place % columns * (wide + gap)
+        sheet[top : top + tall, left : left + wide] = picture
     return sheet
 
 

@@ -6,10 +6,11 @@ import numpy as np
 
 from noisewise.pictures.pictures import Pictures
 from noisewise.quality.enough import LEAST, pictures_needed
+from noisewise.sizes import num_pixels
 
 _MOST = 400  # pictures
 _PIXELS = 400 * 64 * 64  # and about as many pixels: a second or two
-_FEWEST = 40
+_FEWEST = 100
 ENOUGH = 256  # held-out pictures; with fewer, training pictures are judged against
 
 
@@ -22,7 +23,7 @@ def judge_needs(pictures: Pictures) -> int | None:
     Returns:
         A number of pictures; None if there are too few to measure it on.
     """
-    count = min(len(pictures), _MOST, max(_FEWEST, _PIXELS // pictures.size**2))
+    count = min(len(pictures), _MOST, max(_FEWEST, _PIXELS // num_pixels(pictures.size)))
     chosen = np.sort(np.random.default_rng(0).permutation(len(pictures))[:count])
     return pictures_needed(pictures.tensor(chosen))
 
@@ -53,7 +54,7 @@ def judge_in_words(needed: int | None, num_real: int) -> str:
     if needed is None and num_real >= LEAST:
         return "cannot tell: it does not see clear damage to pictures like these"
     if needed is None:
-        return f"cannot tell: {num_real} real pictures are too few to measure against"
+        return f"cannot tell: {num_real} real pictures are too few to say how many it needs"
     if num_real < needed:
         return (
             f"cannot tell: it needs {needed} real pictures to see clear damage, and there are "

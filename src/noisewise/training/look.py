@@ -30,7 +30,7 @@ class Labelled:
     """Real pictures whose class or kind is known.
 
     Attributes:
-        pictures: float32 [n, channels, size, size] in [-1, 1].
+        pictures: float32 [n, channels, height, width] in [-1, 1].
         labels: int64 [n].
         names: of the classes or kinds.
     """
@@ -45,7 +45,7 @@ class RealPictures:
     """Real pictures to measure against; what they cost is paid once, for any number of models.
 
     Attributes:
-        pictures: float32 [n, channels, size, size] in [-1, 1].
+        pictures: float32 [n, channels, height, width] in [-1, 1].
         name: how many, and which ones, for people.
         teacher: the judge reads its features too; None: frozen features alone.
         labelled: for the shares of classes; None: they are not counted.
@@ -141,7 +141,7 @@ def look_at(pictures: Tensor, real: RealPictures) -> Look:
     """Measure generated pictures against real ones.
 
     Args:
-        pictures: float [n, channels, size, size] in [-1, 1].
+        pictures: float [n, channels, height, width] in [-1, 1].
         real: the pictures to measure against.
 
     Raises:

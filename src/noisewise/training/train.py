@@ -8,6 +8,7 @@ from pathlib import Path
 
 from noisewise.nets.recomputing import recompute
 from noisewise.pictures.pictures import Pictures, load_pictures
+from noisewise.sizes import AnySize
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
@@ -35,7 +36,7 @@ def train(
     out: str | Path | None = None,
     budget: str | None = None,
     *,
-    size: int | None = None,
+    size: AnySize | None = None,
     classes: bool | None = None,
     seed: int | None = None,
     config: TrainConfig | None = None,
@@ -53,7 +54,8 @@ def train(
         path: folder (subfolders may be classes), .zip, .npz or .npy of pictures.
         out: folder of the run; None: runs/NAME, named after path.
         budget: 90s, 30m, 2h or 200000images; None: as in config (default 5m).
-        size: side of the pictures in pixels; None: chosen from the pictures.
+        size: side of the pictures in pixels, (height, width), or a text such as "48x32", which is
+            WIDTHxHEIGHT; None: a square, chosen from the pictures.
         classes: learn the classes (subfolders or labels).
         seed: random seed.
         config: all other settings; the arguments above take precedence.
@@ -207,6 +209,8 @@ def _read(
         on_file,
         config.crop,
         config.background,
+        config.crops,
+        config.keep_whole,
         config.allow_enlarging or begun,
         sampled,
     )

@@ -277,6 +277,7 @@ WITHOUT_FLAGS: dict[str, Any] = {
     "config",
     [
         TrainConfig(),
+        TrainConfig(size="48x32", flips="off"),
         TrainConfig(size=16, classes=True, kinds=0, flips="on", net="unet", lr=0.25, seed=7),
         TrainConfig(lr=0.5, **WITHOUT_FLAGS, recipe=TeacherRecipe(dropout=0.5, betas=(0.5, 0.6))),
     ],
@@ -481,4 +482,4 @@ def test_a_poor_way_is_said_before_anything_else(distilled_run: Path) -> None:
         text.index("Look at this first") < text.index("the pictures are poor") < text.index("<h1>")
     )
     assert '<span class="v-poor">poor</span>' in text
-    assert "No praise: noise copies nothing" in text
+    assert "A low share is no praise: noise has none" in text

@@ -262,6 +262,18 @@ def test_what_cannot_be_a_teacher_is_refused_at_once(
         as_teacher(denoiser, **{**SIZES, **more})
 
 
+def test_its_pictures_need_not_be_square() -> None:
+    sizes: tuple[Any, ...] = ("12x8", (8, 12))
+    for size in sizes:
+        more: dict[str, Any] = {**SIZES, "size": size}
+        teacher = as_teacher(edm(), **more)
+        assert teacher.size == (8, 12)
+        assert teacher.sample(2).shape == (2, 1, 8, 12)
+    half: dict[str, Any] = {**SIZES, "size": "12x"}
+    with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
+        as_teacher(edm(), **half)
+
+
 def test_the_factor_of_a_large_teacher_moves_its_noise() -> None:
     usual, large = as_teacher(edm(), **SIZES), as_teacher(edm(), **SIZES, noise_scale=4.0)
     assert (usual.config.noise_scale, large.config.noise_scale) == (1.0, 4.0)

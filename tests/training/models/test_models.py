@@ -143,6 +143,22 @@ def test_a_model_folder_goes_round(tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in student.parameters())
 
 
+def test_a_model_of_another_shape_goes_round_too(tmp_path: Path) -> None:
+    config = replace(CONFIG, size=(8, 12))
+    save_model(tmp_path / "teacher", trained(), config)
+    assert read_json(tmp_path / "teacher" / "config.json")["size"] == "12x8"
+    again = load_model(tmp_path / "teacher", build)
+    assert again.config == config
+    assert again.size == (8, 12)
+    assert again.sample(2).shape == (2, 1, 8, 12)
+    assert "Teacher(12 x 8, grey" in repr(again)
+    for wrong in ("12x", [8], None, 0.5):
+        values = {**config.to_dict(), "size": wrong}
+        with pytest.raises(ValueError, match="does not describe a model: size takes"):
+            ModelConfig.from_dict(values)
+    assert ModelConfig.from_dict({**config.to_dict(), "size": [8, 12]}) == config
+
+
 def test_damaged_model_folders_are_one_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "teacher"
     save_model(folder, trained(), CONFIG)  # pyrefly: ignore[bad-argument-type]

@@ -135,3 +135,15 @@ def test_unknown_words_are_refused_as_a_file_may_hold_them() -> None:
 def test_recipes_that_cannot_be_followed_are_refused(bad, says: str) -> None:  # noqa: ANN001
     with pytest.raises(ValueError, match=says):
         bad()
+
+
+def test_a_size_is_kept_as_it_is_written() -> None:
+    assert TrainConfig(size="48x32").size == TrainConfig(size=" 48 X 32").size == "48x32"
+    assert TrainConfig(size="32").size == TrainConfig(size="32x32").size == 32
+    from_python = TrainConfig(size=(32, 48))  # pyrefly: ignore[bad-argument-type]
+    assert from_python == TrainConfig(size="48x32")
+    for wrong in ("4x32", "32x4", "0x32", "-48x32", 7, 30, "48x30"):
+        with pytest.raises(ValueError, match=r"multiples? of 4, at least 8"):
+            TrainConfig(size=wrong)
+    with pytest.raises(ValueError, match="WIDTHxHEIGHT"):
+        TrainConfig(size="large")

@@ -318,3 +318,25 @@ def test_where_time_runs_out_what_was_measured_has_to_do() -> None:
 
 def _key(settings: SamplerSettings) -> tuple[int, float]:
     return settings.num_steps, settings.sigma_min
+
+
+def test_large_pictures_start_from_their_own_sampler() -> None:
+    """With time for one try, it is the usual one; Heun's is not measured and taken instead."""
+    judge = Walked(once=5.0, twice=10.0)
+    usual = SamplerSettings(name="dpmpp_2m", num_steps=15, sigma_min=0.1)
+    short = choose_sampler(judge.denoiser, judge, inputs, usual, 64, calls=20)
+    assert (short.settings.name, short.settings.num_steps) == ("dpmpp_2m", 15)
+    assert short.others == (("dpmpp_2m", 15, 0.1, 5.0),)
+    assert short.few == ()
+    long = choose_sampler(judge.denoiser, judge, inputs, usual, 64)
+    assert {name for name, *_ in long.others} == {"dpmpp_2m"}
+    fewest = min(row[1] for row in long.others)
+    assert long.settings.calls == fewest <= 11  # all are as near
+
+
+def test_a_sampler_that_the_search_does_not_know_starts_from_heun() -> None:
+    judge = Walked(once=5.0, twice=10.0)
+    for name, steps in (("ddim", 5), ("heun", 7), ("dpmpp_2m", 14)):
+        usual = SamplerSettings(name=name, num_steps=steps, sigma_min=0.1)
+        found = choose_sampler(judge.denoiser, judge, inputs, usual, 64, calls=20)
+        assert found.few[0][:2] == (5, 0.3)

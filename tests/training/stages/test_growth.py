@@ -31,6 +31,13 @@ def test_the_budget_is_divided_from_coarse_to_fine() -> None:
     assert scales(NET, 0.0, RELATIVE) == scales({"name": "unet"}, 0.5, RELATIVE) == ()
 
 
+def test_scales_of_other_shapes_keep_the_shape() -> None:
+    lying = scales({**NET, "size": "256x128"}, 0.9, RELATIVE)
+    assert [s.side for s in lying] == ["32x16", "64x32", "128x64"]
+    x = torch.zeros(1, 3, 128, 256)
+    assert [tuple(s.reduced(x).shape[2:]) for s in lying] == [(16, 32), (32, 64), (64, 128)]
+
+
 def test_each_band_has_its_own_spread_and_noise() -> None:
     """A rotation keeps squares: sd_k^2 = (3 detail_k^2 + sd_(k+1)^2) / 4."""
     coarse, middle, fine = scales(NET, 0.5, RELATIVE)

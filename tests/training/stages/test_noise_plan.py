@@ -32,6 +32,7 @@ from noisewise.diffusion import (
 )
 from noisewise.pictures.noise_curve import mean_colour_sd, noise_curve
 from noisewise.pictures.pictures import Pictures
+from noisewise.quality.wiener_filter import cosines
 from noisewise.training.adapt import plan_adaptation
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_config import ModelConfig
@@ -91,6 +92,32 @@ def gaussian_spread(deviation: float, sigma_max: float, count: int = 4000) -> fl
     levels = karras_sigmas(60, 0.01, sigma_max, dtype=torch.float64)
     *_, last = HEUN.states(denoiser, noise / noise.std(), levels, None)
     return float(last.x0.std()) / deviation
+
+
+# --- sides that differ ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(32, 128), (48, 192), (256, 64)])
+def test_flat_pictures_are_shifted_by_their_number_of_pixels(shape: tuple[int, int]) -> None:
+    """Averaged down to as many pixels as 32 x 32 have, they gain just that much."""
+    levels = np.random.default_rng(0).integers(0, 256, (64, 1, 1, 3)).astype(np.uint8)
+    images = np.broadcast_to(levels, (64, *shape, 3))
+    scale, why = measured_scale(images, shape)
+    assert scale == pytest.approx(math.sqrt(shape[0] * shape[1]) / 32, rel=1e-3)
+    assert measured_scale(images.transpose(0, 2, 1, 3), shape[::-1])[0] == pytest.approx(scale)
+    assert f"(flat pictures: {shape[0] * shape[1] / 32**2:.3g})" in why
+    assert measured_scale(None, (16, 64))[0] == 1.0  # as many pixels as a square of 32
+
+
+def test_the_start_goes_by_the_coefficient_of_the_mean_colour() -> None:
+    """That of the orthonormal cosine transform at frequency zero, in each channel alone."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (40, 1, 1, 1)) + rng.integers(-20, 20, (40, 48, 192, 1))
+    images = values.clip(0, 255).astype(np.uint8)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    spectrum = cosines(48) @ x @ cosines(192).mT
+    deviation = float(spectrum[:, 0, 0, 0].std(correction=0))
+    assert sampler_start(40.0, images, (48, 192))[0] == math.ceil(3 * deviation)
 
 
 # --- the sampler's first level ----------------------------------------------------------------

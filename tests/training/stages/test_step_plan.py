@@ -13,6 +13,7 @@ import torch
 from noisewise.nets import derive
 from noisewise.nets.costs import costs_of
 from noisewise.pictures.pictures import load_pictures
+from noisewise.sizes import as_size, sides
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_folder import build_denoiser
 from noisewise.training.settings.config import TrainConfig
@@ -36,8 +37,8 @@ def test_a_large_picture_gets_steps_rather_than_a_batch(
     assert plan.accumulate == 1
 
 
-def test_up_to_64_pixels_the_batch_is_the_usual_one() -> None:
-    for size in (28, 64):
+def test_up_to_32_pixels_the_batch_is_the_usual_one() -> None:
+    for size in (28, 32):
         plan = plan_step(TrainConfig(budget="1m"), derive(size, 3).net, 1.0, None)
         assert plan.batch == TeacherRecipe().batch
 
@@ -77,6 +78,18 @@ def test_what_cannot_fit_is_refused_with_a_size_that_would() -> None:
     assert found is not None
     fits = derive(int(found[1]), 3).net
     assert plan_step(TrainConfig(), fits, None, memory).batch >= 1
+
+
+def test_another_shape_that_cannot_fit_keeps_its_shape_in_the_way_out() -> None:
+    large = derive((1024, 2048), 3).net
+    memory = costs_of(derive((512, 1024), 3).net).step_bytes(1)
+    with pytest.raises(ValueError, match=r"a picture of 2048x1024 pixels needs") as caught:
+        plan_step(TrainConfig(), large, None, memory)
+    found = re.search(r"--size (\d+x\d+)", str(caught.value))
+    assert found is not None
+    height, width = sides(as_size(found[1]))
+    assert width / height == pytest.approx(2, rel=0.2)
+    assert plan_step(TrainConfig(), derive((height, width), 3).net, None, memory).batch >= 1
 
 
 def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def _distill(options: DistillOptions, words: Sequence[str]) -> int:
     save_settings(options.save_config, config)
     from noisewise.app.terminal.signals import Stop
     from noisewise.app.terminal.training import progress_of, show_plan, show_result, stream
+    from noisewise.training.devices.hardware import free_memory
     from noisewise.training.distill import distill
     from noisewise.training.load import load
     from noisewise.training.run.run import Run
@@ -39,7 +40,7 @@ def _distill(options: DistillOptions, words: Sequence[str]) -> int:
 
     if options.dry_run:
         model = load(options.teacher or options.run, "teacher")
-        values = student_values(config, model.config)
+        values = student_values(config, model.config, free_memory(model.device))
         derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
         return show_plan(derived, config.budget, options.json)
     with Stop(stream()) as stop, progress_of(config.amount) as progress:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from noisewise.app.command import Command
 from noisewise.app.flags import plain
-from noisewise.app.numbers import Number, numbers
+from noisewise.app.numbers import Number, milliseconds, numbers
 from noisewise.app.options import JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
 from noisewise.training.settings.config import EvaluateConfig
@@ -41,7 +41,7 @@ def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
 
         def on_part(part: str, done: int, total: int) -> None:
             nonlocal begun
-            if not begun:  # now all flags are checked
+            if not begun and part == "drawing":  # now everything is checked and read
                 progress.note(f"drawing and judging {options.num_images:,} pictures")
                 begun = True
             progress.part(part, done, total, "pictures")
@@ -72,10 +72,10 @@ def _text(found: Evaluation) -> str:
         f"{found.distance_high:.4f}), floor {found.floor:.4f}"
     )
     calls = "1 network call" if found.network_calls == 1 else f"{found.network_calls} network calls"
-    each = f"{1000 * found.seconds_per_image:.3g} ms on {found.device}"
+    each = f"{milliseconds(found.seconds_per_image)} on {found.device}"
     lines += [
         "",
-        *wrap(f"To compare runs, in frozen features alone: {compared}", width),
+        *wrap(f"To compare with other runs, by features that never change: {compared}", width),
         *wrap(f"Each picture takes {calls}, {each} (as busy as this machine was)", width),
     ]
     return "\n".join(lines)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from noisewise.app.command import Command
 from noisewise.app.options import File, Folder, JsonOption
 from noisewise.app.terminal.answer import show
 from noisewise.training.settings.config import PictureSettings
+from noisewise.training.settings.shown import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +20,9 @@ class InspectOptions(PictureSettings, JsonOption):
 
     folder: Folder
     """Pictures: a folder (subfolders may be classes), .zip, .npz or .npy."""
-    size: int | None = None
-    """Side in pixels that training would use. Default: from the pictures."""
+    size: Annotated[str | int | None, Shown("SIZE")] = None
+    """Pixels of a side, or WIDTHxHEIGHT, that training would use. Default: a square, from the
+    pictures."""
     out: File = None
     """Write a contact sheet to this file, a .png."""
 
@@ -31,7 +34,13 @@ def _inspect(options: InspectOptions, _: Sequence[str]) -> int:
     _check_png(options.out)
     with Progress() as progress:
         found = inspect(
-            options.folder, options.size, progress.count, options.crop, options.background
+            options.folder,
+            options.size,
+            progress.count,
+            options.crop,
+            options.background,
+            options.crops,
+            options.keep_whole,
         )
     values = found.to_dict()
     text = found.text()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from noisewise.app.command import Command
 from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
+from noisewise.sizes import spelled
 from noisewise.training.settings.config import SampleConfig
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def draw(
     model = load(options.run, which, options.device)
     calls = _calls(model, options)
     start = time.perf_counter()
-    ways = (calls, options.sampler, options.guidance)
-    drawn = model.sample(options.num_images, options.seed, options.label, *ways, on_drawn)
+    ways, larger = (calls, options.sampler, options.guidance), options.larger_size
+    drawn = model.sample(options.count, options.seed, options.label, *ways, on_drawn, larger)
     pictures = as_pixels(drawn)
     seconds = time.perf_counter() - start
     network_calls = model.network_calls(*ways)
@@ -85,6 +86,8 @@ def draw(
         "num_images": len(pictures),
         "seed": options.seed,
         "label": options.label,
+        "height": pictures.shape[1],
+        "width": pictures.shape[2],
         "network_calls": network_calls,
         "sampler": options.sampler,
         "guidance": options.guidance,
@@ -92,13 +95,21 @@ def draw(
         "device": str(model.device),
     }
     _write(pictures, out, options.scale, values)
-    word = "call" if network_calls == 1 else "calls"
-    text = (
-        f"{out}\n{len(pictures):,} pictures of the {model.config.kind}, {network_calls} network "
-        f"{word} each, {1000 * seconds / len(pictures):.3g} ms for each picture "
+    return values, f"{out}\n{_described(model, values, larger is not None)}"
+
+
+def _described(model: Generator | Teacher, values: dict[str, Any], in_windows: bool) -> str:
+    """What was drawn and how long it took, for people."""
+    count, calls = values["num_images"], values["network_calls"]
+    nouns = "picture" if count == 1 else "pictures"
+    words = "call" if calls == 1 else "calls"
+    each = f"for each window of {spelled(model.size)}" if in_windows else "each"
+    size = f"{values['width']} x {values['height']} " if in_windows else ""
+    return (
+        f"{count:,} {size}{nouns} of the {model.config.kind}, {calls} network {words} {each}, "
+        f"{1000 * values['seconds'] / count:.3g} ms for each picture "
         "(on this machine, as busy as it was just now)"
     )
-    return values, text
 
 
 def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
@@ -168,7 +179,7 @@ def _sample(options: SampleOptions, _: Sequence[str]) -> int:
     with Progress() as progress:
 
         def on_drawn(done: int) -> None:
-            progress.part("drawing", done, options.num_images, "pictures")
+            progress.part("drawing", done, options.count, "pictures")
 
         values, text = draw(options, on_drawn)
     show(values, options.json, text)

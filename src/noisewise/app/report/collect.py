@@ -17,6 +17,7 @@ from noisewise.app.report.measure import SHOWN, Measurements, measure_ways
 from noisewise.app.report.next_commands import next_commands
 from noisewise.app.report.page import render
 from noisewise.pictures.sources import read_skipped
+from noisewise.sizes import sides, spelled
 from noisewise.training.callbacks import OnPart
 from noisewise.training.devices.hardware import describe_machine
 from noisewise.training.files.atomic import write_text
@@ -127,10 +128,10 @@ def _silent(text: str) -> None:
 def _frames(run: Run, records: list[Record]) -> tuple[Frame, ...]:
     """The sheets of fixed seeds, in the order in which they were drawn."""
     seconds = {(r.stage, r.step): r.seconds for r in records}
-    size, found = run.data.size, []
+    (height, width), found = sides(run.data.size), []
     for stage, step, path in sheets(run.path):
         with Image.open(path) as image:
-            columns, rows = min(image.width // size, COLUMNS), image.height // size
+            columns, rows = min(image.width // width, COLUMNS), image.height // height
         found.append(Frame(stage, step, seconds.get((stage, step)), path, columns, rows))
     return tuple(frame for stage in STAGES for frame in found if frame.stage == stage)
 
@@ -161,7 +162,7 @@ def _data_card(run: Run, measured: Measurements) -> tuple[tuple[str, str], ...]:
         ("pictures", f"{data.num_pictures:,}"),
         ("trained on", f"{data.num_training:,}"),
         ("held out", f"{data.num_held_out:,}"),
-        ("size", f"{data.size} x {data.size} pixels"),
+        ("size", f"{spelled(data.size)} pixels"),
         ("channels", f"{data.channels} ({'grey' if data.channels == 1 else 'colour'})"),
         (
             ("kinds", f"{len(data.classes)}, found by noisewise")

@@ -37,7 +37,7 @@ def copy_section(facts: Facts, share: float) -> str:
     way, copies = tested[0]
     text = (
         "A picture is a copy if a training picture was drawn again, and a near copy if it was "
-        "changed a little. Few copies are no sign of quality: noise copies nothing."
+        "changed a little. Few copies are no praise: noise has none."
     )
     body = _shares(tested)
     if way.near_copies is not None:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from noisewise.sizes import Size
+
 WayKind = Literal["one_call", "two_calls", "teacher"]
 
 
@@ -204,7 +206,7 @@ class Facts:
 
     name: str
     path: str
-    size: int
+    size: Size
     channels: int
     num_pictures: int
     source: str

@@ -142,14 +142,14 @@ def _way(source: _Source, found: Measured, training: TrainingSet, worst: Worst |
 
 def _worst(found: Measured, real: RealPictures) -> Worst | None:
     """The pictures that look least real, and where; larger pictures are mapped among fewer."""
-    told, size = found.look.told_apart, found.pictures.shape[-1]
+    told, (height, width) = found.look.told_apart, found.pictures.shape[-2:]
     if told is None:
         return None
-    most = max(_FEWEST_MAPPED, min(len(told.index), _MAPPED_PIXELS // size**2))
+    most = max(_FEWEST_MAPPED, min(len(told.index), _MAPPED_PIXELS // (height * width)))
     judged = told.index[:most]
     at = told.evidence[:most].argsort(descending=True, stable=True)[:_WORST]
     pictures = found.pictures[judged]
-    if size < _SMALLEST_MAPPED:
+    if min(height, width) < _SMALLEST_MAPPED:
         return Worst(as_pixels(pictures[at]))
     maps = evidence_maps(pictures, real.pictures[:_MOST], max_images=max(most, _FEWEST_MAPPED))
     return Worst(as_pixels(pictures[at]), maps[at].numpy())

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from noisewise.app.numbers import floors_text, percent
+from noisewise.app.numbers import floors_text, milliseconds, percent
 from noisewise.app.plots import svg
 from noisewise.app.report import charts
 from noisewise.app.report.copying import copy_section
@@ -24,6 +24,7 @@ from noisewise.app.report.pieces import how_many, image, missing, section, table
 from noisewise.app.terminal.progress import duration
 from noisewise.app.terminal.stderr import readable
 from noisewise.quality.verdict import MEANINGS
+from noisewise.sizes import sides
 
 _MAX_BYTES = 2_000_000
 _FILM_BYTES = 700_000  # of all sheets drawn during training
@@ -58,7 +59,7 @@ def _document(facts: Facts, share: float) -> str:
             _pictures(facts, share),
             _same_noise(facts, share),
             differences(facts, share),
-            _film(facts.frames, share),
+            _film(facts.frames, sides(facts.size), share),
             copy_section(facts, share),
             _learning(facts),
             _data(facts),
@@ -103,8 +104,9 @@ def _headline(facts: Facts) -> str:
         what = "A diffusion model of"
     if facts.has_generator:
         what = "A one-call generator of"
+    height, width = sides(facts.size)
     text = (
-        f"{what} {facts.size}&#215;{facts.size} {colour} pictures, trained on "
+        f"{what} {width}&#215;{height} {colour} pictures, trained on "
         f"{facts.num_pictures:,} of them ({escape(facts.source)})"
     )
     total = sum(facts.stage_seconds.values())
@@ -126,7 +128,7 @@ def _tiles(facts: Facts) -> str:
                 if near["can_tell"]
                 else "near copies: this test cannot tell here"
             )
-        lines.append("no sign of quality: noise copies nothing")
+        lines.append("a low share is no praise: noise has none")
         tiles.append(_tile("Copies", escape(percent(tested[0].copies.fraction)), lines))
     if not tiles:
         return ""
@@ -175,7 +177,7 @@ def _calls(way: Way) -> str:
 def _ms(way: Way) -> str:
     if way.seconds_per_image is None:
         return "not timed"
-    return f"{1000 * way.seconds_per_image:.3g} ms"
+    return milliseconds(way.seconds_per_image)
 
 
 def _pictures(facts: Facts, share: float) -> str:
@@ -243,7 +245,7 @@ def _same_noise(facts: Facts, share: float) -> str:
     )
 
 
-def _film(frames: Sequence[Frame], share: float) -> str:
+def _film(frames: Sequence[Frame], shape: tuple[int, int], share: float) -> str:
     if not frames:
         return ""
     shown = _thin(frames, share)
@@ -263,7 +265,8 @@ def _film(frames: Sequence[Frame], share: float) -> str:
         f'<div><div class="frame">{images}</div>'
         f'<label class="slide">Time: <output></output>'
         f'<input type="range" min="0" max="{last}" value="{last}" aria-label="time"></label></div>'
-        f'<div><div class="zoom" role="img" aria-label="one picture, enlarged"></div>'
+        f'<div><div class="zoom" style="aspect-ratio: {shape[1]} / {shape[0]}" role="img" '
+        f'aria-label="one picture, enlarged"></div>'
         f'<label class="slide">Enlarged: <output></output>'
         f'<input type="range" min="0" max="{columns * rows - 1}" value="0" aria-label="picture">'
         f"</label></div></div>",

@@ -9,6 +9,7 @@ from typing import Any
 from noisewise.app.terminal.progress import Progress, Record
 from noisewise.app.terminal.signals import Stop
 from noisewise.pictures.sources import HARMLESS, Skipped, printable, read_skipped
+from noisewise.sizes import as_size, spelled
 
 
 def counted(progress: Progress, stop: Stop) -> Callable[[int, int], None]:
@@ -57,8 +58,8 @@ def account(data: Mapping[str, Any]) -> list[str]:
         skipped: 1 truncated (b.png)
         note: 3 pictures turned
     """
-    size, colour = data["size"], "grey" if data["channels"] == 1 else "colour"
-    lines = [f"pictures: {data['num_pictures']:,} of {size} x {size} pixels, {colour}"]
+    size, colour = as_size(data["size"]), "grey" if data["channels"] == 1 else "colour"
+    lines = [f"pictures: {data['num_pictures']:,} of {spelled(size)} pixels, {colour}"]
     skipped: dict[str, list[Skipped]] = {}
     for item in map(read_skipped, data["skipped"]):
         skipped.setdefault(item.code, []).append(item)

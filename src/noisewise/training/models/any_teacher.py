@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from noisewise.diffusion import LogNormal, draw_to_dict
+from noisewise.sizes import AnySize, as_size
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings, guided_interval
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
@@ -16,7 +17,7 @@ from noisewise.training.settings.recipes import TeacherRecipe
 def as_teacher(
     denoiser: nn.Module,
     *,
-    size: int,
+    size: AnySize,
     channels: int,
     sigma_data: float,
     sigma_range: tuple[float, float] | None = None,
@@ -29,9 +30,10 @@ def as_teacher(
 
     Args:
         denoiser: module ``D(x, sigma, condition) -> x0`` with ``x = x0 + sigma * noise``: float
-            [n, channels, size, size], sigma [n], condition int64 [n] or None. `from_edm`,
+            [n, channels, height, width], sigma [n], condition int64 [n] or None. `from_edm`,
             `from_diffusers` and the conversions in `noisewise.diffusion` convert other models.
-        size: side of the pictures in pixels.
+        size: side of the pictures in pixels, (height, width), or a text such as "48x32", which is
+            WIDTHxHEIGHT.
         channels: number of channels of the pictures.
         sigma_data: standard deviation of the training pixels in [-1, 1].
         sigma_range: lowest and highest noise level that it was trained on; None: any noise level.
@@ -78,7 +80,7 @@ def as_teacher(
         kind="teacher",
         net={"name": type(denoiser).__name__},
         sigma_data=float(sigma_data),
-        size=size,
+        size=as_size(size),
         channels=channels,
         noise=draw_to_dict(noise),
         prediction="denoiser",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from noisewise.quality.verdict import word_by_floors
+from noisewise.sizes import sides, spelled
 from noisewise.training.models.model_config import ModelConfig
 
 _MOST_CLASSES = 20  # names that the card lists
@@ -19,11 +20,12 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         run: content of run.json.
     """
     colour = "grey" if config.channels == 1 else "colour"
-    shape = f"[64, {config.channels}, {config.size}, {config.size}]"
+    height, width = sides(config.size)
+    shape = f"[64, {config.channels}, {height}, {width}]"
     lines = [
         f"# {name}",
         "",
-        f"This generator draws {colour} pictures of {config.size} x {config.size} pixels in one "
+        f"This generator draws {colour} pictures of {spelled(config.size)} pixels in one "
         "network call.",
         "It was made with noisewise: a diffusion model (the teacher) was trained on pictures, then "
         "the generator was distilled from the teacher, without the pictures.",

@@ -18,6 +18,7 @@ from noisewise.diffusion import (
     sampler_named,
 )
 from noisewise.quality.flats import FlatValue, snapped
+from noisewise.sizes import Size, as_size, written
 from noisewise.training.settings.config import Loss
 
 FORMAT = 2
@@ -259,7 +260,7 @@ class ModelConfig:
     kind: Literal["teacher", "generator"]
     net: dict[str, Any]
     sigma_data: float
-    size: int
+    size: Size
     channels: int
     noise: dict[str, Any]
     prediction: Prediction | Literal["denoiser"] = "edm"
@@ -286,7 +287,7 @@ class ModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **asdict(self), "size": written(self.size)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: object = "config.json") -> ModelConfig:
@@ -303,6 +304,7 @@ class ModelConfig:
         given = {name: value for name, value in values.items() if name in known}
         try:
             given["sampler"] = SamplerSettings(**given.get("sampler", {}))
+            given["size"] = as_size(given.get("size"))
             given["flats"] = Flats.from_dict(given.get("flats", {}))
             for name in ("classes", "label_histogram"):
                 given[name] = tuple(given.get(name, ()))

@@ -8,6 +8,7 @@ Papers: Karras et al. 2022 (EDM), the teacher's sampler; Zhou et al. 2024 (SiD),
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import count as counting
 
@@ -18,12 +19,16 @@ from torch import Tensor, nn
 from noisewise.diffusion import (
     Denoiser,
     Sampler,
+    check_larger,
     guided,
     sample,
     takes_shares,
+    windowed,
     with_shares,
 )
+from noisewise.sizes import Size, sides, spelled
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+from noisewise.training.settings.larger import check_pixels
 
 OnDrawn = Callable[[int], None]
 
@@ -31,6 +36,7 @@ OnDrawn = Callable[[int], None]
 _START = 0  # the noise that a picture starts from
 _SECOND_CALL = 1
 _LABEL = 2
+_WINDOWS = 2**31  # where the windows of a larger picture lie
 _WALK = 3  # and above: the noise that a stochastic sampler adds, a stream for each time
 
 
@@ -49,8 +55,8 @@ class Model(nn.Module):
         self.config = config
 
     @property
-    def size(self) -> int:
-        """Side of the pictures, pixels."""
+    def size(self) -> Size:
+        """Side of the pictures in pixels, or (height, width)."""
         return self.config.size
 
     @property
@@ -73,13 +79,20 @@ class Model(nn.Module):
         colour = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels")
         named = f"{len(self.classes)} classes, " if self.classes else ""
         return (
-            f"{type(self).__name__}({self.size} x {self.size}, {colour}, {named}{calls}, "
+            f"{type(self).__name__}({spelled(self.size)}, {colour}, {named}{calls}, "
             f"{count:,} parameters on {self.device})"
         )
 
-    def noise(self, seed: int, start: int, count: int, stream: int = _START) -> Tensor:
+    def noise(
+        self,
+        seed: int,
+        start: int,
+        count: int,
+        stream: int = _START,
+        larger: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Standard normal noise of pictures start, start + 1, ... of a seed, [count, c, h, w]."""
-        shape = (self.channels, self.size, self.size)
+        shape = (self.channels, *(larger or sides(self.size)))
         return picture_noise(seed, start, count, shape, stream).to(self.device)
 
     def labels(self, seed: int, start: int, count: int, label: int | str | None) -> Tensor | None:
@@ -106,14 +119,22 @@ class Model(nn.Module):
             raise ValueError(f"unknown class {label!r}; there are {len(self.classes)}: {some}")
         return number
 
+    def _at_once(self, pixels: int) -> int:
+        """How many pictures of so many pixels are denoised in one batch."""
+        return max(1, min(250, 2**18 // pixels))
+
     def _chunks(
-        self, num_images: int, seed: int, on_drawn: OnDrawn | None = None
+        self,
+        num_images: int,
+        seed: int,
+        on_drawn: OnDrawn | None = None,
+        larger: tuple[int, int] | None = None,
     ) -> Iterator[tuple[int, int]]:
         if num_images < 1:
             raise ValueError(f"{num_images} pictures: ask for at least 1")
         if seed < 0:
             raise ValueError(f"seed {seed} is negative; use 0 or more")
-        chunk = max(1, min(250, 2**18 // self.size**2))
+        chunk = self._at_once(math.prod(larger or sides(self.size)))
         for start in range(0, num_images, chunk):
             count = min(chunk, num_images - start)
             yield start, count
@@ -194,6 +215,7 @@ class Teacher(Model):
         sampler: str | Sampler | None = None,
         guidance: float | None = None,
         on_drawn: OnDrawn | None = None,
+        larger: tuple[int, int] | None = None,
     ) -> Tensor:
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
 
@@ -208,14 +230,20 @@ class Teacher(Model):
             guidance: how far each picture is moved on towards its class; 1: not at all; None: as
                 far as the teacher's own settings say.
             on_drawn: called with the number of pictures drawn so far.
+            larger: height and width in pixels of pictures that are larger than those of the
+                training, from overlapping windows (`noisewise.diffusion.windowed`): for textures
+                and other pictures without one centre. Each window takes all the calls.
 
         Raises:
             ValueError: if a value cannot be used; the message has values that can.
         """
+        if larger is not None:
+            check_larger(larger, sides(self.size))
+            check_pixels(larger, num_images)
         return torch.cat(
             [
-                self.draw(seed, start, count, label, calls, sampler, guidance)
-                for start, count in self._chunks(num_images, seed, on_drawn)
+                self.draw(seed, start, count, label, calls, sampler, guidance, larger)
+                for start, count in self._chunks(num_images, seed, on_drawn, larger)
             ]
         )
 
@@ -229,17 +257,25 @@ class Teacher(Model):
         calls: int | None = None,
         sampler: str | Sampler | None = None,
         guidance: float | None = None,
+        larger: tuple[int, int] | None = None,
     ) -> Tensor:
         """Draw pictures start to start + count of a seed in one batch; see `sample`."""
         settings = self.sampler
         sigmas = settings.levels(settings.steps_for(calls, sampler))
-        noise, condition = self.noise(seed, start, count), self.labels(seed, start, count, label)
         streams = counting(_WALK)
 
-        def normal() -> Tensor:
-            return self.noise(seed, start, count, next(streams))
+        def noise_of(stream: int) -> Tensor:
+            return self.noise(seed, start, count, stream, larger)
 
+        def normal() -> Tensor:
+            return noise_of(next(streams))
+
+        noise, condition = noise_of(_START), self.labels(seed, start, count, label)
         denoiser = self.guided(guidance)
+        if larger is not None:
+            window = sides(self.size)
+            grid = _generator(seed, 0, _WINDOWS)  # the same for all pictures of a seed
+            denoiser = windowed(denoiser, window, grid, self._at_once(math.prod(window)))
         states = settings.chosen(sampler).states(denoiser, noise, sigmas, condition, normal)
         return self.config.flats.applied(sample(states).clamp(-1, 1))
 
@@ -282,10 +318,11 @@ class Generator(Model):
         Raises:
             ValueError: if labels are missing, or z has another shape.
         """
-        if z.shape[1:] != (self.channels, self.size, self.size):
+        height, width = sides(self.size)
+        if z.shape[1:] != (self.channels, height, width):
             raise ValueError(
                 f"z is {tuple(z.shape)}; this generator takes "
-                f"[n, {self.channels}, {self.size}, {self.size}]"
+                f"[n, {self.channels}, {height}, {width}]"
             )
         if self.classes and label is None:
             raise ValueError("this generator needs a label for each picture")
@@ -334,6 +371,7 @@ class Generator(Model):
         sampler: str | Sampler | None = None,
         guidance: float | None = None,
         on_drawn: OnDrawn | None = None,
+        larger: tuple[int, int] | None = None,
     ) -> Tensor:
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
 
@@ -345,10 +383,16 @@ class Generator(Model):
             sampler: None; only a teacher has a sampler.
             guidance: None; only a teacher can be guided.
             on_drawn: called with the number of pictures drawn so far.
+            larger: None; only a teacher draws larger pictures.
 
         Raises:
             ValueError: if a value cannot be used; the message has values that can.
         """
+        if larger is not None:
+            raise ValueError(
+                "a generator draws in one call, in which windows cannot agree on a larger picture; "
+                'use the teacher: --teacher, or load(run, "teacher")'
+            )
         calls = self.network_calls(calls, sampler, guidance)
         two = self._second_call() if calls == 2 else None
         parts = []
@@ -427,11 +471,15 @@ def picture_noise(
         True
     """
     out = torch.empty(count, *shape)
-    generator = torch.Generator()
     for i in range(count):
-        words = np.random.SeedSequence((seed, start + i, stream)).generate_state(1)
-        torch.randn(shape, generator=generator.manual_seed(int(words[0])), out=out[i])
+        torch.randn(shape, generator=_generator(seed, start + i, stream), out=out[i])
     return out
+
+
+def _generator(seed: int, number: int, stream: int) -> torch.Generator:
+    """The random numbers of a stream of a picture."""
+    words = np.random.SeedSequence((seed, number, stream)).generate_state(1)
+    return torch.Generator().manual_seed(int(words[0]))
 
 
 def picture_labels(seed: int, start: int, count: int, histogram: tuple[int, ...]) -> Tensor:

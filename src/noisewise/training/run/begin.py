@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noisewise.sizes import written
 from noisewise.training.files.lock import is_our_file
 from noisewise.training.judge_needs import judge_needs
 from noisewise.training.run.kinds_file import kinds_digest
@@ -107,7 +108,7 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
         "num_pictures": len(pictures),
         "num_training": len(training),
         "num_held_out": len(held_out),
-        "size": pictures.size,
+        "size": written(pictures.size),
         "channels": pictures.channels,
         "classes": list(pictures.classes),
         "kinds": kinds_digest(pictures),

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from noisewise.sizes import Size, as_size
+
 
 @dataclass(frozen=True)
 class DataNotes:
@@ -17,7 +19,7 @@ class DataNotes:
         num_pictures: number of pictures used.
         num_training: number of training pictures.
         num_held_out: number of held-out pictures.
-        size: side in pixels.
+        size: of the pictures, see `noisewise.sizes`.
         channels: 1 grey, 3 colour.
         classes: names, in the order of their labels.
         kinds: digest of the kinds that noisewise found; None without kinds.
@@ -32,7 +34,7 @@ class DataNotes:
     num_pictures: int
     num_training: int
     num_held_out: int
-    size: int
+    size: Size
     channels: int
     classes: tuple[str, ...] = ()
     kinds: str | None = None
@@ -48,6 +50,7 @@ class DataNotes:
         given = {name: value for name, value in values.items() if name in known}
         for name in ("classes", "notes", "skipped"):
             given[name] = tuple(given.get(name) or ())
+        given["size"] = as_size(given["size"])
         given["twins"] = tuple((int(a), int(b)) for a, b in given.get("twins") or ())
         return cls(**given)
 

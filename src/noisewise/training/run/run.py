@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import locked
 from noisewise.training.run.checkpoints import Checkpoints
@@ -114,7 +115,7 @@ class Run:
         data = self.data
         count = f"{data.num_pictures:,} pictures of " if data.num_pictures else ""
         colour = "grey" if data.channels == 1 else "colour"
-        parts = [f"{count}{data.size} x {data.size}, {colour}"]
+        parts = [f"{count}{spelled(data.size)}, {colour}"]
         for name in STAGES:
             stage = self.stage(name)
             word = "not finished" if stage.steps else "not begun"
@@ -174,23 +175,26 @@ class Run:
         Raises:
             ValueError: if they are missing or have changed.
         """
-        from noisewise.pictures.pictures import load_pictures
-
         data = self.data
         if not Path(data.source).exists():
             raise ValueError(f"the training pictures are missing: {data.source} does not exist")
-        asked = self.info["train"]
-        pictures = load_pictures(
-            data.source,
-            data.size,
-            data.channels,
-            self.path / "cache",
-            crop=asked.get("crop", "centre"),
-            background=asked.get("background", "white"),
-        )
+        pictures = self._read(data.source, data.size, data.channels, self.path / "cache")
         if pictures.fingerprint != data.fingerprint:
             raise ValueError(f"the pictures in {data.source} have changed since training")
         return pictures.with_twins(data.twins)
+
+    def other_pictures(self, path: str | Path, size: Size, channels: int) -> Pictures:
+        """Read other pictures as those of this run were; crops may also be cut already.
+
+        Raises:
+            ValueError: as `load_pictures` does.
+        """
+        from noisewise.pictures.cutting import NothingToCutError
+
+        try:
+            return self._read(path, size, channels)
+        except NothingToCutError:
+            return self._read(path, size, channels, crops=0)
 
     def teacher_digest(self) -> str:
         """Digest of the teacher's weights; it identifies the teacher of a generator."""
@@ -230,6 +234,30 @@ class Run:
         """
         with locked(self.path):
             yield
+
+    def _read(
+        self,
+        path: str | Path,
+        size: Size,
+        channels: int,
+        cache: Path | None = None,
+        crops: int | None = None,
+    ) -> Pictures:
+        """Read pictures with the settings of this run; runs of older versions have fewer."""
+        from noisewise.pictures.pictures import load_pictures
+
+        asked = self.info["train"]
+        crops = asked.get("crops", 0) if crops is None else crops
+        return load_pictures(
+            path,
+            size,
+            channels,
+            cache,
+            crop=asked.get("crop", "centre"),
+            background=asked.get("background", "white"),
+            crops=crops,
+            keep_whole=bool(crops) and asked.get("keep_whole", False),
+        )
 
     def _model(self, stage: StageName, build: Build | None) -> Teacher | Generator:
         from noisewise.training.models.model_folder import load_model

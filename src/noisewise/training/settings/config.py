@@ -12,7 +12,9 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Self, get_args
 
-from noisewise.pictures.request import Crop
+from noisewise.pictures.request import Crop, check_crops
+from noisewise.sizes import as_size, check_size, written
+from noisewise.training.settings.larger import check_pixels, parse_larger
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.settings.shown import RARE, Shown
 
@@ -28,6 +30,7 @@ MAY_CHANGE = (
 )
 """Settings that may differ when a run resumes."""
 
+_DEEPEST = 64  # transformer blocks; more are a slip of the pen
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+")
 _IMAGES = re.compile(r"(\d+(?:\.\d+)?)(k|M)?images")
@@ -163,16 +166,21 @@ class TrainingSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings:
-    """How pictures become square."""
+    """How pictures take the shape that is trained."""
 
     crop: Crop = "centre"
-    """How pictures become square: cut the centre, cut at random, or pad with a border."""
+    """How pictures get the shape: cut the centre, cut at random, or pad with a border."""
     background: Annotated[str, Shown("COLOUR")] = "white"
     """Colour behind transparent pixels and of padding: a name, or #rrggbb."""
+    crops: int = 0
+    """Cut up to this many pieces out of each large picture, at its own scale. 0: use it whole."""
+    keep_whole: bool = False
+    """With --crops: use the whole pictures too. Default: crops alone, as textures need."""
 
     def __post_init__(self) -> None:
         """Refuse a way that does not exist."""
         _check_choice("crop", self.crop, get_args(Crop))
+        check_crops(self.crops, self.keep_whole)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +201,9 @@ class TeacherSettings(PictureSettings, TrainingSettings):
 class TrainConfig(TeacherSettings):
     """Training a teacher on a folder of pictures. What is None or "auto" is derived and printed."""
 
-    size: int | None = None
-    """Side of the square pictures in pixels. Default: from the pictures."""
+    size: Annotated[str | int | None, Shown("SIZE")] = None
+    """Pixels of a side, such as 32, or WIDTHxHEIGHT, such as 48x32. Default: a square, from the
+    pictures."""
     allow_enlarging: Annotated[bool, RARE] = False
     """Train at this size even if it is 4 or more times that of most files. Default: refused."""
     channels: Annotated[int | None, RARE] = None
@@ -207,6 +216,8 @@ class TrainConfig(TeacherSettings):
     """Architecture of the net. auto: by the size of the pictures."""
     widths: Annotated[tuple[int, ...], RARE] = ()
     """Channels at each resolution of the net, finest first. Default: by budget and device."""
+    depth: Annotated[int | None, RARE] = None
+    """Transformer blocks at the lowest resolution of the net, for hours. Default: none."""
     schedule: Annotated[Schedule, RARE] = "lognormal"
     """How noise levels are drawn in training; each is shifted as far as the pictures need."""
     loss: Annotated[Loss, RARE] = "edm"
@@ -230,8 +241,8 @@ class TrainConfig(TeacherSettings):
         _check_choice("loss", self.loss, get_args(Loss))
         if self.lr is not None and self.lr_from is not None:
             raise ValueError("lr and lr_from are both set; leave one of them out")
-        if self.size is not None and self.size < 8:
-            raise ValueError(f"a size of {self.size} pixels is too small; the smallest is 8")
+        if self.size is not None:
+            object.__setattr__(self, "size", _checked_size(self.size))
         if self.channels not in (None, 1, 3):
             raise ValueError(f"{self.channels} channels do not work; use 1 (grey) or 3 (colour)")
         if self.kinds is not None and self.kinds < 0:
@@ -240,6 +251,8 @@ class TrainConfig(TeacherSettings):
             raise ValueError("classes and kinds are both set; leave one of them out")
         if any(width < (1 if at else 0) for at, width in enumerate(self.widths)):
             raise ValueError(f"widths {self.widths} must be positive numbers of channels")
+        if self.depth is not None and not 0 <= self.depth <= _DEEPEST:
+            raise ValueError(f"depth is {self.depth}; use 0 to {_DEEPEST} transformer blocks")
         if self.accumulate is not None and self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}; use 1 or more parts of a batch")
 
@@ -296,8 +309,8 @@ class DistillConfig(TrainingSettings):
 class DrawingSettings:
     """The settings of drawing pictures from a run."""
 
-    num_images: Annotated[int, Shown(short="-n")] = 64
-    """Number of pictures to draw."""
+    num_images: Annotated[int | None, Shown(short="-n")] = None
+    """Number of pictures to draw. Default: 64, or 1 with --larger."""
     teacher: bool = False
     """Use the teacher, even if the run has a generator."""
     calls: int | None = None
@@ -327,12 +340,28 @@ class SampleConfig(DrawingSettings):
 
     label: Annotated[str | None, Shown("CLASS")] = None
     """Draw only this class, by name or number. Default: all, as often as in the pictures."""
+    larger: Annotated[str | None, Shown("WIDTHxHEIGHT")] = None
+    """Draw larger pictures than trained, without seams: for textures. The teacher draws them."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
         super().__post_init__()
-        if self.num_images < 1:
+        if self.count < 1:
             raise ValueError(f"{self.num_images} pictures cannot be drawn; use 1 or more")
+        if self.larger_size is not None:
+            check_pixels(self.larger_size, self.count)
+
+    @property
+    def count(self) -> int:
+        """Number of pictures to draw."""
+        if self.num_images is not None:
+            return self.num_images
+        return 64 if self.larger is None else 1
+
+    @property
+    def larger_size(self) -> tuple[int, int] | None:
+        """Height and width of larger pictures; None: those of the model."""
+        return None if self.larger is None else parse_larger(self.larger)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,6 +392,13 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed {seed} does not work; use 0 to {2**64 - 1}")
+
+
+def _checked_size(size: object) -> int | str:
+    """A size as it is written, whatever form it was given in: 32 or 48x32."""
+    found = as_size(size)
+    check_size(found)
+    return written(found)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -50,7 +50,7 @@ class TeacherRecipe:
     noise_std: float = 1.4
     """Standard deviation of ln sigma in training."""
     coarse_share: float = 0.3
-    """Share of the budget in which pictures above 64 pixels are trained at coarse scales only."""
+    """Share of the budget in which pictures above 32 pixels are trained at coarse scales only."""
     interpolated: tuple[int, int] = (32, 256)
     """Sides in pixels for which the two ends of --schedule interpolated are right without a shift:
     the noisy end, then the clean end."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from noisewise.diffusion import denoising_loss, stratified
 from noisewise.pictures.pictures import Pictures
+from noisewise.sizes import num_pixels
 from noisewise.training.models.networks import network, with_network
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
 from noisewise.training.stages.at_once import at_once
@@ -124,7 +125,10 @@ def start_gradients(
     generator = torch.Generator().manual_seed(config.seed)
 
     def batches() -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-        left, chunk = config.samples, min(at_once(plan.size**2), max(1, config.samples // _BATCHES))
+        left, chunk = (
+            config.samples,
+            min(at_once(num_pixels(plan.size)), max(1, config.samples // _BATCHES)),
+        )
         while left > 0:
             if stop is not None and stop():
                 raise StoppedError

@@ -17,6 +17,7 @@ from noisewise.diffusion import HEUN, Denoiser
 from noisewise.training.models.model_config import SamplerSettings
 from noisewise.training.stages.sampler_search import (
     LONG,
+    STEPS,
     Inputs,
     Judging,
     SamplerSearch,
@@ -71,8 +72,9 @@ def choose_sampler(
 ) -> SamplerChoice:
     """Choose a sampler, its settings and its guidance by what the judge says of its pictures.
 
-    Four Heun samplers of 7 to 15 calls are tried, then the neighbours of the best one, until none
-    of them is better; then DPM-Solver++(2M) in as many calls and fewer. Of those within a tenth of
+    The usual sampler is tried, then others of its name, then the neighbours of the best one, until
+    none of them is better. Where that is Heun's, DPM-Solver++(2M) follows, in as many calls and
+    fewer; for large pictures it is the usual one. Of those within a tenth of
     the best, the one with the fewest calls is chosen (no interval makes this tenth wider). Its
     levels are then spaced in two other ways, which are taken only if surely better. Guidance is
     taken only if surely better, and by more than that tenth. If there is time left, one long walk
@@ -95,7 +97,7 @@ def choose_sampler(
 
     Source: our own measurements; we know no paper that measures it for each net.
     """
-    usual = replace(settings, name=HEUN.name, guidance=1.0, reason="")
+    usual = replace(usual_of(settings), guidance=1.0, reason="")
     search = SamplerSearch(denoiser, judge, inputs, usual, num_images, seconds, calls, clock, weak)
     search.climb()
     if not search.found:
@@ -115,6 +117,13 @@ def choose_sampler(
     )
     floors = search.found[chosen].at_standard
     return replace(choice, settings=replace(chosen, reason=_reason(choice, floors)))
+
+
+def usual_of(settings: SamplerSettings) -> SamplerSettings:
+    """The sampler that the search starts from: the given one if the search knows it, or Heun's."""
+    if settings.name in STEPS and settings.num_steps in STEPS[settings.name]:
+        return settings
+    return replace(settings, name=HEUN.name, num_steps=5, sigma_min=0.3)
 
 
 def _tables(search: SamplerSearch, plain: SamplerSettings) -> SamplerChoice:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from noisewise.quality.enough import LEAST
+from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.models import Teacher
 from noisewise.training.stages.at_once import at_once
@@ -46,7 +47,7 @@ def seconds_a_call(model: Teacher, engine: Engine) -> float:
 
     timed(1)  # the first call sets up kernels
     one = timed(1)
-    return one if one > _SLOW else timed(at_once(model.size**2))
+    return one if one > _SLOW else timed(at_once(num_pixels(model.size)))
 
 
 @dataclass

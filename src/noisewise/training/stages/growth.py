@@ -21,21 +21,22 @@ from torch import Tensor, nn
 from noisewise.diffusion import EDMWeight, LogNormal, Weight
 from noisewise.nets.bands import overall
 from noisewise.nets.haar import low_pass
+from noisewise.sizes import as_size, halved, written
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A part of the budget that trains on pictures of one side.
+    """A part of the budget that trains on pictures of one size.
 
     Attributes:
-        side: of the low-pass band, in pixels.
+        side: of the low-pass band, in pixels; WIDTHxHEIGHT if it is not square.
         levels: halvings from the whole picture; 0: the whole.
         until: share of the budget where it ends.
         sd: standard deviation of the band.
         noise: the draw of its noise levels.
     """
 
-    side: int
+    side: int | str
     levels: int
     until: float
     sd: float
@@ -75,12 +76,12 @@ def scales(net: Mapping[str, Any], share: float, relative: LogNormal) -> tuple[S
     if net.get("name") != "pyramid" or share <= 0:
         return ()
     details, sd = [overall(row) for row in net["detail_sd"]], overall(net["coarse_sd"])
-    until, left, found = 0.0, share, []
+    until, left, found, size = 0.0, share, [], as_size(net["size"])
     for levels in range(len(details), 0, -1):
         part = left if levels == 1 else left * 2 / 3
         until, left = until + part, left - part
         noise = replace(relative, mean=relative.mean + math.log(sd))
-        found.append(Scale(net["size"] >> levels, levels, until, sd, noise))
+        found.append(Scale(written(halved(size, levels)), levels, until, sd, noise))
         sd = math.sqrt((3 * details[levels - 1] ** 2 + sd**2) / 4)
     return tuple(found)
 

@@ -12,11 +12,13 @@ from noisewise.nets.bands import Bands, levels_for, measured_bands, overall
 from noisewise.nets.costs import Costs, costs_of
 from noisewise.nets.derive import Derived, build, derive
 from noisewise.nets.recomputing import recompute
+from noisewise.sizes import Size, divisible, mean_side, spelled, written
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
 from noisewise.training.stages.step_plan import plan_step, step_room
+from noisewise.training.stages.student_batch import student_batch
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
@@ -48,7 +50,7 @@ class TeacherPlan:
     people should know about the pictures, in a plan that is only shown.
     """
 
-    size: int
+    size: Size
     channels: int
     classes: tuple[str, ...]
     net: dict[str, Any]
@@ -67,6 +69,7 @@ class TeacherPlan:
     flips: bool
     reasons: dict[str, str]
     scales: tuple[Scale, ...] = ()
+    crops: int = 0
     notes: tuple[str, ...] = ()
     recompute: bool = False
 
@@ -82,7 +85,8 @@ class TeacherPlan:
 
     def derived(self) -> dict[str, Reasoned]:
         """Every derived value with its reason."""
-        values = {**asdict(self), "noise": draw_to_dict(self.noise)}
+        changed = {"noise": draw_to_dict(self.noise), "size": written(self.size)}
+        values = {**asdict(self), **changed}
         return {name: Reasoned(values[name], reason) for name, reason in self.reasons.items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,18 +151,35 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "adam_lr": why_lr,
             "flips": why_flips,
             **({"scales": why_scales} if coarse else {}),
+            **why_crops(pictures),
         },
         scales=coarse,
         recompute=steps.recompute,
+        crops=config.crops,
     )
 
 
-def student_values(config: DistillConfig, teacher: ModelConfig) -> dict[str, Reasoned]:
-    """The values of a distillation with their reasons, for run.json and --dry-run.
+def why_crops(pictures: Pictures) -> dict[str, str]:
+    """What was cut, as the reason of "crops"; empty if nothing was."""
+    if pictures.groups is None:
+        return {}
+    size, num_files = pictures.size, len(set(pictures.names))
+    what = f"{len(pictures):,} pieces of {spelled(size)} pixels from {num_files:,} pictures"
+    return {"crops": f"most of each picture, set by hand: {what}"}
+
+
+def student_values(
+    config: DistillConfig, teacher: ModelConfig, memory: int | None = None
+) -> dict[str, Reasoned]:
+    """The values of a distillation with their reasons, for training, report and --dry-run.
 
     Args:
         config: the user's settings.
         teacher: what the teacher's config.json says.
+        memory: free bytes that a step must fit into; None: not looked at.
+
+    Raises:
+        ValueError: if a step does not fit.
     """
     recipe = config.recipe
     sigma_init = generator_input(
@@ -176,10 +197,7 @@ def student_values(config: DistillConfig, teacher: ModelConfig) -> dict[str, Rea
             config.lr or recipe.lr,
             _why(config.lr, f"best of 1e-4, 3e-4 and 1e-3 in {_TESTS}"),
         ),
-        "batch": Reasoned(
-            config.batch or recipe.batch,
-            _why(config.batch, "at least 64, as in SiD on small sets"),
-        ),
+        "batch": Reasoned(*student_batch(config, teacher, memory)),
         "sigma_init": Reasoned(*sigma_init),
     }
 
@@ -204,16 +222,16 @@ def _net(
     The speed of the usual net is measured here. With a budget of images nothing is measured, so the
     net is the same on every machine: the usual one, or a wider one for a very large budget.
     """
-    given = (pictures.size, pictures.channels)
+    given, side = (pictures.size, pictures.channels), mean_side(pictures.size)
     bands = _bands(pictures)
-    rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands)
+    rest = (config.net, config.widths, num_classes, config.recipe.dropout, bands, config.depth)
     usual, seconds = derive(*given, None, *rest), config.amount.seconds
     if seconds is None:
         assert config.amount.images is not None
         images = max(_USUAL_IMAGES, config.amount.images)
         chosen = usual if config.widths else derive(*given, images, *rest)
         return chosen, None, costs_of(chosen.net)
-    batch = config.batch or max(4, int(config.recipe.batch * min(1.0, (64 / pictures.size) ** 2)))
+    batch = config.batch or max(4, int(config.recipe.batch * min(1.0, (64 / side) ** 2)))
     net, room = build(usual.net), step_room(free_memory(engine.device))
     costs = plain = costs_of(usual.net)
     if costs.fitting(room) < 1:
@@ -233,9 +251,9 @@ def _net(
 def _bands(pictures: Pictures) -> Bands | None:
     """The bands of large pictures; None if their size cannot be halved so often."""
     levels = levels_for(pictures.size)
-    if not levels or pictures.size % 2**levels:
+    if not levels or not divisible(pictures.size, 2**levels):
         return None
-    most = max(_FEWEST, int(_MEASURED * min(1.0, (256 / pictures.size) ** 2)))
+    most = max(_FEWEST, int(_MEASURED * min(1.0, (256 / mean_side(pictures.size)) ** 2)))
     if pictures.total:  # a plan reads only some pictures, and should not take longer than that
         most //= 4
     some = np.random.default_rng(0).permutation(len(pictures))[:most]

@@ -16,6 +16,7 @@ from noisewise.quality.enough import LEAST
 from noisewise.quality.features import Extractor, extract
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.sizes import Size, num_pixels
 from noisewise.training.stages.at_once import at_once
 
 if TYPE_CHECKING:
@@ -40,17 +41,17 @@ def frozen_distance(found: Floors | None) -> float | None:
 
 
 def real_indices(
-    training: np.ndarray, held_out: np.ndarray, size: int, most: int
+    training: np.ndarray, held_out: np.ndarray, size: Size, most: int
 ) -> tuple[np.ndarray, str]:
     """Indices of the real pictures that the judge reads, and their name.
 
     Args:
         training: indices of the training pictures.
         held_out: indices of the held-out pictures; used if there are at least 256.
-        size: side of the pictures in pixels.
+        size: of the pictures.
         most: number of pictures at most; above 32 pixels fewer, but at least 500.
     """
-    most = min(most, max(_FEWEST, _PIXELS // size**2))
+    most = min(most, max(_FEWEST, _PIXELS // num_pixels(size)))
     if len(held_out) >= _ENOUGH:
         return held_out[:most], "held-out pictures"
     return training[:most], "training pictures (too few are held out)"
@@ -108,7 +109,7 @@ def teacher_features(
 def _features(
     pictures: Pictures, chosen: np.ndarray, extractor: Extractor, late: Callable[[], bool]
 ) -> torch.Tensor:
-    found, group = [], _GROUPS * at_once(pictures.size**2)
+    found, group = [], _GROUPS * at_once(num_pixels(pictures.size))
     for start in range(0, len(chosen), group):
         if start >= LEAST and late():
             break

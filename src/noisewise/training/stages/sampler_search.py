@@ -11,6 +11,7 @@ to 12 of 16 draws, 256 in 15), so where time is short fewer samplers are tried, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
@@ -26,13 +27,17 @@ from noisewise.training.stages.at_once import at_once
 _STOPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03)  # of the long walk
 _ABOVE = 5  # levels of the long walk above the first stop
 LONG = HEUN.num_calls(_ABOVE + len(_STOPS))  # network calls of the long walk
-_STEPS = (3, 4, 5, 6, 8, 10)
+STEPS = {HEUN.name: (3, 4, 5, 6, 8, 10), DPMPP_2M.name: (7, 9, 11, 15, 19, 23)}
 _ENDS = (1.0, 0.7, 0.5, 0.3, 0.18, 0.08, 0.05)
-_FIRST = ((5, 0.3), (4, 0.5), (6, 0.18), (8, 0.08))  # tried first: few steps must stop early
+# Tried first, after the usual one: few steps must stop early.
+_FIRST = {
+    HEUN.name: ((5, 0.3), (4, 0.5), (6, 0.18), (8, 0.08)),
+    DPMPP_2M.name: ((11, 0.18), (23, 0.08)),
+}
 _SPREADS = (4.0, 10.0)  # other rho for the chosen sampler: more levels at high or at low noise
 _FEWER, _FEWEST = 2, 3  # the other sampler is tried with so many calls fewer, down to this number
 _GUIDANCE = (1.3, 1.7, 2.2)
-# Calls that the search with Heun leaves for the rest, about two tries each, and as shares at most.
+# Calls that the first search leaves for the rest, about two tries each, and as shares at most.
 _FOR_OTHERS, _FOR_GUIDANCE = (16.0, 0.2), (26.0, 0.4)
 _NEAR = 0.1  # of the floors: a sampler with fewer calls may be this much farther, no more
 _PATIENCE = 2.0  # after this many times the seconds asked for, the choice uses what it has
@@ -82,12 +87,17 @@ class SamplerSearch:
             self._left = min(self._left, seconds / (self._seconds_a_call() * num_images))
         others, guidance = (min(n, s * self._left) for n, s in (_FOR_OTHERS, _FOR_GUIDANCE))
         self._for_guidance = 0.0 if weak is None else guidance
-        spare = self._left - HEUN.num_calls(_FIRST[0][0])  # Heun's first try comes before all
+        others = others if usual.name == HEUN.name else 0.0  # the other one comes first already
+        spare = self._left - usual.calls  # the usual one comes before all
         self._kept = max(0.0, min(others + self._for_guidance, spare))
 
     def climb(self) -> None:
-        """Try Heun's first samplers, then the neighbours of the best until none is better."""
-        for steps, stop in _FIRST:
+        """Try the usual sampler and a few more of its name, then neighbours of the best.
+
+        It ends when none of them is better.
+        """
+        self._try(self._usual)
+        for steps, stop in _FIRST[self._usual.name]:
             if stop in self._ends:
                 self._try(replace(self._usual, num_steps=steps, sigma_min=stop))
         while self.found:
@@ -103,7 +113,9 @@ class SamplerSearch:
         It has more levels in these calls, so it may stop one level lower too.
         """
         self._kept = self._for_guidance
-        calls, at = chosen.calls, self._ends.index(chosen.sigma_min)
+        if chosen.name == DPMPP_2M.name:
+            return
+        calls, at = chosen.calls, self._end_of(chosen)
         for stop in self._ends[at : at + 2]:
             while calls >= _FEWEST:
                 steps = DPMPP_2M.most_steps(calls)
@@ -182,13 +194,20 @@ class SamplerSearch:
 
     def _neighbours(self, key: SamplerSettings) -> list[SamplerSettings]:
         """One step more or less, the next stop above or below, and both: same spacing."""
-        at, end = _STEPS.index(key.num_steps), self._ends.index(key.sigma_min)
+        named = STEPS[key.name]
+        at, end = named.index(key.num_steps), self._end_of(key)
         found = []
         for step_by, end_by in ((0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (1, 1)):
             i, j = at + step_by, end + end_by
-            if 0 <= i < len(_STEPS) and 0 <= j < len(self._ends):
-                found.append(replace(key, num_steps=_STEPS[i], sigma_min=self._ends[j]))
+            if 0 <= i < len(named) and 0 <= j < len(self._ends):
+                found.append(replace(key, num_steps=named[i], sigma_min=self._ends[j]))
         return found
+
+    def _end_of(self, key: SamplerSettings) -> int:
+        """Which of the last noise levels is its own, or the nearest to it."""
+        return min(
+            range(len(self._ends)), key=lambda at: abs(math.log(self._ends[at] / key.sigma_min))
+        )
 
     def _minus(self, key: SamplerSettings, other: SamplerSettings) -> Difference:
         return self.found[key].minus(self.found[other])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from noisewise.nets.costs import Costs, costs_of
+from noisewise.sizes import Size, as_size, sides, size_of, written
 from noisewise.training.stages.evaluation_times import FORWARD, LEAST_HELD
 from noisewise.training.stages.timetable import LONGEST
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import TrainConfig
 
 _BATCHES = (64, 32, 16, 8)
-_STEPS = 1000  # that a budget should have, at least, for pictures above 64 pixels
+_STEPS = 1000  # that a budget should have, at least, for pictures above 32 pixels
 _SHARE = 0.7  # of the free memory that a step may take
 _TESTS = "our early tests (single runs on 2 CPU cores)"
 
@@ -78,7 +79,7 @@ def plan_step(
     fitting = batch if memory is None else costs.fitting(room)
     if fitting < 1:
         assert memory is not None
-        raise ValueError(_does_not_fit(costs, int(net["size"]), memory))
+        raise ValueError(_does_not_fit(costs, as_size(net["size"]), memory))
     parts = config.accumulate or math.ceil(batch / fitting)
     if config.accumulate is not None:
         why_parts = "set by hand"
@@ -111,12 +112,12 @@ def step_room(memory: int | None) -> int:
     return 2**62 if memory is None else int(_SHARE * memory)
 
 
-def check_time(config: TrainConfig, size: int, batch: int, speed: float | None) -> None:
+def check_time(config: TrainConfig, size: Size, batch: int, speed: float | None) -> None:
     """Refuse a budget of time in which not even a step and a small evaluation end.
 
     Args:
         config: budget and recipe.
-        size: side of the pictures.
+        size: of the pictures.
         batch: pictures in a step.
         speed: training pictures per second; None: not measured.
 
@@ -130,8 +131,8 @@ def check_time(config: TrainConfig, size: int, batch: int, speed: float | None) 
     needed = (batch + FORWARD * evaluated) / speed
     if needed > LONGEST * seconds:
         raise ValueError(
-            f"a budget of {config.budget} is too short for pictures of {size} pixels on this "
-            f"machine: one step of {batch} and one small evaluation take about "
+            f"a budget of {config.budget} is too short for pictures of {written(size)} pixels on "
+            f"this machine: one step of {batch} and one small evaluation take about "
             f"{needed:.2g} s; use --budget {math.ceil(needed)}s, a smaller --batch or a smaller "
             "--size"
         )
@@ -160,11 +161,11 @@ def _gib(size: float) -> str:
     return f"{size / 2**30:.2g}"
 
 
-def _does_not_fit(costs: Costs, size: int, memory: int) -> str:
+def _does_not_fit(costs: Costs, size: Size, memory: int) -> str:
     need, have = costs.step_bytes(1) / 2**30, _SHARE * memory / 2**30
     room = max(0.0, _SHARE * memory - costs.fixed_bytes) / costs.picture_bytes
-    fits = max(8, int(size * math.sqrt(room)) // 32 * 32)
+    fits = size_of(*(max(8, int(side * math.sqrt(room)) // 32 * 32) for side in sides(size)))
     return (
-        f"a picture of {size} pixels needs {need:.1f} GiB in training, and {have:.1f} GiB are "
-        f"free; use --size {fits} or free memory"
+        f"a picture of {written(size)} pixels needs {need:.1f} GiB in training, and {have:.1f} GiB "
+        f"are free; use --size {written(fits)} or free memory"
     )

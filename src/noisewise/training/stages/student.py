@@ -22,7 +22,9 @@ from noisewise.diffusion import (
     score_identity_loss,
     stratified,
 )
+from noisewise.sizes import sides
 from noisewise.training.devices.engine import Engine
+from noisewise.training.devices.hardware import free_memory
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Teacher, one_call
@@ -78,7 +80,7 @@ class StudentStage:
                 "torch.nn.Module itself, not a function that calls it"
             )
         recipe, described = config.recipe, teacher.config
-        derived = student_values(config, described)
+        derived = student_values(config, described, free_memory(engine.device))
         values = {name: item.value for name, item in derived.items()}
         self.batch, self.lr, self.check_every = values["batch"], values["lr"], engine.check_every
         self.sigma_init: float = values["sigma_init"]
@@ -294,6 +296,6 @@ class StudentStage:
 
     def _normal(self) -> Tensor:
         described = self._teacher.config
-        shape = (self.batch, described.channels, described.size, described.size)
+        shape = (self.batch, described.channels, *sides(described.size))
         noise = torch.randn(shape, generator=self._draws, device=self.engine.device)
         return self.engine.tensor(noise[self._part])

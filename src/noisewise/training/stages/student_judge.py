@@ -18,6 +18,7 @@ from noisewise.quality.enough import LEAST
 from noisewise.quality.features import Extractor
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.model_config import Flats
@@ -76,7 +77,7 @@ class StudentJudge:
         self.num_images = 0
         self.flats = Flats()
         self._clock = engine.ranks.clock
-        self._cost, self._group = 0.0, at_once(teacher.config.size**2)
+        self._cost, self._group = 0.0, at_once(num_pixels(teacher.config.size))
         self.best_weights = [p.detach().clone() for p in generator.parameters()]
         self.best_as: dict[str, Any] = {}
 

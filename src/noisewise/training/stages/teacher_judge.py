@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from noisewise.diffusion import DPMPP_2M, draw_to_dict
 from noisewise.quality.enough import LEAST
 from noisewise.quality.judge import Floors, Judge
+from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.devices.sharding import copy_tensors
@@ -122,7 +123,7 @@ class TeacherJudge:
         self._held: HeldOutBatch | None = None
         self._num_held: int | None = None  # a resumed training keeps its number
         averages, clock = len(recipe.ema_shares), engine.ranks.clock
-        self._times = EvaluationTimes(plan.size**2, averages, budget.seconds, clock)
+        self._times = EvaluationTimes(num_pixels(plan.size), averages, budget.seconds, clock)
 
     def prepare(self) -> dict[str, float] | None:
         """Draw the held-out noise, and compute the features of the real pictures.
