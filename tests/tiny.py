@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from noisewise.diffusion import Preconditioned
 from noisewise.pictures.pictures import Pictures
+from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 
 
 class TinyNet(nn.Module):
@@ -50,6 +51,20 @@ def tiny_denoiser(seed: int = 0, sigma_data: float = 0.5, num_classes: int = 0) 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Preconditioned(TinyNet(num_classes=num_classes), sigma_data)
+
+
+TWO_CLASSES = ModelConfig(
+    kind="teacher",
+    net={"name": "tiny", "channels": 1, "num_classes": 2},
+    sigma_data=0.5,
+    size=8,
+    channels=1,
+    noise={"name": "LogNormal", "mean": -1.0, "std": 1.2},
+    classes=("left", "right"),
+    label_histogram=(30, 10),
+    sampler=SamplerSettings(num_steps=3),
+)
+"""What a tiny teacher of two classes of grey pictures says of itself."""
 
 
 def blobs(num_images: int = 96, size: int = 8, seed: int = 0) -> np.ndarray:

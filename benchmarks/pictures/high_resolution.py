@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -49,23 +49,28 @@ class Way:
     Attributes:
         net: architecture; auto: the default of the size.
         shifted: draw the noise levels at this size's scale; False: as at 32 pixels.
+        high_noise: share of the draws that is spread up to the sampler's first level; None: usual.
     """
 
     net: Architecture = "auto"
     shifted: bool = True
+    high_noise: float | None = None
 
     def setting(self) -> dict[str, object]:
         """What differs from the default."""
         own: dict[str, object] = {} if self.net == "auto" else {"net": self.net}
-        return own if self.shifted else {**own, "shifted": False}
+        own |= {} if self.shifted else {"shifted": False}
+        return own if self.high_noise is None else {**own, "high_noise": self.high_noise}
 
     def recipe(self, pictures: Tensor) -> TeacherRecipe:
         """The constants of the training."""
         recipe = TeacherRecipe()
+        if self.high_noise is not None:
+            recipe = replace(recipe, high_noise=self.high_noise)
         if self.shifted:
             return recipe
         scale, _ = measured_scale(ours.to_pixels(pictures), pictures.shape[-1])
-        return TeacherRecipe(noise_mean=recipe.noise_mean - math.log(scale))
+        return replace(recipe, noise_mean=recipe.noise_mean - math.log(scale))
 
 
 def compute(
@@ -108,7 +113,9 @@ def tables(results: harness.Results, match: dict[str, object]) -> list[str]:
 def _name(cell: harness.Cell) -> str:
     own = cell.setting
     words = [f"{own['minutes']:g} min", *([str(own["net"])] if "net" in own else [])]
-    return ", ".join([*words, *(["not shifted"] if "shifted" in own else [])])
+    words += ["not shifted"] if "shifted" in own else []
+    words += [f"high noise {own['high_noise']}"] if "high_noise" in own else []
+    return ", ".join(words)
 
 
 def options() -> argparse.ArgumentParser:
@@ -119,6 +126,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int, default=None, help="side of these pictures")
     parser.add_argument("--net", choices=get_args(Architecture), default="auto")
     parser.add_argument("--not-shifted", action="store_true", help="noise levels of 32 pixels")
+    parser.add_argument("--high-noise", type=float, help="share of the draws; none: the usual one")
     parser.add_argument("--minutes", type=harness.numbers(float), default=[10.0, 30.0])
     parser.add_argument("--seeds", type=harness.numbers(int), default=[0])
     return parser
@@ -134,7 +142,7 @@ def main() -> None:
     name = arguments.pictures.stem if arguments.pictures else arguments.set
     minutes = [0.1] if arguments.quick else arguments.minutes
     match: dict[str, object] = {"set": name, "threads": threads}
-    way = Way(arguments.net, not arguments.not_shifted)
+    way = Way(arguments.net, not arguments.not_shifted, arguments.high_noise)
     if not arguments.table_only:
         which = large_sets.load(name, arguments.data, arguments.pictures, arguments.size)
         work = harness.work_folder(arguments, NAME)

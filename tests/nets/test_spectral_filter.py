@@ -51,14 +51,10 @@ def test_measured_power_is_that_of_the_pictures() -> None:
     assert sum(weak) / sum(strong) == pytest.approx(0.25, rel=0.05)
 
 
-def test_the_error_of_each_level_is_what_the_filter_leaves() -> None:
-    """Gaussian pictures of this very spectrum, details of two levels, three noise levels."""
-    u = torch.arange(32.0)
-    generator = torch.Generator().manual_seed(0)
-    sd = (4 / (1 + torch.hypot(u[:, None], u).clamp_min(1))).sqrt()
-    spectrum = sd * torch.randn(600, 1, 32, 32, generator=generator)
-    x0 = cosines(32).mT @ spectrum @ cosines(32)
-    own = SpectralFilter(32, (falling(32),), levels=2)
+def errors_are_what_is_left(
+    own: SpectralFilter, x0: torch.Tensor, generator: torch.Generator
+) -> None:
+    """Compare the stated error of two levels of details with that on pictures, at three levels."""
     for level in (0.1, 0.5, 2.0):
         sigma = torch.full((600, 1, 1, 1), level)
         x = x0 + level * torch.randn(x0.shape, generator=generator)
@@ -67,6 +63,17 @@ def test_the_error_of_each_level_is_what_the_filter_leaves() -> None:
         for at, details in ((0, fine), (1, middle)):
             left = own.error(at, sigma[:1]).item()
             assert details.square().mean().sqrt().item() == pytest.approx(left, rel=0.05)
+
+
+def test_the_error_of_each_level_is_what_the_filter_leaves() -> None:
+    """Gaussian pictures of this very spectrum, details of two levels, three noise levels."""
+    u = torch.arange(32.0)
+    generator = torch.Generator().manual_seed(0)
+    sd = (4 / (1 + torch.hypot(u[:, None], u).clamp_min(1))).sqrt()
+    spectrum = sd * torch.randn(600, 1, 32, 32, generator=generator)
+    x0 = cosines(32).mT @ spectrum @ cosines(32)
+    own = SpectralFilter(32, (falling(32),), levels=2)
+    errors_are_what_is_left(own, x0, generator)
 
 
 def test_noise_of_a_band_is_filtered_as_noise_of_the_whole() -> None:
@@ -139,14 +146,7 @@ def test_the_error_is_what_the_filter_leaves_in_other_shapes_too() -> None:
     spectrum = (4 / (1 + radius)).sqrt() * torch.randn(600, 1, *size, generator=generator)
     x0 = cosines(16).mT @ spectrum @ cosines(48)
     own = SpectralFilter(size, (falling(size),), levels=2)
-    for level in (0.1, 0.5, 2.0):
-        sigma = torch.full((600, 1, 1, 1), level)
-        x = x0 + level * torch.randn(x0.shape, generator=generator)
-        low, fine = haar(own(x, sigma) - x0)
-        _, middle = haar(low)
-        for at, details in ((0, fine), (1, middle)):
-            left = own.error(at, sigma[:1]).item()
-            assert details.square().mean().sqrt().item() == pytest.approx(left, rel=0.05)
+    errors_are_what_is_left(own, x0, generator)
 
 
 @pytest.mark.parametrize("size", [8, 28, 72])

@@ -46,7 +46,7 @@ CHILD = """
 
     try:
         noisewise.train(sys.argv[1], sys.argv[2], config=TEACH, build=build, on_record=limit)
-    except Exception as error:
+    except Exception as error:  # as the command does: whatever it is, one sentence
         sys.exit(exit_code(error, "noisewise train"))
 """
 

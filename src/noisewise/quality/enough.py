@@ -13,9 +13,11 @@ from noisewise.quality.distance import Reference
 from noisewise.quality.eight_bits import rounded
 
 _MOST = 400  # pictures that are measured
-_FEWEST = 100  # with fewer, half of them against the other half say too little
+MEASURED_FROM = 100
+"""With fewer pictures, one half of them against the other half says too little."""
 _CLEAR = 2.0  # floors: a damage that anybody sees should be at least so far
-LEAST = 64  # no set is told with fewer
+LEAST = 64
+"""Nothing is told of fewer pictures."""
 
 
 def pictures_needed(images: Tensor, generator: torch.Generator | None = None) -> int | None:
@@ -37,7 +39,7 @@ def pictures_needed(images: Tensor, generator: torch.Generator | None = None) ->
         >>> pictures_needed(torch.rand(120, 1, 16, 16, generator=torch.Generator().manual_seed(0)))
         64
     """
-    if len(images) < _FEWEST:
+    if len(images) < MEASURED_FROM:
         return None
     generator = generator or torch.Generator().manual_seed(0)
     order = torch.randperm(len(images), generator=generator)[:_MOST]

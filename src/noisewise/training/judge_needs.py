@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from noisewise.pictures.pictures import Pictures
-from noisewise.quality.enough import LEAST, pictures_needed
+from noisewise.quality.enough import MEASURED_FROM, pictures_needed
 from noisewise.sizes import num_pixels
 
 _MOST = 400  # pictures
 _PIXELS = 400 * 64 * 64  # and about as many pixels: a second or two
-_FEWEST = 100
 ENOUGH = 256  # held-out pictures; with fewer, training pictures are judged against
 
 
@@ -23,7 +22,7 @@ def judge_needs(pictures: Pictures) -> int | None:
     Returns:
         A number of pictures; None if there are too few to measure it on.
     """
-    count = min(len(pictures), _MOST, max(_FEWEST, _PIXELS // num_pixels(pictures.size)))
+    count = min(len(pictures), _MOST, max(MEASURED_FROM, _PIXELS // num_pixels(pictures.size)))
     chosen = np.sort(np.random.default_rng(0).permutation(len(pictures))[:count])
     return pictures_needed(pictures.tensor(chosen))
 
@@ -50,8 +49,10 @@ def judge_in_words(needed: int | None, num_real: int) -> str:
         'tells clear damage from 64 generated and 64 real pictures on; it will have 300 real ones'
         >>> judge_in_words(500, 300)
         'cannot tell: it needs 500 real pictures to see clear damage, and there are 300'
+        >>> judge_in_words(None, 80)
+        'cannot tell: 80 real pictures are too few to say how many it needs'
     """
-    if needed is None and num_real >= LEAST:
+    if needed is None and num_real >= MEASURED_FROM:
         return "cannot tell: it does not see clear damage to pictures like these"
     if needed is None:
         return f"cannot tell: {num_real} real pictures are too few to say how many it needs"

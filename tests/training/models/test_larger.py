@@ -9,26 +9,14 @@ import torch
 
 from noisewise.diffusion import SAMPLERS
 from noisewise.training.models.any_teacher import as_teacher
-from noisewise.training.models.model_config import Flats, ModelConfig, SamplerSettings
+from noisewise.training.models.model_config import Flats, ModelConfig
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import SampleConfig
 from noisewise.training.settings.larger import parse_larger
-from tiny import TinyNet, tiny_denoiser
-
-CONFIG = ModelConfig(
-    kind="teacher",
-    net={"name": "tiny", "channels": 1, "num_classes": 2},
-    sigma_data=0.5,
-    size=8,
-    channels=1,
-    noise={"name": "LogNormal", "mean": -1.0, "std": 1.2},
-    classes=("left", "right"),
-    label_histogram=(30, 10),
-    sampler=SamplerSettings(num_steps=3),
-)
+from tiny import TWO_CLASSES, TinyNet, tiny_denoiser
 
 
-def teacher(config: ModelConfig = CONFIG) -> Teacher:
+def teacher(config: ModelConfig = TWO_CLASSES) -> Teacher:
     denoiser = tiny_denoiser(num_classes=2)
     net = denoiser.net
     assert isinstance(net, TinyNet)
@@ -71,7 +59,7 @@ def test_all_windows_have_the_class_of_the_picture() -> None:
 
 def test_flat_values_are_exact_at_every_size() -> None:
     flats = Flats(values=((0,), (255,)), share=0.9, level=128.0, reason="test")
-    found = teacher(replace(CONFIG, flats=flats)).sample(1, larger=(24, 19))
+    found = teacher(replace(TWO_CLASSES, flats=flats)).sample(1, larger=(24, 19))
     assert set(found.unique().tolist()) == {-1.0, 1.0}
 
 
@@ -91,7 +79,7 @@ def test_what_cannot_be_drawn_larger_is_refused() -> None:
     with pytest.raises(ValueError, match=r"20 pictures of 1024 x 1024 .* draw 16 at most"):
         model.sample(20, larger=(1024, 1024))
     student = Generator(
-        model.denoiser, replace(CONFIG, kind="generator", sigma_init=2.5, two_call_sigma=0.3)
+        model.denoiser, replace(TWO_CLASSES, kind="generator", sigma_init=2.5, two_call_sigma=0.3)
     )
     with pytest.raises(ValueError, match="a generator draws in one call, in which windows cannot"):
         student.sample(1, larger=(16, 16))

@@ -8,23 +8,12 @@ import torch
 
 from noisewise.diffusion import heun, karras_sigmas, sample
 from noisewise.training.files.atomic import read_json, write_json
-from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.model_folder import load_model, save_model
 from noisewise.training.models.models import Generator, Teacher, picture_labels, picture_noise
-from tiny import TinyNet, build, tiny_denoiser
+from tiny import TWO_CLASSES, TinyNet, build, tiny_denoiser
 
-CONFIG = ModelConfig(
-    kind="teacher",
-    net={"name": "tiny", "channels": 1, "num_classes": 2},
-    sigma_data=0.5,
-    size=8,
-    channels=1,
-    noise={"name": "LogNormal", "mean": -1.0, "std": 1.2},
-    classes=("left", "right"),
-    label_histogram=(30, 10),
-    sampler=SamplerSettings(num_steps=3),
-)
-STUDENT = replace(CONFIG, kind="generator", sigma_init=2.5, two_call_sigma=0.3)
+STUDENT = replace(TWO_CLASSES, kind="generator", sigma_init=2.5, two_call_sigma=0.3)
 
 
 def trained(num_classes: int = 2) -> torch.nn.Module:
@@ -40,7 +29,7 @@ def trained(num_classes: int = 2) -> torch.nn.Module:
 
 
 def test_picture_i_depends_on_the_seed_and_i_alone() -> None:
-    for model in (Teacher(trained(), CONFIG), Generator(trained(), STUDENT)):
+    for model in (Teacher(trained(), TWO_CLASSES), Generator(trained(), STUDENT)):
         five, two = model.sample(5, seed=3), model.sample(2, seed=3)
         torch.testing.assert_close(five[:2], two)
         assert not torch.allclose(five, model.sample(5, seed=4))
@@ -71,7 +60,7 @@ def test_labels_are_drawn_as_often_as_in_the_data() -> None:
 
 def test_a_teacher_samples_as_its_settings_say() -> None:
     denoiser = trained()
-    teacher = Teacher(denoiser, CONFIG)
+    teacher = Teacher(denoiser, TWO_CLASSES)
     noise = picture_noise(7, 0, 4, (1, 8, 8))
     label = picture_labels(7, 0, 4, (30, 10))
     for calls, steps in ((None, 3), (9, 5), (1, 1)):
@@ -88,7 +77,7 @@ def test_a_generator_is_one_call_at_sigma_init() -> None:
 
 
 def test_a_second_call_adds_noise_and_denoises_with_the_teacher() -> None:
-    student, teacher = trained(), Teacher(trained(), CONFIG)
+    student, teacher = trained(), Teacher(trained(), TWO_CLASSES)
     model = Generator(student, STUDENT, lambda: teacher)
     one, label = model.sample(4), model.labels(0, 0, 4, None)
     noised = one + 0.3 * model.noise(0, 0, 4, stream=1)
@@ -106,7 +95,7 @@ def test_classes_are_asked_for_by_name_or_number() -> None:
 
 
 def test_what_cannot_be_drawn_is_refused_with_advice() -> None:
-    teacher, student = Teacher(trained(), CONFIG), Generator(trained(), STUDENT)
+    teacher, student = Teacher(trained(), TWO_CLASSES), Generator(trained(), STUDENT)
     for asked, message in (
         (lambda: teacher.sample(1, calls=8), "use 7 or 9"),
         (lambda: teacher.sample(1, calls=0), "use 1 or more"),
@@ -118,7 +107,7 @@ def test_what_cannot_be_drawn_is_refused_with_advice() -> None:
         (lambda: student.sample(1, calls=2), "use 1 call"),
         (lambda: student(torch.zeros(1, 1, 4, 4)), r"takes \[n, 1, 8, 8\]"),
         (lambda: student(torch.zeros(1, 1, 8, 8)), "needs a label"),
-        (lambda: Generator(trained(), CONFIG), "sigma_init"),
+        (lambda: Generator(trained(), TWO_CLASSES), "sigma_init"),
     ):
         with pytest.raises(ValueError, match=message):
             asked()
@@ -129,22 +118,22 @@ def test_what_cannot_be_drawn_is_refused_with_advice() -> None:
 
 def test_a_model_folder_goes_round(tmp_path: Path) -> None:
     denoiser = trained()
-    save_model(tmp_path / "teacher", denoiser, CONFIG)  # pyrefly: ignore[bad-argument-type]
+    save_model(tmp_path / "teacher", denoiser, TWO_CLASSES)  # pyrefly: ignore[bad-argument-type]
     save_model(tmp_path / "generator", denoiser, STUDENT)  # pyrefly: ignore[bad-argument-type]
     teacher = load_model(tmp_path / "teacher", build)
     student = load_model(tmp_path / "generator", build)
     assert isinstance(teacher, Teacher)
     assert isinstance(student, Generator)
-    assert teacher.config == CONFIG
+    assert teacher.config == TWO_CLASSES
     assert student.config == STUDENT
-    torch.testing.assert_close(teacher.sample(3), Teacher(denoiser, CONFIG).sample(3))
+    torch.testing.assert_close(teacher.sample(3), Teacher(denoiser, TWO_CLASSES).sample(3))
     assert student.sample(3, calls=2).shape == (3, 1, 8, 8)  # the teacher beside it is found
     assert not student.training
     assert not any(p.requires_grad for p in student.parameters())
 
 
 def test_a_model_of_another_shape_goes_round_too(tmp_path: Path) -> None:
-    config = replace(CONFIG, size=(8, 12))
+    config = replace(TWO_CLASSES, size=(8, 12))
     save_model(tmp_path / "teacher", trained(), config)
     assert read_json(tmp_path / "teacher" / "config.json")["size"] == "12x8"
     again = load_model(tmp_path / "teacher", build)
@@ -161,7 +150,7 @@ def test_a_model_of_another_shape_goes_round_too(tmp_path: Path) -> None:
 
 def test_damaged_model_folders_are_one_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "teacher"
-    save_model(folder, trained(), CONFIG)  # pyrefly: ignore[bad-argument-type]
+    save_model(folder, trained(), TWO_CLASSES)  # pyrefly: ignore[bad-argument-type]
     weights, config = folder / "model.safetensors", folder / "config.json"
     whole, described = weights.read_bytes(), read_json(config)
     del described["seal"]  # as somebody may who changes it on purpose
@@ -187,7 +176,7 @@ def test_damaged_model_folders_are_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_model_prints_as_one_readable_line() -> None:
-    assert repr(Teacher(trained(), CONFIG)).startswith(
+    assert repr(Teacher(trained(), TWO_CLASSES)).startswith(
         "Teacher(8 x 8, grey, 2 classes, 5 calls by heun, "
     )
     shown = repr(Generator(trained(), STUDENT))

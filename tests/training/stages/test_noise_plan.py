@@ -223,6 +223,33 @@ def test_a_narrow_draw_is_extended_and_its_lower_levels_stay() -> None:
     assert reaching(LogNormal(-0.4, 1.4), 30.0) == (LogNormal(-0.4, 1.4), "")
 
 
+def test_nets_of_bands_see_high_noise_in_the_share_that_is_set() -> None:
+    """A finest band of 0.02 pulls the draw down; a tenth of it is spread evenly in ln sigma."""
+    pictures = pictures_of(plain(64))
+    usual = plan_noise(TrainConfig(), pictures, 0.5, finest=0.02)
+    none = plan_noise(TrainConfig(recipe=TeacherRecipe(high_noise=0.0)), pictures, 0.5, finest=0.02)
+    assert isinstance(usual.noise, Extended)
+    assert usual.noise == Extended(none.noise, usual.sigma_max, 0.1)  # pyrefly: ignore
+    p = torch.tensor([0.1, 0.5, 0.899], dtype=torch.float64)
+    torch.testing.assert_close(usual.noise.quantile(p), none.noise.quantile(p))
+    high = torch.tensor([0.9, 0.95, 1.0], dtype=torch.float64)
+    start, middle, end = usual.noise.quantile(high).log().tolist()
+    assert end == pytest.approx(math.log(usual.sigma_max))
+    assert middle == pytest.approx((start + end) / 2)
+    # The fake score keeps the share; other schedules and nets without bands have none.
+    moved = fake_noise(StudentRecipe(), usual.noise)
+    assert isinstance(moved, Extended)
+    assert (moved.share, moved.sigma_max) == (0.1, usual.sigma_max)
+    assert plan_noise(TrainConfig(), pictures, 0.5).noise == LogNormal(
+        TeacherRecipe().noise_mean + math.log(0.5 * usual.noise_scale), 1.4
+    )
+    cosine = TrainConfig(schedule="cosine")
+    assert not isinstance(plan_noise(cosine, pictures, 0.5, finest=0.02).noise, Extended)
+    for wrong in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match="high_noise is"):
+            TeacherRecipe(high_noise=wrong)
+
+
 def test_the_fake_score_sees_more_high_noise_of_every_normal_draw() -> None:
     recipe = StudentRecipe(fake_noise_shift=0.8)
     half = torch.tensor(0.5, dtype=torch.float64)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisewise.app.command import Command
+from noisewise.app.numbers import milliseconds
 from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
 from noisewise.sizes import spelled
@@ -107,7 +108,7 @@ def _described(model: Generator | Teacher, values: dict[str, Any], in_windows: b
     size = f"{values['width']} x {values['height']} " if in_windows else ""
     return (
         f"{count:,} {size}{nouns} of the {model.config.kind}, {calls} network {words} {each}, "
-        f"{1000 * values['seconds'] / count:.3g} ms for each picture "
+        f"{milliseconds(values['seconds'] / count)} for each picture "
         "(on this machine, as busy as it was just now)"
     )
 

@@ -49,6 +49,10 @@ class TeacherRecipe:
     """Mean of ln(sigma / sigma_data) in training."""
     noise_std: float = 1.4
     """Standard deviation of ln sigma in training."""
+    high_noise: float = 0.1
+    """Share of the log-normal draws that is spread up to the sampler's first level, where overall
+    colour is decided; for nets with bands, whose draw also has to reach the finest details. 0: only
+    the little that is needed to know that level at all."""
     coarse_share: float = 0.3
     """Share of the budget in which pictures above 32 pixels are trained at coarse scales only."""
     interpolated: tuple[int, int] = (32, 256)
@@ -95,6 +99,10 @@ class TeacherRecipe:
         _positive(self, "num_steps")
         _shares(self, "warmup", "decay_from", "dropout", "evaluation_share", "momentum")
         _within("coarse_share", self.coarse_share, 0.0, 1.0)
+        if not 0 <= self.high_noise < 1:
+            raise ValueError(
+                f"recipe: high_noise is {self.high_noise:g}; it is a share, from 0 to below 1"
+            )
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
         if not 0 < self.interpolated[0] <= self.interpolated[1]:

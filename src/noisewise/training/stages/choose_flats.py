@@ -37,7 +37,7 @@ def seconds_of(pixels: int, drawn: int, real: int) -> float:
 
     Example:
         >>> [round(seconds_of(side**2, 64, 1000), 1) for side in (28, 64, 256)]
-        [0.5, 2.4, 35.2]
+        [0.4, 2.3, 33.1]
     """
     measured = min(real, _MOST, max(1, _PIXELS // pixels))
     return pixels * (measured + (len(_LEVELS) + 1) * drawn) / _PIXELS_A_SECOND

@@ -51,11 +51,6 @@ _COSINE = 64  # pixels: side for which the plain cosine schedule is right
 _MEASURED = 256  # pictures that the shift is measured on
 _BYTES = 2**28  # and at most so many bytes of them, but not less than a quarter of the pictures
 _START = 3.0  # first level of the sampler, in deviations of the mean colour of a picture
-# Draws of a net with bands that are spread up to the sampler's first level. Overall colour is
-# decided there, and the draw, which must reach the finest band, is there in 1 of 100. Measured on
-# emoji of 64 pixels after four minutes: with .01 of the draws 57 floors and mean colours .63 to .73
-# as varied as real ones, with .1 36 floors and .96.
-_HIGH = 0.1
 _RARELY = 1 / 4000  # draws of training above the first level of the sampler, at least
 
 
@@ -98,7 +93,7 @@ def plan_noise(
     draw, why_draw = training_draw(config.schedule, recipe, sigma_data, scale, finest)
     if config.schedule != "lognormal" or large:
         bands = config.schedule == "lognormal" and finest is not None
-        draw, why_more = reaching(draw, sigma_max, _HIGH if bands else None)
+        draw, why_more = reaching(draw, sigma_max, (recipe.high_noise or None) if bands else None)
         why_draw += why_more
     return NoisePlan(
         scale,
@@ -318,7 +313,7 @@ def fake_noise(recipe: StudentRecipe, teachers: AnyDraw) -> AnyDraw:
         return replace(teachers, mean=teachers.mean + recipe.fake_noise_shift)
     if isinstance(teachers, Extended):
         shifted: Any = fake_noise(recipe, teachers.draw)
-        high = teachers.share if teachers.share == _HIGH else None
+        high = None if teachers.share == Extended.share else teachers.share
         return reaching(shifted, teachers.sigma_max, high)[0]
     return teachers
 
