@@ -55,6 +55,12 @@ def read_task(description: str, layouts: tuple[str, ...]) -> Task:
     return Task(**vars(parser.parse_args()))
 
 
+def side(path: Path) -> int:
+    """Side of the pictures in pixels."""
+    with np.load(path) as stored:
+        return int(stored["images"].shape[1])
+
+
 def load_images(path: Path, pad_to: int) -> Tensor:
     """Return pictures as float32 NCHW in [-1, 1], padded with black to `pad_to` pixels."""
     with np.load(path) as stored:
@@ -104,6 +110,7 @@ class Trained:
     cores_used: float
     last_loss: float
     weights: str
+    held_out_loss: float
 
 
 def train(
@@ -118,13 +125,15 @@ def train(
 
     Args:
         net: the net to train.
-        images: float32 NCHW in [-1, 1]; the last 512 are held out for the choice of weights.
+        images: float32 NCHW in [-1, 1]; the last 512, or an eighth if that is fewer, are held out
+            for the choice of weights.
         task: seconds, batch and seed.
         loss_of: the peer's own loss of a batch, a scalar.
         optimizer: the peer's own optimiser.
         lr_at: factor of the learning rate at a share of the time in [0, 1].
     """
-    held_out, images = images[-512:], images[:-512]
+    outside = min(512, len(images) // 8)
+    held_out, images = images[-outside:], images[:-outside]
     generator = torch.Generator().manual_seed(task.seed)
     ema, steps, loss = PowerEMA(net), 0, torch.zeros(())
     net.train()
@@ -142,8 +151,8 @@ def train(
         steps += 1
     seconds = time.perf_counter() - start
     cores = (time.process_time() - processor) / seconds
-    weights = _keep_better(net, ema, held_out, loss_of)
-    return Trained(steps, seconds, cores, float(loss.detach()), weights)
+    weights, held_out_loss = _keep_better(net, ema, held_out, loss_of)
+    return Trained(steps, seconds, cores, float(loss.detach()), weights, held_out_loss)
 
 
 @torch.no_grad()
@@ -151,32 +160,38 @@ def _held_out_loss(net: nn.Module, images: Tensor, loss_of: Callable[[Tensor], T
     net.eval()
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the same times and noise for both sets of weights
-        return float(torch.stack([loss_of(part) for part in images.split(64)]).mean())
+        return float(torch.stack([loss_of(part) for part in images.split(16)]).mean())
 
 
 def _keep_better(
     net: nn.Module, ema: PowerEMA, images: Tensor, loss_of: Callable[[Tensor], Tensor]
-) -> str:
+) -> tuple[str, float]:
     raw = _held_out_loss(net, images, loss_of)
     ema.swap(net)
-    if _held_out_loss(net, images, loss_of) <= raw:
-        return "ema"
+    averaged = _held_out_loss(net, images, loss_of)
+    if averaged <= raw:
+        return "ema", averaged
     ema.swap(net)
-    return "raw"
+    return "raw", raw
 
 
 def sample(task: Task, draw: Callable[[int], Tensor], crop_to: int) -> tuple[np.ndarray, float]:
-    """Draw all samples in batches of at most 125; return uint8 NHWC without padding, and seconds.
+    """Draw all samples in batches; return uint8 NHWC without padding, and seconds.
+
+    Batches are of 125 pictures of 32 pixels, or fewer of larger ones; no picture: nothing is drawn.
 
     Args:
         task: number of images and seed.
         draw: function from a number to float NCHW in [-1, 1], with the peer's own sampler.
         crop_to: side of the unpadded picture.
     """
+    if not task.num_images:
+        return np.zeros((0, crop_to, crop_to, 3), np.uint8), 0.0
     torch.manual_seed(task.seed + 1000)
+    most = max(8, 125 * 32**2 // max(32, crop_to) ** 2)
     start = time.perf_counter()
     with torch.inference_mode():
-        counts = [min(125, task.num_images - k) for k in range(0, task.num_images, 125)]
+        counts = [min(most, task.num_images - k) for k in range(0, task.num_images, most)]
         x = torch.cat([draw(count) for count in counts])
     seconds = time.perf_counter() - start
     border = (x.shape[-1] - crop_to) // 2
@@ -200,6 +215,7 @@ def finish(
         "images_per_second": round(trained.steps * task.batch / trained.seconds, 2),
         "last_loss": trained.last_loss,
         "weights": trained.weights,
+        "held_out_loss": trained.held_out_loss,
         "calls": task.steps,
         "ms_per_image": round(1000 * seconds / max(1, len(pixels)), 3),
         "threads": torch.get_num_threads(),

@@ -17,9 +17,9 @@ without_torchvision.install()
 from denoising_diffusion_pytorch import GaussianDiffusion, Unet  # noqa: E402
 
 # readme: the four levels of the README, with half its width of 64 for two cores; pictures padded to
-# 32 px (the net needs a multiple of 8). small: three levels on the unpadded 28 px.
+# 32 px (the net needs a multiple of 8). small: three levels on the unpadded 28 px. Larger pictures
+# are taken as they are.
 LAYOUTS = {"readme": ((1, 2, 4, 8), 32), "small": ((1, 2, 4), 28)}
-SIZE = 28
 
 
 def main() -> None:
@@ -27,8 +27,12 @@ def main() -> None:
     task = against_clock.read_task("denoising-diffusion-pytorch for a given time", tuple(LAYOUTS))
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.seed)
-    multiples, size = LAYOUTS[task.layout]
-    net = Unet(dim=32, dim_mults=multiples, channels=1, flash_attn=True)
+    multiples, smallest = LAYOUTS[task.layout]
+    side = against_clock.side(task.data)
+    size = max(side, smallest)
+    images = against_clock.load_images(task.data, size)
+    channels = images.shape[1]
+    net = Unet(dim=32, dim_mults=multiples, channels=channels, flash_attn=True)
     diffusion = GaussianDiffusion(net, image_size=size, sampling_timesteps=task.steps)
 
     def loss_of(images: torch.Tensor) -> torch.Tensor:
@@ -37,10 +41,9 @@ def main() -> None:
     def draw(count: int) -> torch.Tensor:
         return diffusion.sample(batch_size=count) * 2 - 1
 
-    images = against_clock.load_images(task.data, size)
     optimizer = torch.optim.Adam(net.parameters(), lr=task.lr, betas=(0.9, 0.99))
     trained = against_clock.train(net, images, task, loss_of, optimizer, lambda share: 1.0)
-    pixels, seconds = against_clock.sample(task, draw, SIZE)
+    pixels, seconds = against_clock.sample(task, draw, side)
     against_clock.finish(task, net, trained, pixels, seconds, "denoising-diffusion-pytorch")
 
 

@@ -16,7 +16,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
 # readme: as in the example, two layers a level and attention at the level before the last; its six
 # levels of 128-512 channels become three of 32-128 for two cores. small: one layer a level,
-# attention at the lowest level.
+# attention at the lowest level. large: as readme, for pictures above 64 pixels, with more levels of
+# 128 channels down to 32 pixels and attention there only, as in the example.
 LAYOUTS = {
     "readme": {
         "layers_per_block": 2,
@@ -29,7 +30,30 @@ LAYOUTS = {
         "up_block_types": ("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
     },
 }
-SIZE = 28
+WIDTHS = (32, 64, 128)
+
+
+def net_of(layout: str, size: int, channels: int) -> UNet2DModel:
+    """The net of a layout, for pictures of this size."""
+    if layout != "large":
+        widths, own = WIDTHS, LAYOUTS[layout]
+    else:
+        levels = max(3, (size // 32).bit_length())
+        widths = (*WIDTHS, *[WIDTHS[-1]] * (levels - 3))
+        own = {
+            "layers_per_block": 2,
+            "down_block_types": (*["DownBlock2D"] * (levels - 1), "AttnDownBlock2D"),
+            "up_block_types": ("AttnUpBlock2D", *["UpBlock2D"] * (levels - 1)),
+            "attention_head_dim": 32,
+        }
+    return UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=widths,
+        norm_num_groups=8,
+        **own,
+    )
 
 
 def cosine_with_warmup(share: float) -> float:
@@ -41,17 +65,13 @@ def cosine_with_warmup(share: float) -> float:
 
 def main() -> None:
     """Train, sample, report."""
-    task = against_clock.read_task("diffusers' UNet2DModel for a given time", tuple(LAYOUTS))
+    task = against_clock.read_task("diffusers' UNet2DModel for a given time", (*LAYOUTS, "large"))
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.seed)
-    net = UNet2DModel(
-        sample_size=SIZE,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(32, 64, 128),
-        norm_num_groups=8,
-        **LAYOUTS[task.layout],
-    )
+    size = against_clock.side(task.data)
+    images = against_clock.load_images(task.data, size)
+    channels = images.shape[1]
+    net = net_of(task.layout, size, channels)
     noising = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
     ddim = DDIMScheduler(num_train_timesteps=1000, beta_schedule="linear")
 
@@ -62,19 +82,18 @@ def main() -> None:
         return torch.nn.functional.mse_loss(predicted, noise)
 
     def draw(count: int) -> torch.Tensor:
-        x = torch.randn(count, 1, SIZE, SIZE)
+        x = torch.randn(count, channels, size, size)
         ddim.set_timesteps(task.steps)
         for time in ddim.timesteps:
             predicted = net(x, time, return_dict=False)[0]
             x = ddim.step(predicted, time, x, return_dict=False)[0]
         return x
 
-    images = against_clock.load_images(task.data, SIZE)
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=task.lr, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
     )
     trained = against_clock.train(net, images, task, loss_of, optimizer, cosine_with_warmup)
-    pixels, seconds = against_clock.sample(task, draw, SIZE)
+    pixels, seconds = against_clock.sample(task, draw, size)
     against_clock.finish(task, net, trained, pixels, seconds, "diffusers")
 
 

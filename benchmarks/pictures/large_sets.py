@@ -40,15 +40,19 @@ class LargeSet:
 
 
 def load(
-    name: str, data: str | None, path: Path | None = None, size: int | None = None
+    name: str,
+    data: str | None,
+    path: Path | None = None,
+    size: int | None = None,
+    crops: int = 0,
 ) -> LargeSet:
-    """Read a set of `SETS`, or any file or folder, at this size.
+    """Read a set of `SETS`, or any file or folder, at this size; crops: of each picture, 0: none.
 
     Raises:
         harness.UsageError: if the file is missing.
     """
     path = path or Path(str(harness.data_file(data, SETS[name][0])))
-    found = load_pictures(path, size or _side(path)).with_twins()
+    found = load_pictures(path, size or _side(path), crops=crops).with_twins()
     inside, outside = found.split(0)
     held_out = found.tensor(outside[:HELD_OUT])
     chosen = np.random.default_rng(0).permutation(len(found))[:_JUDGED]
