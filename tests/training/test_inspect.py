@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from noisewise.diffusion.noise import measured_shift
+from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.noise_curve import noise_curve
+from noisewise.pictures.pictures import load_pictures
 from noisewise.training.inspect import contact_sheet, inspect
 from picture_files import colour, write_pictures
 
@@ -130,3 +133,23 @@ def test_a_contact_sheet_of_other_shapes_shows_the_pictures() -> None:
     sheet = contact_sheet(images)
     assert sheet.shape == (2 * 22 + 2, 8 * 62 + 2, 3)  # twice as large: 30 pixels of 64
     assert (sheet[-22:-2, -62:-2] == 15).all()
+
+
+def test_crops_that_overlap_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    """A smooth scan gives many crops that look alike; only another file may be a copy."""
+    y, x = np.mgrid[:96, :96] / 96
+    scan = (255 * np.stack([x, y, x * y], 2)).astype(np.uint8)
+    (tmp_path / "one").mkdir()
+    Image.fromarray(scan).save(tmp_path / "one" / "a.png")
+    np.savez(tmp_path / "array.npz", images=scan[None])
+    for path in (tmp_path / "one", tmp_path / "array.npz"):
+        alone = inspect(path, size=16, crops=100)
+        assert alone.num_pictures == 100
+        assert (alone.num_near, alone.near_names, alone.num_duplicates) == (0, (), 0)
+    assert near_duplicates(load_pictures(tmp_path / "one", 16, crops=100).images)
+    (tmp_path / "two").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(scan).save(tmp_path / "two" / name)
+    both = inspect(tmp_path / "two", size=16, crops=100)
+    assert both.num_near > 0
+    assert all(first != second for first, second in both.near_names)

@@ -65,7 +65,7 @@ class Inspection:
         classes: number of pictures of each class; empty without classes.
         num_duplicates: pictures that are exact copies of an earlier one (after resizing).
         duplicate_names: the first pairs of equal pictures, by name or index.
-        num_near: pictures nearly equal to an earlier one, without exact copies (see
+        num_near: pictures nearly equal to an earlier one of another file, without exact copies (see
             `near_duplicates`).
         near_names: the first pairs of nearly equal pictures.
         twins: what the split does with nearly equal pictures; "" if there are none.
@@ -270,6 +270,7 @@ def inspect(
     assert found.counts is not None, "no cache is used here"
     near = near_duplicates(found.images)
     pictures = as_pictures(found, path).with_twins(near)
+    near = [pair for pair in near if not _of_one_file(pictures, *pair)]
     training, held_out = pictures.split(seed=0)
     flip, flip_reason = pictures.suggest_flip()
     num_duplicates, pairs = _duplicates(pictures)
@@ -364,12 +365,20 @@ def _duplicates(pictures: Pictures) -> tuple[int, tuple[tuple[str, str], ...]]:
     count = 0
     for index, mark in enumerate(digests(pictures.images).tolist()):
         earlier = first.setdefault(mark, index)
-        if earlier == index:
+        if earlier == index or _of_one_file(pictures, earlier, index):
             continue
         count += 1
         if len(pairs) < _FIRST:
             pairs.append(_named(pictures, earlier, index))
     return count, tuple(pairs)
+
+
+def _of_one_file(pictures: Pictures, a: int, b: int) -> bool:
+    """Whether both are crops of one file: those overlap, or hold the same flat ground."""
+    if pictures.groups is None:
+        return False
+    origins = pictures.names or pictures.groups
+    return bool(origins[a] == origins[b])
 
 
 def _named(pictures: Pictures, a: int, b: int) -> tuple[str, str]:
