@@ -1,8 +1,9 @@
 """Measure the fastest way to compute a net on this machine.
 
 bfloat16 and channels-last memory each make a net faster on some processors and slower on others, so
-`fastest` times them, in about two seconds. Compiling takes a minute on two cores and made training
-12 to 20% faster there: `compile_if_quicker` is for budgets long enough to regain that minute.
+`fastest` times them, in about two seconds. Compiling a U-Net takes a minute on two cores and made
+training 12 to 20% faster there; a pyramid takes more than two, and its coarse scales are not
+compiled. `compile_if_quicker` is for budgets long enough to regain that time: `long_enough`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +20,9 @@ from torch import nn
 
 from noisewise.sizes import as_size, sides
 
-LONG_ENOUGH = 1200.0  # seconds of training from which a minute for trying to compile is worth it
+_TRIAL = {"pyramid": 140.0}  # seconds of trying to compile on two cores: measured at 128 pixels
+_USUAL_TRIAL = 60.0
+_WORTH = 0.05  # of the seconds of training: what a trial may take
 _GAIN = 1.05  # another way must be faster than the plain one by this factor
 _CLEAR_GAIN = 2.0  # the same where only a few pictures were timed
 _REPEATS = 10
@@ -190,6 +194,26 @@ def _name(dtype: torch.dtype, channels_last: bool) -> str:
 
 def _called(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def long_enough(config: Mapping[str, Any], device: torch.device, seconds: float) -> bool:
+    """Whether seconds of training can regain the time of trying to compile a net.
+
+    Args:
+        config: of the net.
+        device: a GPU compiles small kernels quickly.
+        seconds: of training.
+
+    Example:
+        >>> long_enough({"name": "unet"}, torch.device("cpu"), 1800)
+        True
+        >>> long_enough({"name": "pyramid"}, torch.device("cpu"), 1800)
+        False
+    """
+    trial = (
+        _TRIAL.get(str(config.get("name")), _USUAL_TRIAL) if device.type == "cpu" else _USUAL_TRIAL
+    )
+    return trial <= _WORTH * seconds
 
 
 def compile_if_quicker(net: nn.Module, device: torch.device, batch: int) -> Compiled:

@@ -16,6 +16,7 @@ from noisewise.training.settings.config import Budget
 from noisewise.training.stages.loop import Loop, TrainingFailed
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import Judgement, Pace, StageName
+from noisewise.training.stages.timetable import Timetable
 
 
 class Clock:
@@ -323,3 +324,15 @@ def test_a_stop_looks_at_what_was_not_yet_looked_at() -> None:
     records = list(loop.records(stop=lambda: loop.at.step >= 25))
     assert [r.kind for r in records[-2:]] == ["went_back", "stopped"]
     assert loop.can_be_saved
+
+
+@pytest.mark.parametrize(("heldout", "distance", "reserve"), [(1, 2, 60), (6, 9, 140), (2, 3, 100)])
+def test_the_last_choices_are_reserved_the_time_that_they_get(
+    heldout: float, distance: float, reserve: float
+) -> None:
+    """Twenty evaluations as long as they are, but no longer than the allowance of 5 seconds."""
+    times = Timetable(Budget(seconds=1000.0), PACE, finish_cost=20.0)
+    times.spent("heldout", heldout)
+    times.spent("distance", distance)
+    times.at.seconds = 500.0
+    assert times.progress == pytest.approx(500 / (1000 - reserve))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from noisewise.diffusion import Denoiser, denoising_loss
 from noisewise.nets.recomputing import recompute
-from noisewise.nets.timing import LONG_ENOUGH, compile_if_quicker
+from noisewise.nets.timing import compile_if_quicker, long_enough
 from noisewise.scaling import Measurement
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
@@ -297,11 +297,10 @@ class TeacherStage:
         """Compile the net if the budget is long enough; return what was measured, in words."""
         plain = self._master_weights.module
         net = network(plain)
-        if (
-            self._sharded
-            or (self._budget.seconds or 0) < LONG_ENOUGH
-            or not isinstance(getattr(net, "config", None), dict)
-        ):
+        config, seconds = getattr(net, "config", None), self._budget.seconds or 0.0
+        if self._sharded or not isinstance(config, dict):
+            return ""
+        if not long_enough(config, self.engine.device, seconds):
             return ""
         found = compile_if_quicker(net, self.engine.device, self.batch)
         self._denoise = self.engine.ranks.parallel(with_network(plain, found.net))

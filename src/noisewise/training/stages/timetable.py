@@ -18,6 +18,7 @@ LONGEST = 1.1  # of a time budget: later than this, the final evaluation chooses
 _FIRST = (
     0.1  # of a time budget: the first evaluation of a kind may take so much, ahead of its share
 )
+_PARTS = 4  # evaluations of the final one that are as long as they are: no allowance shortens them
 _SLACK = 0.05  # of a time budget: a step may end so much later
 
 Judging = Literal["heldout", "distance"]
@@ -139,7 +140,10 @@ class Timetable:
         budget = self.budget.seconds
         assert budget is not None
         last = self._cost("heldout")
-        whole = self._finish_cost * (last + self._cost("distance"))
+        both = last + self._cost("distance")
+        # The choices of the final evaluation end by the allowance, not by the length of a distance.
+        choices = min(both, self.allowance() or 0.0)
+        whole = self._finish_cost * choices + min(self._finish_cost, _PARTS) * (both - choices)
         return max(min(_LARGEST_RESERVE * budget, whole), min(_LARGEST_LAST * budget, last))
 
 
