@@ -114,7 +114,7 @@ def compute(
     teacher = large_sets.train(which, folder, config)
     noted = large_sets.noted(folder)
     speed = noted["images"] / (60 * minutes)
-    found = large_sets.measure(which, teacher, count, folder / "grid.png")
+    found = large_sets.measure(which, teacher, count, folder / "grid.png", folder)
     size = sum(p.numel() for p in teacher.denoiser.parameters())
     return found | {"images": noted["images"], "images_per_second": speed, "parameters": size}
 

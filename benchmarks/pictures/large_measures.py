@@ -28,12 +28,12 @@ _CORNER = 8  # pixels: side of a corner
 
 
 def over_wiener(
-    denoiser: Callable[[Tensor, Tensor], Tensor], train: Tensor, held_out: Tensor
+    denoiser: Callable[[Tensor, Tensor, slice], Tensor], train: Tensor, held_out: Tensor
 ) -> harness.Values:
     """Held-out squared error over the Wiener filter's, for each of `LEVELS`.
 
     Args:
-        denoiser: ``D(x, sigma) -> x0``.
+        denoiser: ``D(x, sigma, at) -> x0``; at: which of the held-out pictures these are.
         train: pictures that the filter is fitted to, float [n, c, h, w].
         held_out: pictures that neither has seen.
     """
@@ -42,11 +42,13 @@ def over_wiener(
     whole, finest = [], []
     for level in LEVELS:
         sums = torch.zeros(4, dtype=torch.float64)
-        for x0 in held_out.split(_CHUNK):
+        for start in range(0, len(held_out), _CHUNK):
+            at = slice(start, start + _CHUNK)
+            x0 = held_out[at]
             sigma = torch.full((len(x0),), math.exp(level))
             x = x0 + math.exp(level) * torch.randn(x0.shape, generator=generator)
             with torch.no_grad():
-                errors = [denoise(x, sigma) - x0 for denoise in (denoiser, linear)]
+                errors = [denoiser(x, sigma, at) - x0, linear(x, sigma) - x0]
             squares = [e.square().sum() for e in errors]
             squares += [haar(e)[1].square().sum() for e in errors]
             sums += torch.stack(squares).double()

@@ -16,7 +16,9 @@ from benchmarks.pictures import large_measures
 from benchmarks.shared import harness, ours
 from noisewise.pictures.pictures import load_pictures
 from noisewise.quality.judge import Judge
+from noisewise.training.files.atomic import load_state
 from noisewise.training.models.models import Teacher
+from noisewise.training.run.kinds_file import NAME as KINDS
 from noisewise.training.settings.config import TrainConfig
 
 HELD_OUT = 128
@@ -29,7 +31,7 @@ _JUDGED = 2000  # real pictures that the judge reads, at most
 
 @dataclass(frozen=True)
 class LargeSet:
-    """A set, divided by noisewise's own split of this seed."""
+    """A set, divided by noisewise's own split of this seed; `places`: of the held-out pictures."""
 
     name: str
     path: Path
@@ -37,6 +39,7 @@ class LargeSet:
     train: Tensor
     held_out: Tensor
     real: Tensor
+    places: Tensor
 
 
 def load(
@@ -54,11 +57,17 @@ def load(
     path = path or Path(str(harness.data_file(data, SETS[name][0])))
     found = load_pictures(path, size or _side(path), crops=crops).with_twins()
     inside, outside = found.split(0)
-    held_out = found.tensor(outside[:HELD_OUT])
+    places = outside[:HELD_OUT]
     chosen = np.random.default_rng(0).permutation(len(found))[:_JUDGED]
     assert isinstance(found.size, int), "these sets are read as squares"
     return LargeSet(
-        name, path, found.size, found.tensor(inside), held_out, found.tensor(np.sort(chosen))
+        name,
+        path,
+        found.size,
+        found.tensor(inside),
+        found.tensor(places),
+        found.tensor(np.sort(chosen)),
+        torch.from_numpy(np.asarray(places)),
     )
 
 
@@ -78,14 +87,26 @@ def train(which: LargeSet, folder: Path, config: TrainConfig, keep: bool = True)
     return ours.teacher_of(folder)
 
 
-def measure(which: LargeSet, teacher: Teacher, count: int, grid: Path | None) -> harness.Values:
-    """All measures of a teacher, with its own sampler; the grid of 32 pictures goes to `grid`."""
-    labels = None  # a class that is as good as any other, as for the judge
-    if teacher.classes:
-        labels = torch.zeros(len(which.held_out), dtype=torch.int64)
+def kinds(which: LargeSet, folder: Path) -> Tensor | None:
+    """The kinds of the held-out pictures in a run, int64 [n]; None if it has no kinds."""
+    if not (folder / KINDS).exists():
+        return None
+    return load_state(folder / KINDS)["labels"].long()[which.places]
 
-    def denoiser(x: Tensor, sigma: Tensor) -> Tensor:
-        return teacher.denoiser(x, sigma, None if labels is None else labels[: len(x)])
+
+def measure(
+    which: LargeSet, teacher: Teacher, count: int, grid: Path | None, folder: Path | None = None
+) -> harness.Values:
+    """All measures of a teacher, with its own sampler; the grid of 32 pictures goes to `grid`.
+
+    A net of kinds is told the kind of each held-out picture, from the run in `folder`. A Wiener
+    filter is told nothing.
+    """
+    labels = None if folder is None else kinds(which, folder)
+    assert labels is not None or not teacher.classes
+
+    def denoiser(x: Tensor, sigma: Tensor, at: slice) -> Tensor:
+        return teacher.denoiser(x, sigma, None if labels is None else labels[at])
 
     drawn = teacher.sample(count, seed=1)
     if grid is not None:
