@@ -11,21 +11,18 @@ three learning rates, by its own held-out loss after a shorter time. Ours are th
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.pictures import high_resolution, large_measures, large_sets
-from benchmarks.pictures.peers_equal_time import ADAPTERS, PEERS, Peer, peer_python
+from benchmarks.pictures.peers_equal_time import PEERS, Peer, call_peer, peer_python
 from benchmarks.shared import harness, ours, summaries
 from noisewise.quality.judge import Judge
 
 NAME = "pictures/large_peers"
-OURS = "noisewise"
+OURS, OURS_IN = "noisewise", high_resolution.NAME
 LAYOUTS = {"ddp.py": "readme", "diffusers_unet.py": "large"}
 ROWS = (
     ("parameters", "parameters"),
@@ -46,6 +43,7 @@ class Task:
     threads: int
     batch: int
     steps: int
+    count: int
 
     def data(self) -> Path:
         """The training pictures, as a file that a peer reads."""
@@ -59,36 +57,19 @@ class Task:
 def run(
     task: Task, peer: Peer, lr: float, minutes: float, seed: int, count: int
 ) -> tuple[harness.Values, np.ndarray]:
-    """Train a peer; return its report and `count` pictures.
-
-    Raises:
-        harness.UsageError: if its program fails, with its last line.
-    """
+    """Train a peer; return its report and `count` pictures."""
     name = f"{Path(peer.script).stem}_{task.which.name}_{task.which.size}_{lr:g}_{minutes:g}m"
-    out = task.folder / f"{name}_{seed}.npz"
-    options = {
-        "data": task.data(), "out": out, "seconds": 60 * minutes, "lr": lr,
-        "layout": LAYOUTS[peer.script], "seed": seed, "batch": task.batch, "num-images": count,
-        "steps": task.steps, "threads": task.threads,
+    options: dict[str, object] = {
+        "data": task.data(), "out": task.folder / f"{name}_{seed}.npz", "seconds": 60 * minutes,
+        "lr": lr, "layout": LAYOUTS[peer.script], "seed": seed, "batch": task.batch,
+        "num-images": count, "steps": task.steps, "threads": task.threads,
     }  # fmt: skip
-    command = [str(task.python), str(ADAPTERS / peer.script)]
-    command += [part for key, value in options.items() for part in (f"--{key}", str(value))]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(task.threads)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise harness.UsageError(
-            f"{peer.name} failed with exit code {done.returncode}: {lines[-1]}"
-        )
-    with np.load(out) as stored:
-        return json.loads(done.stdout.strip().splitlines()[-1]), stored["images"]
+    return call_peer(task.python, peer, options)
 
 
-def measured(
-    task: Task, peer: Peer, lr: float, minutes: float, seed: int, count: int
-) -> harness.Values:
+def measured(task: Task, peer: Peer, lr: float, minutes: float, seed: int) -> harness.Values:
     """Train a peer, draw, and measure its pictures as ours are."""
-    report, pixels = run(task, peer, lr, minutes, seed, count)
+    report, pixels = run(task, peer, lr, minutes, seed, task.count)
     drawn = ours.to_images(pixels)
     large_sets.save_grid(
         task.folder / f"{Path(peer.script).stem}_{task.which.size}.png", drawn[:32]
@@ -133,33 +114,35 @@ def table(results: harness.Results, match: dict[str, object], minutes: list[floa
     return [summaries.table(["", *names], rows), summaries.table(titles, rates)]
 
 
-def fill(
+def run_ours(
+    task: Task, results: harness.Results, at: dict[str, object], minutes: float, work: Path
+) -> None:
+    """Run our cell of one time, or take its training from `high_resolution`."""
+    folder = high_resolution.cell_folder(work, task.which, minutes, 0)
+    results.cell(
+        {**at, "who": OURS, "minutes": minutes, "seed": 0},
+        lambda: high_resolution.compute(
+            task.which, folder, minutes, 0, task.threads, count=task.count
+        ),
+    )
+
+
+def run_peers(
     task: Task,
     results: harness.Results,
     at: dict[str, object],
     minutes: float,
-    rates: float,
-    ours_at: Path,
-    count: int,
+    rate_minutes: float,
+    names: list[str],
 ) -> None:
-    """Run the missing cells of one time; rates: minutes for the choice of a peer's rate."""
-    which = task.which
-    results.cell(
-        {**at, "who": OURS, "minutes": minutes, "seed": 0},
-        lambda: high_resolution.compute(
-            which,
-            high_resolution.cell_folder(ours_at, which, minutes, 0),
-            minutes,
-            0,
-            task.threads,
-            count=count,
-        ),
-    )
+    """Run the missing cells of these peers; rate_minutes: for the choice of a learning rate."""
     for peer in PEERS:
-        lr = best_rate(task, peer, results, at, min(minutes, rates))
+        if peer.name not in names:
+            continue
+        lr = best_rate(task, peer, results, at, min(minutes, rate_minutes))
         results.cell(
             {**at, "who": peer.name, "lr": lr, "minutes": minutes, "seed": 0},
-            lambda p=peer, r=lr: measured(task, p, r, minutes, 0, count),
+            lambda p=peer, r=lr: measured(task, p, r, minutes, 0),
         )
 
 
@@ -170,6 +153,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8, help="of the peers")
     parser.add_argument("--steps", type=int, default=25, help="DDIM steps of the peers")
     parser.add_argument("--num-images", type=int, default=64, help="pictures of each")
+    everyone = [OURS, *(peer.name for peer in PEERS)]
+    parser.add_argument("--who", choices=everyone, nargs="+", default=everyone)
     parser.add_argument("--peer-python", default=None, help="the peers' Python")
     return parser
 
@@ -190,10 +175,11 @@ def main() -> None:
         at: dict[str, object] = {**match, "size": which.size, "count": count}
         folder = harness.work_folder(arguments, NAME)
         python, steps = peer_python(arguments), 3 if arguments.quick else arguments.steps
-        task = Task(which, folder, python, threads, arguments.batch, steps)
-        ours_at = harness.work_folder(arguments, high_resolution.NAME)
+        task = Task(which, folder, python, threads, arguments.batch, steps, count)
         for time in minutes:
-            fill(task, results, at, time, arguments.rate_minutes, ours_at, count)
+            if OURS in arguments.who:
+                run_ours(task, results, at, time, harness.work_folder(arguments, OURS_IN))
+            run_peers(task, results, at, time, arguments.rate_minutes, arguments.who)
     about = (
         f"{name}. Peers: batch {arguments.batch}, DDIM with {arguments.steps} steps, the best of "
         "three learning rates by their own held-out loss. Sliced Wasserstein distances are over "

@@ -96,32 +96,41 @@ def run_ours(match: Match, minutes: float, seed: int) -> harness.Values:
     return values | own | judged(match, ours.to_pixels(drawn.images))
 
 
-def run_peer(
-    match: Match, peer: Peer, layout: str, lr: float, minutes: float, seed: int
-) -> harness.Values:
-    """Train a peer in its own environment and judge the pictures that it wrote.
+def call_peer(
+    python: Path, peer: Peer, options: dict[str, object]
+) -> tuple[harness.Values, np.ndarray]:
+    """Train a peer in its own environment; return its report and its pictures, uint8 NHWC.
 
     Raises:
-        harness.UsageError: if the adapter fails, with its last line.
+        harness.UsageError: if its program fails, with its last line.
     """
-    out = match.folder / f"{Path(peer.script).stem}-{layout}-{lr:g}-{minutes:g}min-seed{seed}.npz"
-    options = {
-        "data": match.data, "out": out, "seconds": 60 * minutes, "lr": lr, "layout": layout,
-        "seed": seed, "batch": match.batch, "num-images": match.num_images, "steps": match.steps,
-        "threads": match.threads,
-    }  # fmt: skip
-    command = [str(match.python), str(ADAPTERS / peer.script)]
+    command = [str(python), str(ADAPTERS / peer.script)]
     command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(match.threads)}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(options["threads"])
+    }  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise harness.UsageError(
             f"{peer.name} failed with exit code {done.returncode}: {lines[-1]}"
         )
-    report = json.loads(done.stdout.strip().splitlines()[-1])
-    with np.load(out) as stored:
-        return report | judged(match, stored["images"])
+    with np.load(str(options["out"])) as stored:
+        return json.loads(done.stdout.strip().splitlines()[-1]), stored["images"]
+
+
+def run_peer(
+    match: Match, peer: Peer, layout: str, lr: float, minutes: float, seed: int
+) -> harness.Values:
+    """Train a peer and judge the pictures that it wrote."""
+    out = match.folder / f"{Path(peer.script).stem}-{layout}-{lr:g}-{minutes:g}min-seed{seed}.npz"
+    options: dict[str, object] = {
+        "data": match.data, "out": out, "seconds": 60 * minutes, "lr": lr, "layout": layout,
+        "seed": seed, "batch": match.batch, "num-images": match.num_images, "steps": match.steps,
+        "threads": match.threads,
+    }  # fmt: skip
+    report, images = call_peer(match.python, peer, options)
+    return report | judged(match, images)
 
 
 def best_rate(match: Match, peer: Peer, layout: str, minutes: float, seed: int) -> float:
