@@ -142,9 +142,9 @@ def test_a_large_jpeg_is_cut_at_its_own_scale(tmp_path: Path) -> None:
     with open(tmp_path / "x.jpg", "rb") as file:
         found = decode.cut(file, "x.jpg", decode.Frame(32), Cut(4))
     corners = places(1600, 1200, 32, Cut(4), np.random.default_rng(0))
-    assert len(found.squares) == len(corners) == 4
-    for square in found.squares:
-        place_of(square.pixels, decoded)
+    assert len(found.framed) == len(corners) == 4
+    for picture in found.framed:
+        place_of(picture.pixels, decoded)
 
 
 def test_a_turned_picture_is_turned_before_it_is_cut(tmp_path: Path) -> None:

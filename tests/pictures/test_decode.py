@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from noisewise.pictures import bit_depth, decode, framing, sources
 from noisewise.pictures.bit_depth import Ranges
 from noisewise.pictures.decode import UnusableError
-from noisewise.pictures.framing import Frame, Square
+from noisewise.pictures.framing import Frame, Framed
 from noisewise.pictures.headers import quiet_pillow
 from picture_files import colour
 
@@ -28,7 +28,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 def decoded(
     data: bytes, size: int = 32, name: str = "x.png", ranges: Ranges | None = None
-) -> Square:
+) -> Framed:
     """Decode from memory."""
     return decode.decode(io.BytesIO(data), name, Frame(size), ranges)
 
@@ -47,18 +47,18 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def test_plain_picture_of_the_size_is_untouched() -> None:
     image = colour(0)
-    square = decoded(encoded(image, "PNG"))
-    np.testing.assert_array_equal(square.pixels, np.asarray(image))
-    assert square.done == frozenset()
-    assert not square.grey
+    picture = decoded(encoded(image, "PNG"))
+    np.testing.assert_array_equal(picture.pixels, np.asarray(image))
+    assert picture.done == frozenset()
+    assert not picture.grey
 
 
 def test_16_bit_grey_keeps_its_mean_where_pillow_clips_to_white() -> None:
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     data = encoded(Image.fromarray(ramp), "PNG")
-    square = decoded(data)
-    assert square.grey
-    assert abs(square.pixels.mean() - 127.5) < 0.5
+    picture = decoded(data)
+    assert picture.grey
+    assert abs(picture.pixels.mean() - 127.5) < 0.5
     with Image.open(io.BytesIO(data)) as image:
         naive = np.asarray(image.convert("RGB"))
     assert naive.mean() > 250, "Pillow no longer clips: the special case may go"
@@ -85,27 +85,27 @@ def test_hidden_colours_under_transparency_become_white() -> None:
     pixels = np.zeros((32, 32, 4), np.uint8)
     pixels[..., 0] = 200
     pixels[:16, :, 3] = 255
-    square = decoded(encoded(Image.fromarray(pixels), "PNG"))
-    assert (square.pixels[:16] == [200, 0, 0]).all()
-    assert (square.pixels[16:] == 255).all()
-    assert framing.ALPHA in square.done
+    picture = decoded(encoded(Image.fromarray(pixels), "PNG"))
+    assert (picture.pixels[:16] == [200, 0, 0]).all()
+    assert (picture.pixels[16:] == 255).all()
+    assert framing.ALPHA in picture.done
 
 
 def test_half_transparent_grey_stays_grey() -> None:
     pixels = np.zeros((32, 32, 2), np.uint8)
     pixels[..., 1] = 128
-    square = decoded(encoded(Image.fromarray(pixels, "LA"), "PNG"))
-    assert square.grey
-    assert abs(int(square.pixels[0, 0, 0]) - 127) <= 1
+    picture = decoded(encoded(Image.fromarray(pixels, "LA"), "PNG"))
+    assert picture.grey
+    assert abs(int(picture.pixels[0, 0, 0]) - 127) <= 1
 
 
 def test_palette_with_transparency_does_not_turn_black() -> None:
     image = Image.new("P", (32, 32), 1)
     image.putpalette([0, 0, 0, 0, 0, 255])
     image.paste(0, (0, 0, 16, 32))
-    square = decoded(encoded(image, "PNG", transparency=0))
-    assert (square.pixels[:, :16] == 255).all()
-    assert (square.pixels[:, 16:] == [0, 0, 255]).all()
+    picture = decoded(encoded(image, "PNG", transparency=0))
+    assert (picture.pixels[:, :16] == 255).all()
+    assert (picture.pixels[:, 16:] == [0, 0, 255]).all()
 
 
 def test_exif_rotation() -> None:
@@ -113,10 +113,10 @@ def test_exif_rotation() -> None:
     image.paste("white", (0, 0, 16, 32))  # white at the left ...
     exif = Image.Exif()
     exif[0x0112] = 6  # ... which stands for the top
-    square = decoded(encoded(image, "JPEG", exif=exif, quality=95), name="x.jpg")
-    assert framing.ROTATED in square.done
+    picture = decoded(encoded(image, "JPEG", exif=exif, quality=95), name="x.jpg")
+    assert framing.ROTATED in picture.done
     # 32 x 64 upright: the middle square is all black, as rows 16 to 48 are
-    assert square.pixels.max() < 30
+    assert picture.pixels.max() < 30
     exif[0x0112] = 1
     plain = decoded(encoded(image, "JPEG", exif=exif), name="x.jpg")
     assert framing.ROTATED not in plain.done
@@ -184,17 +184,17 @@ def test_postscript_is_never_run() -> None:
 
 def test_lying_extension_is_read_by_content() -> None:
     image = colour(3)
-    square = decoded(encoded(image, "PNG"), name="x.jpg")
-    np.testing.assert_array_equal(square.pixels, np.asarray(image))
+    picture = decoded(encoded(image, "PNG"), name="x.jpg")
+    np.testing.assert_array_equal(picture.pixels, np.asarray(image))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_first_frame_of_animations(kind: str) -> None:
     frames = [Image.new("RGB", (32, 32), c) for c in ("red", "blue", "lime")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
-    square = decoded(data, name=f"x.{kind.lower()}")
-    assert framing.ANIMATED in square.done
-    assert (square.pixels == [255, 0, 0]).all()
+    picture = decoded(data, name=f"x.{kind.lower()}")
+    assert framing.ANIMATED in picture.done
+    assert (picture.pixels == [255, 0, 0]).all()
 
 
 def test_one_pixel_and_thin_lines_are_too_small() -> None:
@@ -205,9 +205,9 @@ def test_one_pixel_and_thin_lines_are_too_small() -> None:
 def test_huge_aspect_keeps_the_middle() -> None:
     image = Image.new("RGB", (4000, 40), "black")
     image.paste("white", (1960, 0, 2040, 40))
-    square = decoded(encoded(image, "PNG"))
-    assert framing.CROPPED in square.done
-    assert (square.pixels == 255).all()
+    picture = decoded(encoded(image, "PNG"))
+    assert framing.CROPPED in picture.done
+    assert (picture.pixels == 255).all()
 
 
 @pytest.mark.parametrize("side", [10_000, 60_000])
@@ -238,10 +238,10 @@ def test_pixel_art_is_resized_exactly(stored: int, size: int) -> None:
     art = np.random.default_rng(1).choice([0, 90, 255], (16, 16, 3)).astype(np.uint8)
     factor = stored // 16
     image = Image.fromarray(np.kron(art, np.ones((factor, factor, 1), np.uint8)))
-    square = decoded(encoded(image, "PNG"), size)
+    picture = decoded(encoded(image, "PNG"), size)
     repeat = size // 16
     np.testing.assert_array_equal(
-        square.pixels, np.kron(art, np.ones((repeat, repeat, 1), np.uint8))
+        picture.pixels, np.kron(art, np.ones((repeat, repeat, 1), np.uint8))
     )
     smooth = np.asarray(image.resize((size, size), Image.Resampling.LANCZOS))
     if stored != size and repeat == 1:
@@ -251,9 +251,9 @@ def test_pixel_art_is_resized_exactly(stored: int, size: int) -> None:
 def test_line_art_is_not_taken_for_pixel_art() -> None:
     image = Image.new("1", (301, 301), 1)
     image.paste(0, (100, 0, 103, 301))
-    square = decoded(encoded(image, "PNG"))
-    assert square.grey
-    assert len(np.unique(square.pixels)) > 2, "a thin line has to become grey, not vanish"
+    picture = decoded(encoded(image, "PNG"))
+    assert picture.grey
+    assert len(np.unique(picture.pixels)) > 2, "a thin line has to become grey, not vanish"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -268,5 +268,5 @@ def test_random_damage_never_raises_anything_else(seed: int) -> None:
                 for place in generator.integers(0, len(data), 8):
                     data[place] = generator.integers(0, 256)
                 with suppress(UnusableError):
-                    square = decoded(bytes(data), name=f"x.{kind.lower()}")
-                    assert square.pixels.shape[:2] == (32, 32)
+                    picture = decoded(bytes(data), name=f"x.{kind.lower()}")
+                    assert picture.pixels.shape[:2] == (32, 32)

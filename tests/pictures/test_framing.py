@@ -1,4 +1,4 @@
-"""The square that is made of each picture: crop and background are chosen, and said."""
+"""The frame of each picture: crop and background are chosen, and said."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from noisewise.pictures.decode import decode
-from noisewise.pictures.framing import Frame, Square
+from noisewise.pictures.framing import Frame, Framed
 from noisewise.pictures.pictures import load_pictures
 from noisewise.pictures.request import Crop
 from picture_files import colour, write_pictures
@@ -21,15 +21,15 @@ for third in range(3):
     STRIPES[:, 20 * third : 20 * third + 20, third] = 255
 
 
-def made(pixels: np.ndarray, frame: Frame, name: str = "x.png") -> Square:
+def made(pixels: np.ndarray, frame: Frame, name: str = "x.png") -> Framed:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return decode(file, name, frame)
 
 
 def test_the_middle_is_the_middle() -> None:
-    square = made(STRIPES, Frame(20))
-    assert (square.pixels == [0, 255, 0]).all()
+    picture = made(STRIPES, Frame(20))
+    assert (picture.pixels == [0, 255, 0]).all()
 
 
 def test_a_random_crop_depends_on_the_name_alone() -> None:
@@ -45,18 +45,18 @@ def test_a_random_crop_depends_on_the_name_alone() -> None:
 
 @pytest.mark.parametrize(("word", "rgb"), [("white", 255), ("black", 0), ("#808080", 128)])
 def test_padding_shows_all_of_it(word: str, rgb: int) -> None:
-    square = made(STRIPES, Frame(60, "pad", word))
-    np.testing.assert_array_equal(square.pixels[20:40], STRIPES)
-    assert (square.pixels[:20] == rgb).all()
-    assert (square.pixels[40:] == rgb).all()
+    picture = made(STRIPES, Frame(60, "pad", word))
+    np.testing.assert_array_equal(picture.pixels[20:40], STRIPES)
+    assert (picture.pixels[:20] == rgb).all()
+    assert (picture.pixels[40:] == rgb).all()
 
 
 def test_a_coloured_background_makes_grey_pictures_coloured_where_it_shows() -> None:
     grey = np.full((20, 60), 7, np.uint8)
-    square = made(grey, Frame(60, "pad", "#ff0000"))
-    assert not square.grey
-    assert (square.pixels[0, 0] == [255, 0, 0]).all()
-    assert (square.pixels[30, 30] == 7).all()
+    picture = made(grey, Frame(60, "pad", "#ff0000"))
+    assert not picture.grey
+    assert (picture.pixels[0, 0] == [255, 0, 0]).all()
+    assert (picture.pixels[30, 30] == 7).all()
     clear = np.stack([grey, np.zeros_like(grey)], axis=2)
     assert (made(clear, Frame(20, background="#ff0000")).pixels == [255, 0, 0]).all()
     assert made(clear, Frame(20, background="black")).grey
@@ -65,8 +65,8 @@ def test_a_coloured_background_makes_grey_pictures_coloured_where_it_shows() -> 
 def test_a_strip_does_not_become_a_bomb() -> None:
     strip = np.zeros((4, 60_000), np.uint8)
     strip[:, 30_000:] = 255
-    square = made(strip, Frame(16, "pad", "black"))
-    assert square.pixels.shape == (16, 16, 1)
+    picture = made(strip, Frame(16, "pad", "black"))
+    assert picture.pixels.shape == (16, 16, 1)
 
 
 def test_the_choice_is_part_of_the_account_and_of_the_cache(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.enlarging import Sides
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import (
+    FramedPictures,
     Gathered,
     HeaderCounts,
     Labels,
     Plan,
-    Squares,
     collect,
     complete,
     load_cached,
@@ -64,12 +64,12 @@ def _read(path: Path, request: Request) -> Gathered:
     if request.crops:
         each = [(width, height)] * len(found)
         cut = plan_cuts(path, each, size, request.crops, request.keep_whole)[0]
-    squares = (
-        _array_squares(found, frame, set(chosen.tolist()))
+    framed = (
+        _array_pictures(found, frame, set(chosen.tolist()))
         if cut is None
         else _cut(found, plan, cut, origins)
     )
-    images, names, _ = collect(path, plan, squares, (), request.progress)
+    images, names, _ = collect(path, plan, framed, (), request.progress)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]
     counts = HeaderCounts(sizes, Counter({mode: len(found)}), Counter({kind: len(found)}))
     of = np.array([int(name) for name in names])
@@ -83,25 +83,25 @@ def _read(path: Path, request: Request) -> Gathered:
     return complete(plan, images, labels, named, [], counts, origins.groups())
 
 
-def _array_squares(found: array_files.ArrayFile, frame: Frame, chosen: set[int]) -> Squares:
+def _array_pictures(found: array_files.ArrayFile, frame: Frame, chosen: set[int]) -> FramedPictures:
     for index, pixels in enumerate(found.pictures()):
         if index not in chosen:
             continue
         done: set[str] = set()
         name = str(index)
         image = framing.on_background(_as_image(pixels), frame, done)
-        yield name, framing.as_square(framing.fit(image, name, frame, done), done)
+        yield name, framing.as_framed(framing.fit(image, name, frame, done), done)
 
 
-def _cut(found: array_files.ArrayFile, plan: Plan, cut: Cut, origins: Origins) -> Squares:
+def _cut(found: array_files.ArrayFile, plan: Plan, cut: Cut, origins: Origins) -> FramedPictures:
     """Every crop under the number of its picture."""
     for index, pixels in enumerate(found.pictures()):
         done: set[str] = set()
         image = framing.on_background(_as_image(pixels), plan.frame, done)
         pieces = cut_picture(image, str(index), plan.frame, cut, done)
         origins.add(pieces)
-        for square in pieces.squares:
-            yield str(index), square
+        for picture in pieces.framed:
+            yield str(index), picture
 
 
 def _array_block(found: array_files.ArrayFile) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from noisewise.pictures.framing import Frame, Square, as_square, fit, undo_enlargement
+from noisewise.pictures.framing import Frame, Framed, as_framed, fit, undo_enlargement
 from noisewise.sizes import Size, sides
 
 _THUMBNAIL = 16  # side of the small whole by which copies of a large picture are found
@@ -56,14 +56,14 @@ class Pieces:
     """What one large picture gives.
 
     Attributes:
-        squares: the crops, then the whole picture if it is used.
+        framed: the crops, then the whole picture if it is used.
         parts: the part of the picture that each belongs to, in rising order.
         whole: whether the last one is the whole picture.
         num_pixels: of the picture.
         thumbnail: the whole picture, uint8 [16, 16, 1].
     """
 
-    squares: tuple[Square, ...]
+    framed: tuple[Framed, ...]
     parts: tuple[int, ...]
     whole: bool
     num_pixels: int
@@ -178,9 +178,9 @@ def cut_picture(
     pieces = [flat(image.crop((p.left, p.top, p.left + wide, p.top + high))) for p in found]
     if cut.whole:
         pieces.append(_whole(image, name, frame, done, lossless, flat))
-    squares = [as_square(piece, set() if at else done) for at, piece in enumerate(pieces)]
+    framed = [as_framed(piece, set() if at else done) for at, piece in enumerate(pieces)]
     parts = tuple(place.part for place in found) + (0,) * cut.whole
-    return Pieces(tuple(squares), parts, cut.whole, image.width * image.height, _thumbnail(image))
+    return Pieces(tuple(framed), parts, cut.whole, image.width * image.height, _thumbnail(image))
 
 
 def _jittered(

@@ -1,4 +1,4 @@
-"""Decode one picture from bytes to a uint8 square: upright, on a plain background, resized once.
+"""Decode one picture from bytes to uint8 pixels: upright, on a plain background, resized once.
 
 Cases that often go wrong without an error are handled here: EXIF rotation, 16-bit grey (Pillow
 itself clips it to white), colours hidden under transparency, palettes, CMYK, colour profiles other
@@ -26,8 +26,8 @@ from noisewise.pictures.framing import (
     PROFILE,
     ROTATED,
     Frame,
-    Square,
-    as_square,
+    Framed,
+    as_framed,
     block_factor,
     fit,
     on_background,
@@ -116,8 +116,8 @@ def enlargement(file: BinaryIO, name: str) -> int:
         raise UnusableError(skip_code(error, name)) from error
 
 
-def decode(file: BinaryIO, name: str, frame: Frame, ranges: Ranges | None = None) -> Square:
-    """Decode one picture to a uint8 square.
+def decode(file: BinaryIO, name: str, frame: Frame, ranges: Ranges | None = None) -> Framed:
+    """Decode one picture to uint8 pixels in its frame.
 
     Args:
         file: the picture's bytes.
@@ -165,7 +165,7 @@ def cut(
         raise UnusableError(skip_code(error, name)) from error
 
 
-def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Square:
+def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Framed:
     lossless = image.format not in LOSSY
     done: set[str] = set()
     if not lossless:
@@ -173,8 +173,8 @@ def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Squa
         image.draft(None, (3 * width, 3 * height))
     flat, profile = _flattened(image, frame, ranges, done)
     if frame.crop == "pad":  # the background is an sRGB colour: add it after the conversion
-        return as_square(fit(_to_srgb(flat, profile, done), name, frame, done, lossless), done)
-    return as_square(_to_srgb(fit(flat, name, frame, done, lossless), profile, done), done)
+        return as_framed(fit(_to_srgb(flat, profile, done), name, frame, done, lossless), done)
+    return as_framed(_to_srgb(fit(flat, name, frame, done, lossless), profile, done), done)
 
 
 def _flattened(

@@ -30,7 +30,7 @@ class Frame:
     """The size that every picture comes to, and how.
 
     Args:
-        size: side of a square in pixels, or (height, width).
+        size: side in pixels, or (height, width).
         crop: for pictures of another shape: "centre" takes the middle, "random" takes a random
             place (fixed by the file name, the same in every run), "pad" adds background.
         background: colour under transparency and around padded pictures: a name or #rrggbb.
@@ -65,7 +65,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Square:
+class Framed:
     """A decoded picture, uint8 [height, width, 1 or 3]; whether it is grey; what was changed."""
 
     pixels: np.ndarray
@@ -125,15 +125,15 @@ def fit(
     return image.resize((width, height), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
 
 
-def as_square(image: Image.Image, done: set[str]) -> Square:
-    """Turn a square picture of mode L or RGB into a Square."""
+def as_framed(image: Image.Image, done: set[str]) -> Framed:
+    """Keep a picture of mode L or RGB that has its frame."""
     pixels = np.asarray(image)
     if image.mode == "L":
-        return Square(pixels[:, :, None], True, frozenset(done))
+        return Framed(pixels[:, :, None], True, frozenset(done))
     red, green, blue = (pixels[..., c] for c in range(3))  # numpy is slow along an axis of 3
     highest = np.maximum(np.maximum(red, green), blue)
     spread = highest - np.minimum(np.minimum(red, green), blue)
-    return Square(pixels, bool(spread.max() <= _GREY_TOLERANCE), frozenset(done))
+    return Framed(pixels, bool(spread.max() <= _GREY_TOLERANCE), frozenset(done))
 
 
 def on_background(image: Image.Image, frame: Frame, done: set[str]) -> Image.Image:

@@ -17,14 +17,14 @@ import numpy as np
 
 from noisewise.pictures import cache, framing, sources
 from noisewise.pictures.enlarging import Sides, too_large
-from noisewise.pictures.framing import Frame, Square
+from noisewise.pictures.framing import Frame, Framed
 from noisewise.pictures.sources import Skipped, printable
 from noisewise.sizes import written
 
 Progress = Callable[[int, int], None]
 """Called with (files done, files in all), from the calling thread."""
 
-Squares = Generator[tuple[str, Square | Skipped]]
+FramedPictures = Generator[tuple[str, Framed | Skipped]]
 """The name of each file with its decoded picture, or with the reason why it is skipped."""
 
 MIN_PICTURES = 16
@@ -126,11 +126,11 @@ def digests(images: np.ndarray) -> np.ndarray:
 def collect(
     path: Path,
     plan: Plan,
-    squares: Squares,
+    framed: FramedPictures,
     already_skipped: Iterable[Skipped],
     progress: Progress | None,
 ) -> tuple[np.ndarray, list[str], list[Skipped]]:
-    """Collect the squares in one array.
+    """Collect framed pictures in one array.
 
     Returns:
         uint8 [n, height, width, channels], one name per picture, and all skipped files.
@@ -144,17 +144,17 @@ def collect(
     skipped = list(already_skipped)
     num_grey = count = 0
     before: str | None = None
-    with closing(squares), cache.Rows(plan.frame.size, plan.channels or 3, plan.folder) as rows:
-        for name, square in squares:
+    with closing(framed), cache.Rows(plan.frame.size, plan.channels or 3, plan.folder) as rows:
+        for name, picture in framed:
             count += name != before  # the crops of a picture come one after the other
             before = name
-            if isinstance(square, Skipped):
-                skipped.append(square)
+            if isinstance(picture, Skipped):
+                skipped.append(picture)
             else:
-                rows.append(square.pixels)
+                rows.append(picture.pixels)
                 names.append(name)
-                num_grey += square.grey
-                plan.done.update(square.done)
+                num_grey += picture.grey
+                plan.done.update(picture.done)
             if progress is not None:
                 progress(count, plan.total)
         refuse_too_few(path, len(names) + plan.left_out, skipped, len(set(names)) + plan.left_out)

@@ -14,14 +14,14 @@ from noisewise.pictures.crops import Cut, Pieces
 from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.decode import UnusableError
 from noisewise.pictures.enlarging import Sides
-from noisewise.pictures.framing import Frame, Square
+from noisewise.pictures.framing import Frame, Framed
 from noisewise.pictures.gather import (
     MIN_PICTURES,
+    FramedPictures,
     Gathered,
     HeaderCounts,
     Labels,
     Plan,
-    Squares,
     collect,
     complete,
     count_text,
@@ -81,11 +81,11 @@ def read_files(source: Source, request: Request) -> Gathered:
     enlarging = request.enlarging or request.crops > 0  # crops are never enlarged
     plan = Plan(frame, sides, enlarging, channels, total, request.folder, key, notes, left_out)
     origins = Origins() if request.crops else None
-    squares = _decoded(source, found, plan.frame)
+    framed = _decoded(source, found, plan.frame)
     if origins is not None:
         cuts = plan_cuts(source.path, found.sides, size, request.crops, request.keep_whole)
-        squares = _cut(source, found, plan.frame, cuts, origins)
-    images, names, skipped = collect(source.path, plan, squares, found.skipped, request.progress)
+        framed = _cut(source, found, plan.frame, cuts, origins)
+    images, names, skipped = collect(source.path, plan, framed, found.skipped, request.progress)
     labels = _labels(source, metadata_files, every if left_out else names, plan)
     if left_out:
         labels = labels.of_some(every, names)
@@ -136,8 +136,8 @@ def _labels(
     return Labels(array, tuple(classes), source.kind)
 
 
-def _decoded(source: Source, found: Headers, frame: Frame) -> Squares:
-    def one(item: tuple[Entry, int]) -> Square | Skipped:
+def _decoded(source: Source, found: Headers, frame: Frame) -> FramedPictures:
+    def one(item: tuple[Entry, int]) -> Framed | Skipped:
         entry, _ = item
         try:
             with opened(source, entry) as file:
@@ -147,8 +147,8 @@ def _decoded(source: Source, found: Headers, frame: Frame) -> Squares:
 
     with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
         items = zip(found.entries, found.num_bytes, strict=True)
-        for (entry, _), square in in_order(pool, one, items, lambda item: item[1]):
-            yield entry.name, square
+        for (entry, _), picture in in_order(pool, one, items, lambda item: item[1]):
+            yield entry.name, picture
 
 
 def _cut(
@@ -157,7 +157,7 @@ def _cut(
     frame: Frame,
     cuts: Sequence[Cut | None],
     origins: Origins,
-) -> Squares:
+) -> FramedPictures:
     """Every crop under the name of its picture; pictures that are too small as skipped files."""
 
     def one(item: tuple[Entry, Cut | None, int]) -> Pieces | Skipped:
@@ -184,5 +184,5 @@ def _cut(
                 yield entry.name, result
                 continue
             origins.add(result)
-            for square in result.squares:
-                yield entry.name, square
+            for picture in result.framed:
+                yield entry.name, picture
