@@ -1,4 +1,4 @@
-"""Which share of the budget trains coarse scales only, and where channels belong, at equal seconds.
+"""What to train first, where channels belong, and how large a batch should be, at equal seconds.
 
 simple diffusion (Hoogeboom et al. 2023) puts parameters at the lowest resolution; Matryoshka
 diffusion (Gu et al. 2023) trains coarse scales first. Both claims are tested here on large
@@ -25,12 +25,13 @@ SECONDS = 180
 
 @dataclass(frozen=True)
 class Way:
-    """Share of the budget for coarse scales, and widths; (): derived."""
+    """Share of the budget for coarse scales, widths and batch; () and None: derived."""
 
     share: float
     widths: tuple[int, ...] = ()
     dropout: float = 0.0
     multiscale: bool = False
+    batch: int | None = None
 
 
 CELLS = {
@@ -44,6 +45,10 @@ CELLS = {
     "wide at 8 pixels": Way(0.5, (8, 16, 32, 64, 256)),
     "dropout 0.1 at 8 pixels": Way(0.5, dropout=0.1),
     "multi-scale loss": Way(0.5, multiscale=True),
+    "batch 8": Way(0.3, batch=8),
+    "batch 16": Way(0.3, batch=16),
+    "batch 32": Way(0.3, batch=32),
+    "batch 64": Way(0.3, batch=64),
 }
 
 
@@ -60,6 +65,7 @@ def train(
         device="cpu",
         threads=threads,
         widths=way.widths,
+        batch=way.batch,
         multiscale=way.multiscale,
         recipe=TeacherRecipe(coarse_share=way.share, dropout=way.dropout),
     )
