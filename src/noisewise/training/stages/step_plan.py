@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import TrainConfig
 
 _BATCHES = (64, 32, 16, 8)
-# That a budget should have, at least. Measured on emoji of 64 pixels in three minutes: batches of 8,
-# 16, 32 and 64 (365 steps of 32) gave 62, 51, 35 and 37 floors.
+# That a budget should have, at least. Measured on emoji of 64 pixels in three minutes: batches of
+# 8, 16, 32 and 64 (365 steps of 32) gave 62, 51, 35 and 37 floors.
 _STEPS = 300
 _SHARE = 0.7  # of the free memory that a step may take
 _TESTS = "our early tests (single runs on 2 CPU cores)"
