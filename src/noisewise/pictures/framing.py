@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from noisewise.pictures.request import Crop
+from noisewise.pictures.transparency import vanishing
 from noisewise.sizes import Size, num_pixels, sides
 
 MIN_SIDE = 4
@@ -144,6 +145,7 @@ def on_background(image: Image.Image, frame: Frame, done: set[str]) -> Image.Ima
         is_clear = isinstance(lowest, (int, float)) and lowest < 255
         if is_clear:
             done.add(ALPHA)
+            done.update(vanishing(rgba, frame.colour))
             rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (*frame.colour, 255)), rgba)
         grey = image.mode in ("L", "LA", "La", "1") and (frame.on_grey or not is_clear)
         return rgba.convert("L" if grey else "RGB")

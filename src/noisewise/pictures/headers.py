@@ -21,7 +21,7 @@ from noisewise.pictures import bit_depth, decode
 from noisewise.pictures.bit_depth import Extent, Ranges
 from noisewise.pictures.decode import Header, UnusableError
 from noisewise.pictures.request import Crop
-from noisewise.pictures.sources import Entry, Skipped, Source, printable
+from noisewise.pictures.sources import OWN, Entry, Skipped, Source, printable
 from noisewise.sizes import MIN_SIZE, SIZE_STEP
 
 DEFAULT_MAX_SIZE = 64
@@ -233,8 +233,11 @@ def quiet_pillow() -> Generator[None]:
 
 def describe_no_pictures(source: Source, skipped: Iterable[Skipped]) -> str:
     """Say what a source without pictures holds instead."""
-    names = [item.name for item in skipped]
+    left_out = list(skipped)
+    names = [item.name for item in left_out if item.code != OWN]
     endings = Counter(_ending(name) for name in names)
+    if left_out and not names:
+        return f"{printable(str(source.path))} has no pictures, only what noisewise wrote"
     if not names:
         return f"{printable(str(source.path))} is empty"
     found = ", ".join(f"{count} {printable(ending)}" for ending, count in endings.most_common(4))
