@@ -95,11 +95,14 @@ def test_other_files_of_this_name_do_no_harm(tmp_path: Path, text: str, why: str
 # ---------------------------------------------------------------------- metadata
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("separator", [";", "\t", ","])
-@pytest.mark.parametrize("first", ["", "sep={}\r\n"])
-def test_csv_of_spreadsheets(tmp_path: Path, encoding: str, separator: str, first: str) -> None:
+@pytest.mark.parametrize("first", ["", "sep={}"])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_csv_of_spreadsheets(
+    tmp_path: Path, encoding: str, separator: str, first: str, end: str
+) -> None:
     folder = write_pictures(tmp_path / "x")
     rows = [("file_name", "label"), *((f"p{i:03}.png", "äb"[i % 2]) for i in range(20))]
-    text = first.format(separator) + "\r\n".join(separator.join(row) for row in rows)
+    text = end.join(filter(None, [first.format(separator), *(separator.join(r) for r in rows)]))
     (folder / "metadata.csv").write_bytes(text.encode(encoding))
     assert by_name(load_pictures(folder)) == {f"p{i:03}.png": "äb"[i % 2] for i in range(20)}
 
@@ -179,3 +182,31 @@ def test_more_than_a_little_is_another_scale() -> None:
     assert ranges([Extent("float", 0.0, 256.0)]).of("F") == Range(0.0, 1023.0)
     assert ranges([Extent("16-bit", 0.0, 255.0)]).of("I;16") == Range(0.0, 255.0)
     assert ranges([Extent("16-bit", 0.0, 256.0)]).of("I;16") == Range(0.0, 1023.0)
+
+
+# ---------------------------------------------------------------------- several pictures in a file
+@pytest.mark.parametrize("ending", ["tif", "gif", "png"])
+def test_a_stack_is_named_with_what_to_do(tmp_path: Path, ending: str) -> None:
+    first, *others = [colour(i) for i in range(20)]
+    path = tmp_path / "x" / f"stack.{ending}"
+    path.parent.mkdir()
+    first.save(path, save_all=True, append_images=others)
+    with pytest.raises(ValueError, match=r"1 file with several pages .*20 pictures in all.*save"):
+        load_pictures(path.parent)
+    write_pictures(path.parent, 3)
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for file in path.parent.iterdir():
+            archive.write(file, file.name)
+    with pytest.raises(ValueError, match="23 pictures in all"):
+        load_pictures(tmp_path / "x.zip")
+    write_pictures(path.parent, 20)
+    what = "pages" if ending == "tif" else "frames"
+    notes = load_pictures(path.parent).notes
+    assert any(note.startswith(f"1 picture with several {what}: only") for note in notes)
+
+
+def test_few_pages_are_few_pictures(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "x", 3)
+    colour(9).save(tmp_path / "x" / "s.tif", save_all=True, append_images=[colour(8)])
+    with pytest.raises(ValueError, match="has only 4 usable pictures"):
+        load_pictures(tmp_path / "x")

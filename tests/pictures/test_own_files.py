@@ -8,12 +8,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from noisewise.app import cli
 from noisewise.app.commands import sample
 from noisewise.pictures import own_files
 from noisewise.pictures.pictures import load_pictures
 from noisewise.pictures.sources import OWN
+from noisewise.training.files.sample_sheet import save_sheet
 from picture_files import colour, write_pictures
 
 
@@ -97,6 +100,17 @@ def test_drawn_pictures_and_sheets(tmp_path: Path) -> None:
     with Image.open(folder / "sheet.png") as image:
         image.save(folder / "mine.png")  # edited and saved again, it is a person's own
     assert len(load_pictures(folder)) == 21
+
+
+def test_sheets_that_the_commands_write_are_left_out(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "x")
+    before = load_pictures(folder).fingerprint
+    assert cli.main(["inspect", str(folder), "--out", str(folder / "sheet.png")]) == 0
+    save_sheet(folder / "drawn.png", torch.rand(16, 3, 32, 32))
+    assert left_out(folder) == ["drawn.png", "sheet.png"]
+    assert load_pictures(folder).fingerprint == before
+    with Image.open(folder / "sheet.png") as image:
+        assert image.width > 100, "it is a picture all the same"
 
 
 def test_a_zip_of_such_a_folder(tmp_path: Path) -> None:

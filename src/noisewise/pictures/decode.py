@@ -25,6 +25,7 @@ from noisewise.pictures.framing import (
     MIN_SIDE,
     PROFILE,
     ROTATED,
+    STACKED,
     Frame,
     Framed,
     as_framed,
@@ -98,6 +99,15 @@ def extent(file: BinaryIO, name: str) -> Extent:
         raise
     except Exception as error:  # as above: Pillow raises almost anything
         raise UnusableError(skip_code(error, name)) from error
+
+
+def num_frames(file: BinaryIO, name: str) -> int:
+    """Number of pages or frames; 1 if it cannot be read."""
+    try:
+        with _open(file, name) as image:
+            return max(1, int(getattr(image, "n_frames", 1)))
+    except Exception:  # as above; the file is left out with its reason when it is decoded
+        return 1
 
 
 def enlargement(file: BinaryIO, name: str) -> int:
@@ -186,7 +196,7 @@ def _flattened(
 ) -> tuple[Image.Image, bytes | None]:
     """The picture upright, with 8 bits, on its background; and its colour profile."""
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        done.add(ANIMATED)
+        done.add(STACKED if image.format == "TIFF" else ANIMATED)
     image.load()
     profile = image.info.get("icc_profile")
     upright = _upright(image, done)

@@ -41,6 +41,7 @@ _WHAT_WAS_DONE = {
     framing.ALPHA: "with transparency: placed on a {background} background",
     framing.ROTATED: "rotated upright, as EXIF says",
     framing.ANIMATED: "with several frames: only the first is used",
+    framing.STACKED: "with several pages: only the first is used; save each page as a file",
     framing.BLOCKS: "of enlarged pixel art: reduced to the original pixels",
     framing.PROFILE: "with another colour profile: converted to sRGB",
 }

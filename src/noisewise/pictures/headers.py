@@ -244,6 +244,34 @@ def describe_no_pictures(source: Source, skipped: Iterable[Skipped]) -> str:
     return f"{printable(str(source.path))} has no pictures, only {found}"
 
 
+def refuse_stacks(source: Source, entries: tuple[Entry, ...], least: int) -> None:
+    """Refuse a few files with many pages or frames, of which only the first would be read.
+
+    Args:
+        source: the folder or zip.
+        entries: its pictures, fewer than `least`.
+        least: number of pictures that is enough.
+
+    Raises:
+        ValueError: if all pages and frames together would be enough.
+    """
+    pages = stacks = 0
+    for entry in entries:
+        try:
+            with opened(source, entry) as file:
+                found = decode.num_frames(file, entry.name)
+        except UnusableError:
+            continue
+        pages, stacks = pages + found, stacks + (found > 1)
+    if stacks and pages >= least:
+        files = "1 file" if stacks == 1 else f"{stacks} files"
+        raise ValueError(
+            f"{printable(str(source.path))} has {files} with several pages or frames, {pages} "
+            "pictures in all, and only the first of each file is read: save every page as a file "
+            "of its own (for example: magick stack.tif page-%05d.png)."
+        )
+
+
 def _ending(name: str) -> str:
     base = name.rsplit("/", 1)[-1]
     return "." + base.rsplit(".", 1)[1].lower() if "." in base[1:] else "without a file ending"

@@ -173,9 +173,11 @@ def _as_number(value: str | int) -> str | int:
 
 def _csv_rows(text: str) -> Iterator[dict[str, Any]]:
     """The rows; columns are separated by what gives the first line a column of file names."""
-    first, _, rest = text.partition("\n")
+    lines = io.StringIO(text, newline="")
+    first = lines.readline()
     if first.lower().startswith("sep="):  # a line for spreadsheets
-        text, first = rest, rest.partition("\n")[0]
+        text = text[len(first) :]
+        first = lines.readline()
     for delimiter in _DELIMITERS:
         if _FILE in next(csv.reader([first.strip()], delimiter=delimiter), []):
             break

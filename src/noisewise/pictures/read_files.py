@@ -37,6 +37,7 @@ from noisewise.pictures.headers import (
     opened,
     quiet_pillow,
     read_headers,
+    refuse_stacks,
 )
 from noisewise.pictures.own_files import about_own
 from noisewise.pictures.sample import sampled
@@ -67,6 +68,8 @@ def read_files(source: Source, request: Request) -> Gathered:
         what = describe_no_pictures(source, found.skipped)
         raise ValueError(f"{what}: give a folder with at least {MIN_PICTURES} pictures.")
     least = 1 if request.crops else MIN_PICTURES
+    if len(found.entries) < least:
+        refuse_stacks(source, found.entries, least)
     refuse_too_few(source.path, len(found.entries), list(found.skipped), least=least)
     notes = about_own(found.skipped)
     size, channels = request.size, request.channels
