@@ -102,7 +102,8 @@ def test_csv_of_spreadsheets(
 ) -> None:
     folder = write_pictures(tmp_path / "x")
     rows = [("file_name", "label"), *((f"p{i:03}.png", "äb"[i % 2]) for i in range(20))]
-    text = end.join(filter(None, [first.format(separator), *(separator.join(r) for r in rows)]))
+    lines = [first.format(separator), *(separator.join(row) for row in rows)]
+    text = end.join(lines if first else lines[1:])
     (folder / "metadata.csv").write_bytes(text.encode(encoding))
     assert by_name(load_pictures(folder)) == {f"p{i:03}.png": "äb"[i % 2] for i in range(20)}
 
@@ -114,8 +115,9 @@ def test_semicolons_inside_of_names_change_nothing(tmp_path: Path) -> None:
     assert load_pictures(folder).classes == ("a;b", "c")
 
 
-@pytest.mark.parametrize(("on_disk", "in_file"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_both_spellings_of_accents_name_a_file(tmp_path: Path, on_disk: str, in_file: str) -> None:
+@pytest.mark.parametrize("composed", [True, False])
+def test_both_spellings_of_accents_name_a_file(tmp_path: Path, composed: bool) -> None:
+    on_disk, in_file = ("NFC", "NFD") if composed else ("NFD", "NFC")
     folder = tmp_path / "x"
     for i in range(20):
         (folder / unicodedata.normalize(on_disk, "é")).mkdir(parents=True, exist_ok=True)
@@ -142,7 +144,10 @@ def test_the_training_part_of_an_npz(
     pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8), dtype=np.uint8)
     numbers = np.arange(20) % 4
     parts = {images: pixels[:20], labels: numbers[:, None] if column else numbers}
-    np.savez(tmp_path / "a.npz", **parts, **{test: pixels[20:]})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name, array in {**parts, test: pixels[20:]}.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.save(file, array)
     pictures = load_pictures(tmp_path / "a.npz")
     assert f"the pictures are the array {images!r}; not used: {test}" in pictures.notes
     assert pictures.labels is not None

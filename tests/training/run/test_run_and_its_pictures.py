@@ -88,8 +88,10 @@ def test_text_order_and_missing_labels_are_found_again(tmp_path: Path) -> None:
     for before in (sorted_as_text, relabelled(now, None, ())):
         found = as_labelled_before(now, before.fingerprint)
         assert (found.fingerprint, found.classes) == (before.fingerprint, before.classes)
-        assert (found.labels is None) == (before.labels is None)
-        assert found.labels is None or found.labels.tolist() == list(before.labels)
+        if found.labels is None or before.labels is None:
+            assert found.labels is before.labels
+        else:
+            assert found.labels.tolist() == before.labels.tolist()
     assert as_labelled_before(now, "another") is now
     assert as_labelled_before(now, now.fingerprint) is now
 
@@ -127,6 +129,11 @@ def test_a_run_of_an_older_version_keeps_its_classes(
     noisewise.train(folder, run.path, "64images", config=config)
     assert Run(run.path).stage("teacher").images == 64
     assert Run(run.path).teacher().classes == ("1", "10", "11", "2")
+    assert Run(run.path).teacher().sample(1, label="11").shape[0] == 1
+    with pytest.raises(
+        ValueError, match=r'unknown class 11; .*; the class of this name is label="11"'
+    ):
+        Run(run.path).teacher().sample(1, label=11)
     pictures = Run(run.path).pictures()
     assert pictures.classes == ("1", "10", "11", "2")
     fresh = load_pictures(folder)
