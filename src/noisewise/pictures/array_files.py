@@ -18,9 +18,12 @@ import numpy as np
 from numpy.lib import format as npy
 
 from noisewise.pictures import bit_depth, decode
+from noisewise.pictures.class_names import natural_order
 from noisewise.pictures.sources import printable
 
 LABEL_KEYS = ("labels", "label", "y")
+# Sets that are kept in parts, as those of Keras and MedMNIST: the training part, and its labels.
+_TRAINING = {"x_train": "y_train", "train_x": "train_y", "train_images": "train_labels"}
 _CHANNELS = (1, 3, 4)
 _BLOCK_BYTES = 16 * 2**20
 
@@ -111,7 +114,8 @@ def _described(path: Path, members: dict[str, Member]) -> ArrayFile:
     low, factor, range_note = _range(path, member)
     notes = [note for note in (layout_note, range_note) if note]
     if member.key not in ("", "images"):
-        notes.append(f"the pictures are the array {member.key!r}")
+        notes.append(f"the pictures are the array {member.key!r}{_not_used(members, member)}")
+    members = _with_training_labels(members, member, notes)
     labels, classes = _labels(path, members, member.shape[0])
     names = _names(path, members, member.shape[0])
     return ArrayFile(
@@ -157,13 +161,40 @@ def _choose(path: Path, members: dict[str, Member]) -> Member:
     if "images" in members:
         return _checked(path, members["images"])
     plausible = [m for m in members.values() if len(m.shape) in (3, 4) and not m.dtype.hasobject]
-    if len(plausible) == 1:
-        return _checked(path, plausible[0])
+    training = [m for m in plausible if m.key.lower() in _TRAINING]
+    if len(plausible) == 1 or len(training) == 1:
+        return _checked(path, (training or plausible)[0])
     keys = ", ".join(f"{printable(k)} {m.shape}" for k, m in members.items()) or "none"
     raise ValueError(
         f"{_shown(path)} has no array named 'images' (arrays found: {keys}): "
         "save the pictures with numpy.savez(path, images=array)."
     )
+
+
+def _not_used(members: dict[str, Member], chosen: Member) -> str:
+    """The other arrays of pictures, in words: the parts for tests."""
+    others = [key for key, m in members.items() if m.shape[1:] == chosen.shape[1:] and m != chosen]
+    return f"; not used: {', '.join(map(printable, sorted(others)))}" if others else ""
+
+
+def _with_training_labels(
+    members: dict[str, Member], chosen: Member, notes: list[str]
+) -> dict[str, Member]:
+    """The arrays, with the labels of the training part under the usual name."""
+    if any(key in members for key in LABEL_KEYS):
+        return members
+    wanted = _TRAINING.get(chosen.key.lower(), "")
+    key = next((key for key in members if key.lower() == wanted), None)
+    if key is None:
+        return members
+    found, count = members[key], chosen.shape[0]
+    if found.shape not in ((count,), (count, 1)) or found.dtype.kind not in "buiUS":
+        notes.append(
+            f"no classes: {key!r} has shape {found.shape} and type {found.dtype}, not {count} "
+            "whole numbers or names"
+        )
+        return members
+    return {**members, LABEL_KEYS[0]: found}
 
 
 def _checked(path: Path, member: Member) -> Member:
@@ -232,11 +263,12 @@ def _range(path: Path, member: Member) -> tuple[float, float, str]:
             )
         low, high = min(low, float(block.min())), max(high, float(block.max()))
     note = f"values from {low:g} to {high:g} ({member.dtype}) are read on the scale"
-    if member.dtype.kind == "f" and low >= 0 and high <= 1:
+    nearly = bit_depth.NEARLY if member.dtype.kind == "f" else 0.0
+    if nearly and low >= -nearly and high <= 1 + nearly:
         return 0.0, 255.0, f"{note} 0 to 1"
-    if member.dtype.kind == "f" and low >= -1.001 and high <= 1.001:
+    if nearly and bit_depth.is_signed(low, high):
         return -1.0, 127.5, f"{note} -1 to 1"
-    if low >= 0 and high <= 255:
+    if low >= -255 * nearly and high <= 255 * (1 + nearly):
         return 0.0, 1.0, f"{note} 0 to 255"
     if low >= 0 and high <= 65535 and member.dtype.kind in "iu":
         scale = bit_depth.declared_range(high)
@@ -312,7 +344,12 @@ def _labels(
     named = members.get("categories")
     if named is None or kind in "US":
         found, labels = np.unique(values, return_inverse=True)
-        return labels.astype(np.int64), tuple(_text(value) for value in found)
+        classes = [_text(value) for value in found]
+        if kind not in "US":
+            return labels.astype(np.int64), tuple(classes)
+        order = natural_order(set(classes))
+        number = {name: index for index, name in enumerate(order)}
+        return np.array([number[name] for name in classes], np.int64)[labels], tuple(order)
     if len(named.shape) != 1 or named.dtype.kind not in "US":
         raise ValueError(
             f"{_shown(path)}: 'categories' has shape {named.shape} and type {named.dtype}: "

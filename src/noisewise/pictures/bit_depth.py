@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 _BLOCK_PIXELS = 2**20  # converted at a time
-_NEARLY = 1e-3  # resizing and compression may exceed -1 and 1 by this
+NEARLY = 1e-3
+"""Share of the range by which floats may exceed it, after resizing or compression."""
 
 SIXTEEN, LONG, FLOAT = "16-bit", "32-bit", "float"
 KINDS = (SIXTEEN, LONG, FLOAT)
@@ -108,23 +109,38 @@ def ranges(extents: Iterable[Extent]) -> Ranges:
 
 
 def _declared(kind: str, low: float, high: float) -> Range:
-    if kind == FLOAT and low >= -1 - _NEARLY and high <= 1 + _NEARLY:
-        return Range(-1.0 if low < 0 else 0.0, 1.0)
-    if low >= 0:
-        return Range(0.0, declared_range(high))
+    if kind == FLOAT and is_signed(low, high):
+        return Range(-1.0, 1.0)
+    nearly = NEARLY if kind == FLOAT else 0.0
+    scale = declared_range(high, nearly)
+    if low >= 0 or (low >= -nearly * scale and (scale == 1 or high >= scale / 2)):
+        return Range(0.0, scale)
     return Range(low, high if high > low else low + max(1.0, abs(low)))
 
 
-def declared_range(largest: float) -> float:
+def is_signed(low: float, high: float) -> bool:
+    """Whether floats from low to high go from -1 to 1, and not from 0 to 1.
+
+    Example:
+        >>> is_signed(-0.9, 0.5), is_signed(-0.0008, 1.0008), is_signed(0.0, 1.0)
+        (True, False, False)
+    """
+    return -1 - NEARLY <= low < -NEARLY and high <= 1 + NEARLY
+
+
+def declared_range(largest: float, nearly: float = 0.0) -> float:
     """Return the value of white, given the brightest value of a set: 1 or 2^k - 1.
+
+    Args:
+        largest: the brightest value.
+        nearly: share by which it may exceed white.
 
     Example:
         >>> declared_range(3987.0), declared_range(65000.0), declared_range(0.7)
         (4095.0, 65535.0, 1.0)
     """
-    if largest <= 1.0:
-        return 1.0
-    return next((2.0**k - 1 for k in (8, 10, 12, 14, 16) if largest <= 2**k - 1), largest)
+    whites = (2.0**k - 1 for k in (1, 8, 10, 12, 14, 16))
+    return next((white for white in whites if largest <= white * (1 + nearly)), largest)
 
 
 def to_eight_bits(image: Image.Image, scale: Range) -> Image.Image:

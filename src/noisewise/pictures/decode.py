@@ -25,6 +25,7 @@ from noisewise.pictures.framing import (
     MIN_SIDE,
     PROFILE,
     ROTATED,
+    STACKED,
     Frame,
     Framed,
     as_framed,
@@ -32,19 +33,19 @@ from noisewise.pictures.framing import (
     fit,
     on_background,
 )
+from noisewise.pictures.own_files import is_sheet
+from noisewise.pictures.picture_names import (
+    FORMATS,
+    UNREADABLE_PICTURES,
+    claims_text,
+    picture_suffixes,
+)
 from noisewise.sizes import sides
 
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are skipped: Pillow's own limit against decompression bombs."""
 
-# Formats that Pillow decodes itself. EPS and PDF would start another program. TGA is not listed
-# because it has no signature: it is tried only for files named .tga.
-_FORMATS = (
-    *("PNG", "JPEG", "MPO", "GIF", "WEBP", "BMP", "DIB", "TIFF"),
-    *("PPM", "ICO", "JPEG2000", "AVIF", "QOI"),
-)
 LOSSY = frozenset({"JPEG", "MPO"})
-_NOT_PICTURES = frozenset({".svg", ".svgz", ".eps", ".pdf", ".psd", ".heic", ".heif", ".exr"})
 
 
 class UnusableError(Exception):
@@ -74,11 +75,15 @@ def read_header(file: BinaryIO, name: str) -> Header:
     """
     try:
         with _open(file, name) as image:
+            if is_sheet(image):
+                raise UnusableError(sources.OWN)
             return Header(image.width, image.height, image.mode, image.format or "?")
     except UnusableError:
         raise
     except Exception as error:  # Pillow's plugins raise almost anything on damaged input
-        raise UnusableError(skip_code(error, name)) from error
+        # A text may begin as some pictures do: "BM" and "P3" are the first bytes of formats.
+        code = sources.OTHER_FILE if claims_text(name) else skip_code(error, name)
+        raise UnusableError(code) from error
 
 
 def extent(file: BinaryIO, name: str) -> Extent:
@@ -94,6 +99,15 @@ def extent(file: BinaryIO, name: str) -> Extent:
         raise
     except Exception as error:  # as above: Pillow raises almost anything
         raise UnusableError(skip_code(error, name)) from error
+
+
+def num_frames(file: BinaryIO, name: str) -> int:
+    """Number of pages or frames; 1 if it cannot be read."""
+    try:
+        with _open(file, name) as image:
+            return max(1, int(getattr(image, "n_frames", 1)))
+    except Exception:  # as above; the file is left out with its reason when it is decoded
+        return 1
 
 
 def enlargement(file: BinaryIO, name: str) -> int:
@@ -182,7 +196,7 @@ def _flattened(
 ) -> tuple[Image.Image, bytes | None]:
     """The picture upright, with 8 bits, on its background; and its colour profile."""
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        done.add(ANIMATED)
+        done.add(STACKED if image.format == "TIFF" else ANIMATED)
     image.load()
     profile = image.info.get("icc_profile")
     upright = _upright(image, done)
@@ -207,13 +221,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
 @lru_cache(maxsize=1)
 def _formats() -> tuple[str, ...]:
     Image.init()
-    return tuple(name for name in _FORMATS if name in Image.OPEN)
-
-
-@lru_cache(maxsize=1)
-def _picture_suffixes() -> frozenset[str]:
-    known = Image.registered_extensions()
-    return frozenset(s for s, name in known.items() if name in (*_FORMATS, "TGA"))
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def skip_code(error: Exception, name: str) -> str:
@@ -223,9 +231,9 @@ def skip_code(error: Exception, name: str) -> str:
     text = str(error).lower()
     suffix = PurePosixPath(name).suffix.lower()
     if isinstance(error, UnidentifiedImageError):
-        if suffix in _NOT_PICTURES:
+        if suffix in UNREADABLE_PICTURES:
             return sources.UNSUPPORTED
-        return sources.NOT_PICTURE if suffix in _picture_suffixes() else sources.OTHER_FILE
+        return sources.NOT_PICTURE if suffix in picture_suffixes() else sources.OTHER_FILE
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
     if isinstance(error, bombs):
         return sources.TOO_LARGE

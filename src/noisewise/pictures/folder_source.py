@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from noisewise.pictures.gather import Gathered
+from noisewise.pictures.own_files import is_own_folder, is_run
 from noisewise.pictures.read_files import read_files
 from noisewise.pictures.source_type import Request, SourceType
 from noisewise.pictures.sources import (
@@ -15,6 +16,7 @@ from noisewise.pictures.sources import (
     BROKEN_LINK,
     HIDDEN,
     NOT_REGULAR,
+    OWN,
     UNREADABLE,
     Entry,
     Skipped,
@@ -22,6 +24,7 @@ from noisewise.pictures.sources import (
     by_length,
     clean_name,
     is_hidden,
+    printable,
 )
 
 
@@ -35,7 +38,13 @@ def _open(entry: Entry) -> BinaryIO:
 
 
 def list_folder(root: Path) -> Source:
-    """List the files of a folder and its subfolders, in a fixed order."""
+    """List the files of a folder and its subfolders, in a fixed order.
+
+    Folders that noisewise made are left out, each as one skipped name.
+
+    Raises:
+        ValueError: if the folder itself is a run.
+    """
     entries: list[Entry] = []
     skipped: list[Skipped] = []
     seen = {_identity(root.stat())}
@@ -48,6 +57,15 @@ def list_folder(root: Path) -> Source:
                 items = sorted(scan, key=lambda item: (item.is_symlink(), item.name))
         except OSError:
             skipped.append(Skipped(prefix.rstrip("/") or ".", UNREADABLE))
+            continue
+        names = {item.name for item in items}
+        if not prefix and is_run(names - {".lock"}):
+            raise ValueError(
+                f"{printable(str(root))} is a run of noisewise, not a folder of pictures: give the "
+                "folder of the pictures; if they lie here too, move them to one of their own."
+            )
+        if prefix and is_own_folder(names):
+            skipped.append(Skipped(prefix.rstrip("/"), OWN))
             continue
         below: list[tuple[str, str]] = []
         for item in items:

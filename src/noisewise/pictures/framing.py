@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from noisewise.pictures.request import Crop
+from noisewise.pictures.transparency import vanishing
 from noisewise.sizes import Size, num_pixels, sides
 
 MIN_SIDE = 4
@@ -21,7 +22,7 @@ _GREY_TOLERANCE = 8
 _FEW_COLOURS = 64
 _LARGEST_PADDED = 8192  # side of a padded picture, in pixels
 
-ALPHA, ROTATED, ANIMATED = "alpha", "rotated", "animated"
+ALPHA, ROTATED, ANIMATED, STACKED = "alpha", "rotated", "animated", "stacked"
 CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
 
 
@@ -144,6 +145,7 @@ def on_background(image: Image.Image, frame: Frame, done: set[str]) -> Image.Ima
         is_clear = isinstance(lowest, (int, float)) and lowest < 255
         if is_clear:
             done.add(ALPHA)
+            done.update(vanishing(rgba, frame.colour))
             rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, (*frame.colour, 255)), rgba)
         grey = image.mode in ("L", "LA", "La", "1") and (frame.on_grey or not is_clear)
         return rgba.convert("L" if grey else "RGB")

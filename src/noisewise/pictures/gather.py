@@ -16,9 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from noisewise.pictures import cache, framing, sources
+from noisewise.pictures.class_names import about_numbers
+from noisewise.pictures.dim import about_dim
 from noisewise.pictures.enlarging import Sides, too_large
 from noisewise.pictures.framing import Frame, Framed
 from noisewise.pictures.sources import Skipped, printable
+from noisewise.pictures.transparency import about_vanished
 from noisewise.sizes import written
 
 Progress = Callable[[int, int], None]
@@ -38,6 +41,7 @@ _WHAT_WAS_DONE = {
     framing.ALPHA: "with transparency: placed on a {background} background",
     framing.ROTATED: "rotated upright, as EXIF says",
     framing.ANIMATED: "with several frames: only the first is used",
+    framing.STACKED: "with several pages: only the first is used; save each page as a file",
     framing.BLOCKS: "of enlarged pixel art: reduced to the original pixels",
     framing.PROFILE: "with another colour profile: converted to sRGB",
 }
@@ -184,23 +188,29 @@ def refuse_too_few(
     """
     num_files = usable if num_files is None else num_files
     shown = printable(str(path))
-    broken = [item for item in skipped if item.code not in sources.HARMLESS]
-    reasons = Counter(item.reason for item in broken)
-    why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    unusable = [item for item in skipped if item.code not in sources.HARMLESS]
+    broken = [item for item in skipped if sources.is_broken(item)]
     if usable < least:
         number = {0: "no usable picture", 1: "only one usable picture"}.get(
             usable, f"only {usable} usable pictures"
         )
-        left_out = f" (skipped: {why})" if why else ""
+        left_out = f" (skipped: {_reasons(unusable)})" if unusable else ""
         raise ValueError(
             f"{shown} has {number}{left_out}: training needs at least {MIN_PICTURES}, "
             "and several hundred for good results."
         )
     if len(broken) > num_files:
         raise ValueError(
-            f"{shown}: {len(broken)} of {len(broken) + num_files} pictures cannot be used ({why}): "
+            f"{shown}: {len(broken)} of {len(broken) + num_files} pictures cannot be used "
+            f"({_reasons(broken)}): "
             "copy the pictures again, or remove these files."
         )
+
+
+def _reasons(skipped: list[Skipped]) -> str:
+    """The number of files for each reason."""
+    counts = Counter(item.reason for item in skipped).most_common()
+    return ", ".join(f"{count} {reason}" for reason, count in counts)
 
 
 def complete(
@@ -222,9 +232,10 @@ def complete(
     if num_distinct < MIN_PICTURES and not plan.left_out:
         raise ValueError(
             f"only {num_distinct} of the {len(images)} pictures are different: "
-            f"training needs at least {MIN_PICTURES} different pictures."
+            f"training needs at least {MIN_PICTURES} different pictures"
+            f"{''.join(f'; {note}' for note in about_vanished(plan.done, plan.frame.background))}."
         )
-    fingerprint = _fingerprint(images.shape, marks, labels.numbers, labels.classes, groups)
+    fingerprint = fingerprint_of(images.shape, marks, labels.numbers, labels.classes, groups)
     left_out = tuple(sorted(skipped, key=lambda item: item.name))
     found = Gathered(
         images,
@@ -232,7 +243,12 @@ def complete(
         labels.classes,
         tuple(names),
         left_out,
-        tuple(plan.notes + _what_was_done(plan, len(images))),
+        (
+            *plan.notes,
+            *_what_was_done(plan, len(images)),
+            *filter(None, [about_dim(images)]),
+            *about_numbers(labels.classes),
+        ),
         fingerprint,
         marks,
         labels.kind,
@@ -260,7 +276,7 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
         classes = tuple(facts["classes"])
         marks = digests(images)
         groups = _stored_groups(facts.get("groups"), len(images))
-        if _fingerprint(images.shape, marks, labels, classes, groups) != facts["fingerprint"]:
+        if fingerprint_of(images.shape, marks, labels, classes, groups) != facts["fingerprint"]:
             return None
         return Gathered(
             images,
@@ -328,6 +344,7 @@ def _what_was_done(plan: Plan, total: int) -> list[str]:
         done.insert(
             0, f"only {total:,} of {total + plan.left_out:,} pictures are read for this plan"
         )
+    done.extend(about_vanished(plan.done, background))
     return [*done, plan.sides.enlarged(enlarged, total)] if enlarged else done
 
 
@@ -342,13 +359,22 @@ def _choose_channels(num_grey: int, num_images: int, notes: list[str]) -> int:
     return 1
 
 
-def _fingerprint(
+def fingerprint_of(
     shape: tuple[int, ...],
     marks: np.ndarray,
     labels: np.ndarray | None,
     classes: Iterable[str],
     groups: np.ndarray | None,
 ) -> str:
+    """Digest of pixels, labels and class names, the same on any machine, hexadecimal.
+
+    Args:
+        shape: of the pictures.
+        marks: from `digests`.
+        labels: one number a picture, or None.
+        classes: their names, in order.
+        groups: of crops, or None.
+    """
     digest = hashlib.blake2b(repr((shape, tuple(classes))).encode("utf-8"), digest_size=16)
     digest.update(marks.astype("<u8").tobytes())
     if labels is not None:

@@ -21,7 +21,7 @@ from noisewise.pictures import bit_depth, decode
 from noisewise.pictures.bit_depth import Extent, Ranges
 from noisewise.pictures.decode import Header, UnusableError
 from noisewise.pictures.request import Crop
-from noisewise.pictures.sources import Entry, Skipped, Source, printable
+from noisewise.pictures.sources import OWN, Entry, Skipped, Source, printable
 from noisewise.sizes import MIN_SIZE, SIZE_STEP
 
 DEFAULT_MAX_SIZE = 64
@@ -233,12 +233,43 @@ def quiet_pillow() -> Generator[None]:
 
 def describe_no_pictures(source: Source, skipped: Iterable[Skipped]) -> str:
     """Say what a source without pictures holds instead."""
-    names = [item.name for item in skipped]
+    left_out = list(skipped)
+    names = [item.name for item in left_out if item.code != OWN]
     endings = Counter(_ending(name) for name in names)
+    if left_out and not names:
+        return f"{printable(str(source.path))} has no pictures, only what noisewise wrote"
     if not names:
         return f"{printable(str(source.path))} is empty"
     found = ", ".join(f"{count} {printable(ending)}" for ending, count in endings.most_common(4))
     return f"{printable(str(source.path))} has no pictures, only {found}"
+
+
+def refuse_stacks(source: Source, entries: tuple[Entry, ...], least: int) -> None:
+    """Refuse a few files with many pages or frames, of which only the first would be read.
+
+    Args:
+        source: the folder or zip.
+        entries: its pictures, fewer than `least`.
+        least: number of pictures that is enough.
+
+    Raises:
+        ValueError: if all pages and frames together would be enough.
+    """
+    pages = stacks = 0
+    for entry in entries:
+        try:
+            with opened(source, entry) as file:
+                found = decode.num_frames(file, entry.name)
+        except UnusableError:
+            continue
+        pages, stacks = pages + found, stacks + (found > 1)
+    if stacks and pages >= least:
+        files = "1 file" if stacks == 1 else f"{stacks} files"
+        raise ValueError(
+            f"{printable(str(source.path))} has {files} with several pages or frames, {pages} "
+            "pictures in all, and only the first of each file is read: save every page as a file "
+            "of its own (for example: magick stack.tif page-%05d.png)."
+        )
 
 
 def _ending(name: str) -> str:

@@ -1,12 +1,15 @@
-"""Read labels from `metadata.csv` or `metadata.jsonl`, in the ImageFolder format of `datasets`.
+"""Read labels from files beside the pictures: `metadata.csv`, `metadata.jsonl`, `dataset.json`.
 
-Each row has a `file_name`, relative to the folder of the metadata file, and may have a `label`: a
-name or a whole number. A metadata file holds for its folder and all folders below.
-Source: Hugging Face `datasets`, "Create an image dataset", section ImageFolder.
+Each row of metadata has a `file_name`, relative to the folder of the file, and may have a `label`:
+a name or a whole number. `dataset.json` is {"labels": [[file name, whole number], ...]}. Such a
+file holds for its folder and all folders below.
+Source: Hugging Face `datasets`, "Create an image dataset", section ImageFolder; StyleGAN3 and EDM,
+"Preparing datasets".
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -15,12 +18,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from noisewise.pictures.class_names import composed, natural_order
 from noisewise.pictures.decode import UnusableError
 from noisewise.pictures.headers import opened
 from noisewise.pictures.sources import Entry, Source, printable
 
-NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
+_PAIRS = "dataset.json"
+NAMES = frozenset({"metadata.csv", "metadata.jsonl", _PAIRS})
 _FILE = "file_name"
+_DELIMITERS = (",", ";", "\t")
 _LABELS = ("label", "labels", "class", "category")
 
 
@@ -61,9 +67,10 @@ def read_labels(source: Source, files: Iterable[Entry]) -> tuple[dict[str, str |
 def class_labels(
     names: list[str], labels: dict[str, str | int]
 ) -> tuple[list[int] | None, list[str], list[str]]:
-    """Number the classes of the usable pictures: number labels by value, names alphabetically.
+    """Number the classes of the usable pictures: number labels by value, names in natural order.
 
-    There are no classes if a picture has no label, or if all pictures have the same label.
+    There are no classes if a picture has no label, or if all pictures have the same label. A name
+    with accents is found in both of their spellings, composed and decomposed.
 
     Args:
         names: paths of the pictures below the source.
@@ -77,29 +84,35 @@ def class_labels(
         >>> class_labels(["a.png", "b.png", "c.png"], {"a.png": 10, "b.png": 9, "c.png": 10})
         ([1, 0, 1], ['9', '10'], ['classes: the labels in the metadata file'])
     """
-    missing = [name for name in names if name not in labels]
+    by_spelling = {composed(name): value for name, value in labels.items()}
+    found = {name: labels.get(name, by_spelling.get(composed(name))) for name in names}
+    missing = [name for name in names if found[name] is None]
     if missing:
         note = (
             f"no classes: {len(missing)} of {len(names)} pictures have no label in the metadata "
             f"file, for example {printable(missing[0])}"
         )
         return None, [], [note]
-    values = [labels[name] for name in names]
-    if not all(isinstance(value, int) for value in values):
-        values = [str(value) for value in values]
-    classes = sorted(set(values))  # pyrefly: ignore[bad-specialization]
+    values = [found[name] for name in names]
+    numbers = [value for value in values if isinstance(value, int)]
+    if len(numbers) == len(values):
+        classes = [str(value) for value in sorted(set(numbers))]
+    else:
+        classes = natural_order({str(value) for value in values})
     if len(classes) < 2:
         return None, [], ["no classes: all labels in the metadata file are the same"]
     number = {value: index for index, value in enumerate(classes)}
     note = "classes: the labels in the metadata file"
-    return [number[value] for value in values], [str(value) for value in classes], [note]
+    return [number[str(value)] for value in values], classes, [note]
 
 
 def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
     with opened(source, entry) as file:
-        text = file.read().decode("utf-8-sig")
-    rows = _json_rows(text) if entry.name.endswith(".jsonl") else _csv_rows(text)
+        text = _decoded(file.read())
     folder = PurePosixPath(entry.name).parent
+    if PurePosixPath(entry.name).name == _PAIRS:
+        return {_joined(folder, name): label for name, label in _pairs(text)}
+    rows = _json_rows(text) if entry.name.endswith(".jsonl") else _csv_rows(text)
     labels: dict[str, str | int] = {}
     key = ""
     for number, row in enumerate(rows, start=1):
@@ -114,6 +127,32 @@ def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
     if not key:
         raise UnreadableError(f"it has no column named {', '.join(_LABELS[:-1])} or {_LABELS[-1]}")
     return labels
+
+
+def _decoded(raw: bytes) -> str:
+    """UTF-8, or UTF-16 as spreadsheets write it; without a mark, zeros tell UTF-16."""
+    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return raw.decode("utf-16")
+    if len(raw) > 1 and 0 in raw[:2]:
+        return raw.decode("utf-16-be" if raw[0] == 0 else "utf-16-le")
+    return raw.decode("utf-8-sig")
+
+
+def _pairs(text: str) -> Iterator[tuple[str, int]]:
+    """The pairs of dataset.json: file name and number."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError("it is not JSON") from error
+    pairs = found.get("labels") if isinstance(found, dict) else None
+    if not isinstance(pairs, list):
+        raise UnreadableError('it has no list of "labels"')
+    for number, pair in enumerate(pairs, start=1):
+        match pair:
+            case [str(name), int(label)] if not isinstance(label, bool):
+                yield name, label
+            case _:
+                raise UnreadableError(f"label {number} is not a file name and a whole number")
 
 
 def _joined(folder: PurePosixPath, name: str) -> str:
@@ -133,7 +172,18 @@ def _as_number(value: str | int) -> str | int:
 
 
 def _csv_rows(text: str) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    """The rows; columns are separated by what gives the first line a column of file names."""
+    lines = io.StringIO(text, newline="")
+    first = lines.readline()
+    if first.lower().startswith("sep="):  # a line for spreadsheets
+        text = text[len(first) :]
+        first = lines.readline()
+    for delimiter in _DELIMITERS:
+        if _FILE in next(csv.reader([first.strip()], delimiter=delimiter), []):
+            break
+    else:
+        delimiter = _DELIMITERS[0]
+    yield from csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
 
 
 def _json_rows(text: str) -> Iterator[dict[str, Any]]:

@@ -212,8 +212,9 @@ def load_pictures(
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
     Every picture is rotated upright, placed on the background, cropped or padded to the shape and
-    resized once with antialiasing. Labels come from `metadata.csv` or `metadata.jsonl` if there is
-    one, else from the subfolders. Files that cannot be used are skipped, each with a reason.
+    resized once with antialiasing. Labels come from `metadata.csv`, `metadata.jsonl` or
+    `dataset.json` if there is one, else from the subfolders. Files that cannot be used are skipped,
+    each with a reason, and what noisewise wrote is left out.
 
     Args:
         path: the folder or file.

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from noisewise.pictures import bit_depth, cache, decode, label_files, sources
+from noisewise.pictures import bit_depth, cache, decode, folder_classes, label_files, sources
 from noisewise.pictures.bit_depth import is_deep
 from noisewise.pictures.crops import Cut, Pieces
 from noisewise.pictures.cutting import Origins, plan_cuts
@@ -37,7 +37,9 @@ from noisewise.pictures.headers import (
     opened,
     quiet_pillow,
     read_headers,
+    refuse_stacks,
 )
+from noisewise.pictures.own_files import about_own
 from noisewise.pictures.sample import sampled
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.sources import Entry, Skipped, Source
@@ -54,7 +56,9 @@ def read_files(source: Source, request: Request) -> Gathered:
         ValueError: if there are too few pictures, or the size cannot be used.
     """
     listing = [(e.name, e.num_bytes, e.mtime_ns) for e in source.entries]
-    skipped_before = [(item.name, item.code) for item in source.skipped]
+    # A new run among the pictures changes none of them, so it does not change the key either.
+    others = [item for item in source.skipped if item.code != sources.OWN]
+    skipped_before = [(item.name, item.code) for item in others]
     key = cache.cache_key([source.kind, *request.key, listing, skipped_before])
     if cached := load_cached(request.folder, key):
         return cached
@@ -64,8 +68,10 @@ def read_files(source: Source, request: Request) -> Gathered:
         what = describe_no_pictures(source, found.skipped)
         raise ValueError(f"{what}: give a folder with at least {MIN_PICTURES} pictures.")
     least = 1 if request.crops else MIN_PICTURES
+    if len(found.entries) < least:
+        refuse_stacks(source, found.entries, least)
     refuse_too_few(source.path, len(found.entries), list(found.skipped), least=least)
-    notes: list[str] = []
+    notes = about_own(found.skipped)
     size, channels = request.size, request.channels
     if size is None:
         size, why = choose_size(found.sizes, found.block, request.measured, bool(request.crops))
@@ -130,7 +136,7 @@ def _labels(
     if by_name:
         numbers, classes, notes = label_files.class_labels(names, by_name)
     else:
-        numbers, classes, notes = sources.class_labels(names)
+        numbers, classes, notes = folder_classes.class_labels(names)
     plan.notes.extend(notes)
     array = None if numbers is None else np.asarray(numbers, np.int64)
     return Labels(array, tuple(classes), source.kind)

@@ -1,4 +1,4 @@
-"""A place with picture files: its entries, which files are skipped and why, and their classes.
+"""A place with picture files: its entries, and which files are skipped and why.
 
 Nothing here decodes a picture. Every skipped file has a code from the list below, for programs, and
 a reason, for people.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+from noisewise.pictures.picture_names import claims_picture
 
 if TYPE_CHECKING:
     import zipfile
@@ -30,6 +32,7 @@ UNREADABLE = "unreadable"
 PASSWORD = "password"
 UNSUPPORTED = "unsupported"
 NOT_FINITE = "not_finite"
+OWN = "made_by_noisewise"
 
 REASONS = {
     EMPTY: "empty",
@@ -48,11 +51,14 @@ REASONS = {
     PASSWORD: "password-protected",
     UNSUPPORTED: "in an unsupported format",
     NOT_FINITE: "with NaN or infinite values",
+    OWN: "made by noisewise",
 }
 """The reason of each code, for people; a count stands before it ("3 too small")."""
 
-HARMLESS = frozenset({HIDDEN, OTHER_FILE, ALREADY_READ, NOT_REGULAR, SMALLER_THAN_CROPS})
+HARMLESS = frozenset({HIDDEN, OTHER_FILE, ALREADY_READ, NOT_REGULAR, SMALLER_THAN_CROPS, OWN})
 """Codes of files that are no sign of a damaged set: most were never meant as pictures."""
+
+_NOT_OPENED = frozenset({EMPTY, UNREADABLE, PASSWORD, BROKEN_LINK})
 
 _OLD_TEXTS = {
     "empty file": EMPTY,
@@ -71,7 +77,6 @@ _OLD_TEXTS = {
 
 MAX_FILE_BYTES = 512 * 2**20
 _SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir"})
-_SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 
 
 @dataclass(frozen=True)
@@ -166,51 +171,6 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def class_labels(names: list[str]) -> tuple[list[int] | None, list[str], list[str]]:
-    """Read class labels from folder names: the first folder that differs is the class.
-
-    Leading folders that all pictures share are ignored, and so are train and test folders. There
-    are no labels if a picture is outside the class folders, if there is only one class, or if the
-    folders hold fewer than four pictures on average (one folder per person or per day).
-
-    Args:
-        names: paths below the source, with forward slashes.
-
-    Returns:
-        One label per picture (or None), the class names in sorted order, and notes.
-
-    Example:
-        >>> class_labels([f"pets/{c}/{i}.png" for c in ("cat", "dog") for i in range(4)])
-        ([0, 0, 0, 0, 1, 1, 1, 1], ['cat', 'dog'], [])
-    """
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
-    notes: list[str] = []
-    folders = _strip_shared(folders)
-    tops = {parts[0].lower() if parts else "" for parts in folders}
-    if len(tops) > 1 and tops <= _SPLIT_NAMES:
-        notes.append(f"the folders {', '.join(sorted(tops))} are used as one set")
-        folders = _strip_shared([parts[1:] for parts in folders])
-    loose = sum(not parts for parts in folders)
-    classes = sorted({parts[0] for parts in folders if parts})
-    if loose or len(classes) < 2:
-        if classes and loose:
-            notes.append(f"no classes: {loose} pictures are outside the subfolders")
-        return None, [], notes
-    if len(names) < 4 * len(classes):
-        notes.append(
-            f"no classes: the {len(classes)} subfolders hold fewer than 4 pictures on average"
-        )
-        return None, [], notes
-    index = {name: label for label, name in enumerate(classes)}
-    return [index[parts[0]] for parts in folders], classes, notes
-
-
-def _strip_shared(folders: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    while folders and all(folders) and len({parts[0] for parts in folders}) == 1:
-        folders = [parts[1:] for parts in folders]
-    return folders
-
-
 def is_hidden(part: str) -> bool:
     """Whether a file or folder of this name is hidden, or made by the system."""
     return part.startswith(".") or part.lower() in _SYSTEM_NAMES
@@ -223,9 +183,26 @@ def clean_name(name: str) -> str:
 
 
 def by_length(entry: Entry) -> Entry | Skipped:
-    """Return the entry, or why its length rules it out."""
-    if entry.num_bytes == 0:
-        return Skipped(entry.name, EMPTY)
-    if entry.num_bytes > MAX_FILE_BYTES:
-        return Skipped(entry.name, TOO_LARGE)
-    return entry
+    """Return the entry, or why its length rules it out.
+
+    Empty and huge files that are not named as pictures are other files: labels, captions, films.
+    """
+    if 0 < entry.num_bytes <= MAX_FILE_BYTES:
+        return entry
+    if not claims_picture(entry.name):
+        return Skipped(entry.name, OTHER_FILE)
+    return Skipped(entry.name, TOO_LARGE if entry.num_bytes else EMPTY)
+
+
+def is_broken(item: Skipped) -> bool:
+    """Whether a skipped file claims to be a picture and is not usable.
+
+    What could not be opened claims it by its name, all else by its bytes.
+
+    Example:
+        >>> is_broken(Skipped("a.png", UNREADABLE)), is_broken(Skipped("a.txt", UNREADABLE))
+        (True, False)
+    """
+    if item.code in _NOT_OPENED:
+        return claims_picture(item.name)
+    return item.code not in HARMLESS

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from noisewise.pictures.gather import Gathered
+from noisewise.pictures.own_files import own_folders
 from noisewise.pictures.read_files import read_files
 from noisewise.pictures.source_type import Request, SourceType, has_suffix
 from noisewise.pictures.sources import (
     HIDDEN,
+    OWN,
     PASSWORD,
     Entry,
     Skipped,
@@ -53,9 +55,14 @@ def open_zip(path: Path) -> Generator[Source]:
 def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:
     entries: list[Entry] = []
     skipped: list[Skipped] = []
-    for info in archive.infolist():
-        name = clean_name(info.filename.replace("\\", "/")).lstrip("/")
-        if info.is_dir() or not name:
+    members = [
+        (clean_name(info.filename.replace("\\", "/")).lstrip("/"), info)
+        for info in archive.infolist()
+    ]
+    own = own_folders(name for name, _ in members)
+    skipped.extend(Skipped(name, OWN) for name in own)
+    for name, info in members:
+        if info.is_dir() or not name or any(name.startswith(f"{folder}/") for folder in own):
             continue
         when = int("".join(f"{part:02d}" for part in info.date_time))
         found = by_length(Entry(name, info.file_size, when, info))

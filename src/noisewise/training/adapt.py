@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisewise.diffusion import draw_from_dict
+from noisewise.pictures.dim import refuse_black
+from noisewise.pictures.older_labels import as_labelled_before, in_class_order
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
@@ -131,8 +133,17 @@ def plan_adapt(
         crops=config.crops,
         keep_whole=config.keep_whole,
     )
+    pictures = _like_teacher(teacher, pictures)
     planned = plan_adaptation(teacher, sorted_like(teacher, pictures), config)
     return replace(planned, notes=pictures.notes)
+
+
+def _like_teacher(teacher: Teacher, pictures: Pictures, folder: Path | None = None) -> Pictures:
+    """The pictures with their classes in the teacher's order, and as in a run that goes on."""
+    if folder is not None and (folder / "run.json").exists():
+        return as_labelled_before(pictures, Run(folder).data.fingerprint)
+    refuse_black(pictures.images, pictures.source)
+    return in_class_order(pictures, teacher.config.classes)
 
 
 def _need_extra(config: AdaptConfig) -> None:
@@ -244,7 +255,7 @@ class AdaptTask(Task[AdaptConfig]):
             config.crops,
             config.keep_whole,
         )
-        pictures = with_twins(folder, pictures)
+        pictures = with_twins(folder, _like_teacher(self._teacher, pictures, folder))
         pictures = with_kinds(folder, pictures, partial(sorted_like, self._teacher))
         self._pictures = pictures
         self._plan = plan = as_in_run(plan_adaptation(self._teacher, pictures, config), folder)

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from noisewise.nets.recomputing import recompute
+from noisewise.pictures.dim import refuse_black
+from noisewise.pictures.older_labels import as_labelled_before
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.sizes import AnySize
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
@@ -201,7 +203,7 @@ def _read(
 ) -> Pictures:
     """The pictures; a size far above that of the files is refused, unless a run began with it."""
     begun = folder is not None and (folder / "run.json").exists()
-    return load_pictures(
+    pictures = load_pictures(
         path,
         config.size,
         config.channels,
@@ -214,6 +216,10 @@ def _read(
         config.allow_enlarging or begun,
         sampled,
     )
+    if folder is None or not begun:
+        refuse_black(pictures.images, pictures.source)
+        return pictures
+    return as_labelled_before(pictures, Run(folder).data.fingerprint)
 
 
 def _planned(

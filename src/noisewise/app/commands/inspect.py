@@ -48,11 +48,12 @@ def _inspect(options: InspectOptions, _: Sequence[str]) -> int:
         from PIL import Image
 
         from noisewise.pictures.cache import replacing
+        from noisewise.pictures.own_files import marked
 
         path = Path(options.out)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
-            Image.fromarray(found.contact_sheet).save(file, format="PNG")
+            Image.fromarray(found.contact_sheet).save(file, format="PNG", pnginfo=marked())
         values["contact_sheet"] = str(path)
         text += f"\nContact sheet: {path}"
     show(values, options.json, text)

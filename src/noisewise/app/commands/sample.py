@@ -152,11 +152,12 @@ def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) 
     from PIL import Image
 
     from noisewise.app.plots import svg
+    from noisewise.pictures.own_files import marked
     from noisewise.training.files.atomic import write_json
 
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        svg.grid(pictures, scale=scale).save(out)
+        svg.grid(pictures, scale=scale).save(out, pnginfo=marked())
         return
     out.mkdir(parents=True, exist_ok=True)
     for earlier in out.iterdir():  # of an earlier, perhaps larger number

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from noisewise.pictures.gaps import gap_level
+from noisewise.pictures.own_files import marked
 from noisewise.training.files.atomic import write_atomic
 
 COLUMNS = 8
@@ -63,5 +64,5 @@ def sheets(run: Path) -> list[tuple[str, int, Path]]:
 def save_sheet(path: Path, images: Tensor, columns: int = COLUMNS) -> None:
     """Write a sheet as PNG, atomically; make its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(sheet(images.cpu(), columns))
-    write_atomic(path, lambda temporary: picture.save(temporary, format="PNG"))
+    picture, mark = Image.fromarray(sheet(images.cpu(), columns)), marked()
+    write_atomic(path, lambda temporary: picture.save(temporary, format="PNG", pnginfo=mark))

@@ -98,6 +98,7 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
                 f"{pictures.source} has {len(pictures)}); undo the change, or choose a new folder "
                 "with --out"
             )
+        _note_source(run, pictures)
         return run
     if pictures.twins is None:
         pictures = pictures.with_twins()
@@ -119,6 +120,14 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
     }
     settings = {"train": asdict(config), "derived": plan.to_dict(), "stages": {}}
     return new_run(path, {**new_run_info(config.seed), "data": data, **settings})
+
+
+def _note_source(run: Run, pictures: Pictures) -> None:
+    """Note where the pictures are now; they may have been moved since the run began."""
+    now = str(Path(pictures.source).resolve())
+    if run.data.source != now:
+        run.info["data"]["source"] = now
+        run.write()
 
 
 def begin_distillation(run: Run, config: DistillConfig) -> None:

@@ -170,15 +170,22 @@ class Run:
             raise ValueError(self._missing(stage))
 
     def pictures(self) -> Pictures:
-        """Read the training pictures again from their original path.
+        """Read the training pictures again from where they were read last.
 
         Raises:
             ValueError: if they are missing or have changed.
         """
+        from noisewise.pictures.older_labels import as_labelled_before
+
         data = self.data
         if not Path(data.source).exists():
-            raise ValueError(f"the training pictures are missing: {data.source} does not exist")
+            raise ValueError(
+                f"the training pictures are missing: {data.source} does not exist; if they were "
+                f"moved, run `noisewise {'adapt' if 'adapt' in self.info else 'train'}` with their "
+                "new folder and all else as before, which notes it"
+            )
         pictures = self._read(data.source, data.size, data.channels, self.path / "cache")
+        pictures = as_labelled_before(pictures, data.fingerprint)
         if pictures.fingerprint != data.fingerprint:
             raise ValueError(f"the pictures in {data.source} have changed since training")
         return pictures.with_twins(data.twins)

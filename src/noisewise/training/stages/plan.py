@@ -208,8 +208,9 @@ def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], 
             return tuple(pictures.classes), f"kinds of similar pictures: {pictures.kinds}"
         return (), f"none without --classes; {num_kinds(config, len(pictures))[1]}"
     if pictures.labels is None or len(pictures.classes) < 2:
+        why = "".join(f" ({note})" for note in pictures.notes if note.startswith("no classes"))
         raise ValueError(
-            f"{pictures.source} has no class subfolders and no labels; train without --classes"
+            f"{pictures.source} has no class subfolders and no labels{why}; train without --classes"
         )
     return tuple(pictures.classes), "class subfolders or labels of the pictures"
 

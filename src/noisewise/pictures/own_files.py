@@ -1,0 +1,115 @@
+"""What noisewise itself wrote among the pictures: runs, caches, drawn pictures and sheets.
+
+They are no training pictures: a run inside its picture folder would learn from its own sheets, and
+would find other pictures each time it resumes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from PIL import Image, PngImagePlugin
+
+from noisewise.pictures.sources import OWN, Skipped, printable
+
+DRAWN = "samples.json"  # lies beside the pictures that `noisewise sample --out FOLDER` drew
+_RUN = frozenset({"run.json", "run-copy.json"})
+_IN_RUN = frozenset({"log.jsonl", "checkpoints", "teacher", "generator", ".lock"})
+_CACHED = re.compile(r"[0-9a-f]{32}\.(npy|json)")
+_NUMBERED = re.compile(r"\d{5,}\.png")
+_SOFTWARE, _SHEET = "Software", "noisewise: a sheet of pictures"
+_NAMED = 3
+_LEVELS = 4  # of folders; files further down do not tell what a folder is
+
+
+def is_run(names: Collection[str]) -> bool:
+    """Whether a folder with these names in it is a run, also one that has just begun.
+
+    A `run.json` alone is not enough: other tools write files of this name too.
+
+    Example:
+        >>> is_run({"run.json", "log.jsonl", "samples"}), is_run({"run.json", "cat.png"})
+        (True, False)
+        >>> is_run({".lock", "cache"}), is_run({".lock", "cat.png"})
+        (True, False)
+    """
+    found = set(names)
+    if found & _RUN and (found & _IN_RUN or found >= _RUN):
+        return True
+    return ".lock" in found and _visible(names) <= {"cache"}  # it has just begun
+
+
+def is_own_folder(names: Collection[str]) -> bool:
+    """Whether noisewise made a folder with these names in it: a run, a cache, drawn pictures.
+
+    Example:
+        >>> is_own_folder({"samples.json", "00000.png"}), is_own_folder({"00000.png"})
+        (True, False)
+    """
+    if is_run(names):
+        return True
+    shown = _visible(names)
+    if shown and all(_CACHED.fullmatch(name) for name in shown):
+        return True
+    return DRAWN in shown and all(_NUMBERED.fullmatch(name) for name in shown - {DRAWN})
+
+
+def own_folders(names: Iterable[str]) -> list[str]:
+    """The folders that noisewise made, of files in a zip; not those inside of another such folder.
+
+    Drawn pictures that are all that the zip holds are not left out: somebody wants to use them.
+
+    Args:
+        names: paths of all files, with forward slashes.
+
+    Example:
+        >>> own_folders(["cat/1.png", "runs/x/run.json", "runs/x/log.jsonl", "runs/x/a/1.png"])
+        ['runs/x']
+    """
+    every = list(names)
+    inside: dict[str, set[str]] = {}
+    for name in every:
+        folder = name.rstrip("/")
+        for _ in range(_LEVELS):
+            folder, _, last = folder.rpartition("/")
+            if folder:
+                inside.setdefault(folder, set()).add(last)
+    found: list[str] = []
+    for folder in sorted(name for name, there in inside.items() if is_own_folder(there)):
+        if not any(folder.startswith(f"{outer}/") for outer in found):
+            found.append(folder)
+    if len(found) == 1 and not is_run(inside[found[0]]):
+        found = [folder for folder in found if not all(n.startswith(folder) for n in every)]
+    return found
+
+
+def marked() -> PngImagePlugin.PngInfo:
+    """The mark of a sheet; give it to Pillow as `pnginfo` when the PNG is written."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text(_SOFTWARE, _SHEET)
+    return info
+
+
+def is_sheet(image: Image.Image) -> bool:
+    """Whether noisewise wrote this picture as a sheet of many pictures; only its header is read."""
+    return image.info.get(_SOFTWARE) == _SHEET
+
+
+def about_own(skipped: Iterable[Skipped]) -> list[str]:
+    """A note on what is left out because noisewise wrote it; none if there is nothing.
+
+    Example:
+        >>> about_own([Skipped("runs/x", OWN)])
+        ['left out, as noisewise wrote it: runs/x']
+    """
+    names = sorted(printable(item.name) for item in skipped if item.code == OWN)
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [f"left out, as noisewise wrote it: {', '.join(names[:_NAMED])}{more}"]
+
+
+def _visible(names: Iterable[str]) -> set[str]:
+    """The names that are not hidden, such as those of temporary files."""
+    return {name for name in names if not name.startswith(".")}
