@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from noisewise.pictures.decode import UnusableError
 from noisewise.pictures.headers import opened
@@ -21,6 +21,8 @@ from noisewise.pictures.sources import Entry, Source, printable
 
 NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 _FILE = "file_name"
+_MOST_BYTES = 128 * 2**20
+_MOST_LETTERS = 2**20  # in one line
 _LABELS = ("label", "labels", "class", "category")
 
 
@@ -96,21 +98,29 @@ def class_labels(
 
 
 def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
-    with opened(source, entry) as file:
-        text = file.read().decode("utf-8-sig")
-    rows = _json_rows(text) if entry.name.endswith(".jsonl") else _csv_rows(text)
+    if entry.num_bytes > _MOST_BYTES:
+        raise UnreadableError(
+            f"it has {entry.num_bytes / 2**20:,.0f} MiB, and at most {_MOST_BYTES // 2**20} MiB "
+            "are read; keep only file_name and label in it"
+        )
+    there = {other.name for other in source.entries}
     folder = PurePosixPath(entry.name).parent
     labels: dict[str, str | int] = {}
     key = ""
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get(_FILE), str):
-            raise UnreadableError(f"row {number} has no {_FILE}")
-        key = key or next((name for name in _LABELS if row.get(name) is not None), "")
-        value = row.get(key)
-        if isinstance(value, bool) or not isinstance(value, str | int | None):
-            raise UnreadableError(f"row {number}: {key} is not a name or a whole number")
-        if key and value is not None and value != "":
-            labels[_joined(folder, row[_FILE])] = _as_number(value)
+    with opened(source, entry) as file:
+        rows = _json_rows(file) if entry.name.endswith(".jsonl") else _csv_rows(file)
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row.get(_FILE), str):
+                raise UnreadableError(f"row {number} has no {_FILE}")
+            key = key or next((name for name in _LABELS if row.get(name) is not None), "")
+            value = row.get(key)
+            if isinstance(value, bool) or not isinstance(value, str | int | None):
+                raise UnreadableError(f"row {number}: {key} is not a name or a whole number")
+            name = _joined(folder, row[_FILE])
+            # Labels of files that are not there would only take memory; one shows that there are
+            # labels.
+            if key and value is not None and value != "" and (name in there or not labels):
+                labels[name] = _as_number(value)
     if not key:
         raise UnreadableError(f"it has no column named {', '.join(_LABELS[:-1])} or {_LABELS[-1]}")
     return labels
@@ -132,12 +142,12 @@ def _as_number(value: str | int) -> str | int:
     return int(value) if is_plain else value
 
 
-def _csv_rows(text: str) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    yield from csv.DictReader(_lines(file, ""), strict=True)
 
 
-def _json_rows(text: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _json_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(file, "\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -147,3 +157,14 @@ def _json_rows(text: str) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict):
             raise UnreadableError(f"line {number} is not a JSON object")
         yield row
+
+
+def _lines(file: BinaryIO, newline: str) -> Iterator[str]:
+    """The lines of a file, one at a time: as Python values a file takes many times its bytes."""
+    with io.TextIOWrapper(file, "utf-8-sig", newline=newline) as text:
+        number = 1
+        while line := text.readline(_MOST_LETTERS + 1):
+            if len(line) > _MOST_LETTERS:
+                raise UnreadableError(f"line {number} has more than {_MOST_LETTERS:,} letters")
+            yield line
+            number += 1
