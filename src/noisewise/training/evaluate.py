@@ -286,11 +286,8 @@ def evaluate(
     model = _checked(run, config, build)
     tell = on_part or _silent
     tell("reading the pictures", 0, 0)
-    try:
-        training = TrainingSet.read(run)
-    except ValueError:
-        training = None
-    real = _real(run, config, model, training, _teacher_of(run, model, config, build))
+    training = _training_set(run, config)
+    real = _real(config, run, model, training, _teacher_of(run, model, config, build))
     copies = None
     if training is not None:
         tell("preparing the tests for copies", 0, 0)
@@ -411,17 +408,29 @@ def _checked(run: Run, config: EvaluateConfig, build: Build | None) -> Generator
     if config.against is not None:
         source_type(Path(config.against).expanduser())
     elif not Path(run.data.source).exists():
-        raise ValueError(_no_real_pictures(run))
+        raise ValueError(_no_real_pictures(run, "are missing or have changed"))
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
     model.network_calls(config.calls, config.sampler, config.guidance)
     return model
 
 
-def _no_real_pictures(run: Run) -> str:
-    return (
-        f"the training pictures at {run.data.source} are missing or have changed; "
-        "give real pictures with --against"
-    )
+def _no_real_pictures(run: Run, why: str) -> str:
+    return f"the training pictures at {run.data.source} {why}; give real pictures with --against"
+
+
+def _training_set(run: Run, config: EvaluateConfig) -> TrainingSet | None:
+    """The pictures of the run; None if they cannot be used and others are given.
+
+    Raises:
+        ValueError: if they cannot be used and no others are given; the message has the reason.
+    """
+    try:
+        return TrainingSet.read(run)
+    except ValueError as error:
+        if config.against is not None:
+            return None
+        why = f"cannot be used ({str(error).rstrip('.')})"
+        raise ValueError(_no_real_pictures(run, why)) from error
 
 
 def _teacher_of(
@@ -438,8 +447,8 @@ def _teacher_of(
 
 
 def _real(
-    run: Run,
     config: EvaluateConfig,
+    run: Run,
     model: Generator | Teacher,
     training: TrainingSet | None,
     teacher: Teacher | None,
@@ -450,8 +459,7 @@ def _real(
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
         name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
         return RealPictures(pictures.tensor(chosen), name, teacher)
-    if training is None:
-        raise ValueError(_no_real_pictures(run))
+    assert training is not None
     return training.real(teacher)
 
 

@@ -1,7 +1,7 @@
 """Recognises that memory ran out, whatever raised it. It imports no torch: the command line asks.
 
 torch raises its own error on a GPU, and a plain RuntimeError on a CPU; Python and NumPy raise
-MemoryError; the system answers ENOMEM where it maps a file.
+MemoryError; the system answers ENOMEM where it maps a file, and the loader where it loads one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ _TEXTS = (
     "can't allocate memory",  # torch on Linux
     "not enough memory",  # torch on Windows
     "out of memory",  # CUDA, MPS
+    "Cannot allocate memory",  # the system, where torch maps a file
+    "std::bad_alloc",  # C++
+    "can't start new thread",  # no room for its stack
+    "could not create a memory object",  # oneDNN
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+_LOADING = ("failed to map segment", "cannot allocate memory")
 
 
 class OutOfMemory(MemoryError):
@@ -34,4 +39,6 @@ def is_out_of_memory(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     if isinstance(error, RuntimeError):
         return any(text in str(error) for text in _TEXTS)
+    if isinstance(error, ImportError):  # a part of torch is loaded only when it is used
+        return any(text in str(error) for text in _LOADING)
     return isinstance(error, MemoryError)
