@@ -118,7 +118,7 @@ def carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
     """
     try:
         return _carry_out(task, callbacks)
-    except (MemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
         if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
             raise
         raise OutOfMemory(_out_of_memory(task)) from error

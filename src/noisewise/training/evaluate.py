@@ -287,7 +287,7 @@ def evaluate(
     tell = on_part or _silent
     tell("reading the pictures", 0, 0)
     training = _training_set(run, config)
-    real = _real(config, run, model, training, _teacher_of(run, model, config, build))
+    real = _real(run, config, model, training, _teacher_of(run, model, config, build))
     copies = None
     if training is not None:
         tell("preparing the tests for copies", 0, 0)
@@ -419,18 +419,14 @@ def _no_real_pictures(run: Run, why: str) -> str:
 
 
 def _training_set(run: Run, config: EvaluateConfig) -> TrainingSet | None:
-    """The pictures of the run; None if they cannot be used and others are given.
-
-    Raises:
-        ValueError: if they cannot be used and no others are given; the message has the reason.
-    """
+    """The pictures of the run; None if they cannot be used and others are given."""
     try:
         return TrainingSet.read(run)
     except ValueError as error:
         if config.against is not None:
             return None
-        why = f"cannot be used ({str(error).rstrip('.')})"
-        raise ValueError(_no_real_pictures(run, why)) from error
+        why = str(error).rstrip(".")
+        raise ValueError(_no_real_pictures(run, f"cannot be used ({why})")) from error
 
 
 def _teacher_of(
@@ -447,8 +443,8 @@ def _teacher_of(
 
 
 def _real(
-    config: EvaluateConfig,
     run: Run,
+    config: EvaluateConfig,
     model: Generator | Teacher,
     training: TrainingSet | None,
     teacher: Teacher | None,

@@ -19,6 +19,11 @@ _TEXTS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
+# Under a limit, oneDNN and Python itself may fail and lose the reason.
+_LOST = (
+    *("could not create a primitive", "could not execute a primitive"),
+    *("without exception set", "without setting an exception"),
+)
 _LOADING = ("failed to map segment", "cannot allocate memory")
 
 
@@ -37,8 +42,19 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    if isinstance(error, RuntimeError):
-        return any(text in str(error) for text in _TEXTS)
+    if isinstance(error, RuntimeError | SystemError):
+        lost = any(text in str(error) for text in _LOST) and _is_limited()
+        return lost or any(text in str(error) for text in _TEXTS)
     if isinstance(error, ImportError):  # a part of torch is loaded only when it is used
-        return any(text in str(error) for text in _LOADING)
+        return any(text in str(error).lower() for text in _LOADING)
     return isinstance(error, MemoryError)
+
+
+def _is_limited() -> bool:
+    """Whether the memory of this process has a limit, such as that of `ulimit -v`."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return False
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    return any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in kinds)
