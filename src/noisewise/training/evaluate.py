@@ -198,8 +198,7 @@ class Measured:
     """What `measure` found about one model.
 
     Attributes:
-        pictures: the generated pictures, float32 [n, channels, height, width] in [-1, 1], on the
-            CPU.
+        pictures: generated, float32 [n, channels, height, width] in [-1, 1], on the CPU.
         seconds_per_image: time to draw one picture, in batches.
         look: everything that was found about them, beside copies.
         copies: which pictures copy a training picture; None if there was nothing to compare with.
