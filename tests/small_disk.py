@@ -27,6 +27,12 @@ def small_disk(path: Path, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
+def close_disk(path: Path) -> None:
+    """Make a small disk read-only; opening it again is not needed, as it is unmounted."""
+    command = ["mount", "-o", "remount,ro", str(path)]
+    subprocess.run(command, capture_output=True, check=True)
+
+
 def fill(path: Path, leave_kilobytes: int) -> Path:
     """Write a file that takes all of the disk but some."""
     ballast = path / ".ballast"

@@ -28,7 +28,7 @@ FLAGS = {
     "distill": "run teacher budget lam batch lr seed device precision dry_run config save_config "
     "json",
     "sample": "run num_images seed label larger teacher calls sampler guidance steps device out "
-    "scale json",
+    "overwrite scale json",
     "evaluate": "run against fid_weights num_images seed teacher calls sampler guidance device "
     "json",
     "report": "run out num_images json",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from killing import Workshop, traces
 from noisewise.app import cli
 from noisewise.training.run.run import Run
-from small_disk import fill, small_disk
+from small_disk import close_disk, fill, small_disk
 from tiny import blobs
 
 BUDGET = "480images"
@@ -54,6 +55,81 @@ def test_a_disk_that_fills_in_the_middle_of_training(
         ballast.unlink()
         assert cli.main(shop.command("train", run, BUDGET)[3:]) == 0
         assert traces(run, "teacher") == traces(shop.root / "whole", "teacher")
+
+
+def sample(run: Path, out: Path, *words: str) -> list[str]:
+    return ["-m", "noisewise", "sample", str(run), "--out", str(out), *words]
+
+
+def test_a_full_disk_cuts_no_sheet_that_was_drawn_before(
+    shop: Workshop, tmp_path: Path, refused: Callable[[list[str]], str]
+) -> None:
+    run = shop.root / "whole"
+    with small_disk(tmp_path / "disk", 400) as disk:
+        sheet = disk / "sheet.png"
+        assert cli.main(sample(run, sheet, "-n", "9")[2:]) == 0
+        before = sheet.read_bytes()
+        fill(disk, 0)
+        # Larger than the room that the old sheet takes.
+        said = refused(sample(run, sheet, "-n", "400", "--scale", "4"))
+        assert "No space left on device" in said
+        assert "what was saved before is kept" in said
+        assert sheet.read_bytes() == before
+        assert sorted(p.name for p in disk.iterdir()) == [".ballast", "sheet.png"]
+
+
+def test_a_full_disk_deletes_no_pictures_of_an_earlier_call(
+    shop: Workshop, tmp_path: Path, refused: Callable[[list[str]], str]
+) -> None:
+    run = shop.root / "whole"
+    with small_disk(tmp_path / "disk", 400) as disk:
+        many = disk / "many"
+        assert cli.main(sample(run, many, "-n", "8")[2:]) == 0
+        before = {path.name: path.read_bytes() for path in many.iterdir()}
+        assert len(before) == 9
+        ballast = fill(disk, 0)
+        for words in (["--overwrite", "-n", "4"], ["--seed", "1"]):
+            assert "No space left on device" in refused(sample(run, many, *words))
+            assert {path.name: path.read_bytes() for path in many.iterdir()} == before
+        assert "No space left" in refused(sample(run, disk / "new"))
+        assert not (disk / "new").exists()
+        ballast.unlink()
+        assert cli.main(sample(run, many, "-n", "4", "--overwrite")[2:]) == 0
+        after = {path.name: path.read_bytes() for path in many.iterdir()}
+        assert set(after) == {"seed-0.json", *(f"seed-0-0000{i}.png" for i in range(4))}
+        assert all(after[name] == before[name] for name in after if name.endswith(".png"))
+
+
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_run_on_a_disk_that_takes_nothing_is_evaluated_without_a_cache(
+    shop: Workshop, tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "-n", "16", "--json"]
+    with small_disk(tmp_path / "disk", 4000) as disk:
+        run = disk / "run"
+        shutil.copytree(shop.root / "whole", run, ignore=shutil.ignore_patterns("cache"))
+        fill(disk, 0)
+        if how == "read-only":
+            close_disk(disk)
+        capsys.readouterr()
+        assert cli.main([*words, str(run)]) == 0
+        assert '"copies": {' in capsys.readouterr().out  # so the training pictures were read
+        if how == "read-only":
+            assert cli.main(["sample", str(run), "-n", "4"]) == 2
+            assert "Read-only file system" in capsys.readouterr().err
+
+
+def test_a_picture_folder_that_cannot_be_used_is_not_called_gone(
+    shop: Workshop, tmp_path: Path, refused: Callable[[list[str]], str]
+) -> None:
+    other = Workshop.make(tmp_path / "other")
+    assert cli.main(other.command("train", tmp_path / "run", "16images")[3:]) == 0
+    shutil.rmtree(tmp_path / "run" / "cache")
+    (other.root / "blobs.npz").write_bytes(b"PK")
+    said = refused(["-m", "noisewise", "evaluate", str(tmp_path / "run")])
+    assert "cannot be used" in said
+    assert "cannot be read as a NumPy file" in said
+    assert "give real pictures with --against" in said
 
 
 def closed(folder: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from noisewise.app import cli
-from noisewise.app.commands import sample
 from noisewise.pictures import own_files
 from noisewise.pictures.pictures import load_pictures
 from noisewise.pictures.sources import OWN
@@ -85,17 +84,20 @@ def test_a_run_json_of_another_tool_hides_no_pictures(tmp_path: Path) -> None:
 
 
 def test_drawn_pictures_and_sheets(tmp_path: Path) -> None:
-    assert own_files.DRAWN == sample._MARKER
     folder = write_pictures(tmp_path / "x")
     for i in range(20):
         (folder / "drawn").mkdir(exist_ok=True)
         colour(i + 100).save(folder / "drawn" / f"{i:05}.png")
     assert len(load_pictures(folder)) == 40, "numbered pictures may be anybody's"
-    (folder / "drawn" / own_files.DRAWN).write_text("{}")
+    (folder / "drawn" / "samples.json").write_text("{}")
     (folder / "drawn" / ".DS_Store").touch()
     colour(7, 200, 200).save(folder / "sheet.png", pnginfo=own_files.marked())
     colour(8, 200, 200).save(folder / "renamed.jpg", format="PNG", pnginfo=own_files.marked())
-    assert left_out(folder) == ["drawn", "renamed.jpg", "sheet.png"]
+    for i in range(20):
+        (folder / "again").mkdir(exist_ok=True)
+        colour(i + 60).save(folder / "again" / f"seed-3-{i:05}.png")
+    (folder / "again" / "seed-3.json").write_text("{}")
+    assert left_out(folder) == ["again", "drawn", "renamed.jpg", "sheet.png"]
     assert len(load_pictures(folder / "drawn")) == 20, "who names the folder wants them"
     with Image.open(folder / "sheet.png") as image:
         image.save(folder / "mine.png")  # edited and saved again, it is a person's own

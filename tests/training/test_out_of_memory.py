@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -78,6 +79,53 @@ def test_a_step_without_memory_ends_in_a_sentence_and_the_way_out_resumes(
     assert [r.step for r in run.records() if r.loss] == list(range(1, 5))
 
 
+COMMANDS = """
+    import resource, sys
+    from pathlib import Path
+    from noisewise.app import cli
+    import noisewise.training.distill, noisewise.training.evaluate, noisewise.training.inspect
+
+    words, least = sys.argv[2:], int(sys.argv[1]) * 2**20
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + least
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    sys.exit(cli.main(words))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is one of Linux")
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        (["inspect", "PICTURES", "--size", "256"], "use fewer pictures or a smaller --size"),
+        (["sample", "RUN", "-n", "400", "--scale", "64", "--out", "SHEET"], "draw fewer pictures"),
+        (["evaluate", "RUN", "--against", "PICTURES"], "measure fewer pictures with -n"),
+        (["distill", "RUN", "--budget", "8192images", "--batch", "4096"], "--batch"),
+    ],
+)
+@pytest.mark.parametrize("mebibytes", [1, 24])
+def test_every_command_that_meets_a_limit_names_the_way_out(
+    tmp_path: Path, words: list[str], way_out: str, mebibytes: int
+) -> None:
+    """With 1 MiB already a part of torch or the flags may not load; with 24 MiB work begins."""
+    np.savez(tmp_path / "x.npz", images=blobs(400, 256))
+    known = Path(__file__).parents[1] / "frozen" / "one_checkpoint" / "run"
+    shutil.copytree(known, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("generator*"):
+        path.unlink()
+    names = {"PICTURES": "x.npz", "RUN": "run", "SHEET": "sheet.png"}
+    given = [str(tmp_path / names[word]) if word in names else word for word in words]
+    child = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(COMMANDS), str(mebibytes), *given],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert child.returncode == 1, child.stderr
+    said = child.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in child.stderr
+    assert said.startswith(f"noisewise {words[0]}: memory ran out"), said
+    assert way_out in said
+
+
 def test_what_says_that_memory_ran_out() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50, dtype=torch.float64)
@@ -87,6 +135,8 @@ def test_what_says_that_memory_ran_out() -> None:
     assert is_out_of_memory(by_numpy.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))
     assert is_out_of_memory(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    assert is_out_of_memory(ImportError("x.so: failed to map segment from shared object"))
+    assert not is_out_of_memory(ImportError("No module named 'torchvision'"))
     assert not is_out_of_memory(OSError(errno.ENOSPC, "no space left"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("out of memory"))

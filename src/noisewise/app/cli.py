@@ -94,7 +94,11 @@ def carry_out(command: Command | Group, words: Sequence[str], called: str) -> in
         _check_processes(command)
         return command.action(options, words)
     except (Exception, KeyboardInterrupt) as error:
-        return exit_code(error, called)
+        return exit_code(error, called, _less_memory(command))
+
+
+def _less_memory(command: Command | Group) -> str:
+    return command.less_memory if isinstance(command, Command) else ""
 
 
 def _check_processes(command: Command) -> None:
@@ -107,12 +111,13 @@ def _check_processes(command: Command) -> None:
         )
 
 
-def exit_code(error: BaseException, called: str) -> int:
+def exit_code(error: BaseException, called: str, less_memory: str = "") -> int:
     """Say in one sentence what went wrong; return the exit code of the process.
 
     Args:
         error: what a command raised.
         called: how the command is typed; stands before a complaint.
+        less_memory: what to do where memory runs out, beside closing other programs.
     """
     if isinstance(error, KeyboardInterrupt):
         return 130
@@ -126,7 +131,7 @@ def exit_code(error: BaseException, called: str) -> int:
         return _complain(_not_written(error), called)
     assert isinstance(error, Exception)
     if not os.environ.get("NOISEWISE_TRACE") and is_out_of_memory(error):
-        tell(f"{called}: {_too_little_memory(error)}.")
+        tell(f"{called}: {_too_little_memory(error, less_memory)}.")
         return 1
     return _failed(error, called)
 
@@ -161,11 +166,11 @@ def _not_written(error: OSError) -> str:
     )
 
 
-def _too_little_memory(error: Exception) -> str:
-    """What to do when memory ran out: what the command says, or what helps everywhere."""
+def _too_little_memory(error: Exception, less: str) -> str:
+    """What to do when memory ran out: what the training says, or the command, or what helps all."""
     if isinstance(error, OutOfMemory):
         return " ".join(str(error).split())
-    return "memory ran out; close other programs, or ask for less: fewer or smaller pictures"
+    return f"memory ran out; close other programs, or {less or 'give it less to do'}"
 
 
 def _unknown(word: str, names: Sequence[str]) -> str:

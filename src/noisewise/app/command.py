@@ -25,6 +25,7 @@ class Command(Generic[Options]):
             imports what it needs, so that a help text never waits for torch.
         examples: lines for the end of the help.
         several_processes: whether torchrun may start it in more than one process.
+        less_memory: what to do where memory runs out, as an order; "" without such a flag.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Command(Generic[Options]):
     action: Callable[[Options, Sequence[str]], int]
     examples: tuple[str, ...]
     several_processes: bool = False
+    less_memory: str = ""
 
     def read(self, words: Sequence[str], called: str | None = None) -> Options:
         """The options that the words give: flags first, then the file of --config, then defaults.

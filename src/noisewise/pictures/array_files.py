@@ -1,10 +1,12 @@
 """Read pictures from .npz and .npy files, block by block; pickled objects are never loaded.
 
-Notes say which layout and which range of values was found.
+Notes say which layout and which range of values was found. No size that a file states is trusted:
+it is compared with a limit before memory is taken for it.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
@@ -17,7 +19,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from noisewise.pictures import bit_depth, decode
+from noisewise.pictures import bit_depth, decode, zip_limits
 from noisewise.pictures.class_names import natural_order
 from noisewise.pictures.sources import printable
 
@@ -25,7 +27,14 @@ LABEL_KEYS = ("labels", "label", "y")
 # Sets that are kept in parts, as those of Keras and MedMNIST: the training part, and its labels.
 _TRAINING = {"x_train": "y_train", "train_x": "train_y", "train_images": "train_labels"}
 _CHANNELS = (1, 3, 4)
-_BLOCK_BYTES = 16 * 2**20
+_BLOCK_VALUES = 2**21  # read and scaled at a time: 16 MiB for each copy as float64
+_MOST_HEADER = 10_000  # bytes; as many as NumPy evaluates
+_MOST_NAMED = 256 * 2**20  # bytes of an array of labels or names
+_MOST_LETTERS = 1_000  # in one label or name
+_SHOWN = 8  # arrays that an error names
+# A compressed file may be small and its content is not: above this many bytes (with what Python
+# takes for each picture), content that is so many times the file is refused.
+_MOST_UNASKED, _EACH, _MOST_TIMES = 2**30, 500, 200
 
 
 @dataclass(frozen=True)
@@ -80,17 +89,35 @@ class ArrayFile:
         return (second, third, first) if self.channels_first else (first, second, third)
 
     def pictures(self) -> Iterator[np.ndarray]:
-        """Yield each picture as uint8 [height, width, channels]; memory use stays at a few MB."""
-        for block in _blocks(self.path, self.member):
-            pixels = block
-            if pixels.dtype != np.uint8:
-                scaled = (block.astype(np.float64) - self.low) * self.factor
-                pixels = np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
-            if pixels.ndim == 3:
-                pixels = pixels[..., None]
-            elif self.channels_first:
-                pixels = pixels.transpose(0, 2, 3, 1)
-            yield from pixels
+        """Yield each picture as uint8 [height, width, channels].
+
+        Memory use stays at some 100 MB, and that of one picture as uint8.
+        """
+        each = math.prod(self.member.shape[1:])
+        whole, filled = np.empty(0, np.uint8), 0
+        for values in _blocks(self.path, self.member):
+            pixels = self._eight_bits(values)
+            if len(pixels) < each:  # a part of a large picture
+                whole = np.empty(each, np.uint8) if filled == 0 else whole
+                whole[filled : filled + len(pixels)] = pixels
+                filled = (filled + len(pixels)) % each
+                if filled:
+                    continue
+                pixels = whole
+            yield from self._shaped(pixels)
+
+    def _eight_bits(self, values: np.ndarray) -> np.ndarray:
+        if values.dtype == np.uint8:
+            return values
+        scaled = (values.astype(np.float64) - self.low) * self.factor
+        return np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8)
+
+    def _shaped(self, pixels: np.ndarray) -> np.ndarray:
+        """Some whole pictures, from their values in the order of the file."""
+        pictures = pixels.reshape(-1, *self.member.shape[1:])
+        if pictures.ndim == 3:
+            return pictures[..., None]
+        return pictures.transpose(0, 2, 3, 1) if self.channels_first else pictures
 
 
 def open_arrays(path: Path) -> ArrayFile:
@@ -132,10 +159,13 @@ def _members(path: Path) -> dict[str, Member]:
             found = {}
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
+                    zip_limits.check_method(info)
                     with archive.open(info) as file:
                         key = info.filename.removesuffix(".npy")
                         found[key] = _header(file, key, info.file_size)
             return found
+    except MemoryError:  # not the file's fault
+        raise
     except Exception as error:  # NumPy parses headers as Python: damaged ones can raise anything
         message = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
@@ -146,12 +176,17 @@ def _members(path: Path) -> dict[str, Member]:
 
 def _header(file: IO[bytes], key: str, num_bytes: int) -> Member:
     version = npy.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, dtype = npy.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, dtype = npy.read_array_header_2_0(file)
-    else:
+    if version not in ((1, 0), (2, 0)):
         raise ValueError(f"format version {version} of the array {key!r} is not supported")
+    length = file.read(2 if version == (1, 0) else 4)
+    num_letters = int.from_bytes(length, "little")
+    if num_letters > _MOST_HEADER:  # NumPy would read all of it before it looks at the length
+        raise ValueError(f"the header of the array {key!r} has {num_letters:,} bytes")
+    text = io.BytesIO(length + file.read(num_letters))
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(text)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"the array {key!r} has shape {shape}")
     return Member(key, shape, dtype, fortran, num_bytes - file.tell())
 
 
@@ -164,7 +199,9 @@ def _choose(path: Path, members: dict[str, Member]) -> Member:
     training = [m for m in plausible if m.key.lower() in _TRAINING]
     if len(plausible) == 1 or len(training) == 1:
         return _checked(path, (training or plausible)[0])
-    keys = ", ".join(f"{printable(k)} {m.shape}" for k, m in members.items()) or "none"
+    shown = [f"{printable(key[:99])} {m.shape}" for key, m in members.items()][:_SHOWN]
+    more = f", and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
+    keys = ", ".join(shown) + more or "none"
     raise ValueError(
         f"{_shown(path)} has no array named 'images' (arrays found: {keys}): "
         "save the pictures with numpy.savez(path, images=array)."
@@ -220,7 +257,20 @@ def _checked(path: Path, member: Member) -> Member:
         )
     if not member.is_whole:
         raise _damaged(path)
+    _check_total(path, member)
     return member
+
+
+def _check_total(path: Path, member: Member) -> None:
+    """Refuse a small file that would fill the memory."""
+    count, num_bytes = member.shape[0], member.dtype.itemsize * math.prod(member.shape)
+    needed = num_bytes + _EACH * count
+    if needed > max(_MOST_UNASKED, _MOST_TIMES * path.stat().st_size):
+        raise ValueError(
+            f"{_shown(path)} states {count:,} pictures of {num_bytes / 2**30:,.1f} GiB in a file "
+            f"of {path.stat().st_size / 2**20:,.1f} MiB, which no real pictures fit into: save "
+            "them again, as .npy if they are right."
+        )
 
 
 def _layout(path: Path, member: Member) -> tuple[bool, str]:
@@ -280,25 +330,29 @@ def _range(path: Path, member: Member) -> tuple[float, float, str]:
 
 
 def _blocks(path: Path, member: Member) -> Iterator[np.ndarray]:
+    """Yield the values in the file's order, flat: some whole pictures, or a part of one."""
     with _clear_errors(path):
         if member.key == "":
             with open(path, "rb") as file:
-                yield from _read_rows(path, file, member)
+                yield from _read_values(path, file, member)
             return
         with zipfile.ZipFile(path) as archive, archive.open(member.key + ".npy") as file:
-            yield from _read_rows(path, file, member)
+            yield from _read_values(path, file, member)
 
 
-def _read_rows(path: Path, file: IO[bytes], member: Member) -> Iterator[np.ndarray]:
+def _read_values(path: Path, file: IO[bytes], member: Member) -> Iterator[np.ndarray]:
     _header(file, member.key, 0)
-    row_bytes = member.dtype.itemsize * math.prod(member.shape[1:])
-    step = max(1, _BLOCK_BYTES // row_bytes)
-    for start in range(0, member.shape[0], step):
-        count = min(step, member.shape[0] - start)
-        data = file.read(count * row_bytes)
-        if len(data) != count * row_bytes:
-            raise _damaged(path)
-        yield np.frombuffer(data, member.dtype).reshape(count, *member.shape[1:])
+    most = max(1, min(_BLOCK_VALUES, 8 * _BLOCK_VALUES // member.dtype.itemsize))
+    each = math.prod(member.shape[1:])
+    unit = each * max(1, most // max(1, each))
+    for start in range(0, math.prod(member.shape), max(1, unit)):
+        end = min(start + unit, math.prod(member.shape))
+        for at in range(start, end, most):
+            count = min(most, end - at)
+            data = file.read(count * member.dtype.itemsize)
+            if len(data) != count * member.dtype.itemsize:
+                raise _damaged(path)
+            yield np.frombuffer(data, member.dtype, count)
 
 
 @contextmanager
@@ -306,7 +360,7 @@ def _clear_errors(path: Path) -> Generator[None]:
     """Turn what zipfile, zlib and NumPy raise on damaged input into one clear ValueError."""
     try:
         yield
-    except ValueError:  # already clear
+    except (ValueError, MemoryError):  # already clear, or not the file's fault
         raise
     except Exception as error:  # damaged input can raise almost anything
         if isinstance(error, OSError) and error.errno is not None:  # a problem of the disk
@@ -319,13 +373,29 @@ def _damaged(path: Path) -> ValueError:
 
 
 def _small(path: Path, member: Member) -> np.ndarray:
+    """A whole array of labels or names, flat."""
     if not member.is_whole:
         raise _damaged(path)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[member.key]
-    except ValueError as error:  # from NumPy, without the file's name
-        raise _damaged(path) from error
+    num_bytes = member.dtype.itemsize * math.prod(member.shape)
+    letter = 4 if member.dtype.kind == "U" else 1
+    if member.dtype.kind in "US" and member.dtype.itemsize > letter * _MOST_LETTERS:
+        raise ValueError(
+            f"{_shown(path)}: {member.key!r} has texts of {member.dtype.itemsize // letter:,} "
+            f"letters: save names of at most {_MOST_LETTERS:,} letters, or remove this array."
+        )
+    if num_bytes > _MOST_NAMED:
+        raise ValueError(
+            f"{_shown(path)}: {member.key!r} takes {num_bytes / 2**20:,.0f} MiB, and at most "
+            f"{_MOST_NAMED // 2**20} MiB are read: save whole numbers, or remove this array."
+        )
+    values = np.zeros(math.prod(member.shape), member.dtype)
+    if member.dtype.itemsize == 0:  # texts without letters
+        return values
+    filled = 0
+    for block in _blocks(path, member):
+        values[filled : filled + len(block)] = block
+        filled += len(block)
+    return values
 
 
 def _labels(
@@ -340,13 +410,13 @@ def _labels(
             f"{_shown(path)}: {key!r} has shape {shape} and type {members[key].dtype}: save "
             f"{num_images} whole numbers or names, one per picture, or remove this array."
         )
-    values = _small(path, members[key]).reshape(-1)
+    values = _small(path, members[key])
     named = members.get("categories")
     if named is None or kind in "US":
         found, labels = np.unique(values, return_inverse=True)
-        classes = [_text(value) for value in found]
+        classes = _texts(path, found)
         if kind not in "US":
-            return labels.astype(np.int64), tuple(classes)
+            return labels.astype(np.int64), classes
         order = natural_order(set(classes))
         number = {name: index for index, name in enumerate(order)}
         return np.array([number[name] for name in classes], np.int64)[labels], tuple(order)
@@ -355,7 +425,7 @@ def _labels(
             f"{_shown(path)}: 'categories' has shape {named.shape} and type {named.dtype}: "
             "save a list of names."
         )
-    classes = tuple(_text(value) for value in _small(path, named))
+    classes = _texts(path, _small(path, named))
     if values.min() < 0 or values.max() >= len(classes):
         raise ValueError(
             f"{_shown(path)}: labels go from {values.min()} to {values.max()}, but 'categories' "
@@ -368,11 +438,17 @@ def _names(path: Path, members: dict[str, Member], num_images: int) -> tuple[str
     member = members.get("names")
     if member is None or member.shape != (num_images,) or member.dtype.kind not in "US":
         return ()
-    return tuple(_text(value) for value in _small(path, member))
+    return _texts(path, _small(path, member))
 
 
-def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _texts(path: Path, values: np.ndarray) -> tuple[str, ...]:
+    try:
+        return tuple(
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+            for value in values
+        )
+    except ValueError as error:  # a number that is no letter
+        raise _damaged(path) from error
 
 
 def _shown(path: Path) -> str:

@@ -14,6 +14,7 @@ from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.enlarging import Sides
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import (
+    MIN_PICTURES,
     FramedPictures,
     Gathered,
     HeaderCounts,
@@ -22,6 +23,7 @@ from noisewise.pictures.gather import (
     collect,
     complete,
     load_cached,
+    refuse_too_few,
 )
 from noisewise.pictures.headers import choose_size
 from noisewise.pictures.sample import sampled
@@ -38,6 +40,7 @@ def _read(path: Path, request: Request) -> Gathered:
     if cached := load_cached(request.folder, key):
         return cached
     found = array_files.open_arrays(path)
+    refuse_too_few(path, len(found), [], least=1 if request.crops else MIN_PICTURES)
     height, width, depth = found.height_width_channels
     sizes = Counter({(width, height): len(found)})
     notes, block = list(found.notes), _array_block(found)

@@ -33,6 +33,7 @@ from noisewise.pictures.framing import (
     fit,
     on_background,
 )
+from noisewise.pictures.inner_sizes import has_large_tiles, is_large_icon
 from noisewise.pictures.own_files import is_sheet
 from noisewise.pictures.picture_names import (
     FORMATS,
@@ -45,6 +46,7 @@ from noisewise.sizes import sides
 MAX_PIXELS = 89_478_485
 """Pictures with more pixels are skipped: Pillow's own limit against decompression bombs."""
 
+_MOST_PROFILE = 16 * 2**20  # bytes; the largest that a JPEG can hold
 LOSSY = frozenset({"JPEG", "MPO"})
 
 
@@ -210,8 +212,10 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     """Open a picture of a supported format; refuse wrong sizes before anything is decoded."""
     suffix = PurePosixPath(name).suffix.lower()
     formats = (*_formats(), "TGA") if suffix == ".tga" else _formats()
+    if is_large_icon(file):
+        raise UnusableError(sources.TOO_LARGE)
     image = Image.open(file, formats=formats)
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > MAX_PIXELS or has_large_tiles(image):
         raise UnusableError(sources.TOO_LARGE)
     if min(image.size) < MIN_SIDE:
         raise UnusableError(sources.TOO_SMALL)
@@ -262,7 +266,7 @@ def _upright(image: Image.Image, done: set[str]) -> Image.Image:
 
 def _to_srgb(image: Image.Image, profile: bytes | None, done: set[str]) -> Image.Image:
     """Convert to sRGB with the picture's own profile; on the small picture this is fast."""
-    if profile and image.mode in ("RGB", "CMYK"):
+    if profile and len(profile) <= _MOST_PROFILE and image.mode in ("RGB", "CMYK"):
         try:
             own = ImageCms.getOpenProfile(io.BytesIO(profile))
             if "srgb" not in ImageCms.getProfileDescription(own).lower():

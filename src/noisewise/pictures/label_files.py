@@ -15,8 +15,9 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from noisewise.pictures.class_names import composed, natural_order
 from noisewise.pictures.decode import UnusableError
@@ -27,6 +28,9 @@ _PAIRS = "dataset.json"
 NAMES = frozenset({"metadata.csv", "metadata.jsonl", _PAIRS})
 _FILE = "file_name"
 _DELIMITERS = (",", ";", "\t")
+_MOST_BYTES = 128 * 2**20
+_MOST_PAIRS = 32 * 2**20  # bytes of a dataset.json, which is read whole
+_MOST_LETTERS = 2**20  # in one line
 _LABELS = ("label", "labels", "class", "category")
 
 
@@ -107,35 +111,58 @@ def class_labels(
 
 
 def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
-    with opened(source, entry) as file:
-        text = _decoded(file.read())
+    pairs = PurePosixPath(entry.name).name == _PAIRS
+    most = _MOST_PAIRS if pairs else _MOST_BYTES
+    if entry.num_bytes > most:
+        raise UnreadableError(
+            f"it has {entry.num_bytes / 2**20:,.0f} MiB, and at most {most // 2**20} MiB "
+            "are read; keep only file_name and label in it"
+        )
+    there = {composed(other.name) for other in source.entries}
     folder = PurePosixPath(entry.name).parent
-    if PurePosixPath(entry.name).name == _PAIRS:
-        return {_joined(folder, name): label for name, label in _pairs(text)}
-    rows = _json_rows(text) if entry.name.endswith(".jsonl") else _csv_rows(text)
     labels: dict[str, str | int] = {}
     key = ""
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get(_FILE), str):
-            raise UnreadableError(f"row {number} has no {_FILE}")
-        key = key or next((name for name in _LABELS if row.get(name) is not None), "")
-        value = row.get(key)
-        if isinstance(value, bool) or not isinstance(value, str | int | None):
-            raise UnreadableError(f"row {number}: {key} is not a name or a whole number")
-        if key and value is not None and value != "":
-            labels[_joined(folder, row[_FILE])] = _as_number(value)
+    with opened(source, entry) as file:
+        if pairs:
+            found = _pairs(_whole(file))
+            return {_joined(folder, name): label for name, label in found}
+        rows = _json_rows(file) if entry.name.endswith(".jsonl") else _csv_rows(file)
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row.get(_FILE), str):
+                raise UnreadableError(f"row {number} has no {_FILE}")
+            key = key or next((name for name in _LABELS if row.get(name) is not None), "")
+            value = row.get(key)
+            if isinstance(value, bool) or not isinstance(value, str | int | None):
+                raise UnreadableError(f"row {number}: {key} is not a name or a whole number")
+            name = _joined(folder, row[_FILE])
+            # Labels of files that are not there would only take memory; one shows that there are
+            # labels.
+            if (
+                key
+                and value is not None
+                and value != ""
+                and (composed(name) in there or not labels)
+            ):
+                labels[name] = _as_number(value)
     if not key:
         raise UnreadableError(f"it has no column named {', '.join(_LABELS[:-1])} or {_LABELS[-1]}")
     return labels
 
 
-def _decoded(raw: bytes) -> str:
+def _encoding(file: BinaryIO) -> str:
     """UTF-8, or UTF-16 as spreadsheets write it; without a mark, zeros tell UTF-16."""
-    if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        return raw.decode("utf-16")
-    if len(raw) > 1 and 0 in raw[:2]:
-        return raw.decode("utf-16-be" if raw[0] == 0 else "utf-16-le")
-    return raw.decode("utf-8-sig")
+    start = file.read(2)
+    file.seek(0)
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "utf-16"
+    if len(start) > 1 and 0 in start:
+        return "utf-16-be" if start[0] == 0 else "utf-16-le"
+    return "utf-8-sig"
+
+
+def _whole(file: BinaryIO) -> str:
+    with io.TextIOWrapper(file, _encoding(file)) as text:
+        return text.read()
 
 
 def _pairs(text: str) -> Iterator[tuple[str, int]]:
@@ -171,23 +198,22 @@ def _as_number(value: str | int) -> str | int:
     return int(value) if is_plain else value
 
 
-def _csv_rows(text: str) -> Iterator[dict[str, Any]]:
+def _csv_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
     """The rows; columns are separated by what gives the first line a column of file names."""
-    lines = io.StringIO(text, newline="")
-    first = lines.readline()
+    lines = _lines(file, "")
+    first = next(lines, "")
     if first.lower().startswith("sep="):  # a line for spreadsheets
-        text = text[len(first) :]
-        first = lines.readline()
+        first = next(lines, "")
     for delimiter in _DELIMITERS:
         if _FILE in next(csv.reader([first.strip()], delimiter=delimiter), []):
             break
     else:
         delimiter = _DELIMITERS[0]
-    yield from csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    yield from csv.DictReader(chain([first], lines), strict=True, delimiter=delimiter)
 
 
-def _json_rows(text: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _json_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(file, "\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -197,3 +223,14 @@ def _json_rows(text: str) -> Iterator[dict[str, Any]]:
         if not isinstance(row, dict):
             raise UnreadableError(f"line {number} is not a JSON object")
         yield row
+
+
+def _lines(file: BinaryIO, newline: str) -> Iterator[str]:
+    """The lines of a file, one at a time: as Python values a file takes many times its bytes."""
+    with io.TextIOWrapper(file, _encoding(file), newline=newline) as text:
+        number = 1
+        while line := text.readline(_MOST_LETTERS + 1):
+            if len(line) > _MOST_LETTERS:
+                raise UnreadableError(f"line {number} has more than {_MOST_LETTERS:,} letters")
+            yield line
+            number += 1

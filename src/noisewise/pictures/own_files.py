@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-
-from PIL import Image, PngImagePlugin
+from typing import TYPE_CHECKING
 
 from noisewise.pictures.sources import OWN, Skipped, printable
 
-DRAWN = "samples.json"  # lies beside the pictures that `noisewise sample --out FOLDER` drew
+if TYPE_CHECKING:
+    from PIL import Image, PngImagePlugin
+
+DRAWN_PICTURE = re.compile(r"seed-(\d+)-\d{5,}\.png")
+"""A picture that `noisewise sample --out FOLDER` drew; seed-SEED.json lies beside it."""
+_DRAWN_NOTE = re.compile(r"seed-\d+\.json")
+_OLDER_PICTURE, _OLDER_NOTE = re.compile(r"\d{5,}\.png"), "samples.json"
 _RUN = frozenset({"run.json", "run-copy.json"})
 _IN_RUN = frozenset({"log.jsonl", "checkpoints", "teacher", "generator", ".lock"})
 _CACHED = re.compile(r"[0-9a-f]{32}\.(npy|json)")
-_NUMBERED = re.compile(r"\d{5,}\.png")
 _SOFTWARE, _SHEET = "Software", "noisewise: a sheet of pictures"
 _NAMED = 3
 _LEVELS = 4  # of folders; files further down do not tell what a folder is
@@ -44,7 +48,7 @@ def is_own_folder(names: Collection[str]) -> bool:
     """Whether noisewise made a folder with these names in it: a run, a cache, drawn pictures.
 
     Example:
-        >>> is_own_folder({"samples.json", "00000.png"}), is_own_folder({"00000.png"})
+        >>> is_own_folder({"seed-0.json", "seed-0-00000.png"}), is_own_folder({"seed-0-00000.png"})
         (True, False)
     """
     if is_run(names):
@@ -52,7 +56,28 @@ def is_own_folder(names: Collection[str]) -> bool:
     shown = _visible(names)
     if shown and all(_CACHED.fullmatch(name) for name in shown):
         return True
-    return DRAWN in shown and all(_NUMBERED.fullmatch(name) for name in shown - {DRAWN})
+    return bool(shown) and all(is_drawn(name, shown) for name in shown)
+
+
+def is_drawn(name: str, there: Collection[str]) -> bool:
+    """Whether `noisewise sample --out FOLDER` wrote a file.
+
+    Pictures without the JSON beside them may be somebody's own.
+
+    Args:
+        name: of the file.
+        there: names of all files in its folder.
+
+    Example:
+        >>> there = {"seed-3.json", "seed-3-00000.png", "seed-4-00000.png"}
+        >>> [is_drawn(name, there) for name in sorted(there)]
+        [True, True, False]
+    """
+    if _DRAWN_NOTE.fullmatch(name):
+        return True
+    if match := DRAWN_PICTURE.fullmatch(name):
+        return f"seed-{match[1]}.json" in there
+    return _OLDER_NOTE in there and (name == _OLDER_NOTE or bool(_OLDER_PICTURE.fullmatch(name)))
 
 
 def own_folders(names: Iterable[str]) -> list[str]:
@@ -86,6 +111,8 @@ def own_folders(names: Iterable[str]) -> list[str]:
 
 def marked() -> PngImagePlugin.PngInfo:
     """The mark of a sheet; give it to Pillow as `pnginfo` when the PNG is written."""
+    from PIL import PngImagePlugin
+
     info = PngImagePlugin.PngInfo()
     info.add_text(_SOFTWARE, _SHEET)
     return info

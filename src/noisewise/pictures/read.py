@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from noisewise.pictures import framing
@@ -11,6 +12,10 @@ from noisewise.pictures.source_type import Request
 from noisewise.pictures.source_types import source_type
 from noisewise.pictures.sources import printable
 from noisewise.sizes import AnySize, as_size, check_size
+
+
+class CannotReadError(ValueError):
+    """The system cannot read the pictures, or cannot write their cache."""
 
 
 def gather(
@@ -52,8 +57,10 @@ def gather(
     try:
         return kind.read(path, request)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise
         cache_error = f", or the cache {printable(str(folder))} cannot be written" if folder else ""
-        raise ValueError(
+        raise CannotReadError(
             f"{printable(str(path))} cannot be read{cache_error}: {error.strerror or error}; "
             "check permissions and free disk space."
         ) from error

@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from noisewise.pictures import zip_limits
 from noisewise.pictures.gather import Gathered
 from noisewise.pictures.own_files import own_folders
 from noisewise.pictures.read_files import read_files
 from noisewise.pictures.source_type import Request, SourceType, has_suffix
 from noisewise.pictures.sources import (
+    DAMAGED,
     HIDDEN,
     OWN,
     PASSWORD,
+    UNSUPPORTED,
     Entry,
     Skipped,
     Source,
@@ -27,6 +30,7 @@ from noisewise.pictures.sources import (
 )
 
 _SUFFIXES = (".zip",)
+_PIECE = 2**20  # bytes
 
 
 def _read(path: Path, request: Request) -> Gathered:
@@ -59,10 +63,12 @@ def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:
         (clean_name(info.filename.replace("\\", "/")).lstrip("/"), info)
         for info in archive.infolist()
     ]
+    shared = zip_limits.overlapping(archive.infolist())
     own = own_folders(name for name, _ in members)
     skipped.extend(Skipped(name, OWN) for name in own)
     for name, info in members:
-        if info.is_dir() or not name or any(name.startswith(f"{folder}/") for folder in own):
+        # zipfile cannot ask a member without a name.
+        if not name or info.is_dir() or any(name.startswith(f"{folder}/") for folder in own):
             continue
         when = int("".join(f"{part:02d}" for part in info.date_time))
         found = by_length(Entry(name, info.file_size, when, info))
@@ -70,6 +76,10 @@ def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:
             found = Skipped(name, HIDDEN)
         elif info.flag_bits & 1:
             found = Skipped(name, PASSWORD)
+        elif info.header_offset in shared:
+            found = Skipped(name, DAMAGED)
+        elif not zip_limits.has_known_method(info):
+            found = Skipped(name, UNSUPPORTED)
         if isinstance(found, Entry):
             entries.append(found)
         else:
@@ -78,9 +88,14 @@ def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:
 
     def open_member(entry: Entry) -> BinaryIO:
         assert isinstance(entry.locator, zipfile.ZipInfo)
+        content = io.BytesIO()
         with archive.open(entry.locator) as member:
-            # Read only the listed length: the file may be longer than the zip says.
-            return io.BytesIO(member.read(entry.num_bytes))
+            # Read only the listed length: the file may be longer than the zip says. In pieces,
+            # because zipfile joins what it reads at once, and holds it twice.
+            while piece := member.read(min(_PIECE, entry.num_bytes - content.tell())):
+                content.write(piece)
+        content.seek(0)
+        return content
 
     return Source(path, "zip", tuple(entries), tuple(skipped), open_member, in_memory=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from noisewise.sizes import written
 from noisewise.training.files.atomic import digest_of, file_digest, write_atomic
+from noisewise.training.files.run_folder import is_run
 from noisewise.training.models.model_folder import (
     Build,
     is_intact,
@@ -90,7 +91,7 @@ def _complete(path: Path) -> bool:
 def _folder_of(teacher: Path) -> Path:
     if (teacher / _FILES[0]).exists():
         return teacher
-    if not (teacher / "run.json").exists():
+    if not is_run(teacher):
         raise ValueError(
             f"{teacher} is neither a run nor a teacher folder: run.json and {_FILES[0]} are missing"
         )
@@ -102,7 +103,7 @@ def _folder_of(teacher: Path) -> Path:
 
 def _known_training(folder: Path, model: Teacher) -> dict[str, Any]:
     """What is known about the teacher's training: from its run, else from its own config.json."""
-    if (folder.parent / "run.json").exists():
+    if is_run(folder.parent):
         info = read_info(folder.parent)
         kept = {name: info[name] for name in ("seed", "data", "train", "derived")}
         return {**kept, "stages": {"teacher": info["stages"].get("teacher", {})}}

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from noisewise.training.callbacks import Callbacks, Stop
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.lock import FolderSnapshot, locked
+from noisewise.training.files.run_folder import is_run
 from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
 from noisewise.training.run.checkpoints import Resumed, step_of
 from noisewise.training.run.follow import follow, has_model_of, note_stopped, resume
@@ -117,7 +118,7 @@ def carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
     """
     try:
         return _carry_out(task, callbacks)
-    except (MemoryError, RuntimeError, OSError) as error:
+    except (MemoryError, RuntimeError, OSError, ImportError, SystemError) as error:
         if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
             raise
         raise OutOfMemory(_out_of_memory(task)) from error
@@ -155,7 +156,7 @@ def _carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
 def _out_of_memory(task: Task[Config]) -> str:
     """What is kept and what to do, in one sentence."""
     resume, kept = "", ""
-    if (task.folder / "run.json").exists():
+    if is_run(task.folder):
         paths = Run(task.folder).checkpoints(task.stage_name).paths()
         step = step_of(paths[0]) if paths else None
         resume = "" if step is None else f" to resume from step {step}"
@@ -165,7 +166,7 @@ def _out_of_memory(task: Task[Config]) -> str:
 
 def _warning_of(folder: Path) -> str:
     """What is wrong with a run's run.json before this call; "" if nothing, or if there is none."""
-    return Run(folder).warning if (folder / "run.json").exists() else ""
+    return Run(folder).warning if is_run(folder) else ""
 
 
 def _train(task: Task[Config], run: Run, engine: Engine, callbacks: Callbacks) -> Outcome:

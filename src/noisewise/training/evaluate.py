@@ -198,8 +198,7 @@ class Measured:
     """What `measure` found about one model.
 
     Attributes:
-        pictures: the generated pictures, float32 [n, channels, height, width] in [-1, 1], on the
-            CPU.
+        pictures: generated, float32 [n, channels, height, width] in [-1, 1], on the CPU.
         seconds_per_image: time to draw one picture, in batches.
         look: everything that was found about them, beside copies.
         copies: which pictures copy a training picture; None if there was nothing to compare with.
@@ -286,10 +285,7 @@ def evaluate(
     model = _checked(run, config, build)
     tell = on_part or _silent
     tell("reading the pictures", 0, 0)
-    try:
-        training = TrainingSet.read(run)
-    except ValueError:
-        training = None
+    training = _training_set(run, config)
     real = _real(run, config, model, training, _teacher_of(run, model, config, build))
     copies = None
     if training is not None:
@@ -411,17 +407,25 @@ def _checked(run: Run, config: EvaluateConfig, build: Build | None) -> Generator
     if config.against is not None:
         source_type(Path(config.against).expanduser())
     elif not Path(run.data.source).exists():
-        raise ValueError(_no_real_pictures(run))
+        raise ValueError(_no_real_pictures(run, "are missing or have changed"))
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
     model.network_calls(config.calls, config.sampler, config.guidance)
     return model
 
 
-def _no_real_pictures(run: Run) -> str:
-    return (
-        f"the training pictures at {run.data.source} are missing or have changed; "
-        "give real pictures with --against"
-    )
+def _no_real_pictures(run: Run, why: str) -> str:
+    return f"the training pictures at {run.data.source} {why}; give real pictures with --against"
+
+
+def _training_set(run: Run, config: EvaluateConfig) -> TrainingSet | None:
+    """The pictures of the run; None if they cannot be used and others are given."""
+    try:
+        return TrainingSet.read(run)
+    except ValueError as error:
+        if config.against is not None:
+            return None
+        why = str(error).rstrip(".")
+        raise ValueError(_no_real_pictures(run, f"cannot be used ({why})")) from error
 
 
 def _teacher_of(
@@ -450,8 +454,7 @@ def _real(
         chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
         name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
         return RealPictures(pictures.tensor(chosen), name, teacher)
-    if training is None:
-        raise ValueError(_no_real_pictures(run))
+    assert training is not None
     return training.real(teacher)
 
 

@@ -14,6 +14,7 @@ from noisewise.sizes import AnySize
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
+from noisewise.training.files.run_folder import is_run
 from noisewise.training.finer_size import about_finer_size
 from noisewise.training.models.model_folder import Build, build_denoiser, save_model
 from noisewise.training.models.networks import network
@@ -107,7 +108,7 @@ def plan(
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
     folder = None if out is None else Path(out)
-    begun = folder is not None and (folder / "run.json").exists()
+    begun = folder is not None and is_run(folder)
     pictures = _read(path, config, folder, sampled=not begun)  # a run knows all its pictures
     planned = _planned(pictures, config, folder, engine)[1]
     reasons = planned.reasons
@@ -202,7 +203,7 @@ def _read(
     sampled: bool = False,
 ) -> Pictures:
     """The pictures; a size far above that of the files is refused, unless a run began with it."""
-    begun = folder is not None and (folder / "run.json").exists()
+    begun = folder is not None and is_run(folder)
     pictures = load_pictures(
         path,
         config.size,
@@ -231,7 +232,7 @@ def _planned(
     else:
         pictures = _with_kinds(with_twins(folder, pictures), config, folder)
     planned = plan_teacher(config, pictures, engine)
-    if folder is None or not (folder / "run.json").exists():
+    if folder is None or not is_run(folder):
         check_time(config, planned.size, planned.batch, planned.cost["images_per_second"])
     if folder is None:
         return pictures, *with_scaled_lr(planned, config, None)
@@ -242,7 +243,7 @@ def _planned(
 
 def _with_kinds(pictures: Pictures, config: TrainConfig, folder: Path) -> Pictures:
     """The pictures with the kinds of the run; a run of an older version without kinds gets none."""
-    info = Run(folder).info if (folder / "run.json").exists() else {}
+    info = Run(folder).info if is_run(folder) else {}
     before = info.get("train")
     if isinstance(before, dict) and "kinds" not in before and config.kinds is None:
         config = replace(config, kinds=0)

@@ -156,16 +156,48 @@ def test_sample_a_sheet_a_folder_and_a_teacher(
         first = np.asarray(image.convert("RGB"))[:32:2, :32:2]
     told(capsys, "sample", run, "-n", "3", "--out", str(single))
     drawn = sorted(p.name for p in single.glob("*.png"))
-    assert drawn == ["00000.png", "00001.png", "00002.png"]
-    assert json.loads((single / "samples.json").read_text())["num_images"] == 3
-    with Image.open(single / "00000.png") as image:
+    assert drawn == [f"seed-0-0000{i}.png" for i in range(3)]
+    assert json.loads((single / "seed-0.json").read_text())["num_images"] == 3
+    with Image.open(single / "seed-0-00000.png") as image:
         assert np.array_equal(np.asarray(image), first)  # the same seed, however many are drawn
-    values = told(
-        capsys, "sample", run, "-n", "2", "--teacher", "--steps", "4", "--out", str(single)
-    )
+    words = ["-n", "2", "--teacher", "--steps", "4", "--out", str(single), "--overwrite"]
+    values = told(capsys, "sample", run, *words)
     assert (values["model"], values["network_calls"]) == ("teacher", 7)
     drawn = sorted(p.name for p in single.glob("*.png"))
-    assert drawn == ["00000.png", "00001.png"]  # none is left of the earlier three
+    assert drawn == ["seed-0-00000.png", "seed-0-00001.png"]  # none of the earlier three
+
+
+def test_a_folder_takes_several_seeds_and_keeps_what_is_there(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sample", str(distilled_run), "-n", "2", "--out", str(tmp_path / "many")]
+    for seed in ("0", "1", "10"):
+        told(capsys, *words, "--seed", seed)
+    (tmp_path / "many" / ".DS_Store").touch()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "many").iterdir()}
+    assert len(before) == 3 * 3 + 1
+    assert cli.main([*words, "--seed", "1", "--label", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "already holds pictures of seed 1 (seed-1-00000.png)" in said
+    assert "--overwrite" in said
+    assert {path.name: path.read_bytes() for path in (tmp_path / "many").iterdir()} == before
+    told(capsys, *words, "--seed", "1", "--overwrite", "--scale", "2")
+    after = {path.name: path.read_bytes() for path in (tmp_path / "many").iterdir()}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"seed-1.json", "seed-1-00000.png", "seed-1-00001.png"}
+
+
+def test_a_folder_of_an_older_version_takes_new_pictures(
+    distilled_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "00000.png")
+    (tmp_path / "samples.json").write_text("{}")
+    told(capsys, "sample", str(distilled_run), "-n", "1", "--out", str(tmp_path))
+    assert (tmp_path / "00000.png").exists()
+    (tmp_path / "seed-0.json").unlink()  # now they may be somebody's own
+    words = ["sample", str(distilled_run), "--overwrite", "--out", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert "holds something else (seed-0-00000.png)" in capsys.readouterr().err
 
 
 def test_samplers_are_chosen_by_name(

@@ -241,6 +241,29 @@ def test_a_damaged_run_json_is_read_from_its_copy_and_mended(data: Path, tmp_pat
         Run.open(run.path)
 
 
+def test_a_deleted_run_json_is_read_from_its_copy_and_written_again(
+    data: Path, tmp_path: Path
+) -> None:
+    run = train(data, tmp_path / "run", 15)
+    whole = run.info
+    (run.path / "run.json").unlink()
+    opened = Run.open(run.path)
+    assert "run.json is missing; its copy run-copy.json was used" in opened.warning
+    assert opened.info == whole
+    seen: list[Record] = []
+    train(data, run.path, on_record=seen.append)
+    assert "run.json is missing" in (seen[0].event or "")
+    mended = Run.open(run.path)
+    assert not mended.warning
+    assert mended.info["created"] == whole["created"]
+    assert not (run.path / "run.json.damaged").exists()
+    assert weights(run) == weights(train(data, tmp_path / "whole"))
+    for name in ("run.json", "run-copy.json"):
+        (run.path / name).unlink()
+    with pytest.raises(ValueError, match="is not a run; train one first"):
+        Run.open(run.path)
+
+
 @pytest.mark.parametrize("stage", ["teacher", "generator"])
 def test_a_kill_between_the_last_checkpoint_and_the_model_is_mended(
     data: Path, tmp_path: Path, stage: str

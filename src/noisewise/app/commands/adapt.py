@@ -51,4 +51,5 @@ COMMAND = Command(
     options=AdaptOptions,
     action=_adapt,
     examples=("noisewise adapt runs/mine more_pictures --out runs/more --budget 10m",),
+    less_memory="use a smaller --batch",
 )

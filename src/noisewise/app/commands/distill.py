@@ -65,5 +65,6 @@ COMMAND = Command(
         "noisewise distill runs/mine --budget 30m",
         "noisewise distill runs/new --teacher runs/mine --budget 30m",
     ),
+    less_memory="use a smaller --batch",
     several_processes=True,
 )

@@ -101,4 +101,5 @@ COMMAND = Command(
     options=EvaluateOptions,
     action=_evaluate,
     examples=("noisewise evaluate runs/mine --against other_pictures",),
+    less_memory="measure fewer pictures with -n",
 )

@@ -73,4 +73,5 @@ COMMAND = Command(
     options=InspectOptions,
     action=_inspect,
     examples=("noisewise inspect my_pictures --out contact_sheet.png",),
+    less_memory="use fewer pictures or a smaller --size",
 )

@@ -58,4 +58,5 @@ COMMAND = Command(
     options=ReportOptions,
     action=_report,
     examples=("noisewise report runs/mine",),
+    less_memory="measure fewer pictures with -n",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisewise.app.command import Command
+from noisewise.app.drawn_files import check_place, write_folder, write_sheet
 from noisewise.app.numbers import milliseconds
 from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
@@ -17,12 +17,7 @@ from noisewise.sizes import spelled
 from noisewise.training.settings.config import SampleConfig
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from noisewise.training.models.models import Generator, Teacher
-
-_OUR_FILE = re.compile(r"\d{5,}\.png")
-_MARKER = "samples.json"  # in a folder of ours: what was drawn; without it the pictures are theirs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +27,10 @@ class SampleOptions(SampleConfig, JsonOption):
     run: RunFolder
     """Folder of a run, of a teacher or of a generator."""
     out: File = None
-    """A .png for one sheet, else a folder for single files. Default: RUN/samples/seed-SEED.png."""
+    """A .png for one sheet, else a folder for single files, seed-SEED-00000.png and so on; it takes
+    several seeds. Default: RUN/samples/seed-SEED.png."""
+    overwrite: bool = False
+    """Replace pictures of this seed in a folder. A sheet always replaces the one before."""
     scale: int = 1
     """Enlarge each pixel to a square with this side, 1 to 64."""
     steps: int | None = None
@@ -95,7 +93,10 @@ def draw(
         "seconds": round(seconds, 4),
         "device": str(model.device),
     }
-    _write(pictures, out, options.scale, values)
+    if out.suffix.lower() == ".png":
+        write_sheet(pictures, out, options.scale)
+    else:
+        write_folder(pictures, out, options.scale, options.seed, values)
     return values, f"{out}\n{_described(model, values, larger is not None)}"
 
 
@@ -128,49 +129,8 @@ def _place(options: SampleOptions) -> Path:
     if options.out is None:
         return Path(options.run) / "samples" / f"seed-{options.seed}.png"
     out = Path(options.out)
-    if out.suffix.lower() == ".png":
-        if out.is_dir():
-            raise ValueError(f"--out {out} is a folder; name a file, or a folder without .png")
-        return out
-    if out.suffix:
-        raise ValueError(f"--out {out}: pictures are written as PNG; use .png, or name a folder")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; name a new folder, or a file ending in .png")
-    found = list(out.iterdir()) if out.exists() else []
-    ours = (out / _MARKER).exists()
-    others = sorted(p.name for p in found if not (ours and _is_ours(p)))
-    if others:
-        raise ValueError(f"--out {out} holds something else ({others[0]}); name a new folder")
+    check_place(out, options.seed, options.overwrite)
     return out
-
-
-def _is_ours(path: Path) -> bool:
-    return path.name == _MARKER or _OUR_FILE.fullmatch(path.name) is not None
-
-
-def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) -> None:
-    from PIL import Image
-
-    from noisewise.app.plots import svg
-    from noisewise.pictures.own_files import marked
-    from noisewise.training.files.atomic import write_json
-
-    if out.suffix.lower() == ".png":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        svg.grid(pictures, scale=scale).save(out, pnginfo=marked())
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    for earlier in out.iterdir():  # of an earlier, perhaps larger number
-        if _OUR_FILE.fullmatch(earlier.name):
-            earlier.unlink()
-    write_json(out / _MARKER, values)
-    for i, picture in enumerate(pictures):
-        pixels = picture[..., 0] if picture.shape[-1] == 1 else picture
-        image = Image.fromarray(pixels)
-        if scale > 1:
-            size = (image.width * scale, image.height * scale)
-            image = image.resize(size, Image.Resampling.NEAREST)
-        image.save(out / f"{i:05d}.png")
 
 
 def _sample(options: SampleOptions, _: Sequence[str]) -> int:
@@ -194,5 +154,9 @@ COMMAND = Command(
     summary="draw pictures with the generator, or with the teacher",
     options=SampleOptions,
     action=_sample,
-    examples=("noisewise sample runs/mine -n 64 --out mine.png",),
+    examples=(
+        "noisewise sample runs/mine -n 64 --out mine.png",
+        "noisewise sample runs/mine -n 1000 --seed 1 --out many",
+    ),
+    less_memory="draw fewer pictures at once with -n; with another --seed you get more of them",
 )

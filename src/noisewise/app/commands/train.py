@@ -51,5 +51,6 @@ COMMAND = Command(
     options=TrainOptions,
     action=_train,
     examples=("noisewise train my_pictures --out runs/mine --budget 30m",),
+    less_memory="use a smaller --batch, more parts of it with --accumulate, or a smaller --size",
     several_processes=True,
 )

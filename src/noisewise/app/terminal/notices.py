@@ -77,8 +77,9 @@ def account(data: Mapping[str, Any]) -> list[str]:
 def warn_of_damage(folder: str | Path) -> None:
     """Tell if a run's run.json is damaged and its copy is read; for commands that only read."""
     from noisewise.app.terminal.stderr import tell
+    from noisewise.training.files.run_folder import is_run
     from noisewise.training.run.run import Run
 
     path = Path(folder)
-    if (path / "run.json").exists() and (warning := Run(path).warning):
+    if is_run(path) and (warning := Run(path).warning):
         tell(f"warning: {warning}")

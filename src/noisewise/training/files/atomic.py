@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from noisewise.training.out_of_memory import OutOfMemory
+from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
 
 _STATE, _DIGEST, _FORMAT = "state", "digest", "format"
 _SEAL = "seal"
@@ -190,7 +190,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     except Exception as error:  # with a damaged header, torch and safetensors raise many types
         code = _system_code(error)
-        if isinstance(error, MemoryError) or code == errno.ENOMEM:
+        if is_out_of_memory(error) or code == errno.ENOMEM:
             raise OutOfMemory(f"there is too little memory to read {path}; free some") from error
         if code is not None and code != errno.EINVAL:  # EINVAL: an empty file
             raise OSError(code, os.strerror(code), str(path)) from error

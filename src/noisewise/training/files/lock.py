@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from noisewise.training.files.run_folder import is_run
+
 _NAME = ".lock"
 _PARTS = ("", "checkpoints", "checkpoints/best-*", "samples", "teacher", "generator")
 _TEMPORARY = (".*.tmp", ".tmp??????")  # our names, and those that safetensors makes
@@ -96,9 +98,9 @@ class FolderSnapshot:
 
         The lock of an existing run stays.
         """
-        is_run = (self._path / "run.json").exists()
+        was_begun = is_run(self._path)
         for new in self._ours():
-            if new in self._there or (is_run and new.name == _NAME):
+            if new in self._there or (was_begun and new.name == _NAME):
                 continue
             with suppress(OSError):  # missing or not empty; the reason of the refusal matters more
                 new.rmdir() if new.is_dir() else new.unlink()

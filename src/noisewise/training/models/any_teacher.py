@@ -11,6 +11,7 @@ from noisewise.diffusion import LogNormal, draw_to_dict
 from noisewise.sizes import AnySize, as_size
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings, guided_interval
 from noisewise.training.models.models import Teacher
+from noisewise.training.out_of_memory import is_out_of_memory
 from noisewise.training.settings.recipes import TeacherRecipe
 
 
@@ -125,6 +126,8 @@ def _try(teacher: Teacher, sigma: float) -> None:
     try:
         x0 = teacher(x, x.new_full((2,), sigma), labels)
     except (TypeError, RuntimeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(
             f"calling the denoiser with pictures of shape {tuple(x.shape)} and sigma of shape (2,) "
             f"failed: {error}"

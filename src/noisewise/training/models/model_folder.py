@@ -23,6 +23,7 @@ from noisewise.training.files.atomic import (
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.models.networks import network
+from noisewise.training.out_of_memory import is_out_of_memory
 
 Build = Callable[[dict[str, Any]], nn.Module]
 _NOT_OURS = (
@@ -67,6 +68,8 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
         denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
         network(denoiser).load_state_dict(weights)
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ValueError(f"{folder / 'model.safetensors'} does not fit its config.json") from error
     denoiser = channels_last(denoiser).requires_grad_(False)
     if config.kind == "teacher":

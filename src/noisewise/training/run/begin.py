@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from noisewise.sizes import written
 from noisewise.training.files.lock import is_our_file
+from noisewise.training.files.run_folder import is_run
 from noisewise.training.judge_needs import judge_needs
 from noisewise.training.run.kinds_file import kinds_digest
 from noisewise.training.run.run import Run
@@ -29,7 +30,7 @@ def check_folder(path: str | Path) -> bool:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; choose a new folder with --out")
-    if (path / "run.json").exists():
+    if is_run(path):
         return True
     there = path.iterdir() if path.exists() else ()
     others = sorted(p.name for p in there if not is_our_file(p.name))
@@ -46,7 +47,7 @@ def matching_run(path: Path, config: TrainConfig) -> Run | None:
     Raises:
         ValueError: if it was started with other settings.
     """
-    if not (path / "run.json").exists():
+    if not is_run(path):
         return None
     run = Run(path)
     # With classes, kinds have no effect; an older version let both be set.
@@ -63,7 +64,7 @@ def with_twins(path: Path, pictures: Pictures) -> Pictures:
             yet, or it has other pictures, they are found now.
         pictures: as read.
     """
-    if (path / "run.json").exists():
+    if is_run(path):
         data = Run(path).data
         if data.fingerprint == pictures.fingerprint:
             return pictures.with_twins(data.twins)

@@ -20,6 +20,7 @@ from typing import Any
 from noisewise.training.devices.sharding import gather
 from noisewise.training.files.atomic import load_state, save_state
 from noisewise.training.models.model_folder import save_model
+from noisewise.training.out_of_memory import is_out_of_memory
 from noisewise.training.run.log import Position
 from noisewise.training.stages.loop import Loop, good_step
 
@@ -147,6 +148,8 @@ class Checkpoints:
         try:
             loop.load_state_dict(state, good)
         except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+            if is_out_of_memory(error):  # the checkpoint is good
+                raise
             raise ValueError(
                 f"{path} does not fit this run; remove it and run the same command again"
             ) from error

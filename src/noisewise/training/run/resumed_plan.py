@@ -16,6 +16,7 @@ from typing import Any
 from noisewise.diffusion import draw_from_dict
 from noisewise.nets.derive import prediction_of
 from noisewise.scaling import Advice, Measurement, advise
+from noisewise.training.files.run_folder import is_run
 from noisewise.training.run.run_json import NOISE, known_batch, read_info, read_with_warning
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.plan import TeacherPlan
@@ -41,7 +42,7 @@ def with_scaled_lr(
     Raises:
         ValueError: if the batch differs and the earlier training has no measured noise.
     """
-    resumes = folder is not None and (folder / "run.json").exists()
+    resumes = folder is not None and is_run(folder)
     if config.lr is not None:
         note = _batch_change(read_info(folder), plan) if folder is not None and resumes else ""
         return plan, f"{note}; learning rate {plan.lr:.3g}: set by hand" if note else ""
@@ -62,7 +63,7 @@ def as_in_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
             differ.
         folder: folder of the run; the run may not exist yet.
     """
-    if not (folder / "run.json").exists():
+    if not is_run(folder):
         return plan
     derived = read_with_warning(folder)[0].get("derived", {})
     for name in _KEPT:
@@ -86,7 +87,7 @@ def with_noise_of_run(plan: TeacherPlan, config: TrainConfig, folder: Path) -> T
         config: the settings.
         folder: folder of the run; the run may not exist yet.
     """
-    if not (folder / "run.json").exists():
+    if not is_run(folder):
         return plan
     noted = read_with_warning(folder)[0].get("derived", {})
     if not noted.get("noise"):
@@ -113,7 +114,7 @@ def _batch_change(info: Mapping[str, Any], plan: TeacherPlan) -> str:
 
 def _check_source(source: Path, config: TrainConfig) -> None:
     """Refuse a folder that is not a run, has no learning rate, or used another optimiser."""
-    if not (source / "run.json").exists():
+    if not is_run(source):
         raise ValueError(f"lr_from: {source} is not a run; give the folder of a run")
     info = read_info(source)
     if "lr" not in info.get("derived", {}):

@@ -1,7 +1,7 @@
 """A run: one folder with everything about a training.
 
 run.json      settings, derived values with reasons, versions, pictures, results of the stages
-run-copy.json the same, in case run.json is damaged
+run-copy.json the same, in case run.json is damaged or missing
 kinds.safetensors  the kind of each picture, if noisewise sorted them into kinds
 log.jsonl     one line per logged step
 teacher/      generator/      the finished models
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Self
 from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import locked
+from noisewise.training.files.run_folder import is_run
 from noisewise.training.run.checkpoints import Checkpoints
 from noisewise.training.run.log import Log
 from noisewise.training.run.notes import DataNotes, StageNotes
@@ -46,7 +47,7 @@ class Run:
     Attributes:
         path: the folder.
         info: content of run.json; `data` and `stage` return parts of it as values.
-        warning: says that run.json is damaged and its copy was used; else "".
+        warning: says that run.json is missing or damaged and its copy was used; else "".
 
     Args:
         path: the folder.
@@ -65,7 +66,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         """Open the folder; see the class."""
         self.path = Path(path)
-        if not (self.path / "run.json").exists():
+        if not is_run(self.path):
             place = path if not self.path.exists() else "RUN"
             raise ValueError(
                 f"{path} is not a run; train one first: noisewise train FOLDER --out {place}"
@@ -172,6 +173,9 @@ class Run:
     def pictures(self) -> Pictures:
         """Read the training pictures again from where they were read last.
 
+        Where the cache cannot be written (a full disk, a folder that is closed), they are read
+        into memory.
+
         Raises:
             ValueError: if they are missing or have changed.
         """
@@ -184,7 +188,12 @@ class Run:
                 f"moved, run `noisewise {'adapt' if 'adapt' in self.info else 'train'}` with their "
                 "new folder and all else as before, which notes it"
             )
-        pictures = self._read(data.source, data.size, data.channels, self.path / "cache")
+        from noisewise.pictures.read import CannotReadError
+
+        try:
+            pictures = self._read(data.source, data.size, data.channels, self.path / "cache")
+        except CannotReadError:
+            pictures = self._read(data.source, data.size, data.channels)
         pictures = as_labelled_before(pictures, data.fingerprint)
         if pictures.fingerprint != data.fingerprint:
             raise ValueError(f"the pictures in {data.source} have changed since training")

@@ -16,11 +16,10 @@ import torch
 
 from noisewise.training.devices.hardware import describe_machine
 from noisewise.training.files.atomic import read_sealed, write_atomic, write_sealed
+from noisewise.training.files.run_folder import COPY, NAME
 from noisewise.training.settings.config import MAY_CHANGE, DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
 
-NAME = "run.json"
-COPY = "run-copy.json"
 NOISE = "noise.json"
 FORMAT = 2
 READABLE = (1, FORMAT)
@@ -31,10 +30,10 @@ _KNOWN = (
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Read run.json of this or an older version; if it is damaged, read its copy.
+    """Read run.json of this or an older version; if it is missing or damaged, read its copy.
 
     Raises:
-        ValueError: if both are damaged or changed, or from a newer version.
+        ValueError: if both are missing, damaged or changed, or from a newer version.
         OSError: if it cannot be read now.
     """
     return read_with_warning(path)[0]
@@ -49,6 +48,8 @@ def read_with_warning(path: Path) -> tuple[dict[str, Any], str]:
             info = _read(path / COPY)
         except ValueError:
             raise error from None
+        if not (path / NAME).exists():
+            return info, f"{path / NAME} is missing; its copy {COPY} was used instead"
         return info, f"{error}; its copy {COPY} was used instead, which may lack the last change"
 
 
@@ -60,7 +61,9 @@ def write_info(path: Path, info: dict[str, Any], damaged: bool) -> None:
         info: content.
         damaged: whether the existing run.json is damaged; it is then kept as run.json.damaged.
     """
-    if damaged:  # copied, not renamed: a folder without run.json is not a run
+    if (
+        damaged and (path / NAME).exists()
+    ):  # copied, not renamed: a folder without run.json is not a run
         aside = path / f"{NAME}.damaged"
         write_atomic(aside, lambda temporary: shutil.copyfile(path / NAME, temporary))
     for name in (NAME, COPY):
