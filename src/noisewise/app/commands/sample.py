@@ -13,6 +13,7 @@ from noisewise.app.command import Command
 from noisewise.app.numbers import milliseconds
 from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
+from noisewise.plain_files import check_parts
 from noisewise.sizes import spelled
 from noisewise.training.settings.config import SampleConfig
 
@@ -78,6 +79,11 @@ def draw(
     start = time.perf_counter()
     ways, larger = (calls, options.sampler, options.guidance), options.larger_size
     drawn = model.sample(options.count, options.seed, options.label, *ways, on_drawn, larger)
+    if not drawn.isfinite().all():
+        raise ValueError(
+            f"the model of {options.run} draws values that are not finite, and no pictures; "
+            "use another model, or train it again"
+        )
     pictures = as_pixels(drawn)
     seconds = time.perf_counter() - start
     network_calls = model.network_calls(*ways)
@@ -126,6 +132,7 @@ def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
 def _place(options: SampleOptions) -> Path:
     """Where the pictures go; before anything is drawn, refuse to write over other files."""
     if options.out is None:
+        check_parts(Path(options.run), folders=["samples"])
         return Path(options.run) / "samples" / f"seed-{options.seed}.png"
     out = Path(options.out)
     if out.suffix.lower() == ".png":
@@ -152,11 +159,12 @@ def _write(pictures: np.ndarray, out: Path, scale: int, values: dict[str, Any]) 
     from PIL import Image
 
     from noisewise.app.plots import svg
-    from noisewise.training.files.atomic import write_json
+    from noisewise.training.files.atomic import write_atomic, write_json
 
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        svg.grid(pictures, scale=scale).save(out)
+        sheet = svg.grid(pictures, scale=scale)
+        write_atomic(out, lambda temporary: sheet.save(temporary, format="PNG"))
         return
     out.mkdir(parents=True, exist_ok=True)
     for earlier in out.iterdir():  # of an earlier, perhaps larger number
