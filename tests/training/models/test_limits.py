@@ -139,7 +139,7 @@ def test_a_wrong_config_is_one_sentence(
 ) -> None:
     change(folder, values, net)
     before = peak()
-    with pytest.raises(ValueError, match="config|model") as caught:
+    with pytest.raises(ValueError, match=r"config|model") as caught:
         load(folder)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -236,8 +236,10 @@ def _itself(path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 @pytest.mark.parametrize(
     "damage",
-    [_cut, _longer, _sparse, _huge_header, _deep_header, _strange_header]
-    + [_folder, _pipe, _zeros, _itself],
+    [
+        *(_cut, _longer, _sparse, _huge_header, _deep_header, _strange_header),
+        *(_folder, _pipe, _zeros, _itself),
+    ],
 )
 def test_a_file_that_is_none_is_one_sentence(
     folder: Path, name: str, damage: Callable[[Path], None]

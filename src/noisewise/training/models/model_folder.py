@@ -119,10 +119,13 @@ def is_intact(folder: Path) -> bool:
     """Whether a model folder exists and its files are undamaged.
 
     Raises:
+        ValueError: if something else is in the place of a file.
         OSError, MemoryError: if a file cannot be read now.
     """
     try:
         _read(folder)
+    except NotPlainError:
+        raise
     except ValueError:
         return False
     return True

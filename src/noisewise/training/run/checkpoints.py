@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noisewise.plain_files import NotPlainError
 from noisewise.training.devices.sharding import gather
 from noisewise.training.files.atomic import load_state, save_state
 from noisewise.training.models.model_folder import save_model
@@ -129,6 +130,8 @@ class Checkpoints:
         for path in self.paths():
             try:
                 return path.name, load_state(path), wrong
+            except NotPlainError:  # not damaged, but something else: nothing is put aside
+                raise
             except ValueError as error:
                 wrong.append(str(error))
                 path.replace(path.with_name(f"{path.name}.damaged"))

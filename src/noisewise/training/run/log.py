@@ -24,6 +24,7 @@ _NUMBERS = (
     *("fake_loss", "fisher"),
 )
 _MOST = 2**63  # larger whole numbers do not fit into an array
+_LARGEST = 1e40  # more than a float32 holds
 _AVERAGED = ("loss", "grad_norm", "fake_loss", "fisher")
 
 
@@ -166,9 +167,10 @@ def _check_types(record: Record) -> None:
             continue
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise TypeError(name)
-        if isinstance(value, int) and abs(value) >= _MOST:
+        is_odd = isinstance(value, float) and not math.isfinite(value)  # a loss that diverged
+        if not is_odd and abs(value) > _LARGEST:
             raise TypeError(name)
-    if not (math.isfinite(record.seconds) and isinstance(record.event, str | None)):
+    if not (0 <= record.seconds < _MOST and isinstance(record.event, str | None)):
         raise TypeError("seconds or event")
 
 
