@@ -32,6 +32,7 @@ FLOORS = {
     "scaling": 0,
     "powers": 0,
     "sizes": 0,
+    "plain_files": 0,
     "demo": 0,
     "nets": 1,
     "diffusion": 1,

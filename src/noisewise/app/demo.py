@@ -6,7 +6,6 @@ if the demo is finished.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -91,12 +90,23 @@ def _demo(options: DemoOptions, _: Sequence[str]) -> int:
     summary = Path(options.out) / SUMMARY
     budget = str(Budget.parse(options.budget))
     if summary.exists():
-        told = json.loads(summary.read_text(encoding="utf-8"))
-        if told["budget"] == budget:
+        told = _summary_of(summary)
+        if told.get("budget") == budget:
             tell("This demo is finished. Remove its folder to run it again.")
-            print(readable(told["text"]))
+            print(readable(str(told.get("text", ""))))
             return 0
     return _run(options, budget, summary)
+
+
+def _summary_of(path: Path) -> dict[str, Any]:
+    """What an earlier demo told; nothing if the file is not one of a demo."""
+    from noisewise.training.files.atomic import read_json
+
+    try:
+        told = read_json(path)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _run(options: DemoOptions, budget: str, summary: Path) -> int:

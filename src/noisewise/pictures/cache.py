@@ -20,6 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from noisewise.plain_files import MOST_TEXT, NotPlainError, open_plain, read_plain
 from noisewise.sizes import Size, sides
 
 _VERSION = 2  # raise it when files are turned into pictures in another way: old caches are not used
@@ -152,9 +153,10 @@ def to_grey(pixels: np.ndarray) -> np.ndarray:
 def read_cached(folder: Path, key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
     """Return the memory map and the facts, or None if there is no complete pair for this key."""
     try:
-        facts = json.loads((folder / f"{key}.json").read_text("utf-8"))
+        facts = json.loads(read_plain(folder / f"{key}.json", MOST_TEXT).decode("utf-8"))
+        open_plain(folder / f"{key}.npy").close()  # refuses a link, a pipe and a device
         images = np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, RecursionError):
         return None
     if not isinstance(facts, dict) or facts.get("shape") != list(images.shape):
         return None
@@ -213,12 +215,12 @@ def sweep(folder: Path) -> int:
     removed = 0
     for path in folder.glob(f"{_NEW}*"):
         try:
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 if _lock(file):
                     path.unlink()
                     removed += 1
-        except OSError:
-            continue  # already removed, or of another user
+        except (OSError, NotPlainError):
+            continue  # already removed, of another user, or not a file of ours
     return removed
 
 

@@ -21,6 +21,7 @@ from noisewise.scaling.warning_codes import CodedWarning, WarningCode
 __all__ = ["DirectPoint", "LawPoint", "Measurement"]
 
 FORMAT = 1
+_MOST_BYTES = 2**26  # of a saved measurement
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ class Measurement:
                 tuple(stored["warnings"]),
                 _codes(stored),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"The measurement is damaged ({error!r}): measure again.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -284,7 +285,14 @@ class Measurement:
             ValueError: if the file is missing or is not a measurement.
         """
         try:
-            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            file = Path(path)
+            if file.exists() and not (file.is_file() and file.stat().st_size <= _MOST_BYTES):
+                raise ValueError(f"it is not a file of at most {_MOST_BYTES:,} bytes")
+            stored = json.loads(file.read_text(encoding="utf-8"))
+        except RecursionError:
+            raise ValueError(
+                f"{path} cannot be read as a measurement: it has too many brackets inside brackets"
+            ) from None
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} cannot be read as a measurement: {error}") from error
         if not isinstance(stored, dict):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from noisewise.training.devices.engine import Engine
+from noisewise.training.files.run_parts import check_run
 from noisewise.training.models.model_folder import Build, load_model
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
@@ -34,6 +35,8 @@ def load(
     if which not in ("auto", "generator", "teacher"):
         raise ValueError(f"model {which!r} is unknown; use generator, teacher or auto")
     folder = path.path if isinstance(path, Run) else Path(path)
+    if (folder / "run.json").exists():
+        check_run(folder)
     engine = Engine.choose(device)
     if (folder / "config.json").exists():
         model = load_model(folder, build)

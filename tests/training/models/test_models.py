@@ -163,7 +163,7 @@ def test_damaged_model_folders_are_one_sentence(tmp_path: Path) -> None:
         ({"format": 99}, "not a model of this version"),
         ({"sampler": {"speed": 3}}, "does not describe a model"),
         ({"sampler": {"name": "dpm++"}}, r"config\.json .*'dpm\+\+'; use one of heun, ddim, ddpm"),
-        ({"sampler": {"num_steps": "5"}}, r"config\.json .*num_steps is 5"),
+        ({"sampler": {"num_steps": "5"}}, r"config\.json .*num_steps is '5'"),
         ({"sampler": {"sigma_max": 10**400}}, r"config\.json .*int too large"),
     ):
         write_json(config, {**described, **change})

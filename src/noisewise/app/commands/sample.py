@@ -13,6 +13,7 @@ from noisewise.app.drawn_files import check_place, write_folder, write_sheet
 from noisewise.app.numbers import milliseconds
 from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
+from noisewise.plain_files import check_parts
 from noisewise.sizes import spelled
 from noisewise.training.settings.config import SampleConfig
 
@@ -76,6 +77,11 @@ def draw(
     start = time.perf_counter()
     ways, larger = (calls, options.sampler, options.guidance), options.larger_size
     drawn = model.sample(options.count, options.seed, options.label, *ways, on_drawn, larger)
+    if not drawn.isfinite().all():
+        raise ValueError(
+            f"the model of {options.run} draws values that are not finite, and no pictures; "
+            "use another model, or train it again"
+        )
     pictures = as_pixels(drawn)
     seconds = time.perf_counter() - start
     network_calls = model.network_calls(*ways)
@@ -127,6 +133,7 @@ def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
 def _place(options: SampleOptions) -> Path:
     """Where the pictures go; before anything is drawn, refuse to write over other files."""
     if options.out is None:
+        check_parts(Path(options.run), folders=["samples"])
         return Path(options.run) / "samples" / f"seed-{options.seed}.png"
     out = Path(options.out)
     check_place(out, options.seed, options.overwrite)

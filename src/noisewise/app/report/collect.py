@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from PIL import Image
-
 from noisewise.app.report.contents import Contents, has_model
 from noisewise.app.report.decisions import decisions, listed
 from noisewise.app.report.events import events
@@ -21,7 +19,7 @@ from noisewise.sizes import sides, spelled
 from noisewise.training.callbacks import OnPart
 from noisewise.training.devices.hardware import describe_machine
 from noisewise.training.files.atomic import write_text
-from noisewise.training.files.sample_sheet import COLUMNS, sheets
+from noisewise.training.files.sample_sheet import COLUMNS, open_sheet, sheets
 from noisewise.training.models.model_folder import Build
 from noisewise.training.run.run import STAGES, Run
 from noisewise.training.run.run_json import known_batch
@@ -130,8 +128,12 @@ def _frames(run: Run, records: list[Record]) -> tuple[Frame, ...]:
     seconds = {(r.stage, r.step): r.seconds for r in records}
     (height, width), found = sides(run.data.size), []
     for stage, step, path in sheets(run.path):
-        with Image.open(path) as image:
-            columns, rows = min(image.width // width, COLUMNS), image.height // height
+        image = open_sheet(path)
+        if image is None:  # the report does without it
+            continue
+        columns, rows = min(image.width // width, COLUMNS), image.height // height
+        if not (columns and rows):
+            continue
         found.append(Frame(stage, step, seconds.get((stage, step)), path, columns, rows))
     return tuple(frame for stage in STAGES for frame in found if frame.stage == stage)
 

@@ -15,7 +15,9 @@ from noisewise.training.stages.plan import student_values
 def decisions(contents: Contents) -> Iterator[Decision]:
     """The decisions of both stages: training, then sampler, then distillation."""
     info = contents.run.info
-    for name, item in info["derived"].items():
+    for name, item in info.get("derived", {}).items():
+        if not (isinstance(item, Mapping) and {"value", "reason"} <= item.keys()):
+            continue  # changed by hand
         value = item["value"]
         if name == "classes" and contents.run.data.kinds:
             yield Decision("kinds", f"{len(value)}", item["reason"])

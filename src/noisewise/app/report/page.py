@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from noisewise.app.numbers import floors_text, milliseconds, percent
 from noisewise.app.plots import svg
@@ -25,6 +24,7 @@ from noisewise.app.terminal.progress import duration
 from noisewise.app.terminal.stderr import readable
 from noisewise.quality.verdict import MEANINGS
 from noisewise.sizes import sides
+from noisewise.training.files.sample_sheet import open_sheet
 
 _MAX_BYTES = 2_000_000
 _FILM_BYTES = 700_000  # of all sheets drawn during training
@@ -288,8 +288,8 @@ def _thin(frames: Sequence[Frame], share: float) -> list[tuple[Frame, str]]:
         picked = picked if count > 1 else [same[-1]]
         for frame in picked:
             if frame.path not in uris:
-                with Image.open(frame.path) as image:
-                    uris[frame.path] = svg.data_uri(image)
+                sheet = open_sheet(frame.path)
+                uris[frame.path] = "" if sheet is None else svg.data_uri(sheet)
         size = sum(len(uris[frame.path]) for frame in picked)
         if size < _FILM_BYTES * share or count == 1:
             return [(frame, uris[frame.path]) for frame in picked]

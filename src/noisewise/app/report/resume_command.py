@@ -60,7 +60,7 @@ def _told(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     What an older version did not know counts as the default, as when a run is resumed.
     """
     usual = json.loads(json.dumps(usual))
-    asked = {**usual, **asked, "recipe": {**usual["recipe"], **asked["recipe"]}}
+    asked = {**usual, **asked, "recipe": {**usual["recipe"], **asked.get("recipe", {})}}
     told = {
         name: asked[name]
         for name in usual

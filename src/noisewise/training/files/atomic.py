@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from noisewise.plain_files import MOST_TENSORS, NotPlainError, open_plain, read_plain
 from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
 
 _STATE, _DIGEST, _FORMAT = "state", "digest", "format"
@@ -41,6 +42,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.unlink(missing_ok=True)  # a link there would be written through
         try:
             write(temporary)
         except safetensors.SafetensorError as error:
@@ -57,8 +59,14 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Digest of a file's content: 16 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    """Digest of a file's content: 16 hexadecimal digits.
+
+    Raises:
+        ValueError: if it is not a file.
+        OSError: if it cannot be read now.
+    """
+    with open_plain(path.resolve()) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -80,11 +88,13 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)
     """Read a JSON file.
 
     Raises:
-        ValueError: if it is missing or damaged.
+        ValueError: if it is missing, damaged, or not a file.
         OSError: if the system cannot read it now; the file itself may be good.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_plain(path).decode("utf-8"))
+    except NotPlainError:
+        raise
     except (FileNotFoundError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {_first_line(error)}") from error
 
@@ -180,12 +190,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         _read_through(path)
         if not _is_utf8(path):  # torch cannot open such a file
-            return _from_bytes(path.read_bytes())
+            return _from_bytes(read_plain(path, MOST_TENSORS))
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = dict(file.metadata() or {})
     except FileNotFoundError:
         raise ValueError(f"{path} is missing") from None
+    except NotPlainError:
+        raise
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     except Exception as error:  # with a damaged header, torch and safetensors raise many types
@@ -230,7 +242,7 @@ def digest_of(tensors: dict[str, Tensor], text: str = "") -> str:
 
 def _read_through(path: Path) -> None:
     """Read a file once: here a failing disk raises OSError; in a memory map the process dies."""
-    with path.open("rb", buffering=0) as file:
+    with open_plain(path) as file:
         while file.read(_BLOCK):
             pass
 

@@ -9,9 +9,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from noisewise.plain_files import open_plain
 from noisewise.training.files.run_folder import is_run
+from noisewise.training.files.run_parts import check_run
 
 _NAME = ".lock"
+_LONGEST = 20  # characters of a lock: the number of a process
 _PARTS = ("", "checkpoints", "checkpoints/best-*", "samples", "teacher", "generator")
 _TEMPORARY = (".*.tmp", ".tmp??????")  # our names, and those that safetensors makes
 _OTHERS = (".report.",)  # temporary files of commands that do not take the lock
@@ -27,16 +30,18 @@ def locked(path: Path) -> Iterator[None]:
     is killed.
 
     Raises:
-        ValueError: if another process trains there, or the file system has no locks.
+        ValueError: if another process trains there, the file system has no locks, or a part of the
+            folder is a link.
         OSError: if the folder cannot be written.
     """
+    check_run(path)
     path.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # Windows has no fcntl; there the folder is not locked
         yield
         return
-    with (path / _NAME).open("a+", encoding="ascii") as file:
+    with open_plain(path / _NAME, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -48,6 +53,7 @@ def locked(path: Path) -> Iterator[None]:
                 f"{path} cannot be locked against a second process ({error.strerror}); choose a "
                 "folder on a file system with locks, for example on a disk of this machine"
             ) from error
+        _check_lock(file, path / _NAME)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
@@ -114,8 +120,16 @@ class FolderSnapshot:
         return [path for path in (*found, self._path) if path.exists()]
 
 
+def _check_lock(file: IO[str], path: Path) -> None:
+    """Refuse to empty a file that is no lock: two names may be of one file (a hard link)."""
+    file.seek(0)
+    text = file.read(_LONGEST + 1).strip()
+    if text and not text.isdigit():
+        raise ValueError(f"{path} is no lock of noisewise, but holds something else; move it away")
+
+
 def _number(file: IO[str]) -> str:
     """Number of the process that holds the lock, from the lock file."""
     file.seek(0)
-    text = file.read(20).strip()
+    text = file.read(_LONGEST).strip()
     return f" (number {text})" if text.isdigit() else ""

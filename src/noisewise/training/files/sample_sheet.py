@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ from torch import Tensor
 
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.own_files import marked
+from noisewise.plain_files import MOST_PIXELS_FILE, NotPlainError, open_plain
 from noisewise.training.files.atomic import write_atomic
 
 COLUMNS = 8
 _GAP = 1  # pixel
+_MOST_PIXELS = 2**26  # of a sheet that is read again
 _SHEET = re.compile(r"(teacher|generator)-(\d+)\.png")
 
 
@@ -59,6 +63,30 @@ def sheets(run: Path) -> list[tuple[str, int, Path]]:
     """All sheets in a run: (stage, step, path), sorted by stage and step."""
     found = [(path, _SHEET.fullmatch(path.name)) for path in (run / "samples").glob("*.png")]
     return sorted((match[1], int(match[2]), path) for path, match in found if match)
+
+
+def open_sheet(path: Path) -> Image.Image | None:
+    """Read a sheet; None if it is not a picture that can be read.
+
+    Raises:
+        OSError: if the system cannot read it now.
+    """
+    try:
+        with open_plain(path, "rb", MOST_PIXELS_FILE) as file:
+            data = io.BytesIO(file.read(MOST_PIXELS_FILE))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(data, formats=["PNG"])
+            if image.width * image.height > _MOST_PIXELS:
+                return None
+            image.load()
+    except (FileNotFoundError, NotPlainError):
+        return None
+    except PermissionError:
+        raise
+    except Exception:  # Pillow raises many types when a file is damaged
+        return None
+    return image
 
 
 def save_sheet(path: Path, images: Tensor, columns: int = COLUMNS) -> None:

@@ -19,6 +19,7 @@ from noisewise.diffusion import (
 )
 from noisewise.quality.flats import FlatValue, snapped
 from noisewise.sizes import Size, as_size, written
+from noisewise.training.models.limits import check_values
 from noisewise.training.settings.config import Loss
 
 FORMAT = 2
@@ -303,6 +304,7 @@ class ModelConfig:
         known = {f.name for f in fields(cls)}
         given = {name: value for name, value in values.items() if name in known}
         try:
+            check_values(given)
             given["sampler"] = SamplerSettings(**given.get("sampler", {}))
             given["size"] = as_size(given.get("size"))
             given["flats"] = Flats.from_dict(given.get("flats", {}))

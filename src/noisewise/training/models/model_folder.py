@@ -10,6 +10,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from noisewise.diffusion import Preconditioned, Prediction
+from noisewise.plain_files import NotPlainError
+from noisewise.sizes import as_size
 from noisewise.training.devices.engine import channels_last
 from noisewise.training.devices.sharding import gather
 from noisewise.training.files.atomic import (
@@ -20,6 +22,8 @@ from noisewise.training.files.atomic import (
     sync_folder,
     write_sealed,
 )
+from noisewise.training.files.run_parts import is_in_run
+from noisewise.training.models.limits import check_finite, check_net, check_weights
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.models.networks import network
@@ -58,12 +62,17 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
         build: makes the net from its configuration; None: `noisewise.nets.derive.build`.
 
     Raises:
-        ValueError: if a file is missing or damaged, or the two do not fit together.
+        ValueError: if a file is missing or damaged, the two do not fit together, or the weights
+            are not finite.
         OSError, MemoryError: if a file cannot be read now.
     """
-    config, weights = _read(folder)
+    config, _ = read_config(folder)
     if config.prediction == "denoiser" and build is None:
         raise ValueError(f"{folder}: {_NOT_OURS}")
+    if build is None:
+        _check_fits(folder, config)
+    config, weights = _read(folder)
+    check_finite(weights, folder / "model.safetensors")
     try:
         denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
         network(denoiser).load_state_dict(weights)
@@ -77,14 +86,49 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
     return Generator(denoiser, config, _teacher_beside(folder, build)).eval()
 
 
+def _check_fits(folder: Path, config: ModelConfig) -> None:
+    """Check a net of noisewise and its weights by their shapes, before memory is allocated."""
+    try:
+        net, classes = config.net, len(config.classes)
+        check_net(net)
+        if as_size(net["size"]) != config.size or net.get("channels") != config.channels:
+            raise ValueError("its net is for pictures of another size or number of channels")
+        if classes and net.get("num_classes", 0) != classes:
+            raise ValueError(f"its net has {net.get('num_classes', 0)} classes, and not {classes}")
+        check_weights(lambda: _net_of(config), _weights_of(folder))
+    except (RuntimeError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{folder / 'config.json'} does not describe a net") from error
+    except NotPlainError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{folder} cannot be loaded: {error}") from error
+
+
+def _net_of(config: ModelConfig) -> nn.Module:
+    return network(build_denoiser(config.net, config.sigma_data, config.prediction))
+
+
+def _weights_of(folder: Path) -> Path:
+    return _real(folder, "model.safetensors")
+
+
+def _real(folder: Path, name: str) -> Path:
+    """A file of a model; alone, not in a run, it may be a link to a file (as hubs store them)."""
+    path = folder / name
+    return path.resolve() if path.is_file() and not is_in_run(folder) else path
+
+
 def is_intact(folder: Path) -> bool:
     """Whether a model folder exists and its files are undamaged.
 
     Raises:
+        ValueError: if something else is in the place of a file.
         OSError, MemoryError: if a file cannot be read now.
     """
     try:
         _read(folder)
+    except NotPlainError:
+        raise
     except ValueError:
         return False
     return True
@@ -93,7 +137,7 @@ def is_intact(folder: Path) -> bool:
 def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Read description and weights, and check that they belong together."""
     config, expected = read_config(folder)
-    weights, _ = load_tensors(folder / "model.safetensors")
+    weights, _ = load_tensors(_weights_of(folder))
     if expected is not None and expected != digest_of(weights):
         raise ValueError(
             f"{folder / 'model.safetensors'} is damaged, or does not belong to its config.json; "
@@ -108,7 +152,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, str | None]:
     Raises:
         ValueError: if config.json is missing, damaged or from another version.
     """
-    path = folder / "config.json"
+    path = _real(folder, "config.json")
     values = read_sealed(path, {"format", "weights", *(f.name for f in fields(ModelConfig))})
     return ModelConfig.from_dict(values, path), values.get("weights")
 
@@ -137,6 +181,7 @@ def build_denoiser(
     if build is None:
         from noisewise.nets.derive import build as build_net
 
+        check_net(net)
         build = build_net
     return Preconditioned(build(net), sigma_data, prediction)
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noisewise.plain_files import NotPlainError
 from noisewise.training.devices.sharding import gather
 from noisewise.training.files.atomic import load_state, save_state
 from noisewise.training.models.model_folder import save_model
@@ -130,6 +131,8 @@ class Checkpoints:
         for path in self.paths():
             try:
                 return path.name, load_state(path), wrong
+            except NotPlainError:  # not damaged, but something else: nothing is put aside
+                raise
             except ValueError as error:
                 wrong.append(str(error))
                 path.replace(path.with_name(f"{path.name}.damaged"))
@@ -185,5 +188,5 @@ def step_of(path: Path) -> int | None:
 def _position(state: dict[str, Any]) -> Position | None:
     try:
         return Position.from_dict(state["log"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None  # from an older version: the log is cut by step

@@ -35,11 +35,12 @@ def with_kinds(
         ValueError: if the file is damaged or missing, and sorting now gives other kinds.
     """
     try:
-        kept = load_state(folder / NAME)
+        kept = _stored(folder / NAME)
     except ValueError as error:
         found, wrong = sort(pictures), error
     else:
-        if kept["fingerprint"] == pictures.fingerprint:
+        same = kept["fingerprint"] == pictures.fingerprint
+        if same and len(kept["labels"]) == len(pictures):
             return _labelled(pictures, kept)
         return sort(pictures)  # these are other pictures, which the run will refuse
     if noted and kinds_digest(found) != noted:
@@ -72,6 +73,27 @@ def _state(pictures: Pictures) -> dict[str, Any]:
         "why": pictures.kinds,
         "labels": _tensor(pictures).to(torch.int32),
     }
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """The stored kinds.
+
+    Raises:
+        ValueError: if the file is missing, damaged, or holds something else.
+    """
+    kept = load_state(path)
+    good = (
+        isinstance(kept, dict)
+        and {"fingerprint", "names", "why", "labels"} <= kept.keys()
+        and isinstance(kept["names"], list)
+        and isinstance(kept["labels"], torch.Tensor)
+        and kept["labels"].dim() == 1
+        and not kept["labels"].is_floating_point()
+        and bool(((kept["labels"] >= 0) & (kept["labels"] < len(kept["names"]))).all())
+    )
+    if not good:
+        raise ValueError(f"{path} holds something else than kinds; restore it from a copy")
+    return kept
 
 
 def _labelled(pictures: Pictures, kept: dict[str, Any]) -> Pictures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -11,11 +12,19 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from noisewise.plain_files import open_plain, read_plain
 from noisewise.training.files.atomic import write_text
 from noisewise.training.stages.record import Kind, Record
 
 _LINES = 400  # approximate number of lines of a stage
 _LONGEST = 30.0  # most seconds between two lines, with a budget of time
+_TEXTS, _WHOLE = ("stage", "kind"), ("step", "images")
+_NUMBERS = (
+    *("loss", "heldout_loss", "lr", "grad_norm", "noise_scale", "distance", "floors"),
+    *("fake_loss", "fisher"),
+)
+_MOST = 2**63  # larger whole numbers do not fit into an array
+_LARGEST = 1e40  # more than a float32 holds
 _AVERAGED = ("loss", "grad_norm", "fake_loss", "fisher")
 
 
@@ -83,7 +92,7 @@ class Log:
         write_text(self.path, "".join(f"{line}\n" for line in kept))
         at = Position() if position is None else position
         at.lines = lines
-        with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        with open_plain(self.path, "a") as file:
             yield LogWriter(file, at, timed)
 
     def _entries(self) -> Iterator[tuple[str, Record]]:
@@ -91,10 +100,11 @@ class Log:
         known = {f.name for f in fields(Record)}
         if not self.path.exists():
             return
-        for line in self.path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        for line in read_plain(self.path).decode("utf-8", "replace").split("\n"):
             try:
                 values = json.loads(line)
                 record = Record(**{k: v for k, v in values.items() if k in known})
+                _check_types(record)
             except (ValueError, AttributeError, TypeError, RecursionError):
                 continue
             yield line, record if "kind" in values else replace(record, kind=_kind_by_words(record))
@@ -140,6 +150,28 @@ class LogWriter:
         """Flush all lines to disk, before a checkpoint that counts them."""
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _check_types(record: Record) -> None:
+    """Raise TypeError at a value that no line of ours has: somebody else may have written it."""
+    for name in _TEXTS:
+        if not isinstance(getattr(record, name), str):
+            raise TypeError(name)
+    for name in _WHOLE:
+        value = getattr(record, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MOST:
+            raise TypeError(name)
+    for name in ("seconds", *_NUMBERS):
+        value = getattr(record, name)
+        if value is None and name in _NUMBERS:
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError(name)
+        is_odd = isinstance(value, float) and not math.isfinite(value)  # a loss that diverged
+        if not is_odd and abs(value) > _LARGEST:
+            raise TypeError(name)
+    if not (0 <= record.seconds < _MOST and isinstance(record.event, str | None)):
+        raise TypeError("seconds or event")
 
 
 def _kind_by_words(record: Record) -> Kind:

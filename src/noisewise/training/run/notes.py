@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Self
 
-from noisewise.sizes import Size, as_size
+from noisewise.sizes import Size, as_size, sides
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,97 @@ class StageNotes:
         known = {f.name for f in fields(cls)} - {"measured"}
         given = {name: value for name, value in values.items() if name in known}
         return cls(**given, measured={k: v for k, v in values.items() if k not in known})
+
+
+def check_notes(info: Mapping[str, Any], path: Path) -> None:
+    """Refuse entries of other types than noisewise writes; somebody may have changed them.
+
+    Args:
+        info: content of run.json; entries that are missing are not checked here.
+        path: of run.json, for the message.
+
+    Raises:
+        ValueError: at the first such entry.
+    """
+    for name in _OBJECTS:
+        if name in info and not isinstance(info[name], dict):
+            raise _wrong(path, name, info[name])
+    if "seed" in info and not _is_whole(info["seed"]):
+        raise _wrong(path, "seed", info["seed"])
+    parts = [("data", info.get("data", {}), _DATA)]
+    for name, values in info.get("stages", {}).items():
+        if not isinstance(values, dict):
+            raise _wrong(path, f"stages.{name}", values)
+        parts.append((f"stages.{name}", values, _STAGE))
+    for part, values, checks in parts:
+        for name, is_right in checks.items():
+            if name in values and not is_right(values[name]):
+                raise _wrong(path, f"{part}.{name}", values[name])
+
+
+def _wrong(path: Path, name: str, value: object) -> ValueError:
+    shown = ascii(value) if not isinstance(value, int) or abs(value) < _MOST else "a huge number"
+    shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
+    return ValueError(
+        f"{path} is damaged: its entry {ascii(name)[:60]} is {shown}; restore it from a copy"
+    )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
+def _is_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_time(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value < _MOST)
+
+
+def _is_size(value: object) -> bool:
+    try:
+        return all(0 < side <= _LONGEST_SIDE for side in sides(as_size(value)))
+    except ValueError:
+        return False
+
+
+def _is_list_of(kind: type, value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(v, kind) for v in value))
+
+
+def _is_skipped(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and all(isinstance(v, dict) and {"name", "reason"} <= v.keys() for v in value)
+        and all(isinstance(text, str) for v in value for text in v.values())
+    )
+
+
+def _is_pairs(value: object) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and all(isinstance(v, list) and len(v) == 2 and all(map(_is_whole, v)) for v in value)
+    )
+
+
+_MOST = 2**63
+_LONGEST_SIDE = 2**16  # pixels
+_OBJECTS = ("data", "train", "derived", "stages", "distill", "adapt")
+_DATA: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("num_pictures", "num_training", "num_held_out", "channels"), _is_whole),
+    **dict.fromkeys(("source", "fingerprint"), lambda value: isinstance(value, str)),
+    "size": _is_size,
+    "kinds": _is_text,
+    **dict.fromkeys(("classes", "notes"), lambda value: _is_list_of(str, value)),
+    "skipped": _is_skipped,
+    "twins": _is_pairs,
+    "seconds_to_first_batch": _is_time,
+}
+_STAGE: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("finished", "stopped"), lambda value: isinstance(value, bool)),
+    **dict.fromkeys(("failed", "budget"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("steps", "images"), _is_whole),
+    "seconds": _is_time,
+    "teacher": _is_text,
+}

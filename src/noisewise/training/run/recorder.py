@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from noisewise.training.callbacks import Callbacks
+from noisewise.training.files.atomic import write_text
 from noisewise.training.files.sample_sheet import save_sheet, sheet_path
 from noisewise.training.run.checkpoints import Checkpoints, Resumed
 from noisewise.training.run.log import Log, LogWriter, Position
@@ -99,4 +101,5 @@ class Recorder:
         self.checkpoints.save(self.loop, lines.position)
         measured = self.loop.stage.measured_noise()
         if measured is not None:  # for `noisewise lr advise`, and for a later batch
-            measured.save(self.path / NOISE)
+            text = json.dumps(measured.to_dict(), indent=1, allow_nan=False)
+            write_text(self.path / NOISE, text + "\n")

@@ -25,6 +25,7 @@ from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import locked
 from noisewise.training.files.run_folder import is_run
+from noisewise.training.files.run_parts import check_run
 from noisewise.training.run.checkpoints import Checkpoints
 from noisewise.training.run.log import Log
 from noisewise.training.run.notes import DataNotes, StageNotes
@@ -53,7 +54,8 @@ class Run:
         path: the folder.
 
     Raises:
-        ValueError: if the folder is not a run, or run.json and its copy are damaged.
+        ValueError: if the folder is not a run, run.json and its copy are damaged, or a part of the
+            run is a link.
 
     Example:
         >>> try:
@@ -66,6 +68,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         """Open the folder; see the class."""
         self.path = Path(path)
+        check_run(self.path)
         if not is_run(self.path):
             place = path if not self.path.exists() else "RUN"
             raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -14,9 +13,11 @@ from typing import Any
 
 import torch
 
+from noisewise.plain_files import read_plain
 from noisewise.training.devices.hardware import describe_machine
 from noisewise.training.files.atomic import read_sealed, write_atomic, write_sealed
 from noisewise.training.files.run_folder import COPY, NAME
+from noisewise.training.run.notes import check_notes
 from noisewise.training.settings.config import MAY_CHANGE, DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
 
@@ -65,7 +66,7 @@ def write_info(path: Path, info: dict[str, Any], damaged: bool) -> None:
         damaged and (path / NAME).exists()
     ):  # copied, not renamed: a folder without run.json is not a run
         aside = path / f"{NAME}.damaged"
-        write_atomic(aside, lambda temporary: shutil.copyfile(path / NAME, temporary))
+        write_atomic(aside, lambda temporary: temporary.write_bytes(read_plain(path / NAME)))
     for name in (NAME, COPY):
         write_sealed(path / name, info)
 
@@ -76,10 +77,29 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path.parent} was made by another version of noisewise; use that version"
         )
+    check_notes(info, path)
+    for name, usual in (("train", TrainConfig()), ("distill", DistillConfig())):
+        _check_settings(name, info.get(name, {}), json.loads(json.dumps(asdict(usual))), path)
     missing = [name for name in ("data", "train", "stages", "seed") if name not in info]
     if missing:
         raise ValueError(f"{path} is damaged: it has no entry {missing[0]!r}")
     return {**info, "format": FORMAT}
+
+
+def _check_settings(name: str, given: dict[str, Any], usual: dict[str, Any], path: Path) -> None:
+    """Refuse settings of another type than the usual ones have; unknown names are not checked."""
+    for key in given.keys() & usual.keys():
+        value, known = given[key], usual[key]
+        if value is None or known is None:
+            continue
+        kinds = (int, float) if type(known) in (int, float) else (type(known),)
+        if type(value) not in kinds:
+            raise ValueError(
+                f"{path} is damaged: its setting {name}.{key} is {ascii(value)[:40]}; restore it "
+                "from a copy"
+            )
+        if isinstance(value, dict):
+            _check_settings(f"{name}.{key}", value, known, path)
 
 
 def known_batch(info: Mapping[str, Any]) -> int:
