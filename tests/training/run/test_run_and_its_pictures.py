@@ -130,9 +130,7 @@ def test_a_run_of_an_older_version_keeps_its_classes(
     assert Run(run.path).stage("teacher").images == 64
     assert Run(run.path).teacher().classes == ("1", "10", "11", "2")
     assert Run(run.path).teacher().sample(1, label="11").shape[0] == 1
-    with pytest.raises(
-        ValueError, match=r'unknown class 11; .*; the class of this name is label="11"'
-    ):
+    with pytest.raises(ValueError, match=r'unknown class 11; .*; by its name: label="11"'):
         Run(run.path).teacher().sample(1, label=11)
     pictures = Run(run.path).pictures()
     assert pictures.classes == ("1", "10", "11", "2")

@@ -116,11 +116,9 @@ class Model(nn.Module):
         number = int(label) if str(label).isdecimal() else -1
         if not 0 <= number < len(self.classes):
             some = ", ".join(self.classes[:10])
-            named = (
-                f'; the class of this name is label="{label}"' if str(label) in self.classes else ""
-            )
+            name = f'; by its name: label="{label}"' if str(label) in self.classes else ""
             raise ValueError(
-                f"unknown class {label!r}; there are {len(self.classes)}: {some}{named}"
+                f"unknown class {label!r}; there are {len(self.classes)}: {some}{name}"
             )
         return number
 

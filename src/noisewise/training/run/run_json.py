@@ -62,9 +62,8 @@ def write_info(path: Path, info: dict[str, Any], damaged: bool) -> None:
         info: content.
         damaged: whether the existing run.json is damaged; it is then kept as run.json.damaged.
     """
-    if (
-        damaged and (path / NAME).exists()
-    ):  # copied, not renamed: a folder without run.json is not a run
+    # Copied, not renamed: a folder without run.json is not a run.
+    if damaged and (path / NAME).exists():
         aside = path / f"{NAME}.damaged"
         write_atomic(aside, lambda temporary: temporary.write_bytes(read_plain(path / NAME)))
     for name in (NAME, COPY):

@@ -8,14 +8,17 @@ The best level differs from net to net and from set to set, so it is measured ag
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from noisewise.diffusion import HEUN, Denoiser
+from noisewise.diffusion import DPMPP_2M, HEUN, Denoiser
+from noisewise.nets.bands import overall
 from noisewise.training.models.model_config import SamplerSettings
 from noisewise.training.stages.sampler_search import (
+    FINE_ENDS,
     LONG,
     STEPS,
     Inputs,
@@ -23,6 +26,8 @@ from noisewise.training.stages.sampler_search import (
     SamplerSearch,
     Suffers,
 )
+
+_SMOOTH = 0.1  # where a sampler of large pictures stops at the latest
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,35 @@ def usual_of(settings: SamplerSettings) -> SamplerSettings:
     if settings.name in STEPS and settings.num_steps in STEPS[settings.name]:
         return settings
     return replace(settings, name=HEUN.name, num_steps=5, sigma_min=0.3)
+
+
+def sampler_of_bands(settings: SamplerSettings, net: Mapping[str, Any]) -> SamplerSettings:
+    """The sampler of large pictures where a budget has no time to choose one.
+
+    It stops at a third of the finest details: what is below, one call smooths away. Floors of
+    DPM-Solver++(2M), 96 pictures of teachers after half an hour, in levels to a stop: photographed
+    textures (finest details 0.029), 15 to 0.1, 12.4; to 0.03, 8.4; 23 to 0.02, 6.7; to 0.01, 4.4;
+    emoji of 128 pixels (0.093), 15 to 0.1, 22; 19 to 0.05, 23; 23 to 0.03, 24. Heun's method was
+    worse: after ten minutes of emoji, 132 in 5 levels to 0.3, where 15 to 0.1 gave 56.
+
+    Args:
+        settings: sigma_max and the interval of guidance.
+        net: configuration of a net of bands.
+
+    Example:
+        >>> net = {"detail_sd": [[0.03, 0.03, 0.03], [0.1, 0.1, 0.1]]}
+        >>> found = sampler_of_bands(SamplerSettings(), net)
+        >>> found.name, found.num_steps, found.sigma_min
+        ('dpmpp_2m', 23, 0.01)
+    """
+    finest = min((overall(row) for row in net["detail_sd"]), default=_SMOOTH)
+    stop = min((_SMOOTH, *FINE_ENDS), key=lambda end: abs(math.log(3 * end / finest)))
+    reason = (
+        f"default of large pictures: it stops where noise is as strong as details, {finest:.2g}"
+    )
+    steps = 15 if stop == _SMOOTH else 23
+    name = DPMPP_2M.name
+    return replace(settings, name=name, num_steps=steps, sigma_min=stop, reason=reason)
 
 
 def _tables(search: SamplerSearch, plain: SamplerSettings) -> SamplerChoice:

@@ -6,6 +6,7 @@ is measured, and every held-out loss corrects it. With a budget of images nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.models import Teacher
 from noisewise.training.stages.at_once import at_once
+from noisewise.training.stages.timetable import LONGEST
 
 FORWARD = 0.45  # of a training step: 0.44 at 256 pixels on two cores
 _FEATURES = 2.0  # network calls: what the features of a picture take
@@ -24,6 +26,8 @@ _HELD_PIXELS, _FEWEST_HELD = 2**25, 32  # held-out pictures in memory, with thei
 _HELD_SHARE, LEAST_HELD = 0.05, 8  # of a time budget, for a held-out loss; and its pictures
 _REAL_SHARE = 0.05  # of a time budget, for the features of real pictures
 _MARGIN = 1.2  # a drawing takes so much longer than its network calls
+FILLED = 0.8  # of the time that is left, for the choice of the sampler and the last distance
+_CHOICE = 10.0  # the choice of the sampler may take this many times as long as a distance
 _DRAWN_SHARE, _LEAST_DRAWN = 0.05, 8  # of a time budget, for a distance; and its pictures
 
 
@@ -117,6 +121,24 @@ class EvaluationTimes:
         limit = _DRAWN_SHARE * self.budget if seconds is None else seconds
         affordable = int(limit / self.drawing(1, calls))
         return min(LEAST, max(_LEAST_DRAWN, self.group, affordable))
+
+    def choosing(self, seconds: float | None, deadline: Deadline, last: float) -> float | None:
+        """Seconds that the choice of a sampler may take; None: no limit.
+
+        Most of the time that was kept back and is left is used, if that is more than a multiple of
+        what one evaluation may take.
+
+        Args:
+            seconds: about how long one evaluation may take; None: no limit.
+            deadline: of the final evaluation, a little after the budget.
+            last: seconds of the distance that follows.
+        """
+        if seconds is None:
+            return None
+        unused = 0.0
+        if self.budget is not None and not math.isinf(deadline.end):
+            unused = FILLED * (deadline.left - (LONGEST - 1) * self.budget - last)
+        return min(max(_CHOICE * seconds, unused), deadline.left - last)
 
     def late_for_real(self) -> Callable[[], bool]:
         """Whether the features of real pictures take more than their share, from now on."""

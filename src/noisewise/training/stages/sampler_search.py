@@ -28,7 +28,8 @@ _STOPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03)  # of the lon
 _ABOVE = 5  # levels of the long walk above the first stop
 LONG = HEUN.num_calls(_ABOVE + len(_STOPS))  # network calls of the long walk
 STEPS = {HEUN.name: (3, 4, 5, 6, 8, 10), DPMPP_2M.name: (7, 9, 11, 15, 19, 23)}
-_ENDS = (1.0, 0.7, 0.5, 0.3, 0.18, 0.08, 0.05)
+FINE_ENDS = (0.05, 0.03, 0.02, 0.01)
+_ENDS = (1.0, 0.7, 0.5, 0.3, 0.18, 0.08, *FINE_ENDS)
 # Tried first, after the usual one: few steps must stop early.
 _FIRST = {
     HEUN.name: ((5, 0.3), (4, 0.5), (6, 0.18), (8, 0.08)),

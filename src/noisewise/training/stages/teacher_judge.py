@@ -9,14 +9,14 @@ Paper: Karras et al. 2024 (EDM2) for choosing among weight averages after traini
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noisewise.diffusion import DPMPP_2M, draw_to_dict
+from noisewise.diffusion import draw_to_dict
 from noisewise.quality.enough import LEAST
 from noisewise.quality.judge import Floors, Judge
 from noisewise.sizes import num_pixels
@@ -32,8 +32,13 @@ from noisewise.training.models.model_config import (
 from noisewise.training.models.models import Teacher
 from noisewise.training.settings.recipes import TeacherRecipe
 from noisewise.training.stages.choose_flats import choose_level, flats_of, seconds_of
-from noisewise.training.stages.choose_sampler import choose_sampler
-from noisewise.training.stages.evaluation_times import Deadline, EvaluationTimes, seconds_a_call
+from noisewise.training.stages.choose_sampler import choose_sampler, sampler_of_bands
+from noisewise.training.stages.evaluation_times import (
+    FILLED,
+    Deadline,
+    EvaluationTimes,
+    seconds_a_call,
+)
 from noisewise.training.stages.guards import LossGuard
 from noisewise.training.stages.heldout_loss import HeldOutBatch
 from noisewise.training.stages.lost_classes import loses_a_class
@@ -52,21 +57,10 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import Budget
 
 _SHEET, _SHEET_PIXELS = 64, 2**24  # pictures, and pixels, on a sample sheet
-_CHOICE = 10.0  # the choice of the sampler may take this many times as long as a distance
 _CALLS_AN_IMAGE = 1.0  # network calls of a choice or a distance for each image of a budget
 _FRESH = 1_000_000  # pictures from here on have chosen nothing, so their floors are not too low
-_FILLED = 0.8  # of the time that is left, for the last distance
 _TELLING = 128  # with fewer generated or real pictures, the weights are chosen by the loss alone
 _LATE = "; this took longer than the budget, so some choices of the judge may be missing"
-# Where a budget has no time to choose: a call of 256 large pictures takes seconds. Measured on one
-# teacher of 128 pixels after ten minutes, floors: Heun 5 levels to 0.3, 132; Heun 12 to 0.05, 72;
-# DPM-Solver++(2M) 15 to 0.1, 56; 23 to 0.05, 60.
-_OF_BANDS: dict[str, Any] = {
-    "name": DPMPP_2M.name,
-    "sigma_min": 0.1,
-    "num_steps": 15,
-    "reason": "default of large pictures: best of five on emoji of 128 pixels",
-}
 _LABELLED = 600  # training pictures that show whether guidance loses a class
 _WASTED = 0.8  # if the held-out loss was lowest before this share of the run, the user is told
 
@@ -117,7 +111,7 @@ class TeacherJudge:
             guidance_interval=guided_interval(plan.sigma_data),
         )
         if plan.prediction == "bands":
-            self._sampler = replace(self._sampler, **_OF_BANDS)
+            self._sampler = sampler_of_bands(self._sampler, plan.net)
         self._flats = Flats()
         self._judge: Judge | None = None
         self._held: HeldOutBatch | None = None
@@ -226,8 +220,7 @@ class TeacherJudge:
             return "; the budget left no time to draw pictures: their distance is not known", None
         judge = self._complete_judge(deadline, last)
         if deadline.fits(last + self._times.drawing(self._times.group, calls)):
-            limit = None if seconds is None else min(_CHOICE * seconds, deadline.left - last)
-            why = self._choose_sampler(judge, limit)
+            why = self._choose_sampler(judge, self._times.choosing(seconds, deadline, last))
         pixels, real = self._times.pixels, len(self._training)
         if deadline.fits(2 * last + seconds_of(pixels, self._least_drawn(), real)):
             why += self._choose_flats(judge, seconds)
@@ -439,7 +432,7 @@ class TeacherJudge:
         assert judge is not None
         least = self._least_drawn()
         if deadline is not None and not math.isinf(deadline.end):
-            least = self._times.num_drawn(self._sampler.calls, _FILLED * deadline.left)
+            least = self._times.num_drawn(self._sampler.calls, FILLED * deadline.left)
         pictures = self._drawn(num_images or self._enough(seconds), seconds, first, least)
         if not first:  # the sheets during training all start from the same noise
             self.preview = pictures[: self._sheet()]
