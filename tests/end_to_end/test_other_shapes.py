@@ -75,7 +75,7 @@ def test_every_step_of_the_chain_keeps_the_shape(
     words = ["sample", str(run.path), "-n", "2", "--out", str(tmp_path / "files"), "--scale", "2"]
     assert cli.main(words) == 0
     capsys.readouterr()
-    with Image.open(tmp_path / "files" / "00001.png") as image:
+    with Image.open(tmp_path / "files" / "seed-0-00001.png") as image:
         assert image.size == (48, 32)
 
 

@@ -42,7 +42,7 @@ CHILD = """
     def limit(record):
         if record.step == 2:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
-            most = pages * resource.getpagesize() + 2**20
+            most = pages * resource.getpagesize() + 2**24
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
     try:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.own_files import marked
-from noisewise.plain_files import MOST_PIXELS_FILE, NotPlainError, open_plain
+from noisewise.plain_files import MOST_PIXELS_FILE, NotPlainError, read_plain
 from noisewise.training.files.atomic import write_atomic
 
 COLUMNS = 8
@@ -72,8 +72,7 @@ def open_sheet(path: Path) -> Image.Image | None:
         OSError: if the system cannot read it now.
     """
     try:
-        with open_plain(path, "rb", MOST_PIXELS_FILE) as file:
-            data = io.BytesIO(file.read(MOST_PIXELS_FILE))
+        data = io.BytesIO(read_plain(path, MOST_PIXELS_FILE))
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(data, formats=["PNG"])

@@ -66,12 +66,12 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
             are not finite.
         OSError, MemoryError: if a file cannot be read now.
     """
-    config, _ = read_config(folder)
+    config, digest = read_config(folder)
     if config.prediction == "denoiser" and build is None:
         raise ValueError(f"{folder}: {_NOT_OURS}")
     if build is None:
         _check_fits(folder, config)
-    config, weights = _read(folder)
+    weights = _read_weights(folder, digest)
     check_finite(weights, folder / "model.safetensors")
     try:
         denoiser = build_denoiser(config.net, config.sigma_data, config.prediction, build)
@@ -126,7 +126,7 @@ def is_intact(folder: Path) -> bool:
         OSError, MemoryError: if a file cannot be read now.
     """
     try:
-        _read(folder)
+        _read_weights(folder, read_config(folder)[1])
     except NotPlainError:
         raise
     except ValueError:
@@ -134,16 +134,15 @@ def is_intact(folder: Path) -> bool:
     return True
 
 
-def _read(folder: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Read description and weights, and check that they belong together."""
-    config, expected = read_config(folder)
+def _read_weights(folder: Path, expected: str | None) -> dict[str, Tensor]:
+    """Read the weights, and check that they belong to their config.json, which has their digest."""
     weights, _ = load_tensors(_weights_of(folder))
     if expected is not None and expected != digest_of(weights):
         raise ValueError(
             f"{folder / 'model.safetensors'} is damaged, or does not belong to its config.json; "
             "run the command that trained it again, or restore both files from a copy"
         )
-    return config, weights
+    return weights
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, str | None]:

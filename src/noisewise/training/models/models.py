@@ -116,10 +116,8 @@ class Model(nn.Module):
         number = int(label) if str(label).isdecimal() else -1
         if not 0 <= number < len(self.classes):
             some = ", ".join(self.classes[:10])
-            name = f'; by its name: label="{label}"' if str(label) in self.classes else ""
-            raise ValueError(
-                f"unknown class {label!r}; there are {len(self.classes)}: {some}{name}"
-            )
+            some += f'; by its name: label="{label}"' if str(label) in self.classes else ""
+            raise ValueError(f"unknown class {label!r}; there are {len(self.classes)}: {some}")
         return number
 
     def _at_once(self, pixels: int) -> int:
