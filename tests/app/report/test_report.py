@@ -254,7 +254,9 @@ def test_everything_is_read_and_tested_once(
     assert sum(sealed.values()) == 2, "the damage check of two models"
     assert hashed == {"a whole file": 1}, "the weights that are the generator's name"
     assert digested == {"a whole file": 1}, "the generator's teacher"
-    texts = {name: n for name, n in (opened + opened_plainly).items() if name.endswith(_TEXTS)}
+    every = (opened + opened_plainly).items()
+    assert all(n == 1 for name, n in every if name.startswith("cache/"))
+    texts = {n: c for n, c in every if n.endswith(_TEXTS) and not n.startswith("cache/")}
     once = ("run.json", "log.jsonl", "teacher/config.json", "generator/config.json")
     assert texts == dict.fromkeys(once, 1)
     assert sum(listed.values()) == 1
