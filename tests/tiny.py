@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from noisewise.diffusion import Preconditioned
+from noisewise.nets.derive import build as build_net
 from noisewise.pictures.pictures import Pictures
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 
@@ -65,6 +66,19 @@ TWO_CLASSES = ModelConfig(
     sampler=SamplerSettings(num_steps=3),
 )
 """What a tiny teacher of two classes of grey pictures says of itself."""
+
+
+UNET = build_net({"name": "unet", "channels": 1, "size": 8, "widths": [8, 8], "blocks": [1, 1]})
+UNET_CONFIG = ModelConfig(
+    kind="teacher",
+    net=UNET.config,  # pyrefly: ignore[bad-argument-type]
+    sigma_data=0.5,
+    size=8,
+    channels=1,
+    noise={"name": "LogNormal", "mean": -0.4, "std": 1.4},
+    sampler=SamplerSettings(num_steps=2),
+)
+"""A teacher with a net of ours, untrained, and what it says of itself."""
 
 
 def blobs(num_images: int = 96, size: int = 8, seed: int = 0) -> np.ndarray:

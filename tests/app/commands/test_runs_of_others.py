@@ -17,31 +17,21 @@ from PIL import Image
 from noisewise.app import cli
 from noisewise.app.report.collect import report
 from noisewise.diffusion import Preconditioned
-from noisewise.nets.derive import build
 from noisewise.pictures import cache
 from noisewise.training.files.atomic import load_tensors, save_tensors, write_text
 from noisewise.training.files.sample_sheet import save_sheet, sheet_path
-from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 from noisewise.training.models.model_folder import save_model
 from noisewise.training.run.begin import new_run
 from noisewise.training.run.log import Log
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import new_run_info
+from tiny import UNET as NET
+from tiny import UNET_CONFIG as CONFIG
 
 pytestmark = [
     pytest.mark.timeout(120),  # a pipe that is opened the usual way would wait for ever
     pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with names"),
 ]
-NET = build({"name": "unet", "channels": 1, "size": 8, "widths": [8, 8], "blocks": [1, 1]})
-CONFIG = ModelConfig(
-    kind="teacher",
-    net=NET.config,  # pyrefly: ignore[bad-argument-type]
-    sigma_data=0.5,
-    size=8,
-    channels=1,
-    noise={"name": "LogNormal", "mean": -0.4, "std": 1.4},
-    sampler=SamplerSettings(num_steps=2),
-)
 LINE = {"stage": "teacher", "step": 10, "images": 320, "seconds": 1.0, "loss": 0.5}
 
 

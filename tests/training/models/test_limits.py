@@ -19,20 +19,11 @@ from noisewise.nets.derive import build, derive
 from noisewise.training.files.atomic import load_tensors, read_json, save_tensors
 from noisewise.training.files.tensor_header import tensor_shapes
 from noisewise.training.load import load
-from noisewise.training.models.model_config import ModelConfig, SamplerSettings
 from noisewise.training.models.model_folder import load_model, save_model
 from noisewise.training.models.models import Teacher
+from tiny import UNET as NET
+from tiny import UNET_CONFIG as CONFIG
 
-NET = build({"name": "unet", "channels": 1, "size": 8, "widths": [8, 8], "blocks": [1, 1]})
-CONFIG = ModelConfig(
-    kind="teacher",
-    net=NET.config,  # pyrefly: ignore[bad-argument-type]
-    sigma_data=0.5,
-    size=8,
-    channels=1,
-    noise={"name": "LogNormal", "mean": -0.4, "std": 1.4},
-    sampler=SamplerSettings(num_steps=2),
-)
 MORE = 300 * 2**20  # bytes of memory that a refusal may take, at most
 
 
