@@ -3,8 +3,7 @@
 The teacher is one that `high_resolution` trained, with the same options.
 
     python -m benchmarks.pictures.large_samplers --data FOLDER --minutes 30
-    python -m benchmarks.pictures.large_samplers --pictures FOLDER --size 128 --crops 500 \\
-        --minutes 30
+    python -m benchmarks.pictures.large_samplers --pictures TEXTURES --size 128 --crops 500
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ def main() -> None:
     parser = high_resolution.options("Where the sampler of large pictures stops.")
     parser.add_argument("--samplers", default="15:0.1,19:0.05,19:0.03,23:0.02,23:0.01")
     parser.add_argument("--num-images", type=int, default=96)
+    parser.set_defaults(minutes=[30.0])
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
     results = harness.Results(
@@ -73,7 +73,7 @@ def main() -> None:
          *(summaries.figure(cell.number(row)) for row in ROWS)]
         for cell in results.cells({})
     ]  # fmt: skip
-    about = "DPM-Solver++(2M). Spreads and sliced Wasserstein distances are over those of real pictures."
+    about = "DPM-Solver++(2M). Spreads and sliced distances are over those of real pictures."
     harness.publish(results, "Samplers of large pictures", [about, summaries.table(titles, rows)])
 
 
