@@ -71,7 +71,7 @@ def main() -> None:
     rows = [
         [cell.setting["set"], cell.setting["levels"], cell.setting["stop"], cell.setting["count"],
          *(summaries.figure(cell.number(row)) for row in ROWS)]
-        for cell in results.cells({})
+        for cell in sorted(results.cells({}), key=lambda cell: str(cell.setting["set"]))
     ]  # fmt: skip
     about = "DPM-Solver++(2M). Spreads and sliced distances are over those of real pictures."
     harness.publish(results, "Samplers of large pictures", [about, summaries.table(titles, rows)])

@@ -103,3 +103,19 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half(tmp_path: Path, kilob
         assert list((disk / "cache").iterdir()) == []
         ballast.unlink()
         assert len(load_pictures(folder, cache_dir=disk / "cache")) == 20
+
+
+@pytest.mark.parametrize(
+    "header", [b"\x02\x00\xff\xff\xff\xff", b"\x01\x00\x29\x23" + b"-" * 9000 + b"1"]
+)
+def test_a_header_that_is_not_ours_is_read_again(tmp_path: Path, header: bytes) -> None:
+    """NumPy would take 4 GiB for the first and say that memory ran out for the second."""
+    folder = write_pictures(tmp_path / "x")
+    before = load_pictures(folder, 32)
+    load_pictures(folder, 32, cache_dir=tmp_path / "cache")
+    (stored,) = (tmp_path / "cache").glob("*.npy")
+    stored.unlink()
+    stored.write_bytes(b"\x93NUMPY" + header)
+    again = load_pictures(folder, 32, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(again.images, before.images)
+    assert again.fingerprint == before.fingerprint

@@ -289,3 +289,19 @@ def test_a_tiff_of_one_large_tile(tmp_path: Path) -> None:
     (folder / "x.tif").write_bytes(data)
     skipped = load_pictures(folder).skipped
     assert [(item.name, item.code) for item in skipped] == [("x.tif", "too_large")]
+
+
+def test_names_without_letters_are_counted_too(tmp_path: Path, measure: Measure) -> None:
+    """NumPy makes one letter of none: 10^10 names would need no byte of the file."""
+    members = {"images.npy": IMAGES_NPY, "names.npy": array_bytes("<U0", (10**10,))}
+    taken, said = measure(forged(tmp_path / "x.npz", members, {}))
+    assert "Traceback" not in said
+    assert taken < 100
+
+
+def test_a_header_that_python_cannot_parse_is_the_fault_of_the_file(tmp_path: Path) -> None:
+    text = b"-" * 9000 + b"1"
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text)
+    with pytest.raises(ValueError, match="cannot be read as a NumPy file"):
+        load_pictures(path)

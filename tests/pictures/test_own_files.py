@@ -89,19 +89,20 @@ def test_drawn_pictures_and_sheets(tmp_path: Path) -> None:
         (folder / "drawn").mkdir(exist_ok=True)
         colour(i + 100).save(folder / "drawn" / f"{i:05}.png")
     assert len(load_pictures(folder)) == 40, "numbered pictures may be anybody's"
-    (folder / "drawn" / "samples.json").write_text("{}")
-    (folder / "drawn" / ".DS_Store").touch()
+    (folder / "drawn" / "samples.json").write_text("[]")
+    assert len(load_pictures(folder)) == 40, "and a samples.json too"
     colour(7, 200, 200).save(folder / "sheet.png", pnginfo=own_files.marked())
     colour(8, 200, 200).save(folder / "renamed.jpg", format="PNG", pnginfo=own_files.marked())
     for i in range(20):
         (folder / "again").mkdir(exist_ok=True)
         colour(i + 60).save(folder / "again" / f"seed-3-{i:05}.png")
     (folder / "again" / "seed-3.json").write_text("{}")
-    assert left_out(folder) == ["again", "drawn", "renamed.jpg", "sheet.png"]
-    assert len(load_pictures(folder / "drawn")) == 20, "who names the folder wants them"
+    (folder / "again" / ".DS_Store").touch()
+    assert left_out(folder) == ["again", "renamed.jpg", "sheet.png"]
+    assert len(load_pictures(folder / "again")) == 20, "who names the folder wants them"
     with Image.open(folder / "sheet.png") as image:
         image.save(folder / "mine.png")  # edited and saved again, it is a person's own
-    assert len(load_pictures(folder)) == 21
+    assert len(load_pictures(folder)) == 41
 
 
 def test_sheets_that_the_commands_write_are_left_out(tmp_path: Path) -> None:
@@ -139,3 +140,17 @@ def test_a_run_is_no_folder_of_pictures(tmp_path: Path) -> None:
         load_pictures(tmp_path)
     with pytest.raises(ValueError, match="only 3 usable pictures"):
         load_pictures(run / "samples")
+
+
+def test_folders_of_a_zip_whose_names_begin_alike() -> None:
+    drawn = ["d/seed-0.json", "d/seed-0-00000.png"]
+    assert own_files.own_folders([*drawn, "dogs/1.png"]) == ["d"]
+    assert own_files.own_folders(drawn) == [], "all that the zip holds is wanted"
+
+
+def test_a_zip_of_many_runs_is_listed_in_time_that_grows_with_it() -> None:
+    """Each name asks for its own folders, not for those of all runs: a square took minutes."""
+    runs = [f"x{i}/{name}" for i in range(20_000) for name in ("run.json", "log.jsonl")]
+    found = set(own_files.own_folders(runs))
+    assert len(found) == 20_000
+    assert all(own_files.is_below(name, found) for name in runs)

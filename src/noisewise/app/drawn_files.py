@@ -7,6 +7,7 @@ so that a full disk cuts and deletes nothing.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
@@ -18,6 +19,8 @@ from noisewise.pictures.sources import is_hidden
 
 if TYPE_CHECKING:
     import numpy as np
+
+_OLDER_PICTURE, _OLDER_NOTE = re.compile(r"\d{5,}\.png"), "samples.json"  # of older versions
 
 
 def check_place(out: Path, seed: int, overwrite: bool) -> None:
@@ -46,7 +49,7 @@ def check_place(out: Path, seed: int, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a new folder, or a file ending in .png")
     there = _names(out)
-    others = sorted(n for n in there if not is_hidden(n) and not is_drawn(n, there))
+    others = sorted(name for name in there if not _is_ours(name, there))
     if others:
         raise ValueError(f"--out {out} holds something else ({others[0]}); name a new folder")
     if not overwrite and (earlier := sorted(_of_seed(there, seed))):
@@ -123,3 +126,11 @@ def _of_seed(names: Collection[str], seed: int) -> set[str]:
     """The names of pictures of one seed."""
     found = {name: DRAWN_PICTURE.fullmatch(name) for name in names}
     return {name for name, match in found.items() if match and int(match[1]) == seed}
+
+
+def _is_ours(name: str, there: Collection[str]) -> bool:
+    """Whether a file was drawn here, also by an older version."""
+    if is_hidden(name) or is_drawn(name, there):
+        return True
+    older = name == _OLDER_NOTE or _OLDER_PICTURE.fullmatch(name) is not None
+    return older and _OLDER_NOTE in there

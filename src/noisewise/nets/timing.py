@@ -52,7 +52,10 @@ class Timed:
     def reason(self) -> str:
         """The measurement as a text."""
         ways = sorted(self.images_per_second, key=lambda way: -way[1])
-        listed = ", ".join(f"{name} {speed:.0f}" for name, speed in ways)
+        # A slow net makes less than one picture a second.
+        listed = ", ".join(
+            f"{name} {speed:{'.0f' if speed >= 10 else '.2g'}}" for name, speed in ways
+        )
         more = f"; {self.left_out}" if self.left_out else ""
         return f"measured training speed, images/s: {listed}{more}"
 

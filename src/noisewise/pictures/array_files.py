@@ -184,9 +184,12 @@ def _header(file: IO[bytes], key: str, num_bytes: int) -> Member:
         raise ValueError(f"the header of the array {key!r} has {num_letters:,} bytes")
     text = io.BytesIO(length + file.read(num_letters))
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read(text)
+    try:
+        shape, fortran, dtype = read(text)
+    except MemoryError as error:  # of Python's parser: the header is short, so it is nonsense
+        raise ValueError(f"the header of the array {key!r} is damaged") from error
     if min(shape, default=0) < 0:
-        raise ValueError(f"the array {key!r} has shape {shape}")
+        raise ValueError(f"the array {key!r} has shape {str(shape)[:60]}")
     return Member(key, shape, dtype, fortran, num_bytes - file.tell())
 
 
@@ -199,7 +202,7 @@ def _choose(path: Path, members: dict[str, Member]) -> Member:
     training = [m for m in plausible if m.key.lower() in _TRAINING]
     if len(plausible) == 1 or len(training) == 1:
         return _checked(path, (training or plausible)[0])
-    shown = [f"{printable(key[:99])} {m.shape}" for key, m in members.items()][:_SHOWN]
+    shown = [f"{printable(key[:99])} {str(m.shape)[:60]}" for key, m in members.items()][:_SHOWN]
     more = f", and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
     keys = ", ".join(shown) + more or "none"
     raise ValueError(
@@ -376,7 +379,8 @@ def _small(path: Path, member: Member) -> np.ndarray:
     """A whole array of labels or names, flat."""
     if not member.is_whole:
         raise _damaged(path)
-    num_bytes = member.dtype.itemsize * math.prod(member.shape)
+    # A text without letters has no bytes in the file; NumPy then makes one letter of it.
+    num_bytes = max(1, member.dtype.itemsize) * math.prod(member.shape)
     letter = 4 if member.dtype.kind == "U" else 1
     if member.dtype.kind in "US" and member.dtype.itemsize > letter * _MOST_LETTERS:
         raise ValueError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import mmap
 import os
 import tempfile
@@ -94,8 +95,7 @@ class Rows:
             return self._in_memory(shape)
         target = self._folder / f"{key}.npy"
         with replacing(target) as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(_header(shape))
             for block in self._blocks(channels):
                 file.write(block.tobytes())
         return np.load(target, mmap_mode="r", allow_pickle=False)
@@ -154,13 +154,35 @@ def read_cached(folder: Path, key: str) -> tuple[np.ndarray, dict[str, Any]] | N
     """Return the memory map and the facts, or None if there is no complete pair for this key."""
     try:
         facts = json.loads(read_plain(folder / f"{key}.json", MOST_TEXT).decode("utf-8"))
-        open_plain(folder / f"{key}.npy").close()  # refuses a link, a pipe and a device
-        images = np.load(folder / f"{key}.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, RecursionError):
+        match facts:
+            case {"shape": [int(), int(), int(), int()] as shape} if min(shape) > 0:
+                images = _mapped(folder / f"{key}.npy", tuple(shape))
+            case _:
+                return None
+    except (OSError, ValueError, OverflowError, RecursionError):
         return None
-    if not isinstance(facts, dict) or facts.get("shape") != list(images.shape):
-        return None
-    return (images, facts) if images.dtype == np.uint8 and images.ndim == 4 else None
+    return None if images is None else (images, facts)
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The memory map; None if the file is not exactly what `Rows.finish` writes for this shape.
+
+    The header is compared and not read: NumPy parses what a file says as Python.
+    """
+    header = _header(shape)
+    with open_plain(path) as file:  # refuses a link, a pipe and a device
+        num_bytes = os.fstat(file.fileno()).st_size
+        if num_bytes != len(header) + math.prod(shape) or file.read(len(header)) != header:
+            return None
+    return np.memmap(path, np.uint8, "r", len(header), shape)
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """The header of a .npy file of uint8 pictures."""
+    file = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
 
 
 def write_facts(folder: Path, key: str, facts: dict[str, Any]) -> None:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 DRAWN_PICTURE = re.compile(r"seed-(\d+)-\d{5,}\.png")
 """A picture that `noisewise sample --out FOLDER` drew; seed-SEED.json lies beside it."""
 _DRAWN_NOTE = re.compile(r"seed-\d+\.json")
-_OLDER_PICTURE, _OLDER_NOTE = re.compile(r"\d{5,}\.png"), "samples.json"
 _RUN = frozenset({"run.json", "run-copy.json"})
 _IN_RUN = frozenset({"log.jsonl", "checkpoints", "teacher", "generator", ".lock"})
 _CACHED = re.compile(r"[0-9a-f]{32}\.(npy|json)")
 _SOFTWARE, _SHEET = "Software", "noisewise: a sheet of pictures"
 _NAMED = 3
+_DEEPEST = 64  # folders; what lies deeper is not looked for
 _LEVELS = 4  # of folders; files further down do not tell what a folder is
 
 
@@ -75,9 +75,8 @@ def is_drawn(name: str, there: Collection[str]) -> bool:
     """
     if _DRAWN_NOTE.fullmatch(name):
         return True
-    if match := DRAWN_PICTURE.fullmatch(name):
-        return f"seed-{match[1]}.json" in there
-    return _OLDER_NOTE in there and (name == _OLDER_NOTE or bool(_OLDER_PICTURE.fullmatch(name)))
+    match = DRAWN_PICTURE.fullmatch(name)
+    return match is not None and f"seed-{match[1]}.json" in there
 
 
 def own_folders(names: Iterable[str]) -> list[str]:
@@ -100,13 +99,22 @@ def own_folders(names: Iterable[str]) -> list[str]:
             folder, _, last = folder.rpartition("/")
             if folder:
                 inside.setdefault(folder, set()).add(last)
-    found: list[str] = []
-    for folder in sorted(name for name, there in inside.items() if is_own_folder(there)):
-        if not any(folder.startswith(f"{outer}/") for outer in found):
-            found.append(folder)
+    own = {name for name, there in inside.items() if is_own_folder(there)}
+    found = sorted(folder for folder in own if not is_below(folder, own))
     if len(found) == 1 and not is_run(inside[found[0]]):
-        found = [folder for folder in found if not all(n.startswith(folder) for n in every)]
+        found = [] if all(is_below(name, own) for name in every) else found
     return found
+
+
+def is_below(name: str, folders: Collection[str]) -> bool:
+    """Whether a file or folder of a zip lies in one of these folders.
+
+    Example:
+        >>> is_below("runs/x/a.png", {"runs/x"}), is_below("runs/xy/a.png", {"runs/x"})
+        (True, False)
+    """
+    parts = name.split("/")[:_DEEPEST]
+    return any("/".join(parts[:count]) in folders for count in range(1, len(parts)))
 
 
 def marked() -> PngImagePlugin.PngInfo:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from noisewise.pictures import zip_limits
 from noisewise.pictures.gather import Gathered
-from noisewise.pictures.own_files import own_folders
+from noisewise.pictures.own_files import is_below, own_folders
 from noisewise.pictures.read_files import read_files
 from noisewise.pictures.source_type import Request, SourceType, has_suffix
 from noisewise.pictures.sources import (
@@ -64,11 +64,11 @@ def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:
         for info in archive.infolist()
     ]
     shared = zip_limits.overlapping(archive.infolist())
-    own = own_folders(name for name, _ in members)
-    skipped.extend(Skipped(name, OWN) for name in own)
+    own = set(own_folders(name for name, _ in members))
+    skipped.extend(Skipped(name, OWN) for name in sorted(own))
     for name, info in members:
         # zipfile cannot ask a member without a name.
-        if not name or info.is_dir() or any(name.startswith(f"{folder}/") for folder in own):
+        if not name or info.is_dir() or is_below(name, own):
             continue
         when = int("".join(f"{part:02d}" for part in info.date_time))
         found = by_length(Entry(name, info.file_size, when, info))

@@ -23,6 +23,7 @@ from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.atomic import file_digest
+from noisewise.training.files.run_folder import is_run
 from noisewise.training.models.model_folder import Build, load_model, save_model
 from noisewise.training.models.models import Teacher
 from noisewise.training.models.networks import network
@@ -140,7 +141,7 @@ def plan_adapt(
 
 def _like_teacher(teacher: Teacher, pictures: Pictures, folder: Path | None = None) -> Pictures:
     """The pictures with their classes in the teacher's order, and as in a run that goes on."""
-    if folder is not None and (folder / "run.json").exists():
+    if folder is not None and is_run(folder):
         return as_labelled_before(pictures, Run(folder).data.fingerprint)
     refuse_black(pictures.images, pictures.source)
     return in_class_order(pictures, teacher.config.classes)

@@ -105,8 +105,9 @@ def _known_training(folder: Path, model: Teacher) -> dict[str, Any]:
     """What is known about the teacher's training: from its run, else from its own config.json."""
     if is_run(folder.parent):
         info = read_info(folder.parent)
-        kept = {name: info[name] for name in ("seed", "data", "train", "derived")}
-        return {**kept, "stages": {"teacher": info["stages"].get("teacher", {})}}
+        kept = {name: info.get(name, {}) for name in ("data", "train", "derived")}
+        stages = {"teacher": info.get("stages", {}).get("teacher", {})}
+        return {"seed": info.get("seed", 0), **kept, "stages": stages}
     return _from_description(model, str(folder.resolve()))
 
 

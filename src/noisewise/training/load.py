@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from noisewise.training.devices.engine import Engine
+from noisewise.training.files.run_folder import is_run
 from noisewise.training.files.run_parts import check_run
 from noisewise.training.models.model_folder import Build, load_model
 from noisewise.training.models.models import Generator, Teacher
@@ -35,7 +36,7 @@ def load(
     if which not in ("auto", "generator", "teacher"):
         raise ValueError(f"model {which!r} is unknown; use generator, teacher or auto")
     folder = path.path if isinstance(path, Run) else Path(path)
-    if (folder / "run.json").exists():
+    if is_run(folder):
         check_run(folder)
     engine = Engine.choose(device)
     if (folder / "config.json").exists():

@@ -20,6 +20,7 @@ from noisewise.diffusion import Preconditioned
 from noisewise.pictures import cache
 from noisewise.training.files.atomic import load_tensors, save_tensors, write_text
 from noisewise.training.files.sample_sheet import save_sheet, sheet_path
+from noisewise.training.load import load
 from noisewise.training.models.model_folder import save_model
 from noisewise.training.run.begin import new_run
 from noisewise.training.run.log import Log
@@ -394,3 +395,27 @@ def test_a_run_that_is_a_model_too_is_checked_as_a_run(
     (run / "samples").unlink()
     (run / "cache" / "x").symlink_to(outside)
     assert "is a link" in refused(["sample", str(run), "-n", "1"], capsys)
+
+
+def test_a_run_with_only_its_copy_is_guarded_too(run: Path, tmp_path: Path) -> None:
+    (run / "run.json").rename(run / "run-copy.json")
+    weights = run / "teacher" / "model.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    for path in (run, run / "teacher"):
+        with pytest.raises(ValueError, match="is a link"):
+            load(path)
+
+
+@pytest.mark.parametrize("seed", [2**63, 2**64 - 1])
+def test_the_largest_seeds_are_no_damage(run: Path, seed: int) -> None:
+    values = {**json.loads((run / "run.json").read_text()), "seed": seed}
+    values.pop("seal", None)
+    (run / "run.json").write_text(json.dumps(values))
+    assert Run(run).info["seed"] == seed
+
+
+def test_a_log_of_empty_lines_is_read_at_once(run: Path) -> None:
+    log = run / "log.jsonl"
+    log.write_text("\n" * 2**22 + json.dumps(LINE) + "\n")
+    assert [record.step for record in Log(log).read()] == [10]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from noisewise.training.run.run import Run, StageName
     from noisewise.training.settings.config import Budget
 
+_LONG_LIST = 12  # numbers; a longer list is not shown
+
 
 def stream() -> TextIO | None:
     """Where notes go: to stderr, or nowhere, for all but one of several processes."""
@@ -72,7 +74,7 @@ def show_plan(
     values = {"budget": budget, "derived": dict(derived), "notes": list(notes)}
     lines = [*(f"note: {printable(note)}" for note in notes), f"budget: {budget}"]
     lines += [
-        f"{name}: {json.dumps(item['value'])}\n    {item['reason']}"
+        f"{name}: {_readable(item['value'])}\n    {item['reason']}"
         for name, item in derived.items()
     ]
     show(values, as_json, "\n".join(lines))
@@ -123,3 +125,18 @@ def lines_of(run: Run, stage: StageName) -> list[str]:
         guidance = f", guidance {own.guidance:g}" if own.guidance != 1 else ""
         sampler = f"{own.name}{guidance}, {own.calls} calls for each picture"
     return came_to_lines(run.info["stages"][stage], sampler, config.two_call_sigma is not None)
+
+
+def _readable(value: object) -> str:
+    """A derived value as JSON that fits on a screen: of a long table its size, and real letters."""
+    return printable(json.dumps(_without_tables(value), ensure_ascii=False))
+
+
+def _without_tables(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+    if isinstance(value, dict):
+        return {name: _without_tables(part) for name, part in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    if len(value) > _LONG_LIST and all(isinstance(part, float) for part in value):
+        return f"{len(value)} numbers"
+    return [_without_tables(part) for part in value]

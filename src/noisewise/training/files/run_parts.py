@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from noisewise.plain_files import check_parts
+from noisewise.training.files.run_folder import is_run
 
 FILES = (
     *("run.json", "run-copy.json", "run.json.damaged", "kinds.safetensors", "log.jsonl"),
@@ -29,4 +30,4 @@ def check_run(path: Path) -> None:
 
 def is_in_run(folder: Path) -> bool:
     """Whether a model folder is a part of a run: RUN/teacher, RUN/checkpoints/best-teacher."""
-    return any((above / "run.json").exists() for above in list(folder.absolute().parents)[:2])
+    return any(is_run(above) for above in list(folder.absolute().parents)[:2])

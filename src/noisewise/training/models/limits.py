@@ -23,6 +23,7 @@ _LEAST_SIDE = 1
 _MOST_TOKENS = 2**16  # places between which there is attention
 _MOST_CLASSES = 1_000_000
 _MOST_STEPS = 10_000  # of a sampler
+_MOST_OF_SAMPLER = 1e6  # of its sigmas, rho and guidance
 _MOST_COUNT = 2**53  # pictures of a class
 _MOST_SIGMA = 1e6
 
@@ -64,6 +65,9 @@ def check_values(values: Mapping[str, Any]) -> None:
     if not isinstance(values.get("multiscale", False), bool):
         raise ValueError(f"multiscale is {_shown(values['multiscale'])}; use true or false")
     _whole("the sampler's num_steps", values.get("sampler", {}).get("num_steps", 1), 1, _MOST_STEPS)
+    for name in ("sigma_min", "sigma_max", "rho", "guidance"):
+        if name in values.get("sampler", {}):
+            _number(f"the sampler's {name}", values["sampler"][name], 0.0, _MOST_OF_SAMPLER)
     _check_classes(values.get("classes", ()), values.get("label_histogram", ()))
 
 

@@ -188,5 +188,5 @@ def step_of(path: Path) -> int | None:
 def _position(state: dict[str, Any]) -> Position | None:
     try:
         return Position.from_dict(state["log"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None  # from an older version: the log is cut by step

@@ -86,9 +86,10 @@ def _stored(path: Path) -> dict[str, Any]:
         isinstance(kept, dict)
         and {"fingerprint", "names", "why", "labels"} <= kept.keys()
         and isinstance(kept["names"], list)
+        and all(isinstance(text, str) for text in (*kept["names"], kept["why"]))
         and isinstance(kept["labels"], torch.Tensor)
         and kept["labels"].dim() == 1
-        and not kept["labels"].is_floating_point()
+        and kept["labels"].dtype in (torch.int32, torch.int64)
         and bool(((kept["labels"] >= 0) & (kept["labels"] < len(kept["names"]))).all())
     )
     if not good:

@@ -101,6 +101,8 @@ class Log:
         if not self.path.exists():
             return
         for line in read_plain(self.path).decode("utf-8", "replace").split("\n"):
+            if not line.startswith("{"):  # a file full of empty lines must not take an hour
+                continue
             try:
                 values = json.loads(line)
                 record = Record(**{k: v for k, v in values.items() if k in known})

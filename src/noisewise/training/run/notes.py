@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from noisewise.sizes import Size, as_size, sides
+from noisewise.training.settings.config import NUM_SEEDS
+
+_MOST = 2**63
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def check_notes(info: Mapping[str, Any], path: Path) -> None:
     for name in _OBJECTS:
         if name in info and not isinstance(info[name], dict):
             raise _wrong(path, name, info[name])
-    if "seed" in info and not _is_whole(info["seed"]):
+    if "seed" in info and not _is_whole(info["seed"], NUM_SEEDS):
         raise _wrong(path, "seed", info["seed"])
     parts = [("data", info.get("data", {}), _DATA)]
     for name, values in info.get("stages", {}).items():
@@ -129,8 +132,8 @@ def _wrong(path: Path, name: str, value: object) -> ValueError:
     )
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+def _is_whole(value: object, most: int = _MOST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < most
 
 
 def _is_text(value: object) -> bool:
@@ -167,7 +170,6 @@ def _is_pairs(value: object) -> bool:
     )
 
 
-_MOST = 2**63
 _LONGEST_SIDE = 2**16  # pixels
 _OBJECTS = ("data", "train", "derived", "stages", "distill", "adapt")
 _DATA: dict[str, Callable[[Any], bool]] = {

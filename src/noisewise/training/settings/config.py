@@ -384,14 +384,18 @@ class EvaluateConfig(DrawingSettings):
             raise ValueError(f"{self.num_images} pictures are too few to measure; use 16 or more")
 
 
+NUM_SEEDS = 2**64
+"""Seeds that torch's generators take: 0 to one less."""
+
+
 def check_seed(seed: int) -> None:
     """Refuse a seed that torch's generators do not take.
 
     Raises:
         ValueError: if it is negative or 2^64 and more.
     """
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed {seed} does not work; use 0 to {2**64 - 1}")
+    if not 0 <= seed < NUM_SEEDS:
+        raise ValueError(f"seed {seed} does not work; use 0 to {NUM_SEEDS - 1}")
 
 
 def _checked_size(size: object) -> int | str:
