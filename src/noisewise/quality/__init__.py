@@ -45,6 +45,7 @@ from noisewise.quality.precision_recall import PrecisionRecall, precision_recall
 from noisewise.quality.random_features import RandomConvFeatures
 from noisewise.quality.spectrum import SpectrumError, power_spectrum, spectrum_error
 from noisewise.quality.told_apart import ToldApart, evidence_maps, told_apart
+from noisewise.quality.variety import Variety, variety
 
 __all__ = [
     "ClassShare",
@@ -72,6 +73,7 @@ __all__ = [
     "SnapLevel",
     "SpectrumError",
     "ToldApart",
+    "Variety",
     "class_shares",
     "copy_test",
     "distance",
@@ -98,6 +100,7 @@ __all__ = [
     "snapped",
     "spectrum_error",
     "told_apart",
+    "variety",
     "wasserstein_1d",
     "weights_sha256",
 ]

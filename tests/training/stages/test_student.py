@@ -280,6 +280,39 @@ def test_the_limit_of_the_distance_is_a_multiple_of_the_best_ones_upper_end() ->
     assert stage.judged.best_as == best
 
 
+def collapse(stage: StudentStage) -> None:
+    """Every average draws one picture for every noise: a Gaussian of no width."""
+    names = [name for name, _ in stage._generator.named_parameters()]
+    state = stage._ema.state_dict()
+    for average in state["averages"]:
+        average[next(i for i, name in enumerate(names) if "log_std" in name)].fill_(-20.0)
+    stage._ema.load_state_dict(state)
+
+
+def test_pictures_that_become_alike_are_trouble_and_never_the_best() -> None:
+    loop = made()
+    list(loop.records())
+    stage = stage_of(loop)
+    best = dict(stage.judged.best_as)
+    assert 0.8 < stage.judged.most_varied <= 1
+    stage.judged.best_as["floors"] = stage.judged.best_as["high"] = 1e9  # no distance is worse
+    collapse(stage)
+    found = stage.judge(True, None)
+    assert found.variety == pytest.approx(0, abs=1e-3)
+    assert "the pictures became alike" in (found.trouble or "")
+    assert stage.judged.best_as["share"] == best["share"]
+
+
+def test_a_collapse_that_was_kept_is_said_at_the_end() -> None:
+    loop = made(replace(QUICK, variety_fall=0.0))
+    list(loop.records())
+    stage = stage_of(loop)
+    stage.judged.best_as["floors"] = 1e9
+    collapse(stage)
+    assert "too alike" in (stage.finish(None).event or "")
+    assert stage.stats()["variety"]["value"] == pytest.approx(0, abs=1e-3)
+
+
 def steady(guard: GeneratorGuard, steps: int = 100) -> None:
     for _ in range(steps):
         assert guard.trouble({"_max": 1.0, "_std": 0.5, "fisher": 0.1}, 0.5) is None

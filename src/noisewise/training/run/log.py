@@ -21,7 +21,7 @@ _LONGEST = 30.0  # most seconds between two lines, with a budget of time
 _TEXTS, _WHOLE = ("stage", "kind"), ("step", "images")
 _NUMBERS = (
     *("loss", "heldout_loss", "lr", "grad_norm", "noise_scale", "distance", "floors"),
-    *("fake_loss", "fisher"),
+    *("fake_loss", "fisher", "variety"),
 )
 _MOST = 2**63  # larger whole numbers do not fit into an array
 _LARGEST = 1e40  # more than a float32 holds

@@ -185,6 +185,9 @@ class StudentRecipe:
     """Guard: largest ratio of |teacher - fake|^2 to its running mean."""
     distance_jump: float = 2.0
     """Guard: largest ratio of the distance to the best distance."""
+    variety_fall: float = 0.5
+    """Guard: lowest ratio of the pictures' variety to its highest value; below it, the generator
+    draws the same few pictures for every noise. 0: not watched."""
 
     def __post_init__(self) -> None:
         """Refuse constants that cannot distil anything."""
@@ -193,6 +196,7 @@ class StudentRecipe:
         _positive(self, "lr", "fake_lr", "batch", "clip", "fake_steps", "sigma_init_scale")
         _positive(self, "sigma_min", "distance_every", "distance_images")
         _shares(self, "warmup", "decay_from", "t_min", "t_max", "evaluation_share")
+        _shares(self, "variety_fall")
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
         _within("t_min", self.t_min, 0.0, self.t_max)

@@ -335,6 +335,7 @@ class Loop:
             event=event,
             fake_loss=values.get("fake_loss"),
             fisher=values.get("fisher"),
+            variety=judged.variety,
             kind=kind,
         )
 

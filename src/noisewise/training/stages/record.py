@@ -46,6 +46,8 @@ class Record:
         event: what happened, in words, for people only.
         fake_loss: denoising loss of the fake score (generator only).
         fisher: mean |teacher - fake score|^2 (generator only); it falls as the two agree.
+        variety: how much the generator's pictures differ from their nearest other, over the same of
+            the teacher's pictures (generator only); near 0: it draws the same few pictures.
         kind: what happened: "step" (only a step), "begun" or "resumed" (first record of a call),
             "slowed" (training is much slower than possible, said once), "went_back" (training went
             back to its last good state), "stopped" (on request), "failed" (training gave up),
@@ -67,4 +69,5 @@ class Record:
     event: str | None = None
     fake_loss: float | None = None
     fisher: float | None = None
+    variety: float | None = None
     kind: Kind = "step"

@@ -28,6 +28,7 @@ class Judgement:
     heldout_loss: float | None = None
     distance: float | None = None
     floors: float | None = None
+    variety: float | None = None
     event: str | None = None
     trouble: str | None = None
     expected: dict[str, float] | None = None

@@ -18,6 +18,7 @@ from noisewise.quality.enough import LEAST
 from noisewise.quality.features import Extractor
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.quality.variety import Variety, variety
 from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
@@ -38,6 +39,7 @@ _SHEET = 64  # pictures on a sample sheet
 _FEWEST = 128  # least number of pictures for a distance
 _LAST = 4  # calls for each picture of the last distance, with those that try a second call
 _IMAGES_A_PICTURE = 12  # with a budget of images: at most one picture for each 12 images
+ALIKE = 0.25  # variety below which the finished generator is said to draw the same few pictures
 _SEED = 0  # of the measured pictures
 _FRESH = 1_000_000  # pictures from here on have chosen nothing
 
@@ -74,8 +76,10 @@ class StudentJudge:
         self.preview: Tensor | None = None
         self.stats: dict[str, Any] = {}
         self.reference: Judge | None = None
+        self._teachers: Tensor | None = None
         self.num_images = 0
         self.flats = Flats()
+        self.most_varied = 0.0  # the highest variety so far
         self._clock = engine.ranks.clock
         self._cost, self._group = 0.0, at_once(num_pixels(teacher.config.size))
         self.best_weights = [p.detach().clone() for p in generator.parameters()]
@@ -88,7 +92,8 @@ class StudentJudge:
             The judgement, and the standard deviation of the generator's first pictures (None after
             a resume).
         """
-        self.reference = Judge(self._teachers_pictures(seconds), self._extractors())
+        self._teachers = self._teachers_pictures(seconds)
+        self.reference = Judge(self._teachers, self._extractors())
         if self.best_as:
             return Judgement(), None
         start = self._clock()
@@ -98,17 +103,20 @@ class StudentJudge:
         self._cost = (self._clock() - start) / self.num_images
         self._keep(found, share=None)
         self.preview = pictures[:_SHEET]
+        varied = self._variety(pictures)
+        self.most_varied = varied.value
         event = (
             f"before training: one call of the teacher is {found.at_standard:.3g} floors from its "
             f"sampler, on {self.num_images} pictures"
         )
-        return _judgement(found, event=event), spread
+        return _judgement(found, varied, event=event), spread
 
     @torch.no_grad()
     def judge(self, seconds: float | None) -> Judgement:
         """Measure every average against the teacher's own pictures; keep the best ever."""
         assert self.reference is not None
         found, num_images = [], self._affordable(seconds)
+        varied: list[Variety] = []
         for index, share in enumerate(self._recipe.ema_shares):
             self._ema.copy_to(self._shadow, index)
             pictures = self.pictures(self._shadow, num_images)
@@ -116,10 +124,12 @@ class StudentJudge:
                 return Judgement(trouble="a generated pixel is not a number")
             floors = self.reference.measure(pictures)
             found.append(floors)
-            if floors.at_standard < self.best_as["floors"]:
+            varied.append(self._variety(pictures))
+            if floors.at_standard < self.best_as["floors"] and not self._collapsed(varied[-1]):
                 self._keep(floors, share)
                 self.preview = pictures[:_SHEET]
-        nearest = min(found, key=lambda floors: floors.value)
+        index = min(range(len(found)), key=lambda i: found[i].value)
+        nearest, most = found[index], varied[index]
         limit = self._recipe.distance_jump * max(self.best_as["high"], 0.0)
         climbed = nearest.low * nearest.to_standard > limit
         worse = nearest.at_standard > self.best_as["floors"]
@@ -127,7 +137,10 @@ class StudentJudge:
             f"the distance rose to {nearest.at_standard:.3g} floors from "
             f"{self.best_as['floors']:.3g}"
         )
-        return _judgement(nearest, trouble=trouble if climbed and worse else None)
+        collapsed = self._collapsed(most)
+        # more than the teacher's is noise, and losing it is no fault
+        self.most_varied = max(self.most_varied, min(most.value, 1.0))
+        return _judgement(nearest, most, trouble=trouble if climbed and worse else collapsed)
 
     def finish(self, seconds: float | None, left: float | None = None) -> Judgement:
         """Choose the best weights, and whether a second call makes them better, by the judge.
@@ -140,7 +153,7 @@ class StudentJudge:
         deadline = Deadline(clock, math.inf if left is None else clock() + left)
         judgement = replace(self.judge(seconds), trouble=None)
         best = self.best_as
-        one, second = self._last_floors(deadline)
+        one, second, varied = self._last_floors(deadline)
         kept = (
             "the weights from before training"
             if best["share"] is None
@@ -150,12 +163,15 @@ class StudentJudge:
             "distance": one.parts[0].value,
             "floors": one.to_dict(),
             "distance_against": "the teacher's own pictures",
+            "variety": varied.to_dict(),
             "ema_share": best["share"],
         }
         flats = f"; flats: {self.flats.reason}" if self.flats.level else ""
         far = f"{one.at_standard:.3g} floors from the teacher's pictures"
-        event = f"kept {kept}: {far}; {second}{flats}"
-        return replace(judgement, event=event, distance=one.parts[0].value, floors=told_floors(one))
+        alike = self._alike(varied)
+        event = f"kept {kept}: {far}{alike}; {second}{flats}"
+        told = {"distance": one.parts[0].value, "floors": told_floors(one)}
+        return replace(judgement, event=event, variety=varied.value, **told)
 
     @torch.no_grad()
     def best(self) -> nn.Module:
@@ -170,6 +186,7 @@ class StudentJudge:
             "best": self.best_as,
             "num_images": self.num_images,
             "cost": self._cost,
+            "most_varied": self.most_varied,
             "flats": asdict(self.flats),
             "stats": self.stats,
             "preview": self.preview,  # drawn again when an evaluation finds no better weights
@@ -182,6 +199,7 @@ class StudentJudge:
         if self.best_as:  # older versions kept no floors: whatever is measured next is better
             self.best_as.setdefault("floors", math.inf)
         self.preview = state.get("preview")
+        self.most_varied = state.get("most_varied", 0.0)  # older versions did not measure it
         self.flats = Flats.from_dict(state.get("flats", {}))  # older versions had none
         self.num_images, self._cost = state["num_images"], state["cost"]
 
@@ -196,6 +214,33 @@ class StudentJudge:
             drawn = one_call(quick, z, self._sigma_init, labels)
             parts.append(drawn.float().clamp(-1, 1).cpu())
         return torch.cat(parts)
+
+    def _variety(self, pictures: Tensor, first: int = 0) -> Variety:
+        """How much pictures differ from each other, over the teacher's own."""
+        assert self._teachers is not None
+        teacher, count = self._teacher, len(self._teachers)
+        return variety(
+            pictures,
+            self._teachers,
+            teacher.labels(_SEED, first, len(pictures), None),
+            teacher.labels(_SEED, 0, count, None),
+        )
+
+    def _collapsed(self, varied: Variety) -> str | None:
+        """Say that the pictures became alike; None if they did not."""
+        if varied.value >= self._recipe.variety_fall * self.most_varied:
+            return None
+        where = self._named(varied)
+        return (
+            f"the pictures{where} became alike: they differ {varied.value:.2g} times as much as "
+            f"the teacher's, after {self.most_varied:.2g} times"
+        )
+
+    def _named(self, varied: Variety) -> str:
+        """The least varied class in words, if it is less varied than all together."""
+        if varied.lowest is None or varied.value == varied.overall:
+            return ""
+        return f" of {self._teacher.classes[varied.lowest]}"
 
     def _extractors(self) -> list[Extractor]:
         """Frozen features, and those of the teacher if it has layers that could be read."""
@@ -239,8 +284,15 @@ class StudentJudge:
         most = int(seconds / (self._cost * len(self._recipe.ema_shares)))
         return min(max(most, _FEWEST), self.num_images)
 
-    def _last_floors(self, deadline: Deadline) -> tuple[Floors, str]:
-        """One call, measured again; and in words, whether a second call is offered.
+    def _alike(self, varied: Variety) -> str:
+        """Say of the kept weights that they draw few pictures, or ""."""
+        if varied.value >= ALIKE:
+            return ""
+        share = f"{varied.value:.2g} of the teacher's variety"
+        return f"; its pictures{self._named(varied)} are too alike ({share})"
+
+    def _last_floors(self, deadline: Deadline) -> tuple[Floors, str, Variety]:
+        """One call, measured again; in words, whether a second call is offered; the variety.
 
         The number that chose the weights is the lowest of many, and so too low: new pictures are
         measured. The best noise before a second call is chosen on one half of them, and the call is
@@ -254,6 +306,7 @@ class StudentJudge:
         pictures = self.pictures(self.best(), count, _FRESH)
         self.flats = choose_level(pictures, self._teacher.config.flats, self.reference)
         one = self.reference.measure(self.flats.applied(pictures))
+        varied = self._variety(pictures, _FRESH)
         half = max(2, len(pictures) // 2)
         tried: dict[float, float] = {}
         for sigma in self._recipe.two_call_sigmas:
@@ -262,7 +315,7 @@ class StudentJudge:
             tried[sigma] = self._measured_twice(pictures[:half], sigma, _FRESH).at_standard
         if not tried:
             self.stats["two_call_sigma"] = None
-            return one, "the budget left no time to try a second call, so it is not offered"
+            return one, "the budget left no time to try a second call, so it is not offered", varied
         sigma = min(tried, key=tried.__getitem__)
         rest = pictures[-half:]
         two = self.reference.measure(self._second_calls(rest, sigma, _FRESH + len(pictures) - half))
@@ -275,8 +328,8 @@ class StudentJudge:
         }
         if difference.surely_less:
             better = f"{-difference.value:.2g} floors nearer"
-            return one, f"a second call with noise {sigma:g} before it is {better}"
-        return one, "a second call is not surely better, so it is not offered"
+            return one, f"a second call with noise {sigma:g} before it is {better}", varied
+        return one, "a second call is not surely better, so it is not offered", varied
 
     def _measured_twice(self, pictures: Tensor, sigma: float, first: int) -> Floors:
         """How far pictures are after a second call, as they would be drawn."""
@@ -297,7 +350,13 @@ class StudentJudge:
         return torch.cat(parts)
 
 
-def _judgement(found: Floors, event: str | None = None, trouble: str | None = None) -> Judgement:
+def _judgement(
+    found: Floors, varied: Variety, event: str | None = None, trouble: str | None = None
+) -> Judgement:
     return Judgement(
-        distance=frozen_distance(found), floors=told_floors(found), event=event, trouble=trouble
+        distance=frozen_distance(found),
+        floors=told_floors(found),
+        variety=varied.value,
+        event=event,
+        trouble=trouble,
     )
