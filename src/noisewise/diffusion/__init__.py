@@ -1,8 +1,9 @@
 """Diffusion around one call, ``denoiser(x, sigma, condition) -> x0``; no files, no devices.
 
 `noise` defines noise levels and schedules, `draws` chooses the levels of a training step,
-`denoiser` turns nets into denoisers, `losses` trains them, `samplers` generates pictures with them,
-`windows` makes these larger, and `distill` trains a generator that needs one call.
+`denoiser` turns nets into denoisers (`other_libraries` those of others), `losses` trains them,
+`samplers` generates pictures with them, `windows` makes these larger, and `distill` trains a
+generator that needs one call.
 """
 
 from noisewise.diffusion.denoiser import (
@@ -13,8 +14,6 @@ from noisewise.diffusion.denoiser import (
     eps_from_x0,
     flow_error,
     flow_from_x0,
-    from_diffusers,
-    from_edm,
     v_error,
     v_from_x0,
     x0_from_eps,
@@ -64,6 +63,12 @@ from noisewise.diffusion.noise import (
     measured_shift,
     per_image,
     sigma_from_logsnr,
+)
+from noisewise.diffusion.other_libraries import (
+    from_diffusers,
+    from_edm,
+    from_edm_scheduler,
+    from_flow_matching,
 )
 from noisewise.diffusion.samplers import SAMPLERS, Sampler, State, sample, sampler_named
 from noisewise.diffusion.samplers.ddim import DDIM, ddim
@@ -118,6 +123,8 @@ __all__ = [
     "flow_from_x0",
     "from_diffusers",
     "from_edm",
+    "from_edm_scheduler",
+    "from_flow_matching",
     "guided",
     "guided_calls",
     "held",

@@ -13,6 +13,7 @@ from typing import Any
 from noisewise.sizes import written
 from noisewise.training.files.atomic import digest_of, file_digest, write_atomic
 from noisewise.training.files.run_folder import is_run
+from noisewise.training.models.diffusers_folder import is_diffusers_folder, read_diffusers
 from noisewise.training.models.model_folder import (
     Build,
     is_intact,
@@ -34,8 +35,8 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
 
     Args:
         path: folder of the run, new or from an earlier call.
-        teacher: a run with a finished teacher, a folder with config.json and model.safetensors, or
-            a model.
+        teacher: a run with a finished teacher, a folder with config.json and model.safetensors, a
+            folder of diffusers, or a model.
         build: makes the net from its configuration; None: the nets of noisewise.
 
     Raises:
@@ -43,6 +44,8 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
     """
     if isinstance(teacher, Teacher):
         return _borrow_model(Path(path), teacher)
+    if is_diffusers_folder(Path(teacher)):
+        return _borrow_model(Path(path), read_diffusers(Path(teacher)), str(teacher))
     path, folder = Path(path), _folder_of(Path(teacher))
     model = load_model(folder, build)
     if not isinstance(model, Teacher):
@@ -65,8 +68,8 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
     return run
 
 
-def _borrow_model(path: Path, teacher: Teacher) -> Run:
-    """Do the same for a model in memory."""
+def _borrow_model(path: Path, teacher: Teacher, source: str = "a model given from Python") -> Run:
+    """Do the same for a model in memory; source: where it comes from, for people."""
     weights = network(teacher.denoiser).state_dict()
     digest = digest_of({name: value.cpu() for name, value in weights.items()})
     if check_folder(path):
@@ -75,7 +78,6 @@ def _borrow_model(path: Path, teacher: Teacher) -> Run:
         if (there or run.info.get("teacher_digest")) != digest:
             raise ValueError(f"{path} has another teacher than the one given; choose a new folder")
     else:
-        source = "a model given from Python"
         known = {**_from_description(teacher, source), "teacher_digest": digest}
         run = new_run(path, {**new_run_info(0), **known, "teacher_from": source})
     if not _complete(path):
@@ -93,7 +95,8 @@ def _folder_of(teacher: Path) -> Path:
         return teacher
     if not is_run(teacher):
         raise ValueError(
-            f"{teacher} is neither a run nor a teacher folder: run.json and {_FILES[0]} are missing"
+            f"{teacher} is neither a run nor a folder of a teacher (of noisewise or diffusers): "
+            f"run.json, {_FILES[0]} and model_index.json are missing"
         )
     folder = Run(teacher).path / "teacher"
     if not (folder / _FILES[0]).exists():

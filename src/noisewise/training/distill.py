@@ -56,8 +56,8 @@ def distill(
         budget: 90s, 30m, 2h or 200000images; None: as in config (default 5m).
         lam: lambda of the loss L2 - lambda L1.
         seed: random seed.
-        teacher: another run, the folder of a teacher, or any denoiser with its description (see
-            `noisewise.as_teacher`); `run` gets a copy of it.
+        teacher: another run, the folder of a teacher (also one of diffusers), or any denoiser with
+            its description (see `noisewise.as_teacher`); `run` gets a copy of it.
         config: all other settings; the arguments above take precedence.
         on_record: called with the record of every step.
         stop: called before every step; if it returns true, training is saved and stops (see

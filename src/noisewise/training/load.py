@@ -8,6 +8,7 @@ from typing import Literal
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.run_folder import is_run
 from noisewise.training.files.run_parts import check_run
+from noisewise.training.models.diffusers_folder import is_diffusers_folder, read_diffusers
 from noisewise.training.models.model_folder import Build, load_model
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
@@ -22,7 +23,7 @@ def load(
     """Load a trained model from a run, or from the model's own folder.
 
     Args:
-        path: a run, or a folder with config.json and model.safetensors.
+        path: a run, a folder with config.json and model.safetensors, or a folder of diffusers.
         which: "generator", "teacher", or "auto" (the generator if there is one, else the teacher).
         device: auto, cpu, cuda or mps.
         build: makes the net from its configuration; None: the nets of noisewise.
@@ -39,6 +40,10 @@ def load(
     if is_run(folder):
         check_run(folder)
     engine = Engine.choose(device)
+    if is_diffusers_folder(folder):
+        if which == "generator":
+            raise ValueError(f"{folder} contains a teacher, not a generator")
+        return engine.prepare(read_diffusers(folder))
     if (folder / "config.json").exists():
         model = load_model(folder, build)
         if which not in ("auto", model.config.kind):

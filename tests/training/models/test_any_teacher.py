@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import noisewise
 from noisewise.diffusion import from_diffusers, from_edm, x0_from_flow
-from noisewise.diffusion.denoiser import FromDiffusers
+from noisewise.diffusion.other_libraries import FromDiffusers
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.any_teacher import as_teacher
 from noisewise.training.models.models import Generator, Teacher

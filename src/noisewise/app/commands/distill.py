@@ -24,7 +24,8 @@ class DistillOptions(DistillConfig, JsonOption, SettingsOptions):
     run: RunFolder
     """Run with a teacher. With --teacher: the folder of a new run."""
     teacher: Annotated[str | None, Shown("PATH")] = None
-    """Another run, or the folder of a teacher, to distil into the new run."""
+    """Another run, the folder of a teacher, or a folder of diffusers (UNet2DModel or
+    DiTTransformer2DModel in pixels, any of its usual schedulers), to distil into the new run."""
 
 
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:
@@ -64,6 +65,7 @@ COMMAND = Command(
     examples=(
         "noisewise distill runs/mine --budget 30m",
         "noisewise distill runs/new --teacher runs/mine --budget 30m",
+        "noisewise distill runs/new --teacher my_diffusers_pipeline --budget 30m",
     ),
     less_memory="use a smaller --batch",
     several_processes=True,

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
-from noisewise.diffusion import LogNormal, draw_to_dict
-from noisewise.sizes import AnySize, as_size
+from noisewise.diffusion import LogNormal, draw_to_dict, measured_shift
+from noisewise.sizes import AnySize, as_size, mean_side, num_pixels
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings, guided_interval
 from noisewise.training.models.models import Teacher
 from noisewise.training.out_of_memory import is_out_of_memory
 from noisewise.training.settings.recipes import TeacherRecipe
+
+_USUAL = 0.5  # sigma_data of most pictures, until it is measured
+_CALLS = 12  # of each picture that sigma_data is measured on
+_FEWEST, _MOST, _PIXELS = 8, 64, 2**15  # how many pictures, by their pixels
+_SMALL = 32  # pixels: larger pictures have a noise_scale
 
 
 def as_teacher(
@@ -20,12 +28,13 @@ def as_teacher(
     *,
     size: AnySize,
     channels: int,
-    sigma_data: float,
+    sigma_data: float | None = None,
     sigma_range: tuple[float, float] | None = None,
-    noise_scale: float = 1.0,
+    noise_scale: float | None = None,
     classes: Sequence[str] = (),
     label_histogram: Sequence[int] = (),
     sampler: SamplerSettings | None = None,
+    net: Mapping[str, Any] | None = None,
 ) -> Teacher:
     """Describe a denoiser, so that it can be sampled and distilled like a teacher of noisewise.
 
@@ -36,19 +45,22 @@ def as_teacher(
         size: side of the pictures in pixels, (height, width), or a text such as "48x32", which is
             WIDTHxHEIGHT.
         channels: number of channels of the pictures.
-        sigma_data: standard deviation of the training pixels in [-1, 1].
+        sigma_data: standard deviation of the training pixels in [-1, 1]; None: measured on some
+            pictures that the teacher draws, which takes 12 calls each.
         sigma_range: lowest and highest noise level that it was trained on; None: any noise level.
-        noise_scale: factor on the noise levels of a distillation; 1 fits pictures of up to 32
-            pixels, `measured_shift(images, 32).noise_scale` larger ones.
+        noise_scale: factor on the noise levels of a distillation; None: 1, which fits pictures of
+            up to 32 pixels; for larger ones measured on the same pictures, if sigma_data is.
         classes: names of the classes that it is conditioned on; empty for none.
         label_histogram: number of training pictures of each class; empty: equally many.
         sampler: how to draw from it; None: 18 Heun steps over its range, as in EDM.
+        net: configuration from which `noisewise.load` can build it again; None: only `build=` can.
 
     Returns:
         A teacher for `noisewise.distill(run, teacher=...)`, `sample` and `evaluate`.
 
     Raises:
-        ValueError: if a value is out of range, or a test call of the denoiser fails.
+        ValueError: if a value is out of range, a test call of the denoiser fails, or what it
+            returns has another shape or is not finite.
 
     Source: Karras et al. 2022 (EDM), table 1, for the default sampler.
 
@@ -67,33 +79,62 @@ def as_teacher(
     low, high = _checked_range(sigma_range)
     histogram = tuple(label_histogram) or (1,) * len(classes)
     for name, value in (("sigma_data", sigma_data), ("noise_scale", noise_scale)):
-        if not 0 < value < float("inf"):
+        if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}; it must be above 0")
     if len(histogram) != len(classes) or any(count < 0 for count in histogram):
         raise ValueError(
             f"label_histogram needs one count, 0 or more, for each of the {len(classes)} classes"
         )
-    noise = LogNormal(
-        TeacherRecipe().noise_mean + float(torch.tensor(sigma_data * noise_scale).log()),
-        TeacherRecipe().noise_std,
-    )
+    usual = _USUAL if sigma_data is None else float(sigma_data)
     config = ModelConfig(
         kind="teacher",
-        net={"name": type(denoiser).__name__},
-        sigma_data=float(sigma_data),
+        net=dict(net or {"name": type(denoiser).__name__}),
+        sigma_data=usual,
         size=as_size(size),
         channels=channels,
-        noise=draw_to_dict(noise),
+        noise=_noise(usual, noise_scale or 1.0),
         prediction="denoiser",
         classes=tuple(classes),
         label_histogram=histogram,
-        sampler=sampler or _of_edm(low, high, float(sigma_data)),
+        sampler=sampler or _of_edm(low, high, usual),
         sigma_range=None if sigma_range is None else (low, high),
-        noise_scale=float(noise_scale),
+        noise_scale=float(noise_scale or 1.0),
     )
     teacher = Teacher(denoiser, config).eval()
     _try(teacher, (low * high) ** 0.5)
+    if sigma_data is None:
+        _measure(teacher, noise_scale, None if sampler else (low, high))
     return teacher
+
+
+def _noise(sigma_data: float, noise_scale: float) -> dict[str, Any]:
+    """The draw of noise levels for the fake score, as a dict."""
+    recipe = TeacherRecipe()
+    mean = recipe.noise_mean + math.log(sigma_data * noise_scale)
+    return draw_to_dict(LogNormal(mean, recipe.noise_std))
+
+
+@torch.no_grad()
+def _measure(teacher: Teacher, noise_scale: float | None, span: tuple[float, float] | None) -> None:
+    """Measure sigma_data and noise_scale on pictures of few calls; span: of EDM's sampler."""
+    count = max(_FEWEST, min(_MOST, _PIXELS // num_pixels(teacher.size)))
+    pictures = teacher.sample(count, seed=0, calls=_CALLS, sampler="dpmpp_2m", guidance=1.0).cpu()
+    spread = float(pictures.std())
+    if not spread > 0:
+        raise ValueError(
+            "the denoiser draws pictures without any difference; check its noise levels"
+        )
+    if noise_scale is None:
+        large = mean_side(teacher.size) > _SMALL
+        noise_scale = measured_shift(pictures, _SMALL).noise_scale if large else 1.0
+    sampler = teacher.config.sampler if span is None else _of_edm(*span, spread)
+    teacher.config = replace(
+        teacher.config,
+        sigma_data=spread,
+        noise=_noise(spread, noise_scale),
+        noise_scale=noise_scale,
+        sampler=sampler,
+    )
 
 
 def _of_edm(low: float, high: float, sigma_data: float) -> SamplerSettings:
@@ -137,4 +178,9 @@ def _try(teacher: Teacher, sigma: float) -> None:
         raise ValueError(
             f"the denoiser returned {got} for pictures of shape {tuple(x.shape)}; it must return a "
             "tensor of that shape"
+        )
+    if not x0.isfinite().all():
+        raise ValueError(
+            f"the denoiser returned values that are not finite for sigma {sigma:.3g}; its weights "
+            "or its range of noise levels are wrong"
         )

@@ -23,6 +23,7 @@ from noisewise.training.files.atomic import (
     write_sealed,
 )
 from noisewise.training.files.run_parts import is_in_run
+from noisewise.training.models.diffusers_net import diffusers_denoiser, is_of_diffusers
 from noisewise.training.models.limits import check_finite, check_net, check_weights
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Generator, Teacher
@@ -59,7 +60,8 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
 
     Args:
         folder: folder with config.json and model.safetensors.
-        build: makes the net from its configuration; None: `noisewise.nets.derive.build`.
+        build: makes the net from its configuration; None: `noisewise.nets.derive.build`, or
+            diffusers for a net of diffusers.
 
     Raises:
         ValueError: if a file is missing or damaged, the two do not fit together, or the weights
@@ -67,7 +69,7 @@ def load_model(folder: Path, build: Build | None = None) -> Teacher | Generator:
         OSError, MemoryError: if a file cannot be read now.
     """
     config, digest = read_config(folder)
-    if config.prediction == "denoiser" and build is None:
+    if config.prediction == "denoiser" and build is None and not is_of_diffusers(config.net):
         raise ValueError(f"{folder}: {_NOT_OURS}")
     if build is None:
         _check_fits(folder, config)
@@ -90,6 +92,9 @@ def _check_fits(folder: Path, config: ModelConfig) -> None:
     """Check a net of noisewise and its weights by their shapes, before memory is allocated."""
     try:
         net, classes = config.net, len(config.classes)
+        if is_of_diffusers(net):
+            check_weights(lambda: _net_of(config), _weights_of(folder))
+            return
         check_net(net)
         if as_size(net["size"]) != config.size or net.get("channels") != config.channels:
             raise ValueError("its net is for pictures of another size or number of channels")
@@ -171,9 +176,11 @@ def build_denoiser(
         build: makes the net from its configuration; None: `noisewise.nets.derive.build`.
 
     Raises:
-        ValueError: if the net is not part of noisewise and `build` is missing.
+        ValueError: if the net is neither of noisewise nor of diffusers, and `build` is missing.
     """
     if prediction == "denoiser":
+        if build is None and is_of_diffusers(net):
+            return diffusers_denoiser(net)
         if build is None:
             raise ValueError(_NOT_OURS)
         return build(net)
