@@ -234,6 +234,53 @@ def test_going_back_halves_the_rate_and_lowers_lambda() -> None:
     assert loop.finished
 
 
+def test_each_going_back_softens_one_more_thing_and_a_resume_keeps_it() -> None:
+    stage = stage_of(made())
+    said = [stage.retreat() for _ in range(4)]
+    assert said[0] == "lambda lowered to 0.5"
+    assert said[1:] == [
+        "2 steps of the fake score for each step",
+        "4 steps of the fake score for each step",
+        "",
+    ]
+    again = stage_of(made())
+    stage.judged.most_varied = 0.7
+    again.load_rest(stage.rest())
+    assert (again.lam, again.fake_steps, again.judged.most_varied) == (0.5, 4, 0.7)
+
+
+def test_what_is_set_by_hand_is_what_is_trained() -> None:
+    config = DistillConfig(weight="l1", through="none", fake_steps=3, recipe=StudentRecipe())
+    stage = StudentStage(teacher(), config, ENGINE)
+    assert (stage._recipe.weight, stage._recipe.grad_through) == ("l1", "none")
+    assert stage.fake_steps == 3
+    assert DistillConfig().constants == StudentRecipe()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lam": 3.0}, "lambda 3 diverges"),
+        ({"weight": "edm"}, "weight 'edm' is unknown"),
+        ({"through": "teacher"}, "through 'teacher' is unknown"),
+        ({"fake_steps": 0}, "fake_steps is 0"),
+        ({"fake_steps": 1000}, "fake_steps is 1000"),
+    ],
+)
+def test_what_cannot_be_distilled_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DistillConfig(**wrong)
+
+
+def test_a_recipe_knows_the_same_limits_as_the_flags() -> None:
+    with pytest.raises(ValueError, match="diverges"):
+        StudentRecipe(lam=3.0)
+    with pytest.raises(ValueError, match="diverges"):
+        StudentRecipe(safe_lam=2.0)
+    with pytest.raises(ValueError, match="variety_fall"):
+        StudentRecipe(variety_fall=2.0)
+
+
 @torch.no_grad()
 def spoil(stage: StudentStage, shift: float) -> None:
     """Make every average's pictures brighter; the net that learns is left alone."""

@@ -15,7 +15,15 @@ from typing import Annotated, Literal, Self, get_args
 from noisewise.pictures.request import Crop, check_crops
 from noisewise.sizes import as_size, check_size, written
 from noisewise.training.settings.larger import check_pixels, parse_larger
-from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
+from noisewise.training.settings.overrides import overridden
+from noisewise.training.settings.recipes import (
+    MOST_FAKE_STEPS,
+    GradThrough,
+    LossWeight,
+    StudentRecipe,
+    TeacherRecipe,
+    check_lam,
+)
 from noisewise.training.settings.shown import RARE, Shown
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -295,14 +303,35 @@ class DistillConfig(TrainingSettings):
 
     lam: float | None = None
     """lambda of the loss L2 - lambda L1, 0 to 1.5. 0.5 is safest. Default: from the recipe."""
+    weight: LossWeight | None = None
+    """Weight of each picture in the generator's loss. sigma: by its noise level alone. l1: by its
+    error too, as in the papers. none: all alike. Default: from the recipe."""
+    through: GradThrough | None = None
+    """Where gradients flow. both: through teacher and fake score, as in SiD. none: through neither,
+    as in DMD, which is cheaper. Default: from the recipe."""
+    fake_steps: int | None = None
+    """Steps of the fake score for each step of the generator. Default: from the recipe."""
     recipe: StudentRecipe = field(default_factory=StudentRecipe)
     """The constants of the recipe."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         super().__post_init__()
-        if self.lam is not None and not 0 <= self.lam <= 1.5:
-            raise ValueError(f"lambda {self.lam:g} diverges; use 0 to 1.5, best 0.5 to 1.2")
+        if self.lam is not None:
+            check_lam(self.lam)
+        for name, choices in (("weight", get_args(LossWeight)), ("through", get_args(GradThrough))):
+            if (value := getattr(self, name)) is not None:
+                _check_choice(name, value, choices)
+        if self.fake_steps is not None and not 1 <= self.fake_steps <= MOST_FAKE_STEPS:
+            raise ValueError(
+                f"fake_steps is {self.fake_steps}; use 1 to {MOST_FAKE_STEPS}, best 1 or 2"
+            )
+
+    @property
+    def constants(self) -> StudentRecipe:
+        """The recipe with what was set by hand."""
+        given = {"weight": self.weight, "grad_through": self.through, "fake_steps": self.fake_steps}
+        return overridden(self.recipe, given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from typing import Literal, get_args
 Optimizer = Literal["muon", "adamw"]
 LossWeight = Literal["l1", "sigma", "none"]
 GradThrough = Literal["both", "none"]
+MOST_FAKE_STEPS = 20  # for each step of the generator
+_MOST_LAM = 1.5
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ class StudentRecipe:
 
     def __post_init__(self) -> None:
         """Refuse constants that cannot distil anything."""
+        check_lam(self.lam)
+        check_lam(self.safe_lam)
         _choice(self, "weight", get_args(LossWeight))
         _choice(self, "grad_through", get_args(GradThrough))
         _positive(self, "lr", "fake_lr", "batch", "clip", "fake_steps", "sigma_init_scale")
@@ -204,6 +208,19 @@ class StudentRecipe:
             raise ValueError(
                 "recipe: two_call_sigmas needs one noise level or more, all of them above 0"
             )
+
+
+def check_lam(lam: float) -> None:
+    """Refuse a lambda with which distillation diverges.
+
+    From 1.5 on it diverges in fact; the papers use 0.5 (Huang et al. 2024), 1 and 1.2 (Zhou et al.
+    2024).
+
+    Raises:
+        ValueError: if it is not from 0 to 1.5.
+    """
+    if not 0 <= lam <= _MOST_LAM:
+        raise ValueError(f"lambda {lam:g} diverges; use 0 to {_MOST_LAM:g}, best 0.5 to 1.2")
 
 
 def _choice(recipe: TeacherRecipe | StudentRecipe, name: str, choices: tuple[str, ...]) -> None:

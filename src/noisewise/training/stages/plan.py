@@ -32,6 +32,15 @@ _MEASURED = 256  # pictures that the bands are measured on
 _FEWEST = 16  # of them for very large pictures
 _USUAL_IMAGES = 100_000  # the budget from which `nets.derive` chooses the usual net
 _TESTS = "our early tests (single runs on 2 CPU cores)"
+_WEIGHTS = {
+    "sigma": "by the noise level alone, as the identity behind the loss requires",
+    "l1": "1 / mean |x_g - teacher|, as in SiD and DMD",
+    "none": "all pictures alike, as in FGM",
+}
+_THROUGH = {
+    "both": "through teacher and fake score, as in SiD (Zhou et al. 2024)",
+    "none": "through neither, as in DMD (Yin et al. 2024)",
+}
 
 
 @dataclass(frozen=True)
@@ -186,6 +195,7 @@ def student_values(
         recipe, teacher.sigma_data, teacher.noise_scale, teacher.sigma_range
     )
     lam = recipe.lam if config.lam is None else config.lam
+    constants = config.constants
     return {
         "lam": Reasoned(
             lam,
@@ -198,6 +208,13 @@ def student_values(
             _why(config.lr, f"best of 1e-4, 3e-4 and 1e-3 in {_TESTS}"),
         ),
         "batch": Reasoned(*student_batch(config, teacher, memory)),
+        "weight": Reasoned(constants.weight, _why(config.weight, _WEIGHTS[constants.weight])),
+        "through": Reasoned(
+            constants.grad_through, _why(config.through, _THROUGH[constants.grad_through])
+        ),
+        "fake_steps": Reasoned(
+            constants.fake_steps, _why(config.fake_steps, "as in SiD; DMD2 takes 5")
+        ),
         "sigma_init": Reasoned(*sigma_init),
     }
 

@@ -40,6 +40,8 @@ from noisewise.training.stages.weight_averages import EMA
 if TYPE_CHECKING:
     from noisewise.training.settings.config import DistillConfig
 
+_MOST_FAKE_STEPS = 4  # after going back: a fake score that lags behind lets a generator collapse
+
 
 def student_pace(recipe: StudentRecipe) -> Pace:
     """The schedule of a recipe."""
@@ -79,12 +81,13 @@ class StudentStage:
                 "this teacher has no parameters, so a generator cannot start from it; pass the "
                 "torch.nn.Module itself, not a function that calls it"
             )
-        recipe, described = config.recipe, teacher.config
+        recipe, described = config.constants, teacher.config
         derived = student_values(config, described, free_memory(engine.device))
         values = {name: item.value for name, item in derived.items()}
         self.batch, self.lr, self.check_every = values["batch"], values["lr"], engine.check_every
         self.sigma_init: float = values["sigma_init"]
         self.lam: float = values["lam"]
+        self.fake_steps = recipe.fake_steps
         self.engine, self._recipe = engine, recipe
         self._teacher = engine.prepare(copy.deepcopy(teacher)).eval().requires_grad_(False)
         self._frozen = self._teacher.denoiser
@@ -134,7 +137,7 @@ class StudentStage:
         with torch.set_grad_enabled(not only_fake):
             x_g = one_call(self._call, self._normal(), self.sigma_init, labels)
         fake_loss = torch.zeros((), device=engine.device)
-        for _ in range(recipe.fake_steps):
+        for _ in range(self.fake_steps):
             fake_loss = self._fake_step(x_g, labels, factor)
         seen = x_g.detach().float()
         spread = [engine.ranks.largest(seen.abs().amax()), self._std(seen)]
@@ -175,12 +178,15 @@ class StudentStage:
         return self.judged.finish(seconds, left)
 
     def retreat(self) -> str:
-        """Lower lambda, and measure the usual score gap again."""
+        """Lower lambda, then let the fake score learn more; measure the usual score gap again."""
         self._guard.forget()
-        if self.lam <= self._recipe.safe_lam:
+        if self.lam > self._recipe.safe_lam:
+            self.lam = self._recipe.safe_lam
+            return f"lambda lowered to {self.lam:g}"
+        if self.fake_steps >= _MOST_FAKE_STEPS:
             return ""
-        self.lam = self._recipe.safe_lam
-        return f"lambda lowered to {self.lam:g}"
+        self.fake_steps = min(2 * self.fake_steps, _MOST_FAKE_STEPS)
+        return f"{self.fake_steps} steps of the fake score for each step"
 
     def noise_scale(self) -> float | None:
         """Not measured: the loss of a generator has no fixed target."""
@@ -216,6 +222,7 @@ class StudentStage:
         return {
             "draws": self._draws.get_state(),
             "lam": self.lam,
+            "fake_steps": self.fake_steps,
             "guard": self._guard.state,
             **self.judged.state_dict(),
         }
@@ -224,6 +231,7 @@ class StudentStage:
         """Restore the result of `rest`."""
         self._draws.set_state(state["draws"])
         self.lam, self._guard.state = state["lam"], state["guard"]
+        self.fake_steps = state.get("fake_steps", self.fake_steps)  # older versions kept them
         self.judged.load_state_dict(state)
 
     # ------------------------------------------------------------------ for the run
