@@ -25,8 +25,8 @@ FLAGS = {
     "batch lr seed device precision dry_run config save_config json",
     "adapt": "run folder out budget rank start flips crop background crops keep_whole batch "
     "lr seed device precision dry_run config save_config json",
-    "distill": "run teacher budget lam batch lr seed device precision dry_run config save_config "
-    "json",
+    "distill": "run teacher budget lam weight through fake_steps batch lr seed device precision "
+    "dry_run config save_config json",
     "sample": "run num_images seed label larger teacher calls sampler guidance steps device out "
     "overwrite scale json",
     "evaluate": "run against fid_weights num_images seed teacher calls sampler guidance device "
@@ -37,6 +37,7 @@ FLAGS = {
     "lr watch": "measurement every once json",
     "lowrank": "file tol rank method accurate failure_probability only write plot seed json",
     "powers": "expressions explain json",
+    "theory": "out json",
     "completion": "shell",
 }
 COMMANDS = dict(table.every())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from noisewise.app.command import Command, Group
 from noisewise.app.options import File, JsonOption
+from noisewise.app.plots.saving import checked_picture
 from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 MeasurementFile = Annotated[str, Shown("FILE", positional=True)]
 
-_PICTURES = (".svg", ".png", ".pdf")
 _TEXT = """\
 Batch size and learning rate, from the measured noise of the gradient.
 
@@ -83,18 +83,8 @@ class WatchOptions(JsonOption):
             raise ValueError(f"--every {self.every:g} does not work; use 0.1 to 86400 seconds")
 
 
-def _checked_picture(path: str, flag: str) -> Path:
-    """Refuse another kind of file, or a folder that does not exist, before any work."""
-    target = Path(path)
-    if target.suffix.lower() not in _PICTURES:
-        raise ValueError(f"{flag} {path}: name a file that ends in {', '.join(_PICTURES)}")
-    if not target.parent.is_dir():
-        raise ValueError(f"{flag} {path}: there is no folder {target.parent}")
-    return target
-
-
 def _advise(options: AdviseOptions, _: Sequence[str]) -> int:
-    picture = None if options.plot is None else _checked_picture(options.plot, "--plot")
+    picture = None if options.plot is None else checked_picture(options.plot, "--plot")
     from noisewise.scaling import Measurement, advise
 
     advice = advise(
@@ -116,7 +106,7 @@ def _advise(options: AdviseOptions, _: Sequence[str]) -> int:
 
 
 def _curves(options: CurvesOptions, _: Sequence[str]) -> int:
-    picture = _checked_picture(options.out, "--out")
+    picture = checked_picture(options.out, "--out")
     from noisewise.app.plots.lr_advice import draw_panels
     from noisewise.app.plots.lr_theory import panels
 

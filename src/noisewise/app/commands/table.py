@@ -12,7 +12,7 @@ from noisewise.app.command import Command, Group
 # In the order of the overview; an empty line parts the groups.
 GROUPS = (
     ("inspect", "train", "adapt", "distill", "sample", "evaluate", "report"),
-    ("lr", "lowrank", "powers"),
+    ("lr", "lowrank", "powers", "theory"),
     ("completion",),
 )
 NAMES = tuple(name for group in GROUPS for name in group)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from noisewise.app.plots.saving import save_figure
 from noisewise.scaling.figure import COLOURS, blank
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from noisewise.app.plots.lr_theory import Panel
     from noisewise.scaling import Advice
 
@@ -22,7 +21,7 @@ def draw_advice(advice: Advice, path: Path) -> None:
         advice: from `noisewise.scaling.advise`.
         path: .svg, .png or .pdf; its folder must exist.
     """
-    _save(advice.figure(), path)
+    save_figure(advice.figure(), path)
 
 
 def draw_panels(panels: Sequence[Panel], path: Path) -> None:
@@ -44,13 +43,4 @@ def draw_panels(panels: Sequence[Panel], path: Path) -> None:
         axes.set_ylim(3e-3, 3)
     all_axes[0].set_ylabel("best learning rate / its maximum")
     all_axes[0].legend(frameon=False, fontsize=8, loc="lower right")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    from matplotlib import rc_context
-
-    # Keep text as text, and give the same bytes for the same numbers.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "noisewise"}):
-        stamp = {"Date": None} if path.suffix.lower() == ".svg" else None
-        figure.savefig(path, metadata=stamp)
+    save_figure(figure, path)
