@@ -39,6 +39,7 @@ SEED = 0
 TEACHER = TrainConfig(seed=SEED, classes=True)  # the packaged garments have ten names
 STUDENT = DistillConfig(seed=SEED)
 SUMMARY = "demo.json"
+_RUN, _PROGRAM = "{run}", "{noisewise}"  # in place of paths of this machine in the summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ def _demo(options: DemoOptions, _: Sequence[str]) -> int:
         told = _summary_of(summary)
         if told.get("budget") == budget:
             tell("This demo is finished. Remove its folder to run it again.")
-            print(readable(str(told.get("text", ""))))
+            text = str(told.get("text", "")).replace(_RUN, options.out)
+            print(readable(text.replace(_PROGRAM, program())))
             return 0
     return _run(options, budget, summary)
 
@@ -133,7 +135,8 @@ def _run(options: DemoOptions, budget: str, summary: Path) -> int:
     text = _summary(run, seconds, result)
     from noisewise.training.files.atomic import write_json
 
-    write_json(summary, {"budget": budget, "seconds": seconds, "text": text})
+    noted = text.replace(str(run.path), _RUN).replace(f"{program()} train", f"{_PROGRAM} train")
+    write_json(summary, {"budget": budget, "seconds": seconds, "text": noted})
     print(readable(text))
     return 0
 

@@ -13,10 +13,10 @@ import noisewise
 from noisewise.pictures import class_names, folder_classes, gather
 from noisewise.pictures.older_labels import as_labelled_before, in_class_order
 from noisewise.pictures.pictures import Pictures, load_pictures
-from noisewise.training.evaluate import TrainingSet
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.training_set import TrainingSet
 from picture_files import colour
 
 TEACH = TrainConfig(

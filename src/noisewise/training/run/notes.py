@@ -18,7 +18,7 @@ class DataNotes:
     """The pictures of a run.
 
     Attributes:
-        source: path of the pictures.
+        source: path of the pictures from the run, or their last name (see `places`).
         fingerprint: digest of all pixels and labels.
         num_pictures: number of pictures used.
         num_training: number of training pictures.
@@ -46,6 +46,11 @@ class DataNotes:
     notes: tuple[str, ...] = ()
     skipped: tuple[dict[str, Any], ...] = ()
     seconds_to_first_batch: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call the pictures: the last name of their path."""
+        return Path(self.source).name.replace("..", "") or "pictures"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
