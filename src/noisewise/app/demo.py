@@ -23,7 +23,7 @@ from noisewise.app.terminal.progress import Progress, duration
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import readable, tell
 from noisewise.app.terminal.training import lines_of
-from noisewise.demo import demo_path
+from noisewise.demo import checked, demo_path
 from noisewise.training.settings.config import Budget, DistillConfig, TrainConfig
 from noisewise.training.settings.shown import Shown
 
@@ -151,7 +151,7 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
     config = replace(TEACHER, budget=budget)
     with _progress(config.amount) as progress:
         run = train(
-            demo_path(),
+            checked(demo_path()),
             out,
             config=config,
             on_record=progress.update,

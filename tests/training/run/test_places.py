@@ -16,7 +16,7 @@ from noisewise.app.report.collect import report
 from noisewise.training.run.places import Places, public_name, public_place, without_places
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import read_info, write_info
-from noisewise.training.settings.config import DistillConfig, TrainConfig
+from noisewise.training.settings.config import AdaptConfig, DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from picture_files import colour
 
@@ -82,6 +82,7 @@ def test_nothing_of_the_home_is_in_a_run_that_is_published(home: Path, tmp_path:
     (run / "run.json.damaged").unlink()  # it is as it was found; .gitignore leaves it out
 
     private = (*PRIVATE, str(tmp_path))
+    assert all(word in (run / "local.json").read_text() for word in private), "it is looked for"
     assert list(told(run, private)) == []
     assert list(told(drawn, private)) == []
     assert Run(run).source() == pictures
@@ -102,8 +103,6 @@ def test_an_adapted_run_and_one_with_a_copied_teacher_tell_nothing_either(home: 
     assert Run(copied).source() == pictures, "it is evaluated on the teacher's pictures"
     assert Run(copied).info["teacher_from"] == "first/teacher"
     more = write(home / "secret-client" / "more", first=30)
-    from noisewise.training.settings.config import AdaptConfig
-
     config = AdaptConfig(budget="32images", start="full", recipe=replace(TEACH.recipe, batch=8))
     adapted = noisewise.adapt(first, more, home / "study-7" / "runs" / "adapted", config=config)
     assert list(told(adapted.path, (*PRIVATE, str(home)))) == []
@@ -175,7 +174,7 @@ def test_a_damaged_private_file_costs_a_flag(tmp_path: Path, private: str | None
         Run(run).pictures()
     with pytest.raises(ValueError, match=r"say where they are now with --data FOLDER"):
         noisewise.evaluate(run, num_images=16)
-    assert noisewise.evaluate(run, data=pictures, num_images=16).num_images == 16
+    assert Run(run).pictures(pictures).fingerprint == Run(run).data.fingerprint
     assert Run(run).source() == pictures, "the run has noted it"
 
 
