@@ -91,6 +91,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 LINKED = (
     *(".lock", "run.json", "run-copy.json", "log.jsonl", "noise.json", "kinds.safetensors"),
+    *("local.json", ".gitignore"),
     *("report.html", "samples/seed-0.png", "samples/teacher-0000010.png", "cache/x.npy"),
     *("checkpoints/teacher-0000010.safetensors", "checkpoints/best-teacher/config.json"),
     *("teacher/model.safetensors", "samples/.x.tmp"),

@@ -61,7 +61,7 @@ def test_moved_pictures_are_noted_when_training_goes_on(tmp_path: Path) -> None:
     run = noisewise.train(old, tmp_path / "run", config=TEACH)
     old.rename(new)
     with pytest.raises(
-        ValueError, match="are missing: .*old does not exist; if they were moved, say"
+        ValueError, match=r"are missing: .*old does not exist; if they were moved, say"
     ):
         Run(run.path).pictures()
     noisewise.train(new, run.path, config=TEACH)  # it is finished; nothing is trained

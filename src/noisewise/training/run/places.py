@@ -26,6 +26,7 @@ What = Literal["pictures", "teacher", "home"]
 _ALL: tuple[What, ...] = ("pictures", "teacher")
 
 _KINDS = (PurePosixPath, PureWindowsPath)  # a run may come from another system
+_NAMES = ("skipped", "classes", "twins")  # many, and below the pictures: no paths of the machine
 _MOST = 2**20  # bytes of local.json
 _ABOUT = "where things lie on this machine: leave this file out when you publish the run"
 _IGNORED = f"""# Written by noisewise: private to this machine, or the training pictures themselves.
@@ -225,7 +226,7 @@ def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:  # noqa: ANN401 (a
     if isinstance(value, str):
         return clean(value) if os.sep in value else value
     if isinstance(value, dict):
-        return {name: _cleaned(part, clean) for name, part in value.items()}
+        return {n: v if n in _NAMES else _cleaned(v, clean) for n, v in value.items()}
     if isinstance(value, list | tuple):
         return [_cleaned(part, clean) for part in value]
     return value
