@@ -5,6 +5,7 @@ Distillation reads only the teacher, so a teacher from somebody else is enough t
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -109,7 +110,7 @@ def _known_training(folder: Path, model: Teacher) -> dict[str, Any]:
         kept = {name: info.get(name, {}) for name in ("data", "train", "derived")}
         noted = str(kept["data"].get("source", ""))
         places = Places.read(folder.parent).known("pictures", noted)
-        there = next((place for place in places if place.exists()), public_name(Path(noted)))
+        there = next(filter(os.path.exists, places), public_name(Path(noted)))
         kept["data"] = {**kept["data"], "source": str(there)}
         stages = {"teacher": info.get("stages", {}).get("teacher", {})}
         return {"seed": info.get("seed", 0), **kept, "stages": stages}

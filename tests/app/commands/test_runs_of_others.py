@@ -338,6 +338,8 @@ def test_a_report_does_without_what_it_cannot_read(run: Path) -> None:
         {"data": {"skipped": [{"name": "a"}]}},
         {"data": {"twins": [[1]]}},
         {"data": {"source": 3}},
+        {"data": {"source": "/a\0b"}},
+        {"data": {"source": "/" + "a" * 99999}},
         {"data": {"seconds_to_first_batch": "x"}},
         {"stages": []},
         {"stages": {"teacher": 3}},

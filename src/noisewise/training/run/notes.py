@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from noisewise.sizes import Size, as_size, sides
+from noisewise.training.run.places import is_path
 from noisewise.training.settings.config import NUM_SEEDS
 
 _MOST = 2**63
@@ -179,7 +180,8 @@ _LONGEST_SIDE = 2**16  # pixels
 _OBJECTS = ("data", "train", "derived", "stages", "distill", "adapt")
 _DATA: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("num_pictures", "num_training", "num_held_out", "channels"), _is_whole),
-    **dict.fromkeys(("source", "fingerprint"), lambda value: isinstance(value, str)),
+    "source": lambda value: value == "" or is_path(value),
+    "fingerprint": lambda value: isinstance(value, str),
     "size": _is_size,
     "kinds": _is_text,
     **dict.fromkeys(("classes", "notes"), lambda value: _is_list_of(str, value)),

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from getpass import getuser
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeGuard
 
 from noisewise.plain_files import read_plain
 from noisewise.training.files.atomic import write_json, write_text
@@ -28,6 +28,7 @@ _ALL: tuple[What, ...] = ("pictures", "teacher")
 _KINDS = (PurePosixPath, PureWindowsPath)  # a run may come from another system
 _NAMES = ("skipped", "classes", "twins")  # many, and below the pictures: no paths of the machine
 _MOST = 2**20  # bytes of local.json
+_LONGEST = 2**14  # letters of a path
 _ABOUT = "where things lie on this machine: leave this file out when you publish the run"
 _IGNORED = f"""# Written by noisewise: private to this machine, or the training pictures themselves.
 /{LOCAL}
@@ -95,7 +96,7 @@ def without_places(info: dict[str, Any], places: Places) -> tuple[dict[str, Any]
 
     def public(values: Mapping[str, Any], key: str, what: What) -> dict[str, Any]:
         noted = values.get(key)
-        if not isinstance(noted, str):
+        if not is_path(noted):
             return dict(values)
         if Path(noted).is_absolute():
             found[what] = Path(noted)
@@ -109,10 +110,20 @@ def without_places(info: dict[str, Any], places: Places) -> tuple[dict[str, Any]
     if isinstance(info.get("adapt"), dict):
         info["adapt"] = public(info["adapt"], "teacher_from", "teacher")
     asked = info.get("train")
-    if isinstance(asked, dict) and asked.get("lr_from"):
+    if isinstance(asked, dict) and isinstance(asked.get("lr_from"), str):
         info["train"] = {**asked, "lr_from": run_name(asked["lr_from"])}
     clean = places.cleaner(found.values())
     return {name: _cleaned(part, clean) for name, part in info.items()}, found
+
+
+def is_path(value: object) -> TypeGuard[str]:
+    """Whether a value from a file can be a path; a run may come from somebody else.
+
+    Example:
+        >>> is_path("../cats"), is_path("a" * 99999), is_path(3)
+        (True, False, False)
+    """
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST and "\0" not in value
 
 
 def run_name(path: str | Path) -> str:
@@ -160,9 +171,9 @@ class Places:
             public: what run.json says: absolute in older versions; a name alone says nothing.
         """
         folder, mine, found = self.run.resolve(), self.noted.get(what, {}), []
-        if isinstance(way := mine.get("from_run"), str):
+        if is_path(way := mine.get("from_run")):
             found.append(Path(os.path.normpath(folder / way)))
-        if isinstance(path := mine.get("path"), str) and Path(path).is_absolute():
+        if is_path(path := mine.get("path")) and Path(path).is_absolute():
             found.append(Path(path))
         if Path(public).is_absolute() or public.startswith(("..", "./")):
             found.append(Path(os.path.normpath(folder / public)))

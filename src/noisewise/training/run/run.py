@@ -16,6 +16,7 @@ noise.json    the gradient noise at the end of training, for `noisewise lr advis
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -182,13 +183,12 @@ class Run:
 
     def source(self) -> Path | None:
         """Where the training pictures lie on this machine; None if that is unknown or gone."""
-        return next((place for place in self._sources() if place.exists()), None)
+        return next(iter(self._there()), None)
 
     def teacher_source(self) -> str:
         """The teacher that this run began with, as it is typed; if it is gone, its name."""
         noted = str(self.info.get("adapt", self.info).get("teacher_from", ""))
-        found = (place for place in self.places.known("teacher", noted) if place.exists())
-        return str(next(found, noted))
+        return str(next(filter(os.path.exists, self.places.known("teacher", noted)), noted))
 
     def pictures(self, data: str | Path | None = None) -> Pictures:
         """Read the training pictures again from where they were read last.
@@ -203,7 +203,7 @@ class Run:
             ValueError: if they are missing or have changed.
         """
         given = None if data is None else Path(data).expanduser()
-        places = [given] if given is not None else [p for p in self._sources() if p.exists()]
+        places = [given] if given is not None else self._there()
         if not places:
             raise ValueError(self._no_pictures())
         failed: ValueError | None = None
@@ -222,6 +222,9 @@ class Run:
 
     def _sources(self) -> list[Path]:
         return self.places.known("pictures", self.data.source)
+
+    def _there(self) -> list[Path]:
+        return [place for place in self._sources() if os.path.exists(place)]
 
     def _no_pictures(self) -> str:
         known = self._sources()

@@ -176,7 +176,7 @@ def must_match(
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if name == "lr_from" and value:  # noted by its name alone, see `places`
+        if name == "lr_from" and isinstance(value, str):  # noted by its name alone, see `places`
             flat[name] = run_name(value)
         elif isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
