@@ -230,7 +230,7 @@ def test_the_private_file_is_written_before_run_json_forgets(
 
     pictures, run = write(tmp_path / "a" / "cats"), tmp_path / "run"
     noisewise.train(pictures, run, config=TEACH)
-    info = {**read_info(run), "format": 2}
+    info = read_info(run)
     info["data"]["source"] = str(pictures)
     (run / "local.json").unlink()
 

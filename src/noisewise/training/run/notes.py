@@ -19,7 +19,7 @@ class DataNotes:
     """The pictures of a run.
 
     Attributes:
-        source: path of the pictures from the run, or their last name (see `places`).
+        source: path of the pictures from the run, or their last name (see places.py).
         fingerprint: digest of all pixels and labels.
         num_pictures: number of pictures used.
         num_training: number of training pictures.
