@@ -33,7 +33,12 @@ def main(words: list[str]) -> int:
     """Check the file or write it; return the exit code."""
     path = ROOT / "constraints.txt"
     if words == ["write"]:
-        path.write_text(written(), encoding="utf-8")
+        try:
+            path.write_text(written(), encoding="utf-8")
+        except PackageNotFoundError as error:
+            extras = ",".join(EXTRAS[:-1])
+            print(f"{error.name} is not installed: make test WITH={extras} first", file=sys.stderr)
+            return 1
     elif words != ["check"]:
         print(__doc__, file=sys.stderr)
         return 2
