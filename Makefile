@@ -4,13 +4,15 @@
 #   make test TORCH=torch==2.13.0    this very torch
 #   make test PYTHON=python3.12      this very Python
 #   make test WITH=adapters,powers   with these extras: the tests that need them run and are not skipped
+#   make test CONSTRAINTS=           the newest version of every package, not the tested ones of constraints.txt
 
 TORCH ?= torch
 WITH ?=
 BUDGET ?= 5m
 PYTHON ?=
+CONSTRAINTS ?= constraints.txt
 comma := ,
-export PYTHON
+export PYTHON CONSTRAINTS
 BIN := .venv/bin
 
 # A torch that was asked for by name and is not the one installed makes the environment again.
@@ -28,16 +30,16 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow torture lint format hooks clean
+.PHONY: help demo test test-slow torture lint format constraints audit hooks clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-.venv/.installed: pyproject.toml .ci/environment
+.venv/.installed: pyproject.toml constraints.txt .ci/environment
 	@.ci/environment '$(TORCH)'
 	@touch $@
 
-.venv/.installed-dev: pyproject.toml .ci/environment
+.venv/.installed-dev: pyproject.toml constraints.txt .ci/environment
 	@.ci/environment '$(TORCH)' '[dev$(if $(WITH),$(comma)$(WITH))]'
 	@echo '$(WITH)' > .venv/.with
 	@touch .venv/.installed $@
@@ -59,10 +61,17 @@ lint: .venv/.installed-dev ## format, style, types, floors; changes nothing
 	@echo 'ruff check' && $(BIN)/ruff check --quiet
 	@echo 'pyrefly' && $(BIN)/pyrefly check --summary=none
 	@echo 'import-linter' && $(BIN)/lint-imports --no-logo
+	@echo 'constraints' && $(BIN)/python .ci/constraints.py check
 
 format: .venv/.installed-dev ## put the code into its format and mend what can be mended
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
+
+constraints: .venv/.installed-dev ## write constraints.txt again, from the versions that are installed here
+	@$(BIN)/python .ci/constraints.py write
+
+audit: .venv/.installed-dev ## known vulnerabilities of the versions in constraints.txt; needs the network
+	@.ci/audit
 
 hooks: .venv/.installed-dev ## run lint before each commit and test before each push
 	@$(BIN)/pre-commit install --hook-type pre-commit --hook-type pre-push

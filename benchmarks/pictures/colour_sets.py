@@ -23,9 +23,9 @@ from torch import Tensor
 import noisewise
 from benchmarks.shared import harness, ours, picture_sets, summaries
 from noisewise.quality import nearest
-from noisewise.training.evaluate import mirrored
 from noisewise.training.files.sample_sheet import sheet
 from noisewise.training.settings.config import EvaluateConfig
+from noisewise.training.training_set import mirrored
 
 NAME = "pictures/colour_sets"
 IMAGES = harness.FIGURES

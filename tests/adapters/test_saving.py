@@ -323,6 +323,21 @@ def test_dora_is_saved_in_pefts_own_form(tmp_path: Path) -> None:
         save(adapted, tmp_path, rank=1)
 
 
+@pytest.mark.parametrize(
+    ("base", "noted"), [("/home/ann/models/unet", "unet"), ("ann/unet", "ann/unet")]
+)
+def test_where_the_base_lies_on_this_machine_is_not_published(
+    tmp_path: Path, base: str, noted: str
+) -> None:
+    net = nn.Sequential(nn.Linear(8, 6))
+    net.name_or_path = base  # pyrefly: ignore (as transformers does)
+    adapted = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["0"]))
+    save(adapted, tmp_path)
+    text = (tmp_path / "adapter_config.json").read_text()
+    assert json.loads(text)["base_model_name_or_path"] == noted
+    assert adapted.peft_config["default"].base_model_name_or_path == base
+
+
 def test_modules_trained_in_full_go_along(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(16, 12), nn.LayerNorm(12))

@@ -29,9 +29,9 @@ FLAGS = {
     "dry_run config save_config json",
     "sample": "run num_images seed label larger teacher calls sampler guidance steps device out "
     "overwrite scale json",
-    "evaluate": "run against fid_weights num_images seed teacher calls sampler guidance device "
-    "json",
-    "report": "run out num_images json",
+    "evaluate": "run against data fid_weights num_images seed teacher calls sampler guidance "
+    "device json",
+    "report": "run out data num_images json",
     "lr advise": "measurement batch hold lr batch0 plot json",
     "lr curves": "out epsilons signal json",
     "lr watch": "measurement every once json",

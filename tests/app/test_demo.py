@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from noisewise.app import demo
+from noisewise.demo import SHA256, demo_path
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 
@@ -66,4 +67,26 @@ def test_the_demo_from_start_to_finish_and_again(
     assert again == printed
     assert "is finished" in told
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
-    assert json.loads((out / demo.SUMMARY).read_text())["budget"] == "640images"
+    summary = (out / demo.SUMMARY).read_text()
+    assert json.loads(summary)["budget"] == "640images"
+    assert str(tmp_path) not in summary, "the run may be published"
+
+
+def test_packaged_pictures_that_have_changed_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = demo_path().parent
+    assert SHA256 in (place / "README.md").read_text("utf-8")
+    other = tmp_path / "pictures.npz"
+    data = bytearray(demo_path().read_bytes())
+    data[len(data) // 2] ^= 1
+    other.write_bytes(data)
+    out = tmp_path / "demo"
+    for path, why in ((other, "are not the ones that were packaged"), (tmp_path / "no", "cannot")):
+        monkeypatch.setattr(demo, "demo_path", lambda path=path: path)
+        assert demo.main(["--out", str(out), "--budget", "640images"]) == 2
+        err = capsys.readouterr().err
+        assert why in err
+        assert "install noisewise again" in err
+        assert "Traceback" not in err
+    assert not out.exists()

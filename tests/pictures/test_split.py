@@ -14,12 +14,12 @@ import noisewise
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.pictures import Pictures
 from noisewise.pictures.split import groups_of
-from noisewise.training.evaluate import TrainingSet
 from noisewise.training.inspect import inspect
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import write_info
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.training_set import TrainingSet
 
 CONFIG = TrainConfig(
     budget="32images", widths=(4, 4), recipe=TeacherRecipe(batch=16, distance_images=0)

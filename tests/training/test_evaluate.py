@@ -190,7 +190,7 @@ def test_other_pictures_say_how_they_were_read(run: Run, tmp_path: Path) -> None
     np.savez(tmp_path / "colour.npz", images=colour)
     other = evaluate(run, tmp_path / "colour.npz", num_images=NUM_IMAGES, build=build)
     assert "(" in other.against  # turned grey, cut and reduced: not the same pictures any more
-    own = evaluate(run, run.data.source, num_images=NUM_IMAGES, build=build)
+    own = evaluate(run, run.source(), num_images=NUM_IMAGES, build=build)
     assert "training pictures are among them" in own.against
     with pytest.raises(ValueError, match=r"noisewise\.quality\.Judge"):
         evaluate(run, torch.zeros(4, 1, 8, 8), build=build)  # pyrefly: ignore

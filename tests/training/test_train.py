@@ -99,7 +99,7 @@ def test_from_pictures_to_a_generator_without_the_pictures(data: Path, tmp_path:
     assert isinstance(noisewise.load(run.path, "teacher", build=build), Teacher)
     assert isinstance(noisewise.load(run.path / "teacher", build=build), Teacher)
     with pytest.raises(
-        ValueError, match="missing or have changed; give real pictures with --against"
+        ValueError, match="are missing; say where they are now with --data FOLDER, or"
     ):
         evaluate(run, build=build)
 

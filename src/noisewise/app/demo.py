@@ -23,7 +23,7 @@ from noisewise.app.terminal.progress import Progress, duration
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import readable, tell
 from noisewise.app.terminal.training import lines_of
-from noisewise.demo import demo_path
+from noisewise.demo import checked, demo_path
 from noisewise.training.settings.config import Budget, DistillConfig, TrainConfig
 from noisewise.training.settings.shown import Shown
 
@@ -39,6 +39,7 @@ SEED = 0
 TEACHER = TrainConfig(seed=SEED, classes=True)  # the packaged garments have ten names
 STUDENT = DistillConfig(seed=SEED)
 SUMMARY = "demo.json"
+_RUN, _PROGRAM = "{run}", "{noisewise}"  # in place of paths of this machine in the summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ def _demo(options: DemoOptions, _: Sequence[str]) -> int:
         told = _summary_of(summary)
         if told.get("budget") == budget:
             tell("This demo is finished. Remove its folder to run it again.")
-            print(readable(str(told.get("text", ""))))
+            text = str(told.get("text", "")).replace(_RUN, options.out)
+            print(readable(text.replace(_PROGRAM, program())))
             return 0
     return _run(options, budget, summary)
 
@@ -133,7 +135,8 @@ def _run(options: DemoOptions, budget: str, summary: Path) -> int:
     text = _summary(run, seconds, result)
     from noisewise.training.files.atomic import write_json
 
-    write_json(summary, {"budget": budget, "seconds": seconds, "text": text})
+    noted = text.replace(str(run.path), _RUN).replace(f"{program()} train", f"{_PROGRAM} train")
+    write_json(summary, {"budget": budget, "seconds": seconds, "text": noted})
     print(readable(text))
     return 0
 
@@ -148,7 +151,7 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
     config = replace(TEACHER, budget=budget)
     with _progress(config.amount) as progress:
         run = train(
-            demo_path(),
+            checked(demo_path()),
             out,
             config=config,
             on_record=progress.update,

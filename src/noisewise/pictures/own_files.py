@@ -41,7 +41,7 @@ def is_run(names: Collection[str]) -> bool:
     found = set(names)
     if found & _RUN and (found & _IN_RUN or found >= _RUN):
         return True
-    return ".lock" in found and _visible(names) <= {"cache"}  # it has just begun
+    return ".lock" in found and _visible(names) <= {"cache", "local.json"}  # it has just begun
 
 
 def is_own_folder(names: Collection[str]) -> bool:

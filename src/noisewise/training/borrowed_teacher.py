@@ -5,6 +5,7 @@ Distillation reads only the teacher, so a teacher from somebody else is enough t
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from noisewise.training.models.model_folder import (
 from noisewise.training.models.models import Teacher
 from noisewise.training.models.networks import network
 from noisewise.training.run.begin import check_folder, new_run
+from noisewise.training.run.places import Places, public_name
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import new_run_info, read_info
 
@@ -109,9 +111,13 @@ def _known_training(folder: Path, model: Teacher) -> dict[str, Any]:
     if is_run(folder.parent):
         info = read_info(folder.parent)
         kept = {name: info.get(name, {}) for name in ("data", "train", "derived")}
+        noted = str(kept["data"].get("source", ""))
+        places = Places.read(folder.parent).known("pictures", noted)
+        there = next(filter(os.path.exists, places), public_name(Path(noted)))
+        kept["data"] = {**kept["data"], "source": str(there)}
         stages = {"teacher": info.get("stages", {}).get("teacher", {})}
         return {"seed": info.get("seed", 0), **kept, "stages": stages}
-    return _from_description(model, str(folder.resolve()))
+    return _from_description(model, public_name(folder.resolve()))
 
 
 def _from_description(model: Teacher, source: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,26 +17,22 @@ from torch import Tensor
 
 from noisewise.pictures.pictures import Pictures
 from noisewise.pictures.source_types import source_type
-from noisewise.quality.copies import CopyReference, CopyTest
+from noisewise.quality.copies import CopyTest
 from noisewise.quality.distance import Distance, sliced_wasserstein
 from noisewise.quality.eight_bits import rounded
 from noisewise.quality.inception import check_weights, inception_distance
-from noisewise.quality.near_copies import NearCopyReference, NearCopyTest
+from noisewise.quality.near_copies import NearCopyTest
 from noisewise.quality.verdict import Word
 from noisewise.training.callbacks import OnPart
 from noisewise.training.devices.engine import Engine
-from noisewise.training.judge_needs import ENOUGH
 from noisewise.training.load import load
-from noisewise.training.look import Labelled, Look, RealPictures, look_at
+from noisewise.training.look import Look, RealPictures, look_at
 from noisewise.training.models.model_folder import Build
 from noisewise.training.models.models import Generator, OnDrawn, Teacher
-from noisewise.training.run.kinds_file import with_kinds
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import EvaluateConfig
+from noisewise.training.training_set import MOST, CopyTests, TrainingSet
 
-_MOST = 2000  # real pictures to measure against
-_MOST_LABELLED = 1500  # training pictures from which classes are learnt
-_FALSE_ALARMS = 0.05  # of the near-copy test; at 0.01 it finds too few in sets with near-twins
 _WARM_UP = 8  # pictures drawn before the clock starts
 
 
@@ -118,82 +114,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """The pictures of a run, read once.
-
-    Attributes:
-        pictures: all of them.
-        trained: indices of the pictures that were trained on.
-        held_out: indices of the held-out pictures.
-        flips: a mirror image of a training picture is a copy too.
-    """
-
-    pictures: Pictures
-    trained: np.ndarray
-    held_out: np.ndarray
-    flips: bool
-
-    @classmethod
-    def read(cls, run: Run) -> Self:
-        """Read the pictures that a run was trained on.
-
-        Raises:
-            ValueError: if they are missing or have changed.
-        """
-        pictures = run.pictures()
-        if pictures.labels is None:  # a folder without classes may have kinds
-            pictures = with_kinds(run.path, pictures, lambda unsorted: unsorted)
-        trained, held_out = pictures.split(run.seed)
-        return cls(pictures, trained, held_out, mirrored(run, pictures))
-
-    def real(self, teacher: Teacher | None = None) -> RealPictures:
-        """At most 2,000 held-out pictures; training pictures if fewer than 256 are held out.
-
-        Args:
-            teacher: the judge reads its features too; None: frozen features alone.
-        """
-        chosen, name = self.held_out[:_MOST], "held-out pictures"
-        if len(self.held_out) < ENOUGH:
-            chosen, name = self.trained[:_MOST], "training pictures (too few are held out)"
-        return RealPictures(
-            self.pictures.tensor(chosen),
-            f"{len(chosen)} {name}",
-            teacher,
-            self._labelled(),
-        )
-
-    def _labelled(self) -> Labelled | None:
-        """Some training pictures with their classes or kinds."""
-        pictures, chosen = self.pictures, self.trained[:_MOST_LABELLED]
-        if pictures.labels is None or len(pictures.classes) < 2:
-            return None
-        labels = torch.from_numpy(pictures.labels[chosen].astype(np.int64))
-        return Labelled(pictures.tensor(chosen), labels, pictures.classes)
-
-    def copies(self) -> CopyReference:
-        """The test for copies of any training picture, already applied to the held-out pictures."""
-        trained, unseen = self._trained_and_unseen()
-        return CopyReference(trained, unseen, flips=self.flips)
-
-    def near_copies(self) -> NearCopyReference | None:
-        """The test for near copies; None with fewer than two training pictures."""
-        trained, unseen = self._trained_and_unseen()
-        try:
-            return NearCopyReference(
-                rounded(trained),
-                None if unseen is None else rounded(unseen),
-                flips=self.flips,
-                false_alarms=_FALSE_ALARMS,
-            )
-        except ValueError:
-            return None
-
-    def _trained_and_unseen(self) -> tuple[Tensor, Tensor | None]:
-        unseen = self.pictures.tensor(self.held_out[:_MOST]) if len(self.held_out) else None
-        return self.pictures.tensor(self.trained), unseen
-
-
-@dataclass(frozen=True, eq=False)
 class Measured:
     """What `measure` found about one model.
 
@@ -225,28 +145,11 @@ class Measured:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class CopyTests:
-    """The training pictures, prepared once for both tests.
-
-    Attributes:
-        exact: copies, by pixels.
-        near: copies with small changes; None: not looked for.
-    """
-
-    exact: CopyReference
-    near: NearCopyReference | None = None
-
-    @classmethod
-    def of(cls, training: TrainingSet) -> Self:
-        """Prepare both tests for the pictures of a run."""
-        return cls(training.copies(), training.near_copies())
-
-
 def evaluate(
     run: Run | str | Path,
     against: str | Path | None = None,
     *,
+    data: str | Path | None = None,
     num_images: int | None = None,
     seed: int | None = None,
     config: EvaluateConfig | None = None,
@@ -259,6 +162,7 @@ def evaluate(
         run: a run with a finished teacher, or its folder.
         against: folder, zip or npz of real pictures; None: the held-out pictures, or the training
             pictures if fewer than 256 are held out.
+        data: where the training pictures lie now, if they were moved; the run notes it.
         num_images: how many pictures to draw.
         seed: of the pictures drawn.
         config: all settings; the arguments above replace its values.
@@ -278,6 +182,7 @@ def evaluate(
     config = replace(
         config,
         against=config.against if against is None else str(against),
+        data=config.data if data is None else str(data),
         num_images=config.num_images if num_images is None else num_images,
         seed=config.seed if seed is None else seed,
     )
@@ -390,12 +295,6 @@ def draw_timed(
     return pictures.cpu(), time.perf_counter() - start
 
 
-def mirrored(run: Run, pictures: Pictures) -> bool:
-    """Whether a mirror image counts as a copy: the set has mirror images, or training made them."""
-    made = run.info.get("derived", {}).get("flips", {}).get("value", False)
-    return bool(made or pictures.suggest_flip()[0])
-
-
 def _silent(part: str, done: int, total: int) -> None:
     """Tell nobody."""
 
@@ -406,22 +305,29 @@ def _checked(run: Run, config: EvaluateConfig, build: Build | None) -> Generator
         check_weights(config.fid_weights)
     if config.against is not None:
         source_type(Path(config.against).expanduser())
-    elif not Path(run.data.source).exists():
-        raise ValueError(_no_real_pictures(run, "are missing or have changed"))
+    elif config.data is None and run.source() is None:
+        raise ValueError(_no_real_pictures(run, "are missing"))
+    if config.data is not None:
+        source_type(Path(config.data).expanduser())
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
     model.network_calls(config.calls, config.sampler, config.guidance)
     return model
 
 
 def _no_real_pictures(run: Run, why: str) -> str:
-    return f"the training pictures at {run.data.source} {why}; give real pictures with --against"
+    return (
+        f"the training pictures ({run.data.name}) {why}; say where they are "
+        "now with --data FOLDER, or give other real pictures with --against"
+    )
 
 
 def _training_set(run: Run, config: EvaluateConfig) -> TrainingSet | None:
     """The pictures of the run; None if they cannot be used and others are given."""
     try:
-        return TrainingSet.read(run)
+        return TrainingSet.read(run, config.data)
     except ValueError as error:
+        if config.data is not None:
+            raise
         if config.against is not None:
             return None
         why = str(error).rstrip(".")
@@ -451,7 +357,7 @@ def _real(
     """The pictures asked for with `against`, else those of the run."""
     if config.against is not None:
         pictures = run.other_pictures(config.against, model.size, model.channels)
-        chosen = np.random.default_rng(0).permutation(len(pictures))[:_MOST]
+        chosen = np.random.default_rng(0).permutation(len(pictures))[:MOST]
         name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
         return RealPictures(pictures.tensor(chosen), name, teacher)
     assert training is not None

@@ -13,8 +13,8 @@ from PIL import Image
 import noisewise
 from noisewise.app import cli
 from noisewise.app.report.resume_command import again
-from noisewise.training.evaluate import TrainingSet
 from noisewise.training.run.run import Run
+from noisewise.training.training_set import TrainingSet
 
 Settings = Callable[[str], list[str]]
 

@@ -64,7 +64,7 @@ def test_without_the_pictures_nothing_is_said_of_drawing(
     moved.write()
     assert cli.main(["evaluate", str(moved.path), "-n", "64"]) == 2
     err = capsys.readouterr().err
-    assert "give real pictures with --against" in err
+    assert "with --data FOLDER, or give other real pictures with --against" in err
     assert len(err.splitlines()) == 1
 
 

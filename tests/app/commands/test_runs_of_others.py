@@ -91,6 +91,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 LINKED = (
     *(".lock", "run.json", "run-copy.json", "log.jsonl", "noise.json", "kinds.safetensors"),
+    *("local.json", ".gitignore"),
     *("report.html", "samples/seed-0.png", "samples/teacher-0000010.png", "cache/x.npy"),
     *("checkpoints/teacher-0000010.safetensors", "checkpoints/best-teacher/config.json"),
     *("teacher/model.safetensors", "samples/.x.tmp"),
@@ -337,6 +338,8 @@ def test_a_report_does_without_what_it_cannot_read(run: Path) -> None:
         {"data": {"skipped": [{"name": "a"}]}},
         {"data": {"twins": [[1]]}},
         {"data": {"source": 3}},
+        {"data": {"source": "/a\0b"}},
+        {"data": {"source": "/" + "a" * 99999}},
         {"data": {"seconds_to_first_batch": "x"}},
         {"stages": []},
         {"stages": {"teacher": 3}},

@@ -257,7 +257,7 @@ def test_everything_is_read_and_tested_once(
     every = (opened + opened_plainly).items()
     assert all(n == 1 for name, n in every if name.startswith("cache/"))
     texts = {n: c for n, c in every if n.endswith(_TEXTS) and not n.startswith("cache/")}
-    once = ("run.json", "log.jsonl", "teacher/config.json", "generator/config.json")
+    once = ("run.json", "local.json", "log.jsonl", "teacher/config.json", "generator/config.json")
     assert texts == dict.fromkeys(once, 1)
     assert sum(listed.values()) == 1
     assert marked == {"120": 1}, "the fingerprint; the split uses the same digests"
@@ -293,7 +293,7 @@ def test_the_command_to_go_on_has_every_setting(
     run = begun(tmp_path / "a run", "my pictures", asdict(config))
     options = typed(again(run, "30m"), tmp_path, monkeypatch)
     assert isinstance(options, TrainOptions)
-    assert (options.folder, options.out) == ("my pictures", str(tmp_path / "a run"))
+    assert (options.folder, options.out) == ("my pictures", "a run"), "typed where the run is"
     must_match(run.info["train"], plain(options, TrainConfig), run.path, "do not")
     assert plain(options, TrainConfig) == replace(config, budget="30m")
 

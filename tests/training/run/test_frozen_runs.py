@@ -57,7 +57,9 @@ def test_its_distillation_goes_on_where_it_stopped(frozen: Path) -> None:
     assert Run.open(frozen).finished("generator")
     names = sorted(p.name for p in (frozen / "checkpoints").glob("generator*"))
     assert "generator-0000020.safetensors" in names
-    assert read_json(frozen / "run.json")["format"] == 2
+    now = read_json(frozen / "run.json")
+    assert (now["format"], now["data"]["source"]) == (2, "blobs.npz")
+    assert read_json(frozen / "local.json")["pictures"]["path"] == "/frozen/blobs.npz"
 
 
 def test_its_training_is_finished_and_a_larger_budget_goes_on(frozen: Path) -> None:
@@ -69,6 +71,8 @@ def test_its_training_is_finished_and_a_larger_budget_goes_on(frozen: Path) -> N
     noisewise.train(FROZEN / "blobs.npz", frozen, "800images", config=TEACH, on_record=seen.append)
     assert seen[1].event == "resumed at step 40"
     assert Run.open(frozen).info["stages"]["teacher"]["images"] == 800
+    assert Run.open(frozen).source() == FROZEN / "blobs.npz"
+    assert str(FROZEN) not in (frozen / "run.json").read_text()
     assert (frozen / "teacher" / "model.safetensors").read_bytes() != before
 
 

@@ -11,11 +11,11 @@ import pytest
 import noisewise
 from noisewise.pictures.pictures import load_pictures
 from noisewise.training.devices.engine import Engine
-from noisewise.training.evaluate import mirrored
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.stages.plan import plan_teacher
+from noisewise.training.training_set import mirrored
 from tiny import blobs
 
 RECIPE = TeacherRecipe(batch=8, distance_images=0, sampler_images=0, noise_every=0)

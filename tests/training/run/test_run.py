@@ -128,10 +128,13 @@ def test_a_file_system_without_locks_is_not_called_another_process(
 
 def test_what_a_kill_leaves_of_the_first_run_json_is_no_strangers_file(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / ".run.json.4711.tmp").write_text('{"format"')
+    for name in (".run.json.4711.tmp", ".local.json.4711.tmp", "..gitignore.4711.tmp"):
+        (tmp_path / "x" / name).write_text('{"format"')
+    (tmp_path / "x" / "local.json").write_text("{}")
     run = create(tmp_path / "x")
     with run.locked():
-        assert sorted(p.name for p in run.path.iterdir()) == [".lock", "run-copy.json", "run.json"]
+        left = {p.name for p in run.path.iterdir()} - {".gitignore", ".lock", "local.json"}
+        assert left == {"run-copy.json", "run.json"}
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / ".thesis.4711.tmp").write_text("dear")
     with pytest.raises(ValueError, match="contains other files"):
@@ -145,7 +148,7 @@ def test_the_lock_removes_temporary_files_of_killed_processes(tmp_path: Path) ->
     for name in (".run.json.4711.tmp", "checkpoints/.tmpWteS0s", ".report.html.4711.tmp"):
         (run.path / name).write_text("half")
     with run.locked():
-        left = sorted(p.name for p in run.path.rglob(".*") if p.name != ".lock")
+        left = sorted({p.name for p in run.path.rglob(".*")} - {".lock", ".gitignore"})
     assert left == [".report.html.4711.tmp"]  # another command may be writing it
 
 

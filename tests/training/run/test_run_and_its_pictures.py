@@ -13,10 +13,10 @@ import noisewise
 from noisewise.pictures import class_names, folder_classes, gather
 from noisewise.pictures.older_labels import as_labelled_before, in_class_order
 from noisewise.pictures.pictures import Pictures, load_pictures
-from noisewise.training.evaluate import TrainingSet
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.training_set import TrainingSet
 from picture_files import colour
 
 TEACH = TrainConfig(
@@ -60,15 +60,18 @@ def test_moved_pictures_are_noted_when_training_goes_on(tmp_path: Path) -> None:
     old, new = write(tmp_path / "old"), tmp_path / "new"
     run = noisewise.train(old, tmp_path / "run", config=TEACH)
     old.rename(new)
-    with pytest.raises(ValueError, match="if they were moved, run `noisewise train` with their"):
+    with pytest.raises(
+        ValueError, match=r"are missing: .*old does not exist; if they were moved, say"
+    ):
         Run(run.path).pictures()
     noisewise.train(new, run.path, config=TEACH)  # it is finished; nothing is trained
-    assert Run(run.path).data.source == str(new)
+    assert Run(run.path).source() == new
+    assert Run(run.path).data.source == "../new"
     assert Run(run.path).pictures().fingerprint == run.data.fingerprint
     other = write(tmp_path / "other", each=5)
     with pytest.raises(ValueError, match="was trained on other pictures"):
         noisewise.train(other, run.path, config=TEACH)
-    assert Run(run.path).data.source == str(new), "pictures that are refused are not noted"
+    assert Run(run.path).source() == new, "pictures that are refused are not noted"
 
 
 # ---------------------------------------------------------------------- labels of older versions

@@ -20,6 +20,8 @@ class ReportOptions(JsonOption):
     """Folder of a run."""
     out: File = None
     """Write the page to this file, an .html. Default: RUN/report.html."""
+    data: Annotated[str | None, Shown("PICTURES")] = None
+    """Where the training pictures are now, if they were moved. The run notes it."""
     num_images: Annotated[int, Shown(short="-n")] = 1000
     """Number of pictures to draw and to measure for each way to draw."""
 
@@ -43,6 +45,7 @@ def _report(options: ReportOptions, _: Sequence[str]) -> int:
         path = report(
             options.run,
             options.out,
+            data=options.data,
             num_images=options.num_images,
             tell=progress.note,
             on_part=on_part,

@@ -69,6 +69,7 @@ def draw(
     """
     from noisewise.app.plots.svg import as_pixels
     from noisewise.training.load import load
+    from noisewise.training.run.places import run_name
 
     out = _place(options)
     which = "teacher" if options.teacher else "auto"
@@ -102,7 +103,8 @@ def draw(
     if out.suffix.lower() == ".png":
         write_sheet(pictures, out, options.scale)
     else:
-        write_folder(pictures, out, options.scale, options.seed, values)
+        noted = {**values, "out": run_name(out)}  # the file goes wherever the pictures go
+        write_folder(pictures, out, options.scale, options.seed, noted)
     return values, f"{out}\n{_described(model, values, larger is not None)}"
 
 

@@ -21,6 +21,7 @@ from noisewise.training.devices.hardware import describe_machine
 from noisewise.training.files.atomic import write_text
 from noisewise.training.files.sample_sheet import COLUMNS, open_sheet, sheets
 from noisewise.training.models.model_folder import Build
+from noisewise.training.run.places import run_name
 from noisewise.training.run.run import STAGES, Run
 from noisewise.training.run.run_json import known_batch
 from noisewise.training.stages.record import Record
@@ -30,6 +31,7 @@ def report(
     run: Run | str | Path,
     out: str | Path | None = None,
     *,
+    data: str | Path | None = None,
     num_images: int = 1000,
     tell: Callable[[str], None] | None = None,
     on_part: OnPart | None = None,
@@ -40,6 +42,7 @@ def report(
     Args:
         run: a run, or its folder.
         out: where to write the page, .html or .htm; None: RUN/report.html.
+        data: where the training pictures lie now, if they were moved; the run notes it.
         num_images: how many pictures to draw for each way and to measure, at least 64.
         tell: is called with a line before each part that takes long.
         on_part: is called with (what is being done, done, of all) while a way is measured.
@@ -49,7 +52,8 @@ def report(
         The path of the page.
 
     Raises:
-        ValueError: if there is no run, a model file is damaged, or `out` cannot be a page.
+        ValueError: if there is no run, a model file is damaged, `out` cannot be a page, or the
+            pictures at `data` are not those of the run.
     """
     run = run if isinstance(run, Run) else Run(run)
     path = run.path / "report.html" if out is None else Path(out)
@@ -57,7 +61,7 @@ def report(
         raise ValueError(f"--out {path} is a folder; name a file, for example {path}/report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {path}: the report is a web page; name a file ending in .html")
-    write(gather(run, num_images, tell, on_part, build), path)
+    write(gather(run, num_images, tell, on_part, build, data), path)
     return path
 
 
@@ -73,6 +77,7 @@ def gather(
     tell: Callable[[str], None] | None = None,
     on_part: OnPart | None = None,
     build: Build | None = None,
+    data: str | Path | None = None,
 ) -> Facts:
     """Gather everything that the page shows: read each file once, draw, measure.
 
@@ -82,22 +87,24 @@ def gather(
         tell: is called with a line before each part that takes long.
         on_part: is called with (what is being done, done, of all) while a way is measured.
         build: makes the nets from their configuration; None: the nets of this package.
+        data: where the training pictures lie now, if they were moved.
 
     Raises:
-        ValueError: if num_images is too small, or a model file is damaged.
+        ValueError: if num_images is too small, a model file is damaged, or the pictures at `data`
+            are not those of the run.
     """
     if num_images < SHOWN:
         raise ValueError(f"{num_images} pictures are too few for a page; use at least {SHOWN}")
-    contents = Contents.read(run, build)
+    contents = Contents.read(run, build, data)
     measured = measure_ways(contents, num_images, tell or _silent, on_part)
-    data = run.data
+    notes = run.data
     return Facts(
         name=run.name,
-        path=str(run.path),
-        size=data.size,
-        channels=data.channels,
-        num_pictures=data.num_training,
-        source=Path(data.source).name,
+        path=run_name(run.path),
+        size=notes.size,
+        channels=notes.channels,
+        num_pictures=notes.num_training,
+        source=notes.name,
         has_teacher=has_model(run, "teacher"),
         has_generator=has_model(run, "generator"),
         ways=measured.ways,
@@ -110,7 +117,7 @@ def gather(
         batch=known_batch(run.info),
         events=events(contents, measured.ways),
         data_card=_data_card(run, measured),
-        skipped=_skipped(data.skipped),
+        skipped=_skipped(notes.skipped),
         decisions=tuple(decisions(contents)),
         training=_training(run),
         machine=(*_versions(), *describe_machine()),
@@ -160,7 +167,7 @@ def _points(records: list[Record]) -> tuple[Point, ...]:
 def _data_card(run: Run, measured: Measurements) -> tuple[tuple[str, str], ...]:
     data = run.data
     rows = [
-        ("source", data.source),
+        ("source", data.name),
         ("pictures", f"{data.num_pictures:,}"),
         ("trained on", f"{data.num_training:,}"),
         ("held out", f"{data.num_held_out:,}"),

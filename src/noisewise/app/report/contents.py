@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from noisewise.training.devices.engine import Engine
-from noisewise.training.evaluate import TrainingSet
 from noisewise.training.models.model_folder import Build
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import StageName
+from noisewise.training.training_set import TrainingSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Contents:
 
     Attributes:
         run: at any stage.
-        records: its log.
+        records: its log, without paths of this machine.
         training: its pictures; None if they cannot be read.
         missing: why they cannot be read; else "".
         teacher: on the device where it draws; None if there is none yet.
@@ -34,27 +35,32 @@ class Contents:
     generator: Generator | None
 
     @classmethod
-    def read(cls, run: Run, build: Build | None = None) -> Contents:
+    def read(cls, run: Run, build: Build | None = None, data: str | Path | None = None) -> Contents:
         """Read log, pictures and models.
 
         Args:
             run: at any stage.
             build: makes the nets from their configuration; None: the nets of this package.
+            data: where the training pictures lie now, if they were moved.
 
         Raises:
-            ValueError: if a model file is damaged.
+            ValueError: if a model file is damaged, or the pictures at `data` are not those of the
+                run.
         """
         engine = Engine.choose("auto")
         teacher = engine.prepare(run.teacher(build)) if has_model(run, "teacher") else None
         generator = engine.prepare(run.generator(build)) if has_model(run, "generator") else None
         if generator is not None and teacher is not None:
             generator = _with_teacher(generator, teacher)
-        training, missing = None, ""
+        training, missing, clean = None, "", run.places.cleaner()
         try:
-            training = TrainingSet.read(run)
+            training = TrainingSet.read(run, data)
         except ValueError as error:  # distilled from a copied teacher, or sent to somebody else
-            missing = str(error)
-        return cls(run, run.records(), training, missing, teacher, generator)
+            if data is not None:
+                raise
+            missing = clean(str(error))
+        records = [replace(r, event=r.event and clean(r.event)) for r in run.records()]
+        return cls(run, records, training, missing, teacher, generator)
 
 
 def has_model(run: Run, stage: StageName) -> bool:

@@ -45,10 +45,11 @@ def _poor(ways: tuple[Way, ...]) -> Iterator[Event]:
 def _state_of_run(contents: Contents) -> Iterator[Event]:
     """A generator of an earlier teacher, a damaged run.json, stages that are not finished."""
     run = contents.run
+    clean = run.places.cleaner()
     if stale := run.stale_generator():
-        yield Event("generator", 0.0, stale, True)
+        yield Event("generator", 0.0, clean(stale), True)
     if run.warning:
-        yield Event("run", 0.0, run.warning, True)
+        yield Event("run", 0.0, clean(run.warning), True)
     for stage in STAGES:
         here = [r for r in contents.records if r.stage == stage]
         notes = run.stage(stage)

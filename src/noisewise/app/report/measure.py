@@ -15,10 +15,11 @@ from noisewise.quality.copies import CopyTest
 from noisewise.quality.near_copies import NearCopyTest
 from noisewise.quality.told_apart import evidence_maps
 from noisewise.training.callbacks import OnPart
-from noisewise.training.evaluate import CopyTests, Measured, TrainingSet, draw_timed, measure
+from noisewise.training.evaluate import Measured, draw_timed, measure
 from noisewise.training.look import RealPictures
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import EvaluateConfig
+from noisewise.training.training_set import CopyTests, TrainingSet
 
 SHOWN = 64  # pictures of a sheet
 _PAIRS = 12

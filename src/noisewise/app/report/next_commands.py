@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import sys
+from pathlib import Path, PurePath
 
 from noisewise.app.report.resume_command import again
-from noisewise.app.terminal.program_name import program
+from noisewise.training.run.places import run_name
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import Budget
+
+_VENVS = (".venv", "venv")
 
 Command = tuple[str, str]  # what it does, and one line or more for a shell
 
 
 def next_commands(run: Run) -> tuple[Command, ...]:
-    """What can be done with a run at its stage.
+    """What can be done with a run at its stage, typed in the folder that holds it.
 
     Args:
         run: at any stage.
     """
-    return tuple((title, _as_typed_here(lines)) for title, lines in _commands(run))
+    name = _program(Path(os.path.abspath(run.path)).parent)
+    return tuple((title, _as_typed_there(lines, name)) for title, lines in _commands(run))
 
 
-def _as_typed_here(lines: str) -> str:
-    """The same commands with the program as this shell finds it: it may be in a `.venv` only."""
-    return re.sub(r"^noisewise(?= )", lambda _: program(), lines, flags=re.MULTILINE)
+def _as_typed_there(lines: str, name: str) -> str:
+    """The same commands with the program as it is called there."""
+    return re.sub(r"^noisewise(?= )", lambda _: name, lines, flags=re.MULTILINE)
+
+
+def _program(folder: Path) -> str:
+    """The program, as it is typed in a folder; it may be in a `.venv` above only.
+
+    Another place is not named, as the page may be published.
+    """
+    beside = Path(sys.executable).with_name("noisewise")
+    if shutil.which("noisewise") or not beside.exists():
+        return "noisewise"
+    way = PurePath(os.path.relpath(beside, folder))
+    names = [part for part in way.parts if part != ".."]
+    return shlex.quote(way.as_posix()) if names[0] in _VENVS and len(names) == 3 else "noisewise"
 
 
 def _commands(run: Run) -> list[Command]:
     if not run.finished("teacher"):
         return _before_a_teacher(run)
     rows = [] if run.finished("generator") else [_distil(run)]
-    path = shlex.quote(str(run.path))
+    path = shlex.quote(run_name(run.path))
     rows.append(("Draw more pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"))
     rows.append(("Measure with more pictures", f"noisewise evaluate {path} -n 2000"))
     if "teacher_from" not in run.info:  # a copied teacher is not trained here
         rows.append(("Train longer", again(run, _twice(run))))
-    rows.append(
-        ("Train on your own pictures", "noisewise train FOLDER --out runs/mine --budget 30m")
-    )
-    python = f"import noisewise\nnoisewise.load({str(run.path)!r}).sample(64, seed=0)"
+    rows.append(("Train on your own pictures", "noisewise train FOLDER --out mine --budget 30m"))
+    python = f"import noisewise\nnoisewise.load({run_name(run.path)!r}).sample(64, seed=0)"
     rows.append(("Draw from Python", python))
     return rows
 
@@ -50,18 +68,19 @@ def _before_a_teacher(run: Run) -> list[Command]:
         budget = run.stage("teacher").budget or run.info["train"]["budget"]
         return [("Resume training", again(run, budget))]
     best = run.checkpoints("teacher").best
-    shown = f"noisewise sample {shlex.quote(str(best))} -n 64 --out best.png"
+    path = Path(run_name(run.path), best.relative_to(run.path)).as_posix()
+    shown = f"noisewise sample {shlex.quote(path)} -n 64 --out best.png"
     return [("Look at the best teacher so far", shown)] if best.exists() else []
 
 
 def _distil(run: Run) -> Command:
     """Start or resume the distillation; after a failure, with another seed in another folder."""
-    path, distill = shlex.quote(str(run.path)), run.info.get("distill", {})
+    path, distill = shlex.quote(run_name(run.path)), run.info.get("distill", {})
     budget = distill.get("budget", run.info["train"].get("budget", "5m"))
     line = f"noisewise distill {path} --budget {budget}"
     if run.stage("generator").failed:  # the same command would fail in the same way
         seed = distill.get("seed", 0) + 1
-        line = f"noisewise distill runs/again --teacher {path} --budget {budget} --seed {seed}"
+        line = f"noisewise distill again --teacher {path} --budget {budget} --seed {seed}"
     return "Distil it into one network call", line
 
 

@@ -339,4 +339,5 @@ def _commands(facts: Facts) -> str:
     body = "".join(
         f"<h3>{escape(what)}</h3><pre>{escape(command)}</pre>" for what, command in facts.commands
     )
-    return section("What to do next", "", body) if body else ""
+    text = f"In a shell, from the folder that holds the run ({escape(facts.path)})."
+    return section("What to do next", text, body) if body else ""

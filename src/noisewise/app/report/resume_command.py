@@ -7,12 +7,15 @@ without a visible flag go into a file for `--config` first.
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import PurePosixPath
 from typing import Any
 
 from noisewise.app.flags import flags_of
+from noisewise.training.run.places import run_name
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import MAY_CHANGE, AdaptConfig, TrainConfig
 
@@ -24,6 +27,8 @@ _FILE = "settings.json"
 def again(run: Run, budget: str) -> str:
     """The command line that resumes a run's teacher: it was trained, or adapted.
 
+    It is for a shell in the folder that holds the run, and names no other folder of the machine.
+
     Args:
         run: at any stage.
         budget: how much training in all.
@@ -31,13 +36,13 @@ def again(run: Run, budget: str) -> str:
     Returns:
         One line; before it, if needed, a line that writes a file of settings.
     """
-    source, trained = str(run.info["data"]["source"]), run.info["train"]
+    source, trained = _beside(run, run.data.source), run.info["train"]
     how = run.info.get("adapt")
     if how is None:
         words = ["noisewise", "train", source]
         config, asked = TrainConfig(), trained
     else:
-        words = ["noisewise", "adapt", str(how["teacher_from"]), source]
+        words = ["noisewise", "adapt", _beside(run, str(how["teacher_from"])), source]
         config, asked = AdaptConfig(), {**how, "recipe": trained["recipe"]}
     told = _told(asked, asdict(config))
     spellings = {f.name: f.spellings[0] for f in flags_of(type(config)) if f.listed}
@@ -50,8 +55,20 @@ def again(run: Run, budget: str) -> str:
     rest = {name: value for name, value in told.items() if name not in spellings}
     if rest:
         flags += ["--config", _FILE]
-    line = shlex.join([*words, "--out", str(run.path), *flags, "--budget", budget])
+    line = shlex.join([*words, "--out", run_name(run.path), *flags, "--budget", budget])
     return f"echo {shlex.quote(json.dumps(rest))} > {_FILE}\n{line}" if rest else line
+
+
+def _beside(run: Run, place: str) -> str:
+    """A place of run.json, as it is typed in the folder that holds the run; a name stays as it is.
+
+    Args:
+        run: the run.
+        place: such as `../../pictures`, or a name alone.
+    """
+    if not place.startswith(("..", "./")):
+        return place
+    return PurePosixPath(os.path.normpath(f"{run_name(run.path)}/{place}")).as_posix()
 
 
 def _told(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,20 @@ def describe_machine() -> tuple[tuple[str, str], ...]:
         rows.append(("accelerator", torch.cuda.get_device_name()))
     rows.append(("torch threads", str(torch.get_num_threads())))
     return tuple(rows)
+
+
+def operating_system() -> str:
+    """Name, release and processor type of the system, without what somebody named it.
+
+    The release of a kernel that somebody built can end in a name of theirs.
+
+    Example:
+        >>> operating_system().split()[0] == platform.system()
+        True
+    """
+    release = re.match(r"\d+(\.\d+)*", platform.release())
+    parts = (platform.system(), release[0] if release else "", platform.machine())
+    return " ".join(part for part in parts if part)
 
 
 def free_memory(device: torch.device) -> int | None:

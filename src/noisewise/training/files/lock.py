@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from noisewise.plain_files import open_plain
-from noisewise.training.files.run_folder import is_run
+from noisewise.training.files.run_folder import IGNORED, LOCAL, is_run
 from noisewise.training.files.run_parts import check_run
 
 _NAME = ".lock"
@@ -18,8 +18,9 @@ _LONGEST = 20  # characters of a lock: the number of a process
 _PARTS = ("", "checkpoints", "checkpoints/best-*", "samples", "teacher", "generator")
 _TEMPORARY = (".*.tmp", ".tmp??????")  # our names, and those that safetensors makes
 _OTHERS = (".report.",)  # temporary files of commands that do not take the lock
-_OUR_FILES = ("run.json", "cache", _NAME)
-_FIRST_WRITE = re.compile(r"\.run\.json\.\d+\.tmp")  # left if a process is killed writing run.json
+_OUR_FILES = ("run.json", "cache", _NAME, LOCAL, IGNORED)
+# Left if a process is killed while it writes the first files.
+_FIRST_WRITE = re.compile(r"\.(run\.json|local\.json|\.gitignore)\.\d+\.tmp")
 
 
 @contextmanager

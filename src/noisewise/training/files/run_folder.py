@@ -1,4 +1,4 @@
-"""The two files that make a folder a run."""
+"""Names of files of a run: two make a folder a run, two keep private what is private."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 NAME = "run.json"
 COPY = "run-copy.json"
+LOCAL = "local.json"  # see noisewise.training.run.places
+IGNORED = ".gitignore"
 
 
 def is_run(folder: Path) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from noisewise.plain_files import check_parts
-from noisewise.training.files.run_folder import is_run
+from noisewise.training.files.run_folder import IGNORED, LOCAL, is_run
 
 FILES = (
     *("run.json", "run-copy.json", "run.json.damaged", "kinds.safetensors", "log.jsonl"),
-    *("noise.json", "report.html", "demo.json", ".lock"),
+    *("noise.json", "report.html", "demo.json", ".lock", LOCAL, IGNORED),
 )
 FOLDERS = ("teacher", "generator", "checkpoints", "samples", "cache")
 

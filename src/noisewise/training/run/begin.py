@@ -125,9 +125,9 @@ def create_run(path: str | Path, config: TrainConfig, plan: TeacherPlan, picture
 
 def _note_source(run: Run, pictures: Pictures) -> None:
     """Note where the pictures are now; they may have been moved since the run began."""
-    now = str(Path(pictures.source).resolve())
-    if run.data.source != now:
-        run.info["data"]["source"] = now
+    now = Path(pictures.source).resolve()
+    if run.source() != now:
+        run.info["data"]["source"] = str(now)
         run.write()
 
 

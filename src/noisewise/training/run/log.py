@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -59,11 +59,13 @@ class Log:
 
     Args:
         path: path of log.jsonl.
+        clean: what takes paths of this machine out of a text that is written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clean: Callable[[str], str] = str) -> None:
         """Store the path; nothing is opened yet."""
         self.path = path
+        self._clean = clean
 
     def read(self) -> list[Record]:
         """All logged records; incomplete lines (after a crash) are skipped."""
@@ -89,11 +91,11 @@ class Log:
                     continue
                 lines += 1
             kept.append(line)
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        write_text(self.path, "".join(f"{self._clean(line)}\n" for line in kept))
         at = Position() if position is None else position
         at.lines = lines
         with open_plain(self.path, "a") as file:
-            yield LogWriter(file, at, timed)
+            yield LogWriter(file, at, timed, self._clean)
 
     def _entries(self) -> Iterator[tuple[str, Record]]:
         """Every complete line with its record."""
@@ -115,10 +117,13 @@ class Log:
 class LogWriter:
     """Decides which records become lines, and averages the numbers between two lines."""
 
-    def __init__(self, file: TextIO, position: Position, timed: bool) -> None:
+    def __init__(
+        self, file: TextIO, position: Position, timed: bool, clean: Callable[[str], str] = str
+    ) -> None:
         """Write to an open file."""
         self._file = file
         self._timed = timed
+        self._clean = clean
         self._when = time.monotonic()
         self.position = position
 
@@ -137,16 +142,19 @@ class LogWriter:
         if not due and all(value is None for value in rare):
             return
         means = {name: total / count for name, (total, count) in at.sums.items()}
-        self._file.write(_line(asdict(record) | means))
+        self._file.write(_line(self._values(record) | means))
         self._file.flush()
         at.sums, at.progress, self._when = {}, progress, time.monotonic()
         at.lines += 1
 
     def note(self, record: Record) -> None:
         """Write a record without touching the averages, for example a resume."""
-        self._file.write(_line(asdict(record)))
+        self._file.write(_line(self._values(record)))
         self._file.flush()
         self.position.lines += 1
+
+    def _values(self, record: Record) -> dict[str, Any]:
+        return {**asdict(record), "event": record.event and self._clean(record.event)}
 
     def sync(self) -> None:
         """Flush all lines to disk, before a checkpoint that counts them."""

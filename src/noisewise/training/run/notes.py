@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from noisewise.sizes import Size, as_size, sides
+from noisewise.training.run.places import is_path
 from noisewise.training.settings.config import NUM_SEEDS
 
 _MOST = 2**63
@@ -18,7 +19,7 @@ class DataNotes:
     """The pictures of a run.
 
     Attributes:
-        source: path of the pictures.
+        source: path of the pictures from the run, or their last name (see places.py).
         fingerprint: digest of all pixels and labels.
         num_pictures: number of pictures used.
         num_training: number of training pictures.
@@ -46,6 +47,11 @@ class DataNotes:
     notes: tuple[str, ...] = ()
     skipped: tuple[dict[str, Any], ...] = ()
     seconds_to_first_batch: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What people call the pictures: the last name of their path."""
+        return Path(self.source).name.replace("..", "") or "pictures"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -174,7 +180,8 @@ _LONGEST_SIDE = 2**16  # pixels
 _OBJECTS = ("data", "train", "derived", "stages", "distill", "adapt")
 _DATA: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("num_pictures", "num_training", "num_held_out", "channels"), _is_whole),
-    **dict.fromkeys(("source", "fingerprint"), lambda value: isinstance(value, str)),
+    "source": lambda value: value == "" or is_path(value),
+    "fingerprint": lambda value: isinstance(value, str),
     "size": _is_size,
     "kinds": _is_text,
     **dict.fromkeys(("classes", "notes"), lambda value: _is_list_of(str, value)),

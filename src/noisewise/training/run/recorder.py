@@ -14,6 +14,7 @@ from noisewise.training.files.atomic import write_text
 from noisewise.training.files.sample_sheet import save_sheet, sheet_path
 from noisewise.training.run.checkpoints import Checkpoints, Resumed
 from noisewise.training.run.log import Log, LogWriter, Position
+from noisewise.training.run.places import Places
 from noisewise.training.run.run_json import NOISE
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.record import Kind, Record
@@ -63,7 +64,7 @@ class Recorder:
         timed = loop.budget.seconds is not None
         saved, first = time.monotonic(), True
         wait = min(_FIRST, self.checkpoint_seconds)
-        log = Log(self.path / "log.jsonl")
+        log = Log(self.path / "log.jsonl", Places.read(self.path).cleaner())
         with log.writing(loop.stage.name, loop.at.step, position, timed) as lines:
 
             def take(record: Record) -> None:

@@ -17,6 +17,7 @@ from noisewise.diffusion import draw_from_dict
 from noisewise.nets.derive import prediction_of
 from noisewise.scaling import Advice, Measurement, advise
 from noisewise.training.files.run_folder import is_run
+from noisewise.training.run.places import run_name
 from noisewise.training.run.run_json import NOISE, known_batch, read_info, read_with_warning
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.plan import TeacherPlan
@@ -51,7 +52,7 @@ def with_scaled_lr(
     if config.lr_from is not None:
         source = Path(config.lr_from)
         _check_source(source, config)
-        return _with_earlier_lr(plan, source, str(source))
+        return _with_earlier_lr(plan, source, run_name(source))
     return plan, ""
 
 

@@ -2,6 +2,7 @@
 
 run.json      settings, derived values with reasons, versions, pictures, results of the stages
 run-copy.json the same, in case run.json is damaged or missing
+local.json    where the pictures lie on this machine: private, and listed in .gitignore
 kinds.safetensors  the kind of each picture, if noisewise sorted them into kinds
 log.jsonl     one line per logged step
 teacher/      generator/      the finished models
@@ -15,9 +16,10 @@ noise.json    the gradient noise at the end of training, for `noisewise lr advis
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -29,6 +31,7 @@ from noisewise.training.files.run_parts import check_run
 from noisewise.training.run.checkpoints import Checkpoints
 from noisewise.training.run.log import Log
 from noisewise.training.run.notes import DataNotes, StageNotes
+from noisewise.training.run.places import Places, without_places
 from noisewise.training.run.run_json import read_with_warning, write_info
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import StageName
@@ -47,8 +50,10 @@ class Run:
 
     Attributes:
         path: the folder.
-        info: content of run.json; `data` and `stage` return parts of it as values.
+        info: content of run.json, without absolute paths; `data` and `stage` return parts of it as
+            values.
         warning: says that run.json is missing or damaged and its copy was used; else "".
+        places: where pictures and teacher lie on this machine.
 
     Args:
         path: the folder.
@@ -74,7 +79,7 @@ class Run:
             raise ValueError(
                 f"{path} is not a run; train one first: noisewise train FOLDER --out {place}"
             )
-        self.info, self.warning = read_with_warning(self.path)
+        self.reload()
         self._mended = False
 
     @classmethod
@@ -93,7 +98,10 @@ class Run:
 
     def reload(self) -> None:
         """Read run.json again; another process or another `Run` may have changed it."""
-        self.info, self.warning = read_with_warning(self.path)
+        info, self.warning = read_with_warning(self.path)
+        places = Places.read(self.path)
+        self.info, found = without_places(info, places)  # older versions wrote absolute paths
+        self.places = places.with_(found)
 
     @property
     def name(self) -> str:
@@ -128,8 +136,8 @@ class Run:
 
     def write(self) -> None:
         """Write run.json and its copy; `info` then equals what reading them gives."""
-        self.info = json.loads(json.dumps(self.info))
-        write_info(self.path, self.info, damaged=bool(self.warning) and not self._mended)
+        info, damaged = json.loads(json.dumps(self.info)), bool(self.warning) and not self._mended
+        self.info, self.places = write_info(self.path, info, damaged, self.places)
         self._mended = True
 
     def finished(self, stage: StageName) -> bool:
@@ -173,33 +181,72 @@ class Run:
         if not (self.path / stage / "config.json").exists():
             raise ValueError(self._missing(stage))
 
-    def pictures(self) -> Pictures:
+    def source(self) -> Path | None:
+        """Where the training pictures lie on this machine; None if that is unknown or gone."""
+        return next(iter(self._there()), None)
+
+    def teacher_source(self) -> str:
+        """The teacher that this run began with, as it is typed; if it is gone, its name."""
+        noted = str(self.info.get("adapt", self.info).get("teacher_from", ""))
+        return str(next(filter(os.path.exists, self.places.known("teacher", noted)), noted))
+
+    def pictures(self, data: str | Path | None = None) -> Pictures:
         """Read the training pictures again from where they were read last.
 
         Where the cache cannot be written (a full disk, a folder that is closed), they are read
         into memory.
 
+        Args:
+            data: where they lie now, if they were moved; the run notes it in its local.json.
+
         Raises:
             ValueError: if they are missing or have changed.
         """
-        from noisewise.pictures.older_labels import as_labelled_before
+        given = None if data is None else Path(data).expanduser()
+        places = [given] if given is not None else self._there()
+        if not places:
+            raise ValueError(self._no_pictures())
+        failed: ValueError | None = None
+        for place in places:
+            try:
+                pictures = self._training_pictures(place)
+            except ValueError as error:
+                failed = failed or error
+                continue
+            if given is not None:
+                with suppress(OSError):  # a disk that cannot be written: the flag is given again
+                    self.places = self.places.note({"pictures": place.resolve()})
+            return pictures
+        assert failed is not None
+        raise failed
 
-        data = self.data
-        if not Path(data.source).exists():
-            raise ValueError(
-                f"the training pictures are missing: {data.source} does not exist; if they were "
-                f"moved, run `noisewise {'adapt' if 'adapt' in self.info else 'train'}` with their "
-                "new folder and all else as before, which notes it"
-            )
+    def _sources(self) -> list[Path]:
+        return self.places.known("pictures", self.data.source)
+
+    def _there(self) -> list[Path]:
+        return [place for place in self._sources() if os.path.exists(place)]
+
+    def _no_pictures(self) -> str:
+        known = self._sources()
+        why = f"{known[0]} does not exist" if known else "run.json has only their name"
+        return (
+            f"the training pictures ({self.data.name}) are missing: {why}; "
+            "if they were moved, say where they are with --data FOLDER"
+        )
+
+    def _training_pictures(self, place: Path) -> Pictures:
+        """Read pictures, which must be those of the run."""
+        from noisewise.pictures.older_labels import as_labelled_before
         from noisewise.pictures.read import CannotReadError
 
+        data = self.data
         try:
-            pictures = self._read(data.source, data.size, data.channels, self.path / "cache")
+            pictures = self._read(place, data.size, data.channels, self.path / "cache")
         except CannotReadError:
-            pictures = self._read(data.source, data.size, data.channels)
+            pictures = self._read(place, data.size, data.channels)
         pictures = as_labelled_before(pictures, data.fingerprint)
         if pictures.fingerprint != data.fingerprint:
-            raise ValueError(f"the pictures in {data.source} have changed since training")
+            raise ValueError(f"the pictures in {place} have changed since training, or are others")
         return pictures.with_twins(data.twins)
 
     def other_pictures(self, path: str | Path, size: Size, channels: int) -> Pictures:
@@ -291,9 +338,9 @@ class Run:
     def _missing(self, stage: StageName) -> str:
         if stage == "generator":
             return f"{self.path} has no generator yet; distil one: noisewise distill {self.path}"
-        adapted = self.info.get("adapt")
-        start = ["adapt", adapted["teacher_from"]] if adapted else ["train"]
-        words = ["noisewise", *start, self.data.source, "--out", str(self.path)]
+        start = ["adapt", self.teacher_source()] if self.info.get("adapt") else ["train"]
+        source = str(self.source() or self.data.source)
+        words = ["noisewise", *start, source, "--out", str(self.path)]
         if budget := self.stage("teacher").budget or self.info["train"].get("budget"):
             words += ["--budget", budget]  # with another one, training could end at once
         return (

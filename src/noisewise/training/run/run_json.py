@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from noisewise.plain_files import read_plain
-from noisewise.training.devices.hardware import describe_machine
+from noisewise.training.devices.hardware import describe_machine, operating_system
 from noisewise.training.files.atomic import read_sealed, write_atomic, write_sealed
 from noisewise.training.files.run_folder import COPY, NAME
 from noisewise.training.run.notes import check_notes
+from noisewise.training.run.places import Places, run_name, without_places
 from noisewise.training.settings.config import MAY_CHANGE, DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
 
@@ -54,20 +55,30 @@ def read_with_warning(path: Path) -> tuple[dict[str, Any], str]:
         return info, f"{error}; its copy {COPY} was used instead, which may lack the last change"
 
 
-def write_info(path: Path, info: dict[str, Any], damaged: bool) -> None:
-    """Write run.json, and then a copy of it.
+def write_info(
+    path: Path, info: dict[str, Any], damaged: bool, places: Places | None = None
+) -> tuple[dict[str, Any], Places]:
+    """Write run.json, and then a copy of it; absolute paths go into the private local.json.
 
     Args:
         path: folder of the run.
         info: content.
         damaged: whether the existing run.json is damaged; it is then kept as run.json.damaged.
+        places: what local.json is to hold; None: what it holds now.
+
+    Returns:
+        The content as written, and the places.
     """
+    places = places or Places.read(path)
+    info, found = without_places(info, places)
+    places = places.note(found)  # first: a kill between the two must not lose them
     # Copied, not renamed: a folder without run.json is not a run.
     if damaged and (path / NAME).exists():
         aside = path / f"{NAME}.damaged"
         write_atomic(aside, lambda temporary: temporary.write_bytes(read_plain(path / NAME)))
     for name in (NAME, COPY):
         write_sealed(path / name, info)
+    return info, places
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -121,7 +132,7 @@ def new_run_info(seed: int) -> dict[str, Any]:
         "noisewise": version("noisewise"),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": operating_system(),
     }
     return {
         "format": FORMAT,
@@ -165,7 +176,9 @@ def must_match(
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, dict):
+        if name == "lr_from" and isinstance(value, str):  # noted by its name alone, see `places`
+            flat[name] = run_name(value)
+        elif isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

@@ -401,6 +401,8 @@ class EvaluateConfig(DrawingSettings):
     """Number of pictures to draw and measure."""
     against: Annotated[str | None, Shown("PICTURES")] = None
     """Real pictures to compare with: a folder, .zip or .npz. Default: the held-out pictures."""
+    data: Annotated[str | None, Shown("PICTURES")] = None
+    """Where the training pictures are now, if they were moved. The run notes it."""
     fid_weights: Annotated[str | None, Shown("FILE")] = None
     """Also give FID and KID, with InceptionV3 weights from this file. Nothing is downloaded."""
 
