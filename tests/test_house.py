@@ -33,6 +33,7 @@ FLOORS = {
     "powers": 0,
     "sizes": 0,
     "plain_files": 0,
+    "plain_text": 0,
     "demo": 0,
     "nets": 1,
     "diffusion": 1,

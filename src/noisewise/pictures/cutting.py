@@ -16,8 +16,8 @@ import numpy as np
 from noisewise.pictures.crops import Cut, Pieces, most_crops, most_parts
 from noisewise.pictures.gather import MIN_PICTURES, count_text
 from noisewise.pictures.near_duplicates import near_duplicates
-from noisewise.pictures.sources import printable
 from noisewise.pictures.split import groups_of
+from noisewise.plain_text import printable
 from noisewise.sizes import Size, num_pixels, spelled
 from noisewise.sizes import sides as sides_of
 

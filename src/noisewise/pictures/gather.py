@@ -20,8 +20,9 @@ from noisewise.pictures.class_names import about_numbers
 from noisewise.pictures.dim import about_dim
 from noisewise.pictures.enlarging import Sides, too_large
 from noisewise.pictures.framing import Frame, Framed
-from noisewise.pictures.sources import Skipped, printable
+from noisewise.pictures.sources import Skipped
 from noisewise.pictures.transparency import about_vanished
+from noisewise.plain_text import printable
 from noisewise.sizes import written
 
 Progress = Callable[[int, int], None]

@@ -21,7 +21,8 @@ from noisewise.pictures import bit_depth, decode
 from noisewise.pictures.bit_depth import Extent, Ranges
 from noisewise.pictures.decode import Header, UnusableError
 from noisewise.pictures.request import Crop
-from noisewise.pictures.sources import OWN, Entry, Skipped, Source, printable
+from noisewise.pictures.sources import OWN, Entry, Skipped, Source
+from noisewise.plain_text import printable
 from noisewise.sizes import MIN_SIZE, SIZE_STEP
 
 DEFAULT_MAX_SIZE = 64

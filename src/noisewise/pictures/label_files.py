@@ -22,7 +22,8 @@ from typing import Any, BinaryIO
 from noisewise.pictures.class_names import composed, natural_order
 from noisewise.pictures.decode import UnusableError
 from noisewise.pictures.headers import opened
-from noisewise.pictures.sources import Entry, Source, printable
+from noisewise.pictures.sources import Entry, Source
+from noisewise.plain_text import printable
 
 _PAIRS = "dataset.json"
 NAMES = frozenset({"metadata.csv", "metadata.jsonl", _PAIRS})

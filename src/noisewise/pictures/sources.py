@@ -161,16 +161,6 @@ def read_skipped(item: Mapping[str, str]) -> Skipped:
     return Skipped(item["name"], code_of(item.get("code", item["reason"])))
 
 
-def printable(name: str) -> str:
-    r"""Return a name that any terminal prints on one line.
-
-    Example:
-        >>> printable("two\nlines")
-        'two\\nlines'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
-
-
 def is_hidden(part: str) -> bool:
     """Whether a file or folder of this name is hidden, or made by the system."""
     return part.startswith(".") or part.lower() in _SYSTEM_NAMES

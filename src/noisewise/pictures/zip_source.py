@@ -26,8 +26,8 @@ from noisewise.pictures.sources import (
     by_length,
     clean_name,
     is_hidden,
-    printable,
 )
+from noisewise.plain_text import printable
 
 _SUFFIXES = (".zip",)
 _PIECE = 2**20  # bytes

@@ -25,7 +25,8 @@ from noisewise.pictures.pictures import Pictures, as_pictures
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
 from noisewise.pictures.shapes import count_shapes, size_in_shape
-from noisewise.pictures.sources import HARMLESS, Skipped, printable
+from noisewise.pictures.sources import HARMLESS, Skipped
+from noisewise.plain_text import printable
 from noisewise.sizes import AnySize, Size, mean_side, spelled, written
 from noisewise.training.devices.engine import Engine
 from noisewise.training.finer_size import about_finer_size

@@ -47,11 +47,11 @@ def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
             progress.part(part, done, total, "pictures")
 
         found = evaluate(options.run, config=plain(options, EvaluateConfig), on_part=on_part)
-    show(found.to_dict(), options.json, _text(found))
+    show(found.to_dict(), options.json, _lines(found))
     return 0
 
 
-def _text(found: Evaluation) -> str:
+def _lines(found: Evaluation) -> list[str]:
     """The verdict, then each number with what it sees, then what helps to compare runs."""
     from noisewise.quality.verdict import MEANINGS
 
@@ -78,7 +78,7 @@ def _text(found: Evaluation) -> str:
         *wrap(f"To compare with other runs, by features that never change: {compared}", width),
         *wrap(f"Each picture takes {calls}, {each} (as busy as this machine was)", width),
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def _row(number: Number, names: int, values: int, width: int) -> list[str]:

@@ -43,7 +43,7 @@ def _inspect(options: InspectOptions, _: Sequence[str]) -> int:
             options.keep_whole,
         )
     values = found.to_dict()
-    text = found.text()
+    lines = found.text().split("\n")
     if options.out is not None:
         from PIL import Image
 
@@ -55,8 +55,8 @@ def _inspect(options: InspectOptions, _: Sequence[str]) -> int:
         with replacing(path) as file:
             Image.fromarray(found.contact_sheet).save(file, format="PNG", pnginfo=marked())
         values["contact_sheet"] = str(path)
-        text += f"\nContact sheet: {path}"
-    show(values, options.json, text)
+        lines.append(f"Contact sheet: {path}")
+    show(values, options.json, lines)
     return 0
 
 

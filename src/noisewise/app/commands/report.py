@@ -47,7 +47,7 @@ def _report(options: ReportOptions, _: Sequence[str]) -> int:
             tell=progress.note,
             on_part=on_part,
         )
-    show({"report": str(path), "bytes": path.stat().st_size}, options.json, f"report: {path}")
+    show({"report": str(path), "bytes": path.stat().st_size}, options.json, [f"report: {path}"])
     return 0
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 from noisewise.app.report.resume_command import again
 from noisewise.app.terminal.program_name import program
+from noisewise.plain_text import shell_words
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import Budget
 
@@ -31,7 +31,7 @@ def _commands(run: Run) -> list[Command]:
     if not run.finished("teacher"):
         return _before_a_teacher(run)
     rows = [] if run.finished("generator") else [_distil(run)]
-    path = shlex.quote(str(run.path))
+    path = shell_words(run.path)
     rows.append(("Draw more pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"))
     rows.append(("Measure with more pictures", f"noisewise evaluate {path} -n 2000"))
     if "teacher_from" not in run.info:  # a copied teacher is not trained here
@@ -50,14 +50,14 @@ def _before_a_teacher(run: Run) -> list[Command]:
         budget = run.stage("teacher").budget or run.info["train"]["budget"]
         return [("Resume training", again(run, budget))]
     best = run.checkpoints("teacher").best
-    shown = f"noisewise sample {shlex.quote(str(best))} -n 64 --out best.png"
+    shown = f"noisewise sample {shell_words(best)} -n 64 --out best.png"
     return [("Look at the best teacher so far", shown)] if best.exists() else []
 
 
 def _distil(run: Run) -> Command:
     """Start or resume the distillation; after a failure, with another seed in another folder."""
-    path, distill = shlex.quote(str(run.path)), run.info.get("distill", {})
-    budget = distill.get("budget", run.info["train"].get("budget", "5m"))
+    path, distill = shell_words(run.path), run.info.get("distill", {})
+    budget = shell_words(str(distill.get("budget", run.info["train"].get("budget", "5m"))))
     line = f"noisewise distill {path} --budget {budget}"
     if run.stage("generator").failed:  # the same command would fail in the same way
         seed = distill.get("seed", 0) + 1

@@ -7,12 +7,13 @@ without a visible flag go into a file for `--config` first.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from noisewise.app.flags import flags_of
+from noisewise.plain_text import shell_words
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import MAY_CHANGE, AdaptConfig, TrainConfig
 
@@ -31,13 +32,13 @@ def again(run: Run, budget: str) -> str:
     Returns:
         One line; before it, if needed, a line that writes a file of settings.
     """
-    source, trained = str(run.info["data"]["source"]), run.info["train"]
+    source, trained = Path(str(run.info["data"]["source"])), run.info["train"]
     how = run.info.get("adapt")
     if how is None:
         words = ["noisewise", "train", source]
         config, asked = TrainConfig(), trained
     else:
-        words = ["noisewise", "adapt", str(how["teacher_from"]), source]
+        words = ["noisewise", "adapt", Path(str(how["teacher_from"])), source]
         config, asked = AdaptConfig(), {**how, "recipe": trained["recipe"]}
     told = _told(asked, asdict(config))
     spellings = {f.name: f.spellings[0] for f in flags_of(type(config)) if f.listed}
@@ -50,8 +51,9 @@ def again(run: Run, budget: str) -> str:
     rest = {name: value for name, value in told.items() if name not in spellings}
     if rest:
         flags += ["--config", _FILE]
-    line = shlex.join([*words, "--out", str(run.path), *flags, "--budget", budget])
-    return f"echo {shlex.quote(json.dumps(rest))} > {_FILE}\n{line}" if rest else line
+    line = shell_words(*words, "--out", run.path, *flags, "--budget", budget)
+    written = f"printf '%s\\n' {shell_words(json.dumps(rest))} > {_FILE}"
+    return f"{written}\n{line}" if rest else line
 
 
 def _told(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,4 +77,7 @@ def _told(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flag(spelling: str, value: str | float | bool) -> list[str]:
-    return [spelling] if value is True else [spelling, str(value)]
+    if value is True:
+        return [spelling]
+    text = str(value)
+    return [f"{spelling}={text}"] if text.startswith("-") else [spelling, text]
