@@ -279,7 +279,7 @@ def inspect(
     return Inspection(
         source=pictures.source,
         kind=found.kind,
-        num_files=(num_cut or len(pictures)) + len(pictures.skipped),
+        num_files=(num_cut or len(pictures)) + len(pictures.skipped) - found.counts.more_pages,
         num_cut=num_cut,
         num_pictures=len(pictures),
         size=pictures.size,
