@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from noisewise.diffusion import MeasuredShift
+from noisewise.pictures.dim import about_dim, is_black
 from noisewise.pictures.enlarging import too_large
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digests
@@ -80,6 +81,7 @@ class Inspection:
         contact_sheet: uint8 [height, width, 3].
         file_side: median side of the files before they were resized.
         finer: what training costs at the size that keeps their detail; "" if this one does.
+        refused: why training refuses these pictures whatever the size; "" if it does not.
     """
 
     source: str
@@ -113,6 +115,7 @@ class Inspection:
     contact_sheet: np.ndarray = field(repr=False)
     file_side: int = 0
     finer: str = ""
+    refused: str = ""
 
     def __repr__(self) -> str:
         """One line; `text()` has all of it."""
@@ -180,7 +183,7 @@ class Inspection:
             steps.insert(1, f"with --size {shape}, keep the shape that most pictures have")
         if self.twins:
             steps.insert(-1, self.twins)
-        if refused := too_large(self.size, self.file_side):
+        if refused := self.refused or too_large(self.size, self.file_side):
             steps[0] = f"refuse this: {refused}"
         elif self.finer:
             steps.insert(1, f"lose detail; {self.finer}")
@@ -306,6 +309,7 @@ def inspect(
         contact_sheet=contact_sheet(pictures.images),
         file_side=pictures.side,
         finer="" if size is not None else about_finer_size(pictures, Engine.choose().device),
+        refused=about_dim(pictures.images) if is_black(pictures.images) else "",
     )
 
 
