@@ -110,10 +110,10 @@ def class_labels(
     found = {name: labels.get(name, by_spelling.get(composed(name))) for name in names}
     missing = [name for name in names if found[name] is None]
     if missing:
+        lack = f"{len(missing):,} {'has' if len(missing) == 1 else 'have'} none"
         note = (
             f"no classes: {len(names) - len(missing):,} of {len(names):,} pictures have a label in "
-            f"the metadata file and {len(missing):,} {'has' if len(missing) == 1 else 'have'} none, "
-            f"for example {printable(missing[0])}"
+            f"the metadata file and {lack}, for example {printable(missing[0])}"
         )
         return None, [], [note]
     values = [found[name] for name in names]

@@ -102,7 +102,7 @@ def draw(
     if out.suffix.lower() == ".png":
         write_sheet(pictures, out, options.scale)
     else:
-        write_folder(pictures, out, options.scale, options.seed, values)
+        write_folder(pictures, out, options.scale, options.seed, values, options.overwrite)
     return values, [str(out), _described(model, values, larger is not None)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noisewise.scaling.figure import COLOURS, blank
+from noisewise.whole_files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,4 +54,5 @@ def _save(figure: Figure, path: Path) -> None:
     # Keep text as text, and give the same bytes for the same numbers.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "noisewise"}):
         stamp = {"Date": None} if path.suffix.lower() == ".svg" else None
-        figure.savefig(path, metadata=stamp)
+        with replacing(path) as new:
+            figure.savefig(new, metadata=stamp, format=path.suffix[1:].lower())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noisewise.plain_text import printable
+from noisewise.whole_files import replacing
 
 MOST_NAMED = 10  # with more lines than this, the chart has no legend
 
@@ -66,4 +67,5 @@ def draw(spectra: Sequence[Spectrum], path: str, title: str) -> None:
         for text in legend.get_texts():
             text.set_parse_math(False)  # a name may have dollars
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(Path(path)) as new:
+        figure.savefig(new, dpi=150, format=Path(path).suffix[1:])

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from noisewise.plain_files import open_plain, read_plain
-from noisewise.training.files.atomic import write_text
 from noisewise.training.stages.record import Kind, Record
+from noisewise.whole_files import write_text
 
 _LINES = 400  # approximate number of lines of a stage
 _LONGEST = 30.0  # most seconds between two lines, with a budget of time
