@@ -165,11 +165,14 @@ def test_nothing_is_pickled() -> None:
     assert not found, found
 
 
-def test_only_app_prints() -> None:
+def test_only_the_terminal_prints() -> None:
+    """Its functions make text printable; the script for a shell is ours and must stay as it is."""
+    speakers = {PACKAGE / "app" / "commands" / "completion.py"}
+    speakers |= set((PACKAGE / "app" / "terminal").glob("*.py"))
     found = [
         f"{name_of(path)}:{node.lineno}"
         for path in SOURCES
-        if room_of(path) != "app"
+        if path not in speakers
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from typing import Any
+
+_NOT_ASCII = re.compile(r"[^\n -~]")  # JSON itself escapes what is below 0x20
 
 
 def printable(text: str) -> str:
@@ -38,22 +41,25 @@ def one_line(text: str) -> str:
     return printable(" ".join(filter(None, (line.strip() for line in text.splitlines()))))
 
 
-def json_text(values: Any, *, allow_nan: bool = True) -> str:  # noqa: ANN401 (any JSON value)
-    r"""Return JSON on one line that a terminal prints as it is; it reads back as the same values.
+def json_text(
+    values: Any,  # noqa: ANN401 (any JSON value)
+    *,
+    allow_nan: bool = True,
+    indent: int | None = None,
+) -> str:
+    r"""Return JSON that a terminal prints as it is; it reads back as the same values.
 
     Args:
         values: anything that JSON can hold.
         allow_nan: whether NaN and infinity may stand in it, which strict JSON does not know.
+        indent: spaces of each level, on lines of their own; None: one line.
 
     Example:
         >>> print(json_text({"name": "caf\u00e9 \u202e \x7f"}))
         {"name": "café \u202e \u007f"}
     """
-    text = json.dumps(values, ensure_ascii=False, allow_nan=allow_nan)
-    if text.isprintable():
-        return text
-    # JSON itself knows escapes of 16 bits only, and escapes nothing above 0x1f.
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    text = json.dumps(values, ensure_ascii=False, allow_nan=allow_nan, indent=indent)
+    return _NOT_ASCII.sub(_json_escape, text)
 
 
 def shell_words(*words: str | os.PathLike[str]) -> str:
@@ -74,6 +80,11 @@ def shell_words(*words: str | os.PathLike[str]) -> str:
         $'two\012lines' '$(touch x)'
     """
     return " ".join(map(_word, words))
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    """A character as it is, or as JSON writes it, which knows escapes of 16 bits only."""
+    return match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1]
 
 
 def _word(word: str | os.PathLike[str]) -> str:

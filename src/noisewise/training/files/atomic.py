@@ -21,6 +21,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from noisewise.plain_files import MOST_TENSORS, NotPlainError, open_plain, read_plain
+from noisewise.plain_text import json_text
 from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
 from noisewise.whole_files import replacing, write_text
 
@@ -63,7 +64,7 @@ def file_digest(path: Path) -> str:
 
 def write_json(path: Path, values: Any) -> None:  # noqa: ANN401 (any JSON value)
     """Write a JSON file atomically."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(values, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)

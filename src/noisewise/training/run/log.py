@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from noisewise.plain_files import open_plain, read_plain
+from noisewise.plain_text import json_text
 from noisewise.training.stages.record import Kind, Record
 from noisewise.whole_files import write_text
 
@@ -193,7 +194,7 @@ def _kind_by_words(record: Record) -> Kind:
 
 def _line(values: dict[str, Any]) -> str:
     given = {name: _short(value) for name, value in values.items() if value is not None}
-    return json.dumps(given, ensure_ascii=False) + "\n"
+    return json_text(given) + "\n"
 
 
 def _short(value: object) -> object:
