@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -18,6 +19,7 @@ from safetensors.numpy import save_file
 
 from noisewise.app import cli
 from noisewise.app.report.next_commands import next_commands
+from noisewise.app.terminal.progress import Progress
 from noisewise.training.run.run import Run
 
 CLASSES = (
@@ -30,7 +32,7 @@ CLASSES = (
     os.fsdecode(b"caf\xe9\x9b"),
 )
 PLACE = "$(touch pwned) '\x1b[31m\n noisewise\u202e"
-Run_ = tuple[Path, Path]  # pictures, run
+Folders = tuple[Path, Path]  # of the pictures, and of the run
 
 
 def assert_plain(text: str, allowed: str = "\n") -> None:
@@ -47,7 +49,9 @@ def words_of(line: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory: pytest.TempPathFactory, settings: Callable[[str], list[str]]) -> Run_:
+def hostile(
+    tmp_path_factory: pytest.TempPathFactory, settings: Callable[[str], list[str]]
+) -> Folders:
     """A folder of pictures and a run, with such names; look, do not touch."""
     root = tmp_path_factory.mktemp("others") / PLACE
     pictures = root / "pictures\x1b[2J"
@@ -75,7 +79,7 @@ def said(words: list[str], code: int, capfd: pytest.CaptureFixture[str]) -> tupl
 
 
 def test_what_is_in_a_folder_is_told_in_plain_lines(
-    hostile: Run_, capfd: pytest.CaptureFixture[str]
+    hostile: Folders, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pictures, run = hostile
     out, _ = said(["inspect", str(pictures)], 0, capfd)
@@ -93,7 +97,7 @@ def test_what_is_in_a_folder_is_told_in_plain_lines(
 
 
 def test_a_run_is_used_in_plain_lines(
-    hostile: Run_, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    hostile: Folders, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pictures, run = hostile
     _, err = said(["sample", str(run), "-n", "1", "--label", "nothing\x1b[31m"], 2, capfd)
@@ -111,7 +115,7 @@ def test_a_run_is_used_in_plain_lines(
 
 
 def test_evaluate_and_the_page_are_plain(
-    hostile: Run_, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    hostile: Folders, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _, run = hostile
     said(["evaluate", str(run), "-n", "64"], 0, capfd)
@@ -126,7 +130,7 @@ def test_evaluate_and_the_page_are_plain(
 
 
 def test_printed_commands_are_the_right_words_for_a_shell(
-    hostile: Run_, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    hostile: Folders, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pictures, run = hostile
     copy = tmp_path / run.name
@@ -148,7 +152,7 @@ def test_printed_commands_are_the_right_words_for_a_shell(
 
 
 def test_a_relative_run_that_looks_like_a_flag_can_be_copied(
-    hostile: Run_,
+    hostile: Folders,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     settings: Callable[[str], list[str]],
@@ -205,3 +209,26 @@ def test_stdout_of_few_letters_still_gives_json(tmp_path: Path) -> None:
     first, second = done.stdout.decode("ascii").splitlines()
     assert json.loads(first) == {"a": "café \x9b"}
     assert second == r"caf\xe9"
+
+
+class Terminal(io.StringIO):
+    """Keeps what a terminal would be sent."""
+
+    encoding = "utf-8"  # pyrefly: ignore[bad-override]
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_names_are_literal_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "200")
+    screen = Terminal()
+    with Progress(screen) as progress:
+        progress.part("drawing [red]of[/red] \x1b]0;title\x07 :smile:", 1, 2, "pictures")
+        progress.note("[red]x[/red] :smile: \x1b[2J \u202e")
+    sent = screen.getvalue()
+    assert r"[red]x[/red] :smile: \x1b[2J \u202e" in sent
+    assert r"drawing [red]of[/red] \x1b]0;title\x07 :smile:" in sent
+    assert "\x1b[2J" not in sent
+    assert "\x1b]0" not in sent

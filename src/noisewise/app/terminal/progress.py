@@ -182,7 +182,7 @@ class Progress:
         """Write one line, above the bar if there is one."""
         text = printable(text)
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(text, markup=False, highlight=False, emoji=False)
         else:
             print(text, file=self._stream, flush=True)
 
