@@ -219,8 +219,8 @@ def load_pictures(
     Every picture is rotated upright, placed on the background, cropped or padded to the shape and
     resized once with antialiasing. Labels come from `metadata.csv`, `metadata.jsonl` or
     `dataset.json` if there is one, else from the subfolders. Files that cannot be used are skipped,
-    each with a reason, and what noisewise wrote is left out. Each page of a TIFF is a picture, named
-    by its number ("stack.tif#3"); of animations the first frame is used.
+    each with a reason, and what noisewise wrote is left out. Each page of a TIFF is a picture,
+    named by its number ("stack.tif#3"); of animations the first frame is used.
 
     Args:
         path: the folder or file.
