@@ -1,4 +1,4 @@
-"""The house keeps its shape: four floors, short rooms, nothing pickled, a README that is true."""
+"""The house keeps its shape: its floors, short rooms, nothing pickled, a README that is true."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 # A new room is written in here and into the contract in pyproject.toml. `__init__` hands out names
 # from every floor, lazily; `__main__` is the front door.
 FLOORS = {
-    "quality": 0,
-    "lowrank": 0,
-    "scaling": 0,
-    "powers": 0,
-    "sizes": 0,
     "plain_files": 0,
-    "demo": 0,
-    "nets": 1,
-    "diffusion": 1,
-    "adapters": 1,
-    "pictures": 2,
-    "training": 3,
-    "export": 4,
-    "app": 5,
-    "__main__": 6,
+    "plain_text": 0,
+    "whole_files": 0,
+    "quality": 1,
+    "lowrank": 1,
+    "scaling": 1,
+    "powers": 1,
+    "sizes": 1,
+    "demo": 1,
+    "nets": 2,
+    "diffusion": 2,
+    "adapters": 2,
+    "pictures": 3,
+    "training": 4,
+    "export": 5,
+    "app": 6,
+    "__main__": 7,
 }
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 UNPICKLERS = {("torch", "load"), ("torch", "save"), ("np", "load"), ("numpy", "load")}
@@ -163,11 +165,14 @@ def test_nothing_is_pickled() -> None:
     assert not found, found
 
 
-def test_only_app_prints() -> None:
+def test_only_the_terminal_prints() -> None:
+    """Its functions make text printable; the script for a shell is ours and must stay as it is."""
+    speakers = {PACKAGE / "app" / "commands" / "completion.py"}
+    speakers |= set((PACKAGE / "app" / "terminal").glob("*.py"))
     found = [
         f"{name_of(path)}:{node.lineno}"
         for path in SOURCES
-        if room_of(path) != "app"
+        if path not in speakers
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)

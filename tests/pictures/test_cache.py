@@ -13,6 +13,7 @@ import pytest
 
 from noisewise.pictures import cache
 from noisewise.pictures.pictures import load_pictures
+from noisewise.whole_files import replacing
 from picture_files import write_pictures
 from small_disk import fill, small_disk
 
@@ -58,8 +59,8 @@ def test_what_a_kill_leaves_is_swept_by_the_next_reader(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_being_written_is_not_swept(tmp_path: Path) -> None:
-    with cache.replacing(tmp_path / "x.json") as file:
-        file.write(b"half")
+    with replacing(tmp_path / "x.json", ".new-") as new:
+        new.write_bytes(b"half")
         assert cache.sweep(tmp_path) == 0
     assert (tmp_path / "x.json").read_bytes() == b"half"
 
@@ -75,8 +76,8 @@ def test_a_file_is_not_swept_in_the_moment_of_its_renaming(
         rename(old, new)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    with cache.replacing(tmp_path / "x.json") as file:
-        file.write(b"whole")
+    with replacing(tmp_path / "x.json", ".new-") as new:
+        new.write_bytes(b"whole")
     assert swept == [0]
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 

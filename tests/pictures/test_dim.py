@@ -10,6 +10,7 @@ from PIL import Image
 
 import noisewise
 from noisewise.pictures.pictures import load_pictures
+from noisewise.training.inspect import inspect
 from noisewise.training.settings.config import TrainConfig
 
 
@@ -43,9 +44,11 @@ def test_masks_are_refused_with_a_factor_that_works(tmp_path: Path, highest: int
         with pytest.raises(ValueError, match=f"no value is above {highest} of 255"):
             refused()
     assert not (tmp_path / "run").exists()
+    assert inspect(folder).plan()[0] == f"refuse this: {note}"
     for file in folder.iterdir():  # what the note says
         Image.open(file).point(lambda v: v * factor).save(file)
     assert not notes_on_dark(folder)
+    assert not inspect(folder).refused
     assert load_pictures(folder).images.max() == highest * factor
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import noisewise
 from noisewise.pictures.pictures import load_pictures
+from noisewise.training.settings.config import TrainConfig
 from picture_files import write_pictures
 
 
@@ -84,7 +86,10 @@ def test_a_picture_without_a_label_is_said(tmp_path: Path) -> None:
     (folder / "metadata.csv").write_text(csv_of(rows))
     pictures = load_pictures(folder)
     assert pictures.labels is None
-    assert any("1 of 20 pictures have no label" in note for note in pictures.notes)
+    assert any(
+        "19 of 20 pictures have a label in the metadata file and 1 has none" in note
+        for note in pictures.notes
+    )
     assert any("p019.png" in note for note in pictures.notes)
 
 
@@ -131,3 +136,47 @@ def test_random_damage_to_metadata_never_raises(tmp_path: Path, seed: int) -> No
         pictures = load_pictures(folder)
         assert len(pictures) == 16
         assert pictures.labels is not None or pictures.notes
+
+
+def about(folder: Path, *, with_classes: bool = False) -> list[str]:
+    if with_classes:
+        with pytest.raises(ValueError, match="no classes to learn") as error:
+            noisewise.plan(folder, TrainConfig(budget="16images", classes=True))
+        return [str(error.value)]
+    return [note for note in load_pictures(folder).notes if "not there" in note]
+
+
+@pytest.mark.parametrize("kind", ["dataset.json", "metadata.csv", "metadata.jsonl"])
+def test_names_without_a_file_are_told_in_one_note(tmp_path: Path, kind: str) -> None:
+    folder = write_pictures(tmp_path / "x")
+    (folder / "broken.png").write_bytes(b"")  # it is there, though it cannot be used
+    for stale in ((), ("gone.png",), ("gone\n.png", "lost.png", "old/p000.png")):
+        pairs = [(name, i % 2) for i, name in enumerate((*named(), "broken.png", *stale))]
+        texts = {
+            "dataset.json": json.dumps({"labels": pairs}),
+            "metadata.csv": csv_of([(f'"{name}"', label) for name, label in pairs]),
+            "metadata.jsonl": "\n".join(
+                json.dumps({"file_name": name, "label": label}) for name, label in pairs
+            ),
+        }
+        (folder / kind).write_text(texts[kind])
+        few, many = f"{kind} names 1 file that is", f"{kind} names 3 files that are"
+        expected = {
+            0: [],
+            1: [f"{few} not there: gone.png"],
+            3: [f"{many} not there, for example gone\\n.png"],
+        }
+        assert about(folder) == expected[len(stale)]
+        assert load_pictures(folder).label_histogram == (10, 10)
+
+
+def test_classes_of_partly_labelled_pictures_are_refused_with_numbers(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "x")
+    pairs = [(name, i % 2) for i, name in enumerate(named(17))]
+    (folder / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    (said,) = about(folder, with_classes=True)
+    assert "17 of 20 pictures have a label in the metadata file and 3 have none" in said
+    assert "for example p017.png" in said
+    (folder / "dataset.json").unlink()
+    (said,) = about(folder, with_classes=True)
+    assert "it has no class subfolders and no labels; train without --classes" in said

@@ -219,7 +219,7 @@ def test_labels_of_files_that_are_not_there_take_no_memory(
     assert taken < 80
     assert load_pictures(folder).label_histogram == (10, 10)
     (folder / "metadata.csv").write_text(f"file_name,label\n{rows}")
-    assert any("20 of 20 pictures have no label" in text for text in load_pictures(folder).notes)
+    assert any("0 of 20 pictures have a label" in text for text in load_pictures(folder).notes)
 
 
 def test_members_that_share_their_bytes(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from noisewise.adapters.layers import base_of, factor_parameters
+from noisewise.whole_files import replacing, write_bytes
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -80,7 +82,10 @@ def write(folder: Path, config: Any, tensors: dict[str, Tensor]) -> None:  # noq
         config.base_model_name_or_path = Path(base).name
     config.inference_mode = True
     config.init_lora_weights = True
-    config.save_pretrained(str(folder))
+    with TemporaryDirectory(prefix=".new-", dir=folder) as part:  # PEFT writes into a folder
+        config.save_pretrained(part)
+        for file in sorted(Path(part).iterdir()):
+            write_bytes(folder / file.name, file.read_bytes())
 
 
 def write_for_pipeline(
@@ -119,4 +124,5 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
         key: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for key, value in tensors.items()
     }
-    save_file(plain, path, metadata={"format": "pt", **header})
+    with replacing(path) as new:
+        save_file(plain, new, metadata={"format": "pt", **header})

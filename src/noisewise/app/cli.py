@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -18,7 +19,9 @@ from noisewise.app.command import Command, Group
 from noisewise.app.commands import table
 from noisewise.app.flag_errors import near
 from noisewise.app.help_text import overview, print_help
+from noisewise.app.terminal.answer import say
 from noisewise.app.terminal.stderr import Steady, tell
+from noisewise.plain_text import one_line
 from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
 
 _HELP = ("-h", "--help")
@@ -57,12 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] == ["help"]:
         words = [*words[1:], "--help"]
     if not words or words[0] in _HELP:
-        print(overview([[table.load(name) for name in group] for group in table.GROUPS]))
+        say(*overview([[table.load(name) for name in group] for group in table.GROUPS]).split("\n"))
         return 0
     if words[0] in ("--version", "-V"):
         from importlib.metadata import version
 
-        print(f"noisewise {version('noisewise')}")
+        say(f"noisewise {version('noisewise')}")
         return 0
     if words[0] not in table.NAMES:
         return _complain(_unknown(words[0], table.NAMES), "noisewise")
@@ -169,7 +172,7 @@ def _not_written(error: OSError) -> str:
 def _too_little_memory(error: Exception, less: str) -> str:
     """What to do when memory ran out: what the training says, or the command, or what helps all."""
     if isinstance(error, OutOfMemory):
-        return " ".join(str(error).split())
+        return one_line(str(error))
     return f"memory ran out; close other programs, or {less or 'give it less to do'}"
 
 
@@ -179,15 +182,17 @@ def _unknown(word: str, names: Sequence[str]) -> str:
 
 def _complain(text: str, called: str) -> int:
     """One sentence on stderr, and the exit code of bad usage or input."""
-    tell(f"{called}: {' '.join(text.split())}")
+    tell(f"{called}: {one_line(text)}")
     return 2
 
 
 def _failed(error: Exception, called: str) -> int:
     """Something that is not the user's fault: one sentence, and the trace only when asked for."""
     if os.environ.get("NOISEWISE_TRACE"):
-        raise error
-    tell(f"{called}: failed with {type(error).__name__}: {error} (NOISEWISE_TRACE=1 shows where).")
+        tell(*"".join(traceback.format_exception(error)).splitlines())
+        return 1
+    said = one_line(f"{type(error).__name__}: {error}")
+    tell(f"{called}: failed with {said} (NOISEWISE_TRACE=1 shows where).")
     return 1
 
 

@@ -100,7 +100,7 @@ def save_settings(path: str | None, config: Any) -> None:  # noqa: ANN401 (any s
     """
     if path is None or not leads():
         return
-    from noisewise.training.files.atomic import write_text
+    from noisewise.whole_files import write_text
 
     check_place(path, type(config))
     write_text(Path(path), written(path, config))

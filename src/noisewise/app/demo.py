@@ -6,7 +6,6 @@ if the demo is finished.
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -17,13 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from noisewise.app.cli import carry_out
 from noisewise.app.command import Command
 from noisewise.app.numbers import figure
+from noisewise.app.terminal.answer import say
 from noisewise.app.terminal.notices import counted
 from noisewise.app.terminal.program_name import program, python
 from noisewise.app.terminal.progress import Progress, duration
 from noisewise.app.terminal.signals import Stop
-from noisewise.app.terminal.stderr import readable, tell
+from noisewise.app.terminal.stderr import tell
 from noisewise.app.terminal.training import lines_of
 from noisewise.demo import checked, demo_path
+from noisewise.plain_text import shell_words
 from noisewise.training.settings.config import Budget, DistillConfig, TrainConfig
 from noisewise.training.settings.shown import Shown
 
@@ -95,7 +96,7 @@ def _demo(options: DemoOptions, _: Sequence[str]) -> int:
         if told.get("budget") == budget:
             tell("This demo is finished. Remove its folder to run it again.")
             text = str(told.get("text", "")).replace(_RUN, options.out)
-            print(readable(text.replace(_PROGRAM, program())))
+            say(*text.replace(_PROGRAM, program()).split("\n"))
             return 0
     return _run(options, budget, summary)
 
@@ -137,7 +138,7 @@ def _run(options: DemoOptions, budget: str, summary: Path) -> int:
 
     noted = text.replace(str(run.path), _RUN).replace(f"{program()} train", f"{_PROGRAM} train")
     write_json(summary, {"budget": budget, "seconds": seconds, "text": noted})
-    print(readable(text))
+    say(*text.split("\n"))
     return 0
 
 
@@ -145,8 +146,8 @@ def _train(out: str, budget: str, stop: Stop) -> Run:
     from noisewise.training.train import train
 
     tell(
-        "1 of 3  A teacher learns to remove noise from 6,000 pictures of garments, at every\n"
-        f"        noise level ({_length(budget)}). Held-out loss and floors should fall."
+        "1 of 3  A teacher learns to remove noise from 6,000 pictures of garments, at every",
+        f"        noise level ({_length(budget)}). Held-out loss and floors should fall.",
     )
     config = replace(TEACHER, budget=budget)
     with _progress(config.amount) as progress:
@@ -166,8 +167,8 @@ def _distill(run: Run, budget: str, stop: Stop) -> None:
     from noisewise.training.distill import distill
 
     tell(
-        "2 of 3  A generator learns from that teacher to draw a garment in one network call\n"
-        f"        ({_length(budget)}). It sees no pictures. The floors should fall."
+        "2 of 3  A generator learns from that teacher to draw a garment in one network call",
+        f"        ({_length(budget)}). It sees no pictures. The floors should fall.",
     )
     config = replace(STUDENT, budget=budget)
     with _progress(config.amount) as progress:
@@ -253,9 +254,8 @@ def _poor(ways: Sequence[Way]) -> list[str]:
 
 
 def _stopped(options: DemoOptions, stop: Stop) -> int:
-    out = shlex.quote(options.out)
-    again = f"{python()} -m noisewise.app.demo --out {out} --budget {options.budget}"
-    tell(f"Saved. To resume: {again}")
+    words = ["-m", "noisewise.app.demo", "--out", Path(options.out), "--budget", options.budget]
+    tell(f"Saved. To resume: {python()} {shell_words(*words)}")
     return stop.exit_code or 1
 
 

@@ -7,19 +7,23 @@ so that a full disk cuts and deletes nothing.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from noisewise.pictures.own_files import DRAWN_PICTURE, is_drawn, marked
 from noisewise.pictures.sources import is_hidden
+from noisewise.whole_files import sync_folder, take_lock
 
 if TYPE_CHECKING:
     import numpy as np
 
+_PART = ".new-seed-"  # pictures that are not whole yet
 _OLDER_PICTURE, _OLDER_NOTE = re.compile(r"\d{5,}\.png"), "samples.json"  # of older versions
 
 
@@ -70,37 +74,91 @@ def write_sheet(pictures: np.ndarray, out: Path, scale: int) -> None:
 
 
 def write_folder(
-    pictures: np.ndarray, out: Path, scale: int, seed: int, values: dict[str, Any]
+    pictures: np.ndarray,
+    out: Path,
+    scale: int,
+    seed: int,
+    values: dict[str, Any],
+    overwrite: bool = False,
 ) -> None:
     """Write each picture as a PNG, and what is known about them as JSON.
+
+    Several calls may write into one folder at once: each writes beside what is there, and one after
+    the other puts its pictures into their places.
 
     Args:
         pictures: uint8 [n, height, width, channels].
         out: the folder; `check_place` must have accepted it.
         scale: side of the square that each pixel becomes.
-        seed: of the pictures; earlier ones of this seed are replaced.
+        seed: of the pictures.
         values: what is known about them, as JSON values.
+        overwrite: whether pictures of this seed may be replaced.
+
+    Raises:
+        ValueError: if another call has drawn pictures of this seed since, without `overwrite`.
     """
-    from noisewise.training.files.atomic import sync_folder, write_json
+    from noisewise.training.files.atomic import write_json
 
     is_new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    part = out / f".new-seed-{seed}"
-    shutil.rmtree(part, ignore_errors=True)  # of a killed call
     try:
-        part.mkdir()
-        names = _write_pictures(pictures, part, scale, seed)
-        write_json(out / f"seed-{seed}.json", values)
-        for name in names:
-            (part / name).replace(out / name)
-        for name in _of_seed(_names(out), seed) - set(names):  # of an earlier, larger number
-            (out / name).unlink()
+        with _part(out, seed) as part:
+            names = _write_pictures(pictures, part, scale, seed)
+            with _held(out):
+                check_place(out, seed, overwrite)
+                write_json(out / f"seed-{seed}.json", values)
+                for name in names:
+                    (part / name).replace(out / name)
+                for name in _of_seed(_names(out), seed) - set(
+                    names
+                ):  # of an earlier, larger number
+                    (out / name).unlink()
     finally:
-        shutil.rmtree(part, ignore_errors=True)
         if is_new:
             with suppress(OSError):  # it holds what was drawn
                 out.rmdir()
     sync_folder(out)
+
+
+@contextmanager
+def _part(out: Path, seed: int) -> Generator[Path]:
+    """A new folder for pictures that are not whole yet; those of killed calls are removed."""
+    for left in out.glob(f"{_PART}*"):
+        with suppress(OSError), _opened(left) as handle:
+            if take_lock(handle):
+                shutil.rmtree(left, ignore_errors=True)
+    while True:
+        part = Path(mkdtemp(prefix=f"{_PART}{seed}-", dir=out))
+        with _opened(part) as handle:
+            take_lock(handle, wait=True)
+            if not part.exists():  # swept before it was locked
+                continue
+            try:
+                yield part
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _held(out: Path) -> Generator[None]:
+    """Wait until no other call puts pictures into their places."""
+    with _opened(out) as handle:
+        take_lock(handle, wait=True)
+        yield
+
+
+@contextmanager
+def _opened(folder: Path) -> Generator[int]:
+    """A folder, open for a lock; Windows opens none."""
+    if os.name == "nt":
+        yield -1
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _write_pictures(pictures: np.ndarray, folder: Path, scale: int, seed: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from noisewise.app.command import Command, Group
 from noisewise.app.flags import flags_of
 from noisewise.app.options import SettingsOptions
+from noisewise.app.terminal.answer import say
 from noisewise.app.tyro_flags import defaults_of, form, run_tyro
 
 _WIDEST = 100
@@ -70,9 +71,9 @@ def print_help(command: Command | Group, called: str) -> int:
     rare = [flag.name for flag in flags_of(options) if not flag.listed]
     if rare:
         more = f"More settings, for the file of --config: {', '.join(rare)}."
-        print("\n" + textwrap.fill(more, _WIDEST))
+        say("", *textwrap.wrap(more, _WIDEST))
     word = "Examples:" if len(command.examples) > 1 else "Example:"
-    print("\n".join(["", word, *(f"  {line}" for line in command.examples)]))
+    say("", word, *(f"  {line}" for line in command.examples))
     return 0
 
 

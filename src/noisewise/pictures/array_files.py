@@ -21,7 +21,7 @@ from numpy.lib import format as npy
 
 from noisewise.pictures import bit_depth, decode, zip_limits
 from noisewise.pictures.class_names import natural_order
-from noisewise.pictures.sources import printable
+from noisewise.plain_text import printable
 
 LABEL_KEYS = ("labels", "label", "y")
 # Sets that are kept in parts, as those of Keras and MedMNIST: the training part, and its labels.

@@ -14,8 +14,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from noisewise.plain_files import MOST_TEXT, NotPlainError, open_plain, read_plain
 from noisewise.sizes import Size, sides
+from noisewise.whole_files import replacing, take_lock
 
 _VERSION = 2  # raise it when files are turned into pictures in another way: old caches are not used
 _BLOCK_ROWS = 1024
@@ -94,7 +94,7 @@ class Rows:
         if self._folder is None:
             return self._in_memory(shape)
         target = self._folder / f"{key}.npy"
-        with replacing(target) as file:
+        with replacing(target, _NEW) as new, new.open("wb") as file:
             file.write(_header(shape))
             for block in self._blocks(channels):
                 file.write(block.tobytes())
@@ -187,45 +187,8 @@ def _header(shape: tuple[int, ...]) -> bytes:
 
 def write_facts(folder: Path, key: str, facts: dict[str, Any]) -> None:
     """Write the facts of the cached pictures; this completes the pair."""
-    with replacing(folder / f"{key}.json") as file:
-        file.write(json.dumps(facts).encode("ascii"))
-
-
-@contextmanager
-def replacing(target: Path) -> Generator[IO[bytes]]:
-    """Write under a temporary name, sync, rename over the target, sync the folder.
-
-    The file stays locked until it is renamed, so that `sweep` in another process does not remove
-    it.
-    """
-    file, name, is_locked = _new_file(target.parent)
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp allows only the owner, but a cache may be shared
-            if is_locked:
-                os.replace(name, target)
-        if not is_locked:  # Windows cannot rename an open file; nothing is swept there
-            os.replace(name, target)
-        _sync_folder(target.parent)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _new_file(folder: Path) -> tuple[IO[bytes], str, bool]:
-    """Return a new file, its name, and whether it is locked.
-
-    If another process sweeps the file before it is locked, a new one is made.
-    """
-    while True:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=_NEW)
-        file = os.fdopen(handle, "wb")
-        is_locked = _lock(file, wait=True)
-        if os.path.exists(name):
-            return file, name, is_locked
-        file.close()
+    with replacing(folder / f"{key}.json", _NEW) as new:
+        new.write_bytes(json.dumps(facts).encode("ascii"))
 
 
 def sweep(folder: Path) -> int:
@@ -238,32 +201,9 @@ def sweep(folder: Path) -> int:
     for path in folder.glob(f"{_NEW}*"):
         try:
             with open_plain(path) as file:
-                if _lock(file):
+                if take_lock(file.fileno()):
                     path.unlink()
                     removed += 1
         except (OSError, NotPlainError):
             continue  # already removed, of another user, or not a file of ours
     return removed
-
-
-def _lock(file: IO[bytes], wait: bool = False) -> bool:
-    """Lock a file while it is open; False if another process has locked it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: nothing is swept there
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder as a file
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

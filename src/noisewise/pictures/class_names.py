@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from noisewise.pictures.sources import printable
+from noisewise.plain_text import printable
 
 _DIGITS = re.compile("([0-9]+)")
 

@@ -16,13 +16,11 @@ import numpy as np
 from noisewise.pictures.crops import Cut, Pieces, most_crops, most_parts
 from noisewise.pictures.gather import MIN_PICTURES, count_text
 from noisewise.pictures.near_duplicates import near_duplicates
-from noisewise.pictures.sources import printable
 from noisewise.pictures.split import groups_of
+from noisewise.pictures.stacks import MOST_SHARE, joined_pages
+from noisewise.plain_text import printable
 from noisewise.sizes import Size, num_pixels, spelled
 from noisewise.sizes import sides as sides_of
-
-MOST_SHARE = 5
-"""No group of crops is more than one in so many, as no more than a fifth is held out."""
 
 
 class NothingToCutError(ValueError):
@@ -77,6 +75,7 @@ class Origins:
         pieces: number of the group of each piece: of its picture, or of its part of the picture.
         firsts: for each picture, its first piece of each part.
         thumbnails: of each picture.
+        stacks: for each piece, the file of which its picture is a page, or "".
         num_whole: whole pictures among the pieces.
         num_pixels: of all pictures that were cut.
     """
@@ -84,25 +83,27 @@ class Origins:
     pieces: list[int] = field(default_factory=list)
     firsts: list[list[int]] = field(default_factory=list)
     thumbnails: list[np.ndarray] = field(default_factory=list)
+    stacks: list[str] = field(default_factory=list)
     num_whole: int = 0
     num_pixels: int = 0
 
-    def add(self, found: Pieces) -> None:
-        """Note one picture."""
+    def add(self, found: Pieces, stack: str = "") -> None:
+        """Note one picture, and the file of which it is a page."""
         first, next_group = len(self.pieces), self.pieces[-1] + 1 if self.pieces else 0
         parts = sorted(set(found.parts))
         self.firsts.append([first + found.parts.index(part) for part in parts])
         # The whole picture comes last and is alone only where nothing is divided.
         self.pieces += [next_group + parts.index(part) for part in found.parts]
         self.thumbnails.append(found.thumbnail)
+        self.stacks += [stack] * len(found.parts)
         self.num_whole += found.whole
         self.num_pixels += found.num_pixels
 
     def groups(self) -> np.ndarray:
         """Number of the group of each piece, int64 [n]: pieces of a group stay on one side.
 
-        Copies and near-twins of a picture are in its group, unless that group would be more than a
-        fifth of all.
+        Pages of a stack, copies and near-twins of a picture are in its group, unless that group
+        would be more than a fifth of all.
 
         Raises:
             ValueError: if there is one group alone, so that nothing could be trained on.
@@ -119,7 +120,8 @@ class Origins:
             for pair in zip(self.firsts[a], self.firsts[b], strict=True)
         ]
         largest = max(2, len(self.pieces) // MOST_SHARE)
-        return groups_of(np.asarray(self.pieces), pairs, largest).group
+        pieces = joined_pages(np.asarray(self.pieces), self.stacks)
+        return groups_of(pieces, pairs, largest).group
 
     def notes(self, size: Size, keep_whole: bool) -> list[str]:
         """What was cut and how it will be split, for people.

@@ -25,7 +25,6 @@ from noisewise.pictures.framing import (
     MIN_SIDE,
     PROFILE,
     ROTATED,
-    STACKED,
     Frame,
     Framed,
     as_framed,
@@ -104,10 +103,10 @@ def extent(file: BinaryIO, name: str) -> Extent:
 
 
 def num_frames(file: BinaryIO, name: str) -> int:
-    """Number of pages or frames; 1 if it cannot be read."""
+    """Number of frames of an animation; 1 if it cannot be read, and for TIFF, which has pages."""
     try:
         with _open(file, name) as image:
-            return max(1, int(getattr(image, "n_frames", 1)))
+            return 1 if image.format == "TIFF" else max(1, int(getattr(image, "n_frames", 1)))
     except Exception:  # as above; the file is left out with its reason when it is decoded
         return 1
 
@@ -197,8 +196,9 @@ def _flattened(
     image: Image.Image, frame: Frame, ranges: Ranges, done: set[str]
 ) -> tuple[Image.Image, bytes | None]:
     """The picture upright, with 8 bits, on its background; and its colour profile."""
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        done.add(STACKED if image.format == "TIFF" else ANIMATED)
+    # The pages of a TIFF are pictures of their own, and Pillow counts them by reading them all.
+    if image.format not in ("MPO", "TIFF") and getattr(image, "n_frames", 1) > 1:
+        done.add(ANIMATED)
     image.load()
     profile = image.info.get("icc_profile")
     upright = _upright(image, done)

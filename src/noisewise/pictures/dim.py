@@ -45,11 +45,16 @@ def about_dim(images: np.ndarray) -> str:
     )
 
 
+def is_black(images: np.ndarray) -> bool:
+    """Whether pictures are masks that are black to the eye; pictures that are all 0 are none."""
+    return 0 < brightest(images) <= BLACK
+
+
 def refuse_black(images: np.ndarray, source: str) -> None:
     """Refuse to train on masks that are black to the eye.
 
     Raises:
         ValueError: if no value is above `BLACK`, but not all are 0; it says how to scale.
     """
-    if 0 < brightest(images) <= BLACK:
+    if is_black(images):
         raise ValueError(f"{source}: {about_dim(images)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from noisewise.pictures.class_names import composed, natural_order
-from noisewise.pictures.sources import printable
+from noisewise.plain_text import printable
 
 _SPLIT_NAMES = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 _NAMED = 3

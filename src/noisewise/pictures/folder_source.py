@@ -24,8 +24,8 @@ from noisewise.pictures.sources import (
     by_length,
     clean_name,
     is_hidden,
-    printable,
 )
+from noisewise.plain_text import printable
 
 
 def _read(path: Path, request: Request) -> Gathered:

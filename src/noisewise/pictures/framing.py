@@ -22,7 +22,7 @@ _GREY_TOLERANCE = 8
 _FEW_COLOURS = 64
 _LARGEST_PADDED = 8192  # side of a padded picture, in pixels
 
-ALPHA, ROTATED, ANIMATED, STACKED = "alpha", "rotated", "animated", "stacked"
+ALPHA, ROTATED, ANIMATED = "alpha", "rotated", "animated"
 CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +20,10 @@ from noisewise.pictures.class_names import about_numbers
 from noisewise.pictures.dim import about_dim
 from noisewise.pictures.enlarging import Sides, too_large
 from noisewise.pictures.framing import Frame, Framed
-from noisewise.pictures.sources import Skipped, printable
+from noisewise.pictures.sources import Skipped
+from noisewise.pictures.stacks import stack_groups
 from noisewise.pictures.transparency import about_vanished
+from noisewise.plain_text import printable
 from noisewise.sizes import written
 
 Progress = Callable[[int, int], None]
@@ -32,6 +34,7 @@ FramedPictures = Generator[tuple[str, Framed | Skipped]]
 
 MIN_PICTURES = 16
 _GREY_SHARE = 0.95
+_ONE_PAGE = "with several pages: only the first is used"  # a note of versions that read no stacks
 _OTHER_SHAPE = {
     "centre": "not {shape}: cropped to the middle (other choices of crop: random, pad)",
     "random": "not {shape}: cropped at a random place, fixed by the file name",
@@ -41,7 +44,6 @@ _WHAT_WAS_DONE = {
     framing.ALPHA: "with transparency: placed on a {background} background",
     framing.ROTATED: "rotated upright, as EXIF says",
     framing.ANIMATED: "with several frames: only the first is used",
-    framing.STACKED: "with several pages: only the first is used; save each page as a file",
     framing.BLOCKS: "of enlarged pixel art: reduced to the original pixels",
     framing.PROFILE: "with another colour profile: converted to sRGB",
 }
@@ -52,9 +54,9 @@ class Gathered:
     """Everything read from a path; `counts` is None if it came from the cache.
 
     `marks` are the digests of the pictures that the fingerprint was made of. `groups` are those of
-    crops (see `Pictures`); None without crops. `side` is the median side of the files before they
-    were resized, 0 for crops or if an older version wrote the cache. `total` is the number of
-    pictures if only some were read, else 0.
+    crops, `pages` those of pages of stacks (see `Pictures`); None without any. `side` is the median
+    side of the files before they were resized, 0 for crops or if an older version wrote the cache.
+    `total` is the number of pictures if only some were read, else 0.
     """
 
     images: np.ndarray
@@ -70,15 +72,20 @@ class Gathered:
     groups: np.ndarray | None = None
     side: int = 0
     total: int = 0
+    pages: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class HeaderCounts:
-    """Number of pictures of each size, mode and format, before decoding."""
+    """Number of pictures of each size, mode and format, before decoding.
+
+    `more_pages` is the number of pages beyond the first one of each file.
+    """
 
     sizes: Counter[tuple[int, int]]
     modes: Counter[str]
     formats: Counter[str]
+    more_pages: int = 0
 
 
 @dataclass
@@ -221,6 +228,7 @@ def complete(
     skipped: list[Skipped],
     counts: HeaderCounts,
     groups: np.ndarray | None = None,
+    stacks: Sequence[str] = (),
 ) -> Gathered:
     """Put everything together, and save it beside the cached array if there is a cache.
 
@@ -256,6 +264,7 @@ def complete(
         groups,
         plan.sides.median if groups is None else 0,
         len(images) + plan.left_out if plan.left_out else 0,
+        stack_groups(images, marks, stacks) if groups is None and any(stacks) else None,
     )
     if plan.folder is not None:
         cache.write_facts(plan.folder, plan.key, _facts(found))
@@ -276,6 +285,8 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
         classes = tuple(facts["classes"])
         marks = digests(images)
         groups = _stored_groups(facts.get("groups"), len(images))
+        if any(_ONE_PAGE in note for note in facts["notes"]):
+            return None
         if fingerprint_of(images.shape, marks, labels, classes, groups) != facts["fingerprint"]:
             return None
         return Gathered(
@@ -291,6 +302,7 @@ def load_cached(folder: Path | None, key: str) -> Gathered | None:
             None,
             groups,
             int(facts.get("side", 0)),
+            pages=_stored_groups(facts.get("pages"), len(images)),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
@@ -308,11 +320,12 @@ def _facts(found: Gathered) -> dict[str, object]:
         "kind": found.kind,
         **({} if found.groups is None else {"groups": found.groups.tolist()}),
         "side": found.side,
+        **({} if found.pages is None else {"pages": found.pages.tolist()}),
     }
 
 
 def _stored_groups(stored: object, count: int) -> np.ndarray | None:
-    """The groups of crops from a cache.
+    """The groups of crops or pages from a cache.
 
     Raises:
         ValueError: if they are not one number a picture.

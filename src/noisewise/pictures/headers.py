@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -20,8 +20,10 @@ from PIL import Image
 from noisewise.pictures import bit_depth, decode
 from noisewise.pictures.bit_depth import Extent, Ranges
 from noisewise.pictures.decode import Header, UnusableError
+from noisewise.pictures.pages import PageView, TooManyPagesError, pages_of
 from noisewise.pictures.request import Crop
-from noisewise.pictures.sources import OWN, Entry, Skipped, Source, printable
+from noisewise.pictures.sources import OWN, TOO_LARGE, TRUNCATED, Entry, Skipped, Source
+from noisewise.plain_text import printable
 from noisewise.sizes import MIN_SIZE, SIZE_STEP
 
 DEFAULT_MAX_SIZE = 64
@@ -41,7 +43,7 @@ class Headers:
     """The result of reading all headers.
 
     Attributes:
-        entries: files with a readable header, to be decoded.
+        entries: files with a readable header, to be decoded, and pages of files.
         num_bytes: about how much memory each of them takes while it is decoded.
         skipped: files that cannot be used.
         sides: (width, height) of each of them, not turned upright.
@@ -50,6 +52,7 @@ class Headers:
         formats: number of pictures of each file format.
         ranges: the values of black and white in pictures with more than 8 bits.
         block: how many times a set of pixel art is enlarged; 1 for all other sets.
+        num_stacks: files with several pages; num_pages: their pages, with the unusable ones.
     """
 
     entries: tuple[Entry, ...]
@@ -61,6 +64,8 @@ class Headers:
     formats: Counter[str]
     ranges: Ranges
     block: int
+    num_stacks: int = 0
+    num_pages: int = 0
 
 
 def read_headers(
@@ -75,15 +80,18 @@ def read_headers(
     """
     kept: list[tuple[Entry, Header]] = []
     skipped = list(source.skipped)
+    stacks: list[int] = []
     with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
-        results = in_order(pool, lambda e: _header(source, e), entries, source.open_bytes)
-        for count, (entry, found) in enumerate(results, start=1):
+        results = in_order(pool, lambda e: _headers(source, e), entries, source.open_bytes)
+        for count, (_, pages) in enumerate(results, start=1):
             if progress is not None:
                 progress(count, len(entries))
-            if isinstance(found, Skipped):
-                skipped.append(found)
-            else:
-                kept.append((entry, found))
+            stacks += [len(pages)] if len(pages) > 1 else []
+            for entry, found in pages:
+                if isinstance(found, Skipped):
+                    skipped.append(found)
+                else:
+                    kept.append((entry, found))
         costs = {e.name: source.open_bytes(e) + _decoding_bytes(header) for e, header in kept}
         deep = [entry for entry, header in kept if bit_depth.is_deep(header.mode)]
         measured = in_order(pool, lambda e: _extent(source, e), deep, lambda e: costs[e.name])
@@ -101,6 +109,8 @@ def read_headers(
         Counter(h.format for h in headers),
         ranges,
         block,
+        len(stacks),
+        sum(stacks),
     )
 
 
@@ -244,8 +254,8 @@ def describe_no_pictures(source: Source, skipped: Iterable[Skipped]) -> str:
     return f"{printable(str(source.path))} has no pictures, only {found}"
 
 
-def refuse_stacks(source: Source, entries: tuple[Entry, ...], least: int) -> None:
-    """Refuse a few files with many pages or frames, of which only the first would be read.
+def refuse_films(source: Source, entries: tuple[Entry, ...], least: int) -> None:
+    """Refuse a few files with many frames, of which only the first would be read.
 
     Args:
         source: the folder or zip.
@@ -253,22 +263,22 @@ def refuse_stacks(source: Source, entries: tuple[Entry, ...], least: int) -> Non
         least: number of pictures that is enough.
 
     Raises:
-        ValueError: if all pages and frames together would be enough.
+        ValueError: if all frames together would be enough.
     """
-    pages = stacks = 0
+    frames = files = 0
     for entry in entries:
         try:
             with opened(source, entry) as file:
                 found = decode.num_frames(file, entry.name)
         except UnusableError:
             continue
-        pages, stacks = pages + found, stacks + (found > 1)
-    if stacks and pages >= least:
-        files = "1 file" if stacks == 1 else f"{stacks} files"
+        frames, files = frames + found, files + (found > 1)
+    if files and frames >= least:
+        shown = "1 file" if files == 1 else f"{files} files"
         raise ValueError(
-            f"{printable(str(source.path))} has {files} with several pages or frames, {pages} "
-            "pictures in all, and only the first of each file is read: save every page as a file "
-            "of its own (for example: magick stack.tif page-%05d.png)."
+            f"{printable(str(source.path))} has {shown} with several frames, {frames} "
+            "pictures in all, and only the first of each file is read: save every frame as a file "
+            "of its own (for example: magick film.gif frame-%05d.png)."
         )
 
 
@@ -277,19 +287,37 @@ def _ending(name: str) -> str:
     return "." + base.rsplit(".", 1)[1].lower() if "." in base[1:] else "without a file ending"
 
 
-def _header(source: Source, entry: Entry) -> Header | Skipped:
+def _headers(source: Source, entry: Entry) -> list[tuple[Entry, Header | Skipped]]:
+    """The header of a file, or those of its pages."""
     try:
         with opened(source, entry) as file:
-            return decode.read_header(file, entry.name)
+            found = pages_of(file)
+            if not found.offsets:
+                return [(entry, decode.read_header(file, entry.name))]
+            pages = entry.pages(found.offsets)
+            result = [(page, _header_of_page(file, page)) for page in pages]
     except UnusableError as error:
-        return Skipped(entry.name, error.code)
+        return [(entry, Skipped(entry.name, error.code))]
+    except TooManyPagesError:
+        return [(entry, Skipped(entry.name, TOO_LARGE))]
+    if found.cut_off:
+        rest = replace(entry, name=f"{entry.name}#{len(pages) + 1}")
+        result.append((rest, Skipped(rest.name, TRUNCATED)))
+    return result
+
+
+def _header_of_page(file: BinaryIO, page: Entry) -> Header | Skipped:
+    try:
+        return decode.read_header(cast(BinaryIO, PageView(file, page.page)), page.file_name)
+    except UnusableError as error:
+        return Skipped(page.name, error.code)
 
 
 def _extent(source: Source, entry: Entry) -> Extent | None:
     """The lowest and highest value; None if the file is unusable (decoding gives the reason)."""
     try:
         with opened(source, entry) as file:
-            return decode.extent(file, entry.name)
+            return decode.extent(file, entry.file_name)
     except UnusableError:
         return None
 
@@ -301,7 +329,7 @@ def _common_block(source: Source, entries: list[Entry]) -> int:
     for entry in entries[::step][:_SAMPLE]:
         try:
             with opened(source, entry) as file:
-                factors.append(decode.enlargement(file, entry.name))
+                factors.append(decode.enlargement(file, entry.file_name))
         except UnusableError:
             continue
     factors = [factor for factor in factors if factor]
@@ -310,10 +338,10 @@ def _common_block(source: Source, entries: list[Entry]) -> int:
 
 @contextmanager
 def opened(source: Source, entry: Entry) -> Generator[BinaryIO]:
-    """Open an entry; a failure becomes an UnusableError with its code."""
+    """Open an entry, or a view of its page; a failure becomes an UnusableError with its code."""
     try:
         file = source.open(entry)
     except Exception as error:  # zipfile and the system raise almost anything on damaged input
-        raise UnusableError(decode.skip_code(error, entry.name)) from error
+        raise UnusableError(decode.skip_code(error, entry.file_name)) from error
     with file:
-        yield file
+        yield cast(BinaryIO, PageView(file, entry.page)) if entry.page else file

@@ -14,7 +14,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -22,7 +23,8 @@ from typing import Any, BinaryIO
 from noisewise.pictures.class_names import composed, natural_order
 from noisewise.pictures.decode import UnusableError
 from noisewise.pictures.headers import opened
-from noisewise.pictures.sources import Entry, Source, printable
+from noisewise.pictures.sources import Entry, Source
+from noisewise.plain_text import printable
 
 _PAIRS = "dataset.json"
 NAMES = frozenset({"metadata.csv", "metadata.jsonl", _PAIRS})
@@ -54,18 +56,34 @@ def read_labels(source: Source, files: Iterable[Entry]) -> tuple[dict[str, str |
 
     Returns:
         A label for each labelled file (by its path below the source), and notes on metadata files
-        that have no labels or cannot be read; such files are not used.
+        that have no labels or cannot be read, which are not used, and that name files which are
+        not there.
     """
+    there = {composed(item.name) for item in (*source.entries, *source.skipped)}
     labels: dict[str, str | int] = {}
     notes: list[str] = []
     for entry in files:
         try:
-            found = _labels_of(source, entry)
+            found, named = _labels_of(source, entry, there)
         except (UnreadableError, UnusableError, UnicodeDecodeError, csv.Error) as error:
             notes.append(f"{printable(entry.name)} is not used: {printable(str(error))}")
         else:
             labels |= found
+            notes.extend(_about_missing(entry, named))
     return labels, notes
+
+
+def _about_missing(entry: Entry, named: _Named) -> list[str]:
+    """A note on the files that a metadata file names and that are not there."""
+    if not named.missing:
+        return []
+    name = printable(named.first_missing)
+    if named.missing == 1:
+        return [f"{printable(entry.name)} names 1 file that is not there: {name}"]
+    return [
+        f"{printable(entry.name)} names {named.missing:,} files that are not there, for example "
+        f"{name}"
+    ]
 
 
 def class_labels(
@@ -92,9 +110,10 @@ def class_labels(
     found = {name: labels.get(name, by_spelling.get(composed(name))) for name in names}
     missing = [name for name in names if found[name] is None]
     if missing:
+        lack = f"{len(missing):,} {'has' if len(missing) == 1 else 'have'} none"
         note = (
-            f"no classes: {len(missing)} of {len(names)} pictures have no label in the metadata "
-            f"file, for example {printable(missing[0])}"
+            f"no classes: {len(names) - len(missing):,} of {len(names):,} pictures have a label in "
+            f"the metadata file and {lack}, for example {printable(missing[0])}"
         )
         return None, [], [note]
     values = [found[name] for name in names]
@@ -110,7 +129,26 @@ def class_labels(
     return [number[str(value)] for value in values], classes, [note]
 
 
-def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
+@dataclass
+class _Named:
+    """What a metadata file names: files that are not there are counted, not kept."""
+
+    there: Collection[str]
+    missing: int = 0
+    first_missing: str = ""
+
+    def has(self, name: str) -> bool:
+        """Whether a named file is there."""
+        if composed(name) in self.there:
+            return True
+        self.missing += 1
+        self.first_missing = self.first_missing or name
+        return False
+
+
+def _labels_of(
+    source: Source, entry: Entry, there: Collection[str]
+) -> tuple[dict[str, str | int], _Named]:
     pairs = PurePosixPath(entry.name).name == _PAIRS
     most = _MOST_PAIRS if pairs else _MOST_BYTES
     if entry.num_bytes > most:
@@ -118,14 +156,16 @@ def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
             f"it has {entry.num_bytes / 2**20:,.0f} MiB, and at most {most // 2**20} MiB "
             "are read; keep only file_name and label in it"
         )
-    there = {composed(other.name) for other in source.entries}
-    folder = PurePosixPath(entry.name).parent
+    folder, named = PurePosixPath(entry.name).parent, _Named(there)
     labels: dict[str, str | int] = {}
     key = ""
     with opened(source, entry) as file:
         if pairs:
             found = _pairs(_whole(file))
-            return {_joined(folder, name): label for name, label in found}
+            labels = {_joined(folder, name): label for name, label in found}
+            for name in labels:
+                named.has(name)
+            return labels, named
         rows = _json_rows(file) if entry.name.endswith(".jsonl") else _csv_rows(file)
         for number, row in enumerate(rows, start=1):
             if not isinstance(row.get(_FILE), str):
@@ -137,16 +177,12 @@ def _labels_of(source: Source, entry: Entry) -> dict[str, str | int]:
             name = _joined(folder, row[_FILE])
             # Labels of files that are not there would only take memory; one shows that there are
             # labels.
-            if (
-                key
-                and value is not None
-                and value != ""
-                and (composed(name) in there or not labels)
-            ):
+            is_there = named.has(name)
+            if key and value is not None and value != "" and (is_there or not labels):
                 labels[name] = _as_number(value)
     if not key:
         raise UnreadableError(f"it has no column named {', '.join(_LABELS[:-1])} or {_LABELS[-1]}")
-    return labels
+    return labels, named
 
 
 def _encoding(file: BinaryIO) -> str:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from noisewise.pictures.sources import OWN, Skipped, printable
+from noisewise.pictures.sources import OWN, Skipped
+from noisewise.plain_text import printable
 
 if TYPE_CHECKING:
     from PIL import Image, PngImagePlugin

@@ -55,6 +55,8 @@ class Pictures:
             run stores its own, so that its split stays; runs of older versions have ().
         groups: of crops, the number of the picture that each was cut from, or of its part of that
             picture, int64 [n]; a group is never divided by `split`. None: nothing was cut.
+        pages: of pages of stacks, the group of each picture that stays on one side of `split`: a
+            stack, or neighbours in a large one, with their copies, int64 [n]. None: no stacks.
         side: median side of the files before they were resized; 0: unknown, or crops at their own
             scale. For other shapes: the short side of the part that has the shape.
         total: number of pictures at the source, if only some were read; 0: all were.
@@ -74,6 +76,7 @@ class Pictures:
     groups: np.ndarray | None = field(default=None, repr=False)
     side: int = 0
     total: int = 0
+    pages: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -106,7 +109,8 @@ class Pictures:
 
         Exact copies of a picture stay together, so no held-out picture is also trained on. Near-
         twins stay together too, in groups of at most half the held-out pictures. Of crops, those of
-        one picture stay together, equal ones of different pictures need not: grounds are equal.
+        one picture stay together, equal ones of different pictures need not: grounds are equal. The
+        pages of a stack stay together, or neighbours do where it is more than a fifth of all.
 
         Args:
             seed: the same seed gives the same split.
@@ -127,16 +131,17 @@ class Pictures:
         """
         wanted = self._num_held_out(fraction)
         generator = np.random.default_rng(seed)
-        if self.groups is None:
+        together = self.pages if self.groups is None else self.groups
+        if together is None:
             is_held_out = choose_groups(self._groups(wanted).group, wanted, generator)
         else:
-            is_held_out = choose_held_out(self.groups, wanted, generator)
+            is_held_out = choose_held_out(together, wanted, generator)
         order = generator.permutation(len(self))
         return order[~is_held_out[order]], order[is_held_out[order]]
 
     def about_twins(self) -> str:
-        """What `split` does with near-twins, in one sentence; "" without any, and for crops."""
-        if self.groups is not None:
+        """What `split` does with near-twins, in a sentence; "" without any, for crops and pages."""
+        if self.groups is not None or self.pages is not None:
             return ""
         return self._groups(self._num_held_out(None)).about()
 
@@ -214,7 +219,8 @@ def load_pictures(
     Every picture is rotated upright, placed on the background, cropped or padded to the shape and
     resized once with antialiasing. Labels come from `metadata.csv`, `metadata.jsonl` or
     `dataset.json` if there is one, else from the subfolders. Files that cannot be used are skipped,
-    each with a reason, and what noisewise wrote is left out.
+    each with a reason, and what noisewise wrote is left out. Each page of a TIFF is a picture,
+    named by its number ("stack.tif#3"); of animations the first frame is used.
 
     Args:
         path: the folder or file.
@@ -277,4 +283,5 @@ def as_pictures(found: Gathered, path: str | Path) -> Pictures:
         groups=found.groups,
         side=found.side,
         total=found.total,
+        pages=found.pages,
     )

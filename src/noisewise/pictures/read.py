@@ -10,7 +10,7 @@ from noisewise.pictures.gather import Gathered, Progress
 from noisewise.pictures.request import Crop, check_crops
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.source_types import source_type
-from noisewise.pictures.sources import printable
+from noisewise.plain_text import printable
 from noisewise.sizes import AnySize, as_size, check_size
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -37,12 +37,13 @@ from noisewise.pictures.headers import (
     opened,
     quiet_pillow,
     read_headers,
-    refuse_stacks,
+    refuse_films,
 )
 from noisewise.pictures.own_files import about_own
 from noisewise.pictures.sample import sampled
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.sources import Entry, Skipped, Source
+from noisewise.pictures.stacks import about_stacks
 from noisewise.sizes import Size, num_pixels
 
 _MOST_WAITING = 2**28  # bytes of crops that wait to be written
@@ -69,7 +70,7 @@ def read_files(source: Source, request: Request) -> Gathered:
         raise ValueError(f"{what}: give a folder with at least {MIN_PICTURES} pictures.")
     least = 1 if request.crops else MIN_PICTURES
     if len(found.entries) < least:
-        refuse_stacks(source, found.entries, least)
+        refuse_films(source, found.entries, least)
     refuse_too_few(source.path, len(found.entries), list(found.skipped), least=least)
     notes = about_own(found.skipped)
     size, channels = request.size, request.channels
@@ -79,6 +80,7 @@ def read_files(source: Source, request: Request) -> Gathered:
     if found.modes.keys() <= _GREY_MODES and request.frame(size).on_grey:
         channels = channels or 1
     frame, every = request.frame(size), [entry.name for entry in found.entries]
+    files = {entry.name: entry.file_name for entry in found.entries}
     sides = Sides.of(found.sizes, found.block, frame)
     if request.sampled and not request.crops:
         found = _sampled(found, size)
@@ -92,13 +94,18 @@ def read_files(source: Source, request: Request) -> Gathered:
         cuts = plan_cuts(source.path, found.sides, size, request.crops, request.keep_whole)
         framed = _cut(source, found, plan.frame, cuts, origins)
     images, names, skipped = collect(source.path, plan, framed, found.skipped, request.progress)
-    labels = _labels(source, metadata_files, every if left_out else names, plan)
+    labels = _labels(source, metadata_files, every if left_out else names, files, plan)
     if left_out:
         labels = labels.of_some(every, names)
+    stack_of = {entry.name: entry.stack for entry in found.entries}
+    stacks = [stack_of[name] for name in names]
+    if found.num_stacks:
+        plan.notes.append(about_stacks(found.num_stacks, found.num_pages, stacks))
     plan.notes.extend(_depth_notes(plan, found))
-    counts = HeaderCounts(found.sizes, found.modes, found.formats)
+    more_pages = found.num_pages - found.num_stacks
+    counts = HeaderCounts(found.sizes, found.modes, found.formats, more_pages)
     if origins is None:
-        return complete(plan, images, labels, names, skipped, counts)
+        return complete(plan, images, labels, names, skipped, counts, stacks=stacks)
     plan.notes.extend(origins.notes(size, request.keep_whole))
     return complete(plan, images, labels, names, skipped, counts, origins.groups())
 
@@ -128,9 +135,17 @@ def _depth_notes(plan: Plan, found: Headers) -> list[str]:
 
 
 def _labels(
-    source: Source, metadata_files: tuple[Entry, ...], names: list[str], plan: Plan
+    source: Source,
+    metadata_files: tuple[Entry, ...],
+    names: list[str],
+    files: Mapping[str, str],
+    plan: Plan,
 ) -> Labels:
-    """Find the classes: from metadata files if they hold labels, else from the folder names."""
+    """Find the classes: from metadata files if they hold labels, else from the folder names.
+
+    A page has the label of its file.
+    """
+    names = [files[name] for name in names]
     by_name, notes = label_files.read_labels(source, metadata_files)
     plan.notes.extend(notes)
     if by_name:
@@ -189,6 +204,6 @@ def _cut(
             if isinstance(result, Skipped):
                 yield entry.name, result
                 continue
-            origins.add(result)
+            origins.add(result, entry.stack)
             for picture in result.framed:
                 yield entry.name, picture

@@ -7,8 +7,8 @@ from pathlib import Path
 from noisewise.pictures.array_source import ARRAYS
 from noisewise.pictures.folder_source import FOLDER
 from noisewise.pictures.source_type import SourceType
-from noisewise.pictures.sources import printable
 from noisewise.pictures.zip_source import ZIP
+from noisewise.plain_text import printable
 
 SOURCE_TYPES: tuple[SourceType, ...] = (FOLDER, ZIP, ARRAYS)
 

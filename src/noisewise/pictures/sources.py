@@ -6,8 +6,8 @@ a reason, for people.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -104,12 +104,39 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file that may be a picture; `name` is its path below the source, with forward slashes."""
+    """A file that may be a picture, or a page of one that has several.
+
+    Attributes:
+        name: its path below the source, with forward slashes; of a page, and its number from 1
+            ("stack.tif#3").
+        num_bytes: of the file.
+        mtime_ns: when the file was changed.
+        locator: where the file is.
+        page: place of the page inside the file (see `pages`); 0: the file is one picture.
+    """
 
     name: str
     num_bytes: int
     mtime_ns: int
     locator: str | zipfile.ZipInfo = field(repr=False)
+    page: int = field(default=0, repr=False)
+
+    @property
+    def file_name(self) -> str:
+        """The path of the file below the source."""
+        return self.name.rpartition("#")[0] if self.page else self.name
+
+    @property
+    def stack(self) -> str:
+        """The file of which it is one page of several, or ""."""
+        return self.file_name if self.page else ""
+
+    def pages(self, offsets: Sequence[int]) -> list[Entry]:
+        """The pages of this file."""
+        return [
+            replace(self, name=f"{self.name}#{number}", page=offset)
+            for number, offset in enumerate(offsets, start=1)
+        ]
 
 
 @dataclass(frozen=True)
@@ -159,16 +186,6 @@ def read_skipped(item: Mapping[str, str]) -> Skipped:
         'empty'
     """
     return Skipped(item["name"], code_of(item.get("code", item["reason"])))
-
-
-def printable(name: str) -> str:
-    r"""Return a name that any terminal prints on one line.
-
-    Example:
-        >>> printable("two\nlines")
-        'two\\nlines'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def is_hidden(part: str) -> bool:

@@ -26,8 +26,8 @@ from noisewise.pictures.sources import (
     by_length,
     clean_name,
     is_hidden,
-    printable,
 )
+from noisewise.plain_text import printable
 
 _SUFFIXES = (".zip",)
 _PIECE = 2**20  # bytes
@@ -86,13 +86,26 @@ def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:
             skipped.append(found)
     entries.sort(key=lambda entry: entry.name)
 
+    last: list[tuple[int, bytes]] = []  # the pages of a stack are read one after the other
+
     def open_member(entry: Entry) -> BinaryIO:
         assert isinstance(entry.locator, zipfile.ZipInfo)
+        if not entry.page:
+            return unpacked(entry.locator, entry.num_bytes)
+        place = entry.locator.header_offset
+        for known, whole in last[:]:
+            if known == place:
+                return io.BytesIO(whole)
+        content = unpacked(entry.locator, entry.num_bytes)
+        last[:] = [(place, content.getvalue())]
+        return content
+
+    def unpacked(member_info: zipfile.ZipInfo, num_bytes: int) -> io.BytesIO:
         content = io.BytesIO()
-        with archive.open(entry.locator) as member:
+        with archive.open(member_info) as member:
             # Read only the listed length: the file may be longer than the zip says. In pieces,
             # because zipfile joins what it reads at once, and holds it twice.
-            while piece := member.read(min(_PIECE, entry.num_bytes - content.tell())):
+            while piece := member.read(min(_PIECE, num_bytes - content.tell())):
                 content.write(piece)
         content.seek(0)
         return content

@@ -17,6 +17,7 @@ from noisewise.scaling.preconditioned import Preconditioned
 from noisewise.scaling.sign_laws import SoftSign
 from noisewise.scaling.updates import OptimizerFacts
 from noisewise.scaling.warning_codes import CodedWarning, WarningCode
+from noisewise.whole_files import write_text
 
 __all__ = ["DirectPoint", "LawPoint", "Measurement"]
 
@@ -268,14 +269,8 @@ class Measurement:
             ...     Measurement.load(folder + "/m.json").b_simple == one.b_simple
             True
         """
-        target = Path(path)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
+        write_text(Path(path), text + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Measurement:

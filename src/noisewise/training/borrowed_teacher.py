@@ -53,9 +53,11 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
     if not isinstance(model, Teacher):
         raise ValueError(f"{folder} contains a {model.config.kind}, not a teacher")
     digest = file_digest(folder / _FILES[1])
-    if check_folder(path):
+    begun = check_folder(path)
+    complete = begun and _complete(path)
+    if begun:
         run = Run(path)
-        there = file_digest(path / "teacher" / _FILES[1]) if _complete(path) else None
+        there = file_digest(path / "teacher" / _FILES[1]) if complete else None
         if (there or run.info.get("teacher_digest")) != digest:
             raise ValueError(f"{path} has another teacher than {teacher}; choose a new folder")
     else:
@@ -63,7 +65,7 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
         # run.json comes first: if the process is killed now, the next call finds a run and copies
         # the rest.
         run = new_run(path, {**new_run_info(0), **known, "teacher_from": str(folder.resolve())})
-    if not _complete(path):
+    if not complete:
         (path / "teacher").mkdir(exist_ok=True)
         for name in reversed(_FILES):  # config.json last: its presence says that a teacher exists
             write_atomic(path / "teacher" / name, partial(shutil.copyfile, folder / name))
@@ -74,15 +76,17 @@ def _borrow_model(path: Path, teacher: Teacher, source: str = "a model given fro
     """Do the same for a model in memory; source: where it comes from, for people."""
     weights = network(teacher.denoiser).state_dict()
     digest = digest_of({name: value.cpu() for name, value in weights.items()})
-    if check_folder(path):
+    begun = check_folder(path)
+    complete = begun and _complete(path)
+    if begun:
         run = Run(path)
-        there = read_config(path / "teacher")[1] if _complete(path) else None
+        there = read_config(path / "teacher")[1] if complete else None
         if (there or run.info.get("teacher_digest")) != digest:
             raise ValueError(f"{path} has another teacher than the one given; choose a new folder")
     else:
         known = {**_from_description(teacher, source), "teacher_digest": digest}
         run = new_run(path, {**new_run_info(0), **known, "teacher_from": source})
-    if not _complete(path):
+    if not complete:
         save_model(path / "teacher", teacher.denoiser, teacher.config)
     return run
 

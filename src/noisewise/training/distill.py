@@ -12,7 +12,6 @@ from noisewise.training.borrowed_teacher import borrow
 from noisewise.training.callbacks import Callbacks, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
-from noisewise.training.files.atomic import write_text
 from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_folder import Build, save_model
 from noisewise.training.models.models import Generator, Teacher
@@ -28,6 +27,7 @@ from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.student import StudentStage, student_pace
 from noisewise.training.stages.student_batch import student_batch
 from noisewise.training.stages.timetable import LONGEST
+from noisewise.whole_files import write_text
 
 _LARGE = 64  # pixels: smaller pictures always fit
 _OTHER_CALLS = 5  # of each judged picture: before training, and for the last distance

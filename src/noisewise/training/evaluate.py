@@ -197,9 +197,8 @@ def evaluate(
         tell("preparing the tests for copies", 0, 0)
         copies = CopyTests.of(training)
     found = measure(model, real, copies, config, tell)
-    levels = sliced_wasserstein(
-        found.pictures, real.pictures, generator=torch.Generator().manual_seed(0)
-    )
+    seeded = torch.Generator().manual_seed(0)
+    levels = sliced_wasserstein(found.pictures, real.pictures, generator=seeded)
     papers = None
     if config.fid_weights is not None:
         papers = inception_distance(found.pictures, real.pictures, config.fid_weights)
@@ -280,17 +279,18 @@ def draw_timed(
         calls: network calls for each picture; None: the model's own number.
         sampler: of a teacher, by name; None: its own.
         guidance: of a teacher; None: its own.
-        on_drawn: called with the number of pictures drawn so far.
+        on_drawn: called with the number of pictures drawn so far, 0 when the time begins.
 
     Returns:
         Pictures, float32 [num_images, channels, height, width] in [-1, 1] on the CPU, and seconds.
     """
     engine = Engine(model.device)
-    ways = (None, calls, sampler, guidance)
-    model.sample(min(_WARM_UP, num_images), seed, *ways)
+    model.sample(min(_WARM_UP, num_images), seed, None, calls, sampler, guidance)
     engine.synchronize()
+    if on_drawn is not None:
+        on_drawn(0)
     start = time.perf_counter()
-    pictures = model.sample(num_images, seed, *ways, on_drawn)
+    pictures = model.sample(num_images, seed, None, calls, sampler, guidance, on_drawn)
     engine.synchronize()
     return pictures.cpu(), time.perf_counter() - start
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from noisewise.diffusion import MeasuredShift
+from noisewise.pictures.dim import about_dim, is_black
 from noisewise.pictures.enlarging import too_large
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digests
@@ -25,7 +26,8 @@ from noisewise.pictures.pictures import Pictures, as_pictures
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
 from noisewise.pictures.shapes import count_shapes, size_in_shape
-from noisewise.pictures.sources import HARMLESS, Skipped, printable
+from noisewise.pictures.sources import HARMLESS, Skipped
+from noisewise.plain_text import printable
 from noisewise.sizes import AnySize, Size, mean_side, spelled, written
 from noisewise.training.devices.engine import Engine
 from noisewise.training.finer_size import about_finer_size
@@ -79,6 +81,7 @@ class Inspection:
         contact_sheet: uint8 [height, width, 3].
         file_side: median side of the files before they were resized.
         finer: what training costs at the size that keeps their detail; "" if this one does.
+        refused: why training refuses these pictures whatever the size; "" if it does not.
     """
 
     source: str
@@ -112,6 +115,7 @@ class Inspection:
     contact_sheet: np.ndarray = field(repr=False)
     file_side: int = 0
     finer: str = ""
+    refused: str = ""
 
     def __repr__(self) -> str:
         """One line; `text()` has all of it."""
@@ -179,7 +183,7 @@ class Inspection:
             steps.insert(1, f"with --size {shape}, keep the shape that most pictures have")
         if self.twins:
             steps.insert(-1, self.twins)
-        if refused := too_large(self.size, self.file_side):
+        if refused := self.refused or too_large(self.size, self.file_side):
             steps[0] = f"refuse this: {refused}"
         elif self.finer:
             steps.insert(1, f"lose detail; {self.finer}")
@@ -278,7 +282,7 @@ def inspect(
     return Inspection(
         source=pictures.source,
         kind=found.kind,
-        num_files=(num_cut or len(pictures)) + len(pictures.skipped),
+        num_files=(num_cut or len(pictures)) + len(pictures.skipped) - found.counts.more_pages,
         num_cut=num_cut,
         num_pictures=len(pictures),
         size=pictures.size,
@@ -305,6 +309,7 @@ def inspect(
         contact_sheet=contact_sheet(pictures.images),
         file_side=pictures.side,
         finer="" if size is not None else about_finer_size(pictures, Engine.choose().device),
+        refused=about_dim(pictures.images) if is_black(pictures.images) else "",
     )
 
 

@@ -31,27 +31,29 @@ class EvaluateOptions(EvaluateConfig, JsonOption):
 
 
 def _evaluate(options: EvaluateOptions, _: Sequence[str]) -> int:
+    from noisewise.app.terminal.forecast import Forecast
     from noisewise.app.terminal.notices import warn_of_damage
     from noisewise.app.terminal.progress import Progress
     from noisewise.training.evaluate import evaluate
 
     warn_of_damage(options.run)
     with Progress() as progress:
-        begun = False
+        begun, forecast = False, Forecast(progress.note, f"-n {max(16, options.num_images // 4)}")
 
         def on_part(part: str, done: int, total: int) -> None:
             nonlocal begun
             if not begun and part == "drawing":  # now everything is checked and read
                 progress.note(f"drawing and judging {options.num_images:,} pictures")
                 begun = True
+            forecast.part(part, done, total)
             progress.part(part, done, total, "pictures")
 
         found = evaluate(options.run, config=plain(options, EvaluateConfig), on_part=on_part)
-    show(found.to_dict(), options.json, _text(found))
+    show(found.to_dict(), options.json, _lines(found))
     return 0
 
 
-def _text(found: Evaluation) -> str:
+def _lines(found: Evaluation) -> list[str]:
     """The verdict, then each number with what it sees, then what helps to compare runs."""
     from noisewise.quality.verdict import MEANINGS
 
@@ -78,7 +80,7 @@ def _text(found: Evaluation) -> str:
         *wrap(f"To compare with other runs, by features that never change: {compared}", width),
         *wrap(f"Each picture takes {calls}, {each} (as busy as this machine was)", width),
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def _row(number: Number, names: int, values: int, width: int) -> list[str]:

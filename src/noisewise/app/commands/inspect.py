@@ -43,20 +43,20 @@ def _inspect(options: InspectOptions, _: Sequence[str]) -> int:
             options.keep_whole,
         )
     values = found.to_dict()
-    text = found.text()
+    lines = found.text().split("\n")
     if options.out is not None:
         from PIL import Image
 
-        from noisewise.pictures.cache import replacing
         from noisewise.pictures.own_files import marked
+        from noisewise.whole_files import replacing
 
         path = Path(options.out)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
-            Image.fromarray(found.contact_sheet).save(file, format="PNG", pnginfo=marked())
+        with replacing(path) as new:
+            Image.fromarray(found.contact_sheet).save(new, format="PNG", pnginfo=marked())
         values["contact_sheet"] = str(path)
-        text += f"\nContact sheet: {path}"
-    show(values, options.json, text)
+        lines.append(f"Contact sheet: {path}")
+    show(values, options.json, lines)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from noisewise.app.command import Command
 from noisewise.app.options import File, JsonOption
-from noisewise.app.terminal.stderr import readable
+from noisewise.app.terminal.answer import show
+from noisewise.plain_text import printable
 from noisewise.training.settings.config import check_seed
 from noisewise.training.settings.shown import Shown
 
@@ -120,9 +120,8 @@ def _lowrank(options: LowrankOptions, _: Sequence[str]) -> int:
         writer.write()
     values = _values(options, rows)
     assert first is not None
-    text = _single(first) if len(rows) == 1 else _table(rows)
-    answer = json.dumps(values, ensure_ascii=False) if options.json else None
-    print(readable(answer or _lines(options, text, values)))
+    found = _single(first) if len(rows) == 1 else _table(rows)
+    show(values, options.json, _lines(options, found, values))
     return 0
 
 
@@ -226,19 +225,19 @@ def _title(options: LowrankOptions) -> str:
     return f"{Path(options.file).name}: dots are the ranks at {wish} ({options.method})"
 
 
-def _single(factors: LowRank) -> str:
+def _single(factors: LowRank) -> list[str]:
     """The sentence about the factors, and which columns and rows were chosen."""
-    lines = [str(factors)]
+    lines = str(factors).split("\n")
     for name, index in (("columns", factors.columns), ("rows", factors.rows)):
         if index is not None and index.dim() == 1:
             shown = ", ".join(str(i) for i in index[:12].tolist())
             lines.append(f"{name}: {shown}{', ...' if len(index) > 12 else ''}")
     if math.isfinite(factors.compression):
         lines.append(f"numbers kept: one in {factors.compression:.3g}")
-    return "\n".join(lines)
+    return lines
 
 
-def _table(rows: list[Row]) -> str:
+def _table(rows: list[Row]) -> list[str]:
     head = ("weight", "shape", "rank", "error", "smaller by", "")
     shown = [head]
     for row in rows:
@@ -247,7 +246,7 @@ def _table(rows: list[Row]) -> str:
         remark = remark if row.converged else "tolerance not reached"
         shown.append(
             (
-                row.name,
+                printable(row.name),
                 "x".join(str(n) for n in row.shape),
                 f"{row.rank}/{row.full_rank}",
                 f"{row.relative_error:.2g}",
@@ -256,14 +255,14 @@ def _table(rows: list[Row]) -> str:
             )
         )
     widths = [max(len(line[i]) for line in shown) for i in range(len(head))]
-    return "\n".join(
+    return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in shown
-    )
+    ]
 
 
-def _lines(options: LowrankOptions, text: str, values: dict[str, Any]) -> str:
-    lines = [text]
+def _lines(options: LowrankOptions, found: list[str], values: dict[str, Any]) -> list[str]:
+    lines = [*found]
     if len(values["matrices"]) > 1:
         before, after = values["values_before"], values["values_after"]
         share = f", {before / after:.2f} times fewer" if after else ""
@@ -279,7 +278,7 @@ def _lines(options: LowrankOptions, text: str, values: dict[str, Any]) -> str:
     for name in ("written", "plot"):
         if values[name]:
             lines.append(f"{name}: {values[name]}")
-    return "\n".join(lines)
+    return lines
 
 
 COMMAND = Command(

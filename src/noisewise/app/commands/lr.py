@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from noisewise.app.command import Command, Group
 from noisewise.app.options import File, JsonOption
 from noisewise.app.plots.saving import checked_picture
+from noisewise.app.terminal.answer import show
 from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def _advise(options: AdviseOptions, _: Sequence[str]) -> int:
         draw_advice(advice, picture)
         values["plot"] = str(picture)
         text += f"\npicture        {picture}"
-    print(json.dumps(values, allow_nan=False) if options.json else text, flush=True)
+    show(values, options.json, text.split("\n"), allow_nan=False)
     return 0
 
 
@@ -118,7 +118,7 @@ def _curves(options: CurvesOptions, _: Sequence[str]) -> int:
         for line in panel.lines:
             end = "rises to the end" if line.peak is None else f"falls beyond B = {line.peak:.3g}"
             lines.append(f"{panel.title}, epsilon {line.epsilon:g}: {end}")
-    print(json.dumps(values, allow_nan=False) if options.json else "\n".join(lines), flush=True)
+    show(values, options.json, lines, allow_nan=False)
     return 0
 
 
@@ -144,13 +144,10 @@ def _tell(found: Measurement, as_json: bool) -> None:
         for name in ("g2", "trace_sigma", "b_simple", "b_noise")
     }
     values |= {"batch": found.batch, "lr": found.optimizer.lr, "warnings": list(found.warnings)}
-    if as_json:
-        print(json.dumps(values, allow_nan=False), flush=True)
-        return
     scale = "noise scale" if not found.b_noise.known else "B_noise"
     value = found.b_noise if found.b_noise.known else found.b_simple
     line = f"batch {found.batch or 0:g}, lr {found.optimizer.lr:.3g}: {scale} {value} examples"
-    print("; ".join([line, *found.warnings]), flush=True)
+    show(values, as_json, ["; ".join([line, *found.warnings])], allow_nan=False)
 
 
 COMMAND = Group(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from noisewise.app.command import Command
 from noisewise.app.options import JsonOption
+from noisewise.app.terminal.answer import show
 from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ def _powers(options: PowersOptions, _: Sequence[str]) -> int:
         chain = order(texts)
         steps = [_values(step) for step in chain.steps]
         values: dict[str, Any] = {"order": [e.text for e in chain.expressions], "steps": steps}
-        _show(values, str(chain), options.json)
+        show(values, options.json, str(chain).split("\n"))
     elif options.explain:
         found = explain(texts[0], texts[1])
-        _show({**_values(found.comparison), **_steps(found)}, str(found), options.json)
+        values = {**_values(found.comparison), **_steps(found)}
+        show(values, options.json, str(found).split("\n"))
     else:
         comparison = compare(texts[0], texts[1])
-        _show(_values(comparison), str(comparison), options.json)
+        show(_values(comparison), options.json, str(comparison).split("\n"))
     return 0
 
 
@@ -99,10 +100,6 @@ def _float(x: Fraction) -> float | None:
 def _steps(found: Explanation) -> dict[str, Any]:
     steps = [{"level": s.level, "title": s.title, "lines": list(s.lines)} for s in found.steps]
     return {"explanation": steps}
-
-
-def _show(values: dict[str, Any], text: str, as_json: bool) -> None:
-    print(json.dumps(values) if as_json else text)
 
 
 COMMAND = Command(

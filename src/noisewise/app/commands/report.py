@@ -11,6 +11,8 @@ from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
 from noisewise.training.settings.shown import Shown
 
+_FEWEST = 64  # pictures of a page
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(JsonOption):
@@ -27,19 +29,24 @@ class ReportOptions(JsonOption):
 
     def __post_init__(self) -> None:
         """Refuse too few pictures."""
-        if self.num_images < 64:
-            raise ValueError(f"{self.num_images} pictures are too few for a page; use 64 or more")
+        if self.num_images < _FEWEST:
+            raise ValueError(
+                f"{self.num_images} pictures are too few for a page; use {_FEWEST} or more"
+            )
 
 
 def _report(options: ReportOptions, _: Sequence[str]) -> int:
     from noisewise.app.report.collect import report
+    from noisewise.app.terminal.forecast import Forecast
     from noisewise.app.terminal.notices import warn_of_damage
     from noisewise.app.terminal.progress import Progress
 
     warn_of_damage(options.run)
     with Progress() as progress:
+        forecast = Forecast(progress.note, f"-n {max(_FEWEST, options.num_images // 4)}")
 
         def on_part(part: str, done: int, total: int) -> None:
+            forecast.part(part, done, total)
             progress.part(f"report: {part}", done, total, "pictures")
 
         path = report(
@@ -50,7 +57,7 @@ def _report(options: ReportOptions, _: Sequence[str]) -> int:
             tell=progress.note,
             on_part=on_part,
         )
-    show({"report": str(path), "bytes": path.stat().st_size}, options.json, f"report: {path}")
+    show({"report": str(path), "bytes": path.stat().st_size}, options.json, [f"report: {path}"])
     return 0
 
 

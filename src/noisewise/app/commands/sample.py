@@ -54,7 +54,7 @@ class SampleOptions(SampleConfig, JsonOption):
 
 def draw(
     options: SampleOptions, on_drawn: Callable[[int], None] | None = None
-) -> tuple[dict[str, Any], str]:
+) -> tuple[dict[str, Any], list[str]]:
     """Draw the pictures and write them.
 
     Args:
@@ -104,8 +104,8 @@ def draw(
         write_sheet(pictures, out, options.scale)
     else:
         noted = {**values, "out": run_name(out)}  # the file goes wherever the pictures go
-        write_folder(pictures, out, options.scale, options.seed, noted)
-    return values, f"{out}\n{_described(model, values, larger is not None)}"
+        write_folder(pictures, out, options.scale, options.seed, noted, options.overwrite)
+    return values, [str(out), _described(model, values, larger is not None)]
 
 
 def _described(model: Generator | Teacher, values: dict[str, Any], in_windows: bool) -> str:
@@ -152,8 +152,8 @@ def _sample(options: SampleOptions, _: Sequence[str]) -> int:
         def on_drawn(done: int) -> None:
             progress.part("drawing", done, options.count, "pictures")
 
-        values, text = draw(options, on_drawn)
-    show(values, options.json, text)
+        values, lines = draw(options, on_drawn)
+    show(values, options.json, lines)
     return 0
 
 

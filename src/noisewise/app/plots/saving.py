@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from noisewise.whole_files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -36,4 +38,5 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "noisewise"}):
         stamp = {"Date": None} if path.suffix.lower() == ".svg" else None
-        figure.savefig(path, metadata=stamp)
+        with replacing(path) as new:
+            figure.savefig(new, metadata=stamp, format=path.suffix[1:].lower())

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from noisewise.plain_text import printable
+from noisewise.whole_files import replacing
+
 MOST_NAMED = 10  # with more lines than this, the chart has no legend
 
 
@@ -46,7 +49,8 @@ def draw(spectra: Sequence[Spectrum], path: str, title: str) -> None:
             color=colour,
             linewidth=0.8 if many else 1.4,
             alpha=0.6 if many else 1.0,
-            label=spectrum.name,
+            # matplotlib leaves a name out that begins with "_".
+            label=f" {printable(spectrum.name)}",
         )
         if 0 < spectrum.rank <= len(y):
             axes.plot([spectrum.rank], [y[spectrum.rank - 1]], "o", color=colour, markersize=4)
@@ -54,11 +58,14 @@ def draw(spectra: Sequence[Spectrum], path: str, title: str) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("i")
     axes.set_ylabel("singular value, relative to the first")
-    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_title(printable(title), fontsize=10, loc="left", parse_math=False)
     axes.grid(alpha=0.25, linewidth=0.5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if not many:
-        axes.legend(fontsize=8, frameon=False, loc="lower left")
+        legend = axes.legend(fontsize=8, frameon=False, loc="lower left")
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a name may have dollars
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(Path(path)) as new:
+        figure.savefig(new, dpi=150, format=Path(path).suffix[1:])

@@ -16,12 +16,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 
+from noisewise.app.html_text import escape
 from noisewise.pictures.gaps import gap_level
 
 if TYPE_CHECKING:

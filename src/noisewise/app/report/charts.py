@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Literal
 
+from noisewise.app.html_text import escape
 from noisewise.app.plots import svg
 from noisewise.app.report.facts import Copies, Facts, Point, Way
 

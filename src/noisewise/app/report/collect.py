@@ -18,13 +18,13 @@ from noisewise.pictures.sources import read_skipped
 from noisewise.sizes import sides, spelled
 from noisewise.training.callbacks import OnPart
 from noisewise.training.devices.hardware import describe_machine
-from noisewise.training.files.atomic import write_text
 from noisewise.training.files.sample_sheet import COLUMNS, open_sheet, sheets
 from noisewise.training.models.model_folder import Build
 from noisewise.training.run.places import run_name
 from noisewise.training.run.run import STAGES, Run
 from noisewise.training.run.run_json import known_batch
 from noisewise.training.stages.record import Record
+from noisewise.whole_files import write_text
 
 
 def report(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
+from noisewise.app.html_text import escape
 from noisewise.app.numbers import percent
 from noisewise.app.report import charts
 from noisewise.app.report.facts import Copies, Facts, NearCopies, Way

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 
+from noisewise.app.html_text import escape
 from noisewise.app.numbers import Number, numbers, percent
 from noisewise.app.report import charts
 from noisewise.app.report.facts import Facts, Way, Worst

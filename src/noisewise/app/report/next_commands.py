@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import sys
 from pathlib import Path, PurePath
 
 from noisewise.app.report.resume_command import again
+from noisewise.plain_text import shell_words
 from noisewise.training.run.places import run_name
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import Budget
@@ -44,14 +44,14 @@ def _program(folder: Path) -> str:
         return "noisewise"
     way = PurePath(os.path.relpath(beside, folder))
     names = [part for part in way.parts if part != ".."]
-    return shlex.quote(way.as_posix()) if names[0] in _VENVS and len(names) == 3 else "noisewise"
+    return shell_words(way) if names[0] in _VENVS and len(names) == 3 else "noisewise"
 
 
 def _commands(run: Run) -> list[Command]:
     if not run.finished("teacher"):
         return _before_a_teacher(run)
     rows = [] if run.finished("generator") else [_distil(run)]
-    path = shlex.quote(run_name(run.path))
+    path = shell_words(Path(run_name(run.path)))
     rows.append(("Draw more pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"))
     rows.append(("Measure with more pictures", f"noisewise evaluate {path} -n 2000"))
     if "teacher_from" not in run.info:  # a copied teacher is not trained here
@@ -68,15 +68,15 @@ def _before_a_teacher(run: Run) -> list[Command]:
         budget = run.stage("teacher").budget or run.info["train"]["budget"]
         return [("Resume training", again(run, budget))]
     best = run.checkpoints("teacher").best
-    path = Path(run_name(run.path), best.relative_to(run.path)).as_posix()
-    shown = f"noisewise sample {shlex.quote(path)} -n 64 --out best.png"
-    return [("Look at the best teacher so far", shown)] if best.exists() else []
+    shown = Path(run_name(run.path), best.relative_to(run.path))
+    line = f"noisewise sample {shell_words(shown)} -n 64 --out best.png"
+    return [("Look at the best teacher so far", line)] if best.exists() else []
 
 
 def _distil(run: Run) -> Command:
     """Start or resume the distillation; after a failure, with another seed in another folder."""
-    path, distill = shlex.quote(run_name(run.path)), run.info.get("distill", {})
-    budget = distill.get("budget", run.info["train"].get("budget", "5m"))
+    path, distill = shell_words(Path(run_name(run.path))), run.info.get("distill", {})
+    budget = shell_words(str(distill.get("budget", run.info["train"].get("budget", "5m"))))
     line = f"noisewise distill {path} --budget {budget}"
     if run.stage("generator").failed:  # the same command would fail in the same way
         seed = distill.get("seed", 0) + 1

@@ -7,12 +7,12 @@ It can be written at every stage of a run, and says what is missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
+from noisewise.app.html_text import escape
 from noisewise.app.numbers import floors_text, milliseconds, percent
 from noisewise.app.plots import svg
 from noisewise.app.report import charts
@@ -21,7 +21,6 @@ from noisewise.app.report.differing import differences, word
 from noisewise.app.report.facts import Event, Facts, Frame, Way
 from noisewise.app.report.pieces import how_many, image, missing, section, table, upper
 from noisewise.app.terminal.progress import duration
-from noisewise.app.terminal.stderr import readable
 from noisewise.quality.verdict import MEANINGS
 from noisewise.sizes import sides
 from noisewise.training.files.sample_sheet import open_sheet
@@ -41,7 +40,7 @@ def render(facts: Facts) -> str:
     """
     page = ""
     for share in (1.0, 0.5, 0.25, 0.1):
-        page = readable(_document(facts, share))
+        page = _document(facts, share)
         if len(page.encode()) < _MAX_BYTES:
             break
     return page

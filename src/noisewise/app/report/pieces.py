@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 
+from noisewise.app.html_text import escape
 from noisewise.app.plots import svg
 
 _SHEET_PIXELS = 110_000  # about as many in one sheet: the page stays small

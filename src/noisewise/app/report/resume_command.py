@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from noisewise.app.flags import flags_of
+from noisewise.plain_text import shell_words
 from noisewise.training.run.places import run_name
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import MAY_CHANGE, AdaptConfig, TrainConfig
@@ -55,11 +55,12 @@ def again(run: Run, budget: str) -> str:
     rest = {name: value for name, value in told.items() if name not in spellings}
     if rest:
         flags += ["--config", _FILE]
-    line = shlex.join([*words, "--out", run_name(run.path), *flags, "--budget", budget])
-    return f"echo {shlex.quote(json.dumps(rest))} > {_FILE}\n{line}" if rest else line
+    line = shell_words(*words, "--out", Path(run_name(run.path)), *flags, "--budget", budget)
+    written = f"printf '%s\\n' {shell_words(json.dumps(rest))} > {_FILE}"
+    return f"{written}\n{line}" if rest else line
 
 
-def _beside(run: Run, place: str) -> str:
+def _beside(run: Run, place: str) -> PurePosixPath:
     """A place of run.json, as it is typed in the folder that holds the run; a name stays as it is.
 
     Args:
@@ -67,8 +68,8 @@ def _beside(run: Run, place: str) -> str:
         place: such as `../../pictures`, or a name alone.
     """
     if not place.startswith(("..", "./")):
-        return place
-    return PurePosixPath(os.path.normpath(f"{run_name(run.path)}/{place}")).as_posix()
+        return PurePosixPath(place)
+    return PurePosixPath(os.path.normpath(f"{run_name(run.path)}/{place}"))
 
 
 def _told(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,4 +93,7 @@ def _told(asked: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flag(spelling: str, value: str | float | bool) -> list[str]:
-    return [spelling] if value is True else [spelling, str(value)]
+    if value is True:
+        return [spelling]
+    text = str(value)
+    return [f"{spelling}={text}"] if text.startswith("-") else [spelling, text]

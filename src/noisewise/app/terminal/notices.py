@@ -8,7 +8,8 @@ from typing import Any
 
 from noisewise.app.terminal.progress import Progress, Record
 from noisewise.app.terminal.signals import Stop
-from noisewise.pictures.sources import HARMLESS, Skipped, printable, read_skipped
+from noisewise.pictures.sources import HARMLESS, Skipped, read_skipped
+from noisewise.plain_text import printable
 from noisewise.sizes import as_size, spelled
 
 

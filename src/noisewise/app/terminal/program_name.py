@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import sys
 from pathlib import Path
+
+from noisewise.plain_text import shell_words
 
 
 def program() -> str:
@@ -29,4 +30,4 @@ def python() -> str:
 def _typed(path: Path) -> str:
     """The shortest form of a path from here, safe for a shell."""
     here = Path.cwd()
-    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    return shell_words(path.relative_to(here) if path.is_relative_to(here) else path)

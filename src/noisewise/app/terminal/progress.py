@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from noisewise.app.numbers import figure
 from noisewise.app.terminal.stderr import Steady
+from noisewise.plain_text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -167,7 +168,11 @@ class Progress:
         if self._bar is not None and self._task is not None:
             share = (total, done) if total else (None, 0)
             self._bar.update(
-                self._task, description=text, total=share[0], completed=share[1], figures=""
+                self._task,
+                description=printable(text),
+                total=share[0],
+                completed=share[1],
+                figures="",
             )
         elif self._clock() - self._last_line >= self._interval:
             self._last_line = self._clock()
@@ -175,8 +180,9 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Write one line, above the bar if there is one."""
+        text = printable(text)
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(text, markup=False, highlight=False, emoji=False)
         else:
             print(text, file=self._stream, flush=True)
 
@@ -225,10 +231,10 @@ class Progress:
         from rich.progress import Progress as RichProgress
 
         self._bar = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
             console=Console(file=self._stream),  # pyrefly: ignore[bad-argument-type]
             refresh_per_second=4,
@@ -242,7 +248,7 @@ class Progress:
         share = self._share(record)
         self._bar.update(
             self._task,
-            description=record.stage,
+            description=printable(record.stage),
             total=None if share is None else 1.0,
             completed=0.0 if share is None else share,
             figures=self._figures(record),

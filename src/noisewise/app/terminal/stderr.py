@@ -12,6 +12,8 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
+from noisewise.plain_text import printable
+
 
 class Steady(io.TextIOBase):
     """A text stream that keeps accepting text when the stream behind it fails.
@@ -77,18 +79,6 @@ class Steady(io.TextIOBase):
             os.close(nowhere)
 
 
-def tell(text: str) -> None:
-    """Write a line on stderr, if that is possible."""
-    print(text, file=Steady(sys.stderr), flush=True)
-
-
-def readable(text: str) -> str:
-    r"""Text that any UTF-8 stream accepts: bytes of names that are not UTF-8 become escapes.
-
-    JSON keeps its meaning.
-
-    Example:
-        >>> readable("caf\udce9")
-        'caf\\udce9'
-    """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def tell(*lines: str) -> None:
+    """Write lines on stderr, printable, if that is possible."""
+    print("\n".join(map(printable, lines)), file=Steady(sys.stderr), flush=True)

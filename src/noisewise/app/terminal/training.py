@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from noisewise.app.terminal.answer import leads, show
@@ -15,7 +14,7 @@ from noisewise.app.terminal.program_name import program
 from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import tell
-from noisewise.pictures.sources import printable
+from noisewise.plain_text import json_text, shell_words
 
 if TYPE_CHECKING:
     from noisewise.training.run.run import Run, StageName
@@ -72,12 +71,10 @@ def show_plan(
         The exit code.
     """
     values = {"budget": budget, "derived": dict(derived), "notes": list(notes)}
-    lines = [*(f"note: {printable(note)}" for note in notes), f"budget: {budget}"]
-    lines += [
-        f"{name}: {_readable(item['value'])}\n    {item['reason']}"
-        for name, item in derived.items()
-    ]
-    show(values, as_json, "\n".join(lines))
+    lines = [*(f"note: {note}" for note in notes), f"budget: {budget}"]
+    for name, item in derived.items():
+        lines += [f"{name}: {_readable(item['value'])}", f"    {item['reason']}"]
+    show(values, as_json, lines)
     return 0
 
 
@@ -98,19 +95,22 @@ def show_result(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Se
     found = run.stage(stage)
     if found.stopped or not found.finished:  # a finished model of a smaller budget may be there
         if leads():
-            tell(f"Saved. To resume: {name} {shlex.join(words)}")
+            tell(f"Saved. To resume: {name} {shell_words(*words)}")
         # If nobody asked to stop, training itself gave up, and has said why.
         return stop.exit_code or 1
     came_to = dict(run.info["stages"][stage])
     values = {"run": str(run.path), "stage": stage, "model": str(run.path / stage), **came_to}
-    path = shlex.quote(str(run.path))
     lines = [f"{stage}: {run.path / stage}", *lines_of(run, stage)]
     if stage == "teacher":
-        lines.append(f"next: {name} distill {path} --budget {came_to['budget']}")
+        lines.append(
+            f"next: {name} {shell_words('distill', run.path, '--budget', str(came_to['budget']))}"
+        )
     else:
-        lines.append(f"next: {name} sample {path} -n 64 --out {shlex.quote(f'{run.path}.png')}")
-    lines.append(f"also: {name} report {path}")
-    show(values, as_json, "\n".join(lines))
+        sheet = Path(f"{run.path}.png")
+        line = shell_words("sample", run.path, "-n", "64", "--out", sheet)
+        lines.append(f"next: {name} {line}")
+    lines.append(f"also: {name} {shell_words('report', run.path)}")
+    show(values, as_json, lines)
     return 0
 
 
@@ -129,7 +129,7 @@ def lines_of(run: Run, stage: StageName) -> list[str]:
 
 def _readable(value: object) -> str:
     """A derived value as JSON that fits on a screen: of a long table its size, and real letters."""
-    return printable(json.dumps(_without_tables(value), ensure_ascii=False))
+    return json_text(_without_tables(value))
 
 
 def _without_tables(value: Any) -> Any:  # noqa: ANN401 (any JSON value)

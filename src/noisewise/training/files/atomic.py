@@ -1,8 +1,7 @@
-"""Atomic files, and nested training state in one safetensors file (tensors, and the rest as JSON).
+"""Nested training state in one safetensors file (tensors, and the rest as JSON), and sealed JSON.
 
-A reader sees the old file or the new one, never a half-written one: a file is written under another
-name, synced to disk, then renamed. No pickles are used. Each file contains a digest of its content,
-so a file that was changed later is refused.
+Each file is written whole or not at all (see `noisewise.whole_files`). No pickles are used. Each
+file contains a digest of its content, so a file that was changed later is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from noisewise.plain_files import MOST_TENSORS, NotPlainError, open_plain, read_plain
+from noisewise.plain_text import json_text
 from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
+from noisewise.whole_files import replacing, write_text
 
 _STATE, _DIGEST, _FORMAT = "state", "digest", "format"
 _SEAL = "seal"
@@ -40,9 +41,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: if it cannot be written; the old file then remains.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.unlink(missing_ok=True)  # a link there would be written through
+    with replacing(path) as temporary:
         try:
             write(temporary)
         except safetensors.SafetensorError as error:
@@ -50,12 +49,6 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             if code is None:
                 raise
             raise OSError(code, os.strerror(code), str(path)) from error
-        with temporary.open("r+b") as file:  # Windows cannot sync a file opened for reading
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def file_digest(path: Path) -> str:
@@ -69,19 +62,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8.
-
-    Paths that are not UTF-8 contain lone surrogates. These are written as escapes, which JSON reads
-    back correctly.
-    """
-    data = text.encode("utf-8", "backslashreplace")
-    write_atomic(path, lambda temporary: temporary.write_bytes(data))
-
-
 def write_json(path: Path, values: Any) -> None:  # noqa: ANN401 (any JSON value)
     """Write a JSON file atomically."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(values, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 (any JSON value)
@@ -300,20 +283,6 @@ def _join(value: Any, tensors: dict[str, Tensor]) -> Any:  # noqa: ANN401
     if isinstance(value, list):
         return [_join(item, tensors) for item in value]
     return value
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename permanent; systems where a folder cannot be opened do this themselves."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
 
 
 def _first_line(error: Exception) -> str:

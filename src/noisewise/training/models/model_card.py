@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from noisewise.plain_text import printable
 from noisewise.quality.verdict import word_by_floors
 from noisewise.sizes import sides, spelled
 from noisewise.training.models.model_config import ModelConfig
@@ -23,7 +25,7 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
     height, width = sides(config.size)
     shape = f"[64, {config.channels}, {height}, {width}]"
     lines = [
-        f"# {name}",
+        f"# {_literal(name)}",
         "",
         f"This generator draws {colour} pictures of {spelled(config.size)} pixels in one "
         "network call.",
@@ -114,7 +116,12 @@ def _classes(names: tuple[str, ...], are_kinds: bool) -> str:
     if are_kinds:
         return f"{len(names)} kinds: groups of similar pictures, found automatically"
     more = f" and {len(names) - _MOST_CLASSES:,} more" if len(names) > _MOST_CLASSES else ""
-    return ", ".join(names[:_MOST_CLASSES]).replace("|", "\\|") + more or "none"
+    return ", ".join(map(_literal, names[:_MOST_CLASSES])) + more or "none"
+
+
+def _literal(name: str) -> str:
+    """A name that Markdown shows as it is."""
+    return re.sub(r"([\\`*\[\]<>|#])", r"\\\1", printable(name))
 
 
 def _spent(stage: dict[str, Any], what: str) -> str:

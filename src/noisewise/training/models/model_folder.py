@@ -19,7 +19,6 @@ from noisewise.training.files.atomic import (
     load_tensors,
     read_sealed,
     save_tensors,
-    sync_folder,
     write_sealed,
 )
 from noisewise.training.files.run_parts import is_in_run
@@ -29,6 +28,7 @@ from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.models.networks import network
 from noisewise.training.out_of_memory import is_out_of_memory
+from noisewise.whole_files import sync_folder
 
 Build = Callable[[dict[str, Any]], nn.Module]
 _NOT_OURS = (

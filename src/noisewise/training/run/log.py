@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from noisewise.plain_files import open_plain, read_plain
-from noisewise.training.files.atomic import write_text
+from noisewise.plain_text import json_text
 from noisewise.training.stages.record import Kind, Record
+from noisewise.whole_files import write_text
 
 _LINES = 400  # approximate number of lines of a stage
 _LONGEST = 30.0  # most seconds between two lines, with a budget of time
@@ -201,7 +202,7 @@ def _kind_by_words(record: Record) -> Kind:
 
 def _line(values: dict[str, Any]) -> str:
     given = {name: _short(value) for name, value in values.items() if value is not None}
-    return json.dumps(given, ensure_ascii=False) + "\n"
+    return json_text(given) + "\n"
 
 
 def _short(value: object) -> object:

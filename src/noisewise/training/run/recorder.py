@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from noisewise.training.callbacks import Callbacks
-from noisewise.training.files.atomic import write_text
 from noisewise.training.files.sample_sheet import save_sheet, sheet_path
 from noisewise.training.run.checkpoints import Checkpoints, Resumed
 from noisewise.training.run.log import Log, LogWriter, Position
@@ -18,6 +17,7 @@ from noisewise.training.run.places import Places
 from noisewise.training.run.run_json import NOISE
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.record import Kind, Record
+from noisewise.whole_files import write_text
 
 _BESIDE: tuple[Kind, ...] = ("resumed", "stopped")
 """Kinds of record that an uninterrupted run does not have; the log's averages ignore them."""

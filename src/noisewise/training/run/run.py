@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from noisewise.plain_text import shell_words
 from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import locked
@@ -75,9 +75,10 @@ class Run:
         self.path = Path(path)
         check_run(self.path)
         if not is_run(self.path):
-            place = path if not self.path.exists() else "RUN"
+            place = self.path if not self.path.exists() else "RUN"
             raise ValueError(
-                f"{path} is not a run; train one first: noisewise train FOLDER --out {place}"
+                f"{path} is not a run; train one first: noisewise train FOLDER --out "
+                f"{shell_words(place)}"
             )
         self.reload()
         self._mended = False
@@ -274,7 +275,7 @@ class Run:
             return ""
         return (
             "the generator was distilled from an earlier teacher of this run; "
-            f"distil again: noisewise distill {self.path}"
+            f"distil again: {shell_words('noisewise', 'distill', self.path)}"
         )
 
     def checkpoints(self, stage: StageName) -> Checkpoints:
@@ -337,13 +338,14 @@ class Run:
 
     def _missing(self, stage: StageName) -> str:
         if stage == "generator":
-            return f"{self.path} has no generator yet; distil one: noisewise distill {self.path}"
-        start = ["adapt", self.teacher_source()] if self.info.get("adapt") else ["train"]
-        source = str(self.source() or self.data.source)
-        words = ["noisewise", *start, source, "--out", str(self.path)]
+            line = shell_words("noisewise", "distill", self.path)
+            return f"{self.path} has no generator yet; distil one: {line}"
+        start = ["adapt", Path(self.teacher_source())] if self.info.get("adapt") else ["train"]
+        source = Path(self.source() or self.data.source)
+        words = ["noisewise", *start, source, "--out", self.path]
         if budget := self.stage("teacher").budget or self.info["train"].get("budget"):
-            words += ["--budget", budget]  # with another one, training could end at once
+            words += ["--budget", str(budget)]  # with another one, training could end at once
         return (
             f"{self.path} has no finished teacher yet; resume its training, with the other flags "
-            f"that it began with: {shlex.join(words)}"
+            f"that it began with: {shell_words(*words)}"
         )

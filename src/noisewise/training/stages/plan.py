@@ -225,9 +225,12 @@ def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], 
             return tuple(pictures.classes), f"kinds of similar pictures: {pictures.kinds}"
         return (), f"none without --classes; {num_kinds(config, len(pictures))[1]}"
     if pictures.labels is None or len(pictures.classes) < 2:
-        why = "".join(f" ({note})" for note in pictures.notes if note.startswith("no classes"))
+        start = "no classes: "
+        why = [note.removeprefix(start) for note in pictures.notes if note.startswith(start)]
         raise ValueError(
-            f"{pictures.source} has no class subfolders and no labels{why}; train without --classes"
+            f"{pictures.source} has no classes to learn: "
+            f"{'; '.join(why) or 'it has no class subfolders and no labels'}; "
+            f"{'mend that, or ' if why else ''}train without --classes"
         )
     return tuple(pictures.classes), "class subfolders or labels of the pictures"
 
