@@ -129,7 +129,7 @@ def test_a_picture_folder_that_cannot_be_used_is_not_called_gone(
     said = refused(["-m", "noisewise", "evaluate", str(tmp_path / "run")])
     assert "cannot be used" in said
     assert "cannot be read as a NumPy file" in said
-    assert "give real pictures with --against" in said
+    assert "give other real pictures with --against" in said
 
 
 def closed(folder: Path) -> None:
