@@ -9,7 +9,8 @@ from noisewise.powers.comparison import Comparison, compare
 from noisewise.powers.crossing import crossing
 from noisewise.powers.explanation import Explanation, Step, explain
 from noisewise.powers.ordering import Chain, order
-from noisewise.powers.parser import Expression, PowersSyntaxError, parse
+from noisewise.powers.parser import Expression, parse
+from noisewise.powers.tokens import PowersSyntaxError
 
 __all__ = [
     "Chain",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from noisewise.powers import reals
 from noisewise.powers.big_integers import exact_root
 from noisewise.powers.formatting import (
     bracketed,
@@ -12,17 +13,20 @@ from noisewise.powers.formatting import (
     show_interval,
     show_ln,
     show_rational,
+    show_value,
 )
 from noisewise.powers.intervals import Interval, whole
 from noisewise.powers.linear_forms import Decision, decide
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.parser import Expression
+from noisewise.powers.reals import RealDecision
 from noisewise.powers.towers import PRECISIONS, TowerDecision, compare_products, plain_terms
 from noisewise.powers.values import (
     ONE,
     Rational,
     Value,
     as_product,
+    has_atoms,
     inverse,
     negative,
     rational,
@@ -30,7 +34,8 @@ from noisewise.powers.values import (
 
 Method = Literal[
     "computed", "sign", "against 1", "same base", "same exponent", "monotony", "common root",
-    "coprime base", "logarithms", "shared exponent", "levels", "normal form", "undecided",
+    "coprime base", "logarithms", "shared exponent", "levels", "normal form", "common factors",
+    "values", "common terms", "roots", "undecided",
 ]  # fmt: skip
 
 
@@ -113,6 +118,8 @@ def _positive(left: Expression, right: Expression) -> Finding:
         if found is not None:
             ratio = _ratio(left.value, right.value, found.sign)
             return found._replace(ln_ratio=ratio)
+    if has_atoms(left.value) or has_atoms(right.value):
+        return _of_real(reals.decide(left.value, right.value), left, right)
     decision = compare_products(left.value, right.value)
     if decision.plain is not None:
         return _of_plain(decision, decision.plain, powers)
@@ -130,6 +137,8 @@ def _power(side: Expression) -> Power | None:
 
 def _ratio(x: Value, y: Value, sign: int | None) -> Interval | None:
     """An interval that contains ln(x / y) and has its sign; None for towers."""
+    if has_atoms(x) or has_atoms(y):
+        return None
     plain = plain_terms((*as_product(x).factors, *as_product(inverse(y)).factors))
     if plain is None or sign is None:
         return None
@@ -239,7 +248,9 @@ def _of_plain(
 def _form(powers: tuple[Power | None, Power | None]) -> str:
     """The difference of the two logarithms as text: in full for short powers."""
     left, right = powers
-    is_exact = all(p and (is_shown_exactly(p.a) or p.b == ONE) for p in powers)
+    is_exact = all(
+        p and is_shown_exactly(p.b) and (is_shown_exactly(p.a) or p.b == ONE) for p in powers
+    )
     if left and right and is_exact:
         shown = [show_rational(left.b), left.name, show_rational(right.b), right.name]
         if right.b.sign > 0 and sum(map(len, shown)) < 60:
@@ -318,6 +329,52 @@ def _of_tower(decision: TowerDecision, left: Expression, right: Expression) -> F
             f"one is {_more(sign)}."
         )
     return Finding(sign, method, reason, bits)
+
+
+def _of_real(found: RealDecision, left: Expression, right: Expression) -> Finding:
+    """The reason of a comparison with e, pi, sums, large factorials or very tall towers."""
+    sign, bits = found.sign, found.bits
+    if sign is None:
+        reason = (
+            f"undecided: {shorten(left.text)} and {shorten(right.text)} agree to {bits} bits, and "
+            "no rule shows that they are equal."
+        )
+        return Finding(None, "undecided", reason, bits)
+    zero = Interval(0, 0, 0)
+    ratio = found.ln_ratio if sign else zero
+    shown = " + ".join(show_value(term) for term in found.terms).replace("+ -", "- ")
+    if found.way == "factors":
+        reason = f"what both sides share cancels; the left side divided by the right is {shown}."
+        return Finding(sign, "common factors", reason, ln_ratio=ratio)
+    if found.way == "terms" and sign == 0:
+        return Finding(0, "common terms", "both sides have the same terms.", ln_ratio=zero)
+    if found.way == "terms":
+        reason = f"equal terms cancel; the left side is {_more(sign)}, by {shorten(shown)}."
+        reason = reason.replace("by -", "by ") if sign < 0 else reason
+        return Finding(sign, "common terms", reason)
+    if found.way == "roots" and sign == 0:
+        reason = (
+            "both sides are the same number: the difference is smaller than any number of this "
+            "form that is not 0."
+        )
+        return Finding(0, "roots", reason, ln_ratio=zero)
+    if found.way in ("intervals", "roots"):
+        reason = f"the left side is proved to be {_more(sign)}{_by_intervals(bits)}."
+        return Finding(sign, "values", reason, bits, ratio)
+    if found.way == "same base":
+        reason = f"both sides are powers of the same base, and the left exponent is {_more(sign)}."
+        if sign == 0:
+            reason = "both sides are powers of the same base with the same exponent."
+        return Finding(sign, "same base", reason)
+    reason = (
+        "logarithms keep the order; after repeated logarithms, the left side is proved to be "
+        f"{_more(sign)}{_by_intervals(bits)}."
+    )
+    return Finding(sign, "levels", reason, bits)
+
+
+def _by_intervals(bits: int) -> str:
+    return f" (with intervals of {bits} bits)" if bits else ""
 
 
 def _same_tower(left: Expression, right: Expression, sign: int) -> str:

@@ -59,14 +59,14 @@ def plain_terms(factors: Sequence[Factor]) -> tuple[list[Term], int] | None:
     """
     scale = 1
     for factor in factors:
-        if not isinstance(factor.exponent, Rational):
+        if not isinstance(factor.exponent, Rational) or not isinstance(factor.base, int):
             return None
         if scale % factor.exponent.q:
             scale *= factor.exponent.q
     terms = [
         Term(f.exponent.p * (scale // f.exponent.q), f.base, 1)
         for f in factors
-        if isinstance(f.exponent, Rational)
+        if isinstance(f.exponent, Rational) and isinstance(f.base, int)
     ]
     return _fractions(terms), scale
 
