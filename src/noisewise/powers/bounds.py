@@ -18,13 +18,16 @@ from noisewise.powers.reals import log_of
 from noisewise.powers.values import Rational, Value
 
 _PRECISIONS = (64, 256, 1024, 4096)
-_MAX_LOGS = 8
+_MAX_LOGS = 6  # written one after the other
 _MAX_DECIMALS = 60
-_MAX_SHOWN = 10**12  # larger numbers are shown by their logarithms
+_MAX_SHOWN = Fraction(10**12)  # larger numbers are shown by their logarithms
 
 
 class Bounds(NamedTuple):
-    """A number, or its logarithm taken `logs` times, lies between two decimals."""
+    """A number, or its logarithm taken `logs` times, lies between two decimals.
+
+    An empty `high` means that only a lower bound is given.
+    """
 
     logs: int
     low: str
@@ -38,16 +41,20 @@ class Bounds(NamedTuple):
             '1.38 < ln 4 < 1.39'
         """
         shown = logarithm(self.logs, name)
-        return f"{shown} = {self.low}" if self.low == self.high else f"{self.low} < {shown} < {self.high}"
+        if self.low == self.high:
+            return f"{shown} = {self.low}"
+        return f"{self.low} < {shown} < {self.high}" if self.high else f"{shown} > {self.low}"
 
 
 def logarithm(logs: int, name: str) -> str:
-    """The text of a logarithm that is taken several times.
+    """The text of a logarithm that is taken several times; ln[9] stands for nine times.
 
     Example:
-        >>> logarithm(0, "2^3"), logarithm(1, "7"), logarithm(2, "2^3")
-        ('2^3', 'ln 7', 'ln ln(2^3)')
+        >>> logarithm(0, "2^3"), logarithm(1, "7"), logarithm(2, "2^3"), logarithm(9, "7")
+        ('2^3', 'ln 7', 'ln ln(2^3)', 'ln[9](7)')
     """
+    if logs > _MAX_LOGS:
+        return f"ln[{logs}]({name})"
     return "ln " * (logs - 1) + show_ln(name) if logs else name
 
 
@@ -65,35 +72,98 @@ def separated(smaller: Value, larger: Value) -> tuple[Bounds, Bounds] | None:
         1.6 1.7
         2 2
     """
-    for logs in range(_MAX_LOGS):
+    for logs in _counts(smaller):
         for bits in _PRECISIONS:
-            ends = [_ends(value, logs, bits) for value in (smaller, larger)]
-            if not ends[0] or not ends[1]:
+            low, high = (_ends(value, logs, bits) for value in (smaller, larger))
+            if not low or not high or low[1] is None:
                 break
-            found = _apart(logs, ends[0], ends[1])
+            found = _apart(logs, low, high)
             if found:
                 return found
     return None
 
 
-Ends = tuple[Fraction, Fraction]
+def _counts(value: Value) -> list[int]:
+    """How many logarithms to try: few, and for tall towers as many as leave a short number."""
+    few = list(range(_MAX_LOGS + 1))
+    try:
+        level = log_of(value, _PRECISIONS[0]).level
+    except Unresolved:
+        return few
+    return [*few, *(n for n in range(level + 1, level + 5) if n > _MAX_LOGS)]
+
+
+Ends = tuple[Fraction, Fraction | None]
 
 
 def _apart(logs: int, x: Ends, y: Ends) -> tuple[Bounds, Bounds] | None:
+    """The fewest decimals that separate two intervals."""
+    if x[1] is None or x[1] >= y[0]:
+        return None
     for decimals in range(1, _MAX_DECIMALS):
         low, high = _rounded(x, decimals), _rounded(y, decimals)
-        if low[1] < high[0]:
-            return tuple(Bounds(logs, *(_point(n, decimals) for n in ends)) for ends in (low, high))  # type: ignore[return-value]
+        if low.high_units < high.low_units:
+            return low.bounds(logs, decimals), high.bounds(logs, decimals)
     return None
 
 
-def _rounded(x: Ends, decimals: int) -> tuple[int, int]:
-    return math.floor(x[0] * 10**decimals), math.ceil(x[1] * 10**decimals)
+class _Units(NamedTuple):
+    low_units: int
+    high_units: int
+    open_above: bool
+
+    def bounds(self, logs: int, decimals: int) -> Bounds:
+        high = "" if self.open_above else _point(self.high_units, decimals)
+        return Bounds(logs, _point(self.low_units, decimals), high)
+
+
+def _rounded(x: Ends, decimals: int) -> _Units:
+    low, scale = math.floor(x[0] * 10**decimals), 10**decimals
+    return _Units(low, low if x[1] is None else math.ceil(x[1] * scale), x[1] is None)
 
 
 def _point(units: int, decimals: int) -> str:
     sign, (before, after) = "-" if units < 0 else "", divmod(abs(units), 10**decimals)
     return f"{sign}{before}.{after:0{decimals}d}".rstrip("0").rstrip(".")
+
+
+class LnBounds(NamedTuple):
+    """Bounds of a logarithm other than 0."""
+
+    bounds: Bounds
+    is_above: bool  # whether the logarithm is above 0
+
+    def about(self, name: str) -> str:
+        """The statement about a number with this name."""
+        if self.is_above:
+            return Bounds(1, self.bounds.low, self.bounds.high).about(name)
+        return Bounds(1, f"-{self.bounds.high}", f"-{self.bounds.low}").about(name)
+
+
+def bounds_of_ln(value: Value) -> LnBounds | None:
+    """Bounds of ln(value) with three digits, for a positive value other than 1; else None.
+
+    Example:
+        >>> from noisewise.powers.parser import parse
+        >>> bounds_of_ln(parse("1/2").value).about("1/2")
+        '-0.694 < ln(1/2) < -0.693'
+    """
+    for bits in _PRECISIONS:
+        try:
+            log = log_of(value, bits)
+        except Unresolved:
+            continue
+        if log.level or log.t.exp > 10_000:
+            return None
+        if log.t.sign not in (-1, 1) or log.t.exp < -10_000:
+            continue
+        is_above = log.t.sign > 0
+        low, high = (log.t if is_above else log.t.negated()).ends()
+        for decimals in range(3, _MAX_DECIMALS * 4):
+            found = _rounded((low, high), decimals)
+            if found.low_units >= 100 and high < _MAX_SHOWN:
+                return LnBounds(found.bounds(1, decimals), is_above)
+    return None
 
 
 def decimals_of(value: Value, decimals: int) -> Bounds | None:
@@ -106,44 +176,59 @@ def decimals_of(value: Value, decimals: int) -> Bounds | None:
     """
     for bits in _PRECISIONS:
         ends = _ends(value, 0, bits)
-        if ends is None:
+        if ends is None or ends[1] is None:
             return None
         if value.sign < 0:
             ends = -ends[1], -ends[0]
-        low, high = _rounded(ends, decimals)
-        if high <= low + 1:
-            return Bounds(0, _point(low, decimals), _point(high, decimals))
+        found = _rounded(ends, decimals)
+        if found.high_units <= found.low_units + 1:
+            return found.bounds(0, decimals)
     return None
 
 
 def _ends(value: Value, logs: int, bits: int) -> Ends | None:
-    """An interval around |value| or a logarithm of it; None if it is too large to be shown."""
+    """An interval around |value| or a logarithm of it; only a lower end if it is very large.
+
+    None if there is no such logarithm, or if it is too near to 0 to be shown.
+    """
     if logs == 0 and isinstance(value, Rational):
         found = Fraction(abs(value.p), value.q)
-        return (found, found) if _is_shown((found, found)) else None
+        return _shown(found, found)
     try:
-        if logs == 0 and radicals.is_algebraic(value):
-            number = levels.tall(radicals.evaluate(value, bits))
-        else:
-            number = log_of(value, bits)
-            for _ in range(logs - 1):
-                if levels.sign(number) != 1:
-                    return None
-                number = levels.log(number, bits)
-            if logs == 0:
-                number = levels.exp(number, bits)
+        number = _number(value, logs, bits)
     except Unresolved:
         return None
-    if number.level or abs(number.t.exp) > 100_000:
+    if number is None:
         return None
-    low, high = number.t.ends()
-    ends = (low, high) if logs or high > 0 else (-high, -low)
-    return ends if _is_shown(ends) else None
+    if number.level or number.t.exp > 100_000:
+        return (_MAX_SHOWN, None) if levels.sign(number) == 1 else None
+    if number.t.exp < -100_000:
+        return None
+    return _shown(*number.t.ends())
 
 
-def _is_shown(x: Ends) -> bool:
-    size = max(abs(x[0]), abs(x[1]))
-    return Fraction(1, 10**6) < size < _MAX_SHOWN
+def _number(value: Value, logs: int, bits: int) -> Tall | None:
+    """The number |value|, or its logarithm taken `logs` times if that exists."""
+    if logs == 0 and radicals.is_algebraic(value):
+        number = levels.tall(radicals.evaluate(value, bits))
+        return number if value.sign > 0 else levels.opposite(number)
+    number = log_of(value, bits)
+    if logs == 0:
+        return levels.exp(number, bits)
+    steps = min(logs - 1, number.level) if number.sign > 0 else 0
+    number = Tall(number.sign, number.level - steps, number.t)
+    for _ in range(logs - 1 - steps):
+        if levels.sign(number) != 1:
+            return None
+        number = levels.log(number, bits)
+    return number
+
+
+def _shown(low: Fraction, high: Fraction) -> Ends | None:
+    if low > _MAX_SHOWN:
+        return _MAX_SHOWN, None
+    size = max(abs(low), abs(high))
+    return (low, high) if Fraction(1, 10**6) < size <= _MAX_SHOWN else None
 
 
 # ------------------------------------------------------------------------------------- about
@@ -179,7 +264,9 @@ def _digits(log: Interval, bits: int, wanted: int) -> tuple[int, str] | None:
     low, high = (math.floor(end) for end in tens.ends())
     if low != high:
         return None
-    rest = log.plus(log_ratio(10, 1, bits).times(Interval(wanted - 1 - low, wanted - 1 - low, 0), bits), bits)
+    rest = log.plus(
+        log_ratio(10, 1, bits).times(Interval(wanted - 1 - low, wanted - 1 - low, 0), bits), bits
+    )
     units = levels.exp(levels.tall(rest), bits)
     if units.level:
         return None

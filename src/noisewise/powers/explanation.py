@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from noisewise.powers.bounds import as_tens, decimals_of, leading_digits
 from noisewise.powers.comparison import Comparison, Operand, compare_expressions, read, read_power
 from noisewise.powers.formatting import (
     digits_of,
@@ -21,7 +22,7 @@ from noisewise.powers.parser import Expression
 from noisewise.powers.patterns import pattern
 from noisewise.powers.proofs import proof
 from noisewise.powers.towers import plain_terms
-from noisewise.powers.values import Rational, as_product, is_whole
+from noisewise.powers.values import Rational, Value, as_product, is_whole
 
 Level = Literal["compute", "pattern", "proof"]
 LEVELS: tuple[Level, ...] = ("compute", "pattern", "proof")
@@ -155,23 +156,39 @@ def describe(side: Expression) -> str:
         return f"{text}{count}" if shown == text else f"{text} {relation} {shown}{count}"
     plain = plain_terms(as_product(side.value).factors)
     if plain is None:
-        if is_whole(side.value):
-            return f"{text} is too large: even its number of digits is too long to show"
-        return (
-            f"{text} has an exponent that cannot be written as a short fraction, so its digits are "
-            "not shown"
-        )
+        return f"{text} {_about(side.value)}"
     tens = tens_of(*plain)
     sign = "-" if side.value.sign < 0 else ""
     if abs(scientific(tens)[1]) > _MAX_COUNT_DIGITS:
         return f"{text} is about {sign}10^({show_interval(tens)})"
-    digits, leading = digits_of(*plain)
-    if is_whole(side.value):
+    return f"{text} {_by_digits(side.value, *digits_of(*plain))}"
+
+
+def _about(value: Value) -> str:
+    """What is said of a number that is no product of rational powers."""
+    sign = "-" if value.sign < 0 else ""
+    found = leading_digits(value)
+    if found:
+        return _by_digits(value, *found)
+    near = decimals_of(value, 9)
+    if near:
+        return f"lies between {near.low} and {near.high}"
+    tower = as_tens(value)
+    if tower:
+        end = ", too large to write out" if tower.count("^") > 1 else ""
+        return f"is about {sign}{tower}{end}"
+    return "is too large: it is above 10^10^10^10^10^10^10^10^10^10"
+
+
+def _by_digits(value: Value, digits: int, leading: str) -> str:
+    """The number of digits and the first ones, or a decimal."""
+    sign = "-" if value.sign < 0 else ""
+    if is_whole(value):
         count = Rational(digits)
         about = "" if is_shown_exactly(count) else "about "
         first = leading.replace(".", "")
-        return f"{text} has {about}{show_rational(count)} digits and begins with {sign}{first}"
-    return f"{text} is about {sign}{_decimal(digits, leading)}"
+        return f"has {about}{show_rational(count)} digits and begins with {sign}{first}"
+    return f"is about {sign}{_decimal(digits, leading)}"
 
 
 def _decimal(digits: int, leading: str) -> str:

@@ -158,7 +158,7 @@ def _far_apart(x: Tall, y: Tall, bits: int) -> Tall:
     """
     sizes = [n if n.sign > 0 else opposite(n) for n in (x, y)]
     order = compare(sizes[0], sizes[1], bits)
-    larger, smaller = (x, y) if order == 1 else (y, x)
+    larger = x if order == 1 else y
     if order is None or larger.level < _FAR_LEVEL or _floor(larger.t) < 8 * bits:
         if x.sign != y.sign or order is not None or x.level != y.level:
             raise Unresolved

@@ -207,9 +207,7 @@ class _Reader:
         count = len(found.text)
         if count == 1:
             return self.raised(base.value, exponent, found)
-        return _Part(
-            self.certain(found, lambda: hyperpowers.arrows(base.value, count, exponent))
-        )
+        return _Part(self.certain(found, lambda: hyperpowers.arrows(base.value, count, exponent)))
 
     def raised(self, base: Value, exponent: Value, token: Token) -> _Part:
         if base == ZERO == exponent:
@@ -239,9 +237,7 @@ class _Reader:
 
     def factorial(self, value: Value, token: Token) -> Value:
         if value.sign < 0 or not is_whole(value):
-            raise self.wrong(
-                token.position, "'!' needs a whole number of 0 or more before it"
-            )
+            raise self.wrong(token.position, "'!' needs a whole number of 0 or more before it")
         n = written(value, WRITTEN_BITS)
         if n is None or n.p // n.q > MAX_FACTORIAL:
             return atom(Factorial(value if n is None else Rational(n.p // n.q)))
@@ -289,7 +285,7 @@ class _Reader:
         return part
 
     def number(self) -> Value:
-        """Digits, a fraction that is one character, or both: 2½; also 1⁄2 with that slash."""
+        """Digits, a fraction that is one character, or both: 2½."""
         token = self.tokens[self.at]
         value: Value = ZERO
         if token.kind == "number":

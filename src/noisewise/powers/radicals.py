@@ -252,8 +252,8 @@ def whole_root(n: int, k: int) -> int:
 def separation_bits(terms: Iterable[Value]) -> int | None:
     """A b such that a sum of algebraic values is 0 or at least 2^-b in size; None if b is huge.
 
-    With E = U / L for algebraic integers U, L whose conjugates are at most 2^u and 2^l in size, and
-    D the product of the degrees of all different roots: |E| >= 2^-(l + u (D - 1)).
+    With E = U / L for algebraic integers U, L whose conjugates are at most 2^u and 2^v in size, and
+    D the product of the degrees of all different roots: |E| >= 2^-(v + u (D - 1)).
 
     Example:
         >>> from noisewise.powers.parser import parse
@@ -261,31 +261,31 @@ def separation_bits(terms: Iterable[Value]) -> int | None:
         12
     """
     roots: dict[tuple[int | Sum, int], int] = {}
-    u, l = _sizes(terms, roots)
+    u, v = _sizes(terms, roots)
     degree = 1
     for k in roots.values():
         degree *= k
         if degree > 1 << 24:
             return None
-    return math.ceil(max(u, 0) * (degree - 1) + l)
+    return math.ceil(max(u, 0) * (degree - 1) + v)
 
 
 Sizes = tuple[Fraction, Fraction]
 
 
 def _sizes(terms: Iterable[Value], roots: dict[tuple[int | Sum, int], int]) -> Sizes:
-    """(u, l) of a sum."""
+    """(u, v) of a sum."""
     parts = [_size(term, roots) for term in terms]
-    l = sum((part[1] for part in parts), Fraction(0))
-    u = max(part[0] - part[1] for part in parts) + l + (len(parts) - 1).bit_length()
-    return u, l
+    v = sum((part[1] for part in parts), Fraction(0))
+    u = max(part[0] - part[1] for part in parts) + v + (len(parts) - 1).bit_length()
+    return u, v
 
 
 def _size(value: Value, roots: dict[tuple[int | Sum, int], int]) -> Sizes:
-    """(u, l) of a product."""
+    """(u, v) of a product."""
     if isinstance(value, Rational):
         return Fraction(value.p.bit_length()), Fraction((value.q - 1).bit_length())
-    u = l = Fraction(0)
+    u = v = Fraction(0)
     for factor in value.factors:
         base, e = factor.base, factor.exponent
         assert isinstance(e, Rational)
@@ -304,5 +304,5 @@ def _size(value: Value, roots: dict[tuple[int | Sum, int], int]) -> Sizes:
                 above = (above + (e.q - 1) * below) / e.q
             else:
                 below = ((e.q - 1) * above + below) / e.q
-        u, l = u + above, l + below
-    return u, l
+        u, v = u + above, v + below
+    return u, v

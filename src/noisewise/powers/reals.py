@@ -30,8 +30,6 @@ from noisewise.powers.values import (
     Sum,
     Tetration,
     Value,
-    as_product,
-    atom,
     inverse,
     negative,
     plus,
@@ -210,8 +208,8 @@ def _sign_of_roots(terms: Sequence[Value]) -> int | None:
     return None
 
 
-def _log_of_difference(terms: Iterable[Value], bits: int) -> tuple[Tall, Tall]:
-    """ln |sum| and a number with the sign of the sum.
+def _log_of_difference(terms: Sequence[Value], bits: int) -> tuple[Tall, Tall]:
+    """The logarithm of |sum|, and a number with the sign of the sum.
 
     Raises:
         Unresolved: if the terms nearly cancel.
@@ -279,7 +277,12 @@ def _close_joined(members: Sequence[Member]) -> list[Member]:
     joined: list[Member] = []
     for base, ratio in members:
         last = joined[-1] if joined else None
-        if last and isinstance(base, int) and isinstance(last[0], int) and last[1] == negative(ratio):
+        if (
+            last
+            and isinstance(base, int)
+            and isinstance(last[0], int)
+            and last[1] == negative(ratio)
+        ):
             joined[-1] = Fraction(last[0], base), last[1]
         else:
             joined.append((base, ratio))

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 from noisewise.powers import reals
 from noisewise.powers.big_integers import exact_root
+from noisewise.powers.bounds import separated
 from noisewise.powers.formatting import (
     bracketed,
     is_shown_exactly,
@@ -112,7 +113,7 @@ def _more(sign: int) -> str:
 
 
 def _positive(left: Expression, right: Expression) -> Finding:
-    powers = _power(left), _power(right)
+    powers = power_of(left), power_of(right)
     if powers[0] and powers[1]:
         found = _by_hand(powers[0], powers[1])
         if found is not None:
@@ -126,7 +127,7 @@ def _positive(left: Expression, right: Expression) -> Finding:
     return _of_tower(decision, left, right)
 
 
-def _power(side: Expression) -> Power | None:
+def power_of(side: Expression) -> Power | None:
     """The side as a^b with rational a > 0 and b not 0, if it is written as such a power."""
     a, b = side.base, side.exponent
     if isinstance(a, Rational) and isinstance(b, Rational) and a.p > 0 and b.p:
@@ -262,6 +263,11 @@ def _form(powers: tuple[Power | None, Power | None]) -> str:
     return "ln(left / right)"
 
 
+def common_root_reason(left: Power, right: Power) -> str | None:
+    """Why two equal powers are equal, by their common root; None if there is none."""
+    return _tie((left, right), None)
+
+
 def _tie(
     powers: tuple[Power | None, Power | None], known: tuple[int, int, int] | None
 ) -> str | None:
@@ -319,10 +325,7 @@ def _of_tower(decision: TowerDecision, left: Expression, right: Expression) -> F
         )
     elif decision.way == "levels":
         method = "levels"
-        reason = (
-            "logarithms keep the order; after repeated logarithms, the left side is proved to be "
-            f"{_more(sign)} (with intervals of {bits} bits)."
-        )
+        reason = _by_bounds(left.value, right.value, sign, bits)
     else:
         reason = (
             f"written with the same bases, no exponent on the left is {_more(-sign)} and at least "
@@ -359,22 +362,34 @@ def _of_real(found: RealDecision, left: Expression, right: Expression) -> Findin
         )
         return Finding(0, "roots", reason, ln_ratio=zero)
     if found.way in ("intervals", "roots"):
-        reason = f"the left side is proved to be {_more(sign)}{_by_intervals(bits)}."
-        return Finding(sign, "values", reason, bits, ratio)
+        return Finding(sign, "values", _by_bounds(left.value, right.value, sign, bits), bits, ratio)
     if found.way == "same base":
         reason = f"both sides are powers of the same base, and the left exponent is {_more(sign)}."
         if sign == 0:
             reason = "both sides are powers of the same base with the same exponent."
         return Finding(sign, "same base", reason)
-    reason = (
-        "logarithms keep the order; after repeated logarithms, the left side is proved to be "
-        f"{_more(sign)}{_by_intervals(bits)}."
+    return Finding(sign, "levels", _by_bounds(left.value, right.value, sign, bits), bits)
+
+
+def _by_bounds(x: Value, y: Value, sign: int, bits: int) -> str:
+    """Bounds of both sides or of their logarithms in words, for x, y > 0."""
+    found = separated(*((x, y) if sign < 0 else (y, x)))
+    if found is None:
+        how = f" (with intervals of {bits} bits)" if bits else ""
+        return f"the left side is proved to be {_more(sign)}{how}."
+    below, above = found
+    sides = ("left", "right") if sign < 0 else ("right", "left")
+    low, high = (
+        f"{word} {bound}" if bounds.low != bounds.high else bound
+        for word, bounds, bound in (("below", below, below.high), ("above", above, above.low))
     )
-    return Finding(sign, "levels", reason, bits)
-
-
-def _by_intervals(bits: int) -> str:
-    return f" (with intervals of {bits} bits)" if bits else ""
+    if below.logs == 0:
+        return f"the {sides[0]} side is {low} and the {sides[1]} side is {high}."
+    times = "" if below.logs == 1 else f", taken {below.logs} times,"
+    return (
+        f"logarithms keep the order; the natural logarithm{times} is {low} on the {sides[0]} and "
+        f"{high} on the {sides[1]}."
+    )
 
 
 def _same_tower(left: Expression, right: Expression, sign: int) -> str:

@@ -15,8 +15,8 @@ from math import comb
 from noisewise.powers import levels
 from noisewise.powers.intervals import Interval, Unresolved, hull, quotient, whole
 from noisewise.powers.levels import Tall
-from noisewise.powers.logarithms import log_ratio, pi
 from noisewise.powers.logarithms import log as log_interval
+from noisewise.powers.logarithms import log_ratio, pi
 
 _MAX_TERMS = 120
 
@@ -33,9 +33,7 @@ def log_factorial(n: int, bits: int) -> Interval:
     inner = bits + 16
     n_interval, ln_n = whole(n, inner), log_ratio(n, 1, inner)
     total = n_interval.times(ln_n.plus(Interval(-1, -1, 0), inner), inner)
-    ln_2_pi_n = ln_n.plus(log_interval(pi(inner), inner), inner).plus(
-        log_ratio(2, 1, inner), inner
-    )
+    ln_2_pi_n = ln_n.plus(log_interval(pi(inner), inner), inner).plus(log_ratio(2, 1, inner), inner)
     total = total.plus(Interval(ln_2_pi_n.lo, ln_2_pi_n.hi, ln_2_pi_n.exp - 1), inner)
     for k in range(1, _MAX_TERMS):
         b = bernoulli(2 * k)

@@ -176,9 +176,7 @@ def _parts(number: str, exact: bool) -> tuple[str, str, str]:
 
 def _by_three(groups: list[str]) -> bool:
     """Groups of three digits, as in 1,000,000."""
-    return (
-        1 <= len(groups[0]) <= 3 and groups[0][0] != "0" and all(len(g) == 3 for g in groups[1:])
-    )
+    return 1 <= len(groups[0]) <= 3 and groups[0][0] != "0" and all(len(g) == 3 for g in groups[1:])
 
 
 def _by_two(groups: list[str]) -> bool:
