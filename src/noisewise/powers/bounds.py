@@ -278,6 +278,33 @@ def _digits(log: Interval, bits: int, wanted: int) -> tuple[int, str] | None:
     return low + 1, f"{digits[0]}.{after}" if after else digits[0]
 
 
+def tens(value: Value) -> tuple[float | None, float | None]:
+    """About log10 |value| and log10 log10 |value|; None where it does not exist or is too large.
+
+    Example:
+        >>> from noisewise.powers.parser import parse
+        >>> tens(parse("10^10^10^10").value)
+        (None, 10000000000.0)
+    """
+    try:
+        log = log_of(value, 64)
+        once = _times(log, Interval(1, 1, 0).over(log_ratio(10, 1, 64), 64))
+        twice = None
+        if levels.sign(once) == 1:
+            ln_10 = levels.tall(Interval(1, 1, 0).over(log_ratio(10, 1, 64), 64))
+            twice = _times(levels.log(once, 64), ln_10.t)
+    except Unresolved:
+        return None, None
+    return _float(once), None if twice is None else _float(twice)
+
+
+def _float(x: Tall) -> float | None:
+    """The middle of an interval as a float; None if it is too large for one."""
+    if x.level or abs(x.t.exp) > 900:
+        return None
+    return float((x.t.ends()[0] + x.t.ends()[1]) / 2)
+
+
 def as_tens(value: Value) -> str:
     """About |value| as 10^10^...^(x); empty if the height cannot be shown.
 

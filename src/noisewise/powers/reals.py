@@ -134,8 +134,8 @@ def lower(tower: Tetration) -> Value:
     """The logarithm of a tower to its own base: the tower with one level less.
 
     Example:
-        >>> lower(Tetration(3, 60)) == atom(Tetration(3, 59))
-        True
+        >>> lower(Tetration(3, 60)).factors[0].base.height
+        59
     """
     return arrows(Rational(tower.base), 2, Rational(tower.height - 1))
 
