@@ -19,7 +19,7 @@ from noisewise.powers.values import Rational, Value
 
 _PRECISIONS = (64, 256, 1024, 4096)
 _MAX_LOGS = 6  # written one after the other
-_MAX_DECIMALS = 60
+_MAX_DECIMALS = 160
 _MAX_SHOWN = Fraction(10**12)  # larger numbers are shown by their logarithms
 
 
@@ -141,12 +141,12 @@ class LnBounds(NamedTuple):
 
 
 def bounds_of_ln(value: Value) -> LnBounds | None:
-    """Bounds of ln(value) with three digits, for a positive value other than 1; else None.
+    """Bounds of ln(value) with a few digits, for a positive value other than 1; else None.
 
     Example:
         >>> from noisewise.powers.parser import parse
         >>> bounds_of_ln(parse("1/2").value).about("1/2")
-        '-0.694 < ln(1/2) < -0.693'
+        '-0.69315 < ln(1/2) < -0.69314'
     """
     for bits in _PRECISIONS:
         try:
@@ -159,11 +159,35 @@ def bounds_of_ln(value: Value) -> LnBounds | None:
             continue
         is_above = log.t.sign > 0
         low, high = (log.t if is_above else log.t.negated()).ends()
-        for decimals in range(3, _MAX_DECIMALS * 4):
-            found = _rounded((low, high), decimals)
-            if found.low_units >= 100 and high < _MAX_SHOWN:
-                return LnBounds(found.bounds(1, decimals), is_above)
+        if low >= Fraction(1, 100) and high < _MAX_SHOWN:
+            return LnBounds(_rounded((low, high), 5).bounds(1, 5), is_above)
+        found = _in_tens(low, high)
+        if found:
+            return LnBounds(found, is_above)
     return None
+
+
+def _in_tens(low: Fraction, high: Fraction) -> Bounds | None:
+    """Bounds of a small or large number above 0 as m * 10^(k) with three digits of m."""
+    power = _power_of_ten(low)
+    units = math.floor(low / _tens(power - 2)), math.ceil(high / _tens(power - 2))
+    if units[1] > units[0] + 2:
+        return None
+    return Bounds(1, *(f"{_point(n, 2)} * 10^({power})" for n in units))
+
+
+def _power_of_ten(x: Fraction) -> int:
+    """The k with 10^k <= x < 10^(k+1)."""
+    k = int((x.numerator.bit_length() - x.denominator.bit_length()) * math.log10(2))
+    while _tens(k) > x:
+        k -= 1
+    while _tens(k + 1) <= x:
+        k += 1
+    return k
+
+
+def _tens(k: int) -> Fraction:
+    return Fraction(10**k) if k >= 0 else Fraction(1, 10**-k)
 
 
 def decimals_of(value: Value, decimals: int) -> Bounds | None:

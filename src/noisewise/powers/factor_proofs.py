@@ -105,7 +105,8 @@ def _by_groups(
         if bounds is None:
             return []
         shown = show_value(base)
-        parts.append(f"({shown})^({show_value(group.tower)})")
+        tower = "" if group.tower == ONE else f"^({show_value(group.tower)})"
+        parts.append(f"({shown}){tower}")
         relation = ">" if sign > 0 else "<"
         statements.append(f"{shown} {relation} 1, because {bounds.about(shown)}.")
     lines.append(f"{' * '.join(parts)}.")

@@ -301,7 +301,7 @@ def scientific(x: Interval) -> tuple[float, int]:
     shown = float(f"{mantissa:.12g}")
     if shown >= 10:
         shown, power = shown / 10, power + 1
-    return math.copysign(shown, m), power
+    return (shown if m > 0 else -shown), power
 
 
 def show_interval(x: Interval, digits: int = 6) -> str:

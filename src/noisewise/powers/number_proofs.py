@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 
 from noisewise.powers import radicals
@@ -15,7 +16,9 @@ from noisewise.powers.formatting import (
 )
 from noisewise.powers.intervals import Interval
 from noisewise.powers.parser import Expression
-from noisewise.powers.terms import gathered
+from noisewise.powers.reals import numerator_and_denominator
+from noisewise.powers.sums import add
+from noisewise.powers.terms import expanded, gathered
 from noisewise.powers.values import (
     ONE,
     WRITTEN_BITS,
@@ -30,7 +33,7 @@ from noisewise.powers.values import (
 )
 
 _MAX_ALL_DIGITS = 1000  # two equal numbers of so many digits are shown in full
-_MAX_FACTORS = 6  # of a product that is written out
+_MAX_SUM = 200  # characters of a sum that is written out
 
 
 class Names:
@@ -118,23 +121,60 @@ def _has_sum(value: Value) -> bool:
     return isinstance(value, Product) and any(isinstance(f.base, Sum) for f in value.factors)
 
 
-def by_difference(left: Expression, right: Expression) -> list[str]:
-    """The exact difference of two sides as a sum; no lines if it is not short."""
+def by_difference(left: Expression, right: Expression, sign: int) -> list[str]:
+    """The exact difference of two sides as a sum, after common factors and denominators cancel.
+
+    No lines if the difference is not short, or does not show the sign.
+    """
     names = Names(left, right)
+    ratio = times(left.value, inverse(right.value))
+    if not isinstance(ratio, Product) or ratio.sign < 0:
+        return []
+    sides = numerator_and_denominator(ratio)
+    lines, shown = [*names.where], [f"({names.left})", f"({names.right})"]
+    if sides != (left.value, right.value):
+        shown = [_sum_text([side]) for side in sides]
+        lines.append(
+            f"Without common factors and denominators the sides are {shown[0]} and {shown[1]}."
+        )
+        shown = [f"({side})" for side in shown]
     try:
-        terms = gathered((left.value, negative(right.value)))
+        multiplied = [expanded(side) for side in sides]
+        terms = gathered((*multiplied[0], *map(negative, multiplied[1])))
     except ValueError:
         return []
-    if not terms:
-        return [*names.where, "Every term of one side is a term of the other side."]
-    shown = " + ".join(map(show_value, terms)).replace("+ -", "- ")
+    if not terms and sign == 0:
+        return [*lines, _same_terms(shown, gathered(multiplied[0]))]
+    difference = _sum_text(terms)
     exact = all(not isinstance(t, Rational) or is_shown_exactly(t) for t in terms)
-    if not exact or len(shown) > 200:
+    if not sign or not exact or len(difference) > _MAX_SUM:
         return []
-    signs = {term.sign for term in terms}
-    end = f" {'>' if 1 in signs else '<'} 0" if len(signs) == 1 else ""
-    shown = f"({names.left}) - ({names.right}) = {shown}{end}."
-    return [*names.where, "Equal terms of both sides cancel:", shown]
+    end = f"{shown[0]} - {shown[1]} = {difference}"
+    if len({term.sign for term in terms}) == 1:
+        return [*lines, "Equal terms of both sides cancel:", f"{end} {'>' if sign > 0 else '<'} 0."]
+    for decimals in (3, 10, 30):
+        bounds = decimals_of(add(terms), decimals)
+        if bounds and bounds.low != "0" != bounds.high:
+            return [
+                *lines,
+                "Equal terms of both sides cancel:",
+                f"{end}.",
+                f"{bounds.about(difference)}.",
+            ]
+    return []
+
+
+def _sum_text(terms: Sequence[Value]) -> str:
+    return " + ".join(map(show_value, terms)).replace("+ -", "- ")
+
+
+def _same_terms(shown: Sequence[str], terms: Sequence[Value]) -> str:
+    """Both sides are the same sum."""
+    text = _sum_text(terms)
+    if len(text) > _MAX_SUM:
+        return "Multiplied out, every term of one side is a term of the other side."
+    plain = [name[1:-1] for name in shown]
+    return f"{' = '.join(dict.fromkeys((plain[0], text, plain[1])))}."
 
 
 def by_quotient(left: Expression, right: Expression) -> list[str]:
@@ -207,10 +247,8 @@ def _count_digits(n: int) -> int:
 
 def by_roots(left: Expression, right: Expression) -> list[str]:
     """A proof that two sums of roots are equal: a power of both sides, or the separation bound."""
-    lines = by_difference(left, right)
-    if lines and "Every term" in lines[-1]:
-        return lines
-    return _by_power(left, right) or _by_power(right, left) or _by_separation(left, right)
+    lines = by_difference(left, right, 0)
+    return lines or _by_power(left, right) or _by_power(right, left) or _by_separation(left, right)
 
 
 def _by_power(root: Expression, other: Expression) -> list[str]:
@@ -225,13 +263,13 @@ def _by_power(root: Expression, other: Expression) -> list[str]:
     terms = _terms(other.value)
     if k > 4 or len(terms) > 6 or not all(map(radicals.is_plain_root, (*terms, *base.terms))):
         return []
-    expanded: list[Value] = [ONE]
+    raised: list[Value] = [ONE]
     for _ in range(k):
-        expanded = gathered(times(a, b) for a in expanded for b in terms)
-    if gathered((*expanded, *map(negative, base.terms))):
+        raised = gathered(times(a, b) for a in raised for b in terms)
+    if gathered((*raised, *map(negative, base.terms))):
         return []
     names = Names(root, other)
-    shown = " + ".join(map(show_value, expanded)).replace("+ -", "- ")
+    shown = _sum_text(raised)
     return [
         *names.where,
         f"Both sides are positive. Raise both to the power {k}:",

@@ -158,13 +158,13 @@ class _Reader:
 
     def product(self) -> _Part:
         left = self.joined()
+        factors = [left.value]
         while found := self.take("sign", "*", "/"):
             right = self.signed() if found.text == "/" else self.joined()
             if found.text == "/" and right.value == ZERO:
                 raise self.wrong(found.position, "this divides by zero")
-            factor = right.value if found.text == "*" else inverse(right.value)
-            left = _Part(times(left.value, factor))
-        return left
+            factors.append(right.value if found.text == "*" else inverse(right.value))
+        return left if len(factors) == 1 else _Part(_multiplied(factors))
 
     def joined(self) -> _Part:
         """A signed power, or a number directly before e, pi or a root sign: their product."""
@@ -314,6 +314,14 @@ class _Reader:
             tens = Rational(-size if found.exponent[0] == "-" else size)
             value = times(value, power(Rational(10), tens))
         return value
+
+
+def _multiplied(values: list[Value]) -> Value:
+    """The product of values; by halves, because long numbers are multiplied fastest in pairs."""
+    while len(values) > 1:
+        pairs = [times(x, y) for x, y in zip(values[::2], values[1::2], strict=False)]
+        values = pairs + (values[-1:] if len(values) % 2 else [])
+    return values[0]
 
 
 def _missing(kind: str, shown: str) -> str:

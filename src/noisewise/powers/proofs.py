@@ -32,6 +32,7 @@ from noisewise.powers.reasons import Power, common_root_reason, order, power_of
 from noisewise.powers.values import ONE, Rational, inverse, rational, times
 from noisewise.powers.witness import find_witness
 
+_MAX_LINE = 250  # characters of a line with bounds
 _MAX_DECIMALS = 40  # of logarithms in a proof for people
 
 
@@ -84,11 +85,11 @@ def _by_method(
     if method == "sign":
         return [reason, *by_bounds(left, right, sign)]
     if method in ("values", "levels"):
-        return by_bounds(left, right, sign) or [*_by_ratio(left, right, sign), reason]
+        return _by_decimals_or_ratio(left, right, sign) or [reason]
     if method == "roots":
         return by_roots(left, right)
     if method == "common terms":
-        return by_difference(left, right) or [reason]
+        return by_difference(left, right, sign) or [reason]
     if method == "common factors":
         return by_quotient(left, right) or [reason]
     if method == "common root":
@@ -119,7 +120,7 @@ def _computed(
         lines = _by_witness(*sides, found) or _by_decimals(*sides, found)
         if lines:
             return [reason, *lines]
-    return by_digits(left, right) or by_bounds(left, right, sign) or [reason]
+    return by_digits(left, right) or _by_decimals_or_ratio(left, right, sign) or [reason]
 
 
 def _in_full(left: Expression, right: Expression, sign: int) -> list[str]:
@@ -167,8 +168,16 @@ def _logarithms(
 ) -> list[str]:
     sides = _sides(left, right)
     lines = (_by_witness(*sides, found) or _by_decimals(*sides, found)) if sides else []
-    lines = lines or by_bounds(left, right, sign) or _by_ratio(left, right, sign)
+    lines = lines or _by_decimals_or_ratio(left, right, sign)
     return [reason, f"The larger side has the larger logarithm: the {_larger(found)} side.", *lines]
+
+
+def _by_decimals_or_ratio(left: Expression, right: Expression, sign: int) -> list[str]:
+    """Decimals of both sides; if they would be long, a few of the logarithm of the quotient."""
+    lines = by_bounds(left, right, sign)
+    if lines and max(map(len, lines)) <= _MAX_LINE:
+        return lines
+    return _by_ratio(left, right, sign) or lines
 
 
 def _by_ratio(left: Expression, right: Expression, sign: int) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 
 from noisewise.powers.big_integers import exact_root
 from noisewise.powers.coprime import coprime_base, valuations
@@ -167,6 +168,7 @@ def is_algebraic(value: Value) -> bool:
     return True
 
 
+@lru_cache(maxsize=64)
 def evaluate(value: Value, bits: int) -> Interval:
     """An interval of about `bits` bits around an algebraic value; roots by whole numbers.
 

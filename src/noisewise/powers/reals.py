@@ -18,7 +18,7 @@ from noisewise.powers.levels import Tall
 from noisewise.powers.logarithms import log as log_interval
 from noisewise.powers.logarithms import log_ratio, pi
 from noisewise.powers.stirling import log_factorial, log_of_tower_factorial
-from noisewise.powers.terms import gathered
+from noisewise.powers.terms import expanded, gathered
 from noisewise.powers.values import (
     ONE,
     Atom,
@@ -97,15 +97,15 @@ def _by_intervals(ratio: Product, bits: int) -> RealDecision | None:
     except Unresolved:
         pass
     try:
-        above, below = _sides(ratio)
+        above, below = numerator_and_denominator(ratio)
         sign = levels.compare(log_of(above, bits), log_of(below, bits), bits)
     except Unresolved:
         return None
     return None if sign is None else RealDecision(sign, "levels", bits)
 
 
-def _sides(ratio: Product) -> tuple[Value, Value]:
-    """The numerator and the denominator of a product."""
+def numerator_and_denominator(ratio: Product) -> tuple[Value, Value]:
+    """The factors with positive exponents, and those with negative exponents inverted."""
     above = tuple(f for f in ratio.factors if f.exponent.sign > 0)
     below = tuple(Factor(f.base, negative(f.exponent)) for f in ratio.factors if f not in above)
     return settled(1, above), settled(1, below)
@@ -142,13 +142,13 @@ def lower(tower: Tetration) -> Value:
 
 def _by_difference(ratio: Product) -> RealDecision | None:
     """The sign of numerator - denominator, if one of them is a sum or both are algebraic."""
-    above, below = _sides(ratio)
+    above, below = numerator_and_denominator(ratio)
     both = (above, below)
     algebraic = all(map(radicals.is_algebraic, both))
     if not algebraic and not any(_is_sum(side) for side in both):
         return None
     try:
-        terms = gathered((above, negative(below)))
+        terms = gathered((*expanded(above), *map(negative, expanded(below))))
     except ValueError:
         return None
     if not terms:

@@ -176,7 +176,13 @@ def _by_hand(left: Power, right: Power) -> Finding | None:
 
 def _same_base(left: Power, right: Power, exponents: int) -> Finding:
     if exponents == 0:
-        return Finding(0, "same base", "both sides are the same power.")
+        what = f"{_exact(left.a)} and the exponent{_exact(left.b)}" if _exact(left.a) else ""
+        reason = (
+            f"both sides are the same power, with the base{what}."
+            if what
+            else ("both sides are the same power.")
+        )
+        return Finding(0, "same base", reason)
     grows = order(left.a, ONE)
     sign = exponents * grows
     reason = (
@@ -362,7 +368,8 @@ def _of_real(found: RealDecision, left: Expression, right: Expression) -> Findin
         )
         return Finding(0, "roots", reason, ln_ratio=zero)
     if found.way in ("intervals", "roots"):
-        return Finding(sign, "values", _by_bounds(left.value, right.value, sign, bits), bits, ratio)
+        reason = _by_bounds(left.value, right.value, sign, bits, ratio)
+        return Finding(sign, "values", reason, bits, ratio)
     if found.way == "same base":
         reason = f"both sides are powers of the same base, and the left exponent is {_more(sign)}."
         if sign == 0:
@@ -371,11 +378,16 @@ def _of_real(found: RealDecision, left: Expression, right: Expression) -> Findin
     return Finding(sign, "levels", _by_bounds(left.value, right.value, sign, bits), bits)
 
 
-def _by_bounds(x: Value, y: Value, sign: int, bits: int) -> str:
+def _by_bounds(x: Value, y: Value, sign: int, bits: int, ratio: Interval | None = None) -> str:
     """Bounds of both sides or of their logarithms in words, for x, y > 0."""
     found = separated(*((x, y) if sign < 0 else (y, x)))
     if found is None:
         how = f" (with intervals of {bits} bits)" if bits else ""
+        if ratio is not None and ratio.sign == sign:
+            what = (
+                f"{show_interval(ratio)} and proved to be {'positive' if sign > 0 else 'negative'}"
+            )
+            return f"ln(left / right) is about {what}{how}."
         return f"the left side is proved to be {_more(sign)}{how}."
     below, above = found
     sides = ("left", "right") if sign < 0 else ("right", "left")

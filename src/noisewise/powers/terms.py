@@ -9,6 +9,7 @@ from noisewise.powers.values import (
     ONE,
     WRITTEN_BITS,
     ZERO,
+    Factor,
     Product,
     Rational,
     Sum,
@@ -22,6 +23,8 @@ from noisewise.powers.values import (
 
 MAX_ROOTS = 500  # irrational roots in one sum; more would take minutes
 MAX_OTHERS = 50  # terms with towers, e or pi in one sum
+_MAX_EXPANDED = 300  # products of terms when sums are multiplied out
+_MAX_POWER = 8  # of a sum that is multiplied out
 
 
 def gathered(values: Iterable[Value]) -> list[Value]:
@@ -45,6 +48,33 @@ def gathered(values: Iterable[Value]) -> list[Value]:
         )
     others = _merged(others)
     return [*radicals.like_terms([*([total] if total.p else []), *roots]), *others]
+
+
+def expanded(value: Value) -> list[Value]:
+    """The terms of a product of sums, multiplied out if there are not too many.
+
+    Example:
+        >>> from noisewise.powers.parser import parse
+        >>> expanded(parse("(1 + sqrt(2)) * (1 - sqrt(2))").value)
+        [Rational(p=-1, q=1)]
+    """
+    factors = value.factors if isinstance(value, Product) else ()
+    sums: list[Sum] = []
+    rest: list[Factor] = []
+    for factor in factors:
+        base, e = factor.base, factor.exponent
+        if isinstance(base, Sum) and isinstance(e, Rational) and e.q == 1 and 0 < e.p <= _MAX_POWER:
+            sums += [base] * e.p
+        else:
+            rest.append(factor)
+    if not sums:
+        return [value]
+    terms: list[Value] = [settled(value.sign, tuple(rest))]
+    for one in sums:
+        if len(terms) * len(one.terms) > _MAX_EXPANDED:
+            return [value]
+        terms = gathered(times(x, y) for x in terms for y in one.terms)
+    return terms
 
 
 def _flat(values: Iterable[Value]) -> Iterable[Value]:

@@ -128,9 +128,8 @@ def _draw_slope(axes: Axes, step: float, asked: float) -> None:
     level = math.log(2) / 2
     axes.plot([2, 4], [level, level], "o-", color=_GREY, markersize=4, linewidth=1)
     axes.annotate(
-        "$2^4 = 4^2$", (3, level), xytext=(0, -8), textcoords="offset points", fontsize=10,
-        color=_GREY, ha="center", va="top", zorder=6,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+        "$2^4 = 4^2$", (4, level), xytext=(8, 0), textcoords="offset points", fontsize=10,
+        color=_GREY, ha="left", va="bottom",
     )  # fmt: skip
     marks = [(math.e, "e", _GREY)]
     if 1 <= asked and asked + step <= 40:
