@@ -19,7 +19,7 @@ Number = Any  # a Fraction, a Big or an mpf
 DIGITS = 200
 _TOKEN = re.compile(
     r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:e[0-9]+|e-[0-9]+)?)|(?P<ln>ln\[[0-9]+\]|ln(?![a-z]))"
-    r"|(?P<about>is about|, about)|(?P<rel><=|>=|<|>|=)|(?P<op>\^{1,3}|[-+*/^()!])"
+    r"|(?P<about>is about|, about)|(?P<rel><=|>=|<|>|=)|(?P<op>\^{1,3}|[-+*/^()!|])"
     r"|(?P<space>\s+)|(?P<word>[A-Za-z]+)|(?P<other>.)"
 )
 RELATIONS = {"<", ">", "=", "<=", ">=", "is about", ", about"}
@@ -207,6 +207,11 @@ class Reader:
             if not self.take(")"):
                 raise Unreadable
             return value
+        if shown == "|":
+            value = self.sum()
+            if not self.take("|"):
+                raise Unreadable
+            return times(Fraction(-1), value) if compare(value, Fraction(0)) < 0 else value
         if shown == "sqrt":
             return power(self.atom(), Fraction(1, 2))
         if shown in self.names:
@@ -274,7 +279,9 @@ def _longest(tokens: list[tuple[str, str]], names: dict[str, Number], from_end: 
         chosen = tokens[k:] if from_end else tokens[: len(tokens) - k]
         before = tokens[k - 1] if from_end and k else ("word", "")
         after = ("word", "") if from_end or not k else tokens[len(tokens) - k]
-        if (before[0] == "op" and before[1] != ")") or (after[0] == "op" and after[1] != "("):
+        if (before[0] == "op" and before[1] not in ")|") or (
+            after[0] == "op" and after[1] not in "(|"
+        ):
             continue  # in the middle of an expression
         reader = Reader(chosen, names)
         try:

@@ -86,7 +86,7 @@ def name_rational(value: Rational) -> str:
         if _is_short(n):
             parts.append(str(n))
         elif near := _near_tens(n):
-            parts.append(near if value.q == 1 and "+" not in near else f"({near})")
+            parts.append(near if value.q == 1 and not sign else f"({near})")
         else:
             mantissa, _ = scientific(whole(n, 128))
             parts.append(f"{int(mantissa * 1000)}...{n % 10_000:04d}")

@@ -79,7 +79,7 @@ def by_bounds(left: Expression, right: Expression, sign: int) -> list[str]:
     low, high = found
     x, y = names.sorted(sign)
     if negated:
-        x, y = f"(-({x}))", f"(-({y}))"
+        x, y = f"|{x}|", f"|{y}|"
     lines = [*names.where]
     if low.logs == 1:
         lines.append("The natural logarithm keeps the order, and ln(a^b) = b ln a.")
@@ -100,7 +100,9 @@ def by_bounds(left: Expression, right: Expression, sign: int) -> list[str]:
         chain[-1] = high.low
     lines.append(f"So {' < '.join(dict.fromkeys(chain))}, and {x} < {y}.")
     if negated:
-        lines.append(f"Times -1: {names.left} {'<' if sign > 0 else '>'} {names.right}.")
+        lines.append(
+            f"Both are negative, so {names.left} {'<' if sign > 0 else '>'} {names.right}."
+        )
     return lines
 
 

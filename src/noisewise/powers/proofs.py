@@ -169,7 +169,8 @@ def _logarithms(
     sides = _sides(left, right)
     lines = (_by_witness(*sides, found) or _by_decimals(*sides, found)) if sides else []
     lines = lines or _by_decimals_or_ratio(left, right, sign)
-    return [reason, f"The larger side has the larger logarithm: the {_larger(found)} side.", *lines]
+    rule = f"The larger side has the larger logarithm: the {_larger(found)} side."
+    return [reason, *([rule] if left.value.sign > 0 else []), *lines]
 
 
 def _by_decimals_or_ratio(left: Expression, right: Expression, sign: int) -> list[str]:

@@ -86,13 +86,17 @@ def like_terms(values: Sequence[Value]) -> list[Value]:
             "the numbers under the roots of a sum have more than 60,000 digits together; compare "
             "one term at a time"
         )
-    coprime = _without_roots(coprime_base(bases), math.lcm(*(e.q for _, e in roots)))
-    known = {n: valuations(n, coprime) for n in bases}
-    sums: dict[tuple[Fraction, ...], Rational] = {}
+    degree = math.lcm(*(e.q for _, e in roots))
+    coprime = _without_roots(coprime_base(bases), degree)
+    known = {n: [(j, v) for j, v in enumerate(valuations(n, coprime)) if v] for n in bases}
+    sums: dict[_Key, Rational] = {}
     for value in values:
-        factor, key = _split(value, coprime, known)
+        factor, key = _split(value, coprime, known, degree)
         sums[key] = plus(sums.get(key, ZERO), factor)
-    return [_joined(factor, key, coprime) for key, factor in sums.items() if factor.p]
+    return [_joined(factor, key, coprime, degree) for key, factor in sums.items() if factor.p]
+
+
+_Key = tuple[tuple[int, int], ...]  # pairs (j, k): the root q_j^(k / degree)
 
 
 def _without_roots(base: Iterable[int], degree: int) -> list[int]:
@@ -119,33 +123,32 @@ def _primes(n: int) -> list[int]:
 
 
 def _split(
-    value: Value, coprime: Sequence[int], known: dict[int, list[int]]
-) -> tuple[Rational, tuple[Fraction, ...]]:
-    """A plain root as c * prod q_j^(f_j) with 0 <= f_j < 1: c and the f_j."""
+    value: Value, coprime: Sequence[int], known: dict[int, list[tuple[int, int]]], degree: int
+) -> tuple[Rational, _Key]:
+    """A plain root as c * prod q_j^(k_j / degree) with 0 < k_j < degree: c and the (j, k_j)."""
     if isinstance(value, Rational):
-        return value, (Fraction(0),) * len(coprime)
-    exponents = [Fraction(0)] * len(coprime)
+        return value, ()
+    exponents: dict[int, int] = {}
     p, q = value.sign, 1
     for n, exponent in _plain_factors(value):
         if exponent.is_whole:
             k = exponent.p // exponent.q
             p, q = (p * n**k, q) if k > 0 else (p, q * n**-k)
         else:
-            e = Fraction(exponent.p, exponent.q)
-            for j, v in enumerate(known[n]):
-                exponents[j] += v * e
-    for j, e in enumerate(exponents):
-        k = math.floor(e)
+            scaled = exponent.p * (degree // exponent.q)
+            for j, v in known[n]:
+                exponents[j] = exponents.get(j, 0) + v * scaled
+    key = []
+    for j, e in sorted(exponents.items()):
+        k, rest = divmod(e, degree)
         p, q = (p * coprime[j] ** k, q) if k > 0 else (p, q * coprime[j] ** -k)
-    return rational(p, q), tuple(e - math.floor(e) for e in exponents)
+        if rest:
+            key.append((j, rest))
+    return rational(p, q), tuple(key)
 
 
-def _joined(factor: Rational, key: Sequence[Fraction], coprime: Sequence[int]) -> Value:
-    roots = tuple(
-        Factor(q, Rational(e.numerator, e.denominator))
-        for q, e in zip(coprime, key, strict=True)
-        if e
-    )
+def _joined(factor: Rational, key: _Key, coprime: Sequence[int], degree: int) -> Value:
+    roots = tuple(Factor(coprime[j], rational(k, degree)) for j, k in key)
     return times(factor, settled(1, roots)) if roots else factor
 
 
@@ -260,7 +263,7 @@ def separation_bits(terms: Iterable[Value]) -> int | None:
     Example:
         >>> from noisewise.powers.parser import parse
         >>> separation_bits([parse("sqrt(2)").value, parse("-7/5").value])
-        12
+        8
     """
     roots: dict[tuple[int | Sum, int], int] = {}
     u, v = _sizes(terms, roots)

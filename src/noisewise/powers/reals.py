@@ -7,11 +7,12 @@ decides stays undecided.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from noisewise.powers import levels, radicals
+from noisewise.powers import levels, linear_forms, radicals
 from noisewise.powers.hyperpowers import MAX_LEVELS, arrows
 from noisewise.powers.intervals import Interval, Unresolved, quotient
 from noisewise.powers.levels import Tall
@@ -19,6 +20,7 @@ from noisewise.powers.logarithms import log as log_interval
 from noisewise.powers.logarithms import log_ratio, pi
 from noisewise.powers.stirling import log_factorial, log_of_tower_factorial
 from noisewise.powers.terms import expanded, gathered
+from noisewise.powers.towers import plain_terms
 from noisewise.powers.values import (
     ONE,
     Atom,
@@ -35,6 +37,7 @@ from noisewise.powers.values import (
     plus,
     settled,
     times,
+    written,
 )
 
 PRECISIONS = (64, 256, 1024, 4096)  # bits, tried in this order
@@ -42,13 +45,15 @@ _ROOT_PRECISIONS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144)
 _QUICK = 2  # so many precisions are tried before terms are subtracted
 _MAX_STEPS = 10_000  # factors between two factorials that are multiplied out
 _MAX_STEP_BITS = 400_000
+_LONG_BITS = 1_000_000  # beside so long a number, factorials are computed in full if they can be
+_MAX_EXACT = 220_000  # the largest n for which n! is computed then
 
 
 class RealDecision(NamedTuple):
     """A sign or None, and how it was found."""
 
     sign: int | None
-    way: str  # "factors", "intervals", "levels", "same base", "terms", "roots" or "open"
+    way: str  # "factors", "intervals", "levels", "same base", "terms", "roots", "computed", "open"
     bits: int = 0
     ln_ratio: Interval | None = None
     terms: tuple[Value, ...] = ()  # of the difference, or the quotient alone, where these decided
@@ -68,15 +73,17 @@ def decide(x: Value, y: Value) -> RealDecision:
     if isinstance(ratio, Rational):
         sign = (ratio.p > ratio.q) - (ratio.p < ratio.q)
         return RealDecision(sign, "factors", terms=(ratio,))
-    if not _grouped(ratio.factors):
+    if all(_cancels(members) for _, members in _grouped(ratio.factors)):
         return RealDecision(0, "factors", terms=(ONE,))
     for bits in PRECISIONS[:_QUICK]:
         found = _by_intervals(ratio, bits)
         if found is not None:
             return found
-    found = _by_towers(x, y)
-    if found is None:
-        found = _by_difference(ratio)
+    for method in (_by_towers, _by_same_height, _by_exact_factorials):
+        found = method(x, y)
+        if found is not None:
+            return found
+    found = _by_difference(ratio)
     if found is not None:
         return found
     for bits in PRECISIONS[_QUICK:]:
@@ -123,6 +130,56 @@ def _by_towers(x: Value, y: Value) -> RealDecision | None:
         return None
     found = decide(a.exponent, lower(b.base))
     return found._replace(way="same base")
+
+
+def _by_same_height(x: Value, y: Value) -> RealDecision | None:
+    """For towers such as 9^(10^^200) and 10^^201, which is 10^(10^^200): the same exponents."""
+    lowered = [_lowered(value) for value in (x, y)]
+    if lowered == [x, y]:
+        return None
+    ratio = times(lowered[0], inverse(lowered[1]))
+    if isinstance(ratio, Rational):
+        return RealDecision((ratio.p > ratio.q) - (ratio.p < ratio.q), "factors", terms=(ratio,))
+    for bits in PRECISIONS[:_QUICK]:
+        found = _by_intervals(ratio, bits)
+        if found is not None:
+            return found
+    return None
+
+
+def _lowered(value: Value) -> Value:
+    """Tall towers that are a factor, written as a power: a^(a^^(h - 1))."""
+    if isinstance(value, Rational):
+        return value
+    result: Value = Rational(value.sign)
+    for factor in value.factors:
+        base, part = factor.base, factor
+        if isinstance(base, Tetration) and factor.exponent == ONE:
+            part = Factor(base.base, lower(base))
+        result = times(result, Product(1, (part,)))
+    return result
+
+
+def _by_exact_factorials(x: Value, y: Value) -> RealDecision | None:
+    """Factorials of moderate numbers computed in full, beside long numbers in the question."""
+    ratio = times(x, inverse(y))
+    if isinstance(ratio, Rational) or not any(
+        isinstance(f.base, int) and f.base.bit_length() > _LONG_BITS for f in ratio.factors
+    ):
+        return None
+    factors = []
+    for factor in ratio.factors:
+        base = factor.base
+        if isinstance(base, Factorial):
+            n = written(base.n, 64)
+            if n is None or n.p // n.q > _MAX_EXACT:
+                return None
+            base = math.factorial(n.p // n.q)
+        factors.append(Factor(base, factor.exponent))
+    plain = plain_terms(factors)
+    if plain is None:
+        return None
+    return RealDecision(linear_forms.decide(plain[0]).sign, "computed")
 
 
 def _single(value: Value) -> Factor | None:
@@ -241,6 +298,8 @@ def log_of(value: Value, bits: int) -> Tall:
         return levels.tall(log_ratio(abs(value.p), value.q, bits))
     total = levels.tall(Interval(0, 0, 0))
     for head, members in _grouped(value.factors):
+        if not isinstance(head, Rational) and _cancels(members):
+            continue
         inner = levels.tall(Interval(0, 0, 0))
         for base, ratio in _close_joined(members):
             inner = levels.add(inner, _scaled(ratio, base, bits), bits)
@@ -263,6 +322,14 @@ def _grouped(factors: Iterable[Factor]) -> list[tuple[Value, list[Member]]]:
         else:
             groups.append((factor.exponent, [(factor.base, ONE)]))
     return [(head, merged) for head, members in groups if (merged := _merged(members))]
+
+
+def _cancels(members: Sequence[Member]) -> bool:
+    """Whether a product of rational powers of whole numbers is 1, by exact arithmetic."""
+    if not all(isinstance(base, int) for base, _ in members) or len(members) < 2:
+        return False
+    plain = plain_terms([Factor(b, r) for b, r in members if isinstance(b, int)])
+    return plain is not None and linear_forms.decide(plain[0]).sign == 0
 
 
 def _merged(members: Sequence[Member]) -> list[Member]:

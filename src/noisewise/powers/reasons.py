@@ -355,6 +355,9 @@ def _of_real(found: RealDecision, left: Expression, right: Expression) -> Findin
     if found.way == "factors":
         reason = f"what both sides share cancels; the left side divided by the right is {shown}."
         return Finding(sign, "common factors", reason, ln_ratio=ratio)
+    if found.way == "computed":
+        what = "both sides are equal" if sign == 0 else f"the left side is {_more(sign)}"
+        return Finding(sign, "computed", f"computed exactly, {what}.", ln_ratio=ratio)
     if found.way == "terms" and sign == 0:
         return Finding(0, "common terms", "both sides have the same terms.", ln_ratio=zero)
     if found.way == "terms":

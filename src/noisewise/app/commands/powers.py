@@ -62,7 +62,10 @@ def _powers(options: PowersOptions, _: Sequence[str]) -> int:
     else:
         values, shown, expressions = _compared(texts, options, explained)
     if options.plot:
-        _draw(options.plot, expressions)
+        try:
+            _draw(options.plot, expressions)
+        except OSError as error:
+            raise ValueError(f"{options.plot} cannot be written: {error.strerror}") from error
     print(json.dumps(values) if options.json else shown)
     return 0
 
