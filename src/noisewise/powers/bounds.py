@@ -73,7 +73,7 @@ def separated(smaller: Value, larger: Value) -> tuple[Bounds, Bounds] | None:
         2 2
     """
     for logs in _counts(smaller):
-        for bits in _PRECISIONS:
+        for bits in _PRECISIONS if logs <= _MAX_LOGS else _PRECISIONS[:2]:
             low, high = (_ends(value, logs, bits) for value in (smaller, larger))
             if not low or not high or low[1] is None:
                 break

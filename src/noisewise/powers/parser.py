@@ -50,7 +50,7 @@ from noisewise.powers.values import (
 )
 
 MAX_DEPTH = 100  # levels of brackets, signs and exponents
-MAX_FACTORIAL = 200_000  # the largest n for which n! is computed; it has about a million digits
+MAX_FACTORIAL = 20_000  # the largest n for which n! is computed at once; it has 77,000 digits
 
 _GOOGOL = Rational(10**100)
 NAMES: dict[str, Value] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from noisewise.powers import levels, linear_forms, radicals
@@ -45,8 +46,7 @@ _ROOT_PRECISIONS = (64, 256, 1024, 4096, 16_384, 65_536, 262_144)
 _QUICK = 2  # so many precisions are tried before terms are subtracted
 _MAX_STEPS = 10_000  # factors between two factorials that are multiplied out
 _MAX_STEP_BITS = 400_000
-_LONG_BITS = 1_000_000  # beside so long a number, factorials are computed in full if they can be
-_MAX_EXACT = 220_000  # the largest n for which n! is computed then
+_MAX_EXACT = 200_000  # the largest n for which n! is computed in full, if nothing else decides
 
 
 class RealDecision(NamedTuple):
@@ -161,11 +161,9 @@ def _lowered(value: Value) -> Value:
 
 
 def _by_exact_factorials(x: Value, y: Value) -> RealDecision | None:
-    """Factorials of moderate numbers computed in full, beside long numbers in the question."""
+    """Factorials of moderate numbers computed in full, if all else is powers of whole numbers."""
     ratio = times(x, inverse(y))
-    if isinstance(ratio, Rational) or not any(
-        isinstance(f.base, int) and f.base.bit_length() > _LONG_BITS for f in ratio.factors
-    ):
+    if isinstance(ratio, Rational):
         return None
     factors = []
     for factor in ratio.factors:
@@ -407,6 +405,7 @@ def _log_of_sum(base: Sum, bits: int) -> Tall:
     raise Unresolved
 
 
+@lru_cache(maxsize=64)
 def _log_of_tower(tower: Tetration, bits: int) -> Tall:
     """The logarithm of a^^h, which is a^^(h - 1) * ln a."""
     ln_a = levels.tall(log_ratio(tower.base, 1, bits))
