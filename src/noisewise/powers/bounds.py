@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from noisewise.powers import levels, radicals
@@ -87,7 +88,7 @@ def _counts(value: Value) -> list[int]:
     """How many logarithms to try: few, and for tall towers as many as leave a short number."""
     few = list(range(_MAX_LOGS + 1))
     try:
-        level = log_of(value, _PRECISIONS[0]).level
+        level = _log(value, _PRECISIONS[0]).level
     except Unresolved:
         return few
     return [*few, *(n for n in range(level + 1, level + 5) if n > _MAX_LOGS)]
@@ -236,7 +237,7 @@ def _number(value: Value, logs: int, bits: int) -> Tall | None:
     if logs == 0 and radicals.is_algebraic(value):
         number = levels.tall(radicals.evaluate(value, bits))
         return number if value.sign > 0 else levels.opposite(number)
-    number = log_of(value, bits)
+    number = _log(value, bits)
     if logs == 0:
         return levels.exp(number, bits)
     steps = min(logs - 1, number.level) if number.sign > 0 else 0
@@ -246,6 +247,12 @@ def _number(value: Value, logs: int, bits: int) -> Tall | None:
             return None
         number = levels.log(number, bits)
     return number
+
+
+@lru_cache(maxsize=8)
+def _log(value: Value, bits: int) -> Tall:
+    """The logarithm of |value|, kept while more logarithms of the same number are tried."""
+    return log_of(value, bits)
 
 
 def _shown(low: Fraction, high: Fraction) -> Ends | None:
