@@ -206,7 +206,7 @@ def decimals_of(value: Value, decimals: int) -> Bounds | None:
         if value.sign < 0:
             ends = -ends[1], -ends[0]
         found = _rounded(ends, decimals)
-        if found.high_units <= found.low_units + 1:
+        if found.high_units <= found.low_units + 2:
             return found.bounds(0, decimals)
     return None
 

@@ -19,16 +19,19 @@ from noisewise.powers.formatting import (
     show_rational,
     tens_of,
 )
+from noisewise.powers.intervals import Unresolved
 from noisewise.powers.ordering import Chain, order
 from noisewise.powers.parser import Expression
 from noisewise.powers.patterns import pattern
 from noisewise.powers.proofs import proof
+from noisewise.powers.reals import log_of
 from noisewise.powers.towers import plain_terms
-from noisewise.powers.values import Rational, Value, as_product, is_whole
+from noisewise.powers.values import Rational, Value, as_product, inverse, is_whole
 
 Level = Literal["compute", "pattern", "proof"]
 LEVELS: tuple[Level, ...] = ("compute", "pattern", "proof")
 _MAX_COUNT_DIGITS = 100  # a number of digits that is longer than this is rounded
+_TALL = 8  # a number whose logarithm has so many exponentials is above 10^^10
 _MAX_PLAIN_DIGITS = 9  # before the point; longer numbers are shown with a power of ten
 _MAX_FACTORS, _MAX_PRODUCT = 12, 10**12  # of a power that is multiplied step by step
 _TITLES: dict[Level, str] = {
@@ -254,7 +257,23 @@ def _about(value: Value) -> str:
     if tower:
         end = ", too large to write out" if tower.count("^") > 1 else ""
         return f"is about {sign}{tower}{end}"
-    return "is too large: it is above 10^10^10^10^10^10^10^10^10^10"
+    below = as_tens(inverse(value))
+    if below:
+        return f"is about {sign}1 / {below}, too small to write out"
+    if _is_tall(value):
+        return "is too large to write out: it is above 10^10^10^10^10^10^10^10^10^10"
+    if _is_tall(inverse(value)):
+        return "is too small to write out: it is below 1 / 10^10^10^10^10^10^10^10^10^10"
+    return "has a size that was not found: its parts nearly cancel"
+
+
+def _is_tall(value: Value) -> bool:
+    """Whether |value| is above 10^^10, known from its logarithm."""
+    try:
+        log = log_of(value, 64)
+    except Unresolved:
+        return False
+    return log.sign > 0 and log.level >= _TALL
 
 
 def _by_digits(value: Value, digits: int, leading: str) -> str:
@@ -274,4 +293,6 @@ def _decimal(digits: int, leading: str) -> str:
         shown = leading.replace(".", "").ljust(digits, "0")
         rest = shown[digits:]
         return f"{shown[:digits]}.{rest}" if rest else shown[:digits]
+    if -3 <= digits <= 0:
+        return f"0.{'0' * -digits}{leading.replace('.', '')}"
     return f"{leading} * 10^{show_rational(Rational(digits - 1))}"

@@ -21,7 +21,7 @@ from noisewise.powers.logarithms import log as log_interval
 from noisewise.powers.logarithms import log_ratio, pi
 from noisewise.powers.stirling import log_factorial, log_of_tower_factorial
 from noisewise.powers.terms import expanded, gathered
-from noisewise.powers.towers import plain_terms
+from noisewise.powers.towers import compare_products, plain_terms
 from noisewise.powers.values import (
     ONE,
     Atom,
@@ -33,6 +33,7 @@ from noisewise.powers.values import (
     Sum,
     Tetration,
     Value,
+    has_atoms,
     inverse,
     negative,
     plus,
@@ -75,6 +76,10 @@ def decide(x: Value, y: Value) -> RealDecision:
         return RealDecision(sign, "factors", terms=(ratio,))
     if all(_cancels(members) for _, members in _grouped(ratio.factors)):
         return RealDecision(0, "factors", terms=(ONE,))
+    if not has_atoms(ratio):
+        plain = compare_products(ratio, ONE)
+        log = plain.plain.value if plain.plain and plain.scale == 1 else None
+        return RealDecision(plain.sign, "intervals" if plain.sign else "factors", plain.bits, log)
     for bits in PRECISIONS[:_QUICK]:
         found = _by_intervals(ratio, bits)
         if found is not None:
@@ -415,11 +420,11 @@ def _log_of_tower(tower: Tetration, bits: int) -> Tall:
         log = levels.exp(levels.add(log, levels.log(ln_a, bits), bits), bits)
         levels_done += 1
         assert levels_done <= MAX_LEVELS
-    # Each further level adds ln ln a to a number exp(exp(...)) of level 2 or more. That changes t
-    # by less than 2^-k for the k below, and by less with every level.
+    # Each further level adds ln ln a, which is below 2^9 for every number a in memory, to a number
+    # exp(exp(...)) of level 2 or more. That changes t by less than 2^(10 - k) for the k below.
     more = tower.height - levels_done
     k = min(log.t.lo << log.t.exp if log.t.exp >= 0 else log.t.lo >> -log.t.exp, 64 * bits)
-    widening = more.bit_length() + 4 - k
+    widening = more.bit_length() + 10 - k
     if widening > -1:
         raise Unresolved
     t = log.t.plus(Interval(-1, 1, widening), bits)

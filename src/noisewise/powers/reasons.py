@@ -352,6 +352,9 @@ def _of_real(found: RealDecision, left: Expression, right: Expression) -> Findin
     zero = Interval(0, 0, 0)
     ratio = found.ln_ratio if sign else zero
     shown = " + ".join(show_value(term) for term in found.terms).replace("+ -", "- ")
+    if found.way == "factors" and not found.terms:
+        reason = "what both sides share cancels, and the rest is 1."
+        return Finding(sign, "common factors", reason, ln_ratio=ratio)
     if found.way == "factors":
         reason = f"what both sides share cancels; the left side divided by the right is {shown}."
         return Finding(sign, "common factors", reason, ln_ratio=ratio)
