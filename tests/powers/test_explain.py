@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from math import comb, factorial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noisewise.powers import compare, crossing, explain, parse
+from noisewise.powers import compare, crossing, explain, explain_order, parse
 from noisewise.powers.crossing import excess
+from noisewise.powers.explanation import describe
 from noisewise.powers.witness import find_witness, simplest_between
 
 mpmath = pytest.importorskip("mpmath")
@@ -37,11 +39,12 @@ def test_three_levels_of_the_exam_question() -> None:
 
 def test_every_row_of_the_family_table_is_true() -> None:
     for m in (1, 2, 3, 5, 11):
-        rows = re.findall(r"^ *(\d) +(\d+) +([<=>]) +(\d+)$", lines("pattern", m + 4, 4, 4, m + 4),
-                          flags=re.M)  # fmt: skip
-        assert len(rows) == 8
-        for n, x, symbol, y in rows:
+        row = r"^ *(\d) +(\d+) +([<=>]) +(\d+) +([0-9.]+)$"
+        rows = re.findall(row, lines("pattern", m + 4, 4, 4, m + 4), flags=re.M)
+        assert [n for n, *_ in rows] == list("12345678")
+        for n, x, symbol, y, quotient in rows:
             k = int(n)
+            assert 0 <= Fraction(int(x), int(y)) - Fraction(quotient) < Fraction(1, 1000)
             assert (int(x), int(y)) == (k ** (k + m), (k + m) ** k)
             assert symbol == "<=>"[(int(x) > int(y)) - (int(x) < int(y)) + 1]
 
@@ -147,16 +150,97 @@ def test_explanations_of_other_kinds() -> None:
     assert "right side divided by the left" in lines("compute", "(-2)^100001", "(-3)^100001")
     assert "is about 10^(1e200)" in lines("compute", "10^(10^200 + 1)", "2")
     assert "0^5 = 0" in lines("compute", "0^5", "5^0")
-    assert "Multiplied by 6, the two sides are 3 and 2" in lines("proof", "1/2", "1/3")
-    assert "short fraction" in lines("compute", "2^(2^(1/2))", "3")
+    assert "Multiplied by 6, the two sides are 3 > 2" in lines("proof", "1/2", "1/3")
+    assert "2^(2^(1/2)) is about 2.66514414" in lines("compute", "2^(2^(1/2))", "3")
+    assert "is about 10^(10)" not in lines("compute", "sqrt(2)^sqrt(2)", "2")
     assert lines("pattern", "6^10^10^10", "7^10^10^10 / 2") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("sqrt(2)^sqrt(2)", "is about 1.63252691"),
+        ("sqrt(2) - sqrt(3)", "is about -0.317837245"),
+        ("e^pi", "is about 23.1406926"),
+        ("1000000!", "has 5565709 digits and begins with 826393168"),
+        ("googol", "has 101 digits and begins with 1"),
+        ("3^3^3^3", "has 3638334640025 digits and begins with 125801429"),
+        ("10^10^10^10", "is about 10^10^(1e10), too large to write out"),
+        ("-10^10^10^10", "is about -10^10^(1e10), too large"),
+        ("1/10^10^10^10", "is about 1 / 10^10^(1e10), too small"),
+        ("2^^9", "is about 10^10^10^10^10^(19727.8), too large"),
+        ("10^^20", "is too large to write out: it is above 10^10^10"),
+        ("1/10^^20", "is too small to write out"),
+        ("1 + 1/10^^20", "lies between 0.999999999 and 1.000000001"),
+        ("3^5", "= 243"),
+    ],
+)
+def test_a_number_is_described_by_its_size(text: str, says: str) -> None:
+    assert says in describe(parse(text))
+
+
+def test_the_series_of_examples_begins_at_1() -> None:
+    table = lines("pattern", "10^11", "11^10")
+    rows = re.findall(r"(\d+) +(\d+) +([<>]) +(\d+)", table)
+    assert [f"{x}{symbol}{y}" for _, x, symbol, y in rows[:4]] == [
+        "1<2", "8<9", "81>64", "1024>625",
+    ]  # fmt: skip
+    assert rows[-1] == ("10", str(10**11), ">", str(11**10))
+    assert "From n = 3 on the left side is larger" in table
+
+
+def test_proofs_for_pupils_without_calculus() -> None:
+    text = lines("proof", "10^11", "11^10")
+    binomial, induction, logarithm = text.split("\n\n")
+    assert "(1 + 1/10)^10 < 3 < 10" in binomial
+    assert "3 - 1/2^(n-1) < 3" in binomial
+    assert "3^4 = 81 > 64 = 4^3" in induction
+    assert "ln" not in binomial + induction
+    assert "ln(1 + t) < t" in logarithm
+    roots, calculus = lines("proof", "10^15", "15^10").split("\n\n")
+    assert "10^(1/10) > 15^(1/15)" in roots
+    assert "ln" not in roots
+    assert "15 ln 10 > 10 ln 15" in calculus
+
+
+@pytest.mark.parametrize("n", range(1, 60))
+def test_the_steps_of_those_proofs_hold(n: int) -> None:
+    """Each inequality of the binomial theorem, the induction and the roots, with whole numbers."""
+    assert sum(Fraction(comb(n, k), n**k) for k in range(n + 1)) == (1 + Fraction(1, n)) ** n
+    assert all(Fraction(comb(n, k), n**k) <= Fraction(1, factorial(k)) for k in range(n + 1))
+    assert all(factorial(k) >= 2 ** (k - 1) for k in range(1, n + 1))
+    assert 1 + sum(Fraction(1, 2 ** (k - 1)) for k in range(1, n + 1)) == 3 - Fraction(2, 2**n)
+    assert (n + 1) ** 2 == n * (n + 2) + 1
+    if n >= 3:
+        middle = n ** (n + 1) * (n + 2) ** (n + 1)
+        assert (n + 1) ** (2 * n + 2) > middle > (n + 1) ** n * (n + 2) ** (n + 1)
+
+
+def test_small_powers_are_multiplied_step_by_step() -> None:
+    text = lines("compute", "10^11", "11^10")
+    assert "a 1 and 11 zeros" in text
+    for x, y, z in re.findall(r"(\d+) \* (\d+) = (\d+)", text):
+        assert int(x) * int(y) == int(z)
+    assert "2357947691 * 11 = 25937424601" in text
+
+
+def test_a_chain_is_explained_step_by_step() -> None:
+    found = explain_order(["2^333", "70!", "10^100"])
+    assert str(found.chain) == "10^100 < 70! < 2^333"
+    assert [e.comparison.sign for e in found.explanations] == [-1, -1]
+    assert all(e.steps[0].level == "proof" for e in found.explanations)
+    with pytest.raises(ValueError, match="no level"):
+        explain_order(["2", "3"], levels=["prove"])  # type: ignore[list-item]
 
 
 def test_bases_too_long_to_show_get_a_letter() -> None:
     """Python writes no integer of more than 4300 digits, and leading digits prove nothing."""
-    n = 10**5000
+    n = 7**6000
     assert "4 * 2^k" in lines("proof", 2, n, n, 2)
-    assert lines("proof", 1, n, n, 1).endswith("^1 > 1.")
+    assert " = 1 < " in lines("proof", 1, n, n, 1)
+    assert "(1 + 1/(10^5000))^(10^5000) < e < 3 < (10^5000)" in lines(
+        "proof", 10**5000, 10**5000 + 1, 10**5000 + 1, 10**5000
+    )
     assert "(1 + 1/n)^n < e < 3 < n" in lines("proof", n, n + 1, n + 1, n)
     assert "As e < n < N: ln n / n > ln N / N." in lines("proof", n, n + 2, n + 2, n)
     g = 3**200 + 2

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from noisewise.powers.comparison import Comparison, compare
 from noisewise.powers.crossing import crossing
-from noisewise.powers.explanation import Explanation, Step, explain
+from noisewise.powers.explanation import (
+    ChainExplanation,
+    Explanation,
+    Step,
+    explain,
+    explain_order,
+)
 from noisewise.powers.ordering import Chain, order
-from noisewise.powers.parser import Expression, PowersSyntaxError, parse
+from noisewise.powers.parser import Expression, parse
+from noisewise.powers.tokens import PowersSyntaxError
 
 __all__ = [
     "Chain",
+    "ChainExplanation",
     "Comparison",
     "Explanation",
     "Expression",
@@ -21,6 +29,7 @@ __all__ = [
     "compare",
     "crossing",
     "explain",
+    "explain_order",
     "order",
     "parse",
 ]

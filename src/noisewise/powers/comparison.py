@@ -117,7 +117,7 @@ def read(operand: Operand) -> Expression:
     if isinstance(operand, Decimal):
         if not operand.is_finite():
             raise ValueError(f"{operand} cannot be compared; give a finite number")
-        return parse(str(operand))  # keeps 1e999999999 as a power of ten
+        return parse(str(operand), exact=True)  # keeps 1e999999999 as a power of ten
     value = _number(operand)
     return Expression(name_rational(value), value, value, Rational(1))
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import math
+import re
 
 from noisewise.powers.intervals import Interval, quotient, whole
 from noisewise.powers.linear_forms import Term, decide, enclose
 from noisewise.powers.logarithms import exp, log_ratio
-from noisewise.powers.values import Rational, Value
+from noisewise.powers.values import (
+    ONE,
+    Atom,
+    Constant,
+    Factorial,
+    Rational,
+    Tetration,
+    Value,
+    negative,
+)
 
 SHOWN_DIGITS = 60  # longer numbers are shortened to their leading digits
 _FRACTION_BITS = 60  # longer fractions are shown as decimals
+_MAX_TENS_BITS = 30_000  # of a number that is shown as m * 10^k + r
+_TENS_DIGITS = 6  # of m and r
 _TEXT = 60  # longer expressions are shortened
 
 
@@ -28,16 +40,18 @@ def shorten(text: str) -> str:
 
 
 def show_whole(n: int) -> str:
-    """A whole number: all digits, or the leading digits and a power of ten.
+    """A whole number: all digits, or a power of ten, or the leading digits and a power of ten.
 
     Example:
         >>> show_whole(-12)
         '-12'
-        >>> show_whole(7**1000)
-        '1.25325664e845'
+        >>> show_whole(10**100 + 1), show_whole(7**1000)
+        ('10^100 + 1', '1.25325664e845')
     """
     if _is_short(n):
         return str(n)
+    if near := _near_tens(n):
+        return near
     mantissa, power = scientific(whole(n, 128))
     return f"{mantissa:.9g}e{power}"
 
@@ -46,17 +60,33 @@ def _is_short(n: int) -> bool:
     return n.bit_length() < 3.32 * SHOWN_DIGITS
 
 
+def _near_tens(n: int) -> str:
+    """A long number as m * 10^k + r with short m and r; empty if it has no such form."""
+    if n < 0 or n.bit_length() > _MAX_TENS_BITS:
+        return ""
+    _, power = scientific(whole(n, 128))
+    for k in range(power, max(power - _TENS_DIGITS, 0), -1):
+        m, rest = divmod(n + 10**_TENS_DIGITS, 10**k)
+        rest -= 10**_TENS_DIGITS
+        if abs(rest) < 10**_TENS_DIGITS:
+            tens = f"10^{k}" if m == 1 else f"{m} * 10^{k}"
+            return tens if rest == 0 else f"{tens} {'+' if rest > 0 else '-'} {abs(rest)}"
+    return ""
+
+
 def name_rational(value: Rational) -> str:
     """A number as the name of an operand; a long one by its first and last digits.
 
     Example:
-        >>> name_rational(Rational(10**1000 + 7)), name_rational(Rational(-1, 3))
-        ('1000...0007', '-1/3')
+        >>> name_rational(Rational(7**1000 + 7)), name_rational(Rational(-1, 3))
+        ('1253...0008', '-1/3')
     """
     sign, parts = ("-" if value.p < 0 else ""), []
     for n in (abs(value.p), value.q):
         if _is_short(n):
             parts.append(str(n))
+        elif near := _near_tens(n):
+            parts.append(near if value.q == 1 and not sign else f"({near})")
         else:
             mantissa, _ = scientific(whole(n, 128))
             parts.append(f"{int(mantissa * 1000)}...{n % 10_000:04d}")
@@ -87,7 +117,9 @@ def is_shown_exactly(value: Rational) -> bool:
         >>> is_shown_exactly(Rational(1, 3)), is_shown_exactly(Rational(7**1000))
         (True, False)
     """
-    return _is_short(value.p) if value.q == 1 else value.bits <= _FRACTION_BITS
+    if value.q == 1:
+        return _is_short(value.p) or bool(_near_tens(value.p))
+    return value.bits <= _FRACTION_BITS
 
 
 def bracketed(value: Rational) -> str:
@@ -162,9 +194,37 @@ def show_value(value: Value) -> str:
     parts = []
     for factor in value.factors:
         exponent = show_value(factor.exponent)
-        bare = exponent.replace("^", "").replace("e", "").replace(".", "").isdigit()
-        parts.append(f"{show_whole(factor.base)}^{exponent if bare else f'({exponent})'}")
+        base = show_base(factor.base)
+        bare = re.fullmatch(r"[0-9]+(\^[0-9]+)*", exponent)
+        shown = f"{base}^{exponent if bare else f'({exponent})'}"
+        parts.append(base if factor.exponent == ONE else shown)
     return ("-" if value.sign < 0 else "") + " * ".join(parts)
+
+
+def show_base(base: int | Atom) -> str:
+    """The base of a power as text, in brackets unless it is one word.
+
+    Example:
+        >>> show_base(Constant("pi")), show_base(Tetration(3, 1000)), show_base(10**100)
+        ('pi', '(3^^1000)', '(10^100)')
+    """
+    if isinstance(base, int):
+        shown = show_whole(base)
+        return shown if shown.isdigit() else f"({shown})"
+    if isinstance(base, Constant):
+        return base.name
+    if isinstance(base, Tetration):
+        return f"({base.base}^^{base.height})"
+    if isinstance(base, Factorial):
+        shown = show_value(base.n)
+        return f"{shown if shown.isdigit() else f'({shown})'}!"
+    first, *rest = base.terms
+    signs = (f" {'-' if term.sign < 0 else '+'} {show_value(_absolute(term))}" for term in rest)
+    return f"({show_value(first)}{''.join(signs)})"
+
+
+def _absolute(value: Value) -> Value:
+    return negative(value) if value.sign < 0 else value
 
 
 def tens_of(terms: list[Term], scale: int = 1) -> Interval:
@@ -241,7 +301,7 @@ def scientific(x: Interval) -> tuple[float, int]:
     shown = float(f"{mantissa:.12g}")
     if shown >= 10:
         shown, power = shown / 10, power + 1
-    return math.copysign(shown, m), power
+    return (shown if m > 0 else -shown), power
 
 
 def show_interval(x: Interval, digits: int = 6) -> str:

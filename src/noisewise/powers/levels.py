@@ -15,6 +15,7 @@ from noisewise.powers.logarithms import exp as exp_interval
 from noisewise.powers.logarithms import log as log_interval
 
 _NUMERIC = 64  # e^x is computed as an interval for |x| below this many times the bits
+_FAR_LEVEL = 3  # numbers with so many exponentials differ by more than a square root
 _TINY = 64  # sizes 2^k count only up to a k of this many times the bits
 
 
@@ -86,8 +87,8 @@ def compare(x: Tall, y: Tall, bits: int) -> int | None:
         return compare(opposite(y), opposite(x), bits)
     # Take logarithms of both sides until one is an ordinary interval; this keeps the order.
     try:
-        while x.level and y.level:
-            x, y = log(x, bits), log(y, bits)
+        shared = min(x.level, y.level)
+        x, y = Tall(x.sign, x.level - shared, x.t), Tall(y.sign, y.level - shared, y.t)
         if x.level or y.level:
             return _against_interval(x, y.t, bits) if x.level else _flip(y, x.t, bits)
     except Unresolved:
@@ -132,6 +133,8 @@ def add(x: Tall, y: Tall, bits: int) -> Tall:
         return _nudged(x, y.t, bits)
     if x.sign < 0:
         return opposite(add(opposite(x), opposite(y), bits))
+    if max(x.level, y.level) >= _FAR_LEVEL and min(x.level, y.level) >= 1:
+        return _far_apart(x, y, bits)
     log_x, log_y = log(x, bits), log(y if sign(y) == 1 else opposite(y), bits)
     if sign(y) == 1:
         return exp(log_of_sum((log_x, log_y), bits), bits)
@@ -139,8 +142,30 @@ def add(x: Tall, y: Tall, bits: int) -> Tall:
     if order is None:
         raise Unresolved
     if order > 0:
-        return exp(_joined(log_x, log_y, -1, bits), bits)
-    return opposite(exp(_joined(log_y, log_x, -1, bits), bits))
+        return exp(joined(log_x, log_y, -1, bits), bits)
+    return opposite(exp(joined(log_y, log_x, -1, bits), bits))
+
+
+def _far_apart(x: Tall, y: Tall, bits: int) -> Tall:
+    """The sum of two numbers of which one has three exponentials or more.
+
+    Such numbers differ so much that one is below the square root of the other: their logarithms of
+    logarithms are exponentials of numbers of thousands, and differ by more than 1. So
+    log |x + y| = log |x| + c with |c| < 1.
+
+    Raises:
+        Unresolved: if they overlap.
+    """
+    sizes = [n if n.sign > 0 else opposite(n) for n in (x, y)]
+    order = compare(sizes[0], sizes[1], bits)
+    larger = x if order == 1 else y
+    if order is None or larger.level < _FAR_LEVEL or _floor(larger.t) < 8 * bits:
+        if x.sign != y.sign or order is not None or x.level != y.level:
+            raise Unresolved
+        # The sum of two numbers of one sign is at most twice the larger: c < 1.
+        larger = Tall(x.sign, x.level, hull(x.t, y.t, bits))
+    inner = _nudged(Tall(1, larger.level - 1, larger.t), Interval(-1, 1, 0), bits)
+    return Tall(larger.sign, larger.level, inner.t)
 
 
 def log_of_sum(logs: Sequence[Tall], bits: int) -> Tall:
@@ -157,14 +182,14 @@ def log_of_sum(logs: Sequence[Tall], bits: int) -> Tall:
         if order is None and (result.level or x.level):
             result = _overlapping(result, x, bits)
         elif order == -1:
-            result = _joined(x, result, 1, bits)
+            result = joined(x, result, 1, bits)
         else:
-            result = _joined(result, x, 1, bits)
+            result = joined(result, x, 1, bits)
     return result
 
 
-def _joined(larger: Tall, smaller: Tall, sign: int, bits: int) -> Tall:
-    """log(e^larger + sign e^smaller) = larger + log(1 + sign e^(smaller - larger))."""
+def joined(larger: Tall, smaller: Tall, sign: int, bits: int) -> Tall:
+    """The logarithm of e^larger + sign e^smaller: larger + log(1 + sign e^(smaller - larger))."""
     try:
         ratio = exp(add(smaller, opposite(larger), bits), bits)
     except Unresolved:

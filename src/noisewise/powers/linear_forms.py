@@ -29,6 +29,7 @@ _EXACT_BITS = 512  # from this precision on, whole numbers of moderate size are 
 _MODERATE = 8_000_000  # bits of both sides together: the moderate size
 _WORTH_BITS = 16  # whole numbers of this many times the precision are faster than a logarithm
 _LONG = 200_000  # gcds are slow if all bases together have more bits
+_MAX_PAIRED = 200  # in a longer sum no pair of close bases is looked for
 _CLOSE_BITS = 12  # two bases are close if they agree in this many leading bits
 
 
@@ -134,6 +135,8 @@ def _exact(terms: Sequence[Term]) -> Decision:
 
 def _close_together(terms: list[Term]) -> list[Term]:
     """The terms, with one pair of close bases and opposite exponents rewritten."""
+    if len(terms) > _MAX_PAIRED:
+        return terms
     for i, (e, p, q) in enumerate(terms):
         for j, (f, r, s) in enumerate(terms[:i]):
             if (e > 0) != (f > 0) and _close(p * s, q * r):

@@ -148,6 +148,28 @@ def _atanh_of_inverse(n: int, w: int) -> tuple[int, int]:
     return total, k
 
 
+@lru_cache(maxsize=16)
+def pi(bits: int) -> Interval:
+    """The number pi = 16 atan(1/5) - 4 atan(1/239) (Machin 1706).
+
+    Example:
+        >>> low, high = pi(64).ends()
+        >>> low <= math.pi + 1e-15 and high >= math.pi - 1e-15
+        True
+    """
+    low = high = 0
+    for factor, n in ((16, 5), (-4, 239)):
+        # Each term is rounded by less than 1 unit, and the rest of the series is below 1 unit.
+        power, total, k = (1 << (bits + 16)) // n, 0, 0
+        while power:
+            total += (-1) ** k * (power // (2 * k + 1))
+            power //= n * n
+            k += 1
+        ends = factor * (total - k - 1), factor * (total + k + 1)
+        low, high = low + min(ends), high + max(ends)
+    return Interval(low, high, -bits - 16).rounded(bits)
+
+
 def _multiple_of_log_2(k: int, bits: int) -> Interval:
     if k == 0:
         return Interval(0, 0, 0)

@@ -18,7 +18,7 @@ from noisewise.powers.formatting import (
     show_value,
     show_whole,
 )
-from noisewise.powers.intervals import Interval
+from noisewise.powers.intervals import Interval, quotient
 from noisewise.powers.linear_forms import Term, decide
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.parser import Expression
@@ -26,6 +26,7 @@ from noisewise.powers.reasons import order
 from noisewise.powers.values import Product, Rational, Value
 
 _ROWS = 8
+_MAX_ROWS = 12  # as many if the question is among them
 _SYMBOLS = {-1: "<", 0: "=", 1: ">"}
 _MAX_TABLE_BITS = 3000  # of the bases in a table
 
@@ -78,22 +79,42 @@ def pattern(left: Expression, right: Expression, found: Comparison) -> list[str]
 
 
 def family_table(family: Swapped) -> list[str]:
-    """n^(n+m) against (n+m)^n for small n, and where the two sides cross."""
+    """n^(n+m) against (n+m)^n for small n from 1 on, their quotient, and where the sides cross."""
     m = family.m.p
     n = show_rational(family.n) if is_shown_exactly(family.n) else "the smaller base"
-    rows = [("n", f"n^(n+{m})", "", f"(n+{m})^n")]
-    for k in range(_ROWS):
+    rows = [("n", f"n^(n+{m})", "", f"(n+{m})^n", "left / right")]
+    asked = family.n.p if family.n.q == 1 else 0
+    last = asked if _ROWS < asked <= _MAX_ROWS else _ROWS
+    for k in range(1, last + 1):
         x, y = k ** (k + m), (k + m) ** k
-        rows.append((str(k), show_whole(x), _SYMBOLS[(x > y) - (x < y)], show_whole(y)))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        sign = _SYMBOLS[(x > y) - (x < y)]
+        rows.append((str(k), show_whole(x), sign, show_whole(y), _quotient(x, y)))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(t.rjust(w) for t, w in zip(row, widths, strict=True)) for row in rows]
     equal = "2." if m == 2 else f"{crossing(12, m=m)}..."
     return [
         f"The two sides are n^(n+{m}) and (n+{m})^n with n = {n}. For small n:",
         *lines,
+        *([f"For n = 0 the sides are 0^{m} = 0 and {m}^0 = 1."] if family.n.p == 0 else []),
+        _guess(m),
         f"For real n > 0, the two are equal only at n = {equal}",
         f"For every larger n, n^(n+{m}) is larger; for every smaller n > 0, it is smaller.",
     ]
+
+
+def _quotient(x: int, y: int) -> str:
+    """Left / right with three decimals, cut off; long ones by their leading digits."""
+    if x >= 10**9 * y or 1000 * x < y:
+        return show_interval(quotient(x, y, 64), 4)
+    units = 1000 * x // y
+    return f"{units // 1000}.{units % 1000:03d}"
+
+
+def _guess(m: int) -> str:
+    """What the table suggests: where the sign changes, and that the quotient grows."""
+    first = next(k for k in range(1, 4) if k ** (k + m) > (k + m) ** k)
+    what = f"From n = {first} on the left side is larger" if first > 1 else "The left is larger"
+    return f"{what}, and the quotient left / right grows with n."
 
 
 def exchange_table(left: Expression, right: Expression, found: Comparison) -> list[str]:
@@ -129,12 +150,24 @@ def exchange_table(left: Expression, right: Expression, found: Comparison) -> li
         f"{shown_a} = {shown_c}^w with w = {ln_a} / {ln_c}, about {show_interval(worth, 10)}."
     )
     verb = {-1: "is below", 0: "equals", 1: "is above"}[found.sign or 0]
+    about = show_interval(total, 10)
+    if found.ln_ratio and show_interval(quotient(d.p, d.q, 64), 10) == about and found.sign:
+        # The two exponents look alike, so their difference is shown.
+        low, high = found.ln_ratio
+        scale = log_ratio(c.p, c.q, 64)
+        middle = (low + high) / 2
+        apart = quotient(middle.numerator, middle.denominator, 64).over(scale, 64)
+        about = f"the right exponent {'+' if found.sign > 0 else '-'} "
+        about += show_interval(apart if found.sign > 0 else apart.negated(), 6)
     lines += [
-        f"So the left side is {shown_c}^x with x = {bracketed(b)} w, about "
-        f"{show_interval(total, 10)}.",
-        f"x {verb} the right exponent {show_rational(d)}.",
+        f"So the left side is {shown_c}^x with x = {bracketed(b)} w, about {about}.",
+        f"x {verb} the right exponent{_shown(d)}.",
     ]
     return lines
+
+
+def _shown(x: Rational) -> str:
+    return f" {show_rational(x)}" if is_shown_exactly(x) else ""
 
 
 def _steps(a: Rational, c: Rational, j: int) -> int:
@@ -158,6 +191,8 @@ def ladder(left: Expression, right: Expression) -> list[str]:
         assert isinstance(x, Product)
         assert isinstance(y, Product)
         (m, e), (n, f) = ((v.factors[0].base, v.factors[0].exponent) for v in (x, y))
+        if not (isinstance(m, int) and isinstance(n, int)):
+            break
         about = "about " if depth > 1 else ""  # without the logarithm of the factor ln m
         sides = (
             f"{about}({shorten(show_value(v))}) ln {show_whole(base)}"

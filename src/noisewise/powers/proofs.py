@@ -5,9 +5,11 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
+from noisewise.powers.bounds import bounds_of_ln
 from noisewise.powers.comparison import Comparison
+from noisewise.powers.factor_proofs import by_factors
+from noisewise.powers.family_proofs import family_proof
 from noisewise.powers.formatting import (
-    base_and_ln,
     bracketed,
     in_full,
     is_shown_exactly,
@@ -16,12 +18,21 @@ from noisewise.powers.formatting import (
     show_rational,
 )
 from noisewise.powers.logarithms import log_ratio
+from noisewise.powers.number_proofs import (
+    Names,
+    by_bounds,
+    by_difference,
+    by_digits,
+    by_quotient,
+    by_roots,
+)
 from noisewise.powers.parser import Expression
-from noisewise.powers.patterns import Swapped, swapped
-from noisewise.powers.values import ONE, Rational
+from noisewise.powers.patterns import swapped
+from noisewise.powers.reasons import Power, common_root_reason, order, power_of
+from noisewise.powers.values import ONE, Rational, inverse, rational, times
 from noisewise.powers.witness import find_witness
 
-_E_LOW, _E_HIGH = Fraction(2718281828, 10**9), Fraction(2718281829, 10**9)
+_MAX_LINE = 250  # characters of a line with bounds
 _MAX_DECIMALS = 40  # of logarithms in a proof for people
 
 
@@ -57,22 +68,35 @@ def proof(left: Expression, right: Expression, found: Comparison) -> list[str]:
         lines = family_proof(family, shorten(left.text), shorten(right.text))
         if lines:
             return lines
-    lines = [found.reason if found.reason.startswith("ln") else _capital(found.reason)]
-    if found.method == "common root":
-        lines.append("A power of a power multiplies the exponents: (g^i)^b = g^(i b).")
-    if found.method == "coprime base":
-        lines += [
-            "Products with the same bases and the same exponents are equal.",
-            "The converse is also true: coprime numbers have no prime factor in common.",
-        ]
-    if found.method == "logarithms":
-        lines.append(f"The larger side has the larger logarithm: the {_larger(found)} side.")
-    if not found.sign or found.method not in ("logarithms", "computed"):
-        return lines
-    if all(in_full(side.value) for side in (left, right)):
-        return lines + _cross_multiplied(left, right)
-    sides = _sides(left, right)
-    return lines + (_by_witness(*sides, found) or _by_decimals(*sides, found) if sides else [])
+    reason = found.reason if found.reason.startswith("ln") else _capital(found.reason)
+    if found.sign is None:
+        return [reason]
+    return _by_method(left, right, found, found.sign, reason)
+
+
+def _by_method(
+    left: Expression, right: Expression, found: Comparison, sign: int, reason: str
+) -> list[str]:
+    method = found.method
+    if method == "computed":
+        return _computed(left, right, found, sign, reason)
+    if method == "logarithms":
+        return _logarithms(left, right, found, sign, reason)
+    if method == "sign":
+        return [reason, *by_bounds(left, right, sign)]
+    if method in ("values", "levels"):
+        return _by_decimals_or_ratio(left, right, sign) or [reason]
+    if method == "roots":
+        return by_roots(left, right)
+    if method == "common terms":
+        return by_difference(left, right, sign) or [reason]
+    if method == "common factors":
+        return by_quotient(left, right) or [reason]
+    if method == "common root":
+        return [reason, "A power of a power multiplies the exponents: (g^i)^b = g^(i b)."]
+    if method in ("coprime base", "normal form", "shared exponent"):
+        return by_factors(left, right, sign) or [reason]
+    return [reason, *_ordered(left, right, method)]
 
 
 def _capital(text: str) -> str:
@@ -81,6 +105,135 @@ def _capital(text: str) -> str:
 
 def _larger(found: Comparison) -> str:
     return "left" if found.sign == 1 else "right"
+
+
+def _computed(
+    left: Expression, right: Expression, found: Comparison, sign: int, reason: str
+) -> list[str]:
+    """Both sides were computed in full."""
+    if all(in_full(side.value) for side in (left, right)):
+        return _in_full(left, right, sign)
+    if sign == 0:
+        return _equal_powers(left, right) or by_digits(left, right)
+    sides = _sides(left, right)
+    if sides:
+        lines = _by_witness(*sides, found) or _by_decimals(*sides, found)
+        if lines:
+            return [reason, *lines]
+    return by_digits(left, right) or _by_decimals_or_ratio(left, right, sign) or [reason]
+
+
+def _in_full(left: Expression, right: Expression, sign: int) -> list[str]:
+    """Both sides with all their digits, as one chain: 2^3 = 8 < 9 = 3^2."""
+    names, values = Names(left, right), (in_full(left.value), in_full(right.value))
+    parts = []
+    for name, value in zip((names.left, names.right), values, strict=True):
+        assert value
+        shown = show_rational(value)
+        exact = is_shown_exactly(value)
+        parts.append([name] if not exact or shown == name else [name, shown])
+    chain = [" = ".join(parts[0]), " = ".join(reversed(parts[1]))]
+    if sign == 0:
+        chain = list(dict.fromkeys((*parts[0], *reversed(parts[1]))))
+    relation = {-1: " < ", 0: " = ", 1: " > "}[sign]
+    about = [
+        f"{name} is about {show_rational(value)}."
+        for name, value in zip((names.left, names.right), values, strict=True)
+        if value and not is_shown_exactly(value)
+    ]
+    return [
+        *names.where,
+        *about,
+        *_cross_multiplied(left, right),
+        f"{relation.join(chain)}.",
+    ]
+
+
+def _equal_powers(left: Expression, right: Expression) -> list[str]:
+    """Two equal powers by their common root; no lines if they are no powers."""
+    powers = power_of(left), power_of(right)
+    if not powers[0] or not powers[1]:
+        return []
+    a, c = powers[0], powers[1]
+    if ONE in (a.b, c.b) or order(a.a, ONE) <= 0 or order(c.a, ONE) <= 0:
+        return []
+    tie = common_root_reason(a, c)
+    if not tie:
+        return []
+    return [_capital(tie), "A power of a power multiplies the exponents: (g^i)^b = g^(i b)."]
+
+
+def _logarithms(
+    left: Expression, right: Expression, found: Comparison, sign: int, reason: str
+) -> list[str]:
+    sides = _sides(left, right)
+    lines = (_by_witness(*sides, found) or _by_decimals(*sides, found)) if sides else []
+    lines = lines or _by_decimals_or_ratio(left, right, sign)
+    rule = f"The larger side has the larger logarithm: the {_larger(found)} side."
+    return [reason, *([rule] if left.value.sign > 0 else []), *lines]
+
+
+def _by_decimals_or_ratio(left: Expression, right: Expression, sign: int) -> list[str]:
+    """Decimals of both sides; if they would be long, a few of the logarithm of the quotient."""
+    lines = by_bounds(left, right, sign)
+    if lines and max(map(len, lines)) <= _MAX_LINE:
+        return lines
+    return _by_ratio(left, right, sign) or lines
+
+
+def _by_ratio(left: Expression, right: Expression, sign: int) -> list[str]:
+    """Decimal bounds of ln(left / right); no lines if it is too large or too small for that."""
+    names = Names(left, right)
+    if left.value.sign != right.value.sign or not sign:
+        return []
+    ratio = times(left.value, inverse(right.value))
+    if ratio == ONE:
+        return []
+    bounds = bounds_of_ln(ratio)
+    if bounds is None:
+        return []
+    name = f"({names.left}) / ({names.right})"
+    which = "left" if bounds.is_above else "right"
+    return [*names.where, f"{bounds.about(name)}, so the {which} absolute value is larger."]
+
+
+def _ordered(left: Expression, right: Expression, method: str) -> list[str]:
+    """The numbers behind "same base", "same exponent", "larger base" and "above 1"."""
+    powers = power_of(left), power_of(right)
+    if not powers[0] or not powers[1]:
+        return []
+    a, c = powers[0], powers[1]
+    if method == "against 1":
+        return [line for side in (a, c) for line in _beside_1(side)]
+    lines = []
+    for x, y, what in ((a.a, c.a, "bases"), (a.b, c.b, "exponents")):
+        relation = {-1: "<", 0: "=", 1: ">"}[order(x, y)]
+        if all(map(is_shown_exactly, (x, y))) and relation != "=":
+            lines.append(f"The {what}: {show_rational(x)} {relation} {show_rational(y)}.")
+        elif relation != "=":
+            difference = rational(x.p * y.q - y.p * x.q, x.q * y.q)
+            if is_shown_exactly(difference):
+                lines.append(
+                    f"The left of the {what} minus the right one is {show_rational(difference)}."
+                )
+    return lines
+
+
+def _beside_1(side: Power) -> list[str]:
+    """Why a power is above or below 1."""
+    if not is_shown_exactly(side.a) or not is_shown_exactly(side.b):
+        return []
+    base, exponent = order(side.a, ONE), side.b.sign
+    a, b = bracketed(side.a), bracketed(side.b)
+    signs = {-1: "<", 0: "=", 1: ">"}
+    if side.b == ONE:
+        return [f"{show_rational(side.a)} {signs[base]} 1."]
+    if base == 0:
+        return [f"1^{b} = 1."]
+    return [
+        f"{show_rational(side.a)} {signs[base]} 1 and {show_rational(side.b)} {signs[exponent]} 0, "
+        f"so {a}^{b} {signs[base * exponent]} 1."
+    ]
 
 
 def _cross_multiplied(left: Expression, right: Expression) -> list[str]:
@@ -94,7 +247,8 @@ def _cross_multiplied(left: Expression, right: Expression) -> list[str]:
     if not all(is_shown_exactly(n) for n in products):
         return []
     scale, first, second = (show_rational(n) for n in products)
-    return [f"Multiplied by {scale}, the two sides are {first} and {second}."]
+    relation = "<" if products[1].p < products[2].p else ">"
+    return [f"Multiplied by {scale}, the two sides are {first} {relation} {second}."]
 
 
 def _sides(left: Expression, right: Expression) -> tuple[_Side, _Side] | None:
@@ -105,6 +259,8 @@ def _sides(left: Expression, right: Expression) -> tuple[_Side, _Side] | None:
         if not (isinstance(base, Rational) and isinstance(exponent, Rational)):
             return None
         if base.p <= base.q or exponent.p <= 0 or max(base.bits, exponent.bits) >= 3000:
+            return None
+        if not is_shown_exactly(exponent):
             return None
         numbers = Fraction(base.p, base.q), Fraction(exponent.p, exponent.q)
         if is_shown_exactly(base):
@@ -124,6 +280,8 @@ def _by_witness(left: _Side, right: _Side, found: Comparison) -> list[str]:
         return []
     j, k = witness
     power, reached = x.exponent / j, x.exponent * k / j
+    if not all(map(_is_exact, (power, reached))):
+        return []
     lines = [
         *(side.where for side in (left, right) if side.where),
         f"A short proof: {x.power(j)} > {y.power(k)}, because {_values(x.base**j, y.base**k)}.",
@@ -150,6 +308,10 @@ def _values(larger: Fraction, smaller: Fraction) -> str:
     if shown[0] != shown[1]:
         return f"these numbers are about {shown[0]} and {shown[1]}"
     return f"both numbers are about {shown[0]}, and the first is larger"
+
+
+def _is_exact(x: Fraction) -> bool:
+    return is_shown_exactly(Rational(*x.as_integer_ratio()))
 
 
 def _show(x: Fraction) -> str:
@@ -185,79 +347,3 @@ def _ends(x: Fraction, decimals: int) -> tuple[Fraction, Fraction]:
 def _point(units: int, decimals: int) -> str:
     whole, rest = divmod(units, 10**decimals)
     return f"{whole}.{rest:0{decimals}d}"
-
-
-# ------------------------------------------------------------------------------------- the family
-
-
-def family_proof(family: Swapped, left: str, right: str) -> list[str]:
-    """The classical proofs for n^(n+m) against (n+m)^n; no lines if they do not apply.
-
-    Args:
-        family: n and m.
-        left: the left side as text.
-        right: the right side as text.
-    """
-    n, m, mirrored = family
-    x, y = (right, left) if mirrored else (left, right)  # n^(n+m) and (n+m)^n as text
-    if n.p == 0 or (n.q == m.q == 1 and n.p < 3):
-        return _first_cases(n.p, m.p, x, y)
-    if not (n == Rational(n.p) and m == ONE):
-        return _by_falling(n, m, x, y)
-    shown = show_rational(n) if is_shown_exactly(n) else "n"
-    return [
-        *([] if shown != "n" else ["Here n is the smaller base."]),
-        f"Divide both sides by {shown}^{shown}: {x} becomes {shown}, and {y} becomes "
-        f"(1 + 1/{shown})^{shown}.",
-        "For every t > 0, ln(1 + t) < t. With t = 1/n: n ln(1 + 1/n) < 1.",
-        "So (1 + 1/n)^n < e = 2.718... for every n.",
-        f"This gives (1 + 1/{shown})^{shown} < e < {'3' if n.p == 3 else f'3 < {shown}'}, and so "
-        f"{x} > {y}.",
-        "The same holds for every m > 0: n^(n+m) > (n+m)^n if n >= 3, as ln t / t falls for t > e.",
-    ]
-
-
-def _first_cases(n: int, m: int, x: str, y: str) -> list[str]:
-    if n == 0:
-        return [f"{x} = 0, and {y} = 1, because every number to the power 0 is 1."]
-    if n == 1:
-        larger = Rational(m + 1)
-        shown = f"= {show_rational(larger)}" if is_shown_exactly(larger) else "> 1"
-        return [f"{x} = 1 and {y} {shown}."]
-    if m <= 2:
-        return [f"{x} = {2 ** (2 + m)} and {y} = {(2 + m) ** 2}."]
-    k = show_rational(Rational(m)) if is_shown_exactly(Rational(m)) else "the larger base minus 2"
-    return [
-        f"With k = {k}: {x} = 4 * 2^k and {y} = (k + 2)^2.",
-        "For k = 3 these are 32 and 25, so the first is larger.",
-        "Each step from k to k + 1 multiplies the first by 2 and the second by ((k+3)/(k+2))^2.",
-        "For k >= 3 that is at most (6/5)^2 = 1.44 < 2, so the first stays larger.",
-        f"So {x} > {y}.",
-    ]
-
-
-def _by_falling(n: Rational, m: Rational, x: str, y: str) -> list[str]:
-    """The proof with ln t / t, which rises up to t = e and falls after it; n > 0."""
-    assert n.p > 0
-    low, high = Fraction(n.p, n.q), Fraction(n.p, n.q) + Fraction(m.p, m.q)
-    if low < _E_HIGH and high > _E_LOW:
-        return []
-    falls = low >= _E_HIGH
-    larger = Rational(high.numerator, high.denominator)
-    p, ln_p = base_and_ln(n, "n")
-    q, ln_q = base_and_ln(larger, "N")
-    names = [
-        show_rational(v) if is_shown_exactly(v) else letter
-        for v, letter in ((n, "n"), (larger, "N"))
-    ]
-    letters = {"n": "Here n is the smaller base.", "N": "Here N is the larger base."}
-    order = " < ".join(("e", *names) if falls else (*names, "e"))
-    slope, sign = ("negative for t > e", ">") if falls else ("positive for t < e", "<")
-    return [
-        *(letters[name] for name in (p, q) if name in letters),
-        "Let f(t) = ln t / t for t > 0. Its derivative is (1 - ln t) / t^2.",
-        f"With e = 2.718281828..., it is {slope}, so f {'falls' if falls else 'rises'} there.",
-        f"As {order}: {ln_p} / {p} {sign} {ln_q} / {q}.",
-        f"Multiply by {p} * {q}: {q} {ln_p} {sign} {p} {ln_q}.",
-        f"That is ln({x}) {sign} ln({y}), so {x} {sign} {y}.",
-    ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from noisewise.powers import reals
 from noisewise.powers.big_integers import exact_root
+from noisewise.powers.bounds import separated
 from noisewise.powers.formatting import (
     bracketed,
     is_shown_exactly,
@@ -12,17 +14,20 @@ from noisewise.powers.formatting import (
     show_interval,
     show_ln,
     show_rational,
+    show_value,
 )
 from noisewise.powers.intervals import Interval, whole
 from noisewise.powers.linear_forms import Decision, decide
 from noisewise.powers.logarithms import log_ratio
 from noisewise.powers.parser import Expression
+from noisewise.powers.reals import RealDecision
 from noisewise.powers.towers import PRECISIONS, TowerDecision, compare_products, plain_terms
 from noisewise.powers.values import (
     ONE,
     Rational,
     Value,
     as_product,
+    has_atoms,
     inverse,
     negative,
     rational,
@@ -30,7 +35,8 @@ from noisewise.powers.values import (
 
 Method = Literal[
     "computed", "sign", "against 1", "same base", "same exponent", "monotony", "common root",
-    "coprime base", "logarithms", "shared exponent", "levels", "normal form", "undecided",
+    "coprime base", "logarithms", "shared exponent", "levels", "normal form", "common factors",
+    "values", "common terms", "roots", "undecided",
 ]  # fmt: skip
 
 
@@ -107,19 +113,21 @@ def _more(sign: int) -> str:
 
 
 def _positive(left: Expression, right: Expression) -> Finding:
-    powers = _power(left), _power(right)
+    powers = power_of(left), power_of(right)
     if powers[0] and powers[1]:
         found = _by_hand(powers[0], powers[1])
         if found is not None:
             ratio = _ratio(left.value, right.value, found.sign)
             return found._replace(ln_ratio=ratio)
+    if has_atoms(left.value) or has_atoms(right.value):
+        return _of_real(reals.decide(left.value, right.value), left, right)
     decision = compare_products(left.value, right.value)
     if decision.plain is not None:
         return _of_plain(decision, decision.plain, powers)
     return _of_tower(decision, left, right)
 
 
-def _power(side: Expression) -> Power | None:
+def power_of(side: Expression) -> Power | None:
     """The side as a^b with rational a > 0 and b not 0, if it is written as such a power."""
     a, b = side.base, side.exponent
     if isinstance(a, Rational) and isinstance(b, Rational) and a.p > 0 and b.p:
@@ -130,6 +138,8 @@ def _power(side: Expression) -> Power | None:
 
 def _ratio(x: Value, y: Value, sign: int | None) -> Interval | None:
     """An interval that contains ln(x / y) and has its sign; None for towers."""
+    if has_atoms(x) or has_atoms(y):
+        return None
     plain = plain_terms((*as_product(x).factors, *as_product(inverse(y)).factors))
     if plain is None or sign is None:
         return None
@@ -166,7 +176,13 @@ def _by_hand(left: Power, right: Power) -> Finding | None:
 
 def _same_base(left: Power, right: Power, exponents: int) -> Finding:
     if exponents == 0:
-        return Finding(0, "same base", "both sides are the same power.")
+        what = f"{_exact(left.a)} and the exponent{_exact(left.b)}" if _exact(left.a) else ""
+        reason = (
+            f"both sides are the same power, with the base{what}."
+            if what
+            else ("both sides are the same power.")
+        )
+        return Finding(0, "same base", reason)
     grows = order(left.a, ONE)
     sign = exponents * grows
     reason = (
@@ -239,7 +255,9 @@ def _of_plain(
 def _form(powers: tuple[Power | None, Power | None]) -> str:
     """The difference of the two logarithms as text: in full for short powers."""
     left, right = powers
-    is_exact = all(p and (is_shown_exactly(p.a) or p.b == ONE) for p in powers)
+    is_exact = all(
+        p and is_shown_exactly(p.b) and (is_shown_exactly(p.a) or p.b == ONE) for p in powers
+    )
     if left and right and is_exact:
         shown = [show_rational(left.b), left.name, show_rational(right.b), right.name]
         if right.b.sign > 0 and sum(map(len, shown)) < 60:
@@ -249,6 +267,11 @@ def _form(powers: tuple[Power | None, Power | None]) -> str:
             ]
             return " - ".join(terms)
     return "ln(left / right)"
+
+
+def common_root_reason(left: Power, right: Power) -> str | None:
+    """Why two equal powers are equal, by their common root; None if there is none."""
+    return _tie((left, right), None)
 
 
 def _tie(
@@ -308,16 +331,83 @@ def _of_tower(decision: TowerDecision, left: Expression, right: Expression) -> F
         )
     elif decision.way == "levels":
         method = "levels"
-        reason = (
-            "logarithms keep the order; after repeated logarithms, the left side is proved to be "
-            f"{_more(sign)} (with intervals of {bits} bits)."
-        )
+        reason = _by_bounds(left.value, right.value, sign, bits)
     else:
         reason = (
             f"written with the same bases, no exponent on the left is {_more(-sign)} and at least "
             f"one is {_more(sign)}."
         )
     return Finding(sign, method, reason, bits)
+
+
+def _of_real(found: RealDecision, left: Expression, right: Expression) -> Finding:
+    """The reason of a comparison with e, pi, sums, large factorials or very tall towers."""
+    sign, bits = found.sign, found.bits
+    if sign is None:
+        reason = (
+            f"undecided: {shorten(left.text)} and {shorten(right.text)} agree to {bits} bits, and "
+            "no rule shows that they are equal."
+        )
+        return Finding(None, "undecided", reason, bits)
+    zero = Interval(0, 0, 0)
+    ratio = found.ln_ratio if sign else zero
+    shown = " + ".join(show_value(term) for term in found.terms).replace("+ -", "- ")
+    if found.way == "factors" and not found.terms:
+        reason = "what both sides share cancels, and the rest is 1."
+        return Finding(sign, "common factors", reason, ln_ratio=ratio)
+    if found.way == "factors":
+        reason = f"what both sides share cancels; the left side divided by the right is {shown}."
+        return Finding(sign, "common factors", reason, ln_ratio=ratio)
+    if found.way == "computed":
+        what = "both sides are equal" if sign == 0 else f"the left side is {_more(sign)}"
+        return Finding(sign, "computed", f"computed exactly, {what}.", ln_ratio=ratio)
+    if found.way == "terms" and sign == 0:
+        return Finding(0, "common terms", "both sides have the same terms.", ln_ratio=zero)
+    if found.way == "terms":
+        reason = f"equal terms cancel; the left side is {_more(sign)}, by {shorten(shown)}."
+        reason = reason.replace("by -", "by ") if sign < 0 else reason
+        return Finding(sign, "common terms", reason)
+    if found.way == "roots" and sign == 0:
+        reason = (
+            "both sides are the same number: the difference is smaller than any number of this "
+            "form that is not 0."
+        )
+        return Finding(0, "roots", reason, ln_ratio=zero)
+    if found.way in ("intervals", "roots"):
+        reason = _by_bounds(left.value, right.value, sign, bits, ratio)
+        return Finding(sign, "values", reason, bits, ratio)
+    if found.way == "same base":
+        reason = f"both sides are powers of the same base, and the left exponent is {_more(sign)}."
+        if sign == 0:
+            reason = "both sides are powers of the same base with the same exponent."
+        return Finding(sign, "same base", reason)
+    return Finding(sign, "levels", _by_bounds(left.value, right.value, sign, bits), bits)
+
+
+def _by_bounds(x: Value, y: Value, sign: int, bits: int, ratio: Interval | None = None) -> str:
+    """Bounds of both sides or of their logarithms in words, for x, y > 0."""
+    found = separated(*((x, y) if sign < 0 else (y, x)))
+    if found is None:
+        how = f" (with intervals of {bits} bits)" if bits else ""
+        if ratio is not None and ratio.sign == sign:
+            what = (
+                f"{show_interval(ratio)} and proved to be {'positive' if sign > 0 else 'negative'}"
+            )
+            return f"ln(left / right) is about {what}{how}."
+        return f"the left side is proved to be {_more(sign)}{how}."
+    below, above = found
+    sides = ("left", "right") if sign < 0 else ("right", "left")
+    low, high = (
+        f"{word} {bound}" if bounds.low != bounds.high else bound
+        for word, bounds, bound in (("below", below, below.high), ("above", above, above.low))
+    )
+    if below.logs == 0:
+        return f"the {sides[0]} side is {low} and the {sides[1]} side is {high}."
+    times = "" if below.logs == 1 else f", taken {below.logs} times,"
+    return (
+        f"logarithms keep the order; the natural logarithm{times} is {low} on the {sides[0]} and "
+        f"{high} on the {sides[1]}."
+    )
 
 
 def _same_tower(left: Expression, right: Expression, sign: int) -> str:

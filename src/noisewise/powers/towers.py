@@ -59,14 +59,14 @@ def plain_terms(factors: Sequence[Factor]) -> tuple[list[Term], int] | None:
     """
     scale = 1
     for factor in factors:
-        if not isinstance(factor.exponent, Rational):
+        if not isinstance(factor.exponent, Rational) or not isinstance(factor.base, int):
             return None
         if scale % factor.exponent.q:
             scale *= factor.exponent.q
     terms = [
         Term(f.exponent.p * (scale // f.exponent.q), f.base, 1)
         for f in factors
-        if isinstance(f.exponent, Rational)
+        if isinstance(f.exponent, Rational) and isinstance(f.base, int)
     ]
     return _fractions(terms), scale
 
@@ -246,10 +246,11 @@ def normal_form(factors: Sequence[Factor], memo: Memo | None = None) -> Sums | N
     that the product is 1. None if the bases are too large.
     """
     memo = {} if memo is None else memo
-    if sum(f.base.bit_length() for f in factors) > _MAX_COPRIME_BITS:
+    bases = [f.base for f in factors if isinstance(f.base, int)]
+    if len(bases) < len(factors) or sum(n.bit_length() for n in bases) > _MAX_COPRIME_BITS:
         return None
-    base = coprime_base(f.base for f in factors)
-    rows = [valuations(f.base, base) for f in factors]
+    base = coprime_base(bases)
+    rows = [valuations(n, base) for n in bases]
     places, heads = _heads([f.exponent for f in factors], memo)
     sums = []
     for j, q in enumerate(base):

@@ -1,15 +1,17 @@
 """The numbers that can be compared: rationals, and products of powers too large to write out.
 
-A value is a `Rational` or a `Product`. A product has a sign and factors n^E with whole n >= 2; an
-exponent E is again a rational or a product. So 10^10^100 is a product of one factor: 10 with the
-exponent 10^100. Values of at most `EAGER_BITS` bits are computed at once; all others keep their
-form.
+A value is a `Rational` or a `Product`. A product has a sign and factors b^E; an exponent E is again
+a rational or a product. A base b is a whole number of 2 or more, or an `Atom`: e, pi, a sum, the
+factorial of a large number, or a tall tower of equal numbers. So 10^10^100 is a product of one
+factor: 10 with the exponent 10^100. Values of at most `EAGER_BITS` bits are computed at once; all
+others keep their form.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from noisewise.powers.big_integers import exact_root, gcd
 
@@ -44,10 +46,42 @@ class Rational:
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
-    """base^exponent, with a whole base of 2 or more and an exponent that is not 0."""
+class Constant:
+    """The number e, or the number pi."""
+
+    name: Literal["e", "pi"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A sum above 0 of two or more terms other than 0; `noisewise.powers.sums` builds it."""
+
+    terms: tuple[Rational | Product, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Factorial:
+    """n! for a whole n that is too large to compute n!."""
+
+    n: Rational | Product
+
+
+@dataclass(frozen=True, slots=True)
+class Tetration:
+    """base^base^...^base with `height` bases, of 2 or more: a tower too tall to write down."""
 
     base: int
+    height: int
+
+
+Atom = Constant | Sum | Factorial | Tetration
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """base^exponent, with a whole base of 2 or more or an atom, and an exponent that is not 0."""
+
+    base: int | Atom
     exponent: Rational | Product
 
 
@@ -60,8 +94,10 @@ class Product:
 
     @property
     def is_plain(self) -> bool:
-        """Whether every exponent is a rational number."""
-        return all(isinstance(f.exponent, Rational) for f in self.factors)
+        """Whether every base is a whole number and every exponent is a rational number."""
+        return all(
+            isinstance(f.base, int) and isinstance(f.exponent, Rational) for f in self.factors
+        )
 
 
 Value = Rational | Product
@@ -110,7 +146,29 @@ def as_product(value: Value) -> Product:
         return value
     assert value.p
     factors = [Factor(abs(value.p), ONE), Factor(value.q, Rational(-1))]
-    return Product(value.sign, tuple(f for f in factors if f.base > 1))
+    return Product(value.sign, tuple(f for f in factors if f.base != 1))
+
+
+def atom(base: Atom) -> Product:
+    """An atom as a value.
+
+    Example:
+        >>> atom(Constant("e")).sign
+        1
+    """
+    return Product(1, (Factor(base, ONE),))
+
+
+def has_atoms(value: Value) -> bool:
+    """Whether an atom stands anywhere in a value.
+
+    Example:
+        >>> has_atoms(power(Rational(2), atom(Constant("pi")))), has_atoms(ONE)
+        (True, False)
+    """
+    if isinstance(value, Rational):
+        return False
+    return any(not isinstance(f.base, int) or has_atoms(f.exponent) for f in value.factors)
 
 
 def times(x: Value, y: Value) -> Value:
@@ -146,16 +204,18 @@ def plus(x: Rational, y: Rational) -> Rational:
 
 
 def settled(sign: int, factors: tuple[Factor, ...]) -> Value:
-    """A product with equal bases merged; a number if the result is small."""
-    merged: dict[int, Rational] = {}
-    towers = []
+    """A product with equal bases merged and towers cancelled; a number if the result is small."""
+    merged: dict[int | Atom, Rational] = {}
+    towers: list[Factor] = []
     for factor in factors:
         if isinstance(factor.exponent, Rational):
             old = merged.get(factor.base, ZERO)
             merged[factor.base] = plus(old, factor.exponent)
+        elif (opposite := Factor(factor.base, negative(factor.exponent))) in towers:
+            towers.remove(opposite)
         else:
             towers.append(factor)
-    plain = [Factor(n, e) for n, e in merged.items() if e.p and n > 1]
+    plain = [Factor(n, e) for n, e in merged.items() if e.p and n != 1]
     product = Product(sign, (*plain, *towers))
     return written(product, EAGER_BITS) or product
 
@@ -171,6 +231,8 @@ def written(value: Value, limit: int) -> Rational | None:
         return value
     above = below = 0
     for factor in value.factors:
+        if not isinstance(factor.base, int):
+            return None
         exponent = written(factor.exponent, limit) if _may_be_short(factor, limit) else None
         if exponent is None or not exponent.is_whole:
             return None
@@ -182,6 +244,7 @@ def written(value: Value, limit: int) -> Rational | None:
     for factor in value.factors:
         exponent = written(factor.exponent, limit)
         assert exponent is not None
+        assert isinstance(factor.base, int)
         power = factor.base ** abs(exponent.p // exponent.q)
         p, q = (p * power, q) if exponent.p > 0 else (p, q * power)
     return rational(p, q)
@@ -255,11 +318,29 @@ def is_odd(exponent: Value) -> bool:
             "a negative base needs a whole exponent, and this exponent cannot be shown to be "
             "whole; use a positive base"
         )
-    return all(factor.base % 2 for factor in exponent.factors)
+    return all(_is_odd_base(factor.base) for factor in exponent.factors)
+
+
+def _is_odd_base(base: int | Atom) -> bool:
+    """Whether a base that is a whole number is odd; factorials are even."""
+    if isinstance(base, int):
+        return base % 2 == 1
+    if isinstance(base, Tetration):
+        return base.base % 2 == 1
+    return isinstance(base, Sum) and sum(map(is_odd, base.terms)) % 2 == 1
 
 
 def is_whole(value: Value) -> bool:
     """Whether a value is certainly a whole number: all its exponents are whole and positive."""
     if isinstance(value, Rational):
         return value.is_whole
-    return all(f.exponent.sign > 0 and is_whole(f.exponent) for f in value.factors)
+    return all(
+        f.exponent.sign > 0 and is_whole(f.exponent) and _is_whole_base(f.base)
+        for f in value.factors
+    )
+
+
+def _is_whole_base(base: int | Atom) -> bool:
+    if isinstance(base, Sum):
+        return all(map(is_whole, base.terms))
+    return not isinstance(base, Constant)

@@ -55,6 +55,63 @@ def test_several_are_put_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert [step["sign"] for step in found["steps"]] == [-1, -1]
 
 
+def test_several_are_explained_step_by_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("70!", "10^100", "2^333", "--explain") == 0
+    text = capsys.readouterr().out
+    assert text.startswith("10^100 < 70! < 2^333\n")
+    assert "So ln(70!) > 230.439 > 100 * 2.303 > 100 ln 10." in text
+    assert "So 333 ln 2 > 333 * 0.693 > 230.440 > ln(70!)." in text
+    assert ask("3", "2", "1", "--explain", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [[step["level"] for step in one] for one in found["explanations"]] == [["proof"]] * 2
+    assert ask("3", "2", "1", "--level", "primary") == 0
+    assert "Compute it" in capsys.readouterr().out
+
+
+def test_levels_of_schools(capsys: pytest.CaptureFixture[str]) -> None:
+    titles = {"primary": "Compute it", "middle": "See the pattern", "high": "Prove it"}
+    for level, title in titles.items():
+        assert ask("10^11", "11^10", "--level", level) == 0
+        text = capsys.readouterr().out
+        assert [t for t in titles.values() if t in text] == [title]
+    assert ask("e^pi", "pi^e", "--level", "middle") == 0
+    assert "There is no table for this question" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("10^11", "11^10"),
+        ("7/2^(9/2)", "9/2^(7/2)"),
+        ("70!", "10^100", "2^333"),
+        ("10^10^10", "2^10", "googolplex"),
+        ("10^-5", "e^-7"),
+        ("(10^100)^(10^100 + 1)", "(10^100 + 1)^(10^100)"),
+        ("2", "2"),
+    ],
+)
+def test_figures(words: tuple[str, ...], tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("a.png", "b.svg", "c.svg"):
+        assert ask(*words, "--plot", str(tmp_path / "new" / name)) == 0
+    with Image.open(tmp_path / "new" / "a.png") as picture:
+        assert min(picture.size) > 200
+        assert len(picture.convert("L").getcolors(1000) or ()) > 20
+    assert (tmp_path / "new" / "b.svg").read_bytes() == (tmp_path / "new" / "c.svg").read_bytes()
+    assert "</svg>" in (tmp_path / "new" / "b.svg").read_text()
+
+
+def test_a_figure_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert ask("2", "3", "--plot", str(tmp_path / "file" / "a.png")) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "a.png" in err
+
+
 def test_negative_numbers_are_no_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("-2^3", "-(1/2)^3") == 0
     assert capsys.readouterr().out.startswith("-2^3 < -(1/2)^3")
@@ -82,9 +139,14 @@ def test_a_power_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ([], "give two powers"),
         (["2^", "3"], "position 3"),
         (["2^x", "3"], "'x' is a name"),
-        (["2", "3", "4", "--explain"], "--explain is for two powers"),
         (["2", "3", "--jsn"], "perhaps you meant --json"),
-        (["10^10^10 + 1", "3"], "written out"),
+        (["1,5", "3"], "write a point before decimals"),
+        (["1.000", "3"], "may mean 1 or 1000"),
+        (["3^^^4", "3"], "more levels than can be counted"),
+        (["2", "3", "--plot", "x.gif"], "name a file that ends in .svg or .png"),
+        (["2^^60", "3", "--plot", "/nowhere/x.png"], "leave out --plot"),
+        (["-2", "3", "--plot", "/nowhere/x.png"], "numbers above 0 only"),
+        (["2", "3", "--level", "college"], "college"),
         (["0^-1", "3"], "divides by zero"),
     ],
 )
