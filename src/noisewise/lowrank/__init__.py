@@ -10,6 +10,7 @@ from noisewise.lowrank.inputs import as_matrix, operator, outputs, product
 from noisewise.lowrank.interpolative import Interpolative, interpolative
 from noisewise.lowrank.least_squares import LeastSquares, lstsq
 from noisewise.lowrank.loading import from_state
+from noisewise.lowrank.nystrom import nystrom
 from noisewise.lowrank.operators import Matrix
 from noisewise.lowrank.penrose import Penrose, penrose
 from noisewise.lowrank.pseudo_inverse import PseudoInverse, limit_path, pinv
@@ -38,6 +39,7 @@ __all__ = [
     "interpolative",
     "limit_path",
     "lstsq",
+    "nystrom",
     "operator",
     "outputs",
     "penrose",

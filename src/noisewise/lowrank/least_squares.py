@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error
-from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.factors import times
+from noisewise.lowrank.inputs import check_readable
 from noisewise.lowrank.penrose import largest_of
 from noisewise.lowrank.pseudo_inverse import PseudoInverse, Route, entries_of, inverse_of
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False)
 class LeastSquares:
     """The minimum-norm X among all X that minimise |A X - B|_F; it multiplies like X.
@@ -52,12 +57,17 @@ class LeastSquares:
         """The matrix X."""
         return self.x
 
+    __array_ufunc__ = None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
+        return np.array(self.x.detach().cpu().resolve_conj(), dtype)
+
     def __matmul__(self, other: Tensor) -> Tensor:
-        return self.x @ other
+        return times(self.x, other)
 
     def __rmatmul__(self, other: Tensor) -> Tensor:
         """A @ X: the right sides that the solution reaches."""
-        return other @ self.x
+        return times(other, self.x)
 
     def __repr__(self) -> str:
         """One sentence about the solution."""
@@ -69,13 +79,15 @@ class LeastSquares:
         return "; ".join([*parts, *self.inverse.notes])
 
 
+@numpy_too
 def lstsq(
-    matrix: Tensor | LowRank,
+    matrix: Any,  # noqa: ANN401 (all that `as_matrix` takes and has entries)
     right_side: Tensor,
     *,
     rtol: float | None = None,
     route: Route = "auto",
     epsilon: float | None = None,
+    hermitian: bool = False,
 ) -> LeastSquares:
     """Return the minimum-norm least-squares solution of A X = B.
 
@@ -86,6 +98,7 @@ def lstsq(
         rtol: see `pinv`.
         route: see `pinv`.
         epsilon: the e of route "limit", see `pinv`.
+        hermitian: see `pinv`.
 
     Raises:
         ValueError: if the numbers of rows differ, for NaN or Inf, and as `pinv`.
@@ -97,14 +110,15 @@ def lstsq(
     """
     vector = right_side.dim() == 1
     b = right_side[:, None] if vector else right_side
-    rows = matrix.shape[-2]
+    read = entries_of(matrix)
+    rows = read.m
     if b.shape[-2] != rows:
         raise ValueError(f"A has {rows} rows and B has {b.shape[-2]}: the numbers must agree.")
+    check_readable(b)
     if not bool(torch.isfinite(b).all()):
         raise ValueError("The right side holds NaN or Inf: replace these values first.")
-    read = entries_of(matrix)
     dtype = torch.promote_types(read.dtype, b.dtype)
-    inverse = inverse_of(read.converted(dtype), rtol, route, epsilon)
+    inverse = inverse_of(read.converted(dtype), rtol, route, epsilon, hermitian)
     b = b.to(dtype)
     x = inverse.matmat(b)
     residual = torch.linalg.vector_norm((inverse.matrix @ x - b).detach(), dim=-2).double()

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import numpy_home, numpy_too
 from noisewise.lowrank.magnitude import frobenius_norm
 
 
+@numpy_home
 @dataclass(frozen=True)
 class Penrose:
     """The four conditions for X to be the pseudo-inverse of A, as relative residuals [*batch].
@@ -41,6 +43,7 @@ class Penrose:
         return ", ".join(f"{name} {largest_of(value):.1e}" for name, value in shown.items())
 
 
+@numpy_too
 def penrose(a: Tensor, x: Tensor) -> Penrose:
     """Return how well X meets the four conditions for being the pseudo-inverse of A.
 
