@@ -55,8 +55,9 @@ def test_a_rank_above_the_numerical_rank() -> None:
     """A = B C of rank 1, rank 2 asked for: A itself, to every order."""
     b, c = right_side(4, 1, seed=1), right_side(1, 5, seed=2)
     assert is_right(lambda b, c: lowrank.svd(b @ c, rank=2).dense(), b, c)
+    # One changed entry adds 1 to the rank, which is then still within 2.
     batch = torch.stack([(b @ c).detach(), small(4, 5).detach()]).requires_grad_()
-    assert is_right(lambda a: lowrank.svd(a, rank=2).dense(), batch)
+    assert gradcheck(lambda a: lowrank.svd(a, rank=2).dense(), batch)
 
 
 def test_third_derivatives() -> None:

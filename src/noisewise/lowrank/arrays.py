@@ -82,7 +82,7 @@ def is_numpy(given: object) -> bool:
     """
     if isinstance(given, np.ndarray):
         return True
-    if given is None or isinstance(given, Tensor | np.generic | int | float | complex | str):
+    if given is None or isinstance(given, Tensor | np.generic | int | float | complex | str | type):
         return False
     if isinstance(given, Mapping):
         return any(is_numpy(value) for value in given.values())

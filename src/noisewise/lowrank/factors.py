@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noisewise.lowrank.arrays import numpy_home, tensor_of
+from noisewise.lowrank.arrays import array_of, numpy_home, tensor_of
 from noisewise.lowrank.certificate import ROUNDING, Error, Kind, Norm
 from noisewise.lowrank.gradients import truncation, with_gradient
 from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
@@ -57,7 +57,8 @@ class LowRank:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
         if copy is False:
             raise ValueError("The matrix of a low-rank value is computed: it is always a copy.")
-        return np.asarray(self.detach().dense().cpu().resolve_conj(), dtype)
+        whole = self.dense()
+        return np.asarray(array_of(whole) if isinstance(whole, Tensor) else whole, dtype)
 
     @property
     def factors(self) -> tuple[Tensor, ...]:

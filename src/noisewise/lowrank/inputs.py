@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -36,11 +37,11 @@ def new_generator(generator: Randomness) -> torch.Generator:
     if isinstance(generator, torch.Generator):
         return generator
     seed = _SEED if generator is None else generator
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
         raise ValueError(
             f"generator is {seed!r}: give a torch.Generator, or a whole number from 0 as its seed."
         )
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(int(seed))
 
 
 def operator(
@@ -229,7 +230,8 @@ def check_readable(*tensors: Tensor) -> None:
     """
     try:
         for tensor in tensors:
-            bool(tensor.new_zeros((), dtype=torch.bool))
+            if tensor.layout == torch.strided:
+                bool(tensor.new_zeros((), dtype=torch.bool))
     except RuntimeError as error:
         raise ValueError(
             "Inside torch.vmap no rank, route or error can be chosen, because they depend on the "

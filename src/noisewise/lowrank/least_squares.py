@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import numpy_home, numpy_too
+from noisewise.lowrank.arrays import array_of, numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error
 from noisewise.lowrank.factors import times
 from noisewise.lowrank.inputs import check_readable
@@ -60,7 +60,7 @@ class LeastSquares:
     __array_ufunc__ = None
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
-        return np.array(self.x.detach().cpu().resolve_conj(), dtype)
+        return np.array(array_of(self.x) if isinstance(self.x, Tensor) else self.x, dtype)
 
     def __matmul__(self, other: Tensor) -> Tensor:
         return times(self.x, other)

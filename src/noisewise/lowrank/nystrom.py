@@ -6,6 +6,8 @@ a shift against rounding. Halko, Martinsson and Tropp 2011, section 5.5, for the
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -136,7 +138,11 @@ class _Search:
         rank = min(smallest_rank(losses, tol * error.scale), limit)
         if rank < size:
             check += 1
-            error = self.error(u, s, rank, 1 / (check * (check + 1)))
+            cut = self.error(u, s, rank, 1 / (check * (check + 1)))
+            if cut.kind == "probes":  # the sum of both parts may be the smaller bound
+                upper = torch.minimum(cut.upper, losses[..., rank])
+                cut = replace(cut, upper=upper, failure_probability=self.probability or 0.0)
+            error = cut
         converged, notes = check_tolerance(self.a, error, tol, most)
         return make(*_cut(u, s, rank), error, converged, (*self.a.notes, *notes))
 
@@ -176,6 +182,8 @@ class _Search:
         u, s, vh = _cut(u, s, rank)
         residual = Residual(self.a, u * s[..., None, :].to(u.dtype), vh)
         probability = self.probability and self.probability * share
+        if probability and self.norm == "frobenius" and self.a.entries is not None:
+            probability = 0.0  # exact for the price of one product with A
         return certificate(residual, self.norm, probability, self.generator, scale, lower)
 
 
