@@ -1,4 +1,4 @@
-"""Positive semi-definite matrices: exact where theory is, certified, and refused if they are not."""
+"""Positive semi-definite matrices: near the best, certified, and refused if they are not."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def test_the_hessian_is_that_of_the_exact_svd() -> None:
 
 # ------------------------------------------------------------------------------ pseudo-inverses
 def test_the_second_derivative_of_a_pseudo_inverse_does_not_vanish() -> None:
-    """y = sum(A^+ b), then y + |dy/dA|^2: the same as through torch.linalg.pinv."""
-    found = []
+    """The sum y of A^+ b, then y + |dy/dA|^2: the same as through torch.linalg.pinv."""
+    found: list[Tensor] = []
     for inverse in (lambda a: lowrank.pinv(a).dense(), torch.linalg.pinv):
         a = small(4, 3)
         y = (inverse(a) @ right_side(4, 1).detach()).sum()
@@ -94,7 +94,7 @@ def test_the_second_derivative_of_a_pseudo_inverse_does_not_vanish() -> None:
         (y + (g**2).sum()).backward()
         assert a.grad is not None
         found.append(a.grad)
-    assert torch.allclose(*found)
+    assert torch.allclose(found[0], found[1])
 
 
 @pytest.mark.parametrize("dtype", DOUBLES)
@@ -227,9 +227,9 @@ def test_forward_tangents_of_vectors_of_equal_values_are_not_numbers() -> None:
     """Backward refuses them with a sentence; forward cannot know whether they will be used."""
     a = torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64))
     change = torch.randn(3, 3, dtype=torch.float64, generator=seeded())
-    _, moved = torch.func.jvp(lambda a: lowrank.svd(a, rank=2).U, (a,), (change,))
+    moved = torch.func.jvp(lambda a: lowrank.svd(a, rank=2).U, (a,), (change,))[1]
     assert moved.isnan().any()
-    _, moved = torch.func.jvp(lambda a: lowrank.svd(a, rank=2).dense(), (a,), (change,))
+    moved = torch.func.jvp(lambda a: lowrank.svd(a, rank=2).dense(), (a,), (change,))[1]
     assert moved.isfinite().all()
 
 

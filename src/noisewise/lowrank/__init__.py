@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from noisewise.lowrank.certificate import Error, certify
 from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.cur import CUR, cur
@@ -19,7 +22,10 @@ from noisewise.lowrank.single_pass import single_pass
 from noisewise.lowrank.singular_values import rank_for
 from noisewise.lowrank.svd import svd
 
-__all__ = [
+if TYPE_CHECKING:
+    from noisewise.lowrank.pca import PCA as PCA
+
+__all__ = [  # and PCA, which loads scikit-learn and is therefore not part of `import *`
     "CUR",
     "SVD",
     "Error",
@@ -50,3 +56,14 @@ __all__ = [
     "single_pass",
     "svd",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name != "PCA":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return import_module("noisewise.lowrank.pca").PCA
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            "noisewise.lowrank.PCA needs scikit-learn: pip install 'noisewise[sklearn]'"
+        ) from error

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Array = Any  # a tensor inside a function; for its caller a tensor or an array of numpy
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
@@ -89,7 +90,9 @@ def is_numpy(given: object) -> bool:
     if is_dataclass(given):
         return _holds_arrays(given)
     if hasattr(given, "matmat"):
-        return getattr(given, "is_numpy", not isinstance(given.dtype, torch.dtype))
+        return getattr(
+            given, "is_numpy", not isinstance(getattr(given, "dtype", None), torch.dtype)
+        )
     return hasattr(given, "__array__") or hasattr(given, "tocoo")
 
 
@@ -108,7 +111,7 @@ def as_arrays(value: Any) -> Any:  # noqa: ANN401 (whatever a function returns)
     if isinstance(value, dict):
         return {key: as_arrays(part) for key, part in value.items()}
     if hasattr(value, "is_numpy"):
-        value.is_numpy = True  # a matrix: its factors will be arrays
+        value.is_numpy = True  # a matrix: its factors will be arrays  # pyrefly: ignore
     return value
 
 
@@ -121,7 +124,8 @@ def as_tensors(value: Any) -> Any:  # noqa: ANN401
     if is_dataclass(value) and not isinstance(value, type):
         parts = vars(value).items()
         return replace(
-            value, **{k: as_tensors(p) for k, p in parts if is_numpy(p) or isinstance(p, np.generic)}
+            value,
+            **{k: as_tensors(p) for k, p in parts if is_numpy(p) or isinstance(p, np.generic)},
         )
     if isinstance(value, dict):
         return {key: as_tensors(part) for key, part in value.items()}
@@ -145,7 +149,7 @@ def numpy_too(function: Callable[P, R]) -> Callable[P, R]:
         if not to_arrays and not any(isinstance(x, np.generic) for x in given):
             return function(*args, **named)
         plain = {key: _argument(x) for key, x in named.items()}
-        result = function(*(_argument(x) for x in args), **plain)
+        result = function(*(_argument(x) for x in args), **plain)  # pyrefly: ignore
         if not to_arrays or any(isinstance(x, Tensor) for x in given):
             return result
         return as_arrays(result)

@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import numpy_home, numpy_too
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.inputs import (
     Randomness,
@@ -310,8 +310,8 @@ def certificate(
 @numpy_too
 def certify(
     matrix: object,
-    left: Tensor,
-    right: Tensor,
+    left: Array,
+    right: Array,
     *,
     norm: Norm = "frobenius",
     failure_probability: float | None = 1e-6,
@@ -328,8 +328,8 @@ def certify(
         norm: "frobenius" or "spectral".
         failure_probability: the probability that the bound fails, up to 0.1; 0 computes the exact
             error, None only estimates it.
-        generator: the source of the probes, or its seed. It must not be the generator that built the factors, in
-            the same state.
+        generator: the source of the probes, or its seed. It must not be the generator that built
+            the factors, in the same state.
         probes: s, at least 1; more probes give a sharper bound.
 
     Raises:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.lowrank.arrays import array_of, numpy_home, tensor_of
-from noisewise.lowrank.certificate import ROUNDING, Error, Kind, Norm
+from noisewise.lowrank.certificate import ROUNDING, Error, Norm
+from noisewise.lowrank.dtypes import times
+from noisewise.lowrank.error_sums import added, rescaled
 from noisewise.lowrank.gradients import truncation, with_gradient
 from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
 from noisewise.lowrank.request import positive, whole
@@ -362,7 +364,6 @@ class Attached(LowRank):
         return LowRank(left, right, self.error, self.converged, self.notes)
 
 
-_WEAKNESS: tuple[Kind, ...] = ("exact", "bound", "probes", "estimate")
 KEY = "noisewise.lowrank:"  # followed by the name: a key in the metadata of a file
 _FACTORS = ("left", "right")
 MEASURED = ("estimate", "upper", "scale", "optimal_lower")
@@ -479,35 +480,3 @@ def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
     error = rescaled(error, losses[..., 0])
     parts = u[..., :rank], s[..., :rank], vh[..., :rank, :]
     return make(*parts, error, value.converged, value.notes, source)
-
-
-def times(x: Tensor, y: Tensor) -> Tensor:
-    """x @ y in the dtype that holds the numbers of both."""
-    dtype = torch.promote_types(x.dtype, y.dtype)
-    return x.to(dtype) @ y.to(dtype)
-
-
-def added(first: Error, second: Error) -> Error:
-    """The error of a sum: at most the sum of the errors, unless one of the two bounds fails."""
-    if first.norm != second.norm:
-        raise ValueError(
-            f"An error in the {first.norm} norm and one in the {second.norm} norm cannot be added: "
-            "use the same norm for both."
-        )
-    kinds: tuple[Kind, ...] = first.kind, second.kind, "bound"
-    kind = max(kinds, key=_WEAKNESS.index)
-    return Error(
-        norm=first.norm,
-        kind=kind,
-        estimate=first.estimate + second.estimate,
-        upper=first.upper + second.upper,
-        failure_probability=first.failure_probability + second.failure_probability,
-        scale=torch.zeros_like(first.upper),
-        optimal_lower=torch.zeros_like(first.upper),
-    )
-
-
-def rescaled(error: Error, size: Tensor) -> Error:
-    """The error with a new scale: |A| is at least |L R| minus the error."""
-    lowest = torch.where(error.upper.isfinite(), size - error.upper, size - error.estimate)
-    return replace(error, scale=lowest.clamp_min(0.0))

@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-
 Taken = Literal["svd", "eigh", "qr", "cholesky", "limit"]
 
 

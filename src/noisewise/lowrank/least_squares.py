@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import array_of, numpy_home, numpy_too
+from noisewise.lowrank.arrays import Array, array_of, numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error
-from noisewise.lowrank.factors import times
+from noisewise.lowrank.dtypes import times
 from noisewise.lowrank.inputs import check_readable
 from noisewise.lowrank.penrose import largest_of
 from noisewise.lowrank.pseudo_inverse import PseudoInverse, Route, entries_of, inverse_of
@@ -81,8 +81,8 @@ class LeastSquares:
 
 @numpy_too
 def lstsq(
-    matrix: Any,  # noqa: ANN401 (all that `as_matrix` takes and has entries)
-    right_side: Tensor,
+    matrix: object,
+    right_side: Array,
     *,
     rtol: float | None = None,
     route: Route = "auto",

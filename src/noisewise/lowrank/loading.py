@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import numpy_home, numpy_too
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error
 from noisewise.lowrank.factors import KEY, MEASURED, LowRank
 
@@ -35,7 +35,7 @@ class Loaded(LowRank):
 
 @numpy_too
 def from_state(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], name: str = ""
+    tensors: Mapping[str, Array], metadata: Mapping[str, str], name: str = ""
 ) -> LowRank:
     """Return the value that `LowRank.state` has saved.
 

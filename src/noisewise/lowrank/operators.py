@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import tensor_of
+from noisewise.lowrank.arrays import Array, tensor_of
 from noisewise.lowrank.dtypes import COMPUTED, SINGLE, dtype_name
 from noisewise.lowrank.magnitude import (
     careful_norm,
@@ -23,7 +23,7 @@ from noisewise.lowrank.magnitude import (
     power_of_two,
 )
 
-Product = Callable[[Tensor], Tensor]
+Product = Callable[[Tensor], Array]
 
 
 class Matrix(ABC):
@@ -187,6 +187,12 @@ class Sparse(Matrix):
         self._adjoint = self._sparse.mH.coalesce()
         if not bool(torch.isfinite(self._sparse.values()).all()):
             raise ValueError("The sparse matrix holds NaN or Inf: replace these values first.")
+
+    @property
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row and column of each stored value, and the values; no place occurs twice."""
+        row, column = self._sparse.indices()
+        return row, column, self._sparse.values()
 
     @property
     def precision(self) -> torch.dtype:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import numpy_home, numpy_too
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.magnitude import frobenius_norm
 
 
@@ -44,7 +44,7 @@ class Penrose:
 
 
 @numpy_too
-def penrose(a: Tensor, x: Tensor) -> Penrose:
+def penrose(a: Array, x: Array) -> Penrose:
     """Return how well X meets the four conditions for being the pseudo-inverse of A.
 
     Args:

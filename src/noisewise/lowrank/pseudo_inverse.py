@@ -14,8 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-
-from noisewise.lowrank.arrays import numpy_home, numpy_too
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error, rounding
 from noisewise.lowrank.factors import LowRank
 from noisewise.lowrank.gradients import needs_gradient, part
@@ -118,8 +117,9 @@ def pinv(
 
     Raises:
         ValueError: for NaN or Inf, a route that needs full rank if A does not have it, `hermitian`
-            for a matrix that is not, or arguments out of range. The backward pass raises it if a singular value lies within a factor 2 of
-            the cutoff: there the pseudo-inverse jumps and has no derivative.
+            for a matrix that is not, or arguments out of range. The backward pass raises it if a
+            singular value lies within a factor 2 of the cutoff: there the pseudo-inverse jumps and
+            has no derivative.
 
     Source: Penrose 1955; Golub and Pereyra 1973, equation 4.12.
 
@@ -163,6 +163,7 @@ def inverse_of(
     if hermitian and route != "auto":
         raise ValueError(f"hermitian=True takes no route, but route is {route!r}: leave it out.")
     scaled, unit = to_unit(read)
+    assert isinstance(scaled, Dense)
     if hermitian:
         scaled = _hermitian_part(scaled)
     a = scaled.tensor
@@ -239,7 +240,7 @@ class Step:
 
 
 @numpy_too
-def limit_path(matrix: Tensor, epsilons: Iterable[float], rtol: float | None = None) -> list[Step]:
+def limit_path(matrix: Array, epsilons: Iterable[float], rtol: float | None = None) -> list[Step]:
     """Return the regularised inverses for given values of epsilon, and their distance to A^+.
 
     ``A^+ = lim_(e -> 0+) (A^H A + e)^-1 A^H``; the distance is ``1/s - s/(s^2 + e)`` in each

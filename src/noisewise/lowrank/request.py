@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import numpy as np
 from torch import Tensor
@@ -28,8 +27,8 @@ def whole(name: str, value: object, least: int = 0) -> int:
         ...
         ValueError: rank is 0.001: give a whole number, or a tolerance as tol=0.001.
     """
-    number = _plain(value)
-    if isinstance(number, bool) or not isinstance(number, Real):
+    number = _number(value)
+    if number is None:
         raise ValueError(f"{name} is {value!r}: give a whole number.")
     if not math.isfinite(number) or number != int(number):
         is_tolerance = name == "rank" and 0 < number < 1
@@ -46,8 +45,8 @@ def positive(name: str, value: object) -> float:
     Raises:
         ValueError: for anything else.
     """
-    number = _plain(value)
-    if isinstance(number, bool) or not isinstance(number, Real):
+    number = _number(value)
+    if number is None:
         raise ValueError(f"{name} is {value!r}: give a positive number, such as 1e-3.")
     if not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{name} is {number}: give a positive relative tolerance, such as 1e-3.")
@@ -64,8 +63,8 @@ def rank_and_tol(m: int, n: int, rank: object, tol: object) -> tuple[int | None,
         raise ValueError("Give a rank or a relative tolerance tol.")
     found = None
     if rank is not None:
-        number = _plain(rank)
-        if isinstance(number, Real) and (number < 0 or number > min(m, n)):
+        number = _number(rank)
+        if number is not None and (number < 0 or number > min(m, n)):
             raise ValueError(
                 f"rank is {number}: a {m} x {n} matrix can have ranks from 0 to {min(m, n)}."
             )
@@ -73,7 +72,8 @@ def rank_and_tol(m: int, n: int, rank: object, tol: object) -> tuple[int | None,
     return found, None if tol is None else positive("tol", tol)
 
 
-def _plain(value: object) -> object:
-    """A number of numpy, or a tensor or array with one number, as Python's number."""
-    is_one = isinstance(value, Tensor | np.ndarray) and value.ndim == 0
-    return value.item() if is_one or isinstance(value, np.generic) else value
+def _number(value: object) -> int | float | None:
+    """A number of Python or numpy, or a tensor or array with one number; None for others."""
+    if isinstance(value, np.generic) or (isinstance(value, Tensor | np.ndarray) and not value.ndim):
+        value = value.item()
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import numpy_home, numpy_too
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.certificate import (
     PROBES,
     Error,
@@ -162,7 +162,7 @@ def sampled_matmul(
 
 
 @numpy_too
-def expected_error(x: Tensor, y: Tensor, samples: int) -> Tensor:
+def expected_error(x: Array, y: Array, samples: int) -> Tensor:
     """Return the exact sqrt(E |err|_F^2) of independent draws; it costs as much as the product.
 
     ``E |err|_F^2 = ((sum_i |X_i| |Y_i|)^2 - |X Y|_F^2) / c``, Drineas et al. 2006, lemma 4.

@@ -6,7 +6,6 @@ Voronin and Martinsson 2017 (pivots on a sketch); Dong, Chen, Martinsson and Pea
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch

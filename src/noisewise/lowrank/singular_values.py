@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import numpy_too
+from noisewise.lowrank.arrays import Array, numpy_too
 from noisewise.lowrank.certificate import Norm
 from noisewise.lowrank.request import positive
 
@@ -57,7 +57,7 @@ def smallest_rank(losses: Tensor, limit: Tensor) -> int:
 
 
 @numpy_too
-def rank_for(values: Tensor, tol: float, norm: Norm = "frobenius") -> int:
+def rank_for(values: Array, tol: float, norm: Norm = "frobenius") -> int:
     """Return the smallest rank whose best approximation has an error of at most tol |A|.
 
     Args:

@@ -314,6 +314,7 @@ def test_tables(tmp_path: Path, capsys: Capture) -> None:
         r = lowrank.from_state(load_file(out), metadata_of(out))
         assert r.rank == 1
         assert np.allclose(np.asarray(r), expected)
+    capsys.readouterr()
     for name, text, says in (
         ("word.csv", "1,2\n3,x\n", "line 2: 'x' is not a number"),
         ("short.csv", "1,2\n3\n", "line 2 has 1 values"),

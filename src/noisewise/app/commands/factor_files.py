@@ -57,9 +57,7 @@ def dtype_as_written(dtype: torch.dtype) -> torch.dtype | None:
     return torch.bfloat16 if dtype.is_floating_point and dtype.itemsize == 1 else None
 
 
-def rounded(
-    value: LowRank, dtype: torch.dtype, matrix: Tensor
-) -> LowRank:
+def rounded(value: LowRank, dtype: torch.dtype, matrix: Tensor) -> LowRank:
     """The factors in a half precision, with the exact error that they have then.
 
     Real columns of a weight in this precision stay what they are. If float16 cannot hold the

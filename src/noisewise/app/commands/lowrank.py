@@ -84,9 +84,7 @@ class LowrankOptions(JsonOption):
         try:
             return float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
-            raise ValueError(
-                f"--tol takes a number, not {self.tol!r}; write 0.05 or 5%"
-            ) from None
+            raise ValueError(f"--tol takes a number, not {self.tol!r}; write 0.05 or 5%") from None
 
 
 def _lowrank(options: LowrankOptions, _: Sequence[str]) -> int:
