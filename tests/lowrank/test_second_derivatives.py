@@ -302,3 +302,38 @@ def test_incoming_gradients_of_extreme_size(size: float) -> None:
         call(a).sum().backward()
         assert a.grad is not None
         assert torch.allclose(found, a.grad.double(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+def test_measurements_of_extreme_size(size: float) -> None:
+    a = small(5, 4, torch.float32).detach() * size
+    x = lowrank.pinv(a)
+    assert float(x.penrose().worst) < 1e-5
+    assert 0 <= float(x.error.relative_upper) < 1e-4
+    b = torch.ones(5) * size
+    found = lowrank.lstsq(a, b)
+    expected = torch.linalg.lstsq(a.double(), b.double()[:, None])
+    assert torch.allclose(found.x.double(), expected.solution[:, 0], rtol=1e-3, atol=1e-4)
+    lost = torch.linalg.vector_norm(a.double() @ expected.solution - b.double()[:, None])
+    assert abs(float(found.residual) / float(lost) - 1) < 1e-3
+
+
+# ---------------------------------------------------------------------- what has no gradient
+def test_what_is_detached_has_no_tangent_either() -> None:
+    """A tangent through a random sketch would be wrong; there is none, as there is no gradient."""
+    a, change = small(6, 5).detach(), torch.ones(6, 5, dtype=torch.float64)
+    for call in (
+        lambda a: lowrank.svd(lowrank.product(a, a.mT), rank=2).dense(),
+        lambda a: lowrank.cur(a, rank=2).dense(),
+        lambda a: lowrank.single_pass([a], rank=2).dense(),
+        lambda a: lowrank.svd(lowrank.svd(a, rank=3), rank=2).dense(),
+        lambda a: lowrank.certify(a, a[:, :2], torch.eye(2, 5, dtype=a.dtype)).upper,
+    ):
+        moved = torch.func.jvp(call, (a,), (change,))[1]
+        assert not moved.any()
+
+
+def test_compressed_columns_have_the_gradient_of_the_product() -> None:
+    """Also where their singular values are equal, which torch.linalg.svd does not allow."""
+    a = torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)).requires_grad_()
+    assert is_right(lambda a: lowrank.interpolative(a, rank=3).compress(2).dense(), a)

@@ -152,6 +152,8 @@ def numpy_too(function: Callable[P, R]) -> Callable[P, R]:
         result = function(*(_argument(x) for x in args), **plain)  # pyrefly: ignore
         if not to_arrays or any(isinstance(x, Tensor) for x in given):
             return result
+        if isinstance(result, Tensor) and result.requires_grad:
+            return result  # a gradient flows to the value; an array would lose it
         return as_arrays(result)
 
     return called

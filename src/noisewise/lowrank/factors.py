@@ -16,7 +16,7 @@ from noisewise.lowrank.arrays import array_of, numpy_home, tensor_of
 from noisewise.lowrank.certificate import ROUNDING, Error, Norm
 from noisewise.lowrank.dtypes import times
 from noisewise.lowrank.error_sums import added, rescaled
-from noisewise.lowrank.gradients import truncation, with_gradient
+from noisewise.lowrank.gradients import needs_gradient, truncation, with_gradient
 from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
 from noisewise.lowrank.request import positive, whole
 from noisewise.lowrank.singular_values import of_projection, smallest_rank, tails
@@ -462,6 +462,8 @@ def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
     tol = None if tol is None else positive("tol", tol)
     source = value.attached
     left, right = value.left, value.right
+    if source is None and (needs_gradient(left) or needs_gradient(right)):
+        source = value.dense()
     if source is not None:
         left, right = left.detach(), right.detach()
     q, r = torch.linalg.qr(left)

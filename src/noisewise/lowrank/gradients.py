@@ -47,7 +47,7 @@ def truncation(a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
     return whole if not bool(kept.any()) else torch.where(kept, u @ k @ v.mH, whole)
 
 
-def part(a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
+def kept_part(a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
     """Return U S Vh as the differentiable part of A in the directions with s > 0.
 
     Unlike `truncation`, every matrix of a batch has its own number of directions.

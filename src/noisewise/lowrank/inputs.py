@@ -105,7 +105,7 @@ def _dtype_of(shape: Sequence[int], matmat: Product, device: torch.device) -> to
 
 @numpy_too
 def product(*parts: object) -> Matrix:
-    """Return the product of matrices without forming it.
+    """Return the product of matrices without forming it. No gradient flows to the parts.
 
     Args:
         parts: anything that `as_matrix` takes, in the order of the product.
@@ -121,7 +121,11 @@ def product(*parts: object) -> Matrix:
     """
     if not parts:
         raise ValueError("A product needs at least one matrix.")
-    return Chain([as_matrix(part) for part in parts])
+    return Chain([_detached(as_matrix(part)) for part in parts])
+
+
+def _detached(part: Matrix) -> Matrix:
+    return Dense(part.tensor.detach(), part.notes) if isinstance(part, Dense) else part
 
 
 @numpy_too

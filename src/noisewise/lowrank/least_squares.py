@@ -14,6 +14,7 @@ from noisewise.lowrank.arrays import Array, array_of, numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error
 from noisewise.lowrank.dtypes import times
 from noisewise.lowrank.inputs import check_readable
+from noisewise.lowrank.magnitude import column_norms
 from noisewise.lowrank.penrose import largest_of
 from noisewise.lowrank.pseudo_inverse import PseudoInverse, Route, entries_of, inverse_of
 
@@ -121,7 +122,7 @@ def lstsq(
     inverse = inverse_of(read.converted(dtype), rtol, route, epsilon, hermitian)
     b = b.to(dtype)
     x = inverse.matmat(b)
-    residual = torch.linalg.vector_norm((inverse.matrix @ x - b).detach(), dim=-2).double()
+    residual = column_norms(inverse.matrix @ x - b)
     if vector:
         return LeastSquares(x[..., 0], residual[..., 0], inverse)
     return LeastSquares(x, residual, inverse)

@@ -17,7 +17,7 @@ from torch import Tensor
 from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error, rounding
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.gradients import needs_gradient, part
+from noisewise.lowrank.gradients import kept_part, needs_gradient
 from noisewise.lowrank.inputs import as_matrix, check_hermitian, new_generator
 from noisewise.lowrank.inversion import Inverted, Taken, inverted
 from noisewise.lowrank.magnitude import frobenius_norm
@@ -217,7 +217,7 @@ def _with_gradient(a: Tensor, x: Tensor, found: Inverted) -> Tensor:
     """X with its derivatives: X depends on the part of A that was not cut off."""
     u, s, vh, margin = found.for_gradient
     is_whole = bool((found.ranks == min(a.shape[-2:])).all())
-    kept = a if is_whole else part(a, u, s, vh)
+    kept = a if is_whole else kept_part(a, u, s, vh)
     return _Inverse.apply(kept, x, bool((margin < NEAR).any()))
 
 

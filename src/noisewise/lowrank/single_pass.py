@@ -117,7 +117,7 @@ def _block(given: object) -> tuple[Tensor, tuple[str, ...]]:
         given = read.tensor if isinstance(read, Dense) else torch.zeros(())
     if given.layout != torch.strided or given.dim() != 2:
         raise ValueError("A block of rows must be a dense matrix with two dimensions.")
-    return computable(given)
+    return computable(given.detach())
 
 
 def _start(a: Tensor, notes: tuple[str, ...], size: int, generator: torch.Generator) -> _Sketches:

@@ -88,7 +88,7 @@ class Writer:
         Raises:
             ValueError: if the format cannot hold it.
         """
-        if tensor is None or tensor.is_complex() or tensor.layout != torch.strided:
+        if tensor is None or tensor.dtype == torch.complex128 or tensor.layout != torch.strided:
             what = "text or objects" if tensor is None else dtype_name(tensor.dtype)
             raise ValueError(
                 f"{name} is kept as it is, but holds {what}, which .safetensors does not: leave "
@@ -107,7 +107,17 @@ class Writer:
             self.metadata[SHAPE + name] = json.dumps(list(shape))
 
     def write(self) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file, whole or not at all.
+
+        Raises:
+            ValueError: for a dtype that the installed safetensors does not know.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         tensors, metadata = self.tensors, self.metadata
-        write_atomic(self.path, lambda place: save_file(tensors, str(place), metadata))
+        try:
+            write_atomic(self.path, lambda place: save_file(tensors, str(place), metadata))
+        except KeyError as error:
+            raise ValueError(
+                f"{self.path} cannot be written: this version of safetensors holds no {error}; "
+                "install a newer one"
+            ) from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +19,8 @@ from noisewise.training.settings.shown import Shown
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from noisewise.app.commands.matrix_files import Weight
+    from noisewise.app.commands.factor_files import Writer
+    from noisewise.app.commands.matrix_files import MatrixFile, Weight
     from noisewise.app.plots.spectra import Spectrum
     from noisewise.lowrank import LowRank
 
@@ -97,41 +98,69 @@ def _lowrank(options: LowrankOptions, _: Sequence[str]) -> int:
     from noisewise.app.terminal.progress import Progress
 
     source = open_matrices(options.file)
+    writer = None
     if options.write:
         check_place(options.write, source.files)
+        writer = Writer(options.write, source.is_alone, source.metadata)
+    done = _Done()
     generator = torch.Generator().manual_seed(options.seed)
-    writer = Writer(options.write, source.is_alone, source.metadata) if options.write else None
-    rows, left_out, spectra, first = [], {}, [], None
     with Progress() as progress:
         for weight in source.weights(options.only):
-            factors, reason = _factors(weight, options, source.is_alone, generator)
-            if reason:
-                left_out[weight.name] = reason
-                progress.note(f"{weight.name} is left out: it {reason}")
-            if factors is not None:
-                row = row_of(weight, factors, source)
-                rows.append(row)
-                first = first or factors
-                if options.plot:
-                    spectra += [_spectrum(weight, factors)]
-                progress.note(f"{row.name}: rank {row.rank} of {row.full_rank}")
-                factors = factors if row.factored else None
-            if writer is not None and factors is None:
-                writer.keep(weight.name, weight.tensor)
-            elif writer is not None and factors is not None and weight.tensor is not None:
-                writer.add(weight.name, weight.tensor.shape, factors)
-    if first is None:
-        name, reason = next(iter(left_out.items()))
+            _work_on(weight, source, options, done, writer, generator, progress.note)
+    if done.first is None:
+        name, reason = next(iter(done.left_out.items()))
         raise ValueError(f"{options.file} holds no matrix that can be factorised: {name} {reason}")
     if options.plot:
-        draw(spectra, options.plot, _title(options))
+        draw(done.spectra, options.plot, _title(options))
     if writer is not None:
         writer.write()
-    values = _values(options, rows, left_out)
-    text = sentence(first, rows[0]) if source.is_alone or len(rows) == 1 else table(rows)
+    values = _values(options, done.rows, done.left_out)
+    is_single = len(done.rows) == 1
+    text = sentence(done.first, done.rows[0]) if is_single else table(done.rows)
     answer = json.dumps(values, ensure_ascii=False) if options.json else None
     print(readable(answer or _lines(options, text, values)))
     return 0
+
+
+@dataclass
+class _Done:
+    """What is known about the weights so far; `left_out` holds the reason for each name."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    spectra: list[Spectrum] = field(default_factory=list)
+    first: LowRank | None = None
+
+
+def _work_on(
+    weight: Weight,
+    source: MatrixFile,
+    options: LowrankOptions,
+    done: _Done,
+    writer: Writer | None,
+    generator: Generator,
+    note: Callable[[str], None],
+) -> None:
+    """Factorise one weight, and hand its factors or itself to the writer."""
+    factors, reason = _factors(weight, options, source.is_alone, generator)
+    if reason:
+        done.left_out[weight.name] = reason
+        note(f"{weight.name} is left out: it {reason}")
+    if factors is not None:
+        row = row_of(weight, factors, source)
+        note(f"{row.name}: rank {row.rank} of {row.full_rank}")
+        done.rows.append(row)
+        done.first = done.first or factors
+        if options.plot:
+            done.spectra.append(_spectrum(weight, factors))
+        factors = factors if row.factored else None
+    if writer is None:
+        return
+    if factors is None:
+        writer.keep(weight.name, weight.tensor)
+    else:
+        assert weight.tensor is not None
+        writer.add(weight.name, weight.tensor.shape, factors)
 
 
 def _factors(
@@ -164,7 +193,10 @@ def _factors(
         room = math.sqrt(tol**2 - 1.2 * lost)
         again = _factorised(weight.name, matrix, options, room, is_alone, generator)
         written = rounded(again, dtype, matrix)
-    return replace(written, converged=_reaches(written, tol)), ""
+    if _reaches(written, tol):
+        return written, ""
+    note = f"factors are {str(found.dtype).removeprefix('torch.')}, as rounding exceeds {tol:g}"
+    return replace(found, notes=(*found.notes, note)), ""
 
 
 def _reaches(factors: LowRank, tol: float) -> bool:

@@ -48,8 +48,6 @@ def row_of(weight: Weight, factors: LowRank, source: MatrixFile) -> Row:
     size = sum(tensor.nbytes for tensor in factors.state()[0].values())
     notes = list(factors.notes)
     factored = source.is_alone or size < weight.bytes
-    if not source.is_alone and not factors.converged:
-        factored = factored and factors.left.itemsize > 2  # half precisions: exact as they are
     if clash := sorted(parts_of(weight.name) & source.names):
         factored = False
         notes.append(f"its factors would take the name of {clash[0]}")
@@ -88,6 +86,8 @@ def sentence(factors: LowRank, row: Row) -> str:
         lines.append(f"{compared}, one in {row.compression:.3g}")
     else:
         lines.append(f"{compared}: the factors are no smaller than the matrix")
+    if not row.factored:
+        lines.append(_remark(row))
     return "\n".join(lines)
 
 
