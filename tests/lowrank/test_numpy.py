@@ -94,6 +94,11 @@ def test_tensors_stay_tensors_and_meet_arrays() -> None:
     assert isinstance(numpys @ torch.ones(20), torch.Tensor)
     assert isinstance(torch.ones(30) @ numpys, torch.Tensor)
     assert np.asarray(r, dtype=np.float32).dtype == np.float32
+    for wrong in ([1.0] * 20, "x", None):
+        with pytest.raises(TypeError):
+            r @ wrong  # pyrefly: ignore
+        with pytest.raises(TypeError):
+            wrong @ r  # pyrefly: ignore
     leaf = torch.from_numpy(A.copy()).requires_grad_()
     kept = lowrank.svd(leaf, 3) @ np.ones(20)
     assert isinstance(kept, torch.Tensor)

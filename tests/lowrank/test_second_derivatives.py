@@ -337,3 +337,15 @@ def test_compressed_columns_have_the_gradient_of_the_product() -> None:
     """Also where their singular values are equal, which torch.linalg.svd does not allow."""
     a = torch.diag(torch.tensor([2.0, 2.0, 1.0], dtype=torch.float64)).requires_grad_()
     assert is_right(lambda a: lowrank.interpolative(a, rank=3).compress(2).dense(), a)
+
+
+def test_ranks_down_to_rounding_have_derivatives() -> None:
+    """The gradient of |T(A)|_F^2 is 2 T(A), and that of |2 T(A)|_F^2 is 8 T(A), at every rank."""
+    i = torch.arange(30, dtype=torch.float64)
+    a = (1 / (i[:, None] + i + 1)).requires_grad_()  # Hilbert: the values fall to 1e-17
+    for rank in (1, 5, 10, 12, 13, 14, 15, 20, 30):
+        cut = lowrank.svd(a, rank=rank).dense()
+        (g,) = torch.autograd.grad(cut.pow(2).sum(), a, create_graph=True)
+        assert torch.allclose(g, 2 * cut, rtol=1e-9, atol=1e-12)
+        (gg,) = torch.autograd.grad(g.pow(2).sum(), a)
+        assert torch.allclose(gg, 8 * cut, rtol=1e-6, atol=1e-9)

@@ -168,9 +168,11 @@ class LowRank:
         return Attached(left, right, error, self.converged, self.notes, whole=whole)
 
     def __matmul__(self, other: Tensor) -> Tensor:
-        return self.matmat(other)
+        return self.matmat(other) if isinstance(other, Tensor) else NotImplemented
 
     def __rmatmul__(self, other: Tensor) -> Tensor:
+        if not isinstance(other, Tensor):
+            return NotImplemented
         if other.dim() == 1:
             return (other[None] @ self)[..., 0, :]
         whole = self.attached

@@ -191,17 +191,16 @@ def _solved(
     size = torch.where(size > 0, size, torch.ones_like(size))
     p, q = p / size, q / size
 
-    def e(y: Tensor) -> Tensor:
-        return _outside(u, a @ _outside(v, y))
-
-    def eh(x: Tensor) -> Tensor:
-        return _outside(v, a.mH @ _outside(u, x))
+    # Formed once: projecting in every step adds rounding of the size of s_1, which is not small
+    # against a small s_k, and the steps would never agree on one operator.
+    rest = a - u @ (u.mH @ a)
+    rest = rest - (rest @ v) @ v.mH
 
     def apply(x: Tensor) -> Tensor:
-        return torch.where(moving, x - e(eh(x) / safe) / safe, x)
+        return torch.where(moving, x - rest @ ((rest.mH @ x) / safe) / safe, x)
 
-    x = _conjugate_gradients(apply, torch.where(moving, p / safe + e(q / safe) / safe, 0.0))
-    y = torch.where(moving, (q + eh(x)) / safe, 0.0)
+    x = _conjugate_gradients(apply, torch.where(moving, p / safe + rest @ (q / safe) / safe, 0.0))
+    y = torch.where(moving, (q + rest.mH @ x) / safe, 0.0)
     return x * size, y * size
 
 

@@ -74,7 +74,7 @@ def nystrom(
         >>> i = torch.arange(100.0, dtype=torch.float64) / 100
         >>> r = nystrom(torch.exp(-((i[:, None] - i) ** 2)), tol=1e-6)
         >>> r.rank, bool(r.error.relative_upper <= 1e-6), bool((r.S >= 0).all())
-        (6, True, True)
+        (5, True, True)
     """
     check_probability(failure_probability)
     if norm not in ("frobenius", "spectral"):

@@ -59,9 +59,9 @@ def penrose(a: Array, x: Array) -> Penrose:
         True
     """
     a, x = a.detach(), x.detach()
-    if a.numel() and not is_plain(size := frobenius_norm(a), a.dtype):
+    if a.numel() and not is_plain(frobenius_norm(a), a.dtype):
         # The conditions are the same for A / u and u X.
-        largest = torch.where(size > 0, a.abs().amax((-2, -1)).double(), 1.0)
+        largest = a.abs().amax((-2, -1)).double()
         unit = power_of_two(largest, a.dtype)[..., None, None].to(a.dtype)
         a, x = a / unit, x * unit
     if a.shape[-2] >= a.shape[-1]:  # form only the smaller of the products A X and X A
