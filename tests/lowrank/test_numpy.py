@@ -201,6 +201,7 @@ def test_ranks_and_tolerances_as_people_write_them(call: Callable[..., Any]) -> 
     two = call(A, 2)
     for rank in (2.0, np.float64(2), np.int32(2), np.uint8(2), np.array(2), torch.tensor(2)):
         assert call(A, rank).rank == two.rank == 2
+        assert isinstance(call(A, rank).left, np.ndarray)
     for wrong, says in (
         (1e-3, "tol=0.001"),
         (np.float32(0.5), "tol=0.5"),
@@ -323,3 +324,4 @@ def test_what_is_numpy() -> None:
     assert not is_numpy(lowrank.svd(torch.ones(2, 2), 1))
     assert not is_numpy(lowrank.as_matrix(torch.ones(2, 2)))
     assert not is_numpy(np.float64(2))
+    assert not is_numpy(np.array(2))

@@ -82,7 +82,7 @@ def is_numpy(given: object) -> bool:
         (True, False, False)
     """
     if isinstance(given, np.ndarray):
-        return True
+        return given.ndim > 0  # without dimensions it is a number, such as a rank
     if given is None or isinstance(given, Tensor | np.generic | int | float | complex | str | type):
         return False
     if isinstance(given, Mapping):
@@ -150,7 +150,7 @@ def numpy_too(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **named)
         plain = {key: _argument(x) for key, x in named.items()}
         result = function(*(_argument(x) for x in args), **plain)  # pyrefly: ignore
-        if not to_arrays or any(isinstance(x, Tensor) for x in given):
+        if not to_arrays or any(isinstance(x, Tensor) and x.dim() for x in given):
             return result
         if isinstance(result, Tensor) and result.requires_grad:
             return result  # a gradient flows to the value; an array would lose it
