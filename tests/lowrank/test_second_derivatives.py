@@ -60,6 +60,21 @@ def test_a_rank_above_the_numerical_rank() -> None:
     assert gradcheck(lambda a: lowrank.svd(a, rank=2).dense(), batch)
 
 
+def test_rank_zero_and_empty_matrices() -> None:
+    """Of rank 0, the product is 0 for every A, and so is its derivative."""
+    a = small(4, 3)
+    made = lowrank.svd(a, rank=0)
+    (made.dense().sum() + made.left.sum() + (made @ torch.ones(3, dtype=a.dtype)).sum()).backward()
+    assert a.grad is not None
+    assert not a.grad.any()
+    assert is_right(lambda a: lowrank.svd(a, rank=0).dense() + a**3, small(4, 3))
+    for shape in ((0, 3), (3, 0), (0, 4, 3)):
+        empty = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
+        rank = min(1, *shape[-2:])
+        (lowrank.svd(empty, rank=rank).dense().sum() + lowrank.pinv(empty).dense().sum()).backward()
+        assert empty.grad is not None
+
+
 def test_third_derivatives() -> None:
     a, weight = small(3, 3), right_side(3, 3).detach()
 

@@ -40,7 +40,7 @@ def truncation(a: Tensor, u: Tensor, s: Tensor, vh: Tensor) -> Tensor:
     value = (u.detach() * s.detach()[..., None, :].to(u.dtype)) @ vh.detach()
     moving = active(s, a.shape)
     whole = value + (a - a.detach())
-    if s.shape[-1] >= min(a.shape[-2:]) or not bool(moving.any()):
+    if s.shape[-1] >= min(a.shape[-2:]) or (s.shape[-1] and not bool(moving.any())):
         return whole
     u, k, v = frames(a, u, s, vh.mH, moving)
     kept = moving.all(-1)[..., None, None]
