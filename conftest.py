@@ -27,6 +27,7 @@ _NEED_PEFT = (
 collect_ignore = (
     [] if find_spec("peft") else [f"src/noisewise/adapters/{name}.py" for name in _NEED_PEFT]
 )
+collect_ignore += [] if find_spec("sklearn") else ["src/noisewise/lowrank/pca.py"]
 
 # Tests send these to themselves and to their children, and look at what the product does.
 for _name, _usual in (

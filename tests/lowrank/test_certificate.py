@@ -278,5 +278,5 @@ def test_wrong_factors_and_wrong_wishes_are_refused() -> None:
         lowrank.certify(a, torch.ones(5, 2), torch.ones(3, 5))
     with pytest.raises(ValueError, match="a number up to 0"):
         lowrank.certify(a, torch.ones(5, 2), torch.ones(2, 5), failure_probability=0.3)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="give 1 or more"):
         lowrank.certify(a, torch.ones(5, 2), torch.ones(2, 5), probes=0)

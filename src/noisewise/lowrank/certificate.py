@@ -25,10 +25,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.chi_square import chi_square_quantile
-from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
+from noisewise.lowrank.inputs import (
+    Randomness,
+    as_matrix,
+    check_adjoint,
+    check_readable,
+    new_generator,
+)
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Matrix, common_dtype, to_unit
+from noisewise.lowrank.request import whole
 
 Norm = Literal["frobenius", "spectral"]
 Kind = Literal["exact", "bound", "probes", "estimate"]
@@ -40,6 +48,7 @@ _COLUMNS = 256  # unit vectors that an operator multiplies at once
 _ENTRIES = 1 << 24  # entries of a residual in memory at once
 
 
+@numpy_home
 @dataclass(frozen=True)
 class Error:
     """The error |A - L R| of a factorisation; float64 tensors with the shape of the batch.
@@ -298,14 +307,15 @@ def certificate(
     return Error(norm, kind, estimate, upper, probability, scale, optimal_lower)
 
 
+@numpy_too
 def certify(
-    matrix: Matrix | Tensor,
-    left: Tensor,
-    right: Tensor,
+    matrix: object,
+    left: Array,
+    right: Array,
     *,
     norm: Norm = "frobenius",
     failure_probability: float | None = 1e-6,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     probes: int = PROBES,
 ) -> Error:
     """Return the error |A - left right| of any two factors, with its certificate.
@@ -318,8 +328,8 @@ def certify(
         norm: "frobenius" or "spectral".
         failure_probability: the probability that the bound fails, up to 0.1; 0 computes the exact
             error, None only estimates it.
-        generator: the source of the probes. It must not be the generator that built the factors, in
-            the same state.
+        generator: the source of the probes, or its seed. It must not be the generator that built
+            the factors, in the same state.
         probes: s, at least 1; more probes give a sharper bound.
 
     Raises:
@@ -336,9 +346,9 @@ def certify(
         True
     """
     check_probability(failure_probability)
-    if probes < 1:
-        raise ValueError(f"probes is {probes}: give at least 1.")
+    probes = whole("probes", probes, least=1)
     a = as_matrix(matrix)
+    check_readable(left, right)
     if left.shape[-2] != a.m or right.shape[-1] != a.n or left.shape[-1] != right.shape[-2]:
         raise ValueError(
             f"Factors of shape {list(left.shape)} and {list(right.shape)} do not multiply to a "

@@ -13,19 +13,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error, Residual, certificate, check_probability
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
+from noisewise.lowrank.gradients import needs_gradient
+from noisewise.lowrank.inputs import Randomness, as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.interpolative import fitted
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, adjoint, to_unit
 from noisewise.lowrank.pivoting import coefficients, pivots
 from noisewise.lowrank.range_finder import known_scale
-from noisewise.lowrank.selection import Selected, check_request, check_tolerance, error_of, select
+from noisewise.lowrank.request import rank_and_tol, whole
+from noisewise.lowrank.selection import Selected, check_tolerance, error_of, select
 
 Core = Literal["projection", "cross"]
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class CUR(LowRank):
     """A ~ C U R with C = A[:, J] and R = A[I, :]; left and right are computed without U.
@@ -89,6 +93,7 @@ class CUR(LowRank):
         )
 
 
+@numpy_too
 def cur(
     matrix: object,
     rank: int | None = None,
@@ -96,7 +101,7 @@ def cur(
     tol: float | None = None,
     core: Core = "projection",
     oversample: int | None = None,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     failure_probability: float | None = 1e-6,
 ) -> CUR:
     """Return an approximation by columns and rows of the matrix itself.
@@ -144,13 +149,13 @@ def cur(
         raise ValueError(f"core is {core!r}: give 'projection' or 'cross'.")
     if core == "cross" and tol is not None:
         raise ValueError("core='cross' needs a rank; with a tolerance use core='projection'.")
-    if oversample is not None and oversample < 0:
-        raise ValueError("oversample must be 0 or more.")
+    if oversample is not None:
+        oversample = whole("oversample", oversample)
     check_probability(failure_probability)
     a = as_matrix(matrix)
-    if isinstance(a, Dense) and a.tensor.requires_grad:
+    if isinstance(a, Dense) and needs_gradient(a.tensor):
         a = Dense(a.tensor.detach(), a.notes)
-    check_request(a, rank, tol)
+    rank, tol = rank_and_tol(a.m, a.n, rank, tol)
     generator = new_generator(generator)
     with torch.no_grad():
         check_adjoint(a, generator)

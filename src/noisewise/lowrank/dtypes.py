@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 COMPUTED = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 SINGLE = (torch.float32, torch.complex64)
@@ -11,3 +12,9 @@ SINGLE = (torch.float32, torch.complex64)
 def dtype_name(dtype: torch.dtype) -> str:
     """`float32` for torch.float32."""
     return str(dtype).removeprefix("torch.")
+
+
+def times(x: Tensor, y: Tensor) -> Tensor:
+    """Return x @ y in the dtype that holds the numbers of both."""
+    dtype = torch.promote_types(x.dtype, y.dtype)
+    return x.to(dtype) @ y.to(dtype)

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from noisewise.lowrank.certificate import ROUNDING, Error, Kind, Norm
-from noisewise.lowrank.gradients import truncation, with_gradient
-from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.arrays import array_of, numpy_home, tensor_of
+from noisewise.lowrank.certificate import ROUNDING, Error, Norm
+from noisewise.lowrank.dtypes import times
+from noisewise.lowrank.error_sums import added, rescaled
+from noisewise.lowrank.gradients import needs_gradient, truncation, with_gradient
+from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
+from noisewise.lowrank.request import positive, whole
 from noisewise.lowrank.singular_values import of_projection, smallest_rank, tails
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False)
 class LowRank:
     """A ~ left @ right, with the error of this approximation.
+
+    It multiplies like a matrix, and iterates over its factors: ``U, S, Vh = svd(A, 3)``. A value
+    made of arrays of numpy holds arrays in place of tensors, and its answers are arrays.
 
     Attributes:
         left: [*batch, m, rank].
@@ -39,6 +50,17 @@ class LowRank:
     error: Error
     converged: bool = True
     notes: tuple[str, ...] = ()
+
+    __array_ufunc__ = None  # arrays leave products with this value to it
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.factors)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
+        if copy is False:
+            raise ValueError("The matrix of a low-rank value is computed: it is always a copy.")
+        whole = self.dense()
+        return np.asarray(array_of(whole) if isinstance(whole, Tensor) else whole, dtype)
 
     @property
     def factors(self) -> tuple[Tensor, ...]:
@@ -96,20 +118,35 @@ class LowRank:
         return self.left @ self.right if whole is None else whole
 
     def matmat(self, x: Tensor) -> Tensor:
-        """(left right) x for x [n] or [..., n, c], without forming the matrix."""
+        """(left right) x for x [n] or [..., n, c], without forming the matrix.
+
+        Dtypes combine as in numpy: single with double gives double, real with complex complex.
+        """
         if x.dim() == 1:
             return self.matmat(x[..., None])[..., 0]
         whole = self.attached
-        return self.left @ (self.right @ x) if whole is None else whole @ x
+        if whole is not None:
+            return times(whole, x)
+        return times(self.left, times(self.right, x))
 
     def norm(self, norm: Norm = "frobenius") -> Tensor:
-        """|left right| of each matrix of the batch, float64, without forming the matrix."""
+        """|left right| of each matrix of the batch, float64, without forming the matrix.
+
+        It is a measurement: no gradient flows.
+        """
         if 0 in (self.rank, *self.shape):
             return torch.zeros(self.shape[:-2], dtype=torch.float64, device=self.device)
         core = torch.linalg.qr(self.left.detach(), mode="r").R @ self.right.detach()
         if norm == "frobenius":
             return frobenius_norm(core)
         return torch.linalg.svdvals(torch.linalg.qr(core.mH, mode="r").R)[..., 0].double()
+
+    @property
+    def T(self) -> LowRank:
+        """The transpose of one matrix; for a batch use `mT`."""
+        if len(self.shape) != 2:
+            raise ValueError(f".T of a batch of shape {list(self.shape)} is not clear: use .mT.")
+        return self.mT
 
     @property
     def mT(self) -> LowRank:
@@ -131,13 +168,17 @@ class LowRank:
         return Attached(left, right, error, self.converged, self.notes, whole=whole)
 
     def __matmul__(self, other: Tensor) -> Tensor:
-        return self.matmat(other)
+        return self.matmat(other) if isinstance(other, Tensor) else NotImplemented
 
     def __rmatmul__(self, other: Tensor) -> Tensor:
+        if not isinstance(other, Tensor):
+            return NotImplemented
         if other.dim() == 1:
             return (other[None] @ self)[..., 0, :]
         whole = self.attached
-        return (other @ self.left) @ self.right if whole is None else other @ whole
+        if whole is not None:
+            return times(other, whole)
+        return times(times(other, self.left), self.right)
 
     def __add__(self, other: LowRank) -> LowRank:
         """The sum: factors side by side, ranks and errors added. `compress` reduces the rank."""
@@ -196,14 +237,19 @@ class LowRank:
         """
         return compressed(self, rank, tol)
 
-    def to(self, target: torch.dtype | torch.device | str) -> LowRank:
+    def to(self, target: torch.dtype | torch.device | str | np.dtype | type) -> LowRank:
         """Return the value in another dtype or on another device, with everything it holds.
 
         Rounding to another dtype is added to the error.
 
+        Args:
+            target: a dtype of torch or numpy, or a device.
+
         Raises:
             ValueError: for a real dtype if the factors are complex.
         """
+        if isinstance(target, np.dtype | type):
+            target = tensor_of(np.zeros(0, target)).dtype
         if not isinstance(target, torch.dtype):
             device = torch.device(target)
             given = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -257,6 +303,9 @@ class LowRank:
     def state(self, name: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return tensors and metadata for `safetensors.torch.save_file`.
 
+        Complex factors are saved as pairs of real numbers [..., 2], which every reader of the
+        format knows. The state of a value made of arrays is for `safetensors.numpy.save_file`.
+
         Args:
             name: the name of the value; needed if one file holds several values.
 
@@ -280,6 +329,9 @@ class LowRank:
             "converged": self.converged,
             "notes": list(self.notes),
         }
+        if self.dtype.is_complex:
+            described["complex"] = list(_FACTORS)
+            tensors |= {key: torch.view_as_real(tensors[key].resolve_conj()) for key in _FACTORS}
         start = f"{name}." if name else ""
         plain = {start + key: tensor.detach().contiguous() for key, tensor in tensors.items()}
         return plain, {KEY + name: json.dumps(described)}
@@ -292,6 +344,7 @@ class LowRank:
         return "; ".join([*parts, *self.notes])
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Attached(LowRank):
     """A value computed from values whose gradient flows through the dense matrix.
@@ -313,11 +366,12 @@ class Attached(LowRank):
         return LowRank(left, right, self.error, self.converged, self.notes)
 
 
-_WEAKNESS: tuple[Kind, ...] = ("exact", "bound", "probes", "estimate")
 KEY = "noisewise.lowrank:"  # followed by the name: a key in the metadata of a file
+_FACTORS = ("left", "right")
 MEASURED = ("estimate", "upper", "scale", "optimal_lower")
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SVD(LowRank):
     """A ~ U diag(S) Vh, with left = U diag(S) and right = Vh.
@@ -326,13 +380,16 @@ class SVD(LowRank):
         U: orthonormal columns [*batch, m, rank]; the largest entry of each is real and positive.
         S: the singular values [*batch, rank], largest first.
         Vh: orthonormal rows [*batch, rank, n].
-        source: the matrix that gradients flow to, or None.
+        source: the matrix that gradients flow to, divided by `unit`; or None.
+        unit: a power of two [*batch] near the size of the matrix if squares of its entries leave
+            the range of the dtype; else None.
     """
 
     U: Tensor
     S: Tensor
     Vh: Tensor
     source: Tensor | None = None
+    unit: Tensor | None = None
 
     @property
     def factors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -344,7 +401,11 @@ class SVD(LowRank):
         """U diag(S) Vh; its gradient needs only s_k > s_(k+1); kept values may be equal."""
         if self.source is None:
             return None
-        return truncation(self.source, self.U, self.S, self.Vh)
+        if self.unit is None:
+            return truncation(self.source, self.U, self.S, self.Vh)
+        s = self.S.detach() / self.unit[..., None]
+        whole = truncation(self.source, self.U, s, self.Vh)
+        return whole * self.unit[..., None, None]
 
     def _rounded(self, dtype: torch.dtype) -> dict[str, Tensor]:
         u = self.U.to(dtype)
@@ -367,8 +428,16 @@ def make(
     source: Tensor | None = None,
 ) -> SVD:
     """Return the SVD value of three factors; gradients flow to `source` if it is given."""
+    unit = None
     if source is not None:
-        u, s, vh = with_gradient(source, u, s, vh)
+        size = frobenius_norm(s[..., None, :])
+        if is_plain(size, s.dtype) or s.numel() == 0:
+            u, s, vh = with_gradient(source, u, s, vh)
+        else:
+            unit = power_of_two(s.detach().amax(-1).double(), s.dtype).to(s.dtype)
+            source = source / unit[..., None, None]
+            u, s, vh = with_gradient(source, u, s.detach() / unit[..., None], vh)
+            s = s * unit[..., None]
     left = u * s[..., None, :].to(u.dtype)
     return SVD(
         left=left,
@@ -380,6 +449,7 @@ def make(
         S=s,
         Vh=vh,
         source=source,
+        unit=unit,
     )
 
 
@@ -387,15 +457,16 @@ def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
     """The best approximation of a low-rank value, see `LowRank.compress`."""
     if (rank is None) == (tol is None):
         raise ValueError("Give either a rank or a relative tolerance tol to compress to.")
-    if rank is not None and not 0 <= rank <= value.rank:
+    if rank is not None and (rank := whole("rank", rank)) > value.rank:
         raise ValueError(
             f"rank is {rank}: give a rank from 0 to {value.rank}, the rank of the value."
         )
-    if tol is not None and not tol > 0:
-        raise ValueError(f"tol is {tol}: give a positive relative tolerance.")
-    whole = value.attached
+    tol = None if tol is None else positive("tol", tol)
+    source = value.attached
     left, right = value.left, value.right
-    if whole is not None:
+    if source is None and (needs_gradient(left) or needs_gradient(right)):
+        source = value.dense()
+    if source is not None:
         left, right = left.detach(), right.detach()
     q, r = torch.linalg.qr(left)
     u, s, vh = of_projection(q, (r @ right).mH)
@@ -412,30 +483,4 @@ def compressed(value: LowRank, rank: int | None, tol: float | None) -> SVD:
         error = replace(error, kind="exact")
     error = rescaled(error, losses[..., 0])
     parts = u[..., :rank], s[..., :rank], vh[..., :rank, :]
-    return make(*parts, error, value.converged, value.notes, whole)
-
-
-def added(first: Error, second: Error) -> Error:
-    """The error of a sum: at most the sum of the errors, unless one of the two bounds fails."""
-    if first.norm != second.norm:
-        raise ValueError(
-            f"An error in the {first.norm} norm and one in the {second.norm} norm cannot be added: "
-            "use the same norm for both."
-        )
-    kinds: tuple[Kind, ...] = first.kind, second.kind, "bound"
-    kind = max(kinds, key=_WEAKNESS.index)
-    return Error(
-        norm=first.norm,
-        kind=kind,
-        estimate=first.estimate + second.estimate,
-        upper=first.upper + second.upper,
-        failure_probability=first.failure_probability + second.failure_probability,
-        scale=torch.zeros_like(first.upper),
-        optimal_lower=torch.zeros_like(first.upper),
-    )
-
-
-def rescaled(error: Error, size: Tensor) -> Error:
-    """The error with a new scale: |A| is at least |L R| minus the error."""
-    lowest = torch.where(error.upper.isfinite(), size - error.upper, size - error.estimate)
-    return replace(error, scale=lowest.clamp_min(0.0))
+    return make(*parts, error, value.converged, value.notes, source)

@@ -12,16 +12,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import numpy_home, numpy_too
 from noisewise.lowrank.certificate import check_probability
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
+from noisewise.lowrank.gradients import needs_gradient
+from noisewise.lowrank.inputs import Randomness, as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.operators import Dense, adjoint, to_unit
 from noisewise.lowrank.pivoting import coefficients, solve_upper
-from noisewise.lowrank.selection import check_request, check_tolerance, error_of, select
+from noisewise.lowrank.request import rank_and_tol, whole
+from noisewise.lowrank.selection import check_tolerance, error_of, select
 
 Axis = Literal["columns", "rows"]
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Interpolative(LowRank):
     """A ~ A[:, J] Z (axis "columns"), or A ~ Z A[I, :] (axis "rows").
@@ -65,13 +69,14 @@ class Interpolative(LowRank):
         return replace(self, left=left, right=right, axis=other)
 
 
+@numpy_too
 def interpolative(
     matrix: object,
     rank: int | None = None,
     *,
     tol: float | None = None,
     axis: Axis = "columns",
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     failure_probability: float | None = 1e-6,
     oversample: int = 10,
     bound: float | None = None,
@@ -116,15 +121,14 @@ def interpolative(
         raise ValueError(f"axis is {axis!r}: give 'columns' or 'rows'.")
     if bound is not None and not bound > 1:
         raise ValueError(f"bound is {bound}: give a number above 1, or None for no bound.")
-    if oversample < 0:
-        raise ValueError("oversample must be 0 or more.")
+    oversample = whole("oversample", oversample)
     check_probability(failure_probability)
     a = as_matrix(matrix)
     generator = new_generator(generator)
     with torch.no_grad():
         check_adjoint(a, generator)
     a = adjoint(a) if axis == "rows" else a
-    check_request(a, rank, tol)
+    rank, tol = rank_and_tol(a.m, a.n, rank, tol)
     a, unit = to_unit(a)
     with torch.no_grad():
         frozen = Dense(a.tensor.detach(), a.notes) if isinstance(a, Dense) else a
@@ -142,7 +146,7 @@ def interpolative(
         kept = torch.linalg.vector_norm(found.w, dim=-2)
         error = error_of(frozen, chosen, z, kept, found, failure_probability, generator)
         converged, notes = check_tolerance(frozen, error, tol, rank)
-    if isinstance(a, Dense) and a.tensor.requires_grad:
+    if isinstance(a, Dense) and needs_gradient(a.tensor):
         chosen = a.columns(found.index)
         z = coefficients(chosen, a.tensor)
     if unit is not None:

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+Taken = Literal["svd", "eigh", "qr", "cholesky", "limit"]
+
 
 @dataclass(frozen=True)
 class Inverted:
@@ -20,12 +22,14 @@ class Inverted:
     gap: Tensor
     margin: Tensor
     condition: Tensor
-    route: Literal["svd", "qr", "cholesky", "limit"]
+    route: Taken
     notes: tuple[str, ...]
     for_gradient: tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def inverted(a: Tensor, rtol: float | None, route: str, epsilon: float | None) -> Inverted:
+def inverted(
+    a: Tensor, rtol: float | None, route: str, epsilon: float | None, hermitian: bool = False
+) -> Inverted:
     """Return the pseudo-inverse of A, computed by a route.
 
     Args:
@@ -33,12 +37,13 @@ def inverted(a: Tensor, rtol: float | None, route: str, epsilon: float | None) -
         rtol: relative cutoff, or None.
         route: "auto", "svd", "qr", "cholesky" or "limit".
         epsilon: the e of route "limit".
+        hermitian: A equals its conjugate transpose: eigenvalues instead of singular values.
 
     Raises:
         ValueError: if the route needs full rank and A does not have it.
     """
-    if a.numel() == 0:
-        return _by_svd(a, rtol)
+    if a.numel() == 0 or hermitian:
+        return _by_svd(a, rtol, hermitian)
     if route == "limit":
         return _by_limit(a, epsilon)
     if route == "svd":
@@ -126,8 +131,17 @@ def _condition(r: Tensor) -> Tensor:
     return torch.where((diagonal > 0) & value.isfinite(), value, math.inf)
 
 
-def _by_svd(a: Tensor, rtol: float | None) -> Inverted:
-    u, s, vh = torch.linalg.svd(a, full_matrices=False)
+def _of_hermitian(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The SVD of A = A^H by its eigenvalues: U = V sign(lambda), S = |lambda|."""
+    values, vectors = torch.linalg.eigh(a)
+    s, order = values.abs().sort(-1, descending=True)
+    vectors = vectors.gather(-1, order[..., None, :].expand(vectors.shape))
+    is_negative = values.gather(-1, order) < 0
+    return torch.where(is_negative[..., None, :], -vectors, vectors), s, vectors.mH
+
+
+def _by_svd(a: Tensor, rtol: float | None, hermitian: bool = False) -> Inverted:
+    u, s, vh = _of_hermitian(a) if hermitian else torch.linalg.svd(a, full_matrices=False)
     if rtol is None:
         rtol = max(*a.shape[-2:], 1) * torch.finfo(a.dtype).eps
     largest = s[..., :1] if s.shape[-1] else s.new_zeros(*s.shape[:-1], 1)
@@ -160,7 +174,7 @@ def _by_svd(a: Tensor, rtol: float | None) -> Inverted:
         gap,
         torch.minimum(up, down),
         condition,
-        "svd",
+        "eigh" if hermitian else "svd",
         notes,
         kept_parts,
     )

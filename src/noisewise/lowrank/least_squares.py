@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import Array, array_of, numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error
-from noisewise.lowrank.factors import LowRank
+from noisewise.lowrank.dtypes import times
+from noisewise.lowrank.inputs import check_readable
+from noisewise.lowrank.magnitude import column_norms
 from noisewise.lowrank.penrose import largest_of
 from noisewise.lowrank.pseudo_inverse import PseudoInverse, Route, entries_of, inverse_of
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False)
 class LeastSquares:
     """The minimum-norm X among all X that minimise |A X - B|_F; it multiplies like X.
@@ -52,12 +58,17 @@ class LeastSquares:
         """The matrix X."""
         return self.x
 
+    __array_ufunc__ = None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:  # noqa: ANN401
+        return np.array(array_of(self.x) if isinstance(self.x, Tensor) else self.x, dtype)
+
     def __matmul__(self, other: Tensor) -> Tensor:
-        return self.x @ other
+        return times(self.x, other)
 
     def __rmatmul__(self, other: Tensor) -> Tensor:
         """A @ X: the right sides that the solution reaches."""
-        return other @ self.x
+        return times(other, self.x)
 
     def __repr__(self) -> str:
         """One sentence about the solution."""
@@ -69,13 +80,15 @@ class LeastSquares:
         return "; ".join([*parts, *self.inverse.notes])
 
 
+@numpy_too
 def lstsq(
-    matrix: Tensor | LowRank,
-    right_side: Tensor,
+    matrix: object,
+    right_side: Array,
     *,
     rtol: float | None = None,
     route: Route = "auto",
     epsilon: float | None = None,
+    hermitian: bool = False,
 ) -> LeastSquares:
     """Return the minimum-norm least-squares solution of A X = B.
 
@@ -86,6 +99,7 @@ def lstsq(
         rtol: see `pinv`.
         route: see `pinv`.
         epsilon: the e of route "limit", see `pinv`.
+        hermitian: see `pinv`.
 
     Raises:
         ValueError: if the numbers of rows differ, for NaN or Inf, and as `pinv`.
@@ -97,17 +111,18 @@ def lstsq(
     """
     vector = right_side.dim() == 1
     b = right_side[:, None] if vector else right_side
-    rows = matrix.shape[-2]
+    read = entries_of(matrix)
+    rows = read.m
     if b.shape[-2] != rows:
         raise ValueError(f"A has {rows} rows and B has {b.shape[-2]}: the numbers must agree.")
+    check_readable(b)
     if not bool(torch.isfinite(b).all()):
         raise ValueError("The right side holds NaN or Inf: replace these values first.")
-    read = entries_of(matrix)
     dtype = torch.promote_types(read.dtype, b.dtype)
-    inverse = inverse_of(read.converted(dtype), rtol, route, epsilon)
+    inverse = inverse_of(read.converted(dtype), rtol, route, epsilon, hermitian)
     b = b.to(dtype)
     x = inverse.matmat(b)
-    residual = torch.linalg.vector_norm((inverse.matrix @ x - b).detach(), dim=-2).double()
+    residual = column_norms(inverse.matrix @ x - b)
     if vector:
         return LeastSquares(x[..., 0], residual[..., 0], inverse)
     return LeastSquares(x, residual, inverse)

@@ -17,6 +17,16 @@ def frobenius_norm(a: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows.double(), dim=-1)
 
 
+def column_norms(a: Tensor) -> Tensor:
+    """|A[:, j]| of each column, float64 [..., n], for entries of any size."""
+    a = a.detach()
+    if a.shape[-2] == 0:
+        return torch.zeros(*a.shape[:-2], a.shape[-1], dtype=torch.float64, device=a.device)
+    largest = a.abs().amax(-2, keepdim=True)
+    size = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return torch.linalg.vector_norm(a / size, dim=-2).double() * size[..., 0, :].double()
+
+
 def careful_norm(entries: Tensor) -> tuple[Tensor, Tensor]:
     """Return |A|_F and |A|_max [*batch], for entries whose squares leave the range.
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import Array, tensor_of
 from noisewise.lowrank.dtypes import COMPUTED, SINGLE, dtype_name
 from noisewise.lowrank.magnitude import (
     careful_norm,
@@ -22,7 +23,7 @@ from noisewise.lowrank.magnitude import (
     power_of_two,
 )
 
-Product = Callable[[Tensor], Tensor]
+Product = Callable[[Tensor], Array]
 
 
 class Matrix(ABC):
@@ -33,7 +34,10 @@ class Matrix(ABC):
         dtype: the dtype of the computation: float32, float64, complex64 or complex128.
         device: the device that computes the products.
         notes: remarks for the user, such as a changed dtype.
+        is_numpy: it was made of arrays, so its factors will be arrays.
     """
+
+    is_numpy: bool = False
 
     def __init__(
         self,
@@ -185,6 +189,12 @@ class Sparse(Matrix):
             raise ValueError("The sparse matrix holds NaN or Inf: replace these values first.")
 
     @property
+    def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Row and column of each stored value, and the values; no place occurs twice."""
+        row, column = self._sparse.indices()
+        return row, column, self._sparse.values()
+
+    @property
     def precision(self) -> torch.dtype:
         """float64: entries can be converted to any dtype."""
         return torch.float64
@@ -234,7 +244,9 @@ class Operator(Matrix):
         """A^H y."""
         return self._checked(self._rmatmat(y), self.n, y, "rmatmat")
 
-    def _checked(self, result: Tensor, rows: int, given: Tensor, name: str) -> Tensor:
+    def _checked(self, result: object, rows: int, given: Tensor, name: str) -> Tensor:
+        if not isinstance(result, Tensor):
+            result = tensor_of(result)
         wanted = (*self.batch, rows, given.shape[-1])
         if tuple(result.shape) != wanted:
             raise ValueError(

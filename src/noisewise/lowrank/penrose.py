@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
+from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
 
 
+@numpy_home
 @dataclass(frozen=True)
 class Penrose:
     """The four conditions for X to be the pseudo-inverse of A, as relative residuals [*batch].
@@ -41,7 +43,8 @@ class Penrose:
         return ", ".join(f"{name} {largest_of(value):.1e}" for name, value in shown.items())
 
 
-def penrose(a: Tensor, x: Tensor) -> Penrose:
+@numpy_too
+def penrose(a: Array, x: Array) -> Penrose:
     """Return how well X meets the four conditions for being the pseudo-inverse of A.
 
     Args:
@@ -56,6 +59,11 @@ def penrose(a: Tensor, x: Tensor) -> Penrose:
         True
     """
     a, x = a.detach(), x.detach()
+    if a.numel() and not is_plain(frobenius_norm(a), a.dtype):
+        # The conditions are the same for A / u and u X.
+        largest = a.abs().amax((-2, -1)).double()
+        unit = power_of_two(largest, a.dtype)[..., None, None].to(a.dtype)
+        a, x = a / unit, x * unit
     if a.shape[-2] >= a.shape[-1]:  # form only the smaller of the products A X and X A
         xa = x @ a
         axa, xax = a @ xa, xa @ x

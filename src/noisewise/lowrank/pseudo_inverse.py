@@ -13,23 +13,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.certificate import Error, rounding
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.gradients import truncation_adjoint
-from noisewise.lowrank.inputs import as_matrix
-from noisewise.lowrank.inversion import inverted
-from noisewise.lowrank.magnitude import frobenius_norm, power_of_two
-from noisewise.lowrank.operators import Dense
+from noisewise.lowrank.gradients import kept_part, needs_gradient
+from noisewise.lowrank.inputs import as_matrix, check_hermitian, new_generator
+from noisewise.lowrank.inversion import Inverted, Taken, inverted
+from noisewise.lowrank.magnitude import frobenius_norm
+from noisewise.lowrank.operators import Dense, to_unit
 from noisewise.lowrank.penrose import Penrose, largest_of, penrose
 
 Route = Literal["auto", "svd", "qr", "cholesky", "limit"]
-_TAKEN = Literal["svd", "qr", "cholesky", "limit"]
 
 NEAR = 2.0  # the rank is uncertain if a singular value lies within this factor of the cutoff
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class PseudoInverse(LowRank):
     """A^+ ~ left @ right, [*batch, n, m]; `error` is |A X A - A|_F, exact.
@@ -51,7 +51,7 @@ class PseudoInverse(LowRank):
     gap: Tensor
     margin: Tensor
     condition: Tensor
-    route: _TAKEN
+    route: Taken
     value: Tensor | None = None
 
     @property
@@ -83,12 +83,14 @@ class PseudoInverse(LowRank):
         return "; ".join([*parts, *self.notes])
 
 
+@numpy_too
 def pinv(
-    matrix: Tensor | LowRank,
+    matrix: object,
     *,
     rtol: float | None = None,
     route: Route = "auto",
     epsilon: float | None = None,
+    hermitian: bool = False,
 ) -> PseudoInverse:
     """Return the pseudo-inverse with its numerical rank and the gap after the last kept value.
 
@@ -106,14 +108,18 @@ def pinv(
         rtol: singular values up to rtol s_1 count as zero; max(m, n) eps by default.
         route: see above.
         epsilon: the e of route "limit", relative to s_1^2; sqrt(eps) by default.
+        hermitian: A equals its conjugate transpose: eigenvalues replace singular values, as in
+            numpy (`route` of the result is "eigh"), and the gradient is that of (A + A^H) / 2.
 
     Returns:
-        A value that multiplies like A^+. Gradients flow to A at constant rank.
+        A value that multiplies like A^+. Derivatives of every order flow to A at constant rank,
+        backward and forward.
 
     Raises:
-        ValueError: for NaN or Inf, a route that needs full rank if A does not have it, or arguments
-            out of range. The backward pass raises it if a singular value lies within a factor 2 of
-            the cutoff: there the pseudo-inverse jumps and has no derivative.
+        ValueError: for NaN or Inf, a route that needs full rank if A does not have it, `hermitian`
+            for a matrix that is not, or arguments out of range. The backward pass raises it if a
+            singular value lies within a factor 2 of the cutoff: there the pseudo-inverse jumps and
+            has no derivative.
 
     Source: Penrose 1955; Golub and Pereyra 1973, equation 4.12.
 
@@ -123,10 +129,10 @@ def pinv(
         >>> x.rank, x.dense().shape, bool(x.penrose().worst < 1e-6)
         (1, torch.Size([2, 3]), True)
     """
-    return inverse_of(entries_of(matrix), rtol, route, epsilon)
+    return inverse_of(entries_of(matrix), rtol, route, epsilon, hermitian)
 
 
-def entries_of(matrix: Tensor | LowRank) -> Dense:
+def entries_of(matrix: object) -> Dense:
     """The matrix with its entries, which a pseudo-inverse needs.
 
     Raises:
@@ -141,7 +147,11 @@ def entries_of(matrix: Tensor | LowRank) -> Dense:
 
 
 def inverse_of(
-    read: Dense, rtol: float | None, route: Route, epsilon: float | None
+    read: Dense,
+    rtol: float | None,
+    route: Route,
+    epsilon: float | None,
+    hermitian: bool = False,
 ) -> PseudoInverse:
     """As `pinv`, for a matrix that has been converted by `entries_of`."""
     if rtol is not None and not 0 <= rtol < 1:
@@ -150,34 +160,34 @@ def inverse_of(
         raise ValueError("epsilon must be positive, and it needs route='limit'.")
     if route not in ("auto", "svd", "qr", "cholesky", "limit"):
         raise ValueError(f"route is {route!r}: give 'auto', 'svd', 'qr', 'cholesky' or 'limit'.")
-    a = read.tensor
+    if hermitian and route != "auto":
+        raise ValueError(f"hermitian=True takes no route, but route is {route!r}: leave it out.")
+    scaled, unit = to_unit(read)
+    assert isinstance(scaled, Dense)
+    if hermitian:
+        scaled = _hermitian_part(scaled)
+    a = scaled.tensor
     with torch.no_grad():
-        found = inverted(a.detach(), rtol, route, epsilon)
+        found = inverted(a.detach(), rtol, route, epsilon, hermitian)
         x = found.left @ found.right
-        is_tall = a.shape[-2] >= a.shape[-1]
-        product = (a @ (x @ a) if is_tall else (a @ x) @ a) - a
-        size, lost = read.frobenius(), _norm_of(product, read)
-        error = Error(
-            "frobenius",
-            "exact",
-            lost,
-            lost + rounding(read, size),
-            0.0,
-            size,
-            torch.zeros_like(lost),
-        )
+        error = _error(scaled, x)
     value = None
-    if a.requires_grad and found.route == "limit":  # all steps are differentiable
+    if needs_gradient(a) and found.route == "limit":  # all steps are differentiable
         smooth = inverted(a, rtol, route, epsilon)
         value = smooth.left @ smooth.right
-    elif a.requires_grad:
-        value = _Inverse.apply(a, x, *found.for_gradient)
+    elif needs_gradient(a):
+        value = _with_gradient(a, x, found)
+    right = found.right
+    if unit is not None:
+        size = unit[..., None, None].to(a.dtype)
+        right, value = right / size, None if value is None else value / size
+        error = error.scaled(unit)
     return PseudoInverse(
         left=found.left,
-        right=found.right,
+        right=right,
         error=error,
         notes=(*read.notes, *found.notes),
-        matrix=a.detach(),
+        matrix=read.tensor.detach(),
         ranks=found.ranks,
         gap=found.gap,
         margin=found.margin,
@@ -187,12 +197,28 @@ def inverse_of(
     )
 
 
-def _norm_of(product: Tensor, read: Dense) -> Tensor:
-    """|product|_F, also if the squares of the entries leave the range of the dtype."""
-    if read.largest is None:
-        return frobenius_norm(product)
-    unit = power_of_two(read.largest, read.dtype)
-    return frobenius_norm(product / unit[..., None, None].to(product.dtype)) * unit
+def _hermitian_part(read: Dense) -> Dense:
+    """(A + A^H) / 2, if that is A up to rounding."""
+    check_hermitian(read, new_generator(None))
+    return Dense((read.tensor + read.tensor.mH) / 2, read.notes)
+
+
+def _error(read: Dense, x: Tensor) -> Error:
+    """|A X A - A|_F, exact."""
+    a = read.tensor.detach()
+    is_tall = a.shape[-2] >= a.shape[-1]
+    lost = frobenius_norm((a @ (x @ a) if is_tall else (a @ x) @ a) - a)
+    size = read.frobenius()
+    upper = lost + rounding(read, size)
+    return Error("frobenius", "exact", lost, upper, 0.0, size, torch.zeros_like(lost))
+
+
+def _with_gradient(a: Tensor, x: Tensor, found: Inverted) -> Tensor:
+    """X with its derivatives: X depends on the part of A that was not cut off."""
+    u, s, vh, margin = found.for_gradient
+    is_whole = bool((found.ranks == min(a.shape[-2:])).all())
+    kept = a if is_whole else kept_part(a, u, s, vh)
+    return _Inverse.apply(kept, x, bool((margin < NEAR).any()))
 
 
 @dataclass(frozen=True)
@@ -213,7 +239,8 @@ class Step:
     predicted: Tensor
 
 
-def limit_path(matrix: Tensor, epsilons: Iterable[float], rtol: float | None = None) -> list[Step]:
+@numpy_too
+def limit_path(matrix: Array, epsilons: Iterable[float], rtol: float | None = None) -> list[Step]:
     """Return the regularised inverses for given values of epsilon, and their distance to A^+.
 
     ``A^+ = lim_(e -> 0+) (A^H A + e)^-1 A^H``; the distance is ``1/s - s/(s^2 + e)`` in each
@@ -256,43 +283,46 @@ def limit_path(matrix: Tensor, epsilons: Iterable[float], rtol: float | None = N
 
 
 class _Inverse(torch.autograd.Function):
-    """dX = -X dA X + X X^H dA^H (1 - A X) + (1 - X A) dA^H X^H X."""
+    """dX = -X dA X + X X^H dA^H (1 - A X) + (1 - X A) dA^H X^H X, at constant rank."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        a: Tensor,
-        x: Tensor,
-        u: Tensor,
-        s: Tensor,
-        vh: Tensor,
-        margin: Tensor,
-    ) -> Tensor:
-        ctx.save_for_backward(a, x, u, s, vh, margin)
+    def forward(a: Tensor, x: Tensor, near: bool) -> Tensor:  # pyrefly: ignore[bad-override]
         return x.clone()
 
     @staticmethod
-    @once_differentiable
-    def backward(  # pyrefly: ignore[bad-override] (once_differentiable hides the names)
-        ctx: Any,  # noqa: ANN401 (torch's own type)
-        *grad_outputs: Any,  # noqa: ANN401
-    ) -> tuple[Tensor | None, ...]:
-        a, x, u, s, vh, margin = ctx.saved_tensors
-        if bool((margin < NEAR).any()):
-            raise ValueError(
-                "The pseudo-inverse has no derivative here: a singular value lies within a factor "
-                f"{NEAR:g} of the cutoff, where the rank jumps. Choose an rtol inside a gap "
-                "between singular values."
-            )
-        grad = grad_outputs[0]
-        kept = (u * s[..., None, :].to(u.dtype)) @ vh if s.shape[-1] else a
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:  # noqa: ANN401
+        a, _, ctx.near = inputs
+        ctx.save_for_backward(a, output)
+        ctx.save_for_forward(a, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401  # pyrefly: ignore[bad-override]
+        _refuse_jump(ctx.near)
+        a, x = ctx.saved_tensors
         xh, gh = x.mH, grad.mH
         if a.shape[-2] >= a.shape[-1]:  # no product is larger than A or X
             inner, outer = gh @ (x @ xh), xh @ (x @ gh)
-            result = inner - kept @ (x @ inner) + outer - outer @ (x @ kept) - xh @ (grad @ xh)
+            result = inner - a @ (x @ inner) + outer - outer @ (x @ a) - xh @ (grad @ xh)
         else:
             inner, outer = (gh @ x) @ xh, (xh @ x) @ gh
-            result = inner - (kept @ x) @ inner + outer - (outer @ x) @ kept - (xh @ grad) @ xh
-        if s.shape[-1]:  # the part that was cut off also moves the kept subspaces
-            result = truncation_adjoint(a, u, s, vh, result)
-        return result, None, None, None, None, None
+            result = inner - (a @ x) @ inner + outer - (outer @ x) @ a - (xh @ grad) @ xh
+        return result, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:  # noqa: ANN401
+        _refuse_jump(ctx.near)
+        a, x = ctx.saved_tensors
+        da = tangents[0]
+        first, second = x @ (x.mH @ da.mH), (da.mH @ x.mH) @ x
+        return first - (first @ a) @ x + second - x @ (a @ second) - x @ (da @ x)
+
+
+def _refuse_jump(near: bool) -> None:
+    if near:
+        raise ValueError(
+            "The pseudo-inverse has no derivative here: a singular value lies within a factor "
+            f"{NEAR:g} of the cutoff, where the rank jumps. Choose an rtol inside a gap between "
+            "singular values."
+        )

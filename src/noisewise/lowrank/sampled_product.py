@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import Array, numpy_home, numpy_too
 from noisewise.lowrank.certificate import (
     PROBES,
     Error,
@@ -24,13 +25,15 @@ from noisewise.lowrank.certificate import (
     rounding,
 )
 from noisewise.lowrank.factors import LowRank
-from noisewise.lowrank.inputs import as_matrix, new_generator, product
+from noisewise.lowrank.inputs import Randomness, as_matrix, new_generator, product
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, common_dtype, to_unit
+from noisewise.lowrank.request import whole
 
 Method = Literal["priority", "independent", "top"]
 
 
+@numpy_home
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SampledProduct(LowRank):
     """X Y ~ sum over the sampled i of weight_i X[:, i] Y[i, :].
@@ -62,13 +65,14 @@ class SampledProduct(LowRank):
         return self.index
 
 
+@numpy_too
 def sampled_matmul(
-    x: Tensor,
-    y: Tensor,
+    x: object,
+    y: object,
     samples: int,
     *,
     method: Method = "priority",
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     failure_probability: float | None = 1e-6,
 ) -> SampledProduct:
     """Return X Y approximated by some of its rank-one terms.
@@ -120,6 +124,7 @@ def sampled_matmul(
         )
     if method not in ("priority", "independent", "top"):
         raise ValueError(f"method is {method!r}: give 'priority', 'independent' or 'top'.")
+    samples = whole("samples", samples)
     if samples < 1 or (method != "independent" and samples > a.n):
         range_of = "at least 1" if method == "independent" else f"a number from 1 to {a.n}"
         raise ValueError(f"samples is {samples}, the product has {a.n} terms: give {range_of}.")
@@ -156,7 +161,8 @@ def sampled_matmul(
     )
 
 
-def expected_error(x: Tensor, y: Tensor, samples: int) -> Tensor:
+@numpy_too
+def expected_error(x: Array, y: Array, samples: int) -> Tensor:
     """Return the exact sqrt(E |err|_F^2) of independent draws; it costs as much as the product.
 
     ``E |err|_F^2 = ((sum_i |X_i| |Y_i|)^2 - |X Y|_F^2) / c``, Drineas et al. 2006, lemma 4.

@@ -6,7 +6,6 @@ Voronin and Martinsson 2017 (pivots on a sketch); Dong, Chen, Martinsson and Pea
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -54,22 +53,6 @@ class Selected:
     is_exact: bool = True
     probability: float = 0.0
     scale: Tensor | None = None
-
-
-def check_request(a: Matrix, rank: int | None, tol: float | None) -> None:
-    """Check the requested rank and tolerance.
-
-    Raises:
-        ValueError: if both are missing or one is out of range.
-    """
-    if rank is None and tol is None:
-        raise ValueError("Give a rank or a relative tolerance tol.")
-    if rank is not None and not 0 <= rank <= min(a.m, a.n):
-        raise ValueError(
-            f"rank is {rank}: a {a.m} x {a.n} matrix can have ranks from 0 to {min(a.m, a.n)}."
-        )
-    if tol is not None and not (tol > 0 and math.isfinite(tol)):
-        raise ValueError(f"tol is {tol}: give a positive relative tolerance, such as 1e-3.")
 
 
 def select(

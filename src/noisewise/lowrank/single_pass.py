@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import as_arrays, is_numpy
 from noisewise.lowrank.certificate import PROBES, ROUNDING, Error, Kind, check_probability
 from noisewise.lowrank.chi_square import chi_square_quantile
 from noisewise.lowrank.dtypes import SINGLE
 from noisewise.lowrank.factors import SVD, make
-from noisewise.lowrank.inputs import as_matrix, computable, new_generator
+from noisewise.lowrank.inputs import Randomness, as_matrix, computable, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
 from noisewise.lowrank.operators import Dense, gaussian
+from noisewise.lowrank.request import positive, whole
 from noisewise.lowrank.singular_values import of_projection, smallest_rank
 
 
@@ -40,11 +42,11 @@ class _Sketches:
 
 
 def single_pass(
-    rows: Iterable[Tensor],
+    rows: Iterable[object],
     rank: int,
     *,
     tol: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     failure_probability: float | None = 1e-6,
     sketch: int | None = None,
 ) -> SVD:
@@ -81,16 +83,19 @@ def single_pass(
             "failure_probability is 0, but an exact error needs the rows again: give a "
             "probability, or None for an estimate."
         )
-    if rank < 0 or (sketch is not None and sketch < max(rank, 1)):
+    rank = whole("rank", rank)
+    sketch = None if sketch is None else whole("sketch", sketch)
+    if sketch is not None and sketch < max(rank, 1):
         raise ValueError(f"rank is {rank} and sketch {sketch}: give 0 <= rank <= sketch.")
-    if tol is not None and not tol > 0:
-        raise ValueError(f"tol is {tol}: give a positive relative tolerance.")
+    tol = None if tol is None else positive("tol", tol)
     generator = new_generator(generator)
     state: _Sketches | None = None
+    to_arrays = False
     with torch.no_grad():
         for block in rows:
             a, notes = _block(block)
             if state is None:
+                to_arrays = is_numpy(block)
                 state = _start(a, notes, sketch or 2 * rank + 10, generator)
             _add(state, a, generator)
         if state is None:
@@ -101,7 +106,8 @@ def single_pass(
                 f"rank is {rank}: a {state.rows} x {state.omega.shape[0]} matrix can have ranks "
                 f"from 0 to {small}."
             )
-        return _finish(state, rank, tol, failure_probability)
+        found = _finish(state, rank, tol, failure_probability)
+    return as_arrays(found) if to_arrays else found
 
 
 def _block(given: object) -> tuple[Tensor, tuple[str, ...]]:
@@ -111,7 +117,7 @@ def _block(given: object) -> tuple[Tensor, tuple[str, ...]]:
         given = read.tensor if isinstance(read, Dense) else torch.zeros(())
     if given.layout != torch.strided or given.dim() != 2:
         raise ValueError("A block of rows must be a dense matrix with two dimensions.")
-    return computable(given)
+    return computable(given.detach())
 
 
 def _start(a: Tensor, notes: tuple[str, ...], size: int, generator: torch.Generator) -> _Sketches:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import Array, numpy_too
 from noisewise.lowrank.certificate import Norm
+from noisewise.lowrank.request import positive
 
 
 def fixed_signs(u: Tensor, vh: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +56,8 @@ def smallest_rank(losses: Tensor, limit: Tensor) -> int:
     return int(fits.int().argmax(-1).max())
 
 
-def rank_for(values: Tensor, tol: float, norm: Norm = "frobenius") -> int:
+@numpy_too
+def rank_for(values: Array, tol: float, norm: Norm = "frobenius") -> int:
     """Return the smallest rank whose best approximation has an error of at most tol |A|.
 
     Args:
@@ -69,7 +72,6 @@ def rank_for(values: Tensor, tol: float, norm: Norm = "frobenius") -> int:
         >>> rank_for(torch.tensor([1.0, 0.1, 0.01]), 0.05)
         2
     """
-    if not tol > 0:
-        raise ValueError(f"tol is {tol}: give a positive relative tolerance.")
+    tol = positive("tol", tol)
     losses = tails(values, norm)
     return smallest_rank(losses, tol * losses[..., 0])

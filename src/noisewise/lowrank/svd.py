@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from noisewise.lowrank.arrays import numpy_too
 from noisewise.lowrank.certificate import (
     Error,
     Kind,
@@ -19,7 +20,8 @@ from noisewise.lowrank.certificate import (
 )
 from noisewise.lowrank.dtypes import dtype_name
 from noisewise.lowrank.factors import SVD, make
-from noisewise.lowrank.inputs import as_matrix, check_adjoint, new_generator
+from noisewise.lowrank.gradients import needs_gradient
+from noisewise.lowrank.inputs import Randomness, as_matrix, check_adjoint, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import Dense, Matrix, to_unit
 from noisewise.lowrank.range_finder import (
@@ -31,6 +33,7 @@ from noisewise.lowrank.range_finder import (
     leave_one_out,
     subspace,
 )
+from noisewise.lowrank.request import rank_and_tol, whole
 from noisewise.lowrank.singular_values import fixed_signs, of_projection, smallest_rank, tails
 
 SMALL = 32  # up to this side, all singular values cost no more than a sketch
@@ -52,12 +55,13 @@ class _Request:
     power: int
 
 
+@numpy_too
 def svd(
     matrix: object,
     rank: int | None = None,
     *,
     tol: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     accurate: bool = False,
     failure_probability: float | None = 1e-6,
     norm: Norm = "frobenius",
@@ -82,7 +86,8 @@ def svd(
         rank: the rank of the result, 0 to min(m, n). If `tol` is given too, the largest rank
             allowed.
         tol: relative error to reach, in `norm`. The whole batch gets the same rank.
-        generator: the source of all random numbers; by default a new one with a fixed seed.
+        generator: the source of all random numbers, or its seed; by default a new one with a fixed
+            seed.
         accurate: by rank, block Krylov iteration: the error is within 0.05 % of the best for most
             spectra, in about twice the time. By tolerance, two more power steps per block;
             docs/lowrank.md says why block Krylov is not used there.
@@ -113,9 +118,8 @@ def svd(
         (15, True, True)
     """
     a = as_matrix(matrix)
-    request = _Request(rank, tol, accurate, failure_probability, norm, oversample, power)
-    _check(request, a)
-    source = a.tensor if isinstance(a, Dense) and a.tensor.requires_grad else None
+    request = _checked(a, rank, tol, accurate, failure_probability, norm, oversample, power)
+    source = a.tensor if isinstance(a, Dense) and needs_gradient(a.tensor) else None
     with torch.no_grad():
         if source is not None:
             a = Dense(source.detach(), a.notes)
@@ -132,21 +136,23 @@ def svd(
     return make(*found.factors, found.error, found.converged, found.notes, source)
 
 
-def _check(request: _Request, a: Matrix) -> None:
-    check_probability(request.probability)
-    if request.rank is None and request.tol is None:
-        raise ValueError("Give a rank or a relative tolerance tol.")
-    if request.rank is not None and not 0 <= request.rank <= min(a.m, a.n):
-        raise ValueError(
-            f"rank is {request.rank}: a {a.m} x {a.n} matrix can have ranks from 0 to "
-            f"{min(a.m, a.n)}."
-        )
-    if request.tol is not None and not (request.tol > 0 and math.isfinite(request.tol)):
-        raise ValueError(f"tol is {request.tol}: give a positive relative tolerance, such as 1e-3.")
-    if request.norm not in ("frobenius", "spectral"):
-        raise ValueError(f"norm is {request.norm!r}: give 'frobenius' or 'spectral'.")
-    if request.oversample < 0 or request.power < 0:
-        raise ValueError("oversample and power must be 0 or more.")
+def _checked(
+    a: Matrix,
+    rank: object,
+    tol: object,
+    accurate: bool,
+    probability: float | None,
+    norm: Norm,
+    oversample: object,
+    power: object,
+) -> _Request:
+    """The request, with its numbers checked."""
+    check_probability(probability)
+    rank, tol = rank_and_tol(a.m, a.n, rank, tol)
+    if norm not in ("frobenius", "spectral"):
+        raise ValueError(f"norm is {norm!r}: give 'frobenius' or 'spectral'.")
+    columns, steps = whole("oversample", oversample), whole("power", power)
+    return _Request(rank, tol, bool(accurate), probability, norm, columns, steps)
 
 
 def _decomposed(a: Matrix, request: _Request, generator: torch.Generator) -> SVD:

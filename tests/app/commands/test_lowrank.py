@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from noisewise import lowrank
 from noisewise.app import cli
-from noisewise.app.commands.matrix_files import SHAPE, names_of
+from noisewise.app.commands.factor_files import SHAPE, names_of
 from spectra import error_of, seeded, values, with_values
 
 
@@ -50,7 +50,8 @@ def test_a_matrix_is_answered_by_a_sentence(
     assert ask(matrix, "--tol", "1e-2") == 0
     out = capsys.readouterr().out
     assert out.startswith("LowRank 60x50, rank 14, ||A-LR||_F <= ")
-    assert "numbers kept: one in" in out
+    assert "size: 12,3" in out
+    assert "one in 1.94" in out
 
 
 @pytest.mark.parametrize("method", ["svd", "id", "cur"])
@@ -89,7 +90,8 @@ def test_a_checkpoint_gets_a_table_and_keeps_what_does_not_pay(
     assert "3/48" in text
     assert "4/27" in text
     assert "kept as it is" in lines[4]
-    assert "in all: 5,536 numbers" in text
+    assert "in all: 19,744 bytes" in text
+    assert "left out (kept as they are in the written file):\n  steps holds int64" in text
     assert "noise.weight: rank" in told
     kept, before = load_file(out), load_file(checkpoint)
     with safe_open(str(out), "pt") as stored:
@@ -100,7 +102,8 @@ def test_a_checkpoint_gets_a_table_and_keeps_what_does_not_pay(
     for name in names_of(metadata):
         r = lowrank.from_state(kept, metadata, name)
         weight = before[name].flatten(1).float()
-        assert error_of(weight, r.dense()) <= r.error.upper <= 0.021 * weight.norm()
+        made = r.left.double() @ r.right.double()
+        assert error_of(weight, made) <= r.error.upper <= 0.021 * weight.norm()
     assert json.loads(metadata[SHAPE + "conv.weight"]) == [32, 3, 3, 3]
     assert out.stat().st_size < checkpoint.stat().st_size
 
@@ -180,16 +183,16 @@ def test_files_that_hold_no_matrix(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "broken.npy").write_bytes(b"no array")
     (tmp_path / "broken.npz").write_bytes(b"no archive")
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
-    (tmp_path / "table.csv").write_text("1,2")
+    (tmp_path / "table.xlsx").write_text("1,2")
     for name, says in {
         "vector.npy": "holds no matrix",
-        "text.npy": "not numbers",
+        "text.npy": "does not hold only numbers",
         "nan.npy": "NaN or Inf",
         "objects.npy": "objects.npy",
         "broken.npy": "broken.npy",
         "broken.npz": "broken.npz",
         "broken.safetensors": "cannot be read",
-        "table.csv": ".npy, .npz or .safetensors",
+        "table.xlsx": ".npy, .npz, .csv, .tsv or .safetensors",
         "missing.npy": "does not exist",
     }.items():
         assert ask(tmp_path / name, "--rank", "1") == 2, name

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from noisewise.app.command import Command
+from noisewise.app.commands.lowrank_rows import Row, row_of, sentence, table
 from noisewise.app.options import File, JsonOption
 from noisewise.app.terminal.answer import show
-from noisewise.plain_text import printable
 from noisewise.training.settings.config import check_seed
 from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from noisewise.app.commands.matrix_files import Weight
+    from noisewise.app.commands.factor_files import Writer
+    from noisewise.app.commands.matrix_files import MatrixFile, Weight
     from noisewise.app.plots.spectra import Spectrum
     from noisewise.lowrank import LowRank
 
@@ -30,9 +31,11 @@ class LowrankOptions(JsonOption):
     """Find small factors of a matrix, or of every weight of a checkpoint, and their error."""
 
     file: Annotated[str, Shown("FILE", positional=True)]
-    """A matrix in .npy or .npz (more than two dimensions: a batch), or weights in .safetensors."""
-    tol: float | None = None
-    """Largest relative error, in the Frobenius norm. The smallest rank that meets it is used."""
+    """A matrix (.npy, .npz, .csv; more than two dimensions: a batch), weights (.safetensors, or
+    the index of a checkpoint in many), or a folder of them."""
+    tol: Annotated[str | None, Shown("FLOAT")] = None
+    """Largest relative error, in the Frobenius norm: 0.05 or 5%. The smallest rank that meets it
+    is used."""
     rank: int | None = None
     """Rank to use. With --tol: the highest rank allowed."""
     method: Literal["svd", "id", "cur"] = "svd"
@@ -55,7 +58,7 @@ class LowrankOptions(JsonOption):
         check_seed(self.seed)
         if self.tol is None and self.rank is None:
             raise ValueError("say how small the factors must be: --tol 0.1 or --rank 50")
-        if self.tol is not None and not 0 < self.tol < float("inf"):
+        if self.tolerance is not None and not 0 < self.tolerance < float("inf"):
             raise ValueError(f"--tol is {self.tol}; give a positive relative error, such as 0.1")
         if self.rank is not None and self.rank < 0:
             raise ValueError(f"--rank is {self.rank}; give 0 or more")
@@ -68,67 +71,141 @@ class LowrankOptions(JsonOption):
         if self.plot is not None and not self.plot.endswith((".svg", ".png")):
             raise ValueError(f"--plot {self.plot}: name a file that ends in .svg or .png")
 
+    @property
+    def tolerance(self) -> float | None:
+        """`tol` as a number.
 
-@dataclass
-class Row:
-    """The result of one matrix."""
-
-    name: str
-    shape: list[int]
-    rank: int
-    full_rank: int
-    relative_error: float
-    kind: str
-    failure_probability: float
-    compression: float | None
-    values_before: int
-    values_after: int
-    factored: bool
-    converged: bool
-    notes: list[str] = field(default_factory=list)
+        Raises:
+            ValueError: if it is none.
+        """
+        if self.tol is None:
+            return None
+        text = str(self.tol).strip()
+        try:
+            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        except ValueError:
+            raise ValueError(f"--tol takes a number, not {self.tol!r}; write 0.05 or 5%") from None
 
 
 def _lowrank(options: LowrankOptions, _: Sequence[str]) -> int:
     """Factorise what the file holds and print a table."""
     import torch
 
-    from noisewise.app.commands.matrix_files import Writer, weights
+    from noisewise.app.commands.factor_files import Writer, check_place
+    from noisewise.app.commands.matrix_files import open_matrices
     from noisewise.app.plots.spectra import draw
     from noisewise.app.terminal.progress import Progress
 
+    source = open_matrices(options.file)
+    writer = None
+    if options.write:
+        check_place(options.write, source.files)
+        writer = Writer(options.write, source.is_alone, source.metadata)
+    done = _Done()
     generator = torch.Generator().manual_seed(options.seed)
-    is_alone = Path(options.file).suffix == ".npy"
-    writer = Writer(options.write, is_alone) if options.write else None
-    rows, spectra, first = [], [], None
     with Progress() as progress:
-        for weight in weights(options.file, options.only):
-            factors = None
-            if weight.matrix is not None:
-                factors = _factorised(weight, weight.matrix, options, is_alone, generator)
-                row = _row(weight, factors, is_alone)
-                rows.append(row)
-                first = first or factors
-                if options.plot:
-                    spectra += [_spectrum(weight, weight.matrix, factors)]
-                progress.note(f"{row.name}: rank {row.rank} of {row.full_rank}")
-                factors = factors if row.factored else None
-            if writer is not None:
-                writer.add(weight, factors)
+        for weight in source.weights(options.only):
+            _work_on(weight, source, options, done, writer, generator, progress.note)
+    if done.first is None:
+        name, reason = next(iter(done.left_out.items()))
+        raise ValueError(f"{options.file} holds no matrix that can be factorised: {name} {reason}")
     if options.plot:
-        draw(spectra, options.plot, _title(options))
+        draw(done.spectra, options.plot, _title(options))
     if writer is not None:
         writer.write()
-    values = _values(options, rows)
-    assert first is not None
-    found = _single(first) if len(rows) == 1 else _table(rows)
+    values = _values(options, done.rows, done.left_out)
+    is_single = len(done.rows) == 1
+    found = sentence(done.first, done.rows[0]) if is_single else table(done.rows)
     show(values, options.json, _lines(options, found, values))
     return 0
 
 
-def _factorised(
+@dataclass
+class _Done:
+    """What is known about the weights so far; `left_out` holds the reason for each name."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    spectra: list[Spectrum] = field(default_factory=list)
+    first: LowRank | None = None
+
+
+def _work_on(
     weight: Weight,
+    source: MatrixFile,
+    options: LowrankOptions,
+    done: _Done,
+    writer: Writer | None,
+    generator: Generator,
+    note: Callable[[str], None],
+) -> None:
+    """Factorise one weight, and hand its factors or itself to the writer."""
+    factors, reason = _factors(weight, options, source.is_alone, generator)
+    if reason:
+        done.left_out[weight.name] = reason
+        note(f"{weight.name} is left out: it {reason}")
+    if factors is not None:
+        row = row_of(weight, factors, source)
+        note(f"{row.name}: rank {row.rank} of {row.full_rank}")
+        done.rows.append(row)
+        done.first = done.first or factors
+        if options.plot:
+            done.spectra.append(_spectrum(weight, factors))
+        factors = factors if row.factored else None
+    if writer is None:
+        return
+    if factors is None:
+        writer.keep(weight.name, weight.tensor)
+    else:
+        assert weight.tensor is not None
+        writer.add(weight.name, weight.tensor.shape, factors)
+
+
+def _factors(
+    weight: Weight, options: LowrankOptions, is_alone: bool, generator: Generator
+) -> tuple[LowRank | None, str]:
+    """The factors of a weight as they are written, or None and why it is left out."""
+    import torch
+
+    from noisewise.app.commands.factor_files import dtype_as_written, rounded
+
+    matrix = weight.matrix
+    if matrix is None:
+        return None, weight.left_out
+    if matrix.dtype.is_floating_point and matrix.itemsize == 1:
+        matrix = matrix.to(torch.float32)
+    stored = matrix if matrix.layout == torch.strided else matrix.values()
+    if not is_alone and not bool(stored.isfinite().all()):
+        return None, "holds NaN or Inf"
+    found = _factorised(weight.name, matrix, options, options.tolerance, is_alone, generator)
+    dtype = None if weight.tensor is None else dtype_as_written(weight.tensor.dtype)
+    if dtype is None:
+        return found, ""
+    written = rounded(found, dtype, matrix)
+    tol = options.tolerance
+    if tol is None or _reaches(written, tol):
+        return written, ""
+    # Rounding and truncation add up as squares, so leave room for the rounding.
+    lost = float((written.error.relative_estimate**2 - found.error.relative_estimate**2).max())
+    if 0 < 1.2 * lost < tol**2:
+        room = math.sqrt(tol**2 - 1.2 * lost)
+        again = _factorised(weight.name, matrix, options, room, is_alone, generator)
+        written = rounded(again, dtype, matrix)
+    if _reaches(written, tol):
+        return written, ""
+    note = f"factors are {str(found.dtype).removeprefix('torch.')}, as rounding exceeds {tol:g}"
+    return replace(found, notes=(*found.notes, note)), ""
+
+
+def _reaches(factors: LowRank, tol: float) -> bool:
+    return bool((factors.error.relative_upper <= tol).all())
+
+
+def _factorised(
+    name: str,
     matrix: Tensor,
     options: LowrankOptions,
+    tol: float | None,
     is_alone: bool,
     generator: Generator,
 ) -> LowRank:
@@ -138,82 +215,65 @@ def _factorised(
     rank = options.rank
     if rank is not None and not is_alone:
         rank = min(rank, *matrix.shape[-2:])  # in a file of many matrices: at most this rank
-    given = {
-        "tol": options.tol,
-        "generator": generator,
-        "failure_probability": options.failure_probability,
-    }
+    probability = options.failure_probability
     try:
         match options.method:
             case "svd":
-                return lowrank.svd(matrix, rank, accurate=options.accurate, **given)
+                return lowrank.svd(
+                    matrix,
+                    rank,
+                    tol=tol,
+                    generator=generator,
+                    failure_probability=probability,
+                    accurate=options.accurate,
+                )
             case "id":
-                return lowrank.interpolative(matrix, rank, **given)
+                return lowrank.interpolative(
+                    matrix, rank, tol=tol, generator=generator, failure_probability=probability
+                )
             case "cur":
-                return lowrank.cur(matrix, rank, **given)
+                return lowrank.cur(
+                    matrix, rank, tol=tol, generator=generator, failure_probability=probability
+                )
     except ValueError as error:
-        name = options.file if is_alone else weight.name
-        raise ValueError(f"{name}: {error}") from error
+        named = options.file if is_alone else name
+        raise ValueError(f"{named}: {error}") from error
 
 
-def _row(weight: Weight, factors: LowRank, is_alone: bool) -> Row:
-    import torch
-
-    batch = math.prod(factors.shape[:-2])
-    before, after = weight.tensor.numel(), factors.num_values * batch
-    # Half precisions have float32 factors, twice as large a number.
-    half = weight.tensor.dtype in (torch.bfloat16, torch.float16)
-    pays = is_alone or after * factors.left.itemsize < before * weight.tensor.itemsize
-    error = factors.error
-    bound = error.relative_upper.max().item() if error.upper.numel() else 0.0
-    return Row(
-        name=weight.name,
-        shape=list(weight.tensor.shape),
-        rank=factors.rank,
-        full_rank=min(factors.shape[-2:]),
-        relative_error=bound,
-        kind=error.kind,
-        failure_probability=error.failure_probability,
-        compression=before / after if after else None,
-        values_before=before,
-        values_after=after if pays else before,
-        factored=pays,
-        converged=factors.converged,
-        notes=[*factors.notes, *(["factors are float32"] if half and pays else [])],
-    )
-
-
-def _spectrum(weight: Weight, matrix: Tensor, factors: LowRank) -> Spectrum:
+def _spectrum(weight: Weight, factors: LowRank) -> Spectrum:
     """All singular values where that is cheap, else those of the factors; a batch's first."""
     import torch
 
     from noisewise import lowrank
     from noisewise.app.plots.spectra import Spectrum
 
-    a = lowrank.as_matrix(matrix).entries
-    assert a is not None
-    a = a.flatten(0, -3)[0] if a.dim() > 2 and a.numel() else a
-    if min(a.shape[-2:]) <= _WHOLE_SPECTRUM or a.numel() == 0:
+    a = None if weight.matrix is None else lowrank.as_matrix(weight.matrix).entries
+    if a is not None:
+        a = a.flatten(0, -3)[0] if a.dim() > 2 and a.numel() else a
+    if a is not None and (min(a.shape[-2:]) <= _WHOLE_SPECTRUM or a.numel() == 0):
         s = torch.linalg.svdvals(a)
     else:
+        factors = replace(factors, left=factors.left.float(), right=factors.right.float())
         s = factors.compress(factors.rank).factors[1]
     s = s.reshape(-1, s.shape[-1])[0] if s.numel() else s.reshape(-1)
     s = s / s[0] if s.numel() and float(s[0]) > 0 else s
     return Spectrum(weight.name, [float(value) for value in s], factors.rank)
 
 
-def _values(options: LowrankOptions, rows: list[Row]) -> dict[str, Any]:
-    before, after = (
-        sum(getattr(r, f"values_{when}") for r in rows) for when in ("before", "after")
-    )
+def _values(options: LowrankOptions, rows: list[Row], left_out: dict[str, str]) -> dict[str, Any]:
+    sums = {
+        f"{what}_{when}": sum(getattr(row, f"{what}_{when}") for row in rows)
+        for what in ("values", "bytes")
+        for when in ("before", "after")
+    }
     return {
         "file": options.file,
         "method": options.method,
-        "tol": options.tol,
+        "tol": options.tolerance,
         "rank": options.rank,
         "matrices": [asdict(row) for row in rows],
-        "values_before": before,
-        "values_after": after,
+        "left_out": left_out,
+        **sums,
         "converged": all(row.converged for row in rows),
         "written": options.write,
         "plot": options.plot,
@@ -221,53 +281,17 @@ def _values(options: LowrankOptions, rows: list[Row]) -> dict[str, Any]:
 
 
 def _title(options: LowrankOptions) -> str:
-    wish = f"tol {options.tol:g}" if options.tol is not None else f"rank {options.rank}"
+    wish = f"tol {options.tolerance:g}" if options.tol is not None else f"rank {options.rank}"
     return f"{Path(options.file).name}: dots are the ranks at {wish} ({options.method})"
-
-
-def _single(factors: LowRank) -> list[str]:
-    """The sentence about the factors, and which columns and rows were chosen."""
-    lines = str(factors).split("\n")
-    for name, index in (("columns", factors.columns), ("rows", factors.rows)):
-        if index is not None and index.dim() == 1:
-            shown = ", ".join(str(i) for i in index[:12].tolist())
-            lines.append(f"{name}: {shown}{', ...' if len(index) > 12 else ''}")
-    if math.isfinite(factors.compression):
-        lines.append(f"numbers kept: one in {factors.compression:.3g}")
-    return lines
-
-
-def _table(rows: list[Row]) -> list[str]:
-    head = ("weight", "shape", "rank", "error", "smaller by", "")
-    shown = [head]
-    for row in rows:
-        saves = "-" if row.compression is None else f"{row.compression:.2f}x"
-        remark = "" if row.factored else "kept as it is"
-        remark = remark if row.converged else "tolerance not reached"
-        shown.append(
-            (
-                printable(row.name),
-                "x".join(str(n) for n in row.shape),
-                f"{row.rank}/{row.full_rank}",
-                f"{row.relative_error:.2g}",
-                saves,
-                remark,
-            )
-        )
-    widths = [max(len(line[i]) for line in shown) for i in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in shown
-    ]
 
 
 def _lines(options: LowrankOptions, found: list[str], values: dict[str, Any]) -> list[str]:
     lines = [*found]
     if len(values["matrices"]) > 1:
-        before, after = values["values_before"], values["values_after"]
-        share = f", {before / after:.2f} times fewer" if after else ""
+        before, after = values["bytes_before"], values["bytes_after"]
+        share = f", {before / after:.2f} times fewer" if before > after > 0 else ""
         lines.append(
-            f"in all: {before:,} numbers; {after:,} with factors where they are smaller{share}"
+            f"in all: {before:,} bytes; {after:,} with factors where they are smaller{share}"
         )
         kinds = {row["kind"] for row in values["matrices"]}
         if "probes" in kinds:
@@ -275,6 +299,10 @@ def _lines(options: LowrankOptions, found: list[str], values: dict[str, Any]) ->
             lines.append(
                 f"errors are bounds; each is wrong with a probability of at most {chance:g}"
             )
+    kept = " (kept as they are in the written file)" if options.write else ""
+    if values["left_out"]:
+        lines.append(f"left out{kept}:")
+        lines += [f"  {name} {reason}" for name, reason in values["left_out"].items()]
     for name in ("written", "plot"):
         if values[name]:
             lines.append(f"{name}: {values[name]}")
