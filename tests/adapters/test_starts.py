@@ -182,7 +182,7 @@ def test_rslora_and_patterns_are_heard() -> None:
         torch.testing.assert_close(step, u[:, :k] * s[:k] @ vh[:k], atol=1e-5, rtol=1e-3)
 
 
-def test_bfloat16_weights_are_left_alone_by_default_and_rounded_once_otherwise() -> None:
+def test_bfloat16_weights_are_left_alone() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(64, 64)).to(torch.bfloat16)
     x = torch.randn(2, 16, 64).to(torch.bfloat16)
@@ -194,9 +194,10 @@ def test_bfloat16_weights_are_left_alone_by_default_and_rounded_once_otherwise()
     assert torch.equal(kept(x[0]), before)
     frozen: Any = base_of(lora_layers(kept)["0"])
     assert torch.equal(frozen.weight, clean.state_dict()["0.weight"])
-    moved = lora_ga(net, config, grads, mutate_base=True)
-    error = float((moved(x[0]) - before).detach().float().norm() / before.float().norm().detach())
-    assert 0 < error < 2**-7  # of the size of bfloat16's rounding, which float32 does not have
+    held = lora_ga(net, config, grads, mutate_base=True)
+    torch.testing.assert_close(held(x[0]).float(), before.float(), atol=1e-3, rtol=2**-8)
+    still: Any = base_of(lora_layers(held)["0"])
+    assert torch.equal(still.weight, clean.state_dict()["0.weight"])
 
 
 def test_dora_starts_at_the_function_too() -> None:
@@ -205,8 +206,6 @@ def test_dora_starts_at_the_function_too() -> None:
     config = config_for(["0"], use_dora=True)
     grads = gradients(net, config, x, lambda m, b: m(b).square().mean())
     before = net(x[0]).detach()
-    with pytest.raises(ValueError, match="does not work with DoRA"):
-        lora_ga(net, config, grads, mutate_base=True)
     adapted = lora_ga(net, config, grads)
     torch.testing.assert_close(adapted(x[0]), before, atol=1e-5, rtol=1e-5)
 
@@ -264,11 +263,6 @@ def test_refusals_leave_the_model_as_it_was() -> None:
         assert [p.requires_grad for p in tied.parameters()] == free, says
 
     head = config_for(["head"])
-    refused(
-        r"head shares its weight with words.weight",
-        lambda: lora_ga(tied, head, grads, mutate_base=True),
-    )
-    refused(r"head shares its weight", lambda: pissa(tied, head))
     refused("gradient is missing", lambda: lora_ga(tied, config_for(["head", "words"]), grads))
     theirs = config_for(["head"], init_lora_weights="pissa")
     refused("is a start of PEFT", lambda: lora_ga(tied, theirs, grads))
@@ -324,8 +318,8 @@ def test_quantised_weights_take_the_start_that_leaves_them_alone() -> None:
     grads = gradients(float_net, config, x, lambda m, b: m(b).square().mean())
     net = nn.Sequential(EightBit(float_net[0]))
     before = net(x[0])
-    with pytest.raises(ValueError, match="0 is quantised"):
-        lora_ga(net, config, grads, mutate_base=True)
+    with pytest.raises(ValueError, match="0 is quantised, so it has no float weight"):
+        pissa(net, config)
     adapted = lora_ga(net, config, grads)
     assert torch.equal(adapted(x[0]), before)
     assert base_of(lora_layers(adapted)["0"]).weight.dtype == torch.int8

@@ -22,6 +22,7 @@ from noisewise.adapters.layers import (
     set_factors,
     shared_with,
     target_names,
+    wrapped,
 )
 from noisewise.lowrank import svd
 
@@ -253,7 +254,6 @@ def _with_factors(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]]) -
     from peft import LoraConfig
 
     from noisewise.adapters.saving import plain_ranks
-    from noisewise.adapters.starts import wrapped
 
     ranks = {name: len(a) for name, (a, _) in factors.items()}
     config = LoraConfig(target_modules=target_names(model, ranks), **plain_ranks(ranks))

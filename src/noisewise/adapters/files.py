@@ -67,6 +67,35 @@ def state(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
         )
 
 
+def running_statistics(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers whose running statistics change in training and that PEFT does not save.
+
+    PEFT saves those in modules_to_save.
+
+    Example:
+        >>> list(running_statistics(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
+        ['1']
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if module._buffers.get("running_mean") is not None
+        and ".modules_to_save." not in f".{name}."
+        and ".original_module." not in f".{name}."
+    }
+
+
+def with_statistics(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the running statistics of a base model (batch norms) to the tensors of an adapter.
+
+    PEFT loads them, as it loads biases.
+    """
+    found = dict(tensors)
+    for name, module in running_statistics(model).items():
+        found |= {f"{_PEFT}{name}.{key}": value for key, value in module.named_buffers()}
+    return found
+
+
 def non_factors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors that an adapter trains in addition to its factors."""
     return {key: value for key, value in tensors.items() if "lora_" not in key}

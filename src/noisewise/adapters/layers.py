@@ -19,11 +19,14 @@ from __future__ import annotations
 import copy
 import math
 import re
+import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from noisewise.adapters.held import has_start
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -248,6 +251,17 @@ def rank_and_scaling(config: LoraConfig, name: str) -> tuple[int, float]:
     return rank, alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
 
+def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> PeftModel:
+    """Call get_peft_model with a copy of the configuration, so that it can be used again."""
+    from peft import get_peft_model
+
+    with warnings.catch_warnings():
+        # PEFT sets fan_in_fan_out correctly for each layer, and uses an old name of transformers.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        return cast("PeftModel", get_peft_model(model, copy.deepcopy(config), adapter))
+
+
 # ------------------------------------------------------------------------ layers of a PeftModel
 
 
@@ -298,16 +312,27 @@ def base_of(layer: LoraLayer) -> nn.Module:
 
 
 def factor_parameters(layer: LoraLayer, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
-    """Return PEFT's own parameters (A, B) of an adapted layer, in PEFT's shapes."""
+    """Return the parameters (A, B) of an adapted layer, in PEFT's shapes, without held halves."""
+    held = has_start(layer, adapter)
     if isinstance(base_of(layer), nn.Embedding):
-        return layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]
+        a, b = layer.lora_embedding_A, layer.lora_embedding_B
+        return (a.trained(adapter), b.trained(adapter)) if held else (a[adapter], b[adapter])
     a, b = layer.lora_A[adapter], layer.lora_B[adapter]
-    return getattr(a, "weight", a), getattr(b, "weight", b)
+    return (a.trained, b.trained) if held else (getattr(a, "weight", a), getattr(b, "weight", b))
 
 
 def factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
-    """Return A [r, n] and B [m, r] of an adapted layer as matrices: views of PEFT's parameters."""
+    """Return A [r, n] and B [m, r] of an adapted layer as matrices: views of the parameters."""
     a, b = factor_parameters(layer, adapter)
+    return a.detach().flatten(1), b.detach().flatten(1)
+
+
+def all_factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
+    """Return the factors with held halves, as matrices: what the layer computes with."""
+    if isinstance(base_of(layer), nn.Embedding):
+        a, b = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]
+    else:
+        a, b = (getattr(x, "weight", x) for x in (layer.lora_A[adapter], layer.lora_B[adapter]))
     return a.detach().flatten(1), b.detach().flatten(1)
 
 
