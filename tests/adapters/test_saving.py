@@ -325,6 +325,21 @@ def test_running_statistics_go_along(way: str, tmp_path: Path) -> None:
         torch.testing.assert_close(back(x), wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Could not find a config file")
+@pytest.mark.parametrize("task", [None, "CAUSAL_LM"])
+def test_pefts_auto_classes_find_the_base_model(task: str | None, tmp_path: Path) -> None:
+    model, batches, _, names, _ = vars(CASES["gpt2"]()).values()
+    model.save_pretrained(tmp_path / "base")
+    model = type(model).from_pretrained(tmp_path / "base")
+    config = peft.LoraConfig(r=2, target_modules=names, task_type=task)
+    adapted = disturbed(pissa(model, config))
+    save(adapted, tmp_path / "adapter")
+    kind = peft.AutoPeftModel if task is None else peft.AutoPeftModelForCausalLM
+    back = kind.from_pretrained(str(tmp_path / "adapter")).eval()
+    wanted = adapted(input_ids=batches[0]).logits
+    torch.testing.assert_close(back(input_ids=batches[0]).logits, wanted, atol=1e-5, rtol=1e-5)
+
+
 def test_truncation_is_eckart_and_youngs() -> None:
     generator = torch.Generator().manual_seed(0)
     left = torch.randn(9, 5, generator=generator, dtype=torch.float64)

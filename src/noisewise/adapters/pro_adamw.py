@@ -140,9 +140,7 @@ class LoraProAdamW(torch.optim.Optimizer):
                 direction = directions if len(pairs) == 1 else directions[k]
                 parameter.mul_(decay).sub_(group["lr"] * direction.reshape(parameter.shape))
 
-    def _adam(
-        self, keys: list[nn.Parameter], gradients: Tensor, group: dict[str, Any]
-    ) -> Tensor:
+    def _adam(self, keys: list[nn.Parameter], gradients: Tensor, group: dict[str, Any]) -> Tensor:
         """Return Adam's directions, one for each key, stacked; the moments are kept by key."""
         fused, one = gradients.device.type in _FUSED, len(keys) == 1
         directions = torch.zeros_like(gradients)
@@ -158,7 +156,8 @@ class LoraProAdamW(torch.optim.Optimizer):
         adam(  # one pass over W, where plain operations need ten
             [directions] if one else list(directions),
             given,
-            *([self.state[key][name] for key in keys] for name in ("exp_avg", "exp_avg_sq")),
+            [self.state[key]["exp_avg"] for key in keys],
+            [self.state[key]["exp_avg_sq"] for key in keys],
             [],
             [self.state[key]["step"] for key in keys],
             fused=fused,

@@ -125,7 +125,9 @@ def save(
             raise ValueError(
                 "DoRA cannot be compressed: save it without rank and energy, or merge it"
             )
-        _write(folder, prefix, copy.deepcopy(config), tensors)
+        own = copy.deepcopy(config)
+        own.auto_mapping = _auto_mapping(peft_model, config)
+        _write(folder, prefix, own, tensors)
         return Saved(folder, {key: layer.r[name] for key, layer in layers.items()}, {})
     found = {
         key: _compressed(layer, name, rank, energy, kind == "adalora")
@@ -137,7 +139,9 @@ def save(
         tensors |= entries(key, layers[key], name, left, right)
     ranks = {key: left.shape[1] for key, (left, _, _) in found.items()}
     names = target_names(peft_model.base_model.model, ranks)
-    _write(folder, prefix, _plain_config(config, ranks, names), tensors)
+    plain = _plain_config(config, ranks, names)
+    plain.auto_mapping = _auto_mapping(peft_model, config)
+    _write(folder, prefix, plain, tensors)
     return Saved(folder, ranks, {key: kept for key, (_, _, kept) in found.items()})
 
 
@@ -234,6 +238,14 @@ def _plain_config(
         task_type=config.task_type,
         base_model_name_or_path=config.base_model_name_or_path,
     )
+
+
+def _auto_mapping(peft_model: PeftModel, config: Any) -> dict[str, str] | None:  # noqa: ANN401
+    """Return what PEFT's AutoPeftModel needs to find the base model's class, as PEFT saves it."""
+    if config.task_type is not None:
+        return None
+    kind = type(peft_model.base_model.model)
+    return {"base_model_class": kind.__name__, "parent_library": kind.__module__}
 
 
 def plain_ranks(ranks: dict[str, int]) -> dict[str, Any]:

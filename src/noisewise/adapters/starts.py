@@ -9,6 +9,8 @@ that any version of PEFT can load what is saved later.
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
@@ -26,6 +28,7 @@ from noisewise.adapters.layers import (
     rank_and_scaling,
     set_factors,
     targets,
+    unwrapped,
     wrapped,
 )
 from noisewise.adapters.resuming import doubled, note_on_save
@@ -68,7 +71,8 @@ def lora_ga(
     of the output in float32 (1e-5 with the longer factors of "unit" and "adam").
 
     Args:
-        model: it is changed in place, as by PEFT's get_peft_model.
+        model: it is changed in place, as by PEFT's get_peft_model. A PeftModel gets one more
+            adapter, which is then the active one.
         config: PEFT's LoraConfig: rank, alpha, targets, patterns, use_rslora, use_dora.
         grads: full gradients by layer, matrices [m, n], as `gradients` returns them.
         mutate_base: True: the paper's form, whose start is subtracted again.
@@ -81,7 +85,8 @@ def lora_ga(
         adapter: name of the new adapter.
 
     Raises:
-        ValueError: if a gradient is missing or zero, or if a rank does not fit.
+        ValueError: if a gradient is missing or zero. Ranks that are too large for a layer are
+            lowered, with a warning.
 
     Source: Wang et al. 2024, section 3; the default is their theorem 3.1 with B0 = 0.
 
@@ -102,7 +107,7 @@ def lora_ga(
                 _gradient(grads, name),
                 rank,
                 c,
-                mutate_base=mutate_base,
+                mutate_base=mutate_base and min(grads[name].shape) > 1,
                 scale=scale,
                 gamma=gamma,
                 split=split,
@@ -134,7 +139,7 @@ def pissa(
         adapter: name of the new adapter.
 
     Raises:
-        ValueError: for quantised weights, or a rank that does not fit.
+        ValueError: for quantised weights.
 
     Source: Meng et al. 2024.
 
@@ -184,7 +189,7 @@ def lora_one(
         adapter: name of the new adapter.
 
     Raises:
-        ValueError: for DoRA, if a gradient is missing, or if a rank does not fit.
+        ValueError: for DoRA, or if a gradient is missing.
 
     Source: Zhang et al. 2025 (LoRA-One).
 
@@ -242,8 +247,10 @@ def _adapted(
     model: nn.Module, config: LoraConfig, make: Make, moves: bool, adapter: str
 ) -> PeftModel:
     """Let PEFT make its layers, then write the factors into them."""
+    model = unwrapped(model)
     found = targets(model, config)
     _check_config(config)
+    config = _with_fitting_ranks(config, found, moves)
     starts = {}
     for name, layer in found.items():
         starts[name] = make(name, layer, *rank_and_scaling(config, name))
@@ -255,11 +262,40 @@ def _adapted(
             hold_start(layer, adapter, start.a, start.b)
         else:
             set_factors(layer, adapter, start.a, start.b)
-        layer._noisewise_error = {adapter: start.error}
+        layer._noisewise_error = getattr(layer, "_noisewise_error", {}) | {adapter: start.error}
     if moves:
         note_on_save(peft_model)
     _warn_of_statistics(peft_model)
     return peft_model
+
+
+def _with_fitting_ranks(
+    config: LoraConfig, found: Mapping[str, nn.Module], both: bool
+) -> LoraConfig:
+    """Lower ranks that are too large for a layer, with the same scaling, and say so."""
+    ranks, alphas = {}, {}
+    for name, layer in found.items():
+        if is_quantised(layer):  # its shape is packed
+            continue
+        rank, c = rank_and_scaling(config, name)
+        shape = as_matrix(layer, cast(Tensor, layer.weight)).shape
+        least = max(1, min(shape) // 2 if both else min(shape))
+        if rank > least:
+            key = "^" + name.replace(".", r"\.")
+            ranks[key] = least
+            alphas[key] = c * (math.sqrt(least) if config.use_rslora else least)
+    if not ranks:
+        return config
+    warnings.warn(
+        f"{len(ranks)} layers have a lower rank, the highest that {'2 r' if both else 'r'} <= "
+        f"min(m, n) allows, at the same scaling: rank_pattern={ranks}",
+        stacklevel=4,
+    )
+    fitting = copy.deepcopy(config)
+    # PEFT takes the first pattern that matches.
+    fitting.rank_pattern = ranks | config.rank_pattern | ranks
+    fitting.alpha_pattern = alphas | config.alpha_pattern | alphas
+    return fitting
 
 
 def _warn_of_statistics(peft_model: PeftModel) -> None:
