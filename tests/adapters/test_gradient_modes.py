@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,12 @@ def test_no_copy_of_a_layer_in_float64() -> None:
         entries = 0
 
         def __torch_dispatch__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
+            self,
+            func: Callable[..., object],
+            types: object,
+            args: tuple = (),
+            kwargs: dict | None = None,
+        ) -> object:
             found = func(*args, **(kwargs or {}))
             if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
                 self.entries = max(self.entries, found.numel())

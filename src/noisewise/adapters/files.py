@@ -62,9 +62,21 @@ def state(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
             warnings.filterwarnings("ignore", message="Adapter .* have invalid shape")
         # Without embedding layers: they belong to the base model, and "auto" goes online to check
         # if the vocabulary has grown.
-        return get_peft_model_state_dict(
+        found = get_peft_model_state_dict(
             peft_model, adapter_name=adapter, save_embedding_layers=False
         )
+    # With bias="all" PEFT names the biases of modules_to_save twice, and takes all of the base
+    # model, which may be on the meta device.
+    return {
+        key: value
+        for key, value in found.items()
+        if not is_second_name(key) and not (value.is_meta and "lora_" not in key)
+    }
+
+
+def is_second_name(key: str) -> bool:
+    """Whether this is a name inside PEFT's wrapper of modules_to_save, beside the plain one."""
+    return ".modules_to_save." in key or ".original_module." in key
 
 
 def running_statistics(model: nn.Module) -> dict[str, nn.Module]:

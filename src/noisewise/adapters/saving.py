@@ -19,6 +19,7 @@ from noisewise.adapters.difference import difference, truncated
 from noisewise.adapters.files import (
     CONFIG,
     entries,
+    is_second_name,
     non_factors,
     state,
     with_statistics,
@@ -177,6 +178,8 @@ def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> Peft
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        # Tied layers that were extracted have the same factors, which is what the warning is about.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         try:
             loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
@@ -202,7 +205,8 @@ def _unused_tensors(loaded: PeftModel, folder: Path) -> list[str]:
     from peft.utils import load_peft_weights
 
     tensors = load_peft_weights(str(folder), device="cpu")
-    return list(set_peft_model_state_dict(loaded, tensors).unexpected_keys)
+    unused = set_peft_model_state_dict(loaded, tensors).unexpected_keys
+    return [key for key in unused if not is_second_name(key)]
 
 
 def _compressed(
