@@ -235,6 +235,28 @@ def test_a_second_adapter_on_the_same_model() -> None:
         pissa(second, config, adapter="b")
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_factors_that_peft_shares_start_from_both_gradients() -> None:
+    """ensure_weight_tying: one pair of factors for the embedding and the head of a GPT-2."""
+    model, batches, loss, _, output = vars(CASES["gpt2"]()).values()
+    config = config_for(["wte", "lm_head"], ensure_weight_tying=True)
+    grads = gradients(model, config, batches, loss)
+    before = output(model.eval()).detach()
+    with pytest.raises(ValueError, match="shares its factors"):
+        lora_ga(copy.deepcopy(model), config, grads, mutate_base=True)
+    adapted = lora_ga(model, config, grads, scale="unit").eval()
+    torch.testing.assert_close(output(adapted), before)
+    layers = lora_layers(adapted)
+    a, b = factors(layers["transformer.wte"], "default")
+    a_head, b_head = factors(layers["lm_head"], "default")
+    assert torch.equal(a_head, b.mT)
+    assert torch.equal(b_head, a.mT)
+    total = grads["transformer.wte"] + grads["lm_head"].mT
+    u, s, vh = torch.linalg.svd(total, full_matrices=False)
+    step = sgd_step(total, a, b, 1.0)
+    torch.testing.assert_close(step, u[:, :R] * s[:R] @ vh[:R], atol=1e-6, rtol=1e-3)
+
+
 def test_bfloat16_weights_are_left_alone() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(64, 64)).to(torch.bfloat16)

@@ -100,6 +100,8 @@ def lora_ga(
         >>> bool(torch.allclose(adapted(x[0]), before))
         True
     """
+    if getattr(config, "ensure_weight_tying", False):
+        grads = _summed_where_tied(model, config, grads)
 
     def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
         try:
@@ -205,6 +207,9 @@ def lora_one(
     if config.use_dora:
         raise ValueError("LoRA-One starts with a step that DoRA would undo: set use_dora=False")
 
+    if getattr(config, "ensure_weight_tying", False):
+        grads = _summed_where_tied(model, config, grads)
+
     def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
         try:
             return lora_one_start(_gradient(grads, name), rank, gamma, generator)
@@ -237,6 +242,32 @@ def certificates(peft_model: PeftModel, adapter: str | None = None) -> dict[str,
     return {key: error for key, error in found.items() if error is not None}
 
 
+def _tied_heads(config: LoraConfig, found: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Return the layers that share their factors with an embedding (ensure_weight_tying), by name.
+
+    PEFT makes their A and B of the embedding's B^T and A^T.
+    """
+    if not getattr(config, "ensure_weight_tying", False):
+        return {}
+    words = {id(m.weight): name for name, m in found.items() if isinstance(m, nn.Embedding)}
+    return {
+        name: words[id(layer.weight)]
+        for name, layer in found.items()
+        if not isinstance(layer, nn.Embedding) and id(layer.weight) in words
+    }
+
+
+def _summed_where_tied(
+    model: nn.Module, config: LoraConfig, grads: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Return gradients in which an embedding's includes that of the head with the same factors."""
+    summed = dict(grads)
+    for head, words in _tied_heads(config, targets(unwrapped(model), config)).items():
+        summed[words] = summed[words] + _gradient(grads, head).mT
+        summed[head] = summed[words].mT
+    return summed
+
+
 def _gradient(grads: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in grads:
         raise ValueError("its gradient is missing; compute the gradients with the same config")
@@ -250,7 +281,12 @@ def _adapted(
     model = unwrapped(model)
     found = targets(model, config)
     _check_config(config)
-    config = _with_fitting_ranks(config, found, moves)
+    config, tied = _with_fitting_ranks(config, found, moves), _tied_heads(config, found)
+    if tied and moves:
+        raise ValueError(
+            f"{next(iter(tied))} shares its factors (ensure_weight_tying), which cannot subtract a "
+            "start: use lora_ga with mutate_base=False"
+        )
     starts = {}
     for name, layer in found.items():
         starts[name] = make(name, layer, *rank_and_scaling(config, name))
@@ -258,6 +294,8 @@ def _adapted(
     peft_model = wrapped(model, doubled(config) if moves else config, adapter)
     for name, layer in lora_layers(peft_model, adapter).items():
         start = starts[name]
+        if name in tied:
+            continue  # written with the embedding
         if moves:
             hold_start(layer, adapter, start.a, start.b)
         else:
