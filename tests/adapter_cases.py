@@ -114,6 +114,25 @@ def diffusers_unet() -> Case:
     )
 
 
+def small_unet() -> Adapted:
+    """A conditional U-Net of diffusers, as Stable Diffusion's pipelines hold one."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    small = {
+        "sample_size": 8,
+        "in_channels": 2,
+        "out_channels": 2,
+        "layers_per_block": 1,
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": 6,
+        "attention_head_dim": 4,
+    }
+    return diffusers.UNet2DConditionModel(**small).eval()
+
+
 def own_unet() -> Case:
     """Our own U-Net with classes, as a denoiser."""
     from noisewise.nets.unet import UNet

@@ -9,6 +9,7 @@ from noisewise.adapters.layers import targets
 from noisewise.adapters.merging import merge
 from noisewise.adapters.pro import lora_pro, rewritten
 from noisewise.adapters.pro_adamw import LoraProAdamW
+from noisewise.adapters.resuming import for_checkpoint
 from noisewise.adapters.saving import Saved, load, save
 from noisewise.adapters.solutions import (
     Start,
@@ -40,6 +41,7 @@ __all__ = [
     "bound",
     "certificates",
     "extract",
+    "for_checkpoint",
     "gradients",
     "load",
     "lora_ga",

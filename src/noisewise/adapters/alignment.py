@@ -101,7 +101,8 @@ def alignment(
     """Compare the next step of an adapter with the step of full fine-tuning, on held-out data.
 
     For SGD it compares ``c^2 (B B^T G + G A^T A)`` with G, for Adam
-    ``c (B sign(B^T G) + sign(G A^T) A)`` with sign(G), to first order in the learning rate.
+    ``c (B sign(B^T G) + sign(G A^T) A)`` with sign(G), to first order in the learning rate. With
+    dropout in the adapter it is SGD's mean step: dropout keeps the mean of G A^T.
 
     Args:
         model: the model before it was adapted; its gradient is then the goal. None: the goal is
@@ -113,8 +114,8 @@ def alignment(
         adapter: name of the adapter; None: the active one.
 
     Raises:
-        ValueError: for DoRA and AdaLoRA (their steps have other formulas), for dropout in the
-            adapter (its steps are random), and for the same reasons as `gradients`.
+        ValueError: for DoRA and AdaLoRA (their steps have other formulas), and for the same reasons
+            as `gradients`.
 
     Source: Wang et al. 2024, theorem 3.1; Su 2024, archives/10226, for Adam.
 
@@ -135,11 +136,6 @@ def alignment(
             f"alignment supports LoRA and rsLoRA only; this adapter is {kind}, whose step has "
             "another formula"
         )
-    config: Any = peft_model.peft_config[name]
-    if config.lora_dropout:
-        raise ValueError(
-            f"lora_dropout={config.lora_dropout:g} makes each step random; set it to 0 to compare"
-        )
     layers = lora_layers(peft_model, name)
     if model is None:
         grads = gradients_inside(peft_model, held_out, loss, name)
@@ -151,9 +147,7 @@ def alignment(
                 f"{missing[0]} is not a plain layer of the given model: pass a copy that was made "
                 "before the adapter was added (PEFT changes models in place), or pass None"
             )
-        grads = collect(
-            model, {key: modules[key] for key in layers}, held_out, loss, "cpu", None, None
-        )
+        grads = collect(model, {key: modules[key] for key in layers}, held_out, loss)
     parts = {}
     for key, layer in layers.items():
         a, b = (value.to(grads[key]) for value in factors(layer, name))

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from noisewise.adapters.layers import factors
-from noisewise.adapters.moved import moving_adapters, start_of
+from noisewise.adapters.layers import all_factors
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -17,40 +16,19 @@ _ROUNDING = 1e-6  # singular values below this share of the largest are float32 
 
 
 def difference(layer: LoraLayer, adapter: str, adalora: bool = False) -> tuple[Tensor, Tensor]:
-    """Return factors [m, k], [k, n] of the exact change of the original weight, in float64.
+    """Return factors [m, k], [k, n] of the exact change of the weight, in float64.
 
-    `c (B A - B0 A0)`; for AdaLoRA `c / (ranks + 1e-5) B diag(E) A`, without the masked ranks.
-
-    Raises:
-        ValueError: if the start of another adapter moved the weight.
+    `c B A`, with a start that subtracts itself `c (B A - B0 A0)`; for AdaLoRA
+    `c / (ranks + 1e-5) B diag(E) A`, without the masked ranks.
     """
-    check_own_weight(layer, adapter)
-    a, b = (value.double() for value in factors(layer, adapter))
+    a, b = (value.double() for value in all_factors(layer, adapter))
     c = float(layer.scaling[adapter])
     if adalora:
         values = layer.lora_E[adapter].detach().double().flatten()
         c = c / (float(layer.ranknum[adapter]) + 1e-5)
         alive = values != 0
         return c * b[:, alive] * values[alive], a[alive]
-    start = start_of(layer, adapter)
-    if start is None:
-        return c * b, a
-    a0, cb0 = (value.to(a) for value in start)
-    return torch.cat([c * b, -cb0], 1), torch.cat([a, a0])
-
-
-def check_own_weight(layer: LoraLayer, adapter: str) -> None:
-    """Refuse an adapter whose base weight was moved by the start of another adapter.
-
-    Raises:
-        ValueError: in this case: the adapter is wrong on the original weight.
-    """
-    others = [name for name in moving_adapters(layer) if name != adapter]
-    if others:
-        raise ValueError(
-            f"adapter {adapter!r} was trained on weights that the start of adapter {others[0]!r} "
-            "moved, so it is wrong on the original base model: train it there"
-        )
+    return c * b, a
 
 
 def truncated(

@@ -64,9 +64,50 @@ def state(peft_model: PeftModel, adapter: str) -> dict[str, Tensor]:
             warnings.filterwarnings("ignore", message="Adapter .* have invalid shape")
         # Without embedding layers: they belong to the base model, and "auto" goes online to check
         # if the vocabulary has grown.
-        return get_peft_model_state_dict(
+        found = get_peft_model_state_dict(
             peft_model, adapter_name=adapter, save_embedding_layers=False
         )
+    # With bias="all" PEFT names the biases of modules_to_save twice, and takes all of the base
+    # model, which may be on the meta device.
+    return {
+        key: value
+        for key, value in found.items()
+        if not is_second_name(key) and not (value.is_meta and "lora_" not in key)
+    }
+
+
+def is_second_name(key: str) -> bool:
+    """Whether this is a name inside PEFT's wrapper of modules_to_save, beside the plain one."""
+    return ".modules_to_save." in key or ".original_module." in key
+
+
+def running_statistics(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers whose running statistics change in training and that PEFT does not save.
+
+    PEFT saves those in modules_to_save.
+
+    Example:
+        >>> list(running_statistics(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))))
+        ['1']
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if module._buffers.get("running_mean") is not None
+        and ".modules_to_save." not in f".{name}."
+        and ".original_module." not in f".{name}."
+    }
+
+
+def with_statistics(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the running statistics of a base model (batch norms) to the tensors of an adapter.
+
+    PEFT loads them, as it loads biases.
+    """
+    found = dict(tensors)
+    for name, module in running_statistics(model).items():
+        found |= {f"{_PEFT}{name}.{key}": value for key, value in module.named_buffers()}
+    return found
 
 
 def non_factors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

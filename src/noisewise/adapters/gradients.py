@@ -3,9 +3,9 @@
 Paper: Wang, Yu and Li 2024, "LoRA-GA: low-rank adaptation with gradient approximation", section 3.4
 (one layer's gradient at a time); McCandlish et al. 2018, appendix A, for the noise.
 
-The model is not changed: it runs in eval mode, and modes, buffers and `.grad` are the same
-afterwards. If two layers share a weight, the gradient is that of the adapted layer's use alone,
-because an adapter works only in its own layer.
+The model is not changed: it runs in eval mode (`steady_mode`), and modes, buffers and `.grad` are
+the same afterwards. If two layers share a weight, the gradient is that of the adapted layer's use
+alone, because an adapter works only in its own layer.
 """
 
 from __future__ import annotations
@@ -13,12 +13,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from noisewise.adapters.layers import as_matrix, base_of, is_quantised, lora_layers, targets
+from noisewise.adapters.layers import (
+    as_matrix,
+    base_of,
+    is_quantised,
+    is_sharded,
+    lora_layers,
+    squared_norm,
+    targets,
+    unwrapped,
+    without_adapters,
+)
+from noisewise.adapters.steady_mode import steady_mode
 from noisewise.scaling import unbiased_moments
 
 if TYPE_CHECKING:
@@ -126,17 +138,20 @@ def gradients(
     offload: str | torch.device | None = "cpu",
     size: Callable[[Any], int] | None = None,
     process_group: torch.distributed.ProcessGroup | None = None,
+    train: bool = False,
 ) -> Gradients:
     """Return the full gradient of each layer that `config` adapts: the mean over all samples.
 
     ``G = sum_i b_i g_i / sum_i b_i``, with g_i the gradient of batch i and b_i its number of
-    samples, computed in eval mode. The gradient of a layer moves to `offload` as soon as it is
-    complete, so the device holds one at a time. With torch.distributed, each process passes its
-    own batches, and all processes get the same mean.
+    samples, computed in eval mode, but with gradient checkpointing if it is on. The gradient of a
+    layer moves to `offload` as soon as it is complete, so the device holds one at a time. With
+    torch.distributed, each process passes its own batches, and all processes get the same mean.
+    Models in DataParallel, DistributedDataParallel, torch.compile and FSDP2 work. With float16
+    weights the loss is scaled, because small gradients would be 0.
 
     Args:
-        model: the model without adapters and with float weights (for a 4 or 8 bit model, a float
-            copy).
+        model: the model, with float weights (for a 4 or 8 bit model, a float copy). Adapters of a
+            PeftModel are switched off.
         config: PEFT's LoraConfig; only its target modules matter.
         batches: anything that `loss` accepts; with two or more the noise is measured too.
         loss: ``loss(model, batch) -> scalar``, a mean over the samples of the batch.
@@ -144,10 +159,12 @@ def gradients(
         size: function that returns the number of samples in a batch; None: the length of the first
             dimension of the first tensor in the batch.
         process_group: processes to average over; None: all processes.
+        train: True: train mode, for models that return a loss in train mode only; dropout and the
+            statistics of batches stay off.
 
     Raises:
-        ValueError: if a layer cannot be adapted or is quantised, if its gradient is missing, zero
-            or not finite, if there are no batches, or if the loss is not a scalar.
+        ValueError: if a layer cannot be adapted, is quantised or offloaded, if its gradient is
+            missing, zero or not finite, if there are no batches, or if the loss is not a scalar.
 
     Source: Wang et al. 2024 (LoRA-GA), section 3.4.
 
@@ -161,10 +178,10 @@ def gradients(
         >>> g["0"].tolist(), g.noise["0"].trace_sigma
         ([[1.0, 1.0], [1.0, 1.0]], 0.0)
     """
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        model = model.module
+    model = unwrapped(model)
     found = targets(model, config)
-    return collect(model, found, batches, loss, offload, size, process_group)
+    with without_adapters(model):
+        return collect(model, found, batches, loss, offload, size, process_group, train)
 
 
 def gradients_inside(
@@ -178,7 +195,7 @@ def gradients_inside(
         ValueError: for the same reasons as `gradients`.
     """
     layers = {name: base_of(layer) for name, layer in lora_layers(peft_model, adapter).items()}
-    return collect(peft_model, layers, batches, loss, "cpu", None, None)
+    return collect(peft_model, layers, batches, loss)
 
 
 def collect(
@@ -186,31 +203,87 @@ def collect(
     found: Mapping[str, nn.Module],
     batches: Iterable[Any],
     loss: Loss,
-    offload: str | torch.device | None,
-    size: Callable[[Any], int] | None,
-    process_group: torch.distributed.ProcessGroup | None,
+    offload: str | torch.device | None = "cpu",
+    size: Callable[[Any], int] | None = None,
+    process_group: torch.distributed.ProcessGroup | None = None,
+    train: bool = False,
 ) -> Gradients:
     """Collect the gradients of these layers; see `gradients`, which selects them."""
+    _check_weights(found)
+    half = any(p.dtype == torch.float16 for p in model.parameters())
+    sharded = any(is_sharded(cast(Tensor, module.weight)) for module in found.values())
+    sums = _Sums(found, offload)
+    leaves_of = _own_weights if sharded else _separate_weights
+    with steady_mode(model, train), leaves_of(model, found) as leaves:
+        hooks = [
+            leaf.register_post_accumulate_grad_hook(sums.hook_for(name))
+            for name, leaf in ({} if sharded else leaves).items()
+        ]
+        try:
+            for batch in batches:
+                samples = _samples(batch) if size is None else size(batch)
+                if sharded:
+                    samples = _whole_batch(samples, process_group)
+                step = partial(_backward, model, batch, loss, sums, leaves if sharded else {})
+                if half and sums.scale == 1:
+                    _choose_scale(sums, step)
+                sums.begin_batch(samples)
+                step()
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for leaf in leaves.values():
+                leaf.grad = None
+    return sums.result(None if sharded else process_group, sharded)
+
+
+def _check_weights(found: Mapping[str, nn.Module]) -> None:
     for name, module in found.items():
         if is_quantised(module):
             raise ValueError(
                 f"{name} is quantised and has no gradient: compute the gradients on a float copy "
-                "of the model, and use them on the quantised one with mutate_base=False"
+                "of the model, and use them on the quantised one with lora_ga"
             )
-    sums = _Sums(found, offload)
-    with _eval_mode(model), _separate_weights(model, found) as leaves:
-        hooks = [
-            leaf.register_post_accumulate_grad_hook(sums.hook_for(name))
-            for name, leaf in leaves.items()
-        ]
-        try:
-            for batch in batches:
-                sums.begin_batch(_samples(batch) if size is None else size(batch))
-                _scalar(loss(model, batch)).backward()
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return sums.result(process_group)
+
+
+def _backward(
+    model: nn.Module, batch: object, loss: Loss, sums: _Sums, sharded: dict[str, nn.Parameter]
+) -> None:
+    value = _scalar(loss(model, batch))
+    (value if sums.scale == 1 else value.float() * sums.scale).backward()
+    sums.take_sharded(sharded)
+
+
+def _choose_scale(sums: _Sums, step: Callable[[], None]) -> None:
+    """Choose the largest power of 2 at which float16 gradients of a batch are finite, over 16.
+
+    Without it the entries below 6e-8 are 0, and those below 6e-5 are rounded.
+    """
+    for exponent in range(15, 0, -1):
+        sums.begin_trial(2.0**exponent)
+        step()
+        if sums.end_trial():
+            sums.scale = 2.0 ** max(0, exponent - 4)
+            return
+    sums.scale = 1.0
+
+
+def _whole_batch(samples: int, group: torch.distributed.ProcessGroup | None) -> int:
+    """Return the samples of one batch over all processes; FSDP2 averages their gradients.
+
+    Raises:
+        ValueError: if the processes have batches of different size.
+    """
+    import torch.distributed as dist
+
+    sizes: list[int] = [0] * _ranks(group)
+    dist.all_gather_object(sizes, samples, group=group)
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"the processes have batches of {sizes} samples: sharded models need the same size "
+            "in each process"
+        )
+    return sum(sizes)
 
 
 class _Sums:
@@ -221,6 +294,8 @@ class _Sums:
         self._sums: dict[str, Tensor] = {}
         self._squares: dict[str, float] = dict.fromkeys(found, 0.0)
         self._now, self._samples, self._batches = 0, 0, 0
+        self.scale = 1.0  # of the loss
+        self._trial: list[bool] | None = None  # whether the gradients of a trial are finite
         self._seen: set[str] = set()
 
     def begin_batch(self, samples: int) -> None:
@@ -230,6 +305,16 @@ class _Sums:
         self._now, self._seen = samples, set()
         self._samples += samples
         self._batches += 1
+
+    def begin_trial(self, scale: float) -> None:
+        """From now on, only look whether the gradients are finite."""
+        self.scale, self._trial, self._seen = scale, [], set()
+
+    def end_trial(self) -> bool:
+        """Whether they all were."""
+        assert self._trial is not None
+        finite, self._trial = all(self._trial), None
+        return finite
 
     def hook_for(self, name: str) -> Callable[[Tensor], None]:
         """Return the function that torch calls with a weight when its gradient is complete."""
@@ -241,22 +326,38 @@ class _Sums:
                     f"{name} is used twice under re-entrant checkpointing: set use_reentrant=False"
                 )
             self._seen.add(name)
-            gradient = weight.grad.to_dense() if weight.grad.is_sparse else weight.grad
-            weight.grad = None
-            matrix = as_matrix(self._found[name], gradient).float()
-            self._squares[name] += self._now * float(matrix.double().square().sum())
-            share = (matrix * self._now).to(self._offload or matrix.device)
-            if name in self._sums:
-                self._sums[name] += share
-            else:
-                self._sums[name] = share.contiguous()
+            gradient, weight.grad = weight.grad, None
+            self._add(name, gradient)
 
         return take
 
-    def result(self, group: torch.distributed.ProcessGroup | None) -> Gradients:
-        """Return the means after checking them."""
+    def take_sharded(self, leaves: Mapping[str, nn.Parameter]) -> None:
+        """Take the gradients of a batch from a sharded model, which are whole after backward."""
+        for name, leaf in leaves.items():
+            gradient: Any = leaf.grad
+            leaf.grad = None
+            if gradient is not None:
+                self._add(name, gradient.full_tensor() if is_sharded(gradient) else gradient)
+
+    def _add(self, name: str, gradient: Tensor) -> None:
+        gradient = gradient.to_dense() if gradient.is_sparse else gradient
+        if self._trial is not None:
+            self._trial.append(bool(gradient.isfinite().all()))
+            return
+        matrix = as_matrix(self._found[name], gradient)
+        self._squares[name] += self._now * squared_norm(matrix) / self.scale**2
+        device, times = self._offload or matrix.device, self._now / self.scale
+        if name in self._sums:
+            self._sums[name].add_(matrix.to(device), alpha=times)
+        else:
+            self._sums[name] = matrix.to(device, torch.float32, copy=True).contiguous().mul_(times)
+
+    def result(
+        self, group: torch.distributed.ProcessGroup | None, averaged: bool = False
+    ) -> Gradients:
+        """Return the means after checking them; `averaged`: over the processes already."""
         samples, batches, squares = self._samples, self._batches, self._squares
-        if _ranks(group) > 1:
+        if _ranks(group) > 1 and not averaged:
             samples, batches, squares = self._all_ranks(group)
         if not batches:
             raise ValueError("there are no batches; pass one or more")
@@ -267,8 +368,8 @@ class _Sums:
                     f"the loss does not depend on {name} (its gradient is None): remove it from "
                     "target_modules, or use a loss that depends on it"
                 )
-            mean = means[name] = self._sums.pop(name) / samples
-            square = float(mean.double().square().sum())
+            mean = means[name] = self._sums.pop(name).div_(samples)
+            square = squared_norm(mean)
             _check(name, square)
             if batches > 1:
                 noise[name] = _noise(square, squares[name], batches, samples)
@@ -344,25 +445,20 @@ def _scalar(value: object) -> Tensor:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Set eval mode and freeze all weights; restore modes, buffers and flags afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    model.eval()
-    for parameter, _ in flags:
-        parameter.requires_grad_(False)
+def _own_weights(
+    model: nn.Module, found: Mapping[str, nn.Module]
+) -> Iterator[dict[str, nn.Parameter]]:
+    """Let the weights themselves have gradients: FSDP2 knows no others."""
+    leaves = {name: cast(nn.Parameter, module.weight) for name, module in found.items()}
+    before = [(leaf, leaf.grad) for leaf in leaves.values()]
+    for leaf in leaves.values():
+        leaf.grad = None
+        leaf.requires_grad_(True)
     try:
-        with torch.enable_grad():
-            yield
+        yield leaves
     finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        for leaf, gradient in before:
+            leaf.grad = gradient
 
 
 @contextmanager

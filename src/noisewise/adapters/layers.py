@@ -19,11 +19,15 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from noisewise.adapters.held import has_start
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -124,7 +128,7 @@ def is_quantised(module: nn.Module) -> bool:
         False
     """
     weight = module._parameters.get("weight")
-    return weight is not None and _packed(weight)
+    return weight is not None and not is_sharded(weight) and _packed(weight)
 
 
 def _packed(tensor: Tensor) -> bool:
@@ -137,6 +141,40 @@ def _packed(tensor: Tensor) -> bool:
         return True
     flatten = getattr(tensor, "__tensor_flatten__", None)  # tensors that contain tensors
     return flatten is not None and any(_packed(getattr(tensor, name)) for name in flatten()[0])
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, of which each process has a part (FSDP2)."""
+    return hasattr(tensor, "device_mesh")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside DataParallel, DistributedDataParallel and torch.compile.
+
+    Example:
+        >>> net = nn.Linear(2, 2)
+        >>> unwrapped(nn.DataParallel(net)) is net
+        True
+    """
+    while True:
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        elif isinstance(getattr(model, "_orig_mod", None), nn.Module):
+            model = cast(nn.Module, model._orig_mod)
+        else:
+            return model
+
+
+def squared_norm(matrix: Tensor) -> float:
+    """Return the sum of squares in float64, without a float64 copy of the whole.
+
+    Example:
+        >>> squared_norm(torch.ones(3, 2))
+        6.0
+    """
+    rows = max(1, 2**18 // max(1, matrix.shape[1]))
+    parts = (matrix[i : i + rows] for i in range(0, len(matrix), rows))
+    return sum(float(part.double().square_().sum()) for part in parts)
 
 
 def shared_with(model: nn.Module, module: nn.Module) -> list[str]:
@@ -161,7 +199,7 @@ def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
     """Return the layers that a PEFT configuration adapts, by name, as PEFT itself finds them.
 
     Args:
-        model: the model without adapters.
+        model: the model; of a PeftModel, the layers below its adapters.
         config: PEFT's LoraConfig; target_modules can be names, a pattern, "all-linear", or None
             if PEFT knows the architecture.
 
@@ -177,15 +215,19 @@ def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
     need_peft()
     from peft.tuners.tuners_utils import check_target_module_exists
 
-    if any(hasattr(module, "lora_A") for module in model.modules()):
+    base = cast(Any, model).base_model.model if is_peft_model(model) else model
+    adapted = {name for name, module in base.named_modules() if hasattr(module, "lora_A")}
+    if adapted and base is model:
         raise ValueError(
-            "the model already has adapters: pass the model as it was before get_peft_model"
+            "the model already has adapters: pass the PeftModel, or the model as it was before "
+            "get_peft_model"
         )
-    chosen = _resolved(model, config)
+    inside = tuple(f"{name}." for name in adapted)
+    chosen = _resolved(base, config)
     found = {
-        name: module
-        for name, module in model.named_modules()
-        if name and bool(check_target_module_exists(chosen, name))
+        name: cast(Any, module).get_base_layer() if name in adapted else module
+        for name, module in base.named_modules()
+        if name and not name.startswith(inside) and bool(check_target_module_exists(chosen, name))
     }
     if not found:
         raise ValueError(f"target_modules {config.target_modules!r} matches no layer of this model")
@@ -193,6 +235,11 @@ def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
         trouble = complaint(name, module)
         if trouble:
             raise ValueError(trouble)
+        if cast(Tensor, module.weight).is_meta:
+            raise ValueError(
+                f"the weight of {name} is not in memory (device meta): load the model without "
+                "offloading, for example without device_map"
+            )
     return found
 
 
@@ -248,6 +295,46 @@ def rank_and_scaling(config: LoraConfig, name: str) -> tuple[int, float]:
     return rank, alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
 
+def is_peft_model(model: nn.Module) -> bool:
+    """Whether this is a model as get_peft_model returns it."""
+    return hasattr(model, "peft_config") and hasattr(model, "base_model")
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Switch the adapters of a PeftModel off; nothing for other models."""
+    if not is_peft_model(model):
+        yield
+        return
+    with cast(Any, model).disable_adapter():
+        yield
+
+
+def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> PeftModel:
+    """Call get_peft_model with a copy of the configuration, so that it can be used again.
+
+    A PeftModel gets one more adapter, which is then the active one.
+
+    Raises:
+        ValueError: if it has an adapter of this name.
+    """
+    from peft import get_peft_model
+
+    if is_peft_model(model):
+        peft_model = cast("PeftModel", model)
+        if adapter in peft_model.peft_config:
+            raise ValueError(f"the model has an adapter {adapter!r}: pass another name as adapter")
+        peft_model.add_adapter(adapter, copy.deepcopy(config))
+        peft_model.set_adapter(adapter)
+        return peft_model
+
+    with warnings.catch_warnings():
+        # PEFT sets fan_in_fan_out correctly for each layer, and uses an old name of transformers.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        return cast("PeftModel", get_peft_model(model, copy.deepcopy(config), adapter))
+
+
 # ------------------------------------------------------------------------ layers of a PeftModel
 
 
@@ -298,16 +385,27 @@ def base_of(layer: LoraLayer) -> nn.Module:
 
 
 def factor_parameters(layer: LoraLayer, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
-    """Return PEFT's own parameters (A, B) of an adapted layer, in PEFT's shapes."""
+    """Return the parameters (A, B) of an adapted layer, in PEFT's shapes, without held halves."""
+    held = has_start(layer, adapter)
     if isinstance(base_of(layer), nn.Embedding):
-        return layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]
+        a, b = layer.lora_embedding_A, layer.lora_embedding_B
+        return (a.trained(adapter), b.trained(adapter)) if held else (a[adapter], b[adapter])
     a, b = layer.lora_A[adapter], layer.lora_B[adapter]
-    return getattr(a, "weight", a), getattr(b, "weight", b)
+    return (a.trained, b.trained) if held else (getattr(a, "weight", a), getattr(b, "weight", b))
 
 
 def factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
-    """Return A [r, n] and B [m, r] of an adapted layer as matrices: views of PEFT's parameters."""
+    """Return A [r, n] and B [m, r] of an adapted layer as matrices: views of the parameters."""
     a, b = factor_parameters(layer, adapter)
+    return a.detach().flatten(1), b.detach().flatten(1)
+
+
+def all_factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
+    """Return the factors with held halves, as matrices: what the layer computes with."""
+    if isinstance(base_of(layer), nn.Embedding):
+        a, b = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]
+    else:
+        a, b = (getattr(x, "weight", x) for x in (layer.lora_A[adapter], layer.lora_B[adapter]))
     return a.detach().flatten(1), b.detach().flatten(1)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import nn
 
-from noisewise.adapters.difference import check_own_weight
 from noisewise.adapters.layers import (
     active_adapter,
     base_of,
@@ -17,7 +16,6 @@ from noisewise.adapters.layers import (
     lora_layers,
     shared_with,
 )
-from noisewise.adapters.moved import use_moved_weight
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,8 +40,8 @@ def merge(peft_model: PeftModel, adapter: str | None = None) -> nn.Module:
 
     Raises:
         ValueError: for tied weights (the other layer would change too), for quantised weights
-            (they cannot hold the sum), for weights that the start of another adapter moved, and
-            for layers that PEFT cannot merge. The model is then unchanged.
+            (they cannot hold the sum), and for layers that PEFT cannot merge. The model is then
+            unchanged.
 
     Example:
         >>> from peft import LoraConfig, get_peft_model
@@ -58,20 +56,18 @@ def merge(peft_model: PeftModel, adapter: str | None = None) -> nn.Module:
     base = cast(nn.Module, peft_model.base_model.model)
     layers, tokens = lora_layers(peft_model, name), _token_layers(base, name)
     for key, layer in layers.items():
-        _check(key, layer, name, base)
+        _check(key, layer, base)
     for key, wrapper in tokens.items():
         _check_tokens(key, wrapper, base)
     for layer in layers.values():
-        use_moved_weight(layer)
         _merge_layer(layer, name)
     for wrapper in tokens.values():
         wrapper.token_adapter.merge(safe_merge=True, adapter_names=[name])
     return cast(nn.Module, peft_model.base_model.unload())
 
 
-def _check(key: str, layer: LoraLayer, adapter: str, base: nn.Module) -> None:
+def _check(key: str, layer: LoraLayer, base: nn.Module) -> None:
     module = base_of(layer)
-    check_own_weight(layer, adapter)
     if is_quantised(module):
         raise ValueError(
             f"{key} is quantised and has too few bits for the sum: load the adapter onto a float "

@@ -136,37 +136,77 @@ def rewritten(
         >>> (g - (h_b @ a + b @ h_a)).round(decimals=5).abs().tolist()  # what remains
         [[0.0, 2.0], [0.0, 0.0]]
     """
-    dtype = a.dtype
-    a, b, g_a, g_b = a.double(), b.double(), g_a.double(), g_b.double()
-    values_a, vectors_a = torch.linalg.eigh(a @ a.mT)
-    values_b, vectors_b = torch.linalg.eigh(b.mT @ b)
-    projection = b @ (_inverse(values_b, vectors_b, 0.0) @ (b.mT @ g_b))
-    outside = (g_b - projection) / c**2
-    outside_b = outside @ _inverse(values_a, vectors_a, 0.0)
-    along = g_a / c**2  # (B^T B)+ of it is B+ G / c
-    along_b = _inverse(values_b, vectors_b, _floor(reach, outside_b)) @ along
-    outside_b = outside @ _inverse(values_a, vectors_a, _floor(reach, along_b))
-    x = _sylvester(values_b, vectors_b, values_a, vectors_a, -along_b @ a.mT)
-    return (along_b + x @ a).to(dtype), (outside_b - b @ x).to(dtype)
+    return Projections(a, b, c).rewritten(g_a, g_b, reach)
 
 
-def _floor(reach: float, step: Tensor) -> float:
+class Projections:
+    """What the factors A, B determine: made once, it rewrites any gradient of theirs.
+
+    All products are of the size of the factors, in float64. The cost for A [..., r, n] and
+    B [..., m, r] is ``O((m + n) r^2)``. Leading dimensions: several layers of one shape; c then has
+    the shape [..., 1, 1].
+    """
+
+    def __init__(self, a: Tensor, b: Tensor, c: float | Tensor) -> None:
+        """Decompose ``A A^T`` and ``B^T B``."""
+        self._dtype, self._c = a.dtype, c
+        self._a, self._b = a.double(), b.double()
+        self._values_a, self._vectors_a = torch.linalg.eigh(self._a @ self._a.mT)
+        self._values_b, self._vectors_b = torch.linalg.eigh(self._b.mT @ self._b)
+        self._inverse_a = _inverse(self._values_a, self._vectors_a, 0.0)
+        self._inverse_b = _inverse(self._values_b, self._vectors_b, 0.0)
+
+    def known(self, g_a: Tensor, g_b: Tensor) -> Tensor:
+        """Return the part of G that g_A and g_B determine, ``P_B G + (I - P_B) G P_A``, [m, n]."""
+        h_a = self._inverse_b @ g_a.double() / self._c
+        h_b = self._outside(g_b) @ self._inverse_a * self._c
+        left = torch.cat([h_b, self._b], -1).to(self._dtype)
+        return left @ torch.cat([self._a, h_a], -2).to(self._dtype)
+
+    def rewritten(self, g_a: Tensor, g_b: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+        """Return H_A [r, n] and H_B [m, r]; see the function `rewritten`."""
+        outside = self._outside(g_b)
+        along = g_a.double() / self._c**2  # (B^T B)+ of it is B+ G / c
+        floor = _floor(reach, outside @ self._inverse_a)
+        along_b = _inverse(self._values_b, self._vectors_b, floor) @ along
+        floor = _floor(reach, along_b)
+        outside_b = outside @ _inverse(self._values_a, self._vectors_a, floor)
+        x = _sylvester(
+            self._values_b,
+            self._vectors_b,
+            self._values_a,
+            self._vectors_a,
+            -along_b @ self._a.mT,
+        )
+        h_a, h_b = along_b + x @ self._a, outside_b - self._b @ x
+        return h_a.to(self._dtype), h_b.to(self._dtype)
+
+    def _outside(self, g_b: Tensor) -> Tensor:
+        """Return ``(I - P_B) g_B / c^2``."""
+        g_b = g_b.double()
+        return (g_b - self._b @ (self._inverse_b @ (self._b.mT @ g_b))) / self._c**2
+
+
+def _floor(reach: float, step: Tensor) -> Tensor | float:
     """Return the square of how much the singular values of a factor grow in one step."""
-    return reach**2 * float(step.square().sum()) / min(step.shape)
+    if not reach:
+        return 0.0
+    squares = step.square().sum((-2, -1), keepdim=True)[..., 0]
+    return squares * (reach**2 / min(step.shape[-2:]))
 
 
-def _inverse(values: Tensor, vectors: Tensor, floor: float) -> Tensor:
+def _inverse(values: Tensor, vectors: Tensor, floor: Tensor | float) -> Tensor:
     """Return the pseudo-inverse of a symmetric matrix, with `floor` added to its eigenvalues."""
-    alive = values > 1e-12 * values[-1].clamp_min(1e-300)
-    inverted = torch.where(alive, 1 / (values + floor).clamp_min(1e-300), 0.0)
-    return vectors * inverted @ vectors.mT
+    alive = values > 1e-12 * values[..., -1:].clamp_min(1e-300)
+    inverted = ((values + floor).clamp_min_(1e-300).reciprocal_()) * alive
+    return vectors * inverted[..., None, :] @ vectors.mT
 
 
 def _sylvester(
     values_b: Tensor, vectors_b: Tensor, values_a: Tensor, vectors_a: Tensor, right: Tensor
 ) -> Tensor:
     """Solve ``B^T B X + X A A^T = right``; both matrices are given by their eigenvectors."""
-    sums = values_b.clamp_min(0)[:, None] + values_a.clamp_min(0)[None, :]
+    sums = values_b.clamp_min(0)[..., :, None] + values_a.clamp_min(0)[..., None, :]
     inside = vectors_b.mT @ right @ vectors_a
-    solved = torch.where(sums > 1e-12 * sums.max(), inside / sums.clamp_min(1e-300), 0.0)
-    return vectors_b @ solved @ vectors_a.mT
+    alive = sums > 1e-12 * sums.amax((-2, -1), keepdim=True)
+    return vectors_b @ (inside / sums.clamp_min(1e-300) * alive) @ vectors_a.mT

@@ -15,17 +15,22 @@ layers); gradients and the adapter itself stay small.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from noisewise.adapters.layers import active_adapter, factor_parameters, kind_of, lora_layers
-from noisewise.adapters.pro import DAMPING, rewritten
+from noisewise.adapters.pro import DAMPING, Projections
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+_Pair = tuple[nn.Parameter, nn.Parameter]
+_AT_ONCE = 2**20  # entries of W in one group of layers
+_FUSED = ("cpu", "cuda", "xpu", "mps")  # where torch has Adam as one kernel
 
 
 class LoraProAdamW(torch.optim.Optimizer):
@@ -110,45 +115,80 @@ class LoraProAdamW(torch.optim.Optimizer):
         for group in self.param_groups:
             members: list[nn.Parameter] = group["params"]
             if group["pairs"]:
-                for a, b in zip(members[::2], members[1::2], strict=True):
-                    if a.grad is not None and b.grad is not None:
-                        self._step_pair(a, b, group)
+                for pairs in _alike(members):
+                    self._step_pairs(pairs, group)
                 continue
             for parameter in members:
                 if parameter.grad is not None:
-                    direction = self._adam(parameter, parameter.grad.float(), group)
+                    direction = self._adam([parameter], parameter.grad.float(), group)
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.sub_(group["lr"] * direction)
         return loss
 
-    def _step_pair(self, a: nn.Parameter, b: nn.Parameter, group: dict[str, Any]) -> None:
-        c, reach = self._scaling[id(a)], group["damping"] * group["lr"]
-        assert a.grad is not None
-        assert b.grad is not None
-        flat_a, flat_b = a.flatten(1).float(), b.flatten(1).float()
-        given = a.grad.flatten(1).float(), b.grad.flatten(1).float()
-        h_a, h_b = rewritten(flat_a, flat_b, *given, c)
-        seen = c * (h_b @ flat_a + flat_b @ h_a)
-        wanted = self._adam(a, seen, group)
-        h_a, h_b = rewritten(
-            flat_a, flat_b, c * (flat_b.mT @ wanted), c * (wanted @ flat_a.mT), c, reach
-        )
-        for parameter, direction in ((a, h_a), (b, h_b)):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.sub_(group["lr"] * direction.reshape(parameter.shape))
+    def _step_pairs(self, pairs: list[_Pair], group: dict[str, Any]) -> None:
+        """Step the factors of layers of one shape."""
+        reach, keys = group["damping"] * group["lr"], [a for a, _ in pairs]
+        a, b = (_stacked([pair[k].flatten(1).float() for pair in pairs]) for k in (0, 1))
+        g_a, g_b = (_stacked([_gradient(pair[k]) for pair in pairs]) for k in (0, 1))
+        c = _stacked([a.new_full((1, 1), self._scaling[id(key)]) for key in keys])
+        projections = Projections(a, b, c)
+        wanted = self._adam(keys, projections.known(g_a, g_b), group)
+        h_a, h_b = projections.rewritten(c * (b.mT @ wanted), c * (wanted @ a.mT), reach)
+        decay = 1 - group["lr"] * group["weight_decay"]
+        for k, pair in enumerate(pairs):
+            for parameter, directions in zip(pair, (h_a, h_b), strict=True):
+                direction = directions if len(pairs) == 1 else directions[k]
+                parameter.mul_(decay).sub_(group["lr"] * direction.reshape(parameter.shape))
 
-    def _adam(self, key: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> Tensor:
-        """Return Adam's direction for a gradient; the moments are stored under `key`."""
-        state, (beta1, beta2) = self.state[key], group["betas"]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"] = torch.zeros_like(gradient)
-            state["exp_avg_sq"] = torch.zeros_like(gradient)
-        state["step"] += 1
-        count = float(state["step"])
-        first: Tensor = state["exp_avg"].lerp_(gradient, 1 - beta1)
-        second: Tensor = (
-            state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    def _adam(self, keys: list[nn.Parameter], gradients: Tensor, group: dict[str, Any]) -> Tensor:
+        """Return Adam's directions, one for each key, stacked; the moments are kept by key."""
+        fused, one = gradients.device.type in _FUSED, len(keys) == 1
+        directions = torch.zeros_like(gradients)
+        given = [gradients] if one else list(gradients)
+        for key, gradient in zip(keys, given, strict=True):
+            if not self.state[key]:
+                # Torch's kernels read the step on their device.
+                device = gradient.device if fused else None
+                self.state[key]["step"] = torch.zeros((), device=device)
+                self.state[key]["exp_avg"] = torch.zeros_like(gradient)
+                self.state[key]["exp_avg_sq"] = torch.zeros_like(gradient)
+        beta1, beta2 = group["betas"]
+        adam(  # one pass over W, where plain operations need ten
+            [directions] if one else list(directions),
+            given,
+            [self.state[key]["exp_avg"] for key in keys],
+            [self.state[key]["exp_avg_sq"] for key in keys],
+            [],
+            [self.state[key]["step"] for key in keys],
+            fused=fused,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=1.0,
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=True,
         )
-        root = (second / (1 - beta2**count)).sqrt_().add_(group["eps"])
-        return first / (1 - beta1**count) / root
+        return directions
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """Stack layers of one shape; one layer alone stays a matrix, which is quicker."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tensors)
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.flatten(1).float()
+
+
+def _alike(members: list[nn.Parameter]) -> Iterator[list[_Pair]]:
+    """Yield pairs of factors of one shape together, so that small layers cost few operations."""
+    groups: dict[Any, list[_Pair]] = {}
+    for a, b in zip(members[::2], members[1::2], strict=True):
+        if a.grad is not None and b.grad is not None:
+            groups.setdefault((a.flatten(1).shape, b.flatten(1).shape, a.device), []).append((a, b))
+    for (shape_a, shape_b, _), pairs in groups.items():
+        count = max(1, _AT_ONCE // (shape_a[1] * shape_b[0]))
+        for first in range(0, len(pairs), count):
+            yield pairs[first : first + count]

@@ -1,13 +1,8 @@
 """Save and load adapters, always as a plain LoRA on the original base model.
 
-If a start moved the frozen weights, the factors A and B are right only on the moved weights. Saved
-as they are and loaded onto the original base model, they are wrong by the whole start, without an
-error. So the learned difference is saved,
-
-    c (B A - B0 A0) = [c B, -c B0] [A; A0],
-
-of rank 2r at most, with ``alpha = r``. This is scaling 1, which is right for PEFT, for diffusers
-and for scripts that do not read the configuration.
+The learned difference is saved, with ``alpha = r``. This is scaling 1, which is right for PEFT, for
+diffusers and for scripts that do not read the configuration. With a start that subtracts itself the
+difference is ``c (B A - B0 A0)``, of rank 2r at most.
 """
 
 from __future__ import annotations
@@ -24,11 +19,14 @@ from noisewise.adapters.difference import difference, truncated
 from noisewise.adapters.files import (
     CONFIG,
     entries,
+    is_second_name,
     non_factors,
     state,
+    with_statistics,
     write,
     write_for_pipeline,
 )
+from noisewise.adapters.held import has_start
 from noisewise.adapters.layers import (
     active_adapter,
     kind_of,
@@ -36,7 +34,7 @@ from noisewise.adapters.layers import (
     need_peft,
     target_names,
 )
-from noisewise.adapters.moved import start_of
+from noisewise.adapters.resuming import NOTE, hold_second_half, holds_start, refuse_old
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -75,9 +73,10 @@ def save(
 ) -> Saved:
     """Write an adapter as a plain LoRA on the original base model, for PEFT and for diffusers.
 
-    Without rank and energy the difference is exact. Its rank is r if the start did not move the
-    weights, up to 2r if it did, and for AdaLoRA the ranks that remain. The saved `alpha` equals the
-    rank. To continue training at the adapter's own alpha, use PEFT's save_pretrained.
+    Without rank and energy the difference is exact. Its rank is r, with a start that subtracts
+    itself up to 2r, and for AdaLoRA the ranks that remain. The saved `alpha` equals the rank. To
+    continue training, use PEFT's save_pretrained. The running statistics of batch norms are saved
+    too; PEFT's own functions save them only for layers in modules_to_save.
 
     Args:
         peft_model: a model with LoRA (also rsLoRA) or AdaLoRA, started here or by PEFT. DoRA, which
@@ -93,9 +92,8 @@ def save(
 
     Raises:
         ValueError: if the type of adapter is not a low-rank difference; if a start of PEFT moved
-            the weights (this change is not known here); if the start of another adapter moved the
-            weights; if it contains tensors that a pipeline cannot load; if a number is out of
-            range.
+            the weights (this change is not known here); if it contains tensors that a pipeline
+            cannot load; if a number is out of range.
 
     Example:
         >>> import tempfile
@@ -122,25 +120,29 @@ def save(
     if folder.is_file():
         raise ValueError(f"{folder} is a file; pass the path of a folder")
     layers = lora_layers(peft_model, name)
+    tensors = with_statistics(peft_model.base_model.model, state(peft_model, name))
     if kind == "dora":
         if rank is not None or energy is not None:
             raise ValueError(
                 "DoRA cannot be compressed: save it without rank and energy, or merge it"
             )
-        _write(folder, prefix, copy.deepcopy(config), state(peft_model, name))
+        own = copy.deepcopy(config)
+        own.auto_mapping = _auto_mapping(peft_model, config)
+        _write(folder, prefix, own, tensors)
         return Saved(folder, {key: layer.r[name] for key, layer in layers.items()}, {})
     found = {
         key: _compressed(layer, name, rank, energy, kind == "adalora")
         for key, layer in layers.items()
     }
-    tensors = state(peft_model, name)
     if kind == "adalora":
         tensors = non_factors(tensors)
     for key, (left, right, _) in found.items():
         tensors |= entries(key, layers[key], name, left, right)
     ranks = {key: left.shape[1] for key, (left, _, _) in found.items()}
     names = target_names(peft_model.base_model.model, ranks)
-    _write(folder, prefix, _plain_config(config, ranks, names), tensors)
+    plain = _plain_config(config, ranks, names)
+    plain.auto_mapping = _auto_mapping(peft_model, config)
+    _write(folder, prefix, plain, tensors)
     return Saved(folder, ranks, {key: kept for key, (_, _, kept) in found.items()})
 
 
@@ -150,10 +152,12 @@ def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> Peft
     Args:
         model: the base model, without adapters; it is changed in place.
         path: folder with adapter_config.json and adapter_model.safetensors.
-        trainable: True to continue training the adapter.
+        trainable: True to continue training the adapter. If save_pretrained wrote it after a start
+            that subtracts itself, half of its ranks train and the other half stays as it is.
 
     Raises:
-        ValueError: if the folder has no adapter, or if the adapter does not fit this model: each
+        ValueError: if the folder has no adapter; if trainable and it was written by an older
+            version, whose starts moved the weights; if the adapter does not fit this model: each
             adapted layer needs its tensors in the file, and each tensor needs its layer.
 
     Example:
@@ -169,9 +173,13 @@ def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> Peft
     folder = Path(path)
     if not (folder / CONFIG).exists():
         raise ValueError(f"{folder} has no adapter: {CONFIG} is missing")
+    if trainable:
+        refuse_old(folder)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        # Tied layers that were extracted have the same factors, which is what the warning is about.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         try:
             loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
@@ -186,6 +194,8 @@ def load(model: nn.Module, path: str | Path, *, trainable: bool = False) -> Peft
             f"{folder} does not fit this model: the model has no layer for {len(unused)} of its "
             f"tensors: {', '.join(unused[:3])}"
         )
+    if trainable and holds_start(folder):
+        hold_second_half(loaded, "default")
     return loaded
 
 
@@ -195,7 +205,8 @@ def _unused_tensors(loaded: PeftModel, folder: Path) -> list[str]:
     from peft.utils import load_peft_weights
 
     tensors = load_peft_weights(str(folder), device="cpu")
-    return list(set_peft_model_state_dict(loaded, tensors).unexpected_keys)
+    unused = set_peft_model_state_dict(loaded, tensors).unexpected_keys
+    return [key for key in unused if not is_second_name(key)]
 
 
 def _compressed(
@@ -205,7 +216,7 @@ def _compressed(
     asked = rank is not None or energy is not None
     if not left.shape[1]:  # AdaLoRA removed all ranks of this layer
         left, right = left.new_zeros(left.shape[0], 1), right.new_zeros(1, right.shape[1])
-    elif asked or start_of(layer, adapter) is not None:
+    elif asked or has_start(layer, adapter):
         left, right, kept = truncated(left, right, rank, energy)
         return left.float(), right.float(), kept
     return left.float(), right.float(), 1.0
@@ -233,6 +244,14 @@ def _plain_config(
     )
 
 
+def _auto_mapping(peft_model: PeftModel, config: Any) -> dict[str, str] | None:  # noqa: ANN401
+    """Return what PEFT's AutoPeftModel needs to find the base model's class, as PEFT saves it."""
+    if config.task_type is not None:
+        return None
+    kind = type(peft_model.base_model.model)
+    return {"base_model_class": kind.__name__, "parent_library": kind.__module__}
+
+
 def plain_ranks(ranks: dict[str, int]) -> dict[str, Any]:
     """Return rank and alpha for LoraConfig for scaling 1, with patterns if layers differ."""
     common = max(sorted(set(ranks.values())), key=list(ranks.values()).count)
@@ -258,6 +277,7 @@ def _write(
 ) -> None:
     if prefix is None:
         write(folder, config, tensors)
+        (folder / NOTE).unlink(missing_ok=True)
     else:
         write_for_pipeline(folder, prefix, config, tensors)
 

@@ -281,25 +281,51 @@ def _with_better_cosine(g: Tensor, start: Start) -> Start:
     """
     g = g.float() / g.float().square().mean().sqrt()
     target = g.sign()
+    best, value = start, _adam_cosine(g, start)
     with torch.enable_grad():
         a = start.a.clone().requires_grad_()
         b = start.b.clone().requires_grad_(start.moved)
         free = [a, b] if start.moved else [a]
         optimizer = torch.optim.Adam([{"params": [p], "lr": 0.05 * _rms(p)} for p in free])
-        best, value = start, _adam_cosine(g, start)
-        for round_ in range(_ROUNDS):
+        for round_ in range(_ROUNDS + 1):
             tau = 1.0 * (1 - round_ / _ROUNDS) + 0.02
-            optimizer.zero_grad()
-            step = _soft(g @ a.mT, tau) @ a
-            if start.moved:
-                step = step + b @ _soft(b.mT @ g, tau)
-            (-torch.cosine_similarity(step.flatten(), target.flatten(), dim=0)).backward()
-            optimizer.step()
-            now = Start(a.detach().clone(), b.detach().clone(), start.moved, start.error)
-            reached = _adam_cosine(g, now)
+            right = g @ a.mT, target @ a.mT
+            left = (b.mT @ g, b.mT @ target) if start.moved else None
+            with torch.no_grad():
+                reached = float(_step_cosine(a, b, right, left, target.numel(), None))
             if reached > value:
-                best, value = now, reached
+                now = a.detach().clone(), b.detach().clone()
+                best, value = Start(*now, start.moved, start.error), reached
+            if round_ == _ROUNDS:
+                return best
+            optimizer.zero_grad()
+            (-_step_cosine(a, b, right, left, target.numel(), tau)).backward()
+            optimizer.step()
     return best
+
+
+def _step_cosine(
+    a: Tensor,
+    b: Tensor,
+    right: tuple[Tensor, Tensor],
+    left: tuple[Tensor, Tensor] | None,
+    entries: int,
+    tau: float | None,
+) -> Tensor:
+    """Return the cosine between ``sign(G A^T) A + B sign(B^T G)`` and T = sign(G).
+
+    Without a matrix of the size of G: ``right`` is [G A^T, T A^T], ``left`` [B^T G, B^T T], and
+    |T|^2 is the number of entries. With tau the signs are soft.
+    """
+    p = right[0].sign() if tau is None else _soft(right[0], tau)
+    inner = (p * right[1]).sum()
+    square = ((p.mT @ p) * (a @ a.mT)).sum()
+    if left is not None:
+        q = left[0].sign() if tau is None else _soft(left[0], tau)
+        inner = inner + (q * left[1]).sum()
+        square = square + ((b.mT @ b) * (q @ q.mT)).sum()
+        square = square + 2 * ((b.mT @ p) * (q @ a.mT)).sum()
+    return inner * torch.rsqrt(square.clamp_min(1e-30) * entries)
 
 
 def _soft(x: Tensor, tau: float) -> Tensor:

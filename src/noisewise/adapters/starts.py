@@ -10,6 +10,7 @@ that any version of PEFT can load what is saved later.
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
@@ -17,19 +18,20 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from noisewise.adapters.guards import guard
+from noisewise.adapters.files import running_statistics
+from noisewise.adapters.held import hold_start
 from noisewise.adapters.layers import (
     active_adapter,
     as_matrix,
-    factors,
     is_quantised,
     lora_layers,
     rank_and_scaling,
     set_factors,
-    shared_with,
     targets,
+    unwrapped,
+    wrapped,
 )
-from noisewise.adapters.moved import move_weight
+from noisewise.adapters.resuming import doubled, note_on_save
 from noisewise.adapters.solutions import (
     Answer,
     Scale,
@@ -61,19 +63,19 @@ def lora_ga(
 ) -> PeftModel:
     """Adapt a model so that its first step has the best direction for its rank (LoRA-GA).
 
-    By default ``A = s V_r^T``, ``B = 0``: the best direction of rank r. The weights do not change,
-    so this works with bfloat16, quantised and tied weights and with any way of saving. With
-    mutate_base it is the paper's form: a step of rank 2r, and ``W - c B A`` replaces W; save such a
-    model with `save` or save_pretrained (docs/adapters.md says which other ways are safe). The
-    function of the model does not change: exactly by default, with mutate_base to 1e-6 of the
-    output in float32 (1e-5 with the longer factors of "unit" and "adam"); with bfloat16 weights
-    mutate_base rounds ``W - c B A``.
+    By default ``A = s V_r^T``, ``B = 0``: the best direction of rank r. With mutate_base it is the
+    paper's form: a step of rank 2r, from A0 and B0 that are not 0. The paper subtracts ``c B0 A0``
+    from W; here W stays, and frozen ranks of the adapter subtract it (`held`), so PEFT sees an
+    adapter of rank 2r. Both work with bfloat16, quantised and tied weights and with every way of
+    saving. The function of the model does not change: exactly by default, with mutate_base to 1e-6
+    of the output in float32 (1e-5 with the longer factors of "unit" and "adam").
 
     Args:
-        model: it is changed in place, as by PEFT's get_peft_model.
+        model: it is changed in place, as by PEFT's get_peft_model. A PeftModel gets one more
+            adapter, which is then the active one.
         config: PEFT's LoraConfig: rank, alpha, targets, patterns, use_rslora, use_dora.
         grads: full gradients by layer, matrices [m, n], as `gradients` returns them.
-        mutate_base: True: the paper's form, which moves the weights.
+        mutate_base: True: the paper's form, whose start is subtracted again.
         scale: lengths of the factors: stable, gd, unit or adam, see `lora_ga_start`. The length of
             the first step depends on it, the direction does not.
         gamma: constant of "stable".
@@ -83,8 +85,8 @@ def lora_ga(
         adapter: name of the new adapter.
 
     Raises:
-        ValueError: if a gradient is missing or zero, if a rank does not fit, or if mutate_base is
-            used with quantised or tied weights, DoRA or lora_bias.
+        ValueError: if a gradient is missing or zero. Ranks that are too large for a layer are
+            lowered, with a warning.
 
     Source: Wang et al. 2024, section 3; the default is their theorem 3.1 with B0 = 0.
 
@@ -98,6 +100,8 @@ def lora_ga(
         >>> bool(torch.allclose(adapted(x[0]), before))
         True
     """
+    if getattr(config, "ensure_weight_tying", False):
+        grads = _summed_where_tied(model, config, grads)
 
     def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
         try:
@@ -105,7 +109,7 @@ def lora_ga(
                 _gradient(grads, name),
                 rank,
                 c,
-                mutate_base=mutate_base,
+                mutate_base=mutate_base and min(grads[name].shape) > 1,
                 scale=scale,
                 gamma=gamma,
                 split=split,
@@ -127,8 +131,8 @@ def pissa(
 ) -> PeftModel:
     """Adapt a model by the main part of its weights: ``c B A`` is the best rank r of W (PiSSA).
 
-    PEFT has this for Linear only; here it works for every type of layer. The frozen weight becomes
-    ``W - c B A``, so save the model with `save`.
+    PEFT has this for Linear only; here it works for every type of layer. The paper replaces W by
+    ``W - c B0 A0``; here W stays, and frozen ranks of the adapter subtract the start (`held`).
 
     Args:
         model: it is changed in place.
@@ -137,7 +141,7 @@ def pissa(
         adapter: name of the new adapter.
 
     Raises:
-        ValueError: for quantised or tied weights, DoRA, lora_bias, or a rank that does not fit.
+        ValueError: for quantised weights.
 
     Source: Meng et al. 2024.
 
@@ -152,6 +156,10 @@ def pissa(
     """
 
     def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
+        if is_quantised(layer):
+            raise ValueError(
+                f"{name} is quantised, so it has no float weight to factorise: use lora_ga"
+            )
         weight = cast(Tensor, layer.weight).detach()
         try:
             return pissa_start(as_matrix(layer, weight), rank, c, generator)
@@ -183,7 +191,7 @@ def lora_one(
         adapter: name of the new adapter.
 
     Raises:
-        ValueError: for DoRA, if a gradient is missing, or if a rank does not fit.
+        ValueError: for DoRA, or if a gradient is missing.
 
     Source: Zhang et al. 2025 (LoRA-One).
 
@@ -198,6 +206,9 @@ def lora_one(
     """
     if config.use_dora:
         raise ValueError("LoRA-One starts with a step that DoRA would undo: set use_dora=False")
+
+    if getattr(config, "ensure_weight_tying", False):
+        grads = _summed_where_tied(model, config, grads)
 
     def make(name: str, layer: nn.Module, rank: int, c: float) -> Start:
         try:
@@ -231,6 +242,32 @@ def certificates(peft_model: PeftModel, adapter: str | None = None) -> dict[str,
     return {key: error for key, error in found.items() if error is not None}
 
 
+def _tied_heads(config: LoraConfig, found: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Return the layers that share their factors with an embedding (ensure_weight_tying), by name.
+
+    PEFT makes their A and B of the embedding's B^T and A^T.
+    """
+    if not getattr(config, "ensure_weight_tying", False):
+        return {}
+    words = {id(m.weight): name for name, m in found.items() if isinstance(m, nn.Embedding)}
+    return {
+        name: words[id(layer.weight)]
+        for name, layer in found.items()
+        if not isinstance(layer, nn.Embedding) and id(layer.weight) in words
+    }
+
+
+def _summed_where_tied(
+    model: nn.Module, config: LoraConfig, grads: Mapping[str, Tensor]
+) -> Mapping[str, Tensor]:
+    """Return gradients in which an embedding's includes that of the head with the same factors."""
+    summed = dict(grads)
+    for head, words in _tied_heads(config, targets(unwrapped(model), config)).items():
+        summed[words] = summed[words] + _gradient(grads, head).mT
+        summed[head] = summed[words].mT
+    return summed
+
+
 def _gradient(grads: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in grads:
         raise ValueError("its gradient is missing; compute the gradients with the same config")
@@ -241,39 +278,76 @@ def _adapted(
     model: nn.Module, config: LoraConfig, make: Make, moves: bool, adapter: str
 ) -> PeftModel:
     """Let PEFT make its layers, then write the factors into them."""
+    model = unwrapped(model)
     found = targets(model, config)
-    _check_config(config, moves)
-    if moves:
-        _check_weights(model, found)
+    _check_config(config)
+    config, tied = _with_fitting_ranks(config, found, moves), _tied_heads(config, found)
+    if tied and moves:
+        raise ValueError(
+            f"{next(iter(tied))} shares its factors (ensure_weight_tying), which cannot subtract a "
+            "start: use lora_ga with mutate_base=False"
+        )
     starts = {}
     for name, layer in found.items():
         starts[name] = make(name, layer, *rank_and_scaling(config, name))
     _check_shapes(found, starts)
-    peft_model = wrapped(model, config, adapter)
+    peft_model = wrapped(model, doubled(config) if moves else config, adapter)
     for name, layer in lora_layers(peft_model, adapter).items():
         start = starts[name]
-        set_factors(layer, adapter, start.a, start.b)
-        layer._noisewise_error = {adapter: start.error}
-        if start.moved:  # PEFT will add c B A
-            a, b = (value.float() for value in factors(layer, adapter))
-            move_weight(layer, adapter, a, float(layer.scaling[adapter]) * b)
+        if name in tied:
+            continue  # written with the embedding
+        if moves:
+            hold_start(layer, adapter, start.a, start.b)
+        else:
+            set_factors(layer, adapter, start.a, start.b)
+        layer._noisewise_error = getattr(layer, "_noisewise_error", {}) | {adapter: start.error}
     if moves:
-        guard(peft_model)
+        note_on_save(peft_model)
+    _warn_of_statistics(peft_model)
     return peft_model
 
 
-def wrapped(model: nn.Module, config: LoraConfig, adapter: str = "default") -> PeftModel:
-    """Call get_peft_model with a copy of the configuration, so that it can be used again."""
-    from peft import get_peft_model
+def _with_fitting_ranks(
+    config: LoraConfig, found: Mapping[str, nn.Module], both: bool
+) -> LoraConfig:
+    """Lower ranks that are too large for a layer, with the same scaling, and say so."""
+    ranks, alphas = {}, {}
+    for name, layer in found.items():
+        if is_quantised(layer):  # its shape is packed
+            continue
+        rank, c = rank_and_scaling(config, name)
+        shape = as_matrix(layer, cast(Tensor, layer.weight)).shape
+        least = max(1, min(shape) // 2 if both else min(shape))
+        if rank > least:
+            key = "^" + name.replace(".", r"\.")
+            ranks[key] = least
+            alphas[key] = c * (math.sqrt(least) if config.use_rslora else least)
+    if not ranks:
+        return config
+    warnings.warn(
+        f"{len(ranks)} layers have a lower rank, the highest that {'2 r' if both else 'r'} <= "
+        f"min(m, n) allows, at the same scaling: rank_pattern={ranks}",
+        stacklevel=4,
+    )
+    fitting = copy.deepcopy(config)
+    # PEFT takes the first pattern that matches.
+    fitting.rank_pattern = ranks | config.rank_pattern | ranks
+    fitting.alpha_pattern = alphas | config.alpha_pattern | alphas
+    return fitting
 
-    with warnings.catch_warnings():
-        # PEFT sets fan_in_fan_out correctly for each layer, and uses an old name of transformers.
-        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-        return cast("PeftModel", get_peft_model(model, copy.deepcopy(config), adapter))
+
+def _warn_of_statistics(peft_model: PeftModel) -> None:
+    found = list(running_statistics(peft_model.base_model.model))
+    if found:
+        warnings.warn(
+            f"{found[0]} has running statistics, which change in training and which PEFT's own "
+            "functions do not save: save with noisewise.adapters.save, or name such layers in "
+            "modules_to_save",
+            stacklevel=4,
+        )
 
 
-def _check_config(config: LoraConfig, moves: bool) -> None:
+def _check_config(config: LoraConfig) -> None:
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if kind != "LORA":
         raise ValueError(f"starts are for LoRA only; use get_peft_model for {kind}")
@@ -284,26 +358,6 @@ def _check_config(config: LoraConfig, moves: bool) -> None:
         )
     if config.layer_replication:
         raise ValueError("layer_replication changes layer names: replicate the layers first")
-    if moves and (config.use_dora or config.lora_bias):
-        raise ValueError(
-            "a start that moves the weights does not work with DoRA or lora_bias: use lora_ga with "
-            "mutate_base=False"
-        )
-
-
-def _check_weights(model: nn.Module, found: Mapping[str, nn.Module]) -> None:
-    for name, layer in found.items():
-        if is_quantised(layer):
-            raise ValueError(
-                f"{name} is quantised, so its weight cannot be moved: use lora_ga with "
-                "mutate_base=False"
-            )
-        others = shared_with(model, layer)
-        if others:
-            raise ValueError(
-                f"{name} shares its weight with {others[0]}, which would change too: use lora_ga "
-                "with mutate_base=False, or untie them"
-            )
 
 
 def _check_shapes(found: Mapping[str, nn.Module], starts: Mapping[str, Start]) -> None:

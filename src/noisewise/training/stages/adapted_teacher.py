@@ -83,9 +83,8 @@ def adapted_net(
     from peft import LoraConfig
 
     from noisewise.adapters import lora_ga
-    from noisewise.adapters.layers import as_matrix, complaint, target_names
+    from noisewise.adapters.layers import as_matrix, complaint, target_names, wrapped
     from noisewise.adapters.saving import plain_ranks
-    from noisewise.adapters.starts import wrapped
 
     made.requires_grad_(False)
     layers = {
