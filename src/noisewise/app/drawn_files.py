@@ -7,10 +7,11 @@ so that a full disk cuts and deletes nothing.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,13 @@ def write_sheet(pictures: np.ndarray, out: Path, scale: int) -> None:
 
 
 def write_folder(
-    pictures: np.ndarray, out: Path, scale: int, seed: int, values: dict[str, Any]
+    pictures: np.ndarray,
+    out: Path,
+    scale: int,
+    seed: int,
+    values: dict[str, Any],
+    *,
+    overwrite: bool,
 ) -> None:
     """Write each picture as a PNG, and what is known about them as JSON.
 
@@ -80,27 +87,79 @@ def write_folder(
         scale: side of the square that each pixel becomes.
         seed: of the pictures; earlier ones of this seed are replaced.
         values: what is known about them, as JSON values.
+        overwrite: whether pictures of this seed may be replaced.
+
+    Raises:
+        ValueError: if another process has drawn this seed since `check_place`.
     """
     from noisewise.training.files.atomic import sync_folder, write_json
 
+    with _alone(out):
+        check_place(out, seed, overwrite)
+        part = out / f".new-seed-{seed}"
+        shutil.rmtree(part, ignore_errors=True)  # of a killed call
+        try:
+            part.mkdir()
+            names = _write_pictures(pictures, part, scale, seed)
+            write_json(out / f"seed-{seed}.json", values)
+            for name in names:
+                (part / name).replace(out / name)
+            for name in _of_seed(_names(out), seed) - set(names):  # of an earlier, larger number
+                (out / name).unlink()
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        sync_folder(out)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Make the folder and wait until no other process writes there; remove it if it stays empty."""
     is_new = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f".new-seed-{seed}"
-    shutil.rmtree(part, ignore_errors=True)  # of a killed call
     try:
-        part.mkdir()
-        names = _write_pictures(pictures, part, scale, seed)
-        write_json(out / f"seed-{seed}.json", values)
-        for name in names:
-            (part / name).replace(out / name)
-        for name in _of_seed(_names(out), seed) - set(names):  # of an earlier, larger number
-            (out / name).unlink()
+        with _locked(out):
+            yield
     finally:
-        shutil.rmtree(part, ignore_errors=True)
         if is_new:
             with suppress(OSError):  # it holds what was drawn
                 out.rmdir()
-    sync_folder(out)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make a folder and hold its own lock; where folders have no locks, go on without."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _lock(folder)
+        if handle is None:
+            yield
+            return
+        try:
+            if _is_open(folder, handle):  # else the one who held it has removed the folder
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """Wait for the lock of a folder; None if there is no such thing (Windows)."""
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    with suppress(OSError):  # some network file systems lock no folders
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def _is_open(folder: Path, handle: int) -> bool:
+    """Whether an open folder is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _write_pictures(pictures: np.ndarray, folder: Path, scale: int, seed: int) -> list[str]:

@@ -13,6 +13,7 @@ import json
 import math
 import mmap
 import os
+import secrets
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -204,7 +205,6 @@ def replacing(target: Path) -> Generator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp allows only the owner, but a cache may be shared
             if is_locked:
                 os.replace(name, target)
         if not is_locked:  # Windows cannot rename an open file; nothing is swept there
@@ -217,11 +217,12 @@ def replacing(target: Path) -> Generator[IO[bytes]]:
 def _new_file(folder: Path) -> tuple[IO[bytes], str, bool]:
     """Return a new file, its name, and whether it is locked.
 
-    If another process sweeps the file before it is locked, a new one is made.
+    If another process sweeps the file before it is locked, a new one is made. Its permissions are
+    those of any new file (umask), as a cache may be shared; `tempfile` would allow only the owner.
     """
     while True:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=_NEW)
-        file = os.fdopen(handle, "wb")
+        name = str(folder / f"{_NEW}{secrets.token_hex(8)}")
+        file = open(name, "xb")
         is_locked = _lock(file, wait=True)
         if os.path.exists(name):
             return file, name, is_locked

@@ -19,9 +19,10 @@ from PIL import Image
 
 from noisewise.pictures import bit_depth, decode
 from noisewise.pictures.bit_depth import Extent, Ranges
+from noisewise.pictures.changed import refuse_changed
 from noisewise.pictures.decode import Header, UnusableError
 from noisewise.pictures.request import Crop
-from noisewise.pictures.sources import OWN, Entry, Skipped, Source, printable
+from noisewise.pictures.sources import HARMLESS, OWN, Entry, Skipped, Source, printable
 from noisewise.sizes import MIN_SIZE, SIZE_STEP
 
 DEFAULT_MAX_SIZE = 64
@@ -310,10 +311,22 @@ def _common_block(source: Source, entries: list[Entry]) -> int:
 
 @contextmanager
 def opened(source: Source, entry: Entry) -> Generator[BinaryIO]:
-    """Open an entry; a failure becomes an UnusableError with its code."""
+    """Open an entry; a failure becomes an UnusableError with its code.
+
+    Raises:
+        ChangedError: if a picture of a folder is no longer as it was listed. (Another file may
+            change: what a program says often goes to a file beside the pictures.)
+    """
     try:
         file = source.open(entry)
     except Exception as error:  # zipfile and the system raise almost anything on damaged input
         raise UnusableError(decode.skip_code(error, entry.name)) from error
     with file:
-        yield file
+        try:
+            yield file
+        except UnusableError as error:
+            if not source.in_memory and error.code not in HARMLESS:
+                refuse_changed(entry, file)
+            raise
+        if not source.in_memory:
+            refuse_changed(entry, file)

@@ -102,7 +102,9 @@ def draw(
     if out.suffix.lower() == ".png":
         write_sheet(pictures, out, options.scale)
     else:
-        write_folder(pictures, out, options.scale, options.seed, values)
+        write_folder(
+            pictures, out, options.scale, options.seed, values, overwrite=options.overwrite
+        )
     return values, f"{out}\n{_described(model, values, larger is not None)}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from noisewise.app.plots.figure_file import save_figure
 from noisewise.scaling.figure import COLOURS, blank
 
 if TYPE_CHECKING:
@@ -53,4 +54,4 @@ def _save(figure: Figure, path: Path) -> None:
     # Keep text as text, and give the same bytes for the same numbers.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "noisewise"}):
         stamp = {"Date": None} if path.suffix.lower() == ".svg" else None
-        figure.savefig(path, metadata=stamp)
+        save_figure(figure, path, metadata=stamp)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from noisewise.app.plots.figure_file import save_figure
+
 MOST_NAMED = 10  # with more lines than this, the chart has no legend
 
 
@@ -61,4 +63,4 @@ def draw(spectra: Sequence[Spectrum], path: str, title: str) -> None:
     if not many:
         axes.legend(fontsize=8, frameon=False, loc="lower left")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, Path(path), dpi=150)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ _BLOCK = 2**20  # bytes read at once
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that `path` is always the old file or the complete new one.
 
+    The new file has the permissions of any new file there (umask): safetensors alone would give
+    one that only its owner can read.
+
     Args:
         path: the file.
         write: called with a temporary path in the same folder; writes the file there.
@@ -43,6 +47,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.unlink(missing_ok=True)  # a link there would be written through
+        usual = _new_file(temporary)
         try:
             write(temporary)
         except safetensors.SafetensorError as error:
@@ -52,10 +57,21 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             raise OSError(code, os.strerror(code), str(path)) from error
         with temporary.open("r+b") as file:  # Windows cannot sync a file opened for reading
             os.fsync(file.fileno())
+        if stat.S_IMODE(temporary.stat().st_mode) != usual:
+            temporary.chmod(usual)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _new_file(path: Path) -> int:
+    """Make an empty file; return the permissions that the system gave it."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
 
 
 def file_digest(path: Path) -> str:
