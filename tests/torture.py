@@ -214,6 +214,9 @@ def suite(what: str, tried: int, files: list[str]) -> Row:
     note = f"{counts.get('passed', 0)} tests passed"
     if counts.get("skipped"):
         note += f", {counts['skipped']} could not be done here"
+    if failed:
+        names = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+        note += f"; failed: {' '.join(names)}"
     if done.returncode and not failed:
         failed, note = 1, done.stdout[-300:] + done.stderr[-300:]
     tried = tried or counts.get("passed", 0) + failed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import noisewise
 from forked import Command, run, stopped_in_training
 from killing import Workshop, leftovers, traces
 
@@ -133,7 +135,8 @@ def test_a_clock_that_goes_back_changes_nothing(
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert traces(folder, "teacher") == traces(shop.root / "whole", "teacher")
-    clock = [json.loads(line)["seconds"] for line in (folder / "log.jsonl").open()]
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    clock = [json.loads(line)["seconds"] for line in lines]
     assert clock == sorted(clock)
     assert all(0 <= second < 280 for second in clock)
 
@@ -151,3 +154,11 @@ def test_pictures_and_runs_from_the_future(shop: Workshop, tmp_path: Path) -> No
         assert "already finished" in said
         run("evaluate", folder, "-n", "16").ended()
     assert traces(folder, "teacher") == expected
+
+
+def test_no_duration_is_taken_from_the_clock_on_the_wall() -> None:
+    """That clock is asked only for the dates that a run and its page show."""
+    asked = re.compile(r"\btime\.time\b|\btime_ns\b|\bnow\(|\butcnow\b|\btoday\(")
+    root = Path(noisewise.__file__).parent
+    found = [path.name for path in root.rglob("*.py") if asked.search(path.read_text("utf-8"))]
+    assert sorted(found) == ["collect.py", "run_json.py"]
