@@ -114,6 +114,7 @@ def restarted() -> list[str]:
     return [] if done.returncode else words
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_back_changes_nothing(
     shop: Workshop, backwards: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +153,7 @@ def test_pictures_and_runs_from_the_future(shop: Workshop, tmp_path: Path) -> No
             os.utime(path, (when, when))
         said = run(*shop.command("train", folder, BUDGET)[3:]).ended()
         assert "already finished" in said
-        run("evaluate", folder, "-n", "16").ended()
+    run("evaluate", folder, "-n", "16").ended()
     assert traces(folder, "teacher") == expected
 
 

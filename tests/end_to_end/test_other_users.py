@@ -33,6 +33,9 @@ def shop() -> Iterator[Workshop]:
     shutil.rmtree(root)
 
 
+UMASKS = [0o022, *(pytest.param(umask, marks=pytest.mark.slow) for umask in (0o077, 0o000))]
+
+
 def everything(shop: Workshop, folder: Path, where: Where) -> None:
     """Each command that writes: a run, and files beside it."""
     for verb, budget in (("train", "64images"), ("distill", "32images")):
@@ -48,7 +51,7 @@ def everything(shop: Workshop, folder: Path, where: Where) -> None:
         run(*words, where=where).ended()
 
 
-@pytest.mark.parametrize("umask", [0o022, 0o077, pytest.param(0o000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("umask", UMASKS)
 def test_files_follow_the_umask(umask: int, shop: Workshop) -> None:
     """Safetensors alone gives files that only their owner can read, `tempfile` too."""
     folder = shop.root / ("open" if umask == 0o022 else f"umask-{umask:03o}")

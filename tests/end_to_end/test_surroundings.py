@@ -90,7 +90,7 @@ def ended(
 def test_no_place_of_ones_own(shop: Workshop, tmp_path: Path) -> None:
     """All are set to folders that do not exist, and the working folder is the root of the disk."""
     nowhere = dict.fromkeys((*_PLACES, *_CACHES), "/proc/nowhere")
-    ended(shop, tmp_path / "out", nowhere, verbs=("train", "sample", "lr"))
+    ended(shop, tmp_path / "out", nowhere, verbs=("train", "sample"))
 
 
 @pytest.mark.slow

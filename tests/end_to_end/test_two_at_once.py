@@ -59,6 +59,7 @@ def test_two_trainings_that_start_in_the_same_instant(shop: Workshop, tmp_path: 
     assert leftovers(folder) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_is_in_training_can_be_looked_at(shop: Workshop, tmp_path: Path) -> None:
     """A first teacher draws, is judged and is distilled from elsewhere, while it trains on."""
     folder = tmp_path / "run"
