@@ -26,7 +26,7 @@ from pathlib import Path
 
 import noisewise
 
-_LONGEST = 240.0  # seconds until a command counts as hanging
+_LONGEST = 1500.0  # seconds until a command counts as hanging; pytest has a limit for each test
 # What libraries import when they are used: torch the last two for a net and an optimiser.
 _WHEN_USED = (
     *("importlib.readers", "PIL.PngImagePlugin", "matplotlib.backends.backend_svg"),
