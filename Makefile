@@ -5,9 +5,11 @@
 #   make test PYTHON=python3.12      this very Python
 #   make test WITH=adapters,powers   with these extras: the tests that need them run and are not skipped
 #   make test CONSTRAINTS=           the newest version of every package, not the tested ones of constraints.txt
+#   make torture ONLY="disks clocks" only the rows whose names have one of these words
 
 TORCH ?= torch
 WITH ?=
+ONLY ?=
 BUDGET ?= 5m
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
@@ -54,7 +56,7 @@ test-slow: .venv/.installed-dev ## the tests that take more than a minute each
 	@$(BIN)/pytest -m slow --timeout 1800
 
 torture: .venv/.installed-dev ## kill, fill, damage and divide runs many times: takes long, and goes on when called again
-	@$(BIN)/python tests/torture.py --out runs/torture
+	@$(BIN)/python tests/torture.py --out runs/torture $(if $(ONLY),--only $(ONLY))
 
 lint: .venv/.installed-dev ## format, style, types, floors; changes nothing
 	@echo 'ruff format' && $(BIN)/ruff format --check --quiet || { echo 'not formatted; mend it by: make format' >&2; exit 1; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -29,6 +30,12 @@ SETTINGS = {
         "threads": 1,
         "checkpoint_seconds": 1e-9,
         "recipe": {"batch": 16, "distance_images": 32, "two_call_sigmas": [0.3]},
+    },
+    "adapt": {
+        "batch": 16,
+        "threads": 1,
+        "samples": 32,
+        "recipe": {"distance_images": 32, "num_steps": 3, "sampler_images": 0},
     },
 }
 _UNTIMED = ("seconds",)
@@ -101,15 +108,27 @@ class Workshop:
 
 
 def traces(run: Path, stage: str) -> dict[str, object]:
-    """All that has to be equal: weights, sheets, the log but for its clock and its resumes."""
-    weights = (run / stage / "model.safetensors").read_bytes()
-    sheets = {p.name: p.read_bytes() for p in sorted((run / "samples").glob(f"{stage}-*.png"))}
+    """All that has to be equal: weights, sheets, the log but for its clock and its resumes.
+
+    Of files there are digests: a difference must not fill the screen.
+    """
+    weights = _digest(run / stage / "model.safetensors")
+    sheets = {p.name: _digest(p) for p in sorted((run / "samples").glob(f"{stage}-*.png"))}
     lines = []
     for line in (run / "log.jsonl").read_text().splitlines():
         values = json.loads(line)
         if values["stage"] == stage and values.get("kind") != "resumed":
             lines.append({k: v for k, v in values.items() if k not in _UNTIMED})
     return {"weights": weights, "sheets": sheets, "log": lines}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """A digest of every file but the lock, which holds the number of the last process."""
+    return {
+        str(path.relative_to(folder)): _digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def leftovers(run: Path) -> list[str]:
@@ -119,3 +138,7 @@ def leftovers(run: Path) -> list[str]:
         kept = sorted(p.name for p in (run / "checkpoints").glob(f"{stage}-[0-9]*"))
         found += kept[2:]
     return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

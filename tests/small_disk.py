@@ -44,3 +44,9 @@ def fill(path: Path, leave_kilobytes: int) -> Path:
             pass
         file.truncate(max(0, file.tell() - 1024 * leave_kilobytes))
     return ballast
+
+
+def resize(path: Path, kilobytes: int) -> None:
+    """Give a small disk another size."""
+    command = ["mount", "-o", f"remount,size={kilobytes}k", str(path)]
+    subprocess.run(command, capture_output=True, check=True)

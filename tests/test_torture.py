@@ -7,7 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from torture import A_RUN, PLACES, added, code_digest, left, parts, shares, where
+from torture import (
+    A_RUN,
+    HERE,
+    PLACES,
+    SUITE,
+    added,
+    code_digest,
+    is_wanted,
+    left,
+    parts,
+    shares,
+    where,
+)
 
 
 def test_kills_fall_anywhere_and_a_fifth_of_them_into_the_last_tenth() -> None:
@@ -57,3 +69,12 @@ def test_notes_are_added_up() -> None:
     notes = ["1 at the start, 3 in training, 1 at the end, 0 inside a write", "2 at the start"]
     expected = "3 at the start, 3 in training, 1 at the end, 0 inside a write"
     assert added(notes) == expected
+
+
+def test_rows_can_be_chosen_and_their_tests_exist() -> None:
+    names = [what for what, *_ in SUITE]
+    assert [name for name in names if is_wanted(name, ["BROWSER"])] == names[-1:]
+    assert all(is_wanted(name, [""]) for name in names)
+    assert not is_wanted("kills in train", ["disks", "clocks"])
+    assert len(set(names)) == len(names)
+    assert all((HERE / file).is_file() for *_, files in SUITE for file in files)

@@ -1,9 +1,10 @@
 """What `make torture` does: everything that a run and its input promise to survive, many times.
 
-    python tests/torture.py --out runs/torture [--kills 50]
+    python tests/torture.py --out runs/torture [--kills 50] [--only WORD ...]
 
 Each row of the table is done once; called again, it goes on with what is missing. A row that failed
-is tried again, and after a change of the code all are. The promises are in docs/trust.md.
+is tried again, and after a change of the code all are. With --only, the rows whose names have one
+of the words are done. The promises are in docs/trust.md.
 """
 
 from __future__ import annotations
@@ -48,6 +49,19 @@ SUITE = (
     ("checkpoints damaged, saves cut short", 0, ["training/run/test_checkpoints.py"]),
     ("ranks: equal to one, lost, changed in number", 0, ["training/devices/test_processes.py"]),
     ("runs of older versions", 0, ["training/run/test_frozen_runs.py"]),
+    ("two commands at once on one run", 0, ["end_to_end/test_two_at_once.py"]),
+    (
+        "stopped and continued, clocks that go back",
+        0,
+        ["end_to_end/test_clocks.py", "training/devices/test_work_clock.py"],
+    ),
+    ("killed, and again while it resumes", 0, ["end_to_end/test_killed_resuming.py"]),
+    ("no home, no temporary folder, a closed system", 0, ["end_to_end/test_surroundings.py"]),
+    ("other users and umasks", 0, ["end_to_end/test_other_users.py"]),
+    ("disks of 1 to 40 MB, disks closed in mid-run", 0, ["end_to_end/test_small_disks.py"]),
+    ("100,000 names in one folder", 0, ["end_to_end/test_many_names.py"]),
+    ("files that change while they are read", 0, ["end_to_end/test_changing_files.py"]),
+    ("a report of hostile names in a browser", 0, ["app/report/test_hostile_report.py"]),
 )
 
 
@@ -67,22 +81,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/torture"))
     parser.add_argument("--kills", type=int, default=50, help="of each stage")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="of a row's name")
     asked = parser.parse_args()
     out = asked.out / code_digest()
     out.mkdir(parents=True, exist_ok=True)
     done = read_rows(out)
     for verb in ("train", "distill"):
         number = 0
-        while sum(row.tried for name, row in done.items() if f" {verb}," in name) < asked.kills:
+        wanted = asked.kills if is_wanted(f"kills in {verb}", asked.only) else 0
+        while sum(row.tried for name, row in done.items() if f" {verb}," in name) < wanted:
             name = f"kills in {verb}, run {number}"
             if name not in done:
                 keep(out, done, name, kills(out, verb, number))
             number += 1
     for what, tried, files in SUITE:
-        if what not in done:
+        if what not in done and is_wanted(what, asked.only):
             keep(out, done, what, suite(what, tried, files))
     print_table(list(done.values()))
     return 1 if any(row.failed for row in done.values()) else 0
+
+
+def is_wanted(name: str, words: list[str]) -> bool:
+    """Whether a row's name has one of the words."""
+    return any(word.lower() in name.lower() for word in words)
 
 
 def code_digest(root: Path = HERE.parent) -> str:
@@ -193,6 +214,9 @@ def suite(what: str, tried: int, files: list[str]) -> Row:
     note = f"{counts.get('passed', 0)} tests passed"
     if counts.get("skipped"):
         note += f", {counts['skipped']} could not be done here"
+    if failed:
+        names = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+        note += f"; failed: {' '.join(names)}"
     if done.returncode and not failed:
         failed, note = 1, done.stdout[-300:] + done.stderr[-300:]
     tried = tried or counts.get("passed", 0) + failed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,9 +40,12 @@ def replacing(path: Path, start: str = "") -> Generator[Path]:
     try:
         if os.name == "nt":  # Windows renames no open file, and has no locks of this kind
             os.close(handle)
+        usual = stat.S_IMODE(new.stat().st_mode)
         yield new
         with new.open("r+b") as file:  # Windows cannot sync a file opened for reading
             os.fsync(file.fileno())
+        if stat.S_IMODE(new.stat().st_mode) != usual:  # safetensors lets its owner alone read it
+            new.chmod(usual)
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)

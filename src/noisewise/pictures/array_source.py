@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from noisewise.pictures import array_files, cache, framing
+from noisewise.pictures.changed import unchanged
 from noisewise.pictures.crops import Cut, cut_picture
 from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.enlarging import Sides
@@ -72,6 +73,7 @@ def _read(path: Path, request: Request) -> Gathered:
         if cut is None
         else _cut(found, plan, cut, origins)
     )
+    framed = unchanged(framed, path, status)
     images, names, _ = collect(path, plan, framed, (), request.progress)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]
     counts = HeaderCounts(sizes, Counter({mode: len(found)}), Counter({kind: len(found)}))

@@ -19,10 +19,11 @@ from PIL import Image
 
 from noisewise.pictures import bit_depth, decode
 from noisewise.pictures.bit_depth import Extent, Ranges
+from noisewise.pictures.changed import refuse_changed
 from noisewise.pictures.decode import Header, UnusableError
 from noisewise.pictures.pages import PageView, TooManyPagesError, pages_of
 from noisewise.pictures.request import Crop
-from noisewise.pictures.sources import OWN, TOO_LARGE, TRUNCATED, Entry, Skipped, Source
+from noisewise.pictures.sources import HARMLESS, OWN, TOO_LARGE, TRUNCATED, Entry, Skipped, Source
 from noisewise.plain_text import printable
 from noisewise.sizes import MIN_SIZE, SIZE_STEP
 
@@ -338,10 +339,22 @@ def _common_block(source: Source, entries: list[Entry]) -> int:
 
 @contextmanager
 def opened(source: Source, entry: Entry) -> Generator[BinaryIO]:
-    """Open an entry, or a view of its page; a failure becomes an UnusableError with its code."""
+    """Open an entry, or a view of its page; a failure becomes an UnusableError with its code.
+
+    Raises:
+        ChangedError: if a picture of a folder is no longer as it was listed. (Another file may
+            change: what a program says often goes to a file beside the pictures.)
+    """
     try:
         file = source.open(entry)
     except Exception as error:  # zipfile and the system raise almost anything on damaged input
         raise UnusableError(decode.skip_code(error, entry.file_name)) from error
     with file:
-        yield cast(BinaryIO, PageView(file, entry.page)) if entry.page else file
+        try:
+            yield cast(BinaryIO, PageView(file, entry.page)) if entry.page else file
+        except UnusableError as error:
+            if not source.in_memory and error.code not in HARMLESS:
+                refuse_changed(entry, file)
+            raise
+        if not source.in_memory:
+            refuse_changed(entry, file)

@@ -6,6 +6,7 @@ import errno
 from pathlib import Path
 
 from noisewise.pictures import framing
+from noisewise.pictures.changed import blamed_on_change
 from noisewise.pictures.gather import Gathered, Progress
 from noisewise.pictures.request import Crop, check_crops
 from noisewise.pictures.source_type import Request
@@ -55,7 +56,8 @@ def gather(
     )
     request.frame(wanted or framing.MIN_SIDE)  # refuse a bad crop or colour before reading
     try:
-        return kind.read(path, request)
+        with blamed_on_change(path):
+            return kind.read(path, request)
     except OSError as error:
         if error.errno == errno.ENOMEM:
             raise

@@ -10,6 +10,7 @@ import numpy as np
 
 from noisewise.pictures import bit_depth, cache, decode, folder_classes, label_files, sources
 from noisewise.pictures.bit_depth import is_deep
+from noisewise.pictures.changed import unchanged
 from noisewise.pictures.crops import Cut, Pieces
 from noisewise.pictures.cutting import Origins, plan_cuts
 from noisewise.pictures.decode import UnusableError
@@ -93,6 +94,8 @@ def read_files(source: Source, request: Request) -> Gathered:
     if origins is not None:
         cuts = plan_cuts(source.path, found.sides, size, request.crops, request.keep_whole)
         framed = _cut(source, found, plan.frame, cuts, origins)
+    if source.status is not None:
+        framed = unchanged(framed, source.path, source.status)
     images, names, skipped = collect(source.path, plan, framed, found.skipped, request.progress)
     labels = _labels(source, metadata_files, every if left_out else names, files, plan)
     if left_out:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from noisewise.pictures.picture_names import claims_picture
 
 if TYPE_CHECKING:
+    import os
     import zipfile
 
 EMPTY = "empty"
@@ -150,6 +151,7 @@ class Source:
         skipped: files that are not used.
         opener: opens one entry for reading in binary.
         in_memory: whether an open entry lies in memory as a whole.
+        status: what the system said of a file with all entries when it was opened; None: a folder.
     """
 
     path: Path
@@ -158,6 +160,7 @@ class Source:
     skipped: tuple[Skipped, ...]
     opener: Callable[[Entry], BinaryIO]
     in_memory: bool = False
+    status: os.stat_result | None = None
 
     def open(self, entry: Entry) -> BinaryIO:
         """Open one entry for reading in binary."""

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +46,7 @@ def open_zip(path: Path) -> Generator[Source]:
     Raises:
         ValueError: if the file cannot be read as a zip.
     """
+    status = path.stat()
     try:
         archive = zipfile.ZipFile(path)
     except Exception as error:  # zipfile raises almost anything on a damaged table of contents
@@ -53,7 +55,7 @@ def open_zip(path: Path) -> Generator[Source]:
             "download it again, or give the unpacked folder."
         ) from error
     with archive:
-        yield _list_zip(path, archive)
+        yield replace(_list_zip(path, archive), status=status)
 
 
 def _list_zip(path: Path, archive: zipfile.ZipFile) -> Source:

@@ -14,6 +14,8 @@ from typing import Generic, TypeVar
 
 from noisewise.training.callbacks import Callbacks, Stop
 from noisewise.training.devices.engine import Engine
+from noisewise.training.devices.torch_cache import torch_cache
+from noisewise.training.devices.work_clock import WorkClock
 from noisewise.training.files.lock import FolderSnapshot, locked
 from noisewise.training.files.run_folder import is_run
 from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
@@ -148,7 +150,8 @@ def _carry_out(task: Task[Config], callbacks: Callbacks) -> Outcome:
         run.keep_warning(damaged)  # `prepare` may have written run.json again
         if task.reads_pictures:
             callbacks = _timed(run, began, callbacks)
-        outcome = _train(task, run, engine, callbacks)
+        with WorkClock() as clock, torch_cache(task.folder):
+            outcome = _train(task, run, engine.with_clock(clock), callbacks)
         ranks.wait()
     return outcome if ranks.leads else replace(outcome, run=Run.open(task.folder))
 

@@ -19,6 +19,8 @@ from noisewise.training.files.atomic import (
     write_text,
 )
 
+from noisewise.whole_files import replacing
+
 
 def nested() -> dict[str, Any]:
     return {
@@ -184,3 +186,20 @@ def test_too_little_memory_is_no_damage(tmp_path: Path) -> None:
             load_tensors(path)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no umask")
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o007])
+def test_files_have_the_permissions_of_any_new_file(umask: int, tmp_path: Path) -> None:
+    """Whoever may read the log may read the weights; safetensors alone lets only the owner."""
+    before = os.umask(umask)
+    try:
+        save_tensors(tmp_path / "weights.safetensors", {"a": torch.ones(2)})
+        save_state(tmp_path / "state.safetensors", nested())
+        write_text(tmp_path / "text.json", "{}")
+        with replacing(tmp_path / "cache.npy") as new:
+            new.write_bytes(b"x")
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {0o666 & ~umask}

@@ -27,16 +27,21 @@ def checked_picture(path: str, flag: str) -> Path:
     return target
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, dpi: int | None = None) -> None:
     """Write a figure.
 
     Args:
         figure: of matplotlib.
-        path: .svg, .png or .pdf; its folder must exist.
+        path: .svg, .png or .pdf; its folder must exist. On a full disk the earlier file stays.
+        dpi: pixels of an inch; None: those of the figure.
+
+    Raises:
+        OSError: if it cannot be written.
     """
     from matplotlib import rc_context
 
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "noisewise"}):
         stamp = {"Date": None} if path.suffix.lower() == ".svg" else None
         with replacing(path) as new:
-            figure.savefig(new, metadata=stamp, format=path.suffix[1:].lower())
+            kind = path.suffix[1:].lower()
+            figure.savefig(new, metadata=stamp, format=kind, dpi=dpi or "figure")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from noisewise.app.plots.saving import save_figure
 from noisewise.plain_text import printable
-from noisewise.whole_files import replacing
 
 MOST_NAMED = 10  # with more lines than this, the chart has no legend
 
@@ -67,5 +67,4 @@ def draw(spectra: Sequence[Spectrum], path: str, title: str) -> None:
         for text in legend.get_texts():
             text.set_parse_math(False)  # a name may have dollars
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(Path(path)) as new:
-        figure.savefig(new, dpi=150, format=Path(path).suffix[1:])
+    save_figure(figure, Path(path), dpi=150)

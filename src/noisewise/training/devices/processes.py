@@ -15,7 +15,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,6 +37,7 @@ class Ranks:
         rank: number of this process, from 0.
         world: number of processes.
         device: device of tensors that are sent.
+        own_clock: seconds that only increase, in this process.
 
     Example:
         >>> alone = Ranks()
@@ -49,6 +50,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     device: torch.device | str = "cpu"
+    own_clock: Callable[[], float] = time.monotonic
 
     @classmethod
     def join(cls, device: torch.device) -> Ranks:
@@ -126,7 +128,7 @@ class Ranks:
 
     def clock(self) -> float:
         """Seconds that only increase, from the first process, so that all have the same."""
-        now = time.monotonic()
+        now = self.own_clock()
         if self.world == 1:
             return now
         sent = torch.tensor(now, dtype=torch.float64, device=self.device)

@@ -34,6 +34,9 @@ _BLOCK = 2**20  # bytes read at once
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that `path` is always the old file or the complete new one.
 
+    The new file has the permissions of any new file there (umask): safetensors alone would give
+    one that only its owner can read.
+
     Args:
         path: the file.
         write: called with a temporary path in the same folder; writes the file there.
