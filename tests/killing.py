@@ -133,7 +133,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def leftovers(run: Path) -> list[str]:
     """Temporary files, and checkpoints beyond the promised number."""
-    found = [p.name for p in run.rglob(".*") if p.name != ".lock"]
+    found = [p.name for p in run.rglob(".*") if p.name not in (".lock", ".gitignore")]
     for stage in ("teacher", "generator"):
         kept = sorted(p.name for p in (run / "checkpoints").glob(f"{stage}-[0-9]*"))
         found += kept[2:]

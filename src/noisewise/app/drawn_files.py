@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -127,17 +127,17 @@ def _part(out: Path, seed: int) -> Generator[Path]:
         with suppress(OSError), _opened(left) as handle:
             if take_lock(handle):
                 shutil.rmtree(left, ignore_errors=True)
-    while True:
-        part = Path(mkdtemp(prefix=f"{_PART}{seed}-", dir=out))
-        with _opened(part) as handle:
-            take_lock(handle, wait=True)
-            if not part.exists():  # swept before it was locked
-                continue
-            try:
-                yield part
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-            return
+    with ExitStack() as held:
+        while True:
+            part = Path(mkdtemp(prefix=f"{_PART}{seed}-", dir=out))
+            with suppress(FileNotFoundError):  # swept before it was opened
+                take_lock(held.enter_context(_opened(part)), wait=True)
+            if part.exists():  # it was not swept before it was locked
+                break
+        try:
+            yield part
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from noisewise.training.files.atomic import (
     write_atomic,
     write_text,
 )
-
 from noisewise.whole_files import replacing
 
 
