@@ -36,7 +36,7 @@ FLAGS = {
     "lr curves": "out epsilons signal json",
     "lr watch": "measurement every once json",
     "lowrank": "file tol rank method accurate failure_probability only write plot seed json",
-    "powers": "expressions explain json",
+    "powers": "expressions explain level plot json",
     "theory": "out json",
     "completion": "shell",
 }

@@ -27,10 +27,10 @@ class PowersOptions(JsonOption):
     """Compare powers exactly, however large: which is larger, or several in order."""
 
     expressions: Annotated[tuple[str, ...], Shown("POWER", positional=True)]
-    """Two or more, like "10^11", "1.5^(2/3)", "e^pi", "√2 + √3", "70!", "10^^4". @FILE: from it."""
+    """Two or more, like "10^11", "1.5^(2/3)", "e^pi", "√2 + √3", "70!", "9^^4". @FILE reads one."""
     explain: bool = False
     """Compute it, see the pattern, prove it. For several powers: prove each step of the order."""
-    level: Literal["all", "primary", "middle", "high"] = "all"
+    level: Annotated[Literal["all", "primary", "middle", "high"], Shown("LEVEL")] = "all"
     """primary: compute it. middle: see the pattern. high: prove it. Also turns on --explain."""
     plot: File = None
     """Draw a figure to this file, .svg or .png."""
