@@ -108,14 +108,11 @@ def for_checkpoint(model: nn.Module, config: LoraConfig, adapter: str = "default
 def note_on_save(peft_model: PeftModel) -> None:
     """Let save_pretrained of this model write the note, and load_adapter know old checkpoints."""
     model: Any = peft_model
-    model.save_pretrained = types.MethodType(save_pretrained, peft_model)
-    model.load_adapter = types.MethodType(load_adapter, peft_model)
+    model.save_pretrained = types.MethodType(_save_pretrained, peft_model)
+    model.load_adapter = types.MethodType(_load_adapter, peft_model)
 
 
-# The two have PEFT's names: a model that torch.save wrote finds PEFT's own methods by them.
-
-
-def save_pretrained(
+def _save_pretrained(
     self: PeftModel,
     save_directory: str | Path,
     *args: object,
@@ -135,7 +132,7 @@ def save_pretrained(
             (folder / NOTE).unlink(missing_ok=True)
 
 
-def load_adapter(
+def _load_adapter(
     self: PeftModel,
     model_id: str | Path,
     *args: object,
@@ -144,6 +141,10 @@ def load_adapter(
     """Load as PEFT does, but refuse checkpoints of versions that moved the weights."""
     refuse_old(Path(model_id))
     return type(self).load_adapter(self, str(model_id), *args, **given)
+
+
+# A model that torch.save wrote finds its methods by these names: those are PEFT's own.
+_save_pretrained.__name__, _load_adapter.__name__ = "save_pretrained", "load_adapter"
 
 
 def refuse_old(folder: Path) -> None:

@@ -119,7 +119,7 @@ def lora_ga(
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
 
-    return _adapted(model, config, make, mutate_base, adapter)
+    return _adapted(model, config, make, mutate_base, adapter, both=mutate_base)
 
 
 def pissa(
@@ -275,14 +275,17 @@ def _gradient(grads: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _adapted(
-    model: nn.Module, config: LoraConfig, make: Make, moves: bool, adapter: str
+    model: nn.Module, config: LoraConfig, make: Make, holds: bool, adapter: str, both: bool = False
 ) -> PeftModel:
-    """Let PEFT make its layers, then write the factors into them."""
+    """Let PEFT make its layers, then write the factors into them.
+
+    holds: the start is subtracted; both: it needs 2r singular vectors of a layer.
+    """
     model = unwrapped(model)
     found = targets(model, config)
     _check_config(config)
-    config, tied = _with_fitting_ranks(config, found, moves), _tied_heads(config, found)
-    if tied and moves:
+    config, tied = _with_fitting_ranks(config, found, both), _tied_heads(config, found)
+    if tied and holds:
         raise ValueError(
             f"{next(iter(tied))} shares its factors (ensure_weight_tying), which cannot subtract a "
             "start: use lora_ga with mutate_base=False"
@@ -291,17 +294,17 @@ def _adapted(
     for name, layer in found.items():
         starts[name] = make(name, layer, *rank_and_scaling(config, name))
     _check_shapes(found, starts)
-    peft_model = wrapped(model, doubled(config) if moves else config, adapter)
+    peft_model = wrapped(model, doubled(config) if holds else config, adapter)
     for name, layer in lora_layers(peft_model, adapter).items():
         start = starts[name]
         if name in tied:
             continue  # written with the embedding
-        if moves:
+        if holds:
             hold_start(layer, adapter, start.a, start.b)
         else:
             set_factors(layer, adapter, start.a, start.b)
         layer._noisewise_error = getattr(layer, "_noisewise_error", {}) | {adapter: start.error}
-    if moves:
+    if holds:
         note_on_save(peft_model)
     _warn_of_statistics(peft_model)
     return peft_model
