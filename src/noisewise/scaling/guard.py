@@ -1,0 +1,82 @@
+"""Watching never ends somebody else's training: the first error of a hook ends only the watching.
+
+Each hook and callback runs inside a `Guard`. After an exception the guard runs nothing any more,
+says once why, and its owner removes the hooks. A wrong call while it is set up still raises.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["Guard", "warn_once_only"]
+
+
+class Guard:
+    """Runs hooks until one fails.
+
+    Args:
+        stop: removes the hooks; called once, after the first failure.
+
+    Attributes:
+        reason: why the watching ended; None while it runs.
+
+    Example:
+        >>> import warnings
+        >>> guard = Guard(lambda: None)
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     warnings.simplefilter("always")
+        ...     guard.around(lambda: 1 / 0)()
+        >>> guard.reason, len(said)
+        ('ZeroDivisionError: division by zero', 1)
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        """Nothing has failed yet."""
+        self.reason: str | None = None
+        self._stop = stop
+
+    def around(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a hook that never raises; it returns None once anything has failed.
+
+        Inside a compiled graph it does nothing: torch.compile would build it into the graph.
+        """
+
+        @functools.wraps(hook)
+        def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any hook)
+            if torch.compiler.is_compiling() or self.reason is not None:
+                return None
+            try:
+                return hook(*args, **kwargs)
+            except Exception as error:
+                self.fail(f"{type(error).__name__}: {str(error).strip() or 'no message'}")
+                return None
+
+        return guarded
+
+    def fail(self, reason: str) -> None:
+        """End the watching and say why; further failures are not reported."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        try:
+            self._stop()
+        except Exception as error:
+            self.reason += f" (and its hooks could not be removed: {error})"
+        warn_once_only(
+            f"noisewise no longer watches this training, which goes on unchanged; the reason was "
+            f"{self.reason}"
+        )
+
+
+def warn_once_only(text: str) -> None:
+    """Warn, even where warnings are errors: then it goes to the log, so that nothing is raised."""
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    except RuntimeWarning:
+        logging.getLogger("noisewise.scaling").warning(text)
