@@ -26,6 +26,8 @@ NORM_LAYERS = 1.5  # noise scale of a whole net over that of its normalisation l
 def widened(factor: Estimate, batch: float, batch0: float, several: bool) -> Estimate:
     """Return a factor with a band that allows for when it was measured.
 
+    The linear rule limits the added width: no law changes the rate by more.
+
     Args:
         factor: new learning rate over the old one.
         batch: the new batch.
@@ -33,13 +35,19 @@ def widened(factor: Estimate, batch: float, batch0: float, several: bool) -> Est
         several: whether it was measured at several times of the training.
 
     Example:
-        >>> found = widened(Estimate(2.0, 2.0, 2.0), 64, 64, several=False)
+        >>> found = widened(Estimate(2.0, 2.0, 3.0), 256, 64, several=False)
         >>> found.low, found.high
-        (2.0, 2.0)
+        (1.0, 4.0)
     """
     power = SEVERAL_TIMES if several else ONE_TIME
-    times = max(batch / batch0, batch0 / batch) ** power
-    return Estimate(factor.value, factor.low / times, factor.high * times)
+    linear = batch / batch0
+    times = max(linear, 1 / linear) ** power
+    low, high = factor.low / times, factor.high * times
+    if linear > 1:
+        high = max(factor.high, min(high, linear))
+    else:
+        low = min(factor.low, max(low, linear))
+    return Estimate(factor.value, low, high)
 
 
 def reaching(factor: Estimate, others: Sequence[float]) -> Estimate:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -49,6 +48,7 @@ def count_examples(
         layer: (time, examples), the first dimensions of what a time-major layer was given.
 
     Example:
+        >>> import torch
         >>> x = torch.zeros(32, 5)
         >>> count_examples((x,), {}).count
         32
@@ -119,6 +119,7 @@ def examples_in(batch: object) -> int | None:
     """Return the examples of a batch (tensor, tuple, list, dict); None: they cannot be counted.
 
     Example:
+        >>> import torch
         >>> examples_in({"x": torch.zeros(3, 2)}), examples_in("text")
         (3, None)
     """
@@ -137,6 +138,7 @@ def labels_in(model: nn.Module, arguments: Mapping[str, Any]) -> int | None:
         arguments: named arguments of its call.
 
     Example:
+        >>> import torch
         >>> labels = torch.tensor([[7, 3, 1], [-100, 2, -100]])
         >>> labels_in(nn.Linear(1, 1), {"labels": labels})
         4

@@ -1,15 +1,16 @@
 """What Adam's epsilon does: how many coordinates it rules, and how long an update is with another.
 
 Source: ours, from Kingma and Ba 2015. An update g / (sqrt(v) + eps) has the mean square
-``v / (sqrt(v) + eps)^2`` for each coordinate, because E g^2 = v. With another epsilon, the rate that
-keeps the length of an update changes by the inverse of that length. For eps far below sqrt(v) it
-is 1, far above (SGD) it is proportional to eps; both limits are exact.
+``v / (sqrt(v) + eps)^2`` for each coordinate, because E g^2 = v. With another epsilon, the rate
+that keeps the length of an update changes by the inverse of that length. For eps far below sqrt(v)
+it is 1, far above (SGD) it is proportional to eps; both limits are exact.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ def _at(curve: tuple[EpsilonPoint, ...], epsilon: float) -> float:
         return curve[0].length
     if epsilon >= curve[-1].epsilon:
         return curve[-1].length * curve[-1].epsilon / epsilon
-    for left, right in zip(curve, curve[1:], strict=False):
+    for left, right in pairwise(curve):
         if epsilon <= right.epsilon:
             share = math.log(epsilon / left.epsilon) / math.log(right.epsilon / left.epsilon)
             low, high = max(left.length, 1e-30), max(right.length, 1e-30)

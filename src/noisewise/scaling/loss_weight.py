@@ -93,7 +93,7 @@ class LossWeights:
 
 
 def _loss_of(output: object) -> Tensor | None:
-    """The loss that a model returns itself: a scalar, `.loss`, ["loss"], or the first of a tuple."""
+    """The loss that a model returns: a scalar, `.loss`, ["loss"], or the first of a tuple."""
     found = output
     if isinstance(output, Mapping):
         found = output.get("loss")

@@ -33,9 +33,9 @@ from noisewise.scaling.flat import Flat, Loss, checked_loss, gradient
 from noisewise.scaling.intervals import Estimate, mean_estimate
 from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.noise import Noise, measure_noise
+from noisewise.scaling.optimizer_facts import OptimizerFacts, scheduled_by_hand, unwrapped
 from noisewise.scaling.probes import HalfForm, Probes, noise_scale
 from noisewise.scaling.stability import sharpness
-from noisewise.scaling.optimizer_facts import OptimizerFacts, scheduled_by_hand, unwrapped
 from noisewise.scaling.updates import Updater
 from noisewise.scaling.warning_codes import CodedWarning
 from noisewise.scaling.wrapped import check_whole, inner_of

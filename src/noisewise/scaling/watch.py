@@ -22,7 +22,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from noisewise.scaling.advice import Advice, Hold
