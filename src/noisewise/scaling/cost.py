@@ -53,7 +53,7 @@ class Plan:
         if self.sharpest:
             found += (_POWER + 2) * self.kept
         if self.compare:
-            found += self.probes + 2 * self.kept + 8 + self.law
+            found += self.probes + (2 + 8 + self.law) * self.kept
         found += self.law * (2 * self.kept + self.probes)
         sizes = max(1, int(math.log2(max(1, self.rows // 4))) + 1)
         return found + 2 * self.draws * sizes
