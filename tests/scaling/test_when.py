@@ -53,9 +53,7 @@ def test_calibrate_takes_the_top_of_the_schedule(share: float) -> None:
         settings = steady.state_dict()["param_groups"]
         steady.load_state_dict(optimizer.state_dict() | {"param_groups": settings})
         want = calibrate(model, loss, batches(), steady, probes=2)
-        assert [p.lr.value for p in found.curve] == pytest.approx(
-            [p.lr.value for p in want.curve]
-        )
+        assert [p.lr.value for p in found.curve] == pytest.approx([p.lr.value for p in want.curve])
         assert [p.lr.value for p in found.direct] == pytest.approx(
             [p.lr.value for p in want.direct]
         )

@@ -175,7 +175,16 @@ def _measurements(
             raise ValueError(
                 "This measurement counts examples, not labels: give the batch in examples."
             )
-    return tuple(m.in_examples() if unit != "labels" else m for m in ms)
+    return tuple(_of_whole_net(m.in_examples() if unit != "labels" else m) for m in ms)
+
+
+def _of_whole_net(m: Measurement) -> Measurement:
+    """Normalisation layers only stand for the net: its noise scale may lie further away."""
+    if m.source == "all" or not m.b_simple.known:
+        return m
+    scale = m.b_simple
+    wide = replace(scale, low=scale.low / NORM_LAYERS, high=scale.high * NORM_LAYERS)
+    return replace(m, noise=replace(m.noise, b_simple=wide))
 
 
 def _chosen(
@@ -200,13 +209,10 @@ def _chosen(
 def _of_one(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold) -> Choice:
     """One measurement's law; its band also holds what its noise scale was at other times."""
     chosen = choose(m, factors(m, batch, batch0, lr0), batch, batch0, hold)
-    scales = list(m.scales)
-    if m.source == "norm layers" and m.b_simple.bounded:
-        scales += [m.b_simple.value * NORM_LAYERS, m.b_simple.value / NORM_LAYERS]
     if hold == "trajectory" or chosen.law not in (SIMPLE, ALPHA, MUON):
         return chosen
     others = []
-    for scale in scales:
+    for scale in m.scales:
         at = replace(m, noise=replace(m.noise, b_simple=Estimate(scale, scale, scale)))
         others.append(choose(at, factors(at, batch, batch0, lr0), batch, batch0, hold).factor.value)
     return replace(chosen, factor=reaching(chosen.factor, others))
