@@ -209,7 +209,7 @@ def _chosen(
 def _of_one(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold) -> Choice:
     """One measurement's law; its band also holds what its noise scale was at other times."""
     chosen = choose(m, factors(m, batch, batch0, lr0), batch, batch0, hold)
-    if hold == "trajectory" or chosen.law not in (SIMPLE, ALPHA, MUON):
+    if hold == "trajectory" or chosen.law not in (SIMPLE, ALPHA, MUON, BOUND):
         return chosen
     others = []
     for scale in m.scales:

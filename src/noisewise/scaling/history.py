@@ -23,7 +23,7 @@ class History:
         >>> for step in range(300):
         ...     history.add(step, 1.0, 10.0 + step)
         >>> [round(scale) for scale in history.scales()]
-        [56, 153, 261]
+        [58, 158, 260]
         >>> history.first, history.last
         (0, 299)
     """

@@ -271,8 +271,9 @@ def norm_of(tensor: Tensor) -> Tensor:
     Of a sparse gradient its values, of a shard this process's part.
 
     Example:
-        >>> rows = torch.sparse_coo_tensor([[1, 1]], [[3.0], [1.0]], (5, 1))
-        >>> float(norm_of(rows))
+        >>> table = nn.Embedding(5, 1, sparse=True)
+        >>> (table(torch.tensor([1, 1])) * torch.tensor([[3.0], [1.0]])).sum().backward()
+        >>> float(norm_of(table.weight.grad))
         4.0
     """
     tensor = tensor.detach()

@@ -30,7 +30,7 @@ from noisewise.scaling.epsilon import epsilon_curve
 from noisewise.scaling.flat import Loss
 from noisewise.scaling.intervals import Estimate
 from noisewise.scaling.measure import calibrate
-from noisewise.scaling.measurement import Measurement
+from noisewise.scaling.measurement import Measurement, Unit
 from noisewise.scaling.observer import Observer
 from noisewise.scaling.optimizer_facts import optimizer_facts, unwrapped
 from noisewise.scaling.passes import scale_of
@@ -87,6 +87,7 @@ def watch(
             without `batch`, or a DistributedDataParallel with another communication hook.
 
     Example:
+        >>> import torch
         >>> model = nn.Linear(3, 1)
         >>> sgd = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> monitor = watch(model, sgd, every=1, skip=0)
@@ -245,9 +246,9 @@ class Monitor(Observer):
         finally:
             self._passes.active = active
 
-    def recommend(self, batch: float, hold: Hold = "examples") -> Advice:
+    def recommend(self, batch: float, hold: Hold = "examples", unit: Unit | None = None) -> Advice:
         """Return the advice for another batch; see `advise`."""
-        return advise(self.measurement(), batch=batch, hold=hold)
+        return advise(self.measurement(), batch=batch, hold=hold, unit=unit)
 
     def report(self) -> str:
         """Return the noise so far, as lines for people."""
