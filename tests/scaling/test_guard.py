@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+import tempfile
 import warnings
 from typing import Any
 
@@ -155,3 +158,28 @@ def test_a_wrong_call_at_the_start_still_raises() -> None:
         with pytest.raises(ValueError, match=said):
             watch(model, sgd, **words)
     assert hooks_of(model, sgd) == 0
+
+
+def test_a_watched_model_is_saved_and_copied_at_any_time() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 1))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.05)
+    monitor = watch(model, sgd, every=1, skip=0, norms=True)
+    assert hooks_of(model, sgd) > 5  # the next step is measured
+    x = torch.ones(2, 4)
+    with tempfile.TemporaryFile() as file:
+        torch.save(model, file)
+        file.seek(0)
+        loaded = torch.load(file, weights_only=False)
+    assert b"noisewise.scaling" not in pickle.dumps(model)
+    for twin in (loaded, copy.deepcopy(model)):
+        assert torch.equal(twin(x), model(x))
+        twin(x).sum().backward()  # in training mode; nothing of it is measured
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        part = torch.randn(8, 4, generator=generator)
+        (model(part)[:, 0] - part.sum(1)).square().mean().backward()
+        sgd.step()
+        sgd.zero_grad()
+    assert monitor.stopped is None
+    assert len(monitor.noise) == 3
+    assert monitor.noise.batch == 8.0

@@ -102,6 +102,7 @@ def advise(
     batch = checked_batch(batch)
     ms = _measurements(measurement, unit)
     m = ms[-1]
+    notes = list(_counted(m, batch0))
     batch0 = batch0 if batch0 is not None else m.batch
     if batch0 is None:
         raise ValueError("The measurement does not know its batch: give batch0= (examples/step).")
@@ -109,7 +110,7 @@ def advise(
     lr0 = m.optimizer.lr if lr is None else lr
     facts = m.optimizer.with_lr(lr0)
     chosen = _chosen(ms, batch, batch0, lr0, hold)
-    factor, notes = _with_epsilon(chosen.factor, m, epsilon)
+    factor, about_epsilon = _with_epsilon(chosen.factor, m, epsilon)
     settings = settings_for(facts, batch / batch0, factor.value, hold, ema, epsilon)
     bound = m.preconditioned()
     steps, examples = _cost(m, batch, batch0)
@@ -117,8 +118,9 @@ def advise(
         *edge_warnings(m, lr0, lr0 * factor.value),
         *settings.notes,
         *when_warnings(ms),
-        *notes,
+        *about_epsilon,
         *warnings_of(m, batch, batch0, lr0, hold),
+        *notes,
     )
     return Advice(
         batch=batch,
@@ -185,6 +187,16 @@ def _of_whole_net(m: Measurement) -> Measurement:
     scale = m.b_simple
     wide = replace(scale, low=scale.low / NORM_LAYERS, high=scale.high * NORM_LAYERS)
     return replace(m, noise=replace(m.noise, b_simple=wide))
+
+
+def _counted(m: Measurement, batch0: float | None) -> Iterator[CodedWarning]:
+    """What the batch was counted from, if nobody gave it."""
+    if batch0 is None and m.counted and m.batch is not None:
+        yield (
+            "counted",
+            f"The batch of {m.batch:g} was counted: {m.counted} of each micro-batch; if that is "
+            "not your batch, give it to watch(batch=), or as batch0.",
+        )
 
 
 def _chosen(

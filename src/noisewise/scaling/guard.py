@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -42,22 +43,8 @@ class Guard:
         self._stop = stop
 
     def around(self, hook: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a hook that never raises; it returns None once anything has failed.
-
-        Inside a compiled graph it does nothing: torch.compile would build it into the graph.
-        """
-
-        @functools.wraps(hook)
-        def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any hook)
-            if torch.compiler.is_compiling() or self.reason is not None:
-                return None
-            try:
-                return hook(*args, **kwargs)
-            except Exception as error:
-                self.fail(f"{type(error).__name__}: {str(error).strip() or 'no message'}")
-                return None
-
-        return guarded
+        """Return a hook that never raises; it returns None once anything has failed."""
+        return _Hook(self, hook)
 
     def fail(self, reason: str) -> None:
         """End the watching and say why; further failures are not reported."""
@@ -72,6 +59,30 @@ class Guard:
             f"noisewise no longer watches this training, which goes on unchanged; the reason was "
             f"{self.reason}"
         )
+
+
+class _Hook:
+    """A hook inside a guard.
+
+    Inside a compiled graph it does nothing: torch.compile would build it into the graph. A pickled
+    or copied model keeps an idle function of the standard library in its place, so that it can be
+    saved at any time and loaded without this package.
+    """
+
+    def __init__(self, guard: Guard, act: Callable[..., Any]) -> None:
+        self._guard, self._act = guard, act
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any hook)
+        if torch.compiler.is_compiling() or self._guard.reason is not None:
+            return None
+        try:
+            return self._act(*args, **kwargs)
+        except Exception as error:
+            self._guard.fail(f"{type(error).__name__}: {str(error).strip() or 'no message'}")
+            return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (sys.audit, "noisewise.idle")
 
 
 def warn_once_only(text: str) -> None:

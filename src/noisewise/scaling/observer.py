@@ -22,7 +22,7 @@ from noisewise.scaling.optimizer_facts import parameter_groups
 from noisewise.scaling.passes import Norm, Passes, norm_of
 from noisewise.scaling.ranks import RankSums, ShardSums, Step
 from noisewise.scaling.skips import Skip, reason_of
-from noisewise.scaling.wrapped import hides_its_calls, wrapping_of
+from noisewise.scaling.wrapped import hides_its_calls, is_compiled, wrapping_of
 
 __all__ = ["Observer"]
 
@@ -115,10 +115,10 @@ class Observer:
     def _use_norm_layers(self) -> None:
         """Measure only the normalisation layers, example by example."""
         wanted = norm_parameters(self.model, self._parameters)
-        if not wanted or self._ranks is not None:
+        if not wanted or self._ranks is not None or is_compiled(self.model):
             raise ValueError(
-                "norms=True needs trained LayerNorm, RMSNorm or GroupNorm layers and a single "
-                "process: accumulate two or more micro-batches instead."
+                "norms=True needs trained LayerNorm, RMSNorm or GroupNorm layers, no torch.compile "
+                "and a single process: accumulate two or more micro-batches instead."
             )
         self._norms = True
         self._passes.disarm()
@@ -270,7 +270,7 @@ class Observer:
 
     def _try_norm_layers(self) -> None:
         """Steps have one micro-batch: use normalisation layers, if there are any."""
-        if self._ranks is None and not len(self.noise):
+        if self._ranks is None and not len(self.noise) and not is_compiled(self.model):
             if norm_parameters(self.model, self._parameters):
                 self._use_norm_layers()
 
@@ -307,7 +307,8 @@ class Observer:
             for handle in (*handles, *last):
                 handle.remove()
 
-        last.append(self.model.register_forward_pre_hook(remove))
+        fresh = Guard(lambda: None)  # this one has failed
+        last.append(self.model.register_forward_pre_hook(fresh.around(remove)))
 
     def _by_group(self, *lists: list[Norm]) -> list[Tensor]:
         """Sums of squares over each group's parameters, float64 on the CPU; one transfer."""

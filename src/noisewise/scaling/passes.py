@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from noisewise.scaling.counting import count_examples, labels_in, time_major_layers
 from noisewise.scaling.loss_weight import LossWeights
 from noisewise.scaling.norm_layers import NormLayers
-from noisewise.scaling.wrapped import inner_of
+from noisewise.scaling.wrapped import inner_of, is_compiled
 
 __all__ = ["MicroSize", "Norm", "Passes", "norm_of", "scale_of"]
 
@@ -81,6 +81,8 @@ class Passes:
         self._parameters = list(parameters)
         self._size, self._reads_sums, self._sharded = size, sums, sharded
         self._around = around
+        # The same function each time: if the loop compiles the model, it compiles it twice only.
+        self._forward_hook = around(self.after_forward)
         self._handles: list[RemovableHandle] = []
         self._hooked: set[Tensor] = set()
         self._announced: MicroSize | None = None
@@ -91,8 +93,8 @@ class Passes:
         """Add hooks to model and parameters, only for a measured step: idle hooks cost time too."""
         self._model = model
         keep, around = self._handles.append, self._around
-        keep(model.register_forward_hook(around(self.after_forward), with_kwargs=True))
-        if not any(hasattr(m, "_orig_mod") for m in model.modules()):
+        keep(model.register_forward_hook(self._forward_hook, with_kwargs=True))
+        if not is_compiled(model):
             for layer in time_major_layers(model):
                 keep(layer.register_forward_pre_hook(around(self._before_layer)))
         if self.layers is not None:
@@ -179,7 +181,7 @@ class Passes:
         layer, self._layer = self._layer, None
         if not (self.active and torch.is_grad_enabled() and module.training):
             return
-        if module is not self._model:
+        if getattr(module, "_is_replica", False):
             raise ValueError(
                 "the model runs in copies (DataParallel), which hide their gradients: use one "
                 "device, or DistributedDataParallel"

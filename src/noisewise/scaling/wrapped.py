@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Wrapping", "check_whole", "hides_its_calls", "inner_of", "wrapping_of"]
+__all__ = ["Wrapping", "check_whole", "hides_its_calls", "inner_of", "is_compiled", "wrapping_of"]
 
 _RANK = (
     "hides the gradient of a single process: use DistributedDataParallel or fully_shard, or "
@@ -151,6 +151,16 @@ def hides_its_calls(model: nn.Module) -> bool:
     This is so after `model.compile()`, but not for the module that `torch.compile(model)` returns.
     """
     return getattr(model, "_compiled_call_impl", None) is not None
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether any part is compiled: hooks of layers inside do not run, or compile it again.
+
+    Example:
+        >>> is_compiled(nn.Sequential(torch.compile(nn.Linear(1, 1), backend="eager")))
+        True
+    """
+    return any(hides_its_calls(m) or "_orig_mod" in m._modules for m in model.modules())
 
 
 def check_whole(model: nn.Module) -> None:
