@@ -9,10 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from noisewise.scaling import Advice, Estimate, Measurement, Noise, advise
+from noisewise.scaling import Advice, Estimate, Measurement, Noise, advise, band
 from noisewise.scaling.measurement import DirectPoint, LawPoint
 from noisewise.scaling.updates import OptimizerFacts
 from noisewise.scaling.warning_codes import WarningCode
+
+
+@pytest.fixture(autouse=True)
+def only_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bands as wide as the laws make them; test_band has what is added for the time."""
+    monkeypatch.setattr(band, "ONE_TIME", 0.0)
+
 
 SGD = OptimizerFacts("SGD", "sgd", 0.1, beta1=0.9, accumulates=True)
 ADAM = OptimizerFacts("AdamW", "adam", 1e-3, beta1=0.9, beta2=0.99, epsilon=1e-8)
@@ -117,7 +124,7 @@ def test_what_is_hardly_known_is_not_called_certain() -> None:
         unresolved = advise(wide(low, 500.0, math.inf, muon), batch=64 * 64)
         assert unresolved.rule == rule
         assert unresolved.low < 2 * 0.02 < unresolved.high == pytest.approx(8 * 0.02)
-        assert "no law" not in unresolved.text()
+        assert "no law" not in unresolved.text(verbose=True)
     shown = advise(wide(0.0, 500.0, math.inf, ADAM), batch=256).text()
     assert "(band 0.001 to 0.002)" in shown
 
@@ -251,7 +258,7 @@ def test_absolute_rates_are_in_the_optimisers_own_units() -> None:
     found = advise(measured(b_noise=sure(200.0), curve=True), batch=256)
     assert found.lr_one_step == pytest.approx(0.1 / (2 + 2 * 200 / 256))  # momentum 0.9 that sums
     assert "above_one_step_optimum" in found.warning_codes
-    assert "one single step" in found.text()
+    assert "one single step" in found.text(verbose=True)
     kinds = {curve.name: curve.kind for curve in found.curves}
     assert kinds["one-step optimum"] == "bound"
     assert kinds["linear"] == "rule"
@@ -297,7 +304,7 @@ def test_text_and_json_say_the_same() -> None:
     assert values["lr"] == found.lr
     assert values["rule"] == "preconditioned"
     assert values["curves"]
-    text = found.text()
+    text = found.text(verbose=True)
     for word in (
         "learning rate",
         "rule",
@@ -307,6 +314,11 @@ def test_text_and_json_say_the_same() -> None:
         "not used       linear",
     ):
         assert word in text
+    first, second, *_ = found.text().splitlines()
+    assert first == f"learning rate  {found.lr:.4g} at batch 1024 (band 0.003106 to 0.003796)"
+    assert second.startswith("That is 3.45 times the 0.001 of batch 64, for the same number of")
+    assert "not used" not in found.text()
+    assert text.startswith(found.text())
     assert found.steps < 1 < found.examples
 
 

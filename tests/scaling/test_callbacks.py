@@ -52,10 +52,10 @@ class Reporter(TrainerCallback):  # as those for TensorBoard: called before ours
         self.seen += "noise/b_simple_low" in dict(logs)
 
 def arguments(**more):
+    kept = {"gradient_accumulation_steps": 4, "max_steps": 15, "save_strategy": "no", **more}
     return TrainingArguments(
-        sys.argv[1], per_device_train_batch_size=8, gradient_accumulation_steps=4, max_steps=15,
-        logging_steps=5, report_to=[], use_cpu=True, disable_tqdm=True, save_strategy="no",
-        learning_rate=1e-3, **more,
+        sys.argv[1], per_device_train_batch_size=8, logging_steps=5, report_to=[], use_cpu=True,
+        disable_tqdm=True, learning_rate=1e-3, **kept,
     )
 
 torch.manual_seed(0)
@@ -79,6 +79,56 @@ data = [{"x": row, "labels": tag} for row, tag in zip(texts, tags)]
 Trainer(Words(), arguments(), train_dataset=data, callbacks=[words]).train()
 by_labels = [words.monitor.noise.batch, len(words.monitor.noise), words.monitor.num_skipped]
 
+# Accumulation 1: nothing can be measured, or only the normalisation layers; both are said.
+import warnings
+from pathlib import Path
+
+def single(net, name, **more):
+    kept = {"gradient_accumulation_steps": 1, "max_steps": 12, "save_strategy": "no", **more}
+    return Trainer(net, arguments(**kept), train_dataset=data,
+                   callbacks=[trainer_callback(every=1, skip=0, save=sys.argv[1] + "/" + name)])
+
+data = [{"x": row, "labels": row.sum()} for row in x]
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    single(Net(), "none.json").train()
+told = [str(w.message) for w in said if "noisewise" in str(w.message)]
+class Normed(Net):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 1))
+single(Normed(), "norms.json").train()
+norms = Measurement.load(sys.argv[1] + "/norms.json").source
+one = [told, Path(sys.argv[1] + "/none.json").exists(), norms]
+
+# The file follows the training, and a resumed training keeps its measurement.
+class Follower(TrainerCallback):
+    def __init__(self):
+        self.seen = []
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seen.append(Path(sys.argv[1] + "/live.json").exists())
+live, resumed = trainer_callback(every=1, skip=0, save=sys.argv[1] + "/live.json"), None
+follower = Follower()
+saving = {"save_strategy": "steps", "save_steps": 8}
+Trainer(Net(), arguments(**saving), train_dataset=data, callbacks=[live, follower]).train()
+resumed = trainer_callback(every=1, skip=0)
+later = Trainer(Net(), arguments(**saving), train_dataset=data, callbacks=[resumed])
+later.train(resume_from_checkpoint=sys.argv[1] + "/checkpoint-8")
+added = trainer_callback(every=1, skip=0)  # to a training that had none
+Trainer(Net(), arguments(**saving), train_dataset=data).train()
+late = Trainer(Net(), arguments(**saving), train_dataset=data, callbacks=[added])
+late.train(resume_from_checkpoint=sys.argv[1] + "/checkpoint-8")
+flow = {"seen": follower.seen.index(True), "whole": live.monitor.noise.num_steps,
+        "resumed": [resumed.monitor.noise.num_steps, resumed.monitor.measurement().begun],
+        "added": added.monitor.noise.num_steps, "ended": live.monitor.measurement().ended}
+
+# Nothing of ours ends the training.
+broken = trainer_callback(every=1, skip=0, save=sys.argv[1] + "/no/such/folder/m.json")
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    Trainer(Net(), arguments(), train_dataset=data, callbacks=[broken]).train()
+fault = [str(w.message) for w in said if "noisewise" in str(w.message)]
+
 many = Trainer(Net(), arguments(), train_dataset=data, callbacks=[trainer_callback()])
 many.args._n_gpu = 2
 try:
@@ -87,7 +137,7 @@ try:
 except ValueError as error:
     refused = str(error)
 show(found, first, reported=reported, history=history, again=again, by_labels=by_labels,
-     refused=refused)
+     refused=refused, one=one, flow=flow, fault=fault)
 """
 )
 
@@ -108,14 +158,14 @@ class Net(lightning.LightningModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
-def fit(callback, **more):
+def fit(callback, net=None, accumulate_grad_batches=4, **more):
     trainer = lightning.Trainer(
-        max_steps=15, accumulate_grad_batches=4, callbacks=[callback], accelerator="cpu",
-        enable_progress_bar=False, default_root_dir=sys.argv[1], logger=False,
+        max_steps=15, accumulate_grad_batches=accumulate_grad_batches, callbacks=[callback],
+        accelerator="cpu", enable_progress_bar=False, default_root_dir=sys.argv[1], logger=False,
         enable_model_summary=False, **more,
     )
     torch.manual_seed(0)
-    trainer.fit(Net(), torch.utils.data.DataLoader(data, batch_size=8))
+    trainer.fit(net or Net(), torch.utils.data.DataLoader(data, batch_size=8))
     return trainer
 
 torch.manual_seed(0)
@@ -128,8 +178,30 @@ kept = [s["noise"]["num_steps"] for s in state.values() if "noise" in s]
 half = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
 fit(callback, plugins=[half])
 half = callback.monitor.measurement()
-show(found, first, kept=kept, again=[callback.monitor is not first, len(callback.monitor.noise)],
-     scaled=[half.g2.value, half.clipped_share])
+again = [callback.monitor is not first, len(callback.monitor.noise)]
+
+import warnings
+from pathlib import Path
+alone = lightning_callback(every=1, skip=0, save=sys.argv[1] + "/alone.json")
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    fit(alone, accumulate_grad_batches=1)
+told = [str(w.message) for w in said if "noisewise" in str(w.message)]
+class Normed(Net):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Linear(5, 1))
+norms = lightning_callback(every=1, skip=0, save=sys.argv[1] + "/norms.json")
+fit(norms, Normed(), accumulate_grad_batches=1)
+norms = Measurement.load(sys.argv[1] + "/norms.json")
+one = [told, Path(sys.argv[1] + "/alone.json").exists(), norms.source, norms.ended]
+broken = lightning_callback(every=1, skip=0, save=sys.argv[1] + "/no/such/folder/m.json")
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    fit(broken)
+fault = [str(w.message) for w in said if "noisewise" in str(w.message)]
+show(found, first, kept=kept, again=again, scaled=[half.g2.value, half.clipped_share], one=one,
+     fault=fault)
 """
 )
 
@@ -193,12 +265,32 @@ def test_transformers(tmp_path: Path) -> None:
     assert (steps, skipped) == (11, 0)
     assert labels == pytest.approx(32 * 6 * 0.6, rel=0.1)
     assert "one device" in found["refused"]
+    told, written, source = found["one"]
+    assert len(told) == 1
+    assert "measured nothing and" in told[0]
+    assert "only one micro-batch" in told[0]
+    assert not written
+    assert source == "norm layers"
+    flow = found["flow"]
+    assert flow["seen"] <= 2  # after two measured steps, long before the end
+    assert flow["whole"] == flow["resumed"][0] == 14  # of 15, one has unequal micro-batches
+    assert flow["resumed"][1] == 0.0
+    assert flow["added"] == 7  # the steps after the checkpoint
+    assert flow["ended"] == 1.0
+    assert len(found["fault"]) == 1
+    assert "No such file" in found["fault"][0]
 
 
 def test_lightning(tmp_path: Path) -> None:
     found = result_of("lightning", LIGHTNING, tmp_path)
     assert (found["steps"], sum(found["skipped"].values())) == (10, 1)
     assert found["kept"] == [10]
+    told, written, source, ended = found["one"]
+    assert len(told) == 1
+    assert "only one micro-batch" in told[0]
+    assert (written, source, ended) == (False, "norm layers", 1.0)
+    assert len(found["fault"]) == 1
+    assert "No such file" in found["fault"][0]
     assert found["again"] == [True, 10]
     g2, clipped = found["scaled"]
     assert clipped == 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 
 import pytest
@@ -107,3 +108,58 @@ def test_one_that_never_keeps_a_state_is_measured() -> None:
     model = Bowl()
     updater = Updater(Sign(model.parameters(), 0.01), Flat(model))
     assert updater.update(-GRADIENT).tolist() == pytest.approx([-1.0] * P)
+
+
+class Signed(torch.optim.Optimizer):
+    """As lion-pytorch: what a step needs is an attribute of the object, and a function."""
+
+    def __init__(self, parameters: Iterable[Tensor], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": (0.9, 0.99), "weight_decay": 0.0})
+        self.decoupled_wd = True
+        self.update_fn = torch.sign
+        self.own = self.plain  # bound to this object: in a copy it must be bound to the copy
+
+    def plain(self, p: Tensor) -> None:
+        assert self.decoupled_wd
+        assert p.grad is not None
+        p.data.add_(self.update_fn(p.grad), alpha=-self.param_groups[0]["lr"])
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    self.own(p)
+
+
+def test_attributes_that_a_deep_copy_drops_are_kept() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    before = model.weight.detach().clone()
+    signed = Signed(model.parameters(), lr=0.1)
+    torch.optim.lr_scheduler.StepLR(signed, 5)  # hides `step` of the object
+    updater = Updater(signed, Flat(model))
+    assert updater.update(torch.tensor([3.0, -2.0])).tolist() == pytest.approx([1.0, -1.0])
+    assert torch.equal(model.weight, before)
+
+
+def test_lion_pytorch() -> None:
+    lion_pytorch = pytest.importorskip("lion_pytorch")
+    model = nn.Linear(2, 1, bias=False)
+    lion = lion_pytorch.Lion(model.parameters(), lr=0.1, decoupled_weight_decay=True)
+    model(torch.ones(1, 2)).sum().backward()
+    lion.step()
+    before = model.weight.detach().clone()
+    found = Updater(lion, Flat(model)).update(torch.tensor([3.0, -2.0]))
+    assert found.abs().tolist() == pytest.approx([1.0, 1.0])
+    assert torch.equal(model.weight, before)
+
+
+def test_an_optimiser_that_cannot_be_copied_is_refused_in_a_sentence() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    held = Signed(model.parameters(), lr=0.1)
+    held.lock = threading.Lock()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="Signed cannot be copied"):
+        Updater(held, Flat(model))
+    broken = Signed(model.parameters(), lr=0.1)
+    broken.decoupled_wd = False
+    with pytest.raises(ValueError, match="cannot take a step"):
+        Updater(broken, Flat(model)).update(torch.tensor([3.0, -2.0]))

@@ -383,3 +383,34 @@ def test_bad_input_is_one_sentence() -> None:
         monitor.measurement()
     with pytest.raises(ValueError, match="size is -1"):
         monitor.micro_batch(-1)
+
+
+@pytest.mark.parametrize("way", ["unfrozen", "added"])
+def test_parameters_that_are_trained_later_are_measured_from_then_on(way: str) -> None:
+    model = net()
+    head, body = list(model[2].parameters()), list(model[0].parameters())  # type: ignore[index]
+    for parameter in body:
+        parameter.requires_grad_(False)
+    held = [*body, *head] if way == "unfrozen" else head
+    sgd = torch.optim.SGD(held, lr=0.01)
+    monitor = watch(model, sgd, every=1, skip=0)
+    for i, step in enumerate(data(12, 2, 8)):
+        if i == 6:
+            assert monitor.measurement().num_parameters == 7
+            model.requires_grad_(True)
+            if way == "added":
+                sgd.add_param_group({"params": body, "lr": 0.03})
+        expected = by_hand(model, step) if i > 6 else None  # known from the next step on
+        for x in step:
+            (loss(model, x) / 2).backward()
+        sgd.step()
+        sgd.zero_grad()
+        if expected is not None:
+            g2, trace, *_ = monitor.noise.state_dict()["records"][-1]
+            assert (sum(g2), sum(trace)) == pytest.approx(expected)
+    found = monitor.measurement()
+    assert monitor.stopped is None
+    assert found.num_parameters == 37
+    assert len(monitor.noise) == 5
+    assert "parameters_changed" in found.warning_codes
+    assert found.optimizer.rates == (() if way == "unfrozen" else (0.01, 0.03))

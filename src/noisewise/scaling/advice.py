@@ -44,9 +44,15 @@ class Advice:
         rule: name of the law that was used.
         reason: why this law was used.
         others: for each other law, its factor and why it was not used.
-        beta1: momentum, unchanged.
+        rates: the advised rate of each parameter group, if there are several.
+        beta1: momentum for the new batch.
         beta2: decay of the second moment for the new batch; 0 if the optimiser has none.
         epsilon: the optimiser's epsilon for the new batch.
+        weight_decay: for the new batch, 0 if there is none; nan if no rule is known.
+        ema: decay of an average of the weights for the new batch; nan: not asked.
+        changed: what to set besides the learning rate: name, value, old value.
+        measured: when in the training it was measured, in words.
+        counted: what the batch was counted from, in words; "" if it was given.
         lr_one_step: best rate for one single step at the new batch; inf if not measured. Over many
             steps a third to nine times of it was best, so it is an order of magnitude, no target.
         steps: steps to the same loss, relative to batch0 (`Frontier`); nan if not known.
@@ -67,9 +73,15 @@ class Advice:
     rule: str
     reason: str
     others: dict[str, str]
+    rates: tuple[float, ...]
     beta1: float
     beta2: float
     epsilon: float
+    weight_decay: float
+    ema: float
+    changed: tuple[tuple[str, float, float], ...]
+    measured: str
+    counted: str
     lr_one_step: float
     steps: float
     examples: float
@@ -103,20 +115,43 @@ class Advice:
         """
         return draw(self)
 
-    def text(self) -> str:
-        """Return the advice as lines for people."""
+    def text(self, verbose: bool = False) -> str:
+        """Return the advice as lines for people: the rate, one sentence, warnings.
+
+        Args:
+            verbose: also the reason, settings that stay, and the rules that were not used.
+        """
+        lines = [*self._first(), *(f"warning        {sentence}" for sentence in self.warnings)]
+        return "\n".join([*lines, *self._rest()] if verbose else lines)
+
+    def _first(self) -> list[str]:
+        """The rate and its band, one sentence, and what to set besides."""
         high = f"{self.high:.4g}" if math.isfinite(self.high) else "no upper bound"
         band = f" (band {self.low:.4g} to {high})" if self.low < self.high else ""
-        lines = [
-            f"learning rate  {self.lr:.4g} at batch {self.batch:g}{band}",
-            f"change         {short(self.ratio)} times the {self.lr0:.4g} of batch "
-            f"{self.batch0:g}, for {_HELD[self.hold]}",
-            f"rule           {self.rule}: {self.reason}",
-        ]
-        if self.beta2 > 0:
-            lines.append(f"beta2          {self.beta2:.6g}")
-            lines.append(f"epsilon        {self.epsilon:.3g}")
-        lines.append(f"momentum       {self.beta1:g}, unchanged")
+        lines = [f"learning rate  {self.lr:.4g} at batch {self.batch:g}{band}"]
+        if len(set(self.rates)) > 1:
+            each = ", ".join(f"{rate:.4g}" for rate in self.rates)
+            lines.append(f"groups         {each}: the rate of each parameter group")
+        by = "the square root of the batch" if self.rule == "square root" else self.rule
+        lines.append(
+            f"That is {short(self.ratio)} times the {self.lr0:.4g} of batch {self.batch0:g}, for "
+            f"{_HELD[self.hold]}, by the rule: {by}."
+        )
+        for name, value, old in self.changed:
+            lines.append(f"{name:<14} {value:.6g} (now {old:.6g})")
+        return lines
+
+    def _rest(self) -> list[str]:
+        lines = [f"rule           {self.rule}: {self.reason}", f"measured       {self.measured}"]
+        if self.counted:
+            lines.append(f"batch          counted as {self.counted}")
+        kept = {name for name, *_ in self.changed}
+        if self.beta2 > 0 and "beta2" not in kept:
+            lines.append(f"beta2          {self.beta2:.6g}, unchanged")
+        if self.beta2 > 0 and "epsilon" not in kept:
+            lines.append(f"epsilon        {self.epsilon:.3g}, unchanged")
+        if "momentum" not in kept:
+            lines.append(f"momentum       {self.beta1:g}, unchanged")
         if math.isfinite(self.lr_one_step):
             lines.append(
                 f"one step       {self.lr_one_step:.4g} is best for one single step; in our tests "
@@ -130,8 +165,7 @@ class Advice:
             )
         lines += [f"not used       {name}: {why}" for name, why in self.others.items()]
         lines.append(_TERMS)
-        lines += [f"warning        {sentence}" for sentence in self.warnings]
-        return "\n".join(lines)
+        return lines
 
 
 def short(number: float) -> str:

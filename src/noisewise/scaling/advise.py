@@ -19,15 +19,18 @@ up to nine times of it early in training, and a third to once late, so it is no 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import get_args
 
 from noisewise.scaling.advice import Advice, Curve, Hold, short
-from noisewise.scaling.choice import choose
+from noisewise.scaling.band import NORM_LAYERS, pooled, reaching, widened
+from noisewise.scaling.cautions import edge_warnings, warnings_of, when_measured, when_warnings
+from noisewise.scaling.choice import Choice, choose
+from noisewise.scaling.epsilon import factor_between, share_below
 from noisewise.scaling.intervals import Estimate
 from noisewise.scaling.laws import Frontier, checked_batch
-from noisewise.scaling.measurement import Measurement
+from noisewise.scaling.measurement import Measurement, Unit
 from noisewise.scaling.rules import (
     ALPHA,
     BOUND,
@@ -46,33 +49,40 @@ from noisewise.scaling.rules import (
     VARIANCE,
     factors,
 )
+from noisewise.scaling.settings import Settings, settings_for
 from noisewise.scaling.warning_codes import CodedWarning
 
 __all__ = ["advise"]
 
-_FAR = 16.0  # factor between two batches above which the advice warns
-
 
 def advise(
-    measurement: Measurement,
+    measurement: Measurement | Sequence[Measurement],
     *,
     batch: float,
     hold: Hold = "examples",
     lr: float | None = None,
     batch0: float | None = None,
+    unit: Unit | None = None,
+    epsilon: float | None = None,
+    ema: float | None = None,
 ) -> Advice:
     """Return the learning rate for another batch size.
 
     Args:
-        measurement: from `calibrate`, or from a watched loop.
+        measurement: from `calibrate`, or from a watched loop; several of one training, in the
+            order of time, give one answer with a band over all of them.
         batch: the new number of examples per step, above 0.
         hold: what stays the same: "examples", "steps" or "trajectory"; see the module.
-        lr: tuned learning rate at batch0; None: the optimiser's at the time of the measurement.
+        lr: tuned learning rate at batch0; None: the optimiser's, at the top of its schedule.
         batch0: batch that lr was tuned at; None: the batch of the measurement.
+        unit: what batch and batch0 count; needed if the measurement counts labels.
+        epsilon: Adam's epsilon in the new run, if it is another one.
+        ema: decay of an average of the weights at batch0, to be changed with the batch.
 
     Raises:
-        ValueError: for a batch or learning rate that is not positive, an unknown hold, or a
-            measurement that does not know its own batch.
+        ValueError: for a batch or learning rate that is not positive, an unknown hold or unit, a
+            measurement that does not know its own batch, measurements of different optimisers, or
+            an epsilon without a second moment.
 
     Source: see the module; the choice of the law follows from benchmarks/learning_rate/laws.py.
 
@@ -90,23 +100,27 @@ def advise(
     if hold not in get_args(Hold):
         raise ValueError(f"hold is {hold!r}: use 'examples', 'steps' or 'trajectory'.")
     batch = checked_batch(batch)
-    batch0 = batch0 if batch0 is not None else measurement.batch
+    ms = _measurements(measurement, unit)
+    m = ms[-1]
+    notes = list(_counted(m, batch0))
+    batch0 = batch0 if batch0 is not None else m.batch
     if batch0 is None:
         raise ValueError("The measurement does not know its batch: give batch0= (examples/step).")
     batch0 = checked_batch(batch0)
-    lr0 = measurement.optimizer.lr if lr is None else lr
-    if not (lr0 > 0 and math.isfinite(lr0)):
-        raise ValueError(f"A learning rate of {lr0} cannot be scaled: give a positive lr.")
-    rules = factors(measurement, batch, batch0, lr0)
-    chosen = choose(measurement, rules, batch, batch0, hold)
-    factor = chosen.factor
-    beta2, epsilon = _adam_settings(measurement, batch / batch0, hold)
-    bound = measurement.preconditioned()
-    units = measurement.optimizer.lr_per_effective
-    steps, examples = _cost(measurement, batch, batch0)
+    lr0 = m.optimizer.lr if lr is None else lr
+    facts = m.optimizer.with_lr(lr0)
+    chosen = _chosen(ms, batch, batch0, lr0, hold)
+    factor, about_epsilon = _with_epsilon(chosen.factor, m, epsilon)
+    settings = settings_for(facts, batch / batch0, factor.value, hold, ema, epsilon)
+    bound = m.preconditioned()
+    steps, examples = _cost(m, batch, batch0)
     warnings = (
-        *_edge_warnings(measurement, lr0, lr0 * factor.value),
-        *_warnings(measurement, batch, batch0, lr0, hold),
+        *edge_warnings(m, lr0, lr0 * factor.value),
+        *settings.notes,
+        *when_warnings(ms),
+        *about_epsilon,
+        *warnings_of(m, batch, batch0, lr0, hold),
+        *notes,
     )
     return Advice(
         batch=batch,
@@ -118,30 +132,139 @@ def advise(
         high=lr0 * factor.high,
         rule=chosen.rule,
         reason=chosen.reason,
-        others=_others(measurement, rules, chosen.law, hold),
-        beta1=measurement.optimizer.beta1,
-        beta2=beta2,
-        epsilon=epsilon,
-        lr_one_step=units * bound.lr(batch) if bound is not None else math.inf,
+        others=_others(m, factors(m, batch, batch0, lr0), chosen.law, hold),
+        rates=tuple(rate * factor.value for rate in facts.rates),
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        epsilon=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        ema=settings.ema,
+        changed=tuple(_changed(settings, m, ema)),
+        measured=when_measured(ms),
+        counted=m.counted,
+        lr_one_step=m.optimizer.lr_per_effective * bound.lr(batch) if bound else math.inf,
         steps=steps,
         examples=examples,
         warnings=tuple(text for _, text in warnings),
         warning_codes=tuple(code for code, _ in warnings),
-        curves=tuple(_curves(measurement, batch, batch0, lr0, hold)),
+        curves=tuple(_curves(ms, batch, batch0, lr0, hold)),
     )
 
 
-def _adam_settings(m: Measurement, times: float, hold: Hold) -> tuple[float, float]:
-    """beta2 and epsilon at `times` the batch.
+def _measurements(
+    given: Measurement | Sequence[Measurement], unit: Unit | None
+) -> tuple[Measurement, ...]:
+    """The measurements in the unit that the user counts in."""
+    ms = (given,) if isinstance(given, Measurement) else tuple(given)
+    if not ms:
+        raise ValueError("There is no measurement: give one or more.")
+    if unit not in (None, *get_args(Unit)):
+        raise ValueError(f"unit is {unit!r}: use 'examples' or 'labels'.")
+    if len({(m.optimizer.family, m.optimizer.name) for m in ms}) > 1:
+        names = ", ".join(dict.fromkeys(m.optimizer.name for m in ms))
+        raise ValueError(
+            f"These measurements are of different optimisers ({names}): give several checkpoints "
+            "of one training."
+        )
+    for m in ms:
+        if m.unit == "labels" and unit is None:
+            each = f", {m.labels_per_example:.3g} for each example" if m.labels_per_example else ""
+            raise ValueError(
+                f"This measurement counts labels ({m.batch or 0:.6g} in a step{each}): say what "
+                "the new batch counts, unit='labels' or unit='examples' (--unit)."
+            )
+        if m.unit == "examples" and unit == "labels":
+            raise ValueError(
+                "This measurement counts examples, not labels: give the batch in examples."
+            )
+    return tuple(_of_whole_net(m.in_examples() if unit != "labels" else m) for m in ms)
 
-    beta2^times keeps the half-life of v in examples. To first order it is Malladi's
-    1 - times (1 - beta2), and it is never negative. On the same trajectory epsilon scales like
-    sqrt(v) ~ 1 / sqrt(B); the measured law leaves it unchanged.
-    """
-    beta2, epsilon = m.optimizer.beta2, m.optimizer.epsilon
-    if hold != "steps" and beta2 > 0:
-        beta2 = beta2**times
-    return beta2, epsilon / math.sqrt(times) if hold == "trajectory" else epsilon
+
+def _of_whole_net(m: Measurement) -> Measurement:
+    """Normalisation layers only stand for the net: its noise scale may lie further away."""
+    if m.source == "all" or not m.b_simple.known:
+        return m
+    scale = m.b_simple
+    wide = replace(scale, low=scale.low / NORM_LAYERS, high=scale.high * NORM_LAYERS)
+    return replace(m, noise=replace(m.noise, b_simple=wide))
+
+
+def _counted(m: Measurement, batch0: float | None) -> Iterator[CodedWarning]:
+    """What the batch was counted from, if nobody gave it."""
+    if batch0 is None and m.counted and m.batch is not None:
+        yield (
+            "counted",
+            f"The batch of {m.batch:g} was counted: {m.counted} of each micro-batch; if that is "
+            "not your batch, give it to watch(batch=), or as batch0.",
+        )
+
+
+def _chosen(
+    ms: Sequence[Measurement], batch: float, batch0: float, lr0: float, hold: Hold
+) -> Choice:
+    """The law of the last measurement, with the factor and the band of all of them."""
+    found = [_of_one(m, batch, batch0, lr0, hold) for m in ms]
+    last = found[-1]
+    if hold == "trajectory":  # names its rule, and has no band
+        return last
+    several = len(ms) > 1 or len(ms[0].scales) > 1
+    factor = pooled([choice.factor for choice in found])
+    reason = last.reason
+    if len(ms) > 1:
+        reason += (
+            f"; the factor is the geometric mean of {len(ms)} measurements, and the band reaches "
+            "over all of theirs"
+        )
+    return replace(last, reason=reason, factor=widened(factor, batch, batch0, several))
+
+
+def _of_one(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold) -> Choice:
+    """One measurement's law; its band also holds what its noise scale was at other times."""
+    chosen = choose(m, factors(m, batch, batch0, lr0), batch, batch0, hold)
+    if hold == "trajectory" or chosen.law not in (SIMPLE, ALPHA, MUON, BOUND):
+        return chosen
+    others = []
+    for scale in m.scales:
+        at = replace(m, noise=replace(m.noise, b_simple=Estimate(scale, scale, scale)))
+        others.append(choose(at, factors(at, batch, batch0, lr0), batch, batch0, hold).factor.value)
+    return replace(chosen, factor=reaching(chosen.factor, others))
+
+
+def _with_epsilon(
+    factor: Estimate, m: Measurement, epsilon: float | None
+) -> tuple[Estimate, tuple[CodedWarning, ...]]:
+    """The factor with another epsilon; the band holds the factor without it, too."""
+    if epsilon is None:
+        return factor, ()
+    old = m.optimizer.epsilon
+    times = factor_between(m.epsilons, old, epsilon)
+    low, high = sorted((1.0, times))
+    changed = Estimate(factor.value * times, factor.low * low, factor.high * high)
+    share = share_below(m.epsilons, epsilon)
+    text = (
+        f"With an epsilon of {epsilon:g} (now {old:g}), {100 * share:.0f} % of the weights have a "
+        f"sqrt(v) below it; updates as long as before need {short(times)} times the rate, which is "
+        "included. calibrate(epsilon=) measures it."
+    )
+    return changed, (("epsilon", text),)
+
+
+def _changed(
+    settings: Settings, m: Measurement, ema: float | None
+) -> Iterator[tuple[str, float, float]]:
+    """What to set besides the learning rate: name, value, old value."""
+    old = m.optimizer
+    pairs = [
+        ("beta2", settings.beta2, old.beta2),
+        ("momentum", settings.beta1, old.beta1),
+        ("epsilon", settings.epsilon, old.epsilon),
+        ("weight decay", settings.weight_decay, old.weight_decay),
+    ]
+    if ema is not None:
+        pairs.append(("EMA decay", settings.ema, ema))
+    for name, new, before in pairs:
+        if not math.isnan(new) and not math.isclose(new, before, rel_tol=1e-6):
+            yield name, new, before
 
 
 def _cost(m: Measurement, batch: float, batch0: float) -> tuple[float, float]:
@@ -195,138 +318,16 @@ def _factor(factor: Estimate) -> str:
     return f"times {short(factor.value)} ({short(factor.low)} to {short(factor.high)})"
 
 
-def _warnings(
-    m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold
-) -> Iterator[CodedWarning]:
-    """What a user must know, most important first."""
-    yield from m.coded_warnings()
-    if not m.noise.identifiable and "noise_not_known" not in m.warning_codes:
-        more = m.noise.more_needed() * m.noise.num_micro
-        yield (
-            "noise_not_known",
-            f"{m.noise.why_not_known()}; collect about {more:,} more micro-batches.",
-        )
-    times = max(batch / batch0, batch0 / batch)
-    if times > _FAR:
-        yield (
-            "far_batch",
-            f"The batch changes by a factor of {short(times)}: measure again at one in between.",
-        )
-    yield from _range_warnings(m, batch, batch0)
-    scale = m.b_noise if m.b_noise.bounded else m.b_simple
-    if scale.bounded and batch > 4 * scale.value:
-        yield (
-            "above_noise_scale",
-            f"The new batch is far above the noise scale of {scale.value:.3g} examples: a batch "
-            "this large hardly reduces the number of steps any more.",
-        )
-    if hold == "trajectory" and scale.bounded and max(batch, batch0) > scale.value:
-        yield (
-            "no_same_path",
-            "Above the noise scale, no learning rate keeps the same path through the weights.",
-        )
-    yield from _bound_warnings(m, batch0, lr0)
-    yield from _surge_warnings(m, batch)
-    if m.clipped_share > 0.05:
-        yield (
-            "clipped",
-            f"{100 * m.clipped_share:.0f} % of the steps were clipped: clipping fixes the length "
-            "of a step, so the learning rate matters less than stated here; scale the clipping "
-            "threshold as well.",
-        )
-    if m.optimizer.weight_decay > 0:
-        yield (
-            "weight_decay",
-            "Each step applies lr times weight decay: its effect changes with the learning rate "
-            "and with the number of steps.",
-        )
-    yield (
-        "whole_schedule",
-        "Scale the whole schedule (warm-up and decay, counted in examples), not only its peak.",
-    )
-
-
-def _edge_warnings(m: Measurement, lr0: float, lr: float) -> Iterator[CodedWarning]:
-    """A law that ignores the edge, such as the lower bound, may advise a rate above it."""
-    if m.edge.bounded and lr0 > 0.9 * m.edge.value:
-        yield (
-            "at_edge",
-            f"The present learning rate {lr0:.3g} is at the edge of stability, {m.edge}: the "
-            "sharpest direction of the loss limits it at every batch, so this measurement cannot "
-            "tell the rate for a smaller batch.",
-        )
-    elif m.edge.bounded and lr > m.edge.value:
-        yield (
-            "beyond_edge",
-            f"The advised learning rate {lr:.3g} is above the edge of stability, {m.edge}: many "
-            "steps at this rate are likely to be unstable.",
-        )
-
-
-def _range_warnings(m: Measurement, batch: float, batch0: float) -> Iterator[CodedWarning]:
-    """SGD's curve is exact at every batch; Adam's is extrapolated outside the measured batches."""
-    law = m.preconditioned()
-    if law is None or m.optimizer.family != "adam":
-        return
-    outside = [f"{at:g}" for at in sorted({batch, batch0}) if not law.covers(at)]
-    if outside:
-        yield (
-            "extrapolated",
-            f"The law was measured from batch {law.batches[0]:g} to {law.batches[-1]:g} and is "
-            f"extrapolated to {' and '.join(outside)}: there its band reaches from no further "
-            "change to the square root; measure again at a batch closer to it.",
-        )
-
-
-def _bound_warnings(m: Measurement, batch0: float, lr0: float) -> Iterator[CodedWarning]:
-    law = m.preconditioned()
-    if law is None:
-        return
-    bound = law.lr(batch0) * m.optimizer.lr_per_effective
-    if bound > 0 and lr0 > 8 * bound:
-        yield (
-            "above_one_step_optimum",
-            f"The present learning rate {lr0:.3g} is far above the one-step optimum {bound:.3g}: "
-            "the weights bounce along the sharpest directions of the loss; a lower rate may work "
-            "better.",
-        )
-
-
-def _surge_warnings(m: Measurement, batch: float) -> Iterator[CodedWarning]:
-    """Warn of a surge: the best learning rate falls again at large batches.
-
-    It needs the curvature of the signal's sign to be clearly twice that of the noise's sign.
-    """
-    noise = m.curvature.get("sign_noise", Estimate.unknown())
-    signal = m.curvature.get("sign_curvature", Estimate.unknown())
-    closed = m.soft_sign()
-    if closed is None or not noise.value > 0:
-        return
-    # The closed form with the measured curvature of the noise instead of tr H.
-    corrected = replace(closed, diagonal=noise.value)
-    supported = signal.low > 2 * noise.high
-    if supported and batch > corrected.batch_peak:
-        yield (
-            "surge",
-            "Surge: with less noise the curvature of an update doubles, so the best learning rate "
-            f"may fall again above a batch of about {corrected.batch_peak:.3g}.",
-        )
-    elif closed.surges and not supported and batch > closed.batch_peak / 4:
-        yield (
-            "surge_not_supported",
-            "The closed form predicts that the best learning rate falls again above a batch of "
-            f"about {closed.batch_peak:.3g} (surge); the measured curvature of the noise "
-            f"({noise.value:.3g}, tr H {closed.diagonal:.3g}) does not support this.",
-        )
-
-
-def _curves(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold) -> Iterator[Curve]:
+def _curves(
+    ms: Sequence[Measurement], batch: float, batch0: float, lr0: float, hold: Hold
+) -> Iterator[Curve]:
     """The advice at every batch, every law through the user's rate, then the absolute curves."""
+    m = ms[-1]
     low, high = min(batch, batch0) / 16, max(batch, batch0) * 16
     num = 41
     grid = tuple(low * (high / low) ** (i / (num - 1)) for i in range(num))
     tables = [factors(m, b, batch0, lr0) for b in grid]
-    chosen = [choose(m, t, b, batch0, hold) for b, t in zip(grid, tables, strict=True)]
+    chosen = [_chosen(ms, b, batch0, lr0, hold) for b in grid]
     yield Curve(
         "advice",
         grid,

@@ -88,16 +88,16 @@ def hessian_product(
 def _double_backward(flat: Flat, loss: Loss, batch: object, v: Tensor, draw: int) -> Tensor:
     with flat.still(draw), torch.enable_grad():
         value = checked_loss(flat, loss, batch)
-        first = torch.autograd.grad(
-            value, flat.parameters, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        along = sum(
-            ((g * piece).sum() for g, piece in zip(first, flat.split(v), strict=True)),
-            value.new_zeros(()),
-        )
-        if not along.requires_grad:  # a loss that is linear in the weights
-            return torch.zeros_like(v)
         try:
+            first = torch.autograd.grad(
+                value, flat.parameters, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            along = sum(
+                ((g * piece).sum() for g, piece in zip(first, flat.split(v), strict=True)),
+                value.new_zeros(()),
+            )
+            if not along.requires_grad:  # a loss that is linear in the weights
+                return torch.zeros_like(v)
             second = torch.autograd.grad(
                 along, flat.parameters, allow_unused=True, materialize_grads=True
             )

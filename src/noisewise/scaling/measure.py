@@ -7,13 +7,18 @@ curvature. It does not change weights, gradients, buffers, random state or optim
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from noisewise.scaling.cost import Plan, fitted, measured_speed
+from noisewise.scaling.counting import examples_in
 from noisewise.scaling.curvature import (
     Route,
     half_form,
@@ -22,16 +27,18 @@ from noisewise.scaling.curvature import (
     sign_noise_curvature,
 )
 from noisewise.scaling.direct import Burst, direct_points, law_points, update_curvature
+from noisewise.scaling.epsilon import epsilon_curve
 from noisewise.scaling.exact_laws import gaussian_sums
 from noisewise.scaling.flat import Flat, Loss, checked_loss, gradient
 from noisewise.scaling.intervals import Estimate, mean_estimate
 from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.noise import Noise, measure_noise
+from noisewise.scaling.optimizer_facts import OptimizerFacts, scheduled_by_hand, unwrapped
 from noisewise.scaling.probes import HalfForm, Probes, noise_scale
-from noisewise.scaling.sources import examples_in
 from noisewise.scaling.stability import sharpness
-from noisewise.scaling.updates import OptimizerFacts, Updater, unwrapped
+from noisewise.scaling.updates import Updater
 from noisewise.scaling.warning_codes import CodedWarning
+from noisewise.scaling.wrapped import check_whole, inner_of
 
 __all__ = ["calibrate"]
 
@@ -39,6 +46,7 @@ _LEAST = 12  # micro-batches: 4 for each half, and 4 for the Hessian
 # If more than this share of sqrt(v) is below epsilon, Adam's preconditioner is nearly constant.
 _SETTLED = 0.5
 _MEMORY = 4 << 30  # most bytes of stored gradients, by default
+_LONG = 10.0  # seconds above which the cost is said as a warning
 
 
 def calibrate(
@@ -55,11 +63,18 @@ def calibrate(
     route: Route = "double_backward",
     memory_bytes: int = _MEMORY,
     seed: int = 0,
+    lr: float | None = None,
+    after: float | None = None,
+    seconds: float | None = None,
 ) -> Measurement:
     """Measure noise, curvature and the law of the learning rate at the present weights.
 
+    What it will cost is logged before it starts ("noisewise.scaling"), as a warning if that is
+    more than ten seconds.
+
     Args:
-        model: in the mode that it is trained in.
+        model: in the mode that it is trained in. It runs as it is without torch.compile and
+            DistributedDataParallel around it.
         loss: `loss(model, batch)`, the mean over the batch as a tensor with a graph.
         batches: micro-batches of equal size, 12 or more (better 64), drawn as in training; one
             eighth of them (4 to 16) is used for the Hessian.
@@ -77,6 +92,10 @@ def calibrate(
             they do not fit, neighbouring micro-batches are averaged.
         seed: seed of the probes, and of dropout and other randomness in the loss; each micro-batch
             gets its own random numbers.
+        lr: the tuned learning rate of the first parameter group; None: the peak of its schedule.
+        after: share of the training that is done, 0 to 1, for the advice; None: not known.
+        seconds: most time to take, about; None: no limit. With less time fewer probes and batches
+            are measured, and a warning says so.
 
     Returns:
         The measurement; see also its `warnings`.
@@ -84,7 +103,9 @@ def calibrate(
     Raises:
         ValueError: for a loss without a graph, a gradient that is not finite, too few or unequal
             micro-batches, a model without trainable parameters, a loss that changes from call to
-            call, an optimiser without state, or a batch that is not positive.
+            call, an optimiser without state or that cannot be copied, a learning rate that a loop
+            has set by a formula (give lr), a batch or lr that is not positive, sharded parameters,
+            or a time in which nothing can be measured.
 
     Source: McCandlish et al. 2018, appendix A.
 
@@ -99,14 +120,20 @@ def calibrate(
         (8.0, True)
     """
     optimizer = unwrapped(optimizer)
-    for name, value in (("size", size), ("batch", batch)):
+    for name, value in (("size", size), ("batch", batch), ("seconds", seconds)):
         if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"{name} is {value}: give a number of examples above 0.")
+            unit = "a time" if name == "seconds" else "a number of examples"
+            raise ValueError(f"{name} is {value}: give {unit} above 0.")
     if probes < 1:
         raise ValueError(f"{probes} probes cannot measure a curvature: use 1 or more, such as 16.")
+    if after is not None and not 0 <= after <= 1:
+        raise ValueError(f"after is {after}: give the share of the training that is done, 0 to 1.")
+    model = inner_of(model)
+    check_whole(model)
+    _check_rate(optimizer, lr)
     held = [p for group in optimizer.param_groups for p in group["params"]]
     flat = Flat(model, seed, held)
-    updater = Updater(optimizer, flat, epsilon)
+    updater = Updater(optimizer, flat, epsilon, lr)
     given = list(batches)
     if len(given) < _LEAST:
         raise ValueError(
@@ -114,24 +141,32 @@ def calibrate(
             "or more, better 64."
         )
     size = _common_size(given, size)
-    _check_repeats(flat, loss, given[0])
-    kept = min(16, max(4, len(given) // 8))
-    rows, together = _gradients(flat, loss, given[kept:], kept, memory_bytes)
-    names = flat.slices()
-    noise = measure_noise(rows, size * together, names, dataset_size)
-    own = batch or size
-    burst = Burst(flat, loss, rows, given[:kept], size * together, own, route)
-    probes = min(probes, len(rows) // 2)
-    pairs = [(rows[2 * i], rows[2 * i + 1]) for i in range(probes)]
-    spread = noise_probes(flat, loss, pairs, burst.batches, burst.size, None, route)
-    drift = half_form(flat, loss, burst.halves, burst.batches, route)
-    curvature = _curvature(burst, updater, spread, drift, seed)
-    if updater.facts.family == "adam":
-        curvature |= gaussian_sums(burst, updater.facts.epsilon, _grid(own), min(8, probes), seed)
-    curve = ()
-    if updater.facts.family in ("sgd", "adam"):
-        curve = law_points(burst, updater, _grid(own), probes)
-    warnings = _warnings(model, noise, updater.facts)
+    with _eager():
+        _check_repeats(flat, loss, given[0])
+        full = _full_plan(updater, len(given), probes, batch or size)
+        speed = measured_speed(flat, loss, given[0], route)
+        plan = fitted(full, updater.facts.family, speed, seconds)
+        _say_cost(plan, plan.seconds(speed))
+        given = given[: plan.kept + plan.rows]
+        rows, together = _gradients(flat, loss, given[plan.kept :], plan.kept, memory_bytes)
+        names = flat.slices()
+        noise = measure_noise(rows, size * together, names, dataset_size)
+        own = batch or size
+        burst = Burst(flat, loss, rows, given[: plan.kept], size * together, own, route)
+        probes = min(plan.probes, len(rows) // 2)
+        pairs = [(rows[2 * i], rows[2 * i + 1]) for i in range(probes)]
+        spread = noise_probes(flat, loss, pairs, burst.batches, burst.size, None, route)
+        drift = half_form(flat, loss, burst.halves, burst.batches, route)
+        curvature = _curvature(burst, updater, spread, drift, seed, plan)
+        if updater.facts.family == "adam" and plan.compare:
+            curvature |= gaussian_sums(
+                burst, updater.facts.epsilon, _grid(own), min(8, probes), seed
+            )
+        curve = ()
+        if updater.facts.family in ("sgd", "adam"):
+            curve = law_points(burst, updater, _grid(own, plan.law), probes)
+        direct = direct_points(burst, updater, draws=plan.draws) if plan.draws else ()
+    warnings = _warnings(model, noise, updater.facts, optimizer, plan != full)
     return Measurement(
         noise=noise,
         b_noise=noise_scale(spread, drift),
@@ -141,11 +176,59 @@ def calibrate(
         num_parameters=flat.num_parameters,
         curvature=curvature,
         curve=curve,
-        direct=direct_points(burst, updater, draws=min(8, max(2, probes // 2))),
+        direct=direct,
         epsilon_share=_epsilon_share(updater),
         warnings=tuple(text for _, text in warnings),
         warning_codes=tuple(code for code, _ in warnings),
+        begun=math.nan if after is None else after,
+        ended=math.nan if after is None else after,
+        epsilons=epsilon_curve(optimizer) if updater.facts.family == "adam" else (),
     )
+
+
+def _check_rate(optimizer: torch.optim.Optimizer, lr: float | None) -> None:
+    if lr is None and scheduled_by_hand(optimizer):
+        now, made = optimizer.param_groups[0]["lr"], optimizer.defaults["lr"]
+        raise ValueError(
+            f"The learning rate is {float(now):.3g} now, but the optimiser was made with "
+            f"{float(made):.3g}: if a schedule by hand set it, it is not the rate that you tuned; "
+            "give lr=, the top of the schedule."
+        )
+
+
+def _full_plan(updater: Updater, num: int, probes: int, batch: float) -> Plan:
+    """What is measured without a limit of time."""
+    facts, kept = updater.facts, min(16, max(4, num // 8))
+    share = _epsilon_share(updater)
+    return Plan(
+        rows=num - kept,
+        kept=kept,
+        probes=probes,
+        law=len(_grid(batch)) if facts.family == "adam" else 1,
+        draws=min(8, max(2, probes // 2)),
+        compare=facts.family == "adam",
+        sharpest=facts.family == "sgd" or share > _SETTLED,
+    )
+
+
+def _say_cost(plan: Plan, seconds: float) -> None:
+    level = logging.WARNING if seconds > _LONG else logging.INFO
+    logging.getLogger("noisewise.scaling").log(
+        level,
+        "calibrate: %d gradients and %d products with the Hessian, about %.3g seconds "
+        "(seconds= sets a limit)",
+        plan.rows, plan.products, seconds,
+    )  # fmt: skip
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Run compiled models as they are: their graphs cannot be differentiated twice."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _common_size(given: Sequence[Any], size: float | None) -> float:
@@ -205,7 +288,7 @@ def _gradients(
 
 
 def _curvature(
-    burst: Burst, updater: Updater, spread: Probes, drift: HalfForm, seed: int
+    burst: Burst, updater: Updater, spread: Probes, drift: HalfForm, seed: int, plan: Plan
 ) -> dict[str, Estimate]:
     probes, generator = len(spread.values), torch.Generator().manual_seed(seed)
     flat, loss, at, route = burst.flat, burst.loss, burst.batches, burst.route
@@ -215,11 +298,10 @@ def _curvature(
         "g_h_g": drift.estimate(),
     }
     found.update(_real_updates(burst, updater, probes))
-    share = _epsilon_share(updater)
-    if updater.facts.family == "sgd" or share > _SETTLED:
+    if plan.sharpest:
         scale = updater.preconditioner(updater.second_moment())
         found["sharpness"] = sharpness(flat, loss, at, generator, scale, route)
-    if updater.facts.family == "adam":
+    if updater.facts.family == "adam" and plan.compare:
         pairs = [(burst.rows[2 * i], burst.rows[2 * i + 1]) for i in range(probes)]
         found["sign_noise"] = sign_noise_curvature(flat, loss, pairs, at, route)
         found.update(_soft_sign_sums(burst, updater.facts.epsilon, found["trace_h"].value))
@@ -266,9 +348,10 @@ def _soft_sign_sums(burst: Burst, epsilon: float, trace: float) -> dict[str, Est
     }
 
 
-def _grid(batch: float) -> list[float]:
-    """Batches of the law: the present one times powers of four."""
-    return sorted({max(1.0, batch * 4.0**k) for k in range(-2, 5)})
+def _grid(batch: float, most: int = 7) -> list[float]:
+    """Batches of the law: the present one times powers of four, or of 8 or 64 with fewer."""
+    powers = {5: (-3, -1.5, 0, 1.5, 3), 3: (-3, 0, 3)}.get(most, range(-2, 5))
+    return sorted({max(1.0, batch * 4.0**k) for k in powers})
 
 
 def _epsilon_share(updater: Updater) -> float:
@@ -279,7 +362,13 @@ def _epsilon_share(updater: Updater) -> float:
     return float((v.sqrt() < updater.epsilons()).double().mean())
 
 
-def _warnings(model: nn.Module, noise: Noise, facts: OptimizerFacts) -> list[CodedWarning]:
+def _warnings(
+    model: nn.Module,
+    noise: Noise,
+    facts: OptimizerFacts,
+    optimizer: torch.optim.Optimizer,
+    shortened: bool,
+) -> list[CodedWarning]:
     found: list[CodedWarning] = []
     if any(m.training for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
         text = (
@@ -294,4 +383,14 @@ def _warnings(model: nn.Module, noise: Noise, facts: OptimizerFacts) -> list[Cod
     if facts.family == "other":
         text = f"There is no law for {facts.name}: the advice can use only its measured updates."
         found.append(("no_law", text))
+    now = float(optimizer.param_groups[0]["lr"])
+    if not math.isclose(now, facts.lr):
+        text = (
+            f"The schedule is at a learning rate of {now:.3g}; its top, {facts.lr:.3g}, counts as "
+            "the rate that you tuned (lr= and --lr set another)."
+        )
+        found.append(("by_schedule", text))
+    if shortened:
+        text = "To save time fewer probes and batches were measured: the band is wider for it."
+        found.append(("shortened", text))
     return found

@@ -6,10 +6,11 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from noisewise.scaling.epsilon import EpsilonPoint
 from noisewise.scaling.intervals import Estimate
 from noisewise.scaling.laws import SGD
 from noisewise.scaling.noise import Noise
@@ -19,9 +20,11 @@ from noisewise.scaling.updates import OptimizerFacts
 from noisewise.scaling.warning_codes import CodedWarning, WarningCode
 from noisewise.whole_files import write_text
 
-__all__ = ["DirectPoint", "LawPoint", "Measurement"]
+__all__ = ["DirectPoint", "LawPoint", "Measurement", "Source", "Unit"]
 
 FORMAT = 1
+Unit = Literal["examples", "labels"]
+Source = Literal["all", "norm layers"]
 _MOST_BYTES = 2**26  # of a saved measurement
 
 
@@ -107,6 +110,14 @@ class Measurement:
         clipped_share: share of watched steps whose gradient was clipped; nan: not watched.
         warnings: sentences about this measurement, for people.
         warning_codes: the code of each warning, in the same order, for programs.
+        unit: what `batch`, `size` and the noise scales count.
+        labels_per_example: labels of one example, if labels are counted; nan: not known.
+        counted: what the batch was counted from, in words; "" if it was given.
+        begun: share of the training before the measurement began, 0 to 1; nan: not known.
+        ended: share of the training when it ended; nan: not known.
+        scales: B_simple in the thirds of a watched training; empty: measured at one time.
+        source: "norm layers" if only the parameters of normalisation layers were measured.
+        epsilons: updates with other epsilons, of an optimiser like Adam.
     """
 
     noise: Noise
@@ -122,6 +133,45 @@ class Measurement:
     clipped_share: float = math.nan
     warnings: tuple[str, ...] = ()
     warning_codes: tuple[WarningCode, ...] = ()
+    unit: Unit = "examples"
+    labels_per_example: float = math.nan
+    counted: str = ""
+    begun: float = math.nan
+    ended: float = math.nan
+    scales: tuple[float, ...] = ()
+    source: Source = "all"
+    epsilons: tuple[EpsilonPoint, ...] = ()
+
+    def in_examples(self) -> Measurement:
+        """Return the same measurement in examples, if it counts labels.
+
+        Raises:
+            ValueError: if the labels of an example are not known.
+        """
+        if self.unit == "examples":
+            return self
+        if not self.labels_per_example > 0:
+            raise ValueError(
+                "This measurement counts labels, and does not know how many labels an example has: "
+                "give the batch in labels too (unit='labels', --unit labels)."
+            )
+        part = 1 / self.labels_per_example
+        noise = replace(
+            self.noise,
+            trace_sigma=self.noise.trace_sigma.scaled(part),
+            b_simple=self.noise.b_simple.scaled(part),
+        )
+        return replace(
+            self,
+            noise=noise,
+            b_noise=self.b_noise.scaled(part),
+            batch=None if self.batch is None else self.batch * part,
+            size=self.size * part,
+            curve=tuple(replace(p, batch=p.batch * part) for p in self.curve),
+            direct=tuple(replace(p, batch=p.batch * part) for p in self.direct),
+            scales=tuple(scale * part for scale in self.scales),
+            unit="examples",
+        )
 
     def coded_warnings(self) -> tuple[CodedWarning, ...]:
         """Return (code, sentence) of each warning."""
@@ -191,7 +241,10 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        share = {"epsilon_share": self.epsilon_share, "clipped_share": self.clipped_share}
+        share = {
+            name: getattr(self, name)
+            for name in ("epsilon_share", "clipped_share", "labels_per_example", "begun", "ended")
+        }
         return {
             "noisewise_measurement": FORMAT,
             "noise": self.noise.to_dict(),
@@ -214,6 +267,11 @@ class Measurement:
             **{name: None if math.isnan(value) else value for name, value in share.items()},
             "warnings": list(self.warnings),
             "warning_codes": list(self.warning_codes),
+            "unit": self.unit,
+            "counted": self.counted,
+            "scales": list(self.scales),
+            "source": self.source,
+            "epsilons": [[p.epsilon, p.length, p.share] for p in self.epsilons],
         }
 
     @classmethod
@@ -252,6 +310,14 @@ class Measurement:
                 read("clipped_share"),
                 tuple(stored["warnings"]),
                 _codes(stored),
+                _unit_of(stored),
+                read("labels_per_example"),
+                str(stored.get("counted", "")),
+                read("begun"),
+                read("ended"),
+                tuple(float(scale) for scale in stored.get("scales", ())),
+                stored.get("source", "all"),
+                tuple(EpsilonPoint(*map(float, point)) for point in stored.get("epsilons", ())),
             )
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"The measurement is damaged ({error!r}): measure again.") from error
@@ -305,3 +371,12 @@ def _codes(stored: Mapping[str, Any]) -> tuple[WarningCode, ...]:
         return tuple(codes)
     first = "Not identifiable yet"  # these versions began that warning so
     return tuple("noise_not_known" if s.startswith(first) else "uncoded" for s in sentences)
+
+
+def _unit_of(stored: Mapping[str, Any]) -> Unit:
+    """What a file counts; older versions only warned of labels."""
+    older = "labels" if "counted_in_labels" in stored.get("warning_codes", ()) else "examples"
+    unit = stored.get("unit", older)
+    if unit not in get_args(Unit):
+        raise ValueError(f"unit {unit!r}")
+    return unit

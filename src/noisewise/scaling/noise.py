@@ -323,6 +323,17 @@ class GradientNoise:
         self._records.append((g2.tolist(), trace.tolist(), num_micro, float(batch)))
         self.num_steps += 1
 
+    def newest(self) -> tuple[float, float]:
+        """Return |g|^2 and tr Sigma of the last step, over all groups.
+
+        Raises:
+            ValueError: before the first step.
+        """
+        if not self._records:
+            raise ValueError("No step is measured yet: add one first.")
+        g2, trace, *_ = self._records[-1]
+        return sum(g2), sum(trace)
+
     def add_gradients(self, gradients: Tensor, sizes: Sequence[float] | float = 1.0) -> None:
         """Record one step from its micro-batch gradients [n, p]; only for a single group."""
         if len(self.groups) != 1:

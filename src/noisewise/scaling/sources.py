@@ -1,18 +1,17 @@
-"""Other sources of micro-batches: data-parallel ranks and single examples; counts of examples.
+"""Other sources of micro-batches: data-parallel ranks and single examples.
 
 Gradient accumulation needs nothing from here, because each backward pass shows its own gradient.
-This file also counts the examples, or labels, of a batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["examples_in", "labels_in", "per_sample_gradients", "rank_moments"]
+__all__ = ["per_sample_gradients", "rank_moments"]
 
 
 def rank_moments(
@@ -105,44 +104,3 @@ def per_sample_gradients(
     mapped = torch.func.vmap(torch.func.grad(of_one), (None, 0), randomness="different")
     found = mapped(values, batch)
     return torch.cat([found[name].flatten(1) for name in values], 1)
-
-
-def examples_in(batch: object) -> int | None:
-    """First dimension of the first tensor in a batch (tensor, tuple, list, dict); None: no tensor.
-
-    Example:
-        >>> examples_in({"x": torch.zeros(3, 2)}), examples_in("text")
-        (3, None)
-    """
-    first = batch
-    while isinstance(first, (tuple, list)) and first:  # the usual case, and faster than flattening
-        first = first[0]
-    if isinstance(first, Tensor) and first.ndim:
-        return len(first)
-    from torch.utils._pytree import tree_leaves
-
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.ndim:
-            return len(leaf)
-    return None
-
-
-def labels_in(model: nn.Module, arguments: Mapping[str, Any]) -> int | None:
-    """Return how many labels count in a loss, from the arguments of a model; None: not known.
-
-    By the conventions of transformers: -100 is not a label, `shift_labels` are used unchanged, and
-    a causal model does not predict the first token.
-
-    Example:
-        >>> labels = torch.tensor([[7, 3, 1], [-100, 2, -100]])
-        >>> labels_in(nn.Linear(1, 1), {"labels": labels})
-        4
-    """
-    labels = arguments.get("shift_labels")
-    if labels is None:
-        labels = arguments.get("labels")
-        two_sided = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-        causal = getattr(model, "loss_type", None) == "ForCausalLM" and not two_sided
-        if causal and isinstance(labels, Tensor):
-            labels = labels[..., 1:]
-    return int(labels.ne(-100).sum()) if isinstance(labels, Tensor) else None

@@ -14,13 +14,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from noisewise.scaling.flat import Flat
+from noisewise.scaling.optimizer_facts import (
+    Family,
+    OptimizerFacts,
+    epsilon_of,
+    optimizer_facts,
+    parameter_groups,
+    unwrapped,
+)
 
 __all__ = [
     "Family",
@@ -31,159 +39,12 @@ __all__ = [
     "unwrapped",
 ]
 
-Family = Literal["sgd", "adam", "muon", "other"]
 # Optimisers whose step does not depend on the weights: from weights 0 an update loses no digits.
 _BLIND = {
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RAdam,
     torch.optim.Adamax, torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Adadelta,
 }  # fmt: skip
 _SECOND = ("exp_avg_sq", "square_avg")
-
-
-@dataclass(frozen=True)
-class OptimizerFacts:
-    """The settings of an optimiser that the laws need.
-
-    Attributes:
-        name: class name.
-        family: "sgd" (u = g), "adam" (divides by a running root mean square), "muon"
-            (orthogonalises), or "other".
-        lr: learning rate of the first parameter group.
-        beta1: momentum.
-        accumulates: whether its momentum sums gradients (PyTorch's SGD) instead of averaging them.
-        dampening: dampening of SGD.
-        nesterov: whether SGD uses Nesterov momentum.
-        beta2: decay of the second moment; 0 if it has none.
-        epsilon: added to the square root; 0 if it has none.
-        weight_decay: weight decay, decoupled or not.
-    """
-
-    name: str
-    family: Family
-    lr: float
-    beta1: float = 0.0
-    accumulates: bool = False
-    dampening: float = 0.0
-    beta2: float = 0.0
-    epsilon: float = 0.0
-    weight_decay: float = 0.0
-    nesterov: bool = False
-
-    @property
-    def edge_times_sharpness(self) -> float:
-        """Learning rate times sharpness above which training is unstable.
-
-        ``2 (1 + beta) / (1 - beta)`` for a rate without momentum; over (1 + 2 beta) for Nesterov.
-        Source: Cohen et al. 2021, equation 1 and appendix B; 2022 (38 for Adam's beta1 of 0.9).
-        """
-        beta = self.beta1
-        edge = 2 * (1 + beta) / (1 - beta) / (1 + 2 * beta if self.nesterov else 1)
-        return edge * self.lr_per_effective
-
-    @property
-    def lr_per_effective(self) -> float:
-        """Factor from the learning rate without momentum to that of this optimiser."""
-        return (1 - self.beta1) / (1 - self.dampening) if self.accumulates else 1.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> OptimizerFacts:
-        """Make it from what `to_dict` returned."""
-        return cls(**{name: stored[name] for name in cls.__dataclass_fields__ if name in stored})
-
-
-def unwrapped(optimizer: object) -> torch.optim.Optimizer:
-    """Return torch's own optimiser inside accelerate's or Lightning's wrapper.
-
-    Raises:
-        ValueError: if there is no torch optimiser.
-
-    Example:
-        >>> plain = torch.optim.SGD([torch.zeros(1)], lr=0.1)
-        >>> unwrapped(plain) is plain
-        True
-    """
-    kind = type(optimizer).__name__
-    for _ in range(4):
-        if isinstance(optimizer, torch.optim.Optimizer) and not hasattr(optimizer, "optimizer"):
-            return optimizer
-        inner = getattr(optimizer, "optimizer", None)
-        optimizer = inner if inner is not None else getattr(optimizer, "_optimizer", None)
-    raise ValueError(
-        f"This is a {kind}, not a torch.optim.Optimizer: pass the optimiser of the training."
-    )
-
-
-def optimizer_facts(optimizer: torch.optim.Optimizer) -> OptimizerFacts:
-    """Return the settings of an optimiser, from its first parameter group.
-
-    Example:
-        >>> facts = optimizer_facts(torch.optim.Adam([torch.zeros(1)], lr=0.1))
-        >>> facts.family, facts.beta2, facts.epsilon
-        ('adam', 0.999, 1e-08)
-    """
-    group = optimizer.param_groups[0]
-    betas = group.get("betas")
-    plain_sgd = isinstance(optimizer, torch.optim.SGD)
-    divides = isinstance(
-        optimizer, (torch.optim.Adam, torch.optim.AdamW, torch.optim.NAdam, torch.optim.RMSprop)
-    )
-    muon = type(optimizer).__name__ == "Muon"  # torch's own and others of that name
-    beta2 = float(betas[1]) if betas is not None else float(group.get("alpha", 0.0) or 0.0)
-    return OptimizerFacts(
-        name=type(optimizer).__name__,
-        family="sgd" if plain_sgd else "adam" if divides else "muon" if muon else "other",
-        lr=float(group["lr"]),
-        beta1=float(betas[0]) if betas is not None else float(group.get("momentum", 0.0) or 0.0),
-        accumulates="momentum" in group and betas is None,
-        dampening=float(group.get("dampening", 0.0) or 0.0),
-        beta2=0.0 if plain_sgd else beta2,
-        epsilon=0.0 if plain_sgd else _epsilon_of(group),
-        weight_decay=float(group.get("weight_decay", 0.0) or 0.0),
-        nesterov=plain_sgd and bool(group.get("nesterov", False)),
-    )
-
-
-def _epsilon_of(group: Mapping[str, Any]) -> float:
-    """Adam's epsilon; 0 if there is none, or if "eps" is something else (Adafactor has a pair)."""
-    stored = group.get("eps")
-    return float(stored) if isinstance(stored, (int, float, Tensor)) else 0.0
-
-
-def parameter_groups(
-    model: nn.Module, optimizer: torch.optim.Optimizer, by_layer: bool
-) -> tuple[dict[Tensor, int], list[str]]:
-    """Return the group number of each trained parameter, and the names of the groups.
-
-    Args:
-        model: gives the names of the parameters.
-        optimizer: gives the groups, unless by_layer is set.
-        by_layer: make each parameter tensor a group.
-
-    Raises:
-        ValueError: for an optimiser of another model, or sharded parameters.
-    """
-    named = {p: n for n, p in model.named_parameters() if p.requires_grad}
-    groups = optimizer.param_groups
-    held = [(i, p) for i, group in enumerate(groups) for p in group["params"] if p in named]
-    if not held:
-        raise ValueError(
-            "The optimiser holds no trainable parameter of this model: pass the optimiser of this "
-            "model."
-        )
-    if any(type(p).__name__ == "DTensor" or hasattr(p, "device_mesh") for _, p in held):
-        raise ValueError(
-            "Sharded parameters (FSDP) hide the gradient of a single rank: use calibrate() on one "
-            "device."
-        )
-    if by_layer:
-        return {p: i for i, (_, p) in enumerate(held)}, [named[p] for _, p in held]
-    if len(groups) == 1:
-        return {p: 0 for _, p in held}, ["all"]
-    return {p: i for i, p in held}, [f"group {i}" for i in range(len(groups))]
 
 
 class Updater:
@@ -193,11 +54,13 @@ class Updater:
         optimizer: any torch optimiser whose step needs no closure.
         flat: the parameters; the optimiser must hold all of them.
         epsilon: replaces the optimiser's epsilon, to see what another one would do.
+        lr: the tuned learning rate of the first group; None: the peak of its schedule.
 
     Raises:
         ValueError: for an epsilon that the optimiser cannot have, or an optimiser that needs a
-            closure, holds other parameters, has learning rate 0, or has taken no step yet although
-            its updates depend on earlier gradients (Adam, Adagrad, Adadelta, Adafactor, ...).
+            closure, holds other parameters, cannot be copied, has learning rate 0 or none, or has
+            taken no step yet although its updates depend on earlier gradients (Adam, Adagrad,
+            Adadelta, Adafactor, ...).
 
     Example:
         >>> from torch import nn
@@ -208,7 +71,11 @@ class Updater:
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, flat: Flat, epsilon: float | None = None
+        self,
+        optimizer: torch.optim.Optimizer,
+        flat: Flat,
+        epsilon: float | None = None,
+        lr: float | None = None,
     ) -> None:
         """Copy the optimiser."""
         if isinstance(optimizer, torch.optim.LBFGS):
@@ -217,6 +84,8 @@ class Updater:
                 "another optimiser."
             )
         self.facts = optimizer_facts(optimizer)
+        if lr is not None:
+            self.facts = self.facts.with_lr(lr)
         if epsilon is not None:
             has_one = isinstance(optimizer.param_groups[0].get("eps"), (int, float, Tensor))
             if not epsilon >= 0 or not has_one:
@@ -236,13 +105,19 @@ class Updater:
                 f"The optimiser does not hold the parameter {missing[0]}: pass the optimiser of "
                 "this model."
             )
+        if math.isnan(self.facts.lr):
+            raise ValueError(
+                f"{self.facts.name} sets its own learning rate (its lr is None), which no batch "
+                "size can scale: use it with a fixed lr, or another optimiser."
+            )
         if not self.facts.lr > 0:
             raise ValueError(
-                "The optimiser's learning rate is 0: measure after the first steps of the warm-up."
+                "The optimiser's learning rate is 0: measure after the first steps of the warm-up, "
+                "or give lr=."
             )
         self._check_state(optimizer, flat)
         self._blind = type(optimizer) in _BLIND
-        self._twin = copy.deepcopy(optimizer)
+        self._twin = twin_of(optimizer)
         twins = [p for group in self._twin.param_groups for p in group["params"]]
         self._parameters = [twins[place[id(p)]] for p in flat.parameters]
         self._silence_other(twins)
@@ -298,7 +173,10 @@ class Updater:
                 parameter.data = torch.zeros_like(parameter)
 
     def _reset_groups(self) -> None:
-        for group in self._twin.param_groups:
+        rates = self.facts.rates or (self.facts.lr,)
+        for group, rate in zip(self._twin.param_groups, rates, strict=True):
+            held = group["lr"]  # the momentary rate may be 0 at the end of a schedule
+            group["lr"] = torch.full_like(held, rate) if isinstance(held, Tensor) else rate
             if "momentum" in group:
                 group["momentum"] = 0.0
                 if "dampening" in group:
@@ -319,7 +197,7 @@ class Updater:
 
     def epsilons(self) -> Tensor:
         """Return each coordinate's epsilon, [p]."""
-        values = [_epsilon_of(g) for g in self._groups]
+        values = [epsilon_of(g) for g in self._groups]
         return torch.cat(
             [p.new_full((p.numel(),), e) for p, e in zip(self._parameters, values, strict=True)]
         )
@@ -368,6 +246,11 @@ class Updater:
                 f"{self.facts.name} needs a closure for a step, so its update cannot be measured: "
                 "use another optimiser."
             ) from error
+        except Exception as error:
+            raise ValueError(
+                f"A copy of {self.facts.name} cannot take a step ({error!r}), so its update cannot "
+                "be measured: use watch(), which needs no copy."
+            ) from error
         moved = [
             (b - p.detach()) / self.facts.lr for b, p in zip(before, self._parameters, strict=True)
         ]
@@ -398,3 +281,35 @@ class Updater:
             return scale
         root = second_moment.sqrt() + self.epsilons()
         return scale / root.clamp_min(math.sqrt(torch.finfo(root.dtype).tiny))
+
+
+def twin_of(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Return a copy with copies of its parameters, state and own attributes.
+
+    An optimiser's deep copy has only what torch's class knows. Attributes of a subclass
+    (lion-pytorch's `decoupled_wd`) are copied too, but not what hides a method of the class: a
+    scheduler's wrapper of `step` would move the real weights.
+
+    Raises:
+        ValueError: if something in it cannot be copied.
+
+    Example:
+        >>> sgd = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+        >>> sgd.kept = 3
+        >>> twin_of(sgd).kept
+        3
+    """
+    memo: dict[int, Any] = {}
+    name = type(optimizer).__name__
+    try:
+        twin = copy.deepcopy(optimizer, memo)
+        memo[id(optimizer)] = twin
+        for key, value in vars(optimizer).items():
+            if key not in vars(twin) and not hasattr(type(optimizer), key):
+                setattr(twin, key, copy.deepcopy(value, memo))
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot be copied ({error!r}), so its update cannot be measured: use watch(), "
+            "which needs no copy."
+        ) from error
+    return twin

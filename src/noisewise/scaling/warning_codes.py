@@ -13,6 +13,12 @@ WarningCode = Literal[
     "counted_in_labels",
     "batch_norm",
     "no_law",
+    "not_divided",
+    "divided_twice",
+    "parameters_changed",
+    "norm_layers",
+    "by_schedule",
+    "shortened",
     "uncoded",  # from a file of an older version
     # of an advice
     "at_edge",
@@ -27,5 +33,9 @@ WarningCode = Literal[
     "clipped",
     "weight_decay",
     "whole_schedule",
+    "when_measured",
+    "left_range",
+    "counted",
+    "epsilon",
 ]
 CodedWarning = tuple[WarningCode, str]  # a code and its sentence

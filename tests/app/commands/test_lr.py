@@ -38,8 +38,11 @@ def test_advise_as_text_json_and_picture(
     words = ["lr", "advise", str(saved), "--batch", "64"]
     assert cli.main(words) == 0
     text = capsys.readouterr().out
-    assert "learning rate" in text
-    assert "rule" in text
+    assert text.startswith("learning rate")
+    assert "That is" in text.splitlines()[1]
+    assert "not used" not in text
+    assert cli.main([*words, "--verbose"]) == 0
+    assert "not used       linear" in capsys.readouterr().out
     for ending in ("svg", "png"):
         picture = tmp_path / f"advice.{ending}"
         assert cli.main([*words, "--hold", "trajectory", "--json", "--plot", str(picture)]) == 0
@@ -63,6 +66,37 @@ def test_a_tuned_rate_and_its_batch_override_the_measurements(
     values = json.loads(capsys.readouterr().out)
     assert values["lr"] == pytest.approx(0.5)
     assert values["lr0"] == 0.5
+
+
+def test_several_files_another_epsilon_and_an_average(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = json.loads(saved.read_text())
+    later["ended"] = 0.7
+    for point in later["curve"]:  # later in the training a larger batch could go faster
+        share = (point["batch"] / 16) ** 0.3
+        for name in ("value", "low", "high"):
+            point["ratio"][name] *= share
+        point["slope"] *= share
+    second = tmp_path / "later.json"
+    second.write_text(json.dumps(later))
+
+    def asked(*words: str) -> dict:
+        assert cli.main(["lr", "advise", *words, "--batch", "64", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    one, two = asked(str(saved)), asked(str(second))
+    both = asked(str(saved), str(second))
+    assert both["ratio"] == pytest.approx((one["ratio"] * two["ratio"]) ** 0.5)
+    assert both["low"] < min(one["lr"], two["lr"]) < max(one["lr"], two["lr"]) < both["high"]
+    assert "when_measured" in one["warning_codes"]
+    assert "when_measured" not in both["warning_codes"]
+    more = asked(str(saved), "--epsilon", "1e-3", "--ema", "0.999")
+    assert more["epsilon"] == 1e-3
+    assert more["lr"] > one["lr"]
+    assert more["ema"] == pytest.approx(0.999**4)
+    assert cli.main(["lr", "advise", str(saved), "--batch", "64", "--unit", "labels"]) == 2
+    assert "counts examples, not labels" in capsys.readouterr().err
 
 
 def test_curves_show_the_surge_and_its_end(

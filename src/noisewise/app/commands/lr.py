@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from noisewise.scaling import Measurement
 
 MeasurementFile = Annotated[str, Shown("FILE", positional=True)]
+MeasurementFiles = Annotated[tuple[str, ...], Shown("FILE", positional=True)]
 
 _TEXT = """\
 Batch size and learning rate, from the measured noise of the gradient.
@@ -33,8 +35,8 @@ See docs/scaling.md, and noisewise lr advise --help for the flags of advise."""
 class AdviseOptions(JsonOption):
     """Print the learning rate for another batch size, the rule behind it, and how sure it is."""
 
-    measurement: MeasurementFile
-    """A saved measurement, such as RUN/noise.json."""
+    measurement: MeasurementFiles
+    """A saved measurement, such as RUN/noise.json; several of one training, in order of time."""
     batch: float
     """The new batch: examples in each step, over all devices and accumulation."""
     hold: Literal["examples", "steps", "trajectory"] = "examples"
@@ -43,6 +45,14 @@ class AdviseOptions(JsonOption):
     """Your tuned learning rate at the old batch. Default: the measurement's."""
     batch0: float | None = None
     """The old batch. Default: the measurement's."""
+    unit: Literal["examples", "labels"] | None = None
+    """What the batches count, if the measurement counts labels (tokens)."""
+    epsilon: float | None = None
+    """Adam's epsilon in the new run, if it is another one: what it does to the rate."""
+    ema: float | None = None
+    """Decay of your average of the weights at the old batch; prints the new one."""
+    verbose: bool = False
+    """Also print the reason, the settings that stay, and the rules that were not used."""
     plot: File = None
     """Draw every law, the direct measurement and your own point to this file: .svg, .png, .pdf."""
 
@@ -88,13 +98,16 @@ def _advise(options: AdviseOptions, _: Sequence[str]) -> int:
     from noisewise.scaling import Measurement, advise
 
     advice = advise(
-        Measurement.load(options.measurement),
+        [Measurement.load(file) for file in options.measurement],
         batch=options.batch,
         hold=options.hold,
         lr=options.lr,
         batch0=options.batch0,
+        unit=options.unit,
+        epsilon=options.epsilon,
+        ema=options.ema,
     )
-    values, text = advice.to_dict(), advice.text()
+    values, text = advice.to_dict(), advice.text(options.verbose)
     if picture is not None:
         from noisewise.app.plots.lr_advice import draw_advice
 
@@ -143,10 +156,13 @@ def _tell(found: Measurement, as_json: bool) -> None:
         name: getattr(found, name).to_dict()
         for name in ("g2", "trace_sigma", "b_simple", "b_noise")
     }
-    values |= {"batch": found.batch, "lr": found.optimizer.lr, "warnings": list(found.warnings)}
+    lr = found.optimizer.lr if math.isfinite(found.optimizer.lr) else None
+    values |= {"batch": found.batch, "lr": lr, "unit": found.unit, "source": found.source}
+    values |= {"warnings": list(found.warnings)}
     scale = "noise scale" if not found.b_noise.known else "B_noise"
     value = found.b_noise if found.b_noise.known else found.b_simple
-    line = f"batch {found.batch or 0:g}, lr {found.optimizer.lr:.3g}: {scale} {value} examples"
+    rate = "not known" if lr is None else f"{lr:.3g}"
+    line = f"batch {found.batch or 0:g}, lr {rate}: {scale} {value} {found.unit}"
     show(values, as_json, ["; ".join([line, *found.warnings])], allow_nan=False)
 
 
@@ -157,11 +173,14 @@ COMMAND = Group(
     parts=(
         Command(
             name="advise",
-            usage="FILE --batch B",
+            usage="FILE [FILE ...] --batch B",
             summary="the learning rate for another batch, the rule, and how sure it is",
             options=AdviseOptions,
             action=_advise,
-            examples=("noisewise lr advise runs/mine/noise.json --batch 512 --plot advice.svg",),
+            examples=(
+                "noisewise lr advise runs/mine/noise.json --batch 512 --plot advice.svg",
+                "noisewise lr advise third.json later.json --batch 512 --ema 0.9999 --verbose",
+            ),
         ),
         Command(
             name="curves",

@@ -157,8 +157,9 @@ def _explanation(found: Advice) -> str:
     root = math.sqrt(found.batch / found.batch0)
     low, high = min(found.low / found.lr0, root), max(found.high / found.lr0, root)
     coded = zip(found.warning_codes, found.warnings, strict=True)
-    # Our training always spreads its schedule over the whole budget.
-    warnings = [sentence for code, sentence in coded if code != "whole_schedule"]
+    # Our training always spreads its schedule over the whole budget, and sets its own betas.
+    ours = ("whole_schedule", "when_measured", "left_range")
+    warnings = [sentence for code, sentence in coded if code not in ours]
     return "; ".join(
         [
             f"times {found.ratio:.3g} ({low:.3g} to {high:.3g}) at batch {found.batch:g}: "

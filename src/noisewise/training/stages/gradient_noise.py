@@ -158,7 +158,9 @@ def optimizer_facts(recipe: TeacherRecipe, lr: float) -> OptimizerFacts:
         return OptimizerFacts("Muon", "muon", lr, recipe.momentum)
     beta1, beta2 = recipe.betas
     decay = recipe.weight_decay
-    return OptimizerFacts("AdamW", "adam", lr, beta1, beta2=beta2, epsilon=1e-8, weight_decay=decay)
+    return OptimizerFacts(
+        "AdamW", "adam", lr, beta1, beta2=beta2, epsilon=1e-8, weight_decay=decay, decoupled=True
+    )
 
 
 def _part_rows(batch: int) -> list[slice]:
