@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from noisewise.diffusion import MeasuredShift
 from noisewise.pictures.enlarging import too_large
@@ -28,7 +29,9 @@ from noisewise.pictures.shapes import count_shapes, size_in_shape
 from noisewise.pictures.sources import HARMLESS, Skipped, printable
 from noisewise.sizes import AnySize, Size, mean_side, spelled, written
 from noisewise.training.devices.engine import Engine
+from noisewise.training.files.sample_sheet import png
 from noisewise.training.finer_size import about_finer_size
+from noisewise.training.in_html import page
 from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.kinds import num_kinds
@@ -121,6 +124,21 @@ class Inspection:
             f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {spelled(self.size)}, "
             f"{colour}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the text, and the contact sheet."""
+        facts, _, steps = self.text().partition("\nTraining will:\n")
+        title, *lines = facts.splitlines()
+        rows = [(name, value) for name, value in (line.split(maxsplit=1) for line in lines)]
+        rows += [("training will", step.removeprefix("  - ")) for step in steps.splitlines()]
+        return page(title, self._sheet(), rows, f"pictures of {self.source}")
+
+    def _repr_png_(self) -> bytes:
+        """The contact sheet, for what shows pictures only."""
+        return png(self._sheet())
+
+    def _sheet(self) -> Image.Image:
+        return Image.fromarray(self.contact_sheet)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything except the contact sheet, ready for json.dumps."""
