@@ -330,7 +330,7 @@ def _checked(run: Run, config: EvaluateConfig, build: Build | None) -> Generator
         check_weights(config.fid_weights)
     if config.against is not None:
         source_type(Path(config.against).expanduser())
-    elif not Path(run.data.source).exists():
+    elif not run.source.exists():
         raise ValueError(_no_real_pictures(run, "are missing or have changed"))
     model = load(run, "teacher" if config.teacher else "auto", config.device, build)
     model.network_calls(config.calls, config.sampler, config.guidance)

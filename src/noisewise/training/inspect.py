@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from noisewise.diffusion import MeasuredShift
 from noisewise.pictures.enlarging import too_large
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digests
+from noisewise.pictures.given import Given, as_file, is_path
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.noise_curve import noise_curve
 from noisewise.pictures.pictures import Pictures, as_pictures
@@ -248,7 +250,7 @@ class Inspection:
 
 
 def inspect(
-    path: str | Path,
+    path: Given,
     size: AnySize | None = None,
     progress: Progress | None = None,
     crop: Crop = "centre",
@@ -259,7 +261,7 @@ def inspect(
     """Decode all pictures in a folder, zip, npz or npy file and report; writes nothing.
 
     Args:
-        path: the folder or file.
+        path: the folder or file, or pictures in memory as for `noisewise.train`.
         size: as for `load_pictures`; None chooses a square from the pictures' own sizes.
         progress: called with (files done, files in all).
         crop: see `load_pictures`.
@@ -276,18 +278,20 @@ def inspect(
         >>> found.num_pictures, found.num_held_out, found.flip
         (6000, 300, False)
     """
-    found = gather(
-        path,
-        size,
-        progress=progress,
-        crop=crop,
-        background=background,
-        crops=crops,
-        keep_whole=keep_whole,
-    )
+    with TemporaryDirectory() as beside:  # of pictures in memory
+        place = as_file(path, Path(beside))
+        found = gather(
+            place,
+            size,
+            progress=progress,
+            crop=crop,
+            background=background,
+            crops=crops,
+            keep_whole=keep_whole,
+        )
     assert found.counts is not None, "no cache is used here"
     near = near_duplicates(found.images)
-    pictures = as_pictures(found, path).with_twins(near)
+    pictures = as_pictures(found, place if is_path(path) else "pictures in memory").with_twins(near)
     near = [pair for pair in near if not _of_one_file(pictures, *pair)]
     training, held_out = pictures.split(seed=0)
     flip, flip_reason = pictures.suggest_flip()

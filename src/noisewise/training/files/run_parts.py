@@ -9,7 +9,7 @@ from noisewise.training.files.run_folder import is_run
 
 FILES = (
     *("run.json", "run-copy.json", "run.json.damaged", "kinds.safetensors", "log.jsonl"),
-    *("noise.json", "report.html", "demo.json", ".lock"),
+    *("noise.json", "report.html", "demo.json", "sinks.json", ".lock"),
 )
 FOLDERS = ("teacher", "generator", "checkpoints", "samples", "cache")
 

@@ -311,6 +311,12 @@ class Generator(Model):
             parts.append(self.config.flats.applied(pictures))
         return torch.cat(parts)
 
+    def second_teacher(self) -> Teacher | None:
+        """The teacher that a second call needs; None if none is offered, or it is not there."""
+        if self.config.two_call_sigma is None or self._find_teacher is None:
+            return None
+        return self._second_call()[0]
+
     def _check_second_call(self) -> None:
         """Refuse a second call that is not offered, or not possible."""
         if self.config.two_call_sigma is None:

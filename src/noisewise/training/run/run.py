@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from noisewise.pictures.given import PREFIX
 from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import locked
@@ -115,6 +116,15 @@ class Run:
     def data(self) -> DataNotes:
         """The entry about the pictures."""
         return DataNotes.from_dict(self.info["data"])
+
+    @property
+    def source(self) -> Path:
+        """Where the pictures are; those that were given in memory move with the run."""
+        noted = Path(self.info["data"]["source"])
+        beside = self.path / "cache" / noted.name
+        if noted.name.startswith(PREFIX) and not noted.exists() and beside.is_file():
+            return beside
+        return noted
 
     def stage(self, name: StageName) -> StageNotes:
         """State and results of a stage; all zeros if it was never started."""
@@ -218,7 +228,8 @@ class Run:
         from noisewise.pictures.older_labels import as_labelled_before
 
         data = self.data
-        if not Path(data.source).exists():
+        source = self.source
+        if not source.exists():
             raise ValueError(
                 f"the training pictures are missing: {data.source} does not exist; if they were "
                 f"moved, run `noisewise {'adapt' if 'adapt' in self.info else 'train'}` with their "
@@ -227,9 +238,9 @@ class Run:
         from noisewise.pictures.read import CannotReadError
 
         try:
-            pictures = self._read(data.source, data.size, data.channels, self.path / "cache")
+            pictures = self._read(source, data.size, data.channels, self.path / "cache")
         except CannotReadError:
-            pictures = self._read(data.source, data.size, data.channels)
+            pictures = self._read(source, data.size, data.channels)
         pictures = as_labelled_before(pictures, data.fingerprint)
         if pictures.fingerprint != data.fingerprint:
             raise ValueError(f"the pictures in {data.source} have changed since training")
