@@ -45,7 +45,7 @@ def stirred(net: dict[str, Any], prediction: str, seed: int = 0) -> Precondition
 def described(net: dict[str, Any], prediction: str = "edm", **more: Any) -> ModelConfig:  # noqa: ANN401
     """The description of a teacher with this net."""
     classes = CLASSES if net.get("num_classes") else ()
-    return ModelConfig(
+    plain = ModelConfig(
         kind="teacher",
         net=build(dict(net)).config,  # pyrefly: ignore
         sigma_data=0.5,
@@ -55,8 +55,9 @@ def described(net: dict[str, Any], prediction: str = "edm", **more: Any) -> Mode
         prediction=prediction,  # pyrefly: ignore
         classes=classes,
         label_histogram=(5, 3, 2) if classes else (),
-        **{"sampler": SamplerSettings(num_steps=3), **more},
+        sampler=SamplerSettings(num_steps=3),
     )
+    return replace(plain, **more)
 
 
 def models(

@@ -125,7 +125,7 @@ def test_the_scheduler_walks_as_the_sampler_does(sampler: object, num_steps: int
         x, source = noise * scheduler.init_noise_sigma, torch.Generator().manual_seed(1)
         for t in scheduler.timesteps:
             x0 = denoiser(x, t.expand(2))
-            x = scheduler.step(x0, t, x, generator=source).prev_sample
+            x = scheduler.step(x0, t, x, generator=source, return_dict=False)[0]
         assert torch.equal(x, last.x0.clamp(-1, 1))
     with pytest.raises(ValueError, match="this walk has ended"):
         scheduler.step(x, 0.3, x)

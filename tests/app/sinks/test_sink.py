@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,11 +119,19 @@ def test_between_rare_records_it_gets_means(tmp_path: Path) -> None:
     now, sink = [0.0], Kept()
     take = Guarded("kept", lambda mark: (sink, mark), Sent(tmp_path, "kept"), print, lambda: now[0])
     for step in range(1, 101):
-        now[0] = step / 20
+        now[0] = step / 16  # exact in binary
         take(Record("teacher", step, 32 * step, now[0], loss=float(step)))
-    assert [step for step, _ in sink.sent] == [1, 21, 41, 61, 81]
-    assert [numbers["teacher/loss"] for _, numbers in sink.sent] == [1, 11.5, 31.5, 51.5, 71.5]
-    take(Record("teacher", 101, 3232, 5.06, loss=1.0, floors=2.0))
+    assert [step for step, _ in sink.sent] == [1, 17, 33, 49, 65, 81, 97]
+    assert [numbers["teacher/loss"] for _, numbers in sink.sent] == [
+        1,
+        9.5,
+        25.5,
+        41.5,
+        57.5,
+        73.5,
+        89.5,
+    ]
+    take(Record("teacher", 101, 3232, 6.3, loss=1.0, floors=2.0))
     assert sink.sent[-1][0] == 101
     assert sink.sent[-1][1]["teacher/floors"] == 2.0
     take(Record("generator", 1, 32, 0.1, loss=3.0, event="begun"))  # steps of a stage of its own
@@ -177,8 +187,6 @@ def test_no_package_is_imported_unless_it_is_used() -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Callable[[str], list[str]]:
     """A command that trains a tiny run, with a log sink."""
-    import json
-
     np.savez(tmp_path / "blobs.npz", images=blobs(128, 8))
     values = {
         "widths": [8, 8],
@@ -240,9 +248,10 @@ def test_trackio_keeps_the_numbers_here(
     assert done.returncode == 0, done.stderr
     assert "takes no more" not in done.stderr
     assert done.stdout.startswith("{")  # trackio's own lines are on stderr
-    import sqlite3
-
     (file,) = (tmp_path / "trackio").glob("*.db")
     with sqlite3.connect(file) as database:
-        text = "".join(database.iterdump())
-    assert "teacher/loss" in text
+        rows = database.execute("SELECT step, metrics FROM metrics").fetchall()
+    found = {step: json.loads(text).get("teacher/distance") for step, text in rows}
+    logged = {r.step: r.distance for r in Run(tmp_path / "run").records() if r.distance is not None}
+    assert len(rows) == len(found)  # no step twice
+    assert {k: v for k, v in found.items() if v is not None} == pytest.approx(logged, rel=1e-4)

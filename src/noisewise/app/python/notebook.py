@@ -58,7 +58,8 @@ class NotebookBar:
         from IPython.display import display
 
         self._notes: list[str] = []
-        self._line, self._share = "starting", None
+        self._line = "starting"
+        self._share: float | None = None
         self._when, self._began = 0.0, time.monotonic()
         self._shown: Any = display(self, display_id=True)
 
