@@ -139,7 +139,7 @@ def test_without_a_login_an_upload_is_one_sentence(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(ValueError, match=r"not logged in .* run `hf auth login` once") as refused:
         HubModel.from_pretrained(folder).push_to_hub("me/arrows")
     assert "\n" not in str(refused.value)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
+import pickle
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -165,3 +167,16 @@ def test_a_grid_of_classes_has_a_column_for_each() -> None:
     drawn = model.sample(6, label=["right", "left", "right"])
     assert np.array_equal(rows, sheet(drawn, 3))
     torch.testing.assert_close(drawn[0], model.sample(1, label="right")[0])
+
+
+def test_runs_and_what_was_measured_pickle_and_copy(run: Run) -> None:
+    """In one's own process; the files of a run are never pickles."""
+    found = noisewise.inspect(run.data.source)
+    for again in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run)):
+        assert again.path == run.path
+        assert again.info == run.info
+        assert repr(again) == repr(run)
+    judged = noisewise.evaluate(run, num_images=32, build=build)
+    assert pickle.loads(pickle.dumps(judged)) == judged
+    assert pickle.loads(pickle.dumps(found)).text() == found.text()
+    assert pickle.loads(pickle.dumps(run.records())) == run.records()

@@ -37,5 +37,5 @@ class SettingsOptions:
 class LogOption:
     """Of every command that trains: its numbers can go to another program too."""
 
-    log_to: Literal["tensorboard", "wandb", "trackio"] | None = None
-    """Also send the numbers there; log.jsonl in the run has all of them. Needs its package."""
+    log_to: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, Shown("SINK")] = None
+    """Also send the numbers to tensorboard, wandb or trackio, if it is installed."""

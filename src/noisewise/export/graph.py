@@ -6,8 +6,10 @@ stays outside. The number of pictures is free.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from noisewise.quality.flats import FlatValue, snapped_in_graph
 from noisewise.sizes import sides
 from noisewise.training.models.models import Generator, Teacher, one_call
 
+Module = TypeVar("Module", bound=nn.Module)
 Run = Callable[..., Tensor]
 """An exported model as a function: tensors in, a tensor out."""
 
@@ -74,7 +77,7 @@ class Graph:
     """A module to export, with inputs to trace it.
 
     Attributes:
-        module: in eval mode.
+        module: in eval mode; a plain copy of the model's weights, each with a memory of its own.
         inputs: one tensor for each name; the first dimension is free.
         output: name of what comes out.
         model: that it was made from.
@@ -89,9 +92,12 @@ class Graph:
     def of(cls, model: Generator | Teacher) -> Graph:
         """The graph of a model."""
         inputs = example(model, _TRACED)
-        if isinstance(model, Generator):
-            return cls(OneCall(model).eval(), inputs, "pictures", model)
-        return cls(OneDenoise(model).eval(), inputs, "x0", model)
+        return cls(
+            plain_copy(module_of(model)),
+            inputs,
+            "pictures" if isinstance(model, Generator) else "x0",
+            model,
+        )
 
     def traced(self) -> torch.export.ExportedProgram:
         """The graph as torch.export finds it, with a free number of pictures."""
@@ -111,11 +117,11 @@ class Graph:
         Raises:
             DiffersError: if it computes something else.
         """
-        found = 0.0
+        found, original = 0.0, module_of(self.model)
         for count in _CHECKED:
             inputs = example(self.model, count)
             with torch.no_grad():
-                expected = self.module(**inputs)
+                expected = original(**inputs)
             found = max(found, self._difference(expected, run(**inputs)))
         return found
 
@@ -138,6 +144,27 @@ class Graph:
         """What is compared, in words."""
         batches = " and ".join(str(count) for count in _CHECKED)
         return f"batches of {batches} for the same noise"
+
+
+def module_of(model: Generator | Teacher) -> OneCall | OneDenoise:
+    """What is exported of a model, with the model's own weights."""
+    return (OneCall(model) if isinstance(model, Generator) else OneDenoise(model)).eval()
+
+
+def plain_copy(module: Module) -> Module:
+    """A copy whose weights lie in memory in the order of their dimensions.
+
+    Ours may lie with the channels last, which torch.export.save takes for parts of larger tensors.
+
+    Example:
+        >>> layer = nn.Conv2d(2, 4, 3).to(memory_format=torch.channels_last)
+        >>> plain_copy(layer).weight.is_contiguous()
+        True
+    """
+    copied = copy.deepcopy(module)
+    for tensor in (*copied.parameters(), *copied.buffers()):
+        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+    return copied
 
 
 def example(model: Generator | Teacher, count: int) -> dict[str, Tensor]:

@@ -68,10 +68,10 @@ def test_an_upload_without_a_login_writes_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     words = ["export", str(distilled_run), str(tmp_path / "hub"), "--to", "hub", "--push", "me/x"]
     assert cli.main(words) == 2
     assert "run `hf auth login` once" in capsys.readouterr().err

@@ -31,7 +31,7 @@ class DistillOptions(DistillConfig, JsonOption, SettingsOptions, LogOption):
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:
     config = plain(options, DistillConfig)
     save_settings(options.save_config, config)
-    from noisewise.app.sinks.sink import both, logging_to
+    from noisewise.app.sinks.sending import both, logging_to
     from noisewise.app.terminal.signals import Stop
     from noisewise.app.terminal.training import progress_of, show_plan, show_result, stream
     from noisewise.training.devices.hardware import free_memory

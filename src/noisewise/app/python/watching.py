@@ -10,7 +10,8 @@ from pathlib import Path
 
 from noisewise.app.python.interrupt import Interrupt
 from noisewise.app.python.notebook import NotebookProgress, in_notebook
-from noisewise.app.sinks.sink import Sink, logging_to
+from noisewise.app.sinks.sending import logging_to
+from noisewise.app.sinks.sink import Sink
 from noisewise.app.terminal.answer import leads
 from noisewise.app.terminal.notices import told
 from noisewise.app.terminal.progress import Progress

@@ -8,8 +8,7 @@ back some steps when it resumes does not send them twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
@@ -136,61 +135,3 @@ def numbers_of(record: Record) -> Numbers:
     names = [field.name for field in fields(Record) if field.name not in _NO_NUMBERS]
     found = {name: getattr(record, name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
-
-
-@contextmanager
-def logging_to(
-    log_to: str | Sink | None, folder: Path, tell: Callable[[str], object]
-) -> Iterator[Callable[[Record], None]]:
-    """Yield what takes the records of a run, and close the sink at the end.
-
-    Args:
-        log_to: name of a sink in `listing`, or a sink of your own; None: records go nowhere.
-        folder: of the run.
-        tell: shows a line to people, if the sink fails.
-
-    Raises:
-        ValueError: if there is no such sink, or its package is missing.
-    """
-    if log_to is None:
-        yield lambda _: None
-        return
-    if isinstance(log_to, str):
-        from noisewise.app.sinks.listing import sink_named
-
-        chosen = sink_named(log_to)
-        name = chosen.name
-        run_name = folder.resolve().name
-
-        def start(mark: str) -> tuple[Sink, str]:
-            return chosen.start(folder, run_name, mark)
-    else:
-        given, name = log_to, type(log_to).__name__
-
-        def start(mark: str) -> tuple[Sink, str]:
-            return given, mark
-
-    guarded = Guarded(name, start, Sent(folder, name), tell)
-    try:
-        yield guarded
-    finally:
-        guarded.close()
-
-
-def both(
-    first: Callable[[Record], object], second: Callable[[Record], object]
-) -> Callable[[Record], None]:
-    """Return what calls one after the other.
-
-    Example:
-        >>> seen = []
-        >>> both(seen.append, seen.append)(Record("teacher", 1, 32, 0.5))
-        >>> len(seen)
-        2
-    """
-
-    def take(record: Record) -> None:
-        first(record)
-        second(record)
-
-    return take

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from noisewise.app.sinks.sink import both, logging_to
+from noisewise.app.sinks.sending import both, logging_to
 from noisewise.app.terminal.answer import leads, show
 from noisewise.app.terminal.came_to import came_to_lines
 from noisewise.app.terminal.notices import counted, told
