@@ -38,4 +38,4 @@ class LogOption:
     """Of every command that trains: its numbers can go to another program too."""
 
     log_to: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, Shown("SINK")] = None
-    """Also send the numbers to tensorboard, wandb or trackio, if it is installed."""
+    """Also send the numbers to tensorboard, wandb or trackio."""
