@@ -28,6 +28,10 @@ collect_ignore = (
     [] if find_spec("peft") else [f"src/noisewise/adapters/{name}.py" for name in _NEED_PEFT]
 )
 collect_ignore += [] if find_spec("sklearn") else ["src/noisewise/lowrank/pca.py"]
+collect_ignore += (
+    [] if find_spec("diffusers") else [f"src/noisewise/export/{x}.py" for x in ("pipeline", "scheduler")]
+)
+collect_ignore += [] if find_spec("huggingface_hub") else ["src/noisewise/export/hub_model.py"]
 
 # Tests send these to themselves and to their children, and look at what the product does.
 for _name, _usual in (

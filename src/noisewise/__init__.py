@@ -17,15 +17,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from noisewise.app.python.adapt import adapt
+    from noisewise.app.python.distill import distill
+    from noisewise.app.python.evaluate import evaluate
+    from noisewise.app.python.train import train
     from noisewise.app.report.collect import report
-    from noisewise.training.adapt import adapt
-    from noisewise.training.distill import distill
-    from noisewise.training.evaluate import evaluate
     from noisewise.training.inspect import inspect
     from noisewise.training.load import load
     from noisewise.training.models.any_teacher import as_teacher
     from noisewise.training.run.run import Run
-    from noisewise.training.train import plan, train
+    from noisewise.training.train import plan
 
 __all__ = [
     "Run",
@@ -43,15 +44,15 @@ __all__ = [
 
 _HOMES = {
     "Run": "noisewise.training.run.run",
-    "adapt": "noisewise.training.adapt",
+    "adapt": "noisewise.app.python.adapt",
     "as_teacher": "noisewise.training.models.any_teacher",
-    "distill": "noisewise.training.distill",
-    "evaluate": "noisewise.training.evaluate",
+    "distill": "noisewise.app.python.distill",
+    "evaluate": "noisewise.app.python.evaluate",
     "inspect": "noisewise.training.inspect",
     "load": "noisewise.training.load",
     "plan": "noisewise.training.train",
     "report": "noisewise.app.report.collect",
-    "train": "noisewise.training.train",
+    "train": "noisewise.app.python.train",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from noisewise.training.settings.shown import Shown
 
@@ -31,3 +31,11 @@ class SettingsOptions:
     """Read settings from this file, .json or .toml. Flags override it."""
     save_config: File = None
     """Also write all settings to this file, .json or .toml, for --config."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOption:
+    """Of every command that trains: its numbers can go to another program too."""
+
+    log_to: Annotated[Literal["tensorboard", "wandb", "trackio"] | None, Shown("SINK")] = None
+    """Also send the numbers to tensorboard, wandb or trackio."""

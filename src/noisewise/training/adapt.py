@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from noisewise.diffusion import draw_from_dict
 from noisewise.pictures.dim import refuse_black
+from noisewise.pictures.given import Given, as_file
 from noisewise.pictures.older_labels import as_labelled_before, in_class_order
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
@@ -57,7 +58,7 @@ _MUST_MATCH = ("rank", "start", "samples", "teacher_digest")
 
 def adapt(
     run: Run | str | Path,
-    path: str | Path,
+    path: Given,
     out: str | Path,
     budget: str | None = None,
     *,
@@ -76,8 +77,9 @@ def adapt(
 
     Args:
         run: a run with a finished teacher, or the folder of a teacher.
-        path: folder, .zip, .npz or .npy of pictures; they are converted to the size and channels
-            of the teacher. A teacher with classes needs the same class subfolders.
+        path: folder, .zip, .npz or .npy of pictures, or pictures in memory as for `train`; they
+            are converted to the size and channels of the teacher. A teacher with classes needs the
+            same classes.
         out: folder of the new run.
         budget: 90s, 30m, 2h or 200000images; None: as in config (default 5m).
         rank: rank of the adapter in each layer.
@@ -100,7 +102,7 @@ def adapt(
     given = {"budget": budget, "rank": rank, "start": start, "seed": seed}
     config = overridden(config or AdaptConfig(), given)
     folder = run.path if isinstance(run, Run) else Path(run)
-    task = AdaptTask(folder, Path(path), Path(out), config, build)
+    task = AdaptTask(folder, path, Path(out), config, build)
     return carry_out(task, Callbacks(on_record, on_file, stop)).run
 
 
@@ -222,7 +224,7 @@ class AdaptTask(Task[AdaptConfig]):
     """Load a teacher, read pictures, train adapters, merge and save them."""
 
     def __init__(
-        self, teacher: Path, path: Path, folder: Path, config: AdaptConfig, build: Build | None
+        self, teacher: Path, path: Given, folder: Path, config: AdaptConfig, build: Build | None
     ) -> None:
         """Store the arguments; nothing is read yet."""
         self.folder = folder
@@ -246,7 +248,7 @@ class AdaptTask(Task[AdaptConfig]):
         """Read the pictures at the teacher's size, derive the plan, create the run."""
         described, config, folder = self._teacher.config, self.config, self.folder
         pictures = load_pictures(
-            self._path,
+            as_file(self._path, folder / "cache"),
             described.size,
             described.channels,
             folder / "cache",

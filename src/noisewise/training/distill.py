@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from noisewise.quality.enough import LEAST
 from noisewise.sizes import mean_side, spelled
@@ -13,7 +17,7 @@ from noisewise.training.callbacks import Callbacks, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_card import model_card
-from noisewise.training.models.model_folder import Build, save_model
+from noisewise.training.models.model_folder import Build, TeacherFolder, save_model
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.models.networks import network
 from noisewise.training.run.begin import begin_distillation, check_folder
@@ -75,8 +79,7 @@ def distill(
     config = overridden(config or DistillConfig(), {"budget": budget, "lam": lam, "seed": seed})
     folder = run.path if isinstance(run, Run) else Path(run)
     if isinstance(teacher, Teacher) and build is None:
-        given = network(teacher.denoiser)
-        build = lambda _: copy.deepcopy(given)  # noqa: E731 (a function of one line)
+        build = CopiesOf(network(teacher.denoiser))
     task = DistillTask(folder, teacher, config, build)
     try:
         outcome = carry_out(task, Callbacks(on_record, None, stop))
@@ -88,7 +91,19 @@ def distill(
     stage = outcome.stage
     assert stage is not None
     model = copy.deepcopy(stage.best())
-    return Generator(model, stage.model_config(), lambda: outcome.run.teacher(build))
+    teacher_folder = TeacherFolder(outcome.run.path / "teacher", build)
+    return Generator(model, stage.model_config(), teacher_folder)
+
+
+@dataclass(frozen=True)
+class CopiesOf:
+    """Makes a net by copying one, whatever its configuration says; unlike a lambda it pickles."""
+
+    net: nn.Module
+
+    def __call__(self, _: dict[str, Any]) -> nn.Module:
+        """Return a copy."""
+        return copy.deepcopy(self.net)
 
 
 def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: float) -> None:

@@ -7,7 +7,7 @@ memory and knows no run: the report reads once and measures every way to draw.
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,95 +22,19 @@ from noisewise.quality.distance import Distance, sliced_wasserstein
 from noisewise.quality.eight_bits import rounded
 from noisewise.quality.inception import check_weights, inception_distance
 from noisewise.quality.near_copies import NearCopyTest
-from noisewise.quality.verdict import Word
 from noisewise.training.callbacks import OnPart
 from noisewise.training.devices.engine import Engine
+from noisewise.training.evaluation import Evaluation
 from noisewise.training.load import load
 from noisewise.training.look import Look, RealPictures, look_at
+from noisewise.training.models.model import OnDrawn
 from noisewise.training.models.model_folder import Build
-from noisewise.training.models.models import Generator, OnDrawn, Teacher
+from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import EvaluateConfig
 from noisewise.training.training_set import MOST, CopyTests, TrainingSet
 
 _WARM_UP = 8  # pictures drawn before the clock starts
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` found.
-
-    Attributes:
-        model: "generator" or "teacher".
-        num_images: pictures generated.
-        against: which real pictures, and how many.
-        verdict: "as real", "close", "visibly different", "poor" or "cannot tell".
-        verdict_reason: one sentence.
-        floors: how far the pictures are from real ones, in units of the distance that 500 real
-            pictures have from 500 others. With interval, parts, and what chance may reach.
-        told_apart: share of pictures that a classifier puts right, with interval; 0.5: it cannot.
-            None (and the next six) with fewer than 10 pictures.
-        precision: share of generated pictures that look like some real picture; noise is not seen.
-        recall: share of real pictures that generated ones cover; it rises on torn pictures.
-        spectrum_db: error of the power at each fineness of detail, in dB.
-        flat_area: share of pixels in areas of one exact value, generated and real.
-        even_area: share of pixels in areas that look even, generated and real.
-        class_shares: share of each class or kind, with interval and the real one; None without.
-        distance: unbiased kernel distance in frozen random features (it is not FID); 0 in
-            expectation if generated and real pictures have the same law.
-        distance_low: lower end of its 95% interval.
-        distance_high: upper end of its 95% interval.
-        floor: as many real pictures stay below this distance 95 times in 100.
-        wasserstein: sliced Wasserstein distance of each Laplacian level, coarse to fine.
-        copies: share of generated pictures that copy a training picture, with interval and
-            threshold, and the same of near copies with the power of that test; None if the training
-            pictures are missing.
-        seconds_per_image: time to draw one picture, in batches, on this machine as busy as it was.
-        network_calls: calls for each picture.
-        device: where the pictures were drawn.
-        fid: for comparing with papers; None unless its weights were given.
-        kid: the same; papers often give 1000 times it.
-    """
-
-    model: str
-    num_images: int
-    against: str
-    verdict: Word
-    verdict_reason: str
-    floors: dict[str, Any]
-    told_apart: dict[str, float] | None
-    precision: float | None
-    recall: float | None
-    spectrum_db: float | None
-    flat_area: dict[str, float] | None
-    even_area: dict[str, float] | None
-    class_shares: list[dict[str, Any]] | None
-    distance: float
-    distance_low: float
-    distance_high: float
-    floor: float
-    wasserstein: tuple[float, ...]
-    copies: dict[str, Any] | None
-    seconds_per_image: float
-    network_calls: int
-    device: str
-    fid: float | None = None
-    kid: float | None = None
-
-    def __repr__(self) -> str:
-        """One line; `to_dict` has all of it."""
-        copies = "" if self.copies is None else f", {100 * self.copies['fraction']:.2g}% copies"
-        calls = "1 call" if self.network_calls == 1 else f"{self.network_calls} calls"
-        floors = self.floors
-        return (
-            f"Evaluation({self.model}, {calls}: {self.verdict}, {floors['value']:.3g} floors "
-            f"[{floors['low']:.3g}, {floors['high']:.3g}]{copies}, "
-            f"{self.num_images:,} against {self.against})"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return {**asdict(self), "wasserstein": list(self.wasserstein)}
 
 
 @dataclass(frozen=True, eq=False)

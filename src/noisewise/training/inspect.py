@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from noisewise.diffusion import MeasuredShift
 from noisewise.pictures.dim import about_dim, is_black
 from noisewise.pictures.enlarging import too_large
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digests
+from noisewise.pictures.given import Given, as_file, is_path
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.noise_curve import noise_curve
 from noisewise.pictures.pictures import Pictures, as_pictures
@@ -30,7 +33,9 @@ from noisewise.pictures.sources import HARMLESS, Skipped
 from noisewise.plain_text import printable
 from noisewise.sizes import AnySize, Size, mean_side, spelled, written
 from noisewise.training.devices.engine import Engine
+from noisewise.training.files.sample_sheet import png
 from noisewise.training.finer_size import about_finer_size
+from noisewise.training.in_html import page
 from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.kinds import num_kinds
@@ -125,6 +130,21 @@ class Inspection:
             f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {spelled(self.size)}, "
             f"{colour}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the text, and the contact sheet."""
+        facts, _, steps = self.text().partition("\nTraining will:\n")
+        title, *lines = facts.splitlines()
+        rows = [(name, value) for name, value in (line.split(maxsplit=1) for line in lines)]
+        rows += [("training will", step.removeprefix("  - ")) for step in steps.splitlines()]
+        return page(title, self._sheet(), rows, f"pictures of {self.source}")
+
+    def _repr_png_(self) -> bytes:
+        """The contact sheet, for what shows pictures only."""
+        return png(self._sheet())
+
+    def _sheet(self) -> Image.Image:
+        return Image.fromarray(self.contact_sheet)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything except the contact sheet, ready for json.dumps."""
@@ -234,7 +254,7 @@ class Inspection:
 
 
 def inspect(
-    path: str | Path,
+    path: Given,
     size: AnySize | None = None,
     progress: Progress | None = None,
     crop: Crop = "centre",
@@ -245,7 +265,7 @@ def inspect(
     """Decode all pictures in a folder, zip, npz or npy file and report; writes nothing.
 
     Args:
-        path: the folder or file.
+        path: the folder or file, or pictures in memory as for `noisewise.train`.
         size: as for `load_pictures`; None chooses a square from the pictures' own sizes.
         progress: called with (files done, files in all).
         crop: see `load_pictures`.
@@ -262,18 +282,20 @@ def inspect(
         >>> found.num_pictures, found.num_held_out, found.flip
         (6000, 300, False)
     """
-    found = gather(
-        path,
-        size,
-        progress=progress,
-        crop=crop,
-        background=background,
-        crops=crops,
-        keep_whole=keep_whole,
-    )
+    with TemporaryDirectory() as beside:  # of pictures in memory
+        place = as_file(path, Path(beside))
+        found = gather(
+            place,
+            size,
+            progress=progress,
+            crop=crop,
+            background=background,
+            crops=crops,
+            keep_whole=keep_whole,
+        )
     assert found.counts is not None, "no cache is used here"
     near = near_duplicates(found.images)
-    pictures = as_pictures(found, path).with_twins(near)
+    pictures = as_pictures(found, place if is_path(path) else "pictures in memory").with_twins(near)
     near = [pair for pair in near if not _of_one_file(pictures, *pair)]
     training, held_out = pictures.split(seed=0)
     flip, flip_reason = pictures.suggest_flip()

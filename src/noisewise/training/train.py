@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from noisewise.nets.recomputing import recompute
 from noisewise.pictures.dim import refuse_black
+from noisewise.pictures.given import Given, as_file
 from noisewise.pictures.older_labels import as_labelled_before
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.sizes import AnySize
@@ -35,7 +38,7 @@ from noisewise.training.stages.teacher import TeacherStage, teacher_pace
 
 
 def train(
-    path: str | Path,
+    path: Given,
     out: str | Path | None = None,
     budget: str | None = None,
     *,
@@ -54,7 +57,10 @@ def train(
     at its last step, with the learning rate of the larger budget at that step.
 
     Args:
-        path: folder (subfolders may be classes), .zip, .npz or .npy of pictures.
+        path: folder (subfolders may be classes), .zip, .npz or .npy of pictures; or pictures in
+            memory: an array or tensor, (images, labels), a list of PIL pictures, a dataset with a
+            length. Those are written once into the run's folder cache/, under a name that is the
+            digest of their content; the run goes on if it is called with the same ones again.
         out: folder of the run; None: runs/NAME, named after path.
         budget: 90s, 30m, 2h or 200000images; None: as in config (default 5m).
         size: side of the pictures in pixels, (height, width), or a text such as "48x32", which is
@@ -79,13 +85,33 @@ def train(
     """
     given = {"budget": budget, "size": size, "classes": classes, "seed": seed}
     config = overridden(config or TrainConfig(), given)
-    folder = Path("runs") / Path(path).resolve().stem if out is None else Path(out)
-    task = TrainTask(Path(path), folder, config, build)
+    task = TrainTask(path, run_folder(path, out), config, build)
     return carry_out(task, Callbacks(on_record, on_file, stop)).run
 
 
+def run_folder(path: Given, out: str | Path | None = None) -> Path:
+    """The folder of the run that `train` makes or resumes.
+
+    Args:
+        path: as for `train`.
+        out: as for `train`.
+
+    Raises:
+        ValueError: if the pictures are in memory, where nothing has a name, and out is None.
+
+    Example:
+        >>> run_folder("/data/cats.zip").as_posix()
+        'runs/cats'
+    """
+    if out is not None:
+        return Path(out)
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError("these pictures have no name: name a folder for the run, out='runs/mine'")
+    return Path("runs") / Path(path).resolve().stem
+
+
 def plan(
-    path: str | Path, config: TrainConfig | None = None, out: str | Path | None = None
+    path: Given, config: TrainConfig | None = None, out: str | Path | None = None
 ) -> TeacherPlan:
     """Derive every value that training would use, with reasons, without training (--dry-run).
 
@@ -109,7 +135,9 @@ def plan(
     engine = Engine.choose(config.device, config.precision, config.threads)
     folder = None if out is None else Path(out)
     begun = folder is not None and is_run(folder)
-    pictures = _read(path, config, folder, sampled=not begun)  # a run knows all its pictures
+    with TemporaryDirectory() as beside:  # of pictures in memory
+        place = as_file(path, Path(beside))
+        pictures = _read(place, config, folder, sampled=not begun)  # a run knows all its pictures
     planned = _planned(pictures, config, folder, engine)[1]
     reasons = planned.reasons
     if config.size is None and (finer := about_finer_size(pictures, engine.device)):
@@ -120,7 +148,7 @@ def plan(
 class TrainTask(Task[TrainConfig]):
     """Read pictures, plan, train a teacher, save it."""
 
-    def __init__(self, path: Path, folder: Path, config: TrainConfig, build: Build | None) -> None:
+    def __init__(self, path: Given, folder: Path, config: TrainConfig, build: Build | None) -> None:
         """Store the arguments; nothing is read yet."""
         self.folder = folder
         self.config = config
@@ -139,7 +167,8 @@ class TrainTask(Task[TrainConfig]):
         """Read the pictures, derive the plan, create the run."""
         config, folder = self.config, self.folder
         matching_run(folder, config)  # before any picture is read
-        pictures = _read(self._path, config, folder, callbacks.on_file, cached=True)
+        path = as_file(self._path, folder / "cache")
+        pictures = _read(path, config, folder, callbacks.on_file, cached=True)
         self._pictures, plan, self.note = _planned(pictures, config, folder, engine)
         self._plan = plan
         if engine.ranks.leads:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from noisewise.diffusion import DDPM, SAMPLERS, Sampler, ddim, karras_sigmas, sample
 from noisewise.diffusion.samplers import Denoise, Normal
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
-from noisewise.training.models.models import Generator, Teacher, picture_noise
+from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.models.seeded_noise import picture_noise
 from oracle import GaussianMixture
 
 CONFIG = ModelConfig(

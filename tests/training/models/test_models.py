@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +15,8 @@ from noisewise.diffusion import heun, karras_sigmas, sample
 from noisewise.training.files.atomic import read_json, write_json
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.model_folder import load_model, save_model
-from noisewise.training.models.models import Generator, Teacher, picture_labels, picture_noise
+from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.models.seeded_noise import picture_labels, picture_noise
 from tiny import TWO_CLASSES, TinyNet, build, tiny_denoiser
 
 STUDENT = replace(TWO_CLASSES, kind="generator", sigma_init=2.5, two_call_sigma=0.3)
@@ -183,3 +189,47 @@ def test_a_model_prints_as_one_readable_line() -> None:
     assert shown.startswith("Generator(8 x 8, grey, 2 classes, 1 or 2 calls, ")
     assert shown.endswith(" parameters on cpu)")
     assert "\n" not in shown
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, torch.tensor])
+def test_each_picture_may_have_its_own_class(kind: Callable[[list[int]], Any]) -> None:
+    for model in (Teacher(trained(), TWO_CLASSES), Generator(trained(), STUDENT)):
+        drawn = model.sample(label=kind([1, 0, 1]))
+        one, other = model.sample(3, label=1), model.sample(3, label=0)
+        torch.testing.assert_close(drawn, torch.stack([one[0], other[1], one[2]]))
+    named = model.sample(label=["right", "left", "1"])
+    torch.testing.assert_close(named, drawn)
+
+
+def test_a_list_of_classes_starts_again_also_in_the_next_batch() -> None:
+    model = Generator(trained(), STUDENT)
+    labels = model.labels(0, 248, 6, [0, 1, 1])
+    assert labels is not None
+    assert labels.tolist() == [1, 0, 1, 1, 0, 1]  # pictures 248 to 253
+    many = model.sample(300, label=[0, 1, 1])
+    torch.testing.assert_close(many[297], model.sample(298, label=0)[297])
+    assert model.sample().shape == (1, 1, 8, 8)
+    assert model.sample(label=torch.tensor(1)).shape == (1, 1, 8, 8)
+    for wrong, message in (
+        ([], "empty"),
+        ([0, 5], "unknown class 5"),
+        ([[0], [1]], "unknown class"),
+        (np.zeros((2, 2), int), "in one row"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.sample(label=wrong)  # pyrefly: ignore[bad-argument-type]
+
+
+def test_models_pickle_and_copy(tmp_path: Path) -> None:
+    """Both in one's own process; a run's files are never pickles."""
+    save_model(tmp_path / "teacher", trained(), TWO_CLASSES)  # pyrefly: ignore[bad-argument-type]
+    save_model(tmp_path / "generator", trained(), STUDENT)  # pyrefly: ignore[bad-argument-type]
+    for name in ("teacher", "generator"):
+        model = load_model(tmp_path / name, build)
+        for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+            assert type(again) is type(model)
+            assert again.config == model.config
+            assert torch.equal(again.sample(3, label=1), model.sample(3, label=1))
+            assert repr(again) == repr(model)
+        if name == "generator":  # the second call finds its teacher again
+            assert torch.equal(again.sample(2, calls=2), model.sample(2, calls=2))

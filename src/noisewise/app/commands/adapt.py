@@ -9,12 +9,12 @@ from functools import partial
 from noisewise.app.command import Command
 from noisewise.app.config_file import save_settings
 from noisewise.app.flags import plain
-from noisewise.app.options import Folder, JsonOption, NewRun, RunFolder, SettingsOptions
+from noisewise.app.options import Folder, JsonOption, LogOption, NewRun, RunFolder, SettingsOptions
 from noisewise.training.settings.config import AdaptConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptOptions(AdaptConfig, JsonOption, SettingsOptions):
+class AdaptOptions(AdaptConfig, JsonOption, SettingsOptions, LogOption):
     """Adapt a run's teacher to other pictures by training few weights.
 
     The result is a new run, ready for distill. Run the same command again to resume.
@@ -41,7 +41,9 @@ def _adapt(options: AdaptOptions, words: Sequence[str]) -> int:
         return show_plan(planned.to_dict(), config.budget, options.json, planned.notes)
     assert options.out is not None
     begin = partial(adapt, options.run, options.folder, options.out, config=config)
-    return train_teacher(begin, options.out, config.amount, options.json, ["adapt", *words])
+    return train_teacher(
+        begin, options.out, config.amount, options.json, ["adapt", *words], options.log_to
+    )
 
 
 COMMAND = Command(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from noisewise.app.command import Command
 from noisewise.app.config_file import save_settings
 from noisewise.app.flags import plain
-from noisewise.app.options import JsonOption, RunFolder, SettingsOptions
+from noisewise.app.options import JsonOption, LogOption, RunFolder, SettingsOptions
 from noisewise.training.settings.config import DistillConfig
 from noisewise.training.settings.shown import Shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillOptions(DistillConfig, JsonOption, SettingsOptions):
+class DistillOptions(DistillConfig, JsonOption, SettingsOptions, LogOption):
     """Distil a run's teacher into a generator of one network call. Reads no pictures.
 
     Run the same command again to resume.
@@ -31,6 +32,7 @@ class DistillOptions(DistillConfig, JsonOption, SettingsOptions):
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:
     config = plain(options, DistillConfig)
     save_settings(options.save_config, config)
+    from noisewise.app.sinks.sending import both, logging_to
     from noisewise.app.terminal.signals import Stop
     from noisewise.app.terminal.training import progress_of, show_plan, show_result, stream
     from noisewise.training.devices.hardware import free_memory
@@ -44,12 +46,16 @@ def _distill(options: DistillOptions, words: Sequence[str]) -> int:
         values = student_values(config, model.config, free_memory(model.device))
         derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
         return show_plan(derived, config.budget, options.json)
-    with Stop(stream()) as stop, progress_of(config.amount) as progress:
+    with (
+        Stop(stream()) as stop,
+        progress_of(config.amount) as progress,
+        logging_to(options.log_to, Path(options.run), progress.note) as sink,
+    ):
         distill(
             options.run,
             teacher=options.teacher,
             config=config,
-            on_record=progress.update,
+            on_record=both(progress.update, sink),
             stop=stop,
         )
     run = Run.open(options.run)

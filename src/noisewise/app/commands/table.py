@@ -11,7 +11,7 @@ from noisewise.app.command import Command, Group
 
 # In the order of the overview; an empty line parts the groups.
 GROUPS = (
-    ("inspect", "train", "adapt", "distill", "sample", "evaluate", "report"),
+    ("inspect", "train", "adapt", "distill", "sample", "evaluate", "report", "export"),
     ("lr", "lowrank", "powers", "theory"),
     ("completion",),
 )

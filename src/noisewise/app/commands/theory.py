@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 from noisewise.app.command import Command
 from noisewise.app.options import JsonOption
 from noisewise.app.plots.saving import checked_picture
+from noisewise.app.terminal.answer import show
 from noisewise.training.settings.shown import Shown
 
 
@@ -31,19 +31,19 @@ def _theory(options: TheoryOptions, _: Sequence[str]) -> int:
 
     found = ends()
     draw_theory(picture, found)
-    if options.json:
-        values = {"out": str(picture), "ends": [one.to_dict() for one in found]}
-        print(json.dumps(values, allow_nan=False), flush=True)
-        return 0
-    print(picture)
-    print("widths of a generator (of data with width 1) at sigma 1, by descent:")
+    lines = [
+        str(picture),
+        "widths of a generator (of data with width 1) at sigma 1, by descent:",
+    ]
     for lam in dict.fromkeys(one.lam for one in found):
         edge, here = widest(lam, 1.0), [one for one in found if one.lam == lam]
         back = [f"{one.width:g}" for one in here if one.converged]
         away = [f"{one.width:g}" for one in here if not one.converged]
         line = f"lambda {lam:g}: comes to 1 from {', '.join(back)}"
         line += f"; runs away from {', '.join(away)}" if away else ""
-        print(f"{line} (no return above {edge:.3g})" if edge < 1e9 else line, flush=True)
+        lines.append(f"{line} (no return above {edge:.3g})" if edge < 1e9 else line)
+    values = {"out": str(picture), "ends": [one.to_dict() for one in found]}
+    show(values, options.json, lines, allow_nan=False)
     return 0
 
 

@@ -9,12 +9,12 @@ from functools import partial
 from noisewise.app.command import Command
 from noisewise.app.config_file import save_settings
 from noisewise.app.flags import plain
-from noisewise.app.options import Folder, JsonOption, NewRun, SettingsOptions
+from noisewise.app.options import Folder, JsonOption, LogOption, NewRun, SettingsOptions
 from noisewise.training.settings.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(TrainConfig, JsonOption, SettingsOptions):
+class TrainOptions(TrainConfig, JsonOption, SettingsOptions, LogOption):
     """Train a diffusion model on a folder of pictures.
 
     What you do not set is derived: --dry-run shows each value and its reason.
@@ -41,7 +41,9 @@ def _train(options: TrainOptions, words: Sequence[str]) -> int:
         return show_plan(planned.to_dict(), config.budget, options.json, planned.notes)
     assert options.out is not None
     begin = partial(train, options.folder, options.out, config=config)
-    return train_teacher(begin, options.out, config.amount, options.json, ["train", *words])
+    return train_teacher(
+        begin, options.out, config.amount, options.json, ["train", *words], options.log_to
+    )
 
 
 COMMAND = Command(

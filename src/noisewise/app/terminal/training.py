@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from noisewise.app.sinks.sending import both, logging_to
 from noisewise.app.terminal.answer import leads, show
 from noisewise.app.terminal.came_to import came_to_lines
 from noisewise.app.terminal.notices import counted, told
@@ -34,7 +35,12 @@ def progress_of(budget: Budget) -> Progress:
 
 
 def train_teacher(
-    begin: Callable[..., Run], out: str, budget: Budget, as_json: bool, words: Sequence[str]
+    begin: Callable[..., Run],
+    out: str,
+    budget: Budget,
+    as_json: bool,
+    words: Sequence[str],
+    log_to: str | None = None,
 ) -> int:
     """Train a teacher with a display, stop when asked to, and print how it went.
 
@@ -44,13 +50,19 @@ def train_teacher(
         budget: of the stage.
         as_json: print one JSON object.
         words: the whole command after `noisewise`, for the line that resumes.
+        log_to: name of a log sink; None: none.
 
     Returns:
         The exit code.
     """
-    with Stop(stream()) as stop, progress_of(budget) as progress:
+    with (
+        Stop(stream()) as stop,
+        progress_of(budget) as progress,
+        logging_to(log_to, Path(out), progress.note) as sink,
+    ):
         try:
-            run = begin(on_record=told(progress, out), on_file=counted(progress, stop), stop=stop)
+            take = both(told(progress, out), sink)
+            run = begin(on_record=take, on_file=counted(progress, stop), stop=stop)
         except KeyboardInterrupt:
             return stop.exit_code or 130
     return show_result(run, "teacher", stop, as_json, words)

@@ -9,7 +9,7 @@ from noisewise.training.files.run_folder import IGNORED, LOCAL, is_run
 
 FILES = (
     *("run.json", "run-copy.json", "run.json.damaged", "kinds.safetensors", "log.jsonl"),
-    *("noise.json", "report.html", "demo.json", ".lock", LOCAL, IGNORED),
+    *("noise.json", "report.html", "demo.json", "sinks.json", ".lock", LOCAL, IGNORED),
 )
 FOLDERS = ("teacher", "generator", "checkpoints", "samples", "cache")
 

@@ -14,10 +14,12 @@ from torch import Tensor
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.own_files import marked
 from noisewise.plain_files import MOST_PIXELS_FILE, NotPlainError, read_plain
+from noisewise.sizes import Size, sides
 from noisewise.training.files.atomic import write_atomic
 
 COLUMNS = 8
 _GAP = 1  # pixel
+_SHOWN = 64  # pixels of a small picture on a screen
 _MOST_PIXELS = 2**26  # of a sheet that is read again
 _SHEET = re.compile(r"(teacher|generator)-(\d+)\.png")
 
@@ -47,6 +49,30 @@ def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
     grid = laid.reshape(rows, columns, tall, wide, channels).transpose(0, 2, 1, 3, 4)
     flat = grid.reshape(rows * tall, columns * wide, channels)[:-_GAP, :-_GAP]
     return flat[:, :, 0] if channels == 1 else flat
+
+
+def enlarged(pixels: np.ndarray, size: Size, scale: int | None = None) -> Image.Image:
+    """A sheet as a picture for a screen: each pixel becomes a square.
+
+    Args:
+        pixels: from `sheet`.
+        size: of one picture on it.
+        scale: side of the squares; None: such that a picture has about 64 pixels, at least 1.
+
+    Example:
+        >>> enlarged(np.zeros((9, 39), np.uint8), 4).size
+        (624, 144)
+    """
+    factor = scale or max(1, _SHOWN // max(sides(size)))
+    image = Image.fromarray(pixels)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def png(image: Image.Image) -> bytes:
+    """The bytes of a PNG file that says that noisewise made it."""
+    file = io.BytesIO()
+    image.save(file, format="PNG", pnginfo=marked())
+    return file.getvalue()
 
 
 def sheet_path(run: Path, stage: str, step: int) -> Path:

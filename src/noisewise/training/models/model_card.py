@@ -11,6 +11,18 @@ from noisewise.sizes import sides, spelled
 from noisewise.training.models.model_config import ModelConfig
 
 _MOST_CLASSES = 20  # names that the card lists
+FLOORS_IN_WORDS = (
+    "Floors say how far pictures are from others: 1 is as far as these are from each other; lower "
+    "is better. For the generator, the others are pictures of its teacher: look at both rows. The "
+    "verdict is as real, close, visibly different or poor. noisewise made these numbers; they are "
+    "not an FID and cannot be compared with one."
+)
+LIMITS = (
+    "The pictures are generated and can be wrong in detail. They show what the training pictures "
+    "show, with the same gaps and biases. Some may closely resemble a training picture.",
+    "The licence of the training pictures may limit what you can do with this model and its "
+    "pictures.",
+)
 
 
 def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
@@ -46,26 +58,19 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        *_training(config, run),
+        *training_rows(config, run),
         "",
         "## Quality",
         "",
         "| | floors | verdict |",
         "|---|---|---|",
-        *_quality(config, run["stages"].get("teacher", {})),
+        *quality_rows(config, run["stages"].get("teacher", {})),
         "",
-        "Floors say how far pictures are from others: 1 is as far as these are from each other; "
-        "lower is better. For the generator, the others are pictures of its teacher: look at both "
-        "rows. The verdict is as real, close, visibly different or poor. noisewise made these "
-        "numbers; they are not an FID and cannot be compared with one.",
+        FLOORS_IN_WORDS,
         "",
         "## Limits",
         "",
-        "The pictures are generated and can be wrong in detail. They show what the training "
-        "pictures show, with the same gaps and biases. Some may closely resemble a training "
-        "picture.",
-        "The licence of the training pictures may limit what you can do with this model and its "
-        "pictures.",
+        *LIMITS,
         "",
     ]
     return "\n".join(lines)
@@ -85,31 +90,46 @@ def _options(config: ModelConfig, data: dict[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _training(config: ModelConfig, run: dict[str, Any]) -> list[str]:
-    """Rows about pictures, teacher and generator."""
-    data, stages = run["data"], run["stages"]
+def training_rows(config: ModelConfig, run: dict[str, Any]) -> list[str]:
+    """Rows of a table about pictures, teacher and generator.
+
+    Args:
+        config: description of the model.
+        run: content of run.json; what it does not have is unknown.
+    """
+    data, stages = run.get("data", {}), run.get("stages", {})
     distilled = stages.get("generator", {})
     adapted = ", adapted from another teacher" if run.get("adapt") else ""
     failed = ", not finished because training failed" if distilled.get("failed") else ""
-    return [
-        f"| training pictures | {data['num_pictures']:,}; fingerprint {data['fingerprint'][:16]} |",
+    known = "num_pictures" in data and "fingerprint" in data
+    pictures = "unknown"
+    if known:
+        pictures = f"{data['num_pictures']:,}; fingerprint {data['fingerprint'][:16]}"
+    rows = [
+        f"| training pictures | {pictures} |",
         f"| classes | {_classes(config.classes, bool(data.get('kinds')))} |",
         f"| teacher | {_spent(stages.get('teacher', {}), 'images (with repetition)')}{adapted} |",
-        f"| generator | {_spent(distilled, 'generated images')}{failed} |",
     ]
-
-
-def _quality(config: ModelConfig, teacher: dict[str, Any]) -> list[str]:
-    """Rows of floors, and what they mean."""
-    against = teacher.get("distance_against") or "real pictures"
-    rows = [
-        f"| generator, one call, from its teacher's pictures | "
-        f"{_measured(config.stats, 'as its teacher')} |",
-        f"| teacher, from {against} | {_measured(teacher, 'as real')} |",
-    ]
-    if config.two_call_sigma is not None:
-        rows.insert(1, "| generator, two calls | surely fewer than in one call | |")
+    if config.kind == "generator":
+        rows.append(f"| generator | {_spent(distilled, 'generated images')}{failed} |")
     return rows
+
+
+def quality_rows(config: ModelConfig, teacher: dict[str, Any]) -> list[str]:
+    """Rows of a table of floors, and what they mean.
+
+    Args:
+        config: description of the model.
+        teacher: what run.json says of the stage "teacher".
+    """
+    against = teacher.get("distance_against") or "real pictures"
+    rows = [f"| teacher, from {against} | {_measured(teacher, 'as real')} |"]
+    if config.kind == "teacher":
+        return rows
+    if config.two_call_sigma is not None:
+        rows.insert(0, "| generator, two calls | surely fewer than in one call | |")
+    one = _measured(config.stats, "as its teacher")
+    return [f"| generator, one call, from its teacher's pictures | {one} |", *rows]
 
 
 def _classes(names: tuple[str, ...], are_kinds: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -192,16 +192,33 @@ def build_denoiser(
     return Preconditioned(build(net), sigma_data, prediction)
 
 
-def _teacher_beside(folder: Path, build: Build | None) -> Callable[[], Teacher] | None:
+@dataclass(frozen=True)
+class TeacherFolder:
+    """Loads a generator's teacher when it is called; a value, so that a generator can be pickled.
+
+    Attributes:
+        folder: of the teacher.
+        build: makes its net from its configuration; None: `noisewise.nets.derive.build`.
+    """
+
+    folder: Path
+    build: Build | None = None
+
+    def __call__(self) -> Teacher:
+        """Load it.
+
+        Raises:
+            ValueError: if there is no teacher in the folder, or its files are damaged.
+        """
+        found = load_model(self.folder, self.build)
+        if not isinstance(found, Teacher):
+            raise ValueError(f"{self.folder} does not contain a teacher")
+        return found
+
+
+def _teacher_beside(folder: Path, build: Build | None) -> TeacherFolder | None:
     """Find the teacher of a generator: in the generator's folder, or in the same run."""
     for place in (folder / "teacher", folder.parent / "teacher"):
         if (place / "config.json").exists():
-
-            def find(place: Path = place) -> Teacher:
-                found = load_model(place, build)
-                if not isinstance(found, Teacher):
-                    raise ValueError(f"{place} does not contain a teacher")
-                return found
-
-            return find
+            return TeacherFolder(place, build)
     return None

@@ -9,10 +9,9 @@ Papers: Karras et al. 2022 (EDM), the teacher's sampler; Zhou et al. 2024 (SiD),
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count as counting
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,121 +25,15 @@ from noisewise.diffusion import (
     windowed,
     with_shares,
 )
-from noisewise.sizes import Size, sides, spelled
+from noisewise.sizes import sides
+from noisewise.training.files.sample_sheet import png
+from noisewise.training.in_html import page
+from noisewise.training.models.model import Labels, Model, OnDrawn, how_many
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings
+from noisewise.training.models.seeded_noise import SECOND_CALL, START, WALK, WINDOWS, generator_of
 from noisewise.training.settings.larger import check_pixels
 
-OnDrawn = Callable[[int], None]
-
-# Streams of random numbers that a picture of a seed has; see `picture_noise`.
-_START = 0  # the noise that a picture starts from
-_SECOND_CALL = 1
-_LABEL = 2
-_WINDOWS = 2**31  # where the windows of a larger picture lie
-_WALK = 3  # and above: the noise that a stochastic sampler adds, a stream for each time
-
-
-class Model(nn.Module):
-    """What Teacher and Generator share: a denoiser, its description, labels and noise.
-
-    Attributes:
-        denoiser: ``D(x, sigma, condition) -> x0``.
-        config: what the model folder says.
-    """
-
-    def __init__(self, denoiser: nn.Module, config: ModelConfig) -> None:
-        """Wrap a trained denoiser."""
-        super().__init__()
-        self.denoiser = denoiser
-        self.config = config
-
-    @property
-    def size(self) -> Size:
-        """Side of the pictures in pixels, or (height, width)."""
-        return self.config.size
-
-    @property
-    def channels(self) -> int:
-        """Channels of the pictures."""
-        return self.config.channels
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; empty if the model has none."""
-        return self.config.classes
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.denoiser.parameters()).device
-
-    def _in_one_line(self, calls: str) -> str:
-        count = sum(p.numel() for p in self.denoiser.parameters())
-        colour = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels")
-        named = f"{len(self.classes)} classes, " if self.classes else ""
-        return (
-            f"{type(self).__name__}({spelled(self.size)}, {colour}, {named}{calls}, "
-            f"{count:,} parameters on {self.device})"
-        )
-
-    def noise(
-        self,
-        seed: int,
-        start: int,
-        count: int,
-        stream: int = _START,
-        larger: tuple[int, int] | None = None,
-    ) -> Tensor:
-        """Standard normal noise of pictures start, start + 1, ... of a seed, [count, c, h, w]."""
-        shape = (self.channels, *(larger or sides(self.size)))
-        return picture_noise(seed, start, count, shape, stream).to(self.device)
-
-    def labels(self, seed: int, start: int, count: int, label: int | str | None) -> Tensor | None:
-        """Labels int64 [count]: all `label`, or drawn as in the data; None without classes.
-
-        Raises:
-            ValueError: if the label is unknown, or the model has no classes.
-        """
-        if not self.classes:
-            if label is not None:
-                raise ValueError("this model was trained without classes; leave the label out")
-            return None
-        if label is not None:
-            return torch.full((count,), self._label(label), device=self.device)
-        drawn = picture_labels(seed, start, count, self.config.label_histogram)
-        return drawn.to(self.device)
-
-    def _label(self, label: int | str) -> int:
-        if isinstance(label, str) and label in self.classes:
-            return self.classes.index(label)
-        number = int(label) if str(label).isdecimal() else -1
-        if not 0 <= number < len(self.classes):
-            some = ", ".join(self.classes[:10])
-            some += f'; by its name: label="{label}"' if str(label) in self.classes else ""
-            raise ValueError(f"unknown class {label!r}; there are {len(self.classes)}: {some}")
-        return number
-
-    def _at_once(self, pixels: int) -> int:
-        """How many pictures of so many pixels are denoised in one batch."""
-        return max(1, min(250, 2**18 // pixels))
-
-    def _chunks(
-        self,
-        num_images: int,
-        seed: int,
-        on_drawn: OnDrawn | None = None,
-        larger: tuple[int, int] | None = None,
-    ) -> Iterator[tuple[int, int]]:
-        if num_images < 1:
-            raise ValueError(f"{num_images} pictures: ask for at least 1")
-        if seed < 0:
-            raise ValueError(f"seed {seed} is negative; use 0 or more")
-        chunk = self._at_once(math.prod(larger or sides(self.size)))
-        for start in range(0, num_images, chunk):
-            count = min(chunk, num_images - start)
-            yield start, count
-            if on_drawn is not None:
-                on_drawn(start + count)
+_SHOWN = 16  # pictures that a notebook draws to show a generator
 
 
 class Teacher(Model):
@@ -209,9 +102,9 @@ class Teacher(Model):
     @torch.no_grad()
     def sample(
         self,
-        num_images: int,
+        num_images: int | None = None,
         seed: int = 0,
-        label: int | str | None = None,
+        label: Labels | None = None,
         calls: int | None = None,
         sampler: str | Sampler | None = None,
         guidance: float | None = None,
@@ -221,9 +114,10 @@ class Teacher(Model):
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
 
         Args:
-            num_images: number of pictures.
+            num_images: number of pictures; None: one for each label of a list, else one.
             seed: picture i depends on the seed and on i alone, with every sampler.
-            label: class by name or number; None: as often as in the training data.
+            label: class by name or number, or a list with one for each picture, which starts
+                again at its end; None: as often as in the training data.
             calls: network calls a picture before guidance adds its own; None: as many as the
                 teacher's own sampler takes, or the nearest smaller number that another can take.
             sampler: a name in `noisewise.diffusion.SAMPLERS`, or a Sampler, which has the teacher's
@@ -238,6 +132,7 @@ class Teacher(Model):
         Raises:
             ValueError: if a value cannot be used; the message has values that can.
         """
+        num_images = how_many(num_images, label)
         if larger is not None:
             check_larger(larger, sides(self.size))
             check_pixels(larger, num_images)
@@ -254,7 +149,7 @@ class Teacher(Model):
         seed: int,
         start: int,
         count: int,
-        label: int | str | None = None,
+        label: Labels | None = None,
         calls: int | None = None,
         sampler: str | Sampler | None = None,
         guidance: float | None = None,
@@ -263,7 +158,7 @@ class Teacher(Model):
         """Draw pictures start to start + count of a seed in one batch; see `sample`."""
         settings = self.sampler
         sigmas = settings.levels(settings.steps_for(calls, sampler))
-        streams = counting(_WALK)
+        streams = counting(WALK)
 
         def noise_of(stream: int) -> Tensor:
             return self.noise(seed, start, count, stream, larger)
@@ -271,11 +166,11 @@ class Teacher(Model):
         def normal() -> Tensor:
             return noise_of(next(streams))
 
-        noise, condition = noise_of(_START), self.labels(seed, start, count, label)
+        noise, condition = noise_of(START), self.labels(seed, start, count, label)
         denoiser = self.guided(guidance)
         if larger is not None:
             window = sides(self.size)
-            grid = _generator(seed, 0, _WINDOWS)  # the same for all pictures of a seed
+            grid = generator_of(seed, 0, WINDOWS)  # the same for all pictures of a seed
             denoiser = windowed(denoiser, window, grid, self._at_once(math.prod(window)))
         states = settings.chosen(sampler).states(denoiser, noise, sigmas, condition, normal)
         return self.config.flats.applied(sample(states).clamp(-1, 1))
@@ -333,6 +228,14 @@ class Generator(Model):
         """One line; `print(model.denoiser)` shows the layers."""
         return self._in_one_line("1 call" if self.config.two_call_sigma is None else "1 or 2 calls")
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: one line, and 16 pictures that it draws."""
+        return page(repr(self), self.grid(_SHOWN), described=f"{_SHOWN} pictures of seed 0")
+
+    def _repr_png_(self) -> bytes:
+        """Draw 16 pictures, for what shows pictures only."""
+        return png(self.grid(_SHOWN))
+
     def network_calls(
         self,
         calls: int | None = None,
@@ -365,9 +268,9 @@ class Generator(Model):
     @torch.no_grad()
     def sample(
         self,
-        num_images: int,
+        num_images: int | None = None,
         seed: int = 0,
-        label: int | str | None = None,
+        label: Labels | None = None,
         calls: int | None = None,
         sampler: str | Sampler | None = None,
         guidance: float | None = None,
@@ -377,9 +280,10 @@ class Generator(Model):
         """Draw pictures, float [num_images, c, h, w] in [-1, 1].
 
         Args:
-            num_images: number of pictures.
+            num_images: number of pictures; None: one for each label of a list, else one.
             seed: picture i depends on the seed and on i alone.
-            label: class by name or number; None: as often as in the training data.
+            label: class by name or number, or a list with one for each picture, which starts
+                again at its end; None: as often as in the training data.
             calls: 1 (or None), or 2: noise is added and the teacher denoises once.
             sampler: None; only a teacher has a sampler.
             guidance: None; only a teacher can be guided.
@@ -394,6 +298,7 @@ class Generator(Model):
                 "a generator draws in one call, in which windows cannot agree on a larger picture; "
                 'use the teacher: --teacher, or load(run, "teacher")'
             )
+        num_images = how_many(num_images, label)
         calls = self.network_calls(calls, sampler, guidance)
         two = self._second_call() if calls == 2 else None
         parts = []
@@ -401,10 +306,16 @@ class Generator(Model):
             labels = self.labels(seed, start, count, label)
             pictures = self(self.noise(seed, start, count), labels)
             if two is not None:
-                noise = self.noise(seed, start, count, _SECOND_CALL)
+                noise = self.noise(seed, start, count, SECOND_CALL)
                 pictures = second_call(two[0].denoiser, pictures, two[1], noise, labels)
             parts.append(self.config.flats.applied(pictures))
         return torch.cat(parts)
+
+    def second_teacher(self) -> Teacher | None:
+        """The teacher that a second call needs; None if none is offered, or it is not there."""
+        if self.config.two_call_sigma is None or self._find_teacher is None:
+            return None
+        return self._second_call()[0]
 
     def _check_second_call(self) -> None:
         """Refuse a second call that is not offered, or not possible."""
@@ -439,7 +350,7 @@ def one_call(
         >>> one_call(lambda x, sigma, c: x / sigma[0], torch.ones(1, 1), 2.5)
         tensor([[1.]])
     """
-    return denoiser(z * sigma_init, z.new_full((len(z),), sigma_init), label)
+    return denoiser(z * sigma_init, z.new_full(z.shape[:1], sigma_init), label)
 
 
 def second_call(
@@ -455,44 +366,5 @@ def second_call(
         >>> second_call(lambda x, sigma, c: x / 2, torch.ones(1, 1), 0.5, torch.ones(1, 1))
         tensor([[0.7500]])
     """
-    level = pictures.new_full((len(pictures),), sigma)
+    level = pictures.new_full(pictures.shape[:1], sigma)
     return teacher(pictures.add(noise, alpha=sigma), level, label).clamp(-1, 1)
-
-
-def picture_noise(
-    seed: int, start: int, count: int, shape: tuple[int, ...], stream: int = _START
-) -> Tensor:
-    """Standard normal noise for pictures start, start + 1, ..., [count, *shape].
-
-    The noise of a picture depends on (seed, its number, stream) alone; streams are independent.
-
-    Example:
-        >>> a, b = picture_noise(0, 0, 4, (1, 8, 8)), picture_noise(0, 2, 1, (1, 8, 8))
-        >>> torch.equal(a[2:3], b)
-        True
-    """
-    out = torch.empty(count, *shape)
-    for i in range(count):
-        torch.randn(shape, generator=_generator(seed, start + i, stream), out=out[i])
-    return out
-
-
-def _generator(seed: int, number: int, stream: int) -> torch.Generator:
-    """The random numbers of a stream of a picture."""
-    words = np.random.SeedSequence((seed, number, stream)).generate_state(1)
-    return torch.Generator().manual_seed(int(words[0]))
-
-
-def picture_labels(seed: int, start: int, count: int, histogram: tuple[int, ...]) -> Tensor:
-    """Labels for pictures start, start + 1, ..., drawn as often as the histogram says, int64.
-
-    Example:
-        >>> picture_labels(0, 0, 4, (0, 5, 0))
-        tensor([1, 1, 1, 1])
-    """
-    edges = np.cumsum(histogram) / sum(histogram)
-    words = [
-        np.random.SeedSequence((seed, start + i, _LABEL)).generate_state(1)[0] for i in range(count)
-    ]
-    drawn = np.searchsorted(edges, np.array(words) / 2**32, side="right")
-    return torch.from_numpy(drawn.astype(np.int64))

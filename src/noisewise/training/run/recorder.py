@@ -72,7 +72,12 @@ class Recorder:
                 if first and note:
                     record = replace(record, event="; ".join(filter(None, (record.event, note))))
                 first = False
-                self._take(record, lines, callbacks)
+                try:
+                    self._take(record, lines, callbacks)
+                except KeyboardInterrupt:  # of a callback, so between two steps: nothing is half
+                    if loop.can_be_saved and loop.ranks.world == 1:
+                        self._save(lines)
+                    raise
                 late = time.monotonic() - saved > wait
                 if loop.can_be_saved and loop.ranks.agree(late):
                     self._save(lines)

@@ -22,12 +22,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
+from noisewise.pictures.given import PREFIX
 from noisewise.plain_text import shell_words
 from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import locked
 from noisewise.training.files.run_folder import is_run
 from noisewise.training.files.run_parts import check_run
+from noisewise.training.files.sample_sheet import enlarged, open_sheet, png, sheets
+from noisewise.training.in_html import page
 from noisewise.training.run.checkpoints import Checkpoints
 from noisewise.training.run.log import Log
 from noisewise.training.run.notes import DataNotes, StageNotes
@@ -37,6 +42,8 @@ from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import StageName
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from noisewise.pictures.pictures import Pictures
     from noisewise.training.models.model_folder import Build
     from noisewise.training.models.models import Generator, Teacher
@@ -135,6 +142,33 @@ class Run:
             parts.append(f"{name} {'finished' if stage.finished else word}")
         return f"Run({str(self.path)!r}: {', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: one line, how far each stage is, and the newest sheet."""
+        picture = self._newest_sheet()
+        rows = [(name, self._about(name)) for name in STAGES if self.stage(name).steps]
+        return page(repr(self), picture, rows, f"the newest sample sheet of {self.name}")
+
+    def _repr_png_(self) -> bytes | None:
+        """The newest sheet, for what shows pictures only; None if there is none yet."""
+        picture = self._newest_sheet()
+        return None if picture is None else png(picture)
+
+    def _about(self, name: StageName) -> str:
+        """How far a stage is, and how far its pictures are from real ones."""
+        stage = self.stage(name)
+        floors = stage.measured.get("floors")
+        away = f", {max(floors['value'], 0):.3g} floors" if isinstance(floors, dict) else ""
+        return f"step {stage.steps:,}, {stage.images:,} images, {stage.seconds or 0:,.0f} s{away}"
+
+    def _newest_sheet(self) -> Image.Image | None:
+        """The last sheet of the last stage, enlarged for a screen; None if none can be read."""
+        for name in reversed(STAGES):
+            of_stage = [path for stage, _, path in sheets(self.path) if stage == name]
+            image = open_sheet(of_stage[-1]) if of_stage else None
+            if image is not None:
+                return enlarged(np.asarray(image), self.data.size)
+        return None
+
     def write(self) -> None:
         """Write run.json and its copy; `info` then equals what reading them gives."""
         info, damaged = json.loads(json.dumps(self.info)), bool(self.warning) and not self._mended
@@ -222,7 +256,9 @@ class Run:
         raise failed
 
     def _sources(self) -> list[Path]:
-        return self.places.known("pictures", self.data.source)
+        """Where the pictures may lie; those that were given in memory move with the run."""
+        found, name = self.places.known("pictures", self.data.source), Path(self.data.source).name
+        return [*found, self.path / "cache" / name] if name.startswith(PREFIX) else found
 
     def _there(self) -> list[Path]:
         return [place for place in self._sources() if os.path.exists(place)]

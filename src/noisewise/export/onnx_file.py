@@ -1,0 +1,83 @@
+"""Exports to ONNX: one file, for ONNX Runtime in any language, and in browsers.
+
+Inputs of a generator: `z`, float32 [n, c, h, w], standard normal; `label`, int64 [n], with classes.
+Output: `pictures`, float32 [n, c, h, w] in [-1, 1]. Of a teacher: `x`, `sigma`, `label`; `x0`.
+The metadata entry "noisewise" holds the rest as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from noisewise.export.graph import Graph, Run, about_guidance, described
+from noisewise.export.source import Source, Written
+
+_OF_EXPORTER = "torch.onnx._internal.exporter._registration"
+
+
+def write(source: Source, place: Path) -> Written:
+    """Write the file and compare ONNX Runtime with torch.
+
+    Raises:
+        DiffersError: if ONNX Runtime computes something else.
+    """
+    graph = Graph.of(source.model)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            graph.module,
+            (),
+            kwargs=dict(graph.inputs),
+            dynamic_shapes=graph.free("n"),
+            input_names=list(graph.inputs),
+            output_names=[graph.output],
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props["noisewise"] = json.dumps(
+        {**described(source.model), "name": source.name, "license": source.license}
+    )
+    program.save(place, external_data=False)
+    return Written(
+        graph.largest_difference(onnx_function(place)),
+        f"ONNX Runtime against torch, {graph.checked}",
+        about_guidance(source.model),
+    )
+
+
+def onnx_function(path: Path) -> Run:
+    """An ONNX file as a function of named tensors, on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(**inputs: Tensor) -> Tensor:
+        (found,) = session.run(None, {name: x.numpy() for name, x in inputs.items()})
+        return torch.from_numpy(found)
+
+    return run
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what torch says about itself while it exports."""
+    logger = logging.getLogger(_OF_EXPORTER)  # torchvision is not installed, and not needed
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            # All inputs have the same number of pictures, on purpose.
+            warnings.filterwarnings("ignore", message=r"# The axis name: n will not be used")
+            yield
+    finally:
+        logger.setLevel(before)

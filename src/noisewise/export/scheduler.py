@@ -1,0 +1,167 @@
+"""Our samplers as a scheduler of diffusers: set_timesteps, then one `step` for each network call.
+
+A scheduler of diffusers is asked after each call of the model; our samplers call the model
+themselves (`noisewise.diffusion.SAMPLERS`). The arithmetic is the same, to the last bit; a test
+holds both side by side. Time steps are noise levels: ``x = x0 + sigma * noise``; the model gives
+x0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from noisewise.diffusion import karras_sigmas, sampler_named
+from noisewise.training.models.model_config import Flats
+
+
+@dataclass
+class StepOutput(BaseOutput):
+    """What `NoisewiseScheduler.step` returns.
+
+    Attributes:
+        prev_sample: x at the next noise level; after the last call the picture, in [-1, 1].
+        pred_original_sample: x0, as the model gave it.
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
+    """Walks down Karras' noise levels with one of our samplers; a generator has one level.
+
+    Args:
+        sampler: "heun", "ddim", "ddpm" or "dpmpp_2m".
+        sigma_max: first noise level; of a generator sigma_init.
+        sigma_min: last noise level.
+        num_steps: number of noise levels that were measured as best.
+        rho: spacing of the levels.
+        flats: exact values that fill areas of pictures, see `Flats`; None: none.
+
+    Raises:
+        ValueError: if the sampler is unknown.
+    """
+
+    order = 1
+
+    @register_to_config
+    def __init__(
+        self,
+        sampler: str = "heun",
+        sigma_max: float = 40.0,
+        sigma_min: float = 0.3,
+        num_steps: int = 5,
+        rho: float = 7.0,
+        flats: dict[str, Any] | None = None,
+    ) -> None:
+        """Set the levels of `num_steps`."""
+        sampler_named(sampler)
+        self._sampler, self._sigma_max, self._sigma_min = sampler, sigma_max, sigma_min
+        self._rho, self._num_steps = rho, num_steps
+        self._flats = Flats.from_dict(flats or {})
+        self.set_timesteps(num_steps)
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """Factor on standard normal noise to begin with."""
+        return self._levels[0]
+
+    def set_timesteps(
+        self, num_inference_steps: int | None = None, device: str | torch.device | None = None
+    ) -> None:
+        """Choose the number of noise levels, and begin a new walk.
+
+        Args:
+            num_inference_steps: number of noise levels; None: as many as were measured as best.
+                With Heun's method a level takes two calls of the model, the last one takes one.
+            device: of `timesteps`.
+        """
+        count = num_inference_steps or self._num_steps
+        levels = karras_sigmas(count, self._sigma_min, self._sigma_max, self._rho)
+        self._levels: list[float] = levels.tolist()
+        called = self._levels
+        if self._sampler == "heun":
+            called = [self._levels[0], *(level for level in self._levels[1:] for _ in range(2))]
+        self.timesteps = torch.tensor(called, device=device)
+        self.num_inference_steps = count
+        self._call = 0
+        self._before: tuple[Tensor, float] | tuple[Tensor, Tensor] | None = None
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
+        """Return the sample: our models scale it themselves."""
+        return sample
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: torch.Generator | None = None,
+        return_dict: bool = True,
+    ) -> StepOutput | tuple[Tensor, Tensor]:
+        """Go on after one call of the model.
+
+        Args:
+            model_output: x0 at `sample`.
+            timestep: the noise level of the call; the calls must follow `timesteps`.
+            sample: x, what the model was given.
+            generator: source of the noise that "ddpm" adds.
+            return_dict: False gives a tuple.
+
+        Raises:
+            ValueError: if all calls have been made; `set_timesteps` begins a new walk.
+        """
+        if self._call >= len(self.timesteps):
+            raise ValueError("this walk has ended; call set_timesteps before the next one")
+        self._call += 1
+        if self._call == len(self.timesteps):
+            found = self._flats.applied(model_output.clamp(-1, 1))
+        else:
+            found = getattr(self, f"_{self._sampler}")(model_output, sample, generator)
+        return StepOutput(found, model_output) if return_dict else (found, model_output)
+
+    def __len__(self) -> int:
+        return self._num_steps
+
+    def _pair(self, step: int) -> tuple[float, float]:
+        """The noise levels of a step and of the next one."""
+        return self._levels[step], self._levels[step + 1]
+
+    def _ddim(self, x0: Tensor, x: Tensor, _: torch.Generator | None) -> Tensor:
+        sigma, lower = self._pair(self._call - 1)
+        return torch.lerp(x0, x, lower / sigma)
+
+    def _ddpm(self, x0: Tensor, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        sigma, lower = self._pair(self._call - 1)
+        ratio = (lower / sigma) ** 2
+        noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return torch.lerp(x0, x, ratio).add_(noise, alpha=lower * math.sqrt(1 - ratio))
+
+    def _dpmpp_2m(self, x0: Tensor, x: Tensor, _: torch.Generator | None) -> Tensor:
+        sigma, lower = self._pair(self._call - 1)
+        step, ahead = math.log(sigma / lower), x0
+        if self._before is not None:
+            before, width = self._before
+            ahead = torch.lerp(before, x0, 1 + step / (2 * width))
+        self._before = x0, step
+        return torch.lerp(ahead, x, lower / sigma)
+
+    def _heun(self, x0: Tensor, x: Tensor, _: torch.Generator | None) -> Tensor:
+        """Odd calls are at a level and give Euler's point; even ones correct it."""
+        sigma, lower = self._pair((self._call - 1) // 2)
+        if self._call % 2:
+            slope = (x - x0) / sigma
+            self._before = x, slope
+            return x.add(slope, alpha=lower - sigma)
+        assert self._before is not None
+        start, slope = self._before
+        return start.add(slope + (x - x0) / lower, alpha=(lower - sigma) / 2)
