@@ -49,8 +49,8 @@ help: ## this list
 demo: .venv/.installed ## train, distil and judge a generator of garments in about five minutes: runs/demo
 	@$(BIN)/python -m noisewise.app.demo --out runs/demo --budget $(BUDGET)
 
-test: lint ## all checks and the default tests
-	@$(BIN)/pytest
+test: lint ## all checks and the default tests, in as many processes as there are cores, at most 4
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: .venv/.installed-dev ## the tests that take more than a minute each
 	@$(BIN)/pytest -m slow --timeout 1800
