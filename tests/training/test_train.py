@@ -252,7 +252,8 @@ def test_a_damaged_checkpoint_is_one_sentence(data: Path, tmp_path: Path) -> Non
 def test_the_public_names_are_lazy_and_stay_callable() -> None:
     code = (
         "import sys, noisewise; assert 'torch' not in sys.modules;"
-        "first = noisewise.train; assert callable(first); import noisewise.training.train as home;"
+        "first = noisewise.train; assert callable(first); import noisewise.training.train;"
+        "import noisewise.app.python.train as home;"
         "assert callable(noisewise.train) and noisewise.train is first;"
         "assert noisewise.train is home.train;"
         "assert 'inspect' in dir(noisewise)"
