@@ -16,7 +16,7 @@ from PIL import Image
 from forked import Ended, run
 
 MANY = 1_000
-_PER_NAME = 4_000  # bytes of memory
+_PER_NAME, _PER_PICTURE = 4_000, 8_000  # bytes of memory
 _SLACK = 80 * 2**20  # bytes by which the same command differs from one time to the next
 _ANSWER = 20_000  # letters
 _PICTURES = 64
@@ -46,7 +46,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> list[int]:
     return [end.memory for end in ends]
 
 
-def check(folder: Path, few: list[int], count: int, refused: str = "") -> list[Ended]:
+def check(
+    folder: Path, few: list[int], count: int, refused: str = "", each: int = _PER_NAME
+) -> list[Ended]:
     """Both commands end, or refuse with that sentence, and take little for each name."""
     ends = both(folder)
     for end, usual in zip(ends, few, strict=True):
@@ -55,7 +57,8 @@ def check(folder: Path, few: list[int], count: int, refused: str = "") -> list[E
         else:
             end.ended()
         assert len(end.out) + len(end.err) < _ANSWER
-        assert end.memory - usual < _PER_NAME * count + _SLACK
+        more = end.memory - usual
+        assert more < each * count + _SLACK
     return ends
 
 
@@ -89,7 +92,7 @@ def test_links_to_the_same_pictures(count: int, few: list[int], tmp_path: Path) 
     folder = pictures(tmp_path / "pictures")
     for i in range(count):
         os.link(folder / f"picture-{i % _PICTURES:03}.png", folder / f"{i:06}.png")
-    ends = check(folder, few, count)
+    ends = check(folder, few, count, each=_PER_PICTURE)
     assert f"{count + _PICTURES} usable pictures" in ends[0].out
 
 
