@@ -115,17 +115,21 @@ class FromDiffusers(nn.Module):
         Raises:
             ValueError: if a sigma is outside the range that the net was trained on.
         """
+        if not torch.compiler.is_compiling():  # a graph cannot hold a check of values
+            self._check(sigma)
+        levels = self.log_sigmas
+        log_sigma = sigma.to(levels.dtype).log().clamp(levels[0], levels[-1])
+        index = torch.searchsorted(levels, log_sigma).clamp(1, len(levels) - 1)
+        below, above = levels[index - 1], levels[index]
+        return index - 1 + (log_sigma - below) / (above - below)
+
+    def _check(self, sigma: Tensor) -> None:
         low, high = sigma.aminmax()
         if low < self.sigma_min * (1 - 1e-3) or high > self.sigma_max * (1 + 1e-3):
             raise ValueError(
                 f"sigma goes from {low:.4g} to {high:.4g}, outside the range of this net: choose "
                 f"noise levels from {self.sigma_min:.4g} to {self.sigma_max:.4g}"
             )
-        levels = self.log_sigmas
-        log_sigma = sigma.to(levels.dtype).log().clamp(levels[0], levels[-1])
-        index = torch.searchsorted(levels, log_sigma).clamp(1, len(levels) - 1)
-        below, above = levels[index - 1], levels[index]
-        return index - 1 + (log_sigma - below) / (above - below)
 
 
 def from_diffusers(

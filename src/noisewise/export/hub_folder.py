@@ -13,6 +13,7 @@ from noisewise.export.graph import TOLERANCE, DiffersError
 from noisewise.export.source import Source, Written
 from noisewise.training.files.atomic import write_text
 from noisewise.training.files.sample_sheet import png
+from noisewise.training.models.diffusers_net import is_of_diffusers
 from noisewise.training.models.model_folder import load_model, save_model
 from noisewise.training.models.models import Generator
 
@@ -42,7 +43,7 @@ def save(source: Source, place: Path) -> None:
         ValueError: if the net is not part of noisewise.
     """
     model = source.model
-    if model.config.prediction == "denoiser":
+    if model.config.prediction == "denoiser" and not is_of_diffusers(model.config.net):
         raise ValueError(
             "the net of this model is not part of noisewise, and nobody else could load it; export "
             "it to onnx or pt2, which hold the net itself"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,19 @@ def test_a_distillation_of_the_same_folder_goes_on_and_of_another_is_refused(
     two = saved(tmp_path / "two", unet(layers_per_block=2), diffusers.DDIMScheduler())
     assert cli.main([*words, str(two)]) == 2
     assert "has another teacher than" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["diffusers", "hub"])
+def test_a_model_with_a_net_of_diffusers_is_exported(tmp_path: Path, to: str) -> None:
+    """Each format compares its pictures with those of the model, and refuses if they differ."""
+    from noisewise.export import write
+
+    net = unet(num_class_embeds=3)
+    teacher = read_diffusers(saved(tmp_path / "pipe", net, diffusers.DDIMScheduler()))
+    config = replace(teacher.config, kind="generator", sigma_init=2.5)
+    written = write(Generator(teacher.denoiser, config).eval(), to, tmp_path / f"out.{to}")
+    assert written.difference is not None
+    assert written.difference < 1e-4
 
 
 # ------------------------------------------------------------------------ refusals
