@@ -125,4 +125,5 @@ def test_a_system_that_is_read_only(shop: Workshop, tmp_path: Path) -> None:
     if subprocess.run([*before, "true"], capture_output=True, check=False).returncode:
         pytest.skip("the system cannot be made read-only here (root is needed)")
     with small_disk(tmp_path / "out", 20_000) as out:
-        ended(shop, out, {}, before)
+        # Without any such place matplotlib ends the commands that draw charts, and says this name.
+        ended(shop, out, {"MPLCONFIGDIR": str(out / "matplotlib")}, before)
