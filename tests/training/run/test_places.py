@@ -186,8 +186,9 @@ def test_data_says_where_moved_pictures_are(
     new, others = tmp_path / "far" / "new", write(tmp_path / "others", first=30)
     new.parent.mkdir()
     old.rename(new)
-    few = ["-n", "64"]
+    few, before = ["-n", "64"], sorted(path.name for path in (run / "cache").iterdir())
     assert cli.main(["evaluate", str(run), *few, "--data", str(others)]) == 2
+    assert sorted(path.name for path in (run / "cache").iterdir()) == before
     assert f"the pictures in {others} have changed since training, or are others" in (
         capsys.readouterr().err
     )

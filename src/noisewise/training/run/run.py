@@ -28,7 +28,7 @@ from noisewise.pictures.given import PREFIX
 from noisewise.plain_text import shell_words
 from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
-from noisewise.training.files.lock import locked
+from noisewise.training.files.lock import FolderSnapshot, locked
 from noisewise.training.files.run_folder import is_run
 from noisewise.training.files.run_parts import check_run
 from noisewise.training.files.sample_sheet import enlarged, open_sheet, png, sheets
@@ -276,13 +276,14 @@ class Run:
         from noisewise.pictures.older_labels import as_labelled_before
         from noisewise.pictures.read import CannotReadError
 
-        data = self.data
+        data, before = self.data, FolderSnapshot(self.path)
         try:
             pictures = self._read(place, data.size, data.channels, self.path / "cache")
         except CannotReadError:
             pictures = self._read(place, data.size, data.channels)
         pictures = as_labelled_before(pictures, data.fingerprint)
         if pictures.fingerprint != data.fingerprint:
+            before.remove_new_files()  # nobody needs the cache of other pictures
             raise ValueError(f"the pictures in {place} have changed since training, or are others")
         return pictures.with_twins(data.twins)
 
