@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.scaling import Estimate, Measurement, Noise, advise, band, calibrate, watch
-from noisewise.scaling.updates import OptimizerFacts
+from noisewise.scaling.cost import Plan, Speed, fitted
+from noisewise.scaling.updates import Family, OptimizerFacts
 
 
 def net() -> nn.Module:
@@ -202,9 +203,35 @@ def test_the_cost_is_said_first_and_a_limit_is_kept(caplog: pytest.LogCaptureFix
     assert "shortened" not in full.warning_codes
     least = calibrate(model, loss, batches(32), adam, seconds=10000)
     assert least.curve == full.curve
+    said_seconds = float(said.getMessage().split("about ")[1].split()[0])
+    for share in (0.7, 0.4, 0.25):  # how much is left out depends on the machine's load
+        try:
+            short = calibrate(model, loss, batches(32), adam, seconds=share * said_seconds)
+        except ValueError as error:
+            if "smallest calibration" not in str(error):
+                raise
+            continue
+        assert short.b_noise.known
+        assert advise(short, batch=64).lr > 0
     with pytest.raises(ValueError, match="smallest calibration takes about"):
         calibrate(model, loss, batches(32), adam, seconds=1e-6)
     with pytest.raises(ValueError, match="seconds is 0"):
         calibrate(model, loss, batches(32), adam, seconds=0)
     with pytest.raises(ValueError, match="after is 2"):
         calibrate(model, loss, batches(32), adam, after=2)
+
+
+@pytest.mark.parametrize("family", ["sgd", "adam", "muon", "other"])
+def test_a_shorter_plan_fits_and_keeps_what_its_optimiser_needs(family: Family) -> None:
+    adam = family == "adam"
+    full = Plan(112, 16, 16, 7 if adam else 1, 8, compare=adam, sharpest=family == "sgd")
+    speed = Speed(0.01, 0.03)
+    before = full
+    for seconds in (1000.0, *(full.seconds(speed) * share for share in (0.9, 0.5, 0.3, 0.2))):
+        plan = fitted(full, family, speed, seconds)
+        assert plan.seconds(speed) <= seconds
+        assert plan.products <= before.products
+        assert plan.rows >= 8
+        assert 2 * plan.probes <= plan.rows
+        assert plan.draws > 0 or family in ("sgd", "adam")
+        before = plan

@@ -178,6 +178,24 @@ def test_a_model_compiled_in_place_asks_for_the_batch() -> None:
         assert theirs[0] + theirs[1] == pytest.approx(ours[0] + ours[1])
 
 
+def test_a_loop_that_compiles_the_model_itself_is_compiled_twice_at_most() -> None:
+    """The hooks come and go with the measured steps; one graph is with and one without them."""
+    limits = {"recompile_limit": 2, "fail_on_recompile_limit_hit": True}
+    with torch._dynamo.config.patch(**limits):  # type: ignore[attr-defined]
+        model = regression()
+        call = torch.compile(model, fullgraph=True, backend="eager")
+        sgd = torch.optim.SGD(model.parameters(), lr=0.01)
+        asks, told = (watch(model, sgd, every=3, skip=0, batch=b) for b in (None, 16))
+        for step in torch.randn(12, 2, 8, 4, dtype=torch.float64):
+            for x in step:
+                ((call(x)[:, 0] - x.sum(1)).square().mean() / 2).backward()
+            sgd.step()
+            sgd.zero_grad()
+    assert asks.stopped is told.stopped is None
+    assert len(told.noise) == 4
+    assert "give batch=" in asks.why_nothing()
+
+
 def test_accelerate_and_peft() -> None:
     accelerate = pytest.importorskip("accelerate")
     peft = pytest.importorskip("peft")
