@@ -47,7 +47,7 @@ def test_the_file_is_right() -> None:
         (r"^numpy==.*", "-e .", "is not a line `name==version`"),
         (r"^numpy==", "NumPy==", "is not a line `name==version`"),
         (r"^(numpy==.*)", r"\1\n\1", "numpy stands there twice"),
-        (r"^(numpy==.*\n)(packaging.*\n)", r"\2\1", "not sorted"),
+        (r"^(contourpy==.*\n)(cycler.*\n)", r"\2\1", "not sorted"),
     ],
 )
 def test_what_does_not_fit_is_told(program: ModuleType, old: str, new: str, told: str) -> None:

@@ -33,7 +33,7 @@ FLAGS = {
     "device json",
     "report": "run out data num_images json",
     "export": "run out to teacher overwrite license note push json",
-    "lr advise": "measurement batch hold lr batch0 plot json",
+    "lr advise": "measurement batch hold lr batch0 unit epsilon ema verbose plot json",
     "lr curves": "out epsilons signal json",
     "lr watch": "measurement every once json",
     "lowrank": "file tol rank method accurate failure_probability only write plot seed json",
@@ -54,7 +54,7 @@ def command(name: str) -> Command:
 # ---------------------------------------------------------------------- the table and the help
 def test_every_command_is_in_the_table_and_every_file_is_a_command() -> None:
     """A command is one file or two; the second one is named here."""
-    second = {"matrix_files"}
+    second = {"matrix_files", "lowrank_rows", "factor_files"}
     assert sorted({*table.NAMES, *second, "table", "__init__"}) == FOLDERS
     assert list(COMMANDS) == list(FLAGS)
 
@@ -180,7 +180,7 @@ def test_help_needs_no_torch_and_no_half_second() -> None:
         ("train x", "name a folder for the run: --out RUN, for example --out runs/mine"),
         ("adapt x", "FOLDER is missing; write: noisewise adapt RUN FOLDER --out RUN"),
         ("adapt", "RUN and FOLDER are missing"),
-        ("lr advise", "FILE and --batch FLOAT are missing; write: noisewise lr advise FILE"),
+        ("lr advise", "--batch FLOAT is missing; write: noisewise lr advise FILE"),
         ("lr curves", "--out FILE is missing"),
         ("completion", "bash|zsh|fish is missing"),
         ("train x --out", "--out needs a value; write --out RUN"),

@@ -141,9 +141,9 @@ def test_printed_commands_are_the_right_words_for_a_shell(
     for line in commands.values():
         assert_plain(line)
     report = words_of(commands["Draw more pictures"])
-    assert report[1:3] == ["sample", str(copy)]
+    assert report[1:3] == ["sample", f"./{copy.name}"]  # in the folder that holds the run
     resumed = words_of(commands["Train longer"].splitlines()[-1])
-    assert resumed[1:5] == ["train", str(pictures), "--out", str(copy)]
+    assert resumed[1:5] == ["train", pictures.name, "--out", f"./{copy.name}"]
     shutil.rmtree(copy / "teacher")
     _, err = said(["sample", str(copy), "-n", "1"], 2, capfd)
     line = err.partition("began with: ")[2].strip()

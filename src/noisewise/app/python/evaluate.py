@@ -17,6 +17,7 @@ def evaluate(
     run: Run | str | Path,
     against: str | Path | None = None,
     *,
+    data: str | Path | None = None,
     num_images: int | None = None,
     seed: int | None = None,
     config: EvaluateConfig | None = None,
@@ -30,6 +31,7 @@ def evaluate(
         run: a run with a finished teacher, or its folder.
         against: folder, zip or npz of real pictures; None: the held-out pictures, or the training
             pictures if fewer than 256 are held out.
+        data: where the training pictures lie now, if they were moved; the run notes it.
         num_images: how many pictures to draw.
         seed: of the pictures drawn.
         config: all settings; the arguments above replace its values.
@@ -52,6 +54,7 @@ def evaluate(
         return training.evaluate(
             run,
             against,
+            data=data,
             num_images=num_images,
             seed=seed,
             config=config,
