@@ -285,15 +285,16 @@ def test_dora_is_saved_in_pefts_own_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "noted"), [("/home/ann/models/unet", "unet"), ("ann/unet", "ann/unet")]
+    ("given", "noted"), [(None, "/home/ann/models/unet"), ("ann/unet", "ann/unet")]
 )
-def test_where_the_base_lies_on_this_machine_is_not_published(
-    tmp_path: Path, base: str, noted: str
+def test_the_base_has_the_name_that_others_find_it_by(
+    tmp_path: Path, given: str | None, noted: str
 ) -> None:
+    base = "/home/ann/models/unet"
     net = nn.Sequential(nn.Linear(8, 6))
     net.name_or_path = base  # pyrefly: ignore (as transformers does)
     adapted = peft.get_peft_model(net, peft.LoraConfig(r=2, target_modules=["0"]))
-    save(adapted, tmp_path)
+    save(adapted, tmp_path, base_model=given)
     text = (tmp_path / "adapter_config.json").read_text()
     assert json.loads(text)["base_model_name_or_path"] == noted
     assert adapted.peft_config["default"].base_model_name_or_path == base

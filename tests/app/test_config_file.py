@@ -153,7 +153,7 @@ def test_settings_are_written_over_settings_and_by_one_of_several_processes(
         ),
         ({"recipe": {"foo": 1}}, "recipe.foo cannot be set; settings are optimizer"),
         ({"recipe": {"clip": 0}}, "recipe: clip is 0; it must be above 0"),
-        ({"foo": 1}, "foo cannot be set; settings are budget"),
+        ({"foo": 1}, "foo cannot be set; settings are"),
         ({"json": True}, "json cannot be set"),
         ({"budget": "0s"}, "'0s' is no time at all"),
         ({"size": 4}, "size 4 cannot be used"),

@@ -44,7 +44,9 @@ def test_classes_below_train_and_none_below_test(tmp_path: Path) -> None:
     )
     assert want in pictures.notes
     assert load_pictures(folder / "train").classes == ("cat", "dog")
-    with pytest.raises(ValueError, match=r"no labels .*give the folder train alone.*; train with"):
+    with pytest.raises(
+        ValueError, match=r"no classes to learn: .*give the folder train alone.*without"
+    ):
         noisewise.plan(folder, TrainConfig(budget="16images", classes=True))
 
 

@@ -61,7 +61,7 @@ def test_a_copied_teacher_distils_to_the_same_weights(source: Run, tmp_path: Pat
 def test_what_is_no_teacher_is_refused(source: Run, tmp_path: Path) -> None:
     own = tmp_path / "own"
     noisewise.distill(own, teacher=source.path, config=DISTIL)
-    with pytest.raises(ValueError, match="neither a run nor a teacher"):
+    with pytest.raises(ValueError, match="neither a run nor a folder of a teacher"):
         noisewise.distill(tmp_path / "new", teacher=tmp_path, config=DISTIL)
     with pytest.raises(ValueError, match="contains a generator, not a teacher"):
         noisewise.distill(tmp_path / "new", teacher=own / "generator", config=DISTIL)

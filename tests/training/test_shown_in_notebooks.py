@@ -56,6 +56,12 @@ class Balanced(HTMLParser):
         self.text += data
 
 
+def pictures_of(run: Run) -> Path:
+    source = run.source()
+    assert source is not None
+    return source
+
+
 def picture_in(html: str) -> np.ndarray:
     """The one picture of a page, decoded."""
     (source,) = Balanced(html).pictures
@@ -113,7 +119,7 @@ def test_a_teacher_draws_nothing_when_it_is_shown() -> None:
 
 
 def test_an_inspection_shows_the_contact_sheet_and_each_line(run: Run) -> None:
-    found = noisewise.inspect(run.data.source)
+    found = noisewise.inspect(pictures_of(run))
     shown = Balanced(found._repr_html_())
     assert np.array_equal(picture_in(found._repr_html_()), found.contact_sheet)
     assert np.array_equal(
@@ -171,7 +177,7 @@ def test_a_grid_of_classes_has_a_column_for_each() -> None:
 
 def test_runs_and_what_was_measured_pickle_and_copy(run: Run) -> None:
     """In one's own process; the files of a run are never pickles."""
-    found = noisewise.inspect(run.data.source)
+    found = noisewise.inspect(pictures_of(run))
     for again in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run)):
         assert again.path == run.path
         assert again.info == run.info

@@ -116,11 +116,8 @@ def non_factors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write(folder: Path, config: Any, tensors: dict[str, Tensor]) -> None:  # noqa: ANN401
-    """Write an adapter in the format that PEFT reads; of where its base lies, the last name."""
+    """Write an adapter in the format that PEFT reads."""
     write_tensors(folder / WEIGHTS, tensors, {})
-    base = config.base_model_name_or_path
-    if base and Path(base).is_absolute():  # an adapter is published; folders at home are not
-        config.base_model_name_or_path = Path(base).name
     config.inference_mode = True
     config.init_lora_weights = True
     with TemporaryDirectory(prefix=".new-", dir=folder) as part:  # PEFT writes into a folder

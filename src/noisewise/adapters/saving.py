@@ -70,6 +70,7 @@ def save(
     energy: float | None = None,
     adapter: str | None = None,
     prefix: str | None = None,
+    base_model: str | None = None,
 ) -> Saved:
     """Write an adapter as a plain LoRA on the original base model, for PEFT and for diffusers.
 
@@ -89,6 +90,9 @@ def save(
         prefix: name of the model in a diffusers pipeline, "unet" or "transformer": writes the one
             file that load_lora_weights of the pipeline reads, with the ranks in its header. None:
             writes PEFT's format.
+        base_model: name of the base model in what is written, such as its name on the Hub; None: as
+            PEFT has it, which is a path of this machine where it was loaded from one. PEFT's
+            AutoPeftModel loads it from there. Give a name before you publish an adapter.
 
     Raises:
         ValueError: if the type of adapter is not a low-rank difference; if a start of PEFT moved
@@ -128,6 +132,7 @@ def save(
             )
         own = copy.deepcopy(config)
         own.auto_mapping = _auto_mapping(peft_model, config)
+        own.base_model_name_or_path = base_model or config.base_model_name_or_path
         _write(folder, prefix, own, tensors)
         return Saved(folder, {key: layer.r[name] for key, layer in layers.items()}, {})
     found = {
@@ -142,6 +147,7 @@ def save(
     names = target_names(peft_model.base_model.model, ranks)
     plain = _plain_config(config, ranks, names)
     plain.auto_mapping = _auto_mapping(peft_model, config)
+    plain.base_model_name_or_path = base_model or config.base_model_name_or_path
     _write(folder, prefix, plain, tensors)
     return Saved(folder, ranks, {key: kept for key, (_, _, kept) in found.items()})
 

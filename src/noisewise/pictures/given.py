@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -244,18 +246,14 @@ def _save_pictures(items: _Items, folder: Path) -> Path:
     """A zip of PNG files; the folder of each is its class."""
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.blake2b(digest_size=16)
-    new = folder / f".new-{PREFIX}{os.getpid()}.zip"
-    try:
-        with open(new, "w+b") as file:
-            _write_zip(items, file, digest)
-            file.flush()
-            os.fsync(file.fileno())
+    with tempfile.TemporaryFile(dir=folder) as written:  # its name is the digest of its content
+        _write_zip(items, written, digest)
         place = folder / f"{PREFIX}{digest.hexdigest()}.zip"
         if not place.exists():
-            new.replace(place)
-        return place
-    finally:
-        new.unlink(missing_ok=True)
+            written.seek(0)
+            with replacing(place) as new, new.open("wb") as file:
+                shutil.copyfileobj(written, file)
+    return place
 
 
 def _write_zip(items: _Items, file: IO[bytes], digest: Any) -> None:  # noqa: ANN401 (of hashlib)

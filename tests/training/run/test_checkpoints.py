@@ -90,7 +90,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(
     assert event.startswith("resumed at step 14; ")
     assert "teacher-0000015.safetensors is damaged" in event
     assert "resumed from an earlier checkpoint, teacher-0000014.safetensors" in event
-    assert any(r.event == event for r in Run.open(run.path).records())
+    logged = [r.event or "" for r in Run.open(run.path).records()]  # without places
+    assert any("teacher-0000015.safetensors is damaged" in one for one in logged)
     whole = train(data, tmp_path / "whole")
     assert weights(run) == weights(whole)
     assert "teacher-0000015.safetensors.damaged" in names(run)
