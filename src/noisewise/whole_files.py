@@ -47,6 +47,10 @@ def replacing(path: Path, start: str = "") -> Generator[Path]:
         if stat.S_IMODE(new.stat().st_mode) != usual:  # safetensors lets its owner alone read it
             new.chmod(usual)
         new.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a write names no file, and people ask which disk is full
+            error.filename = str(path)
+        raise
     finally:
         new.unlink(missing_ok=True)
         if os.name != "nt":

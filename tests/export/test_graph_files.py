@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,19 @@ def test_a_net_of_somebody_else_exports_too(tmp_path: Path) -> None:
     torch.testing.assert_close(got, torch.full((4, 1, 8, 8), 0.5))
     with pytest.raises(ValueError, match="export it to onnx or pt2"):
         write(teacher, "hub", tmp_path / "hub")
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_no_export_tells_where_programs_lie_on_this_machine(to: str, tmp_path: Path) -> None:
+    """In torch each operation notes the lines of code that it comes from."""
+    if to == "onnx":
+        need_onnx()
+    for number, model in enumerate(of("pyramid, not square")):
+        place = tmp_path / f"{number}.{to}"
+        write(model, to, place)
+        data = place.read_bytes()
+        if to == "pt2":
+            with zipfile.ZipFile(place) as archive:
+                data = b"".join(archive.read(name) for name in archive.namelist())
+        for word in (str(Path(__file__).parents[2]), sys.prefix, str(Path(torch.__file__).parent)):
+            assert word.encode() not in data

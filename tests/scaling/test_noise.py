@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from noisewise.scaling.intervals import Estimate
+from noisewise.scaling.measurement import Measurement
 from noisewise.scaling.noise import GradientNoise, measure_noise, unbiased_moments
 from noisewise.scaling.sources import per_sample_gradients
 
@@ -188,3 +190,12 @@ def test_bad_input_is_one_sentence_and_nothing_is_recorded() -> None:
     frozen = nn.Linear(2, 1).requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable"):
         per_sample_gradients(frozen, lambda m, x: m(x).sum(), torch.ones(4, 2))
+
+
+def test_what_is_no_measurement_is_named_with_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"it is a folder; name the file in it, such as noise\.json"
+    ):
+        Measurement.load(tmp_path)
+    with pytest.raises(ValueError, match="it does not exist; watch a training"):
+        Measurement.load(tmp_path / "none.json")

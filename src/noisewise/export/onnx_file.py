@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,7 @@ def write(source: Source, place: Path) -> Written:
             verbose=False,
         )
     assert program is not None
+    _forget_places(program.model)
     program.model.metadata_props["noisewise"] = json.dumps(
         {**described(source.model), "name": source.name, "license": source.license}
     )
@@ -52,6 +54,15 @@ def write(source: Source, place: Path) -> Written:
         f"ONNX Runtime against torch, {graph.checked}",
         about_guidance(source.model),
     )
+
+
+def _forget_places(model: Any) -> None:  # noqa: ANN401 (of an extra)
+    """Remove the traces of calls, which hold paths of this machine."""
+    graphs = [model.graph, *(function.graph for function in model.functions.values())]
+    for graph in graphs:
+        for node in graph.all_nodes():
+            node.metadata_props.clear()
+            node.doc_string = None
 
 
 def onnx_function(path: Path) -> Run:

@@ -26,7 +26,11 @@ def write(source: Source, place: Path) -> Written:
     """
     graph = Graph.of(source.model)
     about = {**described(source.model), "name": source.name, "license": source.license}
-    torch.export.save(graph.traced(), place, extra_files={DESCRIPTION: json.dumps(about)})
+    program = graph.traced()
+    for module in program.graph_module.modules():
+        for node in getattr(getattr(module, "graph", None), "nodes", ()):
+            node.meta.pop("stack_trace", None)  # it holds paths of this machine
+    torch.export.save(program, place, extra_files={DESCRIPTION: json.dumps(about)})
     loaded = torch.export.load(place).module()
 
     def run(**inputs: torch.Tensor) -> torch.Tensor:

@@ -347,6 +347,13 @@ class Measurement:
         """
         try:
             file = Path(path)
+            if file.is_dir():
+                raise ValueError(
+                    "it is a folder; name the file in it, such as noise.json of a run (a short "
+                    "training measures no noise and has none)"
+                )
+            if not file.exists():
+                raise ValueError("it does not exist; watch a training, or calibrate, and save it")
             if file.exists() and not (file.is_file() and file.stat().st_size <= _MOST_BYTES):
                 raise ValueError(f"it is not a file of at most {_MOST_BYTES:,} bytes")
             stored = json.loads(file.read_text(encoding="utf-8"))

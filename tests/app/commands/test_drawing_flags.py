@@ -108,3 +108,13 @@ def test_a_part_is_a_line_every_half_minute_or_a_bar() -> None:
         progress.part("drawing", 500, 2000, "pictures")
     assert "drawing" in terminal.getvalue()
     assert "25%" in terminal.getvalue()
+
+
+def test_more_pictures_than_fit_into_memory_are_refused_before_the_first(
+    distilled_run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "many.png")
+    assert cli.main(["sample", str(distilled_run), "-n", "99999999999", "--out", out]) == 2
+    assert "99,999,999,999 pictures do not fit into memory at once; draw at most" in (
+        capsys.readouterr().err
+    )

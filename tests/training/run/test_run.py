@@ -170,8 +170,8 @@ def test_a_refusal_leaves_a_cache_folder_of_the_users_own(tmp_path: Path) -> Non
     assert sorted(p.name for p in mine.rglob("*")) == ["cache", "letters.txt"]
     assert (mine / "cache" / "letters.txt").read_text() == "dear"
     with pytest.raises(ValueError, match="pictures are different"):
-        noisewise.train(tmp_path / "few", tmp_path / "new", config=CONFIG)
-    assert not (tmp_path / "new").exists()
+        noisewise.train(tmp_path / "few", tmp_path / "new" / "deep" / "run", config=CONFIG)
+    assert not (tmp_path / "new").exists()  # nor the folders above
 
 
 def test_a_run_that_refuses_other_pictures_or_sizes_keeps_no_cache_of_them(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_run_that_refuses_other_pictures_or_sizes_keeps_no_cache_of_them(tmp_p
     noisewise.train(source, run, config=small)
     before = {p: p.read_bytes() for p in sorted(run.rglob("*")) if p.is_file()}
     read: list[int] = []
-    with pytest.raises(ValueError, match="size was None and is now 12"):
+    with pytest.raises(ValueError, match="size was not given and is now 12"):
         noisewise.train(
             source, run, size=12, config=small, on_file=lambda done, _: read.append(done)
         )

@@ -240,7 +240,14 @@ def _array_names(file: Path) -> list[str]:
         with np.load(file) as stored:
             return [""] if _is_sparse(stored.files) else list(stored.files)
     except ValueError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise ValueError(f"{file} cannot be read: {_in_words(error)}") from error
+
+
+def _in_words(error: ValueError) -> str:
+    """What NumPy says, or that the file holds a pickle."""
+    if "allow_pickle" not in str(error):
+        return str(error)
+    return "it holds Python objects, which only a pickle can; save an array of numbers"
 
 
 def _arrays_in(file: Path) -> Iterator[tuple[str, np.ndarray | Tensor]]:
@@ -259,7 +266,7 @@ def _arrays_in(file: Path) -> Iterator[tuple[str, np.ndarray | Tensor]]:
             for name in stored.files:
                 yield name, stored[name]
     except ValueError as error:  # objects, or not an array
-        raise ValueError(f"{file} cannot be read: {error}") from error
+        raise ValueError(f"{file} cannot be read: {_in_words(error)}") from error
 
 
 def _of_array(name: str, given: np.ndarray | Tensor, is_alone: bool) -> Weight:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from noisewise.training.settings.config import SampleConfig
 
 if TYPE_CHECKING:
     from noisewise.training.models.models import Generator, Teacher
+
+
+_BYTES = 12  # of a value: float32, a copy of it, and 8 bits on a sheet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,7 @@ def draw(
     which = "teacher" if options.teacher else "auto"
     model = load(options.run, which, options.device)
     calls = _calls(model, options)
+    _check_memory(model, options)
     start = time.perf_counter()
     ways, larger = (calls, options.sampler, options.guidance), options.larger_size
     drawn = model.sample(options.count, options.seed, options.label, *ways, on_drawn, larger)
@@ -130,6 +135,24 @@ def _calls(model: Generator | Teacher, options: SampleOptions) -> int | None:
         return options.calls
     assert isinstance(model, Teacher), "--steps goes with --teacher"
     return model.sampler.chosen(options.sampler).num_calls(options.steps)
+
+
+def _check_memory(model: Generator | Teacher, options: SampleOptions) -> None:
+    """Refuse more pictures than fit into memory, before the first is drawn."""
+    import torch
+
+    from noisewise.sizes import num_pixels
+    from noisewise.training.devices.hardware import free_memory
+
+    free = free_memory(torch.device("cpu"))
+    pixels = math.prod(options.larger_size or (num_pixels(model.size),))
+    each = _BYTES * model.channels * pixels
+    if free is not None and options.count * each > free:
+        most = max(1, int(0.5 * free / each))
+        raise ValueError(
+            f"{options.count:,} pictures do not fit into memory at once; draw at most {most:,}, "
+            "several times with other seeds (--seed 1, --seed 2, ...)"
+        )
 
 
 def _place(options: SampleOptions) -> Path:

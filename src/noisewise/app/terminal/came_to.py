@@ -30,8 +30,9 @@ def came_to_lines(
         kept: weight average with look-back 0.05
         sampler: heun, 7 calls
     """
+    steps = "1 step" if stage["steps"] == 1 else f"{stage['steps']:,} steps"
     lines = [
-        f"trained: {stage['steps']:,} steps, {stage['images']:,} images, "
+        f"trained: {steps}, {stage['images']:,} images, "
         f"{duration(stage['seconds'])} of {stage['budget']}"
     ]
     if slow := _slow(stage.get("speed")):
@@ -73,7 +74,7 @@ def _floors(floors: Mapping[str, Any]) -> str:
 
 def _kept(stage: Mapping[str, Any]) -> str:
     share = stage["ema_share"]
-    text = "weights from before training"
+    text = "weights from before training: no later ones were nearer; give a larger budget"
     if share is not None:
         text = f"weight average with look-back {share:g}"
     if isinstance(stage.get("heldout_loss"), float):

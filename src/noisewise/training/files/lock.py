@@ -99,6 +99,7 @@ class FolderSnapshot:
         """List the files."""
         self._path = path
         self._there = set(self._ours())
+        self._parents = [one for one in path.absolute().parents if not one.exists()]
 
     def remove_new_files(self) -> None:
         """Remove the cache, the lock and the folder if they are new; keep everything older.
@@ -106,7 +107,7 @@ class FolderSnapshot:
         The lock of an existing run stays.
         """
         was_begun = is_run(self._path)
-        for new in self._ours():
+        for new in (*self._ours(), *self._parents):
             if new in self._there or (was_begun and new.name == _NAME):
                 continue
             with suppress(OSError):  # missing or not empty; the reason of the refusal matters more

@@ -168,9 +168,14 @@ def must_match(
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name) and name not in (*MAY_CHANGE, *free):
             raise ValueError(
-                f"{path}: {name} was {then.get(name)!r} and is now {now.get(name)!r}; "
+                f"{path}: {name} was {_told(then.get(name))} and is now {_told(now.get(name))}; "
                 f"use the same settings, or {way}"
             )
+
+
+def _told(value: object) -> str:
+    """A setting in a sentence."""
+    return "not given" if value is None else repr(value)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
