@@ -29,7 +29,9 @@ collect_ignore = (
 )
 collect_ignore += [] if find_spec("sklearn") else ["src/noisewise/lowrank/pca.py"]
 collect_ignore += (
-    [] if find_spec("diffusers") else [f"src/noisewise/export/{x}.py" for x in ("pipeline", "scheduler")]
+    []
+    if find_spec("diffusers")
+    else [f"src/noisewise/export/{x}.py" for x in ("pipeline", "scheduler")]
 )
 collect_ignore += [] if find_spec("huggingface_hub") else ["src/noisewise/export/hub_model.py"]
 

@@ -21,7 +21,15 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("adapters", "diffusers", "powers", "export", "hub", "sklearn", "dev")  # that .ci/run installs
+EXTRAS = (
+    "adapters",
+    "diffusers",
+    "powers",
+    "export",
+    "hub",
+    "sklearn",
+    "dev",
+)  # that .ci/run installs
 HEAD = """# The versions that continuous integration tested together, on Linux and Python 3.11.
 # `pip install -c constraints.txt .` takes these. What is not named stays free, as CUDA's packages.
 # Written by `make constraints`, checked by `make lint`. torch is plain here, whatever its build.
