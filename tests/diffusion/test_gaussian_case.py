@@ -79,6 +79,9 @@ def test_a_fake_score_that_lags_overshoots_and_then_a_large_lambda_runs_away() -
     for lam in (0.5, 1.0, 1.2, 2.0):
         assert max(descend(0.5, 1.0, lam, lr=0.2)) <= 1 + 1e-9
         assert max(descend(0.5, 1.0, lam, lr=0.2, fake_share=0.05)) > 1.4
+    for lam, top in ((0.5, 2.2), (1.2, 2.4), (2.0, 2.7)):  # the figures of docs/theory.md
+        path = descend(0.5, 1.0, lam, lr=0.2, fake_share=0.02)[:60]
+        assert max(path) == pytest.approx(top, abs=0.06)
     assert descend(0.5, 1.0, 1.2, lr=0.2, fake_share=0.02)[-1] == pytest.approx(1, abs=0.1)
     assert descend(0.5, 1.0, 2.0, lr=0.2, fake_share=0.02)[-1] > 50
 

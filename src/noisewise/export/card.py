@@ -11,12 +11,7 @@ import re
 
 from noisewise.export.source import Source
 from noisewise.sizes import sides, spelled
-from noisewise.training.models.model_card import (
-    FLOORS_IN_WORDS,
-    LIMITS,
-    quality_rows,
-    training_rows,
-)
+from noisewise.training.models.model_card import closing_parts
 from noisewise.training.models.models import Generator
 
 SAMPLES = "samples.png"
@@ -120,24 +115,7 @@ def _card(source: Source, library: str, needs: str, code: list[str], options: li
         f"Licence: {source.license or 'unknown'}. {'' if source.license else _MISSING}".rstrip(),
         *(["", source.note] if source.note else []),
         "",
-        "## Training",
-        "",
-        "| | |",
-        "|---|---|",
-        *training_rows(config, run),
-        "",
-        "## Quality",
-        "",
-        "| | floors | verdict |",
-        "|---|---|---|",
-        *quality_rows(config, run.get("stages", {}).get("teacher", {})),
-        "",
-        FLOORS_IN_WORDS,
-        "",
-        "## Limits",
-        "",
-        *LIMITS,
-        "",
+        *closing_parts(config, run),
     ]
     return "\n".join(lines)
 

@@ -53,7 +53,7 @@ class Guard:
         self.reason = reason
         try:
             self._stop()
-        except Exception as error:
+        except Exception as error:  # handles of other wrappers; the user's training must go on
             self.reason += f" (and its hooks could not be removed: {error})"
         warn_once_only(
             f"noisewise no longer watches this training, which goes on unchanged; the reason was "
@@ -77,7 +77,7 @@ class _Hook:
             return None
         try:
             return self._act(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # whatever fails here must not end the user's training
             self._guard.fail(f"{type(error).__name__}: {str(error).strip() or 'no message'}")
             return None
 

@@ -212,7 +212,7 @@ class Observer:
             return None
         try:
             joined = self._ranks.reduce(step, len(self.noise.groups))
-        except Exception as error:
+        except Exception as error:  # a lost process or a broken link: training must go on
             self._guard.fail(f"{type(error).__name__}: {error}")
             return None
         if joined is None:

@@ -246,7 +246,7 @@ class Updater:
                 f"{self.facts.name} needs a closure for a step, so its update cannot be measured: "
                 "use another optimiser."
             ) from error
-        except Exception as error:
+        except Exception as error:  # an optimiser of somebody else can raise anything
             raise ValueError(
                 f"A copy of {self.facts.name} cannot take a step ({error!r}), so its update cannot "
                 "be measured: use watch(), which needs no copy."
@@ -307,7 +307,7 @@ def twin_of(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         for key, value in vars(optimizer).items():
             if key not in vars(twin) and not hasattr(type(optimizer), key):
                 setattr(twin, key, copy.deepcopy(value, memo))
-    except Exception as error:
+    except Exception as error:  # an optimiser of somebody else can raise anything
         raise ValueError(
             f"{name} cannot be copied ({error!r}), so its update cannot be measured: use watch(), "
             "which needs no copy."

@@ -149,7 +149,7 @@ class Model(nn.Module):
         calls: int | None = None,
     ) -> Tensor:
         """Draw pictures; Teacher and Generator say how."""
-        raise NotImplementedError
+        raise NotImplementedError  # `grid` needs the name; a Model is always one of the two
 
     def _repr_html_(self) -> str:
         """What a notebook shows: one line."""

@@ -54,6 +54,19 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         "```",
         "",
         *_options(config, run["data"]),
+        *closing_parts(config, run),
+    ]
+    return "\n".join(lines)
+
+
+def closing_parts(config: ModelConfig, run: dict[str, Any]) -> list[str]:
+    """What every card ends with: the training, how good it is, and its limits.
+
+    Args:
+        config: of the model.
+        run: content of run.json; empty if the model does not lie in a run.
+    """
+    return [
         "## Training",
         "",
         "| | |",
@@ -64,7 +77,7 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         "",
         "| | floors | verdict |",
         "|---|---|---|",
-        *quality_rows(config, run["stages"].get("teacher", {})),
+        *quality_rows(config, run.get("stages", {}).get("teacher", {})),
         "",
         FLOORS_IN_WORDS,
         "",
@@ -73,7 +86,6 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         *LIMITS,
         "",
     ]
-    return "\n".join(lines)
 
 
 def _options(config: ModelConfig, data: dict[str, Any]) -> list[str]:
