@@ -37,7 +37,7 @@ def drawings(count: int, size: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [128, 256])
+@pytest.mark.parametrize("size", [64, 128, 256])
 def test_the_default_beats_the_spectrum_in_three_minutes(tmp_path: Path, size: int) -> None:
     np.savez(tmp_path / "set.npz", images=drawings(600, size))
     config = TrainConfig(budget=f"{MINUTES}m", size=size, kinds=0)
