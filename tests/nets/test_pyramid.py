@@ -106,10 +106,66 @@ def test_without_noise_a_picture_stays_as_it_is() -> None:
     torch.testing.assert_close(net(x, torch.full((2,), -12.0)), x, rtol=0, atol=1e-4)
 
 
+def test_gains_clear_flat_places_and_keep_edges() -> None:
+    """At -1, a takes small details away; at 1, b gives back what the filter took; 0 does nothing."""
+    net = small(gains=True)
+    x, level = noised()
+    fine, found = haar(torch.einsum("dc,nchw->ndhw", torch.tensor(COLOURS), x))[1], {}
+    for a, b in ((0.0, 0.0), (-1.0, 0.0), (0.0, 1.0)):
+        bias = net.gain[0].bias
+        assert isinstance(bias, nn.Parameter)
+        bias.data = torch.tensor([a] * 9 + [b] * 9)
+        drawn = torch.einsum("dc,nchw->ndhw", torch.tensor(COLOURS), net(x, level))
+        found[a, b] = haar(drawn)[1]
+    torch.testing.assert_close(found[0.0, 0.0], _finest(small(), x, level))
+    usual, cleared, kept = found.values()
+    at = level > 0  # details of white pictures: errors of the filter are as large as they are
+    assert cleared[at].square().mean() < 0.1 * usual[at].square().mean()
+    assert (kept - fine).square().mean() < 0.1 * (usual - fine).square().mean()
+
+
+def _finest(net: Pyramid, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+    return haar(torch.einsum("dc,nchw->ndhw", torch.tensor(COLOURS), net(x, level)))[1]
+
+
+def test_gains_learn_what_a_filter_cannot() -> None:
+    """Flat places beside noise of variance 1: one filter errs in both, one for each place does not.
+
+    The best filter for all has the error S s / (S + s) with S = 1/2; for each place it is 1/4 at
+    s = 1, that is 3/4 of the former. A few steps must come below the filter.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def pictures(count: int) -> torch.Tensor:
+        found = torch.randn(count, 1, 32, 32, generator=generator)
+        found[:, :, :, 16:] = 1.0
+        return found
+
+    bands = measured_bands(pictures(500), 1)
+    errors = {}
+    for gains in (False, True):
+        torch.manual_seed(0)
+        net = Pyramid(
+            1, 32, bands.detail_sd, bands.coarse_sd, bands.power, widths=(0, 8, 8), gains=gains
+        )
+        optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+        for _ in range(40):
+            x0 = pictures(16)
+            x, level = x0 + torch.randn(x0.shape, generator=generator), torch.zeros(16)
+            loss = haar(net(x, level) - x0)[1].square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        errors[gains] = loss.item()
+    filtered = net.filter.error(0, torch.ones(1, 1, 1, 1)).square().item()
+    assert errors[True] < 0.9 * filtered
+    assert errors[True] < errors[False]
+
+
 @pytest.mark.parametrize("shape", [(32, 96), (96, 32)])
 def test_sides_that_differ_keep_its_laws(shape: tuple[int, int]) -> None:
     """Without noise nothing changes; a small picture is the coarse part; turned, all is turned."""
-    net = awake(small(size=shape))
+    net = awake(small(size=shape, gains=True))
     x, level = noised(2, *shape)
     torch.testing.assert_close(net(x, torch.full((2,), -12.0)), x, rtol=0, atol=1e-4)
     for levels in (1, 2):
@@ -128,15 +184,16 @@ def test_sides_that_differ_keep_its_laws(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("finest", [0, 12])
 def test_a_small_picture_is_the_coarse_part(finest: int) -> None:
     """Its result does not depend on anything that belongs to finer levels."""
-    net = awake(small(widths=(finest, 16, 16, 24)))
+    net = awake(small(widths=(finest, 16, 16, 24), gains=True))
     x, level = noised()
     for levels in (1, 2):
         out = net(low_pass(x, levels), level)
-        other = small(widths=(finest, 16, 16, 24))
+        other = small(widths=(finest, 16, 16, 24), gains=True)
         other.load_state_dict(net.state_dict())
         for name, parameter in other.named_parameters():
             place = int(name.split(".")[1]) if name.split(".")[1].isdigit() else 99
-            offset = 1 if not finest and not name.startswith("detail") else 0
+            fine = name.startswith(("detail", "gain"))
+            offset = 1 if not finest and not fine else 0
             if not name.startswith(("middle", "attend", "embedding")) and place + offset < levels:
                 parameter.data.zero_()
         torch.testing.assert_close(other(low_pass(x, levels), level), out)
@@ -144,12 +201,12 @@ def test_a_small_picture_is_the_coarse_part(finest: int) -> None:
 
 def test_what_joins_later_does_not_disturb_what_is_trained() -> None:
     """A fresh fine level adds nothing to the coarse bands of a net that has learnt."""
-    net = small()
+    net = small(gains=True)
     generator = torch.Generator().manual_seed(0)
     later = ("stem.0", "stem.1", "norm.0", "norm.1", "head.0", "head.1", "down.0", "down.1")
     later += ("up.0", "up.1", "shrink.0", "shrink.1", "grow.0", "grow.1")
     for name, parameter in net.named_parameters():
-        if not name.startswith((*later, "detail")):
+        if not name.startswith((*later, "detail", "gain")):
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     x, level = noised()
     whole = low_pass(net(x, level), 2)
@@ -157,7 +214,7 @@ def test_what_joins_later_does_not_disturb_what_is_trained() -> None:
 
 
 def test_every_parameter_and_every_pixel_matters() -> None:
-    net = awake(small(depth=1, widths=(12, 16, 16, 32))).train()
+    net = awake(small(depth=1, widths=(12, 16, 16, 32), gains=True)).train()
     x, level = noised()
     x.requires_grad_()
     net(x, level).square().sum().backward()
@@ -169,7 +226,7 @@ def test_every_parameter_and_every_pixel_matters() -> None:
 
 
 def test_it_rebuilds_from_its_configuration_and_keeps_pictures_apart() -> None:
-    net = awake(small(depth=1, widths=(12, 16, 16, 32)))
+    net = awake(small(depth=1, widths=(12, 16, 16, 32), gains=True))
     twin = build(dict(net.config))  # pyrefly: ignore[bad-argument-type, no-matching-overload]
     twin.load_state_dict(net.state_dict())
     x, level = noised()

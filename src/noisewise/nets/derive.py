@@ -217,7 +217,7 @@ def _pyramid(
         "widths": list(widths or _pyramid_widths(size, levels, level)),
     }
     net["blocks"] = [1] * len(net["widths"])
-    return Derived({**net, "depth": depth, **common}, "bands", reason)
+    return Derived({**net, "depth": depth, "gains": True, **common}, "bands", reason)
 
 
 def _from_to(size: Size, levels: int) -> str:

@@ -1,8 +1,8 @@
 """A U-Net over the scales of a picture, for more than 32 pixels: a denoiser of Haar bands.
 
 Papers: Hoogeboom et al. 2023, 2024 (simple diffusion: little work at full resolution, parameters at
-the lowest); Karras et al. 2022 (EDM) for the scaling, here one for each band; Gu et al. 2023
-(Matryoshka diffusion) for training small pictures first in the same net.
+the lowest); Karras et al. 2022 (EDM) for the scaling, here one for each band; Lee 1980 for filters
+that adapt to their place; Gu et al. 2023 (Matryoshka diffusion) for training small pictures first in the same net.
 
 A plain EDM net at 64 pixels and more has to subtract noise far above the size of fine details
 (their standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener
@@ -54,6 +54,14 @@ class Pyramid(nn.Module):
     resolution see its band, noised and filtered, and the details of the next finer one. On coarse
     scales a Wiener skip would harm the layout of pictures (measured).
 
+    With `gains`, the features also say in each place how far to trust the filter: with w_k and y_k
+    the details of W(x) and of x, and soft(t) = t / sqrt(1 + t^2 / 16),
+
+        F_k + a_k soft(w_k / e_k) + b_k soft((y_k - w_k) / e_k)    in place of F_k.
+
+    a_k = -1 clears noise from a flat place, b_k = 1 keeps an edge as it is: a Wiener filter for
+    each place (Lee 1980). Without, few channels learn nothing at 256 pixels (docs/results.md).
+
     Args:
         channels: channels of the pictures.
         size: of the pictures, see `noisewise.sizes`; both sides are multiples of 2^levels.
@@ -71,6 +79,7 @@ class Pyramid(nn.Module):
         depth: transformer blocks at the lowest resolution; 0: one attention between its pixels.
         dropout: used at the lowest resolution.
         num_classes: number of classes; 0: none.
+        gains: whether the features say how far to trust the filter in each place.
 
     Raises:
         ValueError: if the sizes do not fit together.
@@ -84,7 +93,7 @@ class Pyramid(nn.Module):
         torch.Size([2, 1, 32, 32])
     """
 
-    adam_parameters = ("stem", "detail_stem", "head", "detail_head", "embedding")
+    adam_parameters = ("stem", "detail_stem", "head", "detail_head", "gain", "embedding")
 
     def __init__(
         self,
@@ -100,6 +109,7 @@ class Pyramid(nn.Module):
         depth: int = 0,
         dropout: float = 0.0,
         num_classes: int = 0,
+        gains: bool = False,
     ) -> None:
         """Make the layers; at the start the net is a linear filter of each band."""
         super().__init__()
@@ -120,6 +130,7 @@ class Pyramid(nn.Module):
             "depth": depth,
             "dropout": dropout,
             "num_classes": num_classes,
+            "gains": gains,
         }
         self.levels, self.size = levels, size
         self.filter = SpectralFilter(size, power, levels)
@@ -132,7 +143,7 @@ class Pyramid(nn.Module):
         vector = 4 * max(widths[levels], 32)
         self.embedding = NoiseEmbedding(vector, num_classes)
         self.finest = 1 if levels and not widths[0] else 0
-        self._add_edges(channels, widths[: levels + 1])
+        self._add_edges(channels, widths[: levels + 1], gains)
         self._add_blocks(widths, blocks, vector, dropout)
         self.middle = ResBlock(widths[-1], widths[-1], vector, dropout)
         self.attend = PixelAttention(widths[-1])
@@ -140,7 +151,7 @@ class Pyramid(nn.Module):
             TransformerBlock(widths[-1], vector, dropout) for _ in range(depth)
         )
 
-    def _add_edges(self, channels: int, widths: tuple[int, ...]) -> None:
+    def _add_edges(self, channels: int, widths: tuple[int, ...], gains: bool) -> None:
         """First and last layers; those of details have the place of the resolution above them."""
         fine, coarse = widths[self.finest :], widths[1:]
         self.stem = nn.ModuleList(nn.Conv2d(2 * channels, w, 3, padding=1) for w in fine)
@@ -152,6 +163,10 @@ class Pyramid(nn.Module):
         )
         self.detail_head = nn.ModuleList(
             zeroed(nn.Conv2d(w, 3 * channels, 3, padding=1)) for w in coarse
+        )
+        # Two for each detail: of the filter's own, and of what the filter took away.
+        self.gain = nn.ModuleList(
+            zeroed(nn.Conv2d(w, 6 * channels, 3, padding=1)) for w in (coarse if gains else ())
         )
 
     def _add_blocks(
@@ -201,7 +216,7 @@ class Pyramid(nn.Module):
         bands, details = [x] * first + bands, [x] * first + details
         linear, smooth = [x] * first + linear, [x] * first + smooth
         features = self._features(first, bands, linear, details, sigma, vector)
-        whole = self._joined(first, bands[-1], smooth, features, sigma)
+        whole = self._joined(first, bands[-1], details, smooth, features, sigma)
         return (_turned(whole, self.axes.float().mT) + offset).to(x.dtype)
 
     def _first(self, size: Size) -> int:
@@ -273,6 +288,7 @@ class Pyramid(nn.Module):
         self,
         first: int,
         coarsest: Tensor,
+        details: list[Tensor],
         smooth: list[Tensor],
         features: dict[int, Tensor],
         sigma: Tensor,
@@ -283,11 +299,22 @@ class Pyramid(nn.Module):
         whole = skip * coarsest + out * self._head(levels, features)
         for level in reversed(range(first, levels)):
             out = self.filter.error(level, sigma)
-            own = self.detail_head[level](features[level + 1]).float()
-            whole = inverse_haar(whole, smooth[level] + out.repeat(1, 3, 1, 1) * own)
+            own = self._details(level, features[level + 1], details[level], smooth[level], out)
+            whole = inverse_haar(whole, own)
             if level >= self.finest:
                 whole = whole + out * self._head(level, features)
         return whole
+
+    def _details(
+        self, level: int, features: Tensor, noised: Tensor, smooth: Tensor, error: Tensor
+    ) -> Tensor:
+        """The denoised details of a level, from the features of the resolution below it."""
+        error = error.repeat(1, 3, 1, 1)
+        own = self.detail_head[level](features).float()
+        if len(self.gain):
+            a, b = self.gain[level](features).float().chunk(2, 1)
+            own = own + a * _soft(smooth / error) + b * _soft((noised - smooth) / error)
+        return smooth + error * own
 
     def _deviations(self, level: int) -> Tensor:
         """Of the details of a level in each colour, or of the coarsest band, [1, c, 1, 1]."""
@@ -303,6 +330,11 @@ class Pyramid(nn.Module):
 
     def _head(self, level: int, features: dict[int, Tensor]) -> Tensor:
         return self.head[level - self.finest](features[level]).float()
+
+
+def _soft(x: Tensor) -> Tensor:
+    """Bound x by 4: a gain that is a little wrong must not spoil large details."""
+    return x * (1 + x.square() / 16).rsqrt()
 
 
 def _through(blocks: nn.Module, h: Tensor, vector: Tensor) -> Tensor:
