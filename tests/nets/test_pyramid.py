@@ -107,7 +107,7 @@ def test_without_noise_a_picture_stays_as_it_is() -> None:
 
 
 def test_gains_clear_flat_places_and_keep_edges() -> None:
-    """At -1, a takes small details away; at 1, b gives back what the filter took; 0 does nothing."""
+    """With a = -1 small details go; with b = 1 all stays that the filter took; 0 does nothing."""
     net = small(gains=True)
     x, level = noised()
     fine, found = haar(torch.einsum("dc,nchw->ndhw", torch.tensor(COLOURS), x))[1], {}

@@ -2,7 +2,8 @@
 
 Papers: Hoogeboom et al. 2023, 2024 (simple diffusion: little work at full resolution, parameters at
 the lowest); Karras et al. 2022 (EDM) for the scaling, here one for each band; Lee 1980 for filters
-that adapt to their place; Gu et al. 2023 (Matryoshka diffusion) for training small pictures first in the same net.
+that adapt to their place; Gu et al. 2023 (Matryoshka diffusion) for training small pictures first
+in the same net.
 
 A plain EDM net at 64 pixels and more has to subtract noise far above the size of fine details
 (their standard deviation is .1 where the whole has 3): it errs many times as much as a Wiener
