@@ -271,9 +271,9 @@ def _finer(base: Mapping[str, Any], new: Mapping[str, Any]) -> int:
         return len(new["detail_sd"]) - len(base["detail_sd"])
     if new["name"] != "unet":
         return 0
-    ratio = _resolution(new) / _resolution(base)
-    # A coarser net keeps its finest levels: its vector of the noise has the width of the first one.
-    return max(0, round(math.log2(ratio)))
+    # Below twice the size, levels keep their number. A coarser net keeps its finest levels, because
+    # the vector of the noise has the width of the first one.
+    return max(0, math.floor(math.log2(_resolution(new) / _resolution(base)) + 1e-9))
 
 
 def _resolution(net: Mapping[str, Any]) -> float:

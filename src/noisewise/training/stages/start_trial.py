@@ -32,7 +32,7 @@ MOST_SHARE = 0.05
 
 _SHARE = 0.04  # of the budget; the rest of MOST_SHARE is for measuring
 _LONGEST = 30.0  # seconds of one trial
-_LEAST_STEPS = 2
+_LEAST_STEPS = 8  # of a trial: fewer are one step of the highest rate, which tells nothing
 _HELD = 128  # pictures that a trial is measured on
 
 
@@ -48,9 +48,9 @@ def trial_budget(whole: Budget, num_trials: int, batch: int, speed: float | None
     Example:
         >>> trial_budget(Budget.parse("5m"), 2, 64, 1000.0)
         Budget(seconds=6.0, images=None)
-        >>> trial_budget(Budget.parse("6400images"), 2, 64, None)
-        Budget(seconds=None, images=128)
-        >>> trial_budget(Budget.parse("640images"), 2, 64, None) is None
+        >>> trial_budget(Budget.parse("64000images"), 2, 64, None)
+        Budget(seconds=None, images=1280)
+        >>> trial_budget(Budget.parse("6400images"), 2, 64, None) is None
         True
     """
     share = _SHARE / num_trials

@@ -135,7 +135,7 @@ def planned_from(
         plan = plan_teacher(like, pictures, engine)
         plan, _ = with_scaled_lr(plan, config, None)
         plan = replace(plan, reasons={**plan.reasons, "net": f"as in {base.name}"})
-    _check_time(base, config, plan)
+    check_steps(base.name, config, plan)
     share = shared(base, plan, build)
     why = f"{percent(share)} of the weights come from {base.name}"
     if not same and base.net.get("name"):
@@ -156,6 +156,30 @@ def shared(base: Base, plan: TeacherPlan, build: Build | None = None) -> float:
     return base.into(denoiser, plan).share
 
 
+def check_steps(name: str, config: TrainConfig, plan: TeacherPlan) -> None:
+    """Refuse a base whose net is too large for a budget of time.
+
+    Args:
+        name: of the base.
+        config: the settings.
+        plan: with the speed of that net, if it was measured.
+
+    Raises:
+        ValueError: if the budget has few steps.
+    """
+    seconds, speed = config.amount.seconds, plan.cost.get("images_per_second")
+    if seconds is None or not speed:
+        return
+    steps = int(seconds * speed / plan.batch)
+    if steps < _FEWEST_STEPS:
+        raise ValueError(
+            f"the net of {name} is too large for this budget: {config.budget} are about {steps} "
+            f"steps of {plan.batch} pictures on this machine; use a longer --budget, a smaller "
+            "--batch, or --from none"
+        )
+    check_time(config, plan.size, plan.batch, speed)
+
+
 def percent(share: float) -> str:
     """A share as people read it; never 100 % of what is not the whole.
 
@@ -173,18 +197,3 @@ def _other_net(base: Base, cold: TeacherPlan) -> str:
         f"{base.name} has the net {base.net.get('name')}, and {written(cold.size)} pixels take the "
         f"net {cold.net['name']}, so little can be carried over"
     )
-
-
-def _check_time(base: Base, config: TrainConfig, plan: TeacherPlan) -> None:
-    """Refuse a base whose net is too large for the budget of time."""
-    seconds, speed = config.amount.seconds, plan.cost.get("images_per_second")
-    if seconds is None or not speed:
-        return
-    check_time(config, plan.size, plan.batch, speed)
-    steps = int(seconds * speed / plan.batch)
-    if steps < _FEWEST_STEPS:
-        raise ValueError(
-            f"the net of {base.name} is too large for this budget: {config.budget} are about "
-            f"{steps} steps of {plan.batch} pictures on this machine; use a longer --budget, a "
-            "smaller --batch, or --from none"
-        )
