@@ -17,9 +17,10 @@ from noisewise.app import cli
 from noisewise.training import adapt as adapting
 from noisewise.training.models.model_card import training_rows
 from noisewise.training.models.model_config import ModelConfig
-from noisewise.training.models.model_folder import build_denoiser, load_model, save_model
+from noisewise.training.models.model_folder import build_denoiser, save_model
 from noisewise.training.settings.config import AdaptConfig, TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
+from noisewise.training.stages.record import Record
 from noisewise.training.starts import base as bases
 from noisewise.training.starts.base import load_base
 from noisewise.training.starts.candidates import check_steps
@@ -50,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def events_of(records: list[noisewise.Record]) -> str:
+def events_of(records: list[Record]) -> str:
     return "; ".join(record.event for record in records if record.event)
 
 
@@ -63,7 +64,7 @@ def same(one: noisewise.Run, other: noisewise.Run) -> bool:
 
 
 def test_a_warm_start_has_the_lower_loss_and_says_so(place: Path, tmp_path: Path) -> None:
-    records: list[noisewise.Record] = []
+    records: list[Record] = []
     run = train(
         *(place / "second", tmp_path / "warm"),
         start_from=place / "old", config=CONFIG, build=build, on_record=records.append,
@@ -147,7 +148,7 @@ def test_an_explicit_base_is_used_with_a_warning(place: Path, tmp_path: Path) ->
         for p in teacher.parameters():
             p.copy_(3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     save_model(bad, teacher.denoiser, teacher.config)
-    records: list[noisewise.Record] = []
+    records: list[Record] = []
     run = train(
         *(place / "second", tmp_path / "run"),
         start_from=bad, config=CONFIG, build=build, on_record=records.append,
@@ -159,33 +160,30 @@ def test_an_explicit_base_is_used_with_a_warning(place: Path, tmp_path: Path) ->
 def test_auto_takes_the_lower_loss_or_nothing(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, here = replace(CONFIG, start_from="auto"), place / "old" / "teacher"
-    good = tmp_path / "bases" / "icons_8"
-    shutil.copytree(here, good)
-    teacher = load_model(here, build)
-    with torch.no_grad():
-        for p in teacher.parameters():
-            p.copy_(3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    save_model(tmp_path / "bases" / "bad_8", teacher.denoiser, teacher.config)
+    config = replace(CONFIG, start_from="auto")
+    old = train(place / "first", tmp_path / "old", config=replace(CONFIG, widths=(8, 8)))
+    good, bad = tmp_path / "bases" / "icons_8", tmp_path / "bases" / "bad_8"
+    shutil.copytree(old.path / "teacher", good)
     sources = [{"name": "Squares", "license": "CC0-1.0"}]
     (good / "sources.json").write_text(json.dumps({"sources": sources}))
-    folders = sorted((tmp_path / "bases").iterdir())
-    monkeypatch.setattr(bases, "packaged", lambda: folders)
-    monkeypatch.setattr(bases, "_folder_of", lambda given: given)
-    with monkeypatch.context() as patched:
-        patched.setattr(bases, "load_model", lambda folder, _: load_model(folder, build))
-        run = train(place / "second", tmp_path / "run", config=config, build=build)
-        assert run.info["start"]["from"] == "icons_8"
-        assert set(run.info["start"]["losses"]) == {"bad_8", "icons_8", "nothing"}
-        monkeypatch.setattr(bases, "packaged", lambda: folders[:1])
-        other = train(place / "second", tmp_path / "other", config=config, build=build)
+    teacher = old.teacher()
+    with torch.no_grad():
+        for p in teacher.parameters():
+            p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    save_model(bad, teacher.denoiser, teacher.config)
+    monkeypatch.setattr(bases, "packaged", lambda: [bad, good])
+    run = train(place / "second", tmp_path / "run", config=config)
+    assert run.info["start"]["from"] == "icons_8"
+    assert set(run.info["start"]["losses"]) == {"bad_8", "icons_8", "nothing"}
+    monkeypatch.setattr(bases, "packaged", lambda: [bad])
+    other = train(place / "second", tmp_path / "other", config=replace(config, budget="1600images"))
     assert other.info["start"]["from"] == ""
     assert "nothing; held-out loss after" in other.info["start"]["reason"]
     # The licence goes with the weights, into the card and into the model's own folder.
-    rows = training_rows(run.teacher(build).config, run.info)
-    assert any("Squares (CC0-1.0)" in row for row in rows)
-    assert any("Squares (CC0-1.0)" in row for row in training_rows(run.teacher(build).config, {}))
-    later = load_base(run.path / "teacher", build)
+    for info in (run.info, {}):
+        rows = training_rows(run.teacher().config, info)
+        assert any("Squares (CC0-1.0)" in row for row in rows)
+    later = load_base(run.path / "teacher")
     assert later.sources[-1] == sources[0]
 
 
