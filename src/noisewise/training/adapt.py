@@ -141,7 +141,7 @@ def plan_adapt(
         keep_whole=config.keep_whole,
     )
     pictures = _sorted(teacher, config, _like_teacher(teacher, pictures))
-    planned = _planned(base_of(teacher, folder), pictures, config)
+    planned = _planned(base_of(teacher, folder), pictures, config, build)
     return replace(planned, notes=pictures.notes)
 
 
@@ -169,11 +169,13 @@ def _sorted(teacher: Teacher, config: AdaptConfig, pictures: Pictures) -> Pictur
     return sorted_into_kinds(pictures, config.training(False))
 
 
-def _planned(base: Base, pictures: Pictures, config: AdaptConfig) -> TeacherPlan:
+def _planned(
+    base: Base, pictures: Pictures, config: AdaptConfig, build: Build | None
+) -> TeacherPlan:
     """The plan: of the teacher's form, or mapped to that of the pictures."""
     if config.start != "full" or fits_as_it_is(base.teacher.config, pictures):
         return plan_adaptation(base.teacher, pictures, config)
-    return mapped_plan(base, pictures, config)
+    return mapped_plan(base, pictures, config, build)
 
 
 def _need_extra(config: AdaptConfig) -> None:
@@ -287,9 +289,9 @@ class AdaptTask(Task[AdaptConfig]):
         pictures = with_twins(folder, _like_teacher(self._teacher, pictures, folder))
         pictures = with_kinds(folder, pictures, partial(_sorted, self._teacher, config))
         self._pictures, base = pictures, base_of(self._teacher, self._source)
-        self._plan = plan = as_in_run(_planned(base, pictures, config), folder)
+        self._plan = plan = as_in_run(_planned(base, pictures, config, self._build), folder)
         self._training = config.training(bool(plan.classes), plan.batch)
-        self._start = start_of(base, plan, pictures)
+        self._start = start_of(base, plan, pictures, self._build)
         run = create_run(folder, self._training, plan, pictures)
         save_kinds(folder, pictures)
         _note(run, config, self._source, self._start)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from noisewise.sizes import written
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_config import ModelConfig
+from noisewise.training.models.model_folder import Build
 from noisewise.training.settings.config import AdaptConfig
 from noisewise.training.stages.plan import TeacherPlan, plan_teacher
 from noisewise.training.starts.base import Base
@@ -30,21 +31,26 @@ def fits_as_it_is(teacher: ModelConfig, pictures: Pictures) -> bool:
     return same and (not teacher.classes or tuple(pictures.classes) == teacher.classes)
 
 
-def start_of(base: Base, plan: TeacherPlan, pictures: Pictures) -> Candidate:
+def start_of(
+    base: Base, plan: TeacherPlan, pictures: Pictures, build: Build | None = None
+) -> Candidate:
     """The start of an adaptation: a teacher that fits this plan, or that is mapped to it."""
     same_kinds = bool(pictures.kinds) and pictures.channels == base.teacher.config.channels
     if plan.net == base.net:
         return Candidate(base, plan, 1.0, same_kinds)
-    return Candidate(base, plan, shared(base, plan), same_kinds)
+    return Candidate(base, plan, shared(base, plan, build), same_kinds)
 
 
-def mapped_plan(base: Base, pictures: Pictures, config: AdaptConfig) -> TeacherPlan:
+def mapped_plan(
+    base: Base, pictures: Pictures, config: AdaptConfig, build: Build | None = None
+) -> TeacherPlan:
     """Derive the plan of a full training from a teacher for pictures of another form.
 
     Args:
         base: the teacher.
         pictures: the new pictures; if they have classes and the teacher has some, they are learnt.
         config: the settings; its start is "full".
+        build: makes the net from its configuration; None: the nets of noisewise.
 
     Raises:
         ValueError: if nothing of the teacher fits.
@@ -58,4 +64,4 @@ def mapped_plan(base: Base, pictures: Pictures, config: AdaptConfig) -> TeacherP
     )
     engine = Engine.choose(config.device, config.precision, config.threads)
     cold = plan_teacher(training, pictures, engine)
-    return planned_from(base, training, cold, pictures, engine).plan
+    return planned_from(base, training, cold, pictures, engine, build).plan
