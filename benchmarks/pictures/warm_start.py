@@ -28,7 +28,7 @@ from noisewise.quality import copy_test
 from noisewise.training.settings.config import EvaluateConfig, TrainConfig
 
 NAME = "pictures/warm_start"
-WAYS = ("nothing", "base", "auto")
+WAYS = ("nothing", "base")
 _QUICK = 64  # pictures of a set, and pictures drawn
 
 
@@ -66,7 +66,7 @@ def train(job: Job, way: str, seconds: float, seed: int) -> harness.Values:
         seed=seed,
         threads=job.threads,
         device="cpu",
-        start_from=str(job.base) if way == "base" else way if way == "auto" else None,
+        start_from=str(job.base) if way == "base" else None,
     )
     clock = ours.Clock.start()
     run = noisewise.train(job.data, out=folder, config=config, progress=False)
@@ -127,15 +127,24 @@ def listing(results: harness.Results, match: dict[str, object], seconds: list[fl
                     percent(first.number("told")), percent(first.number("copies")),
                     percent(first.number("copies_of_base")),
                     percent(first.number("copies_of_base_real")),
-                    percent(first.number("share")), first.values.get("grid"), len(cells),
+                    percent(first.number("share")), trials(first), first.values.get("grid"),
+                    len(cells),
                 ]
             )  # fmt: skip
     columns = [
         "seconds", "start", "held-out loss", "floors", "verdict", "told apart", "copies",
-        "copies of the base's pictures", "the same of real pictures", "weights carried", "grid",
-        "runs",
+        "copies of the base's pictures", "the same of real pictures", "weights carried",
+        "losses of the trials, base and nothing", "grid", "runs",
     ]  # fmt: skip
     return summaries.table(columns, rows)
+
+
+def trials(cell: harness.Cell) -> str:
+    """The held-out losses of the trials before a warm start; "" of a cold one."""
+    losses = cell.values.get("losses")
+    if not isinstance(losses, dict):
+        return ""
+    return ", ".join(summaries.figure(loss) for loss in losses.values() if loss is not None)
 
 
 def _spread(values: list[float | None]) -> str:

@@ -61,5 +61,8 @@ def start_in_words(run: Mapping[str, Any], stats: Mapping[str, Any]) -> str:
 
 
 def _in_words(source: Mapping[str, str]) -> str:
-    more = ", ".join(source[key] for key in ("license", "credit", "url") if source.get(key))
+    known = {key: source[key] for key in ("license", "credit", "url") if source.get(key)}
+    if known.get("license") == "unknown":
+        known["license"] = "licence unknown"
+    more = ", ".join(known.values())
     return f"{source['name']} ({more})" if more else source["name"]
