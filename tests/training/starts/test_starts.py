@@ -172,11 +172,12 @@ def test_auto_takes_the_lower_loss_or_nothing(
             p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     save_model(bad, teacher.denoiser, teacher.config)
     monkeypatch.setattr(bases, "packaged", lambda: [bad, good])
-    run = train(place / "second", tmp_path / "run", config=config)
+    longer = replace(config, budget="4800images")  # three trials of 8 steps
+    run = train(place / "second", tmp_path / "run", config=longer)
     assert run.info["start"]["from"] == "icons_8"
     assert set(run.info["start"]["losses"]) == {"bad_8", "icons_8", "nothing"}
     monkeypatch.setattr(bases, "packaged", lambda: [bad])
-    other = train(place / "second", tmp_path / "other", config=replace(config, budget="1600images"))
+    other = train(place / "second", tmp_path / "other", config=config)
     assert other.info["start"]["from"] == ""
     assert "nothing; held-out loss after" in other.info["start"]["reason"]
     # The licence goes with the weights, into the card and into the model's own folder.

@@ -101,6 +101,7 @@ def candidates(
             found.append(planned_from(base, config, cold, pictures, engine, build))
         except ValueError as error:
             left_out.append(str(error))
+    found.sort(key=lambda one: (-one.share, one.name))
     return Candidates((*found, nothing), False, tuple(left_out))
 
 
