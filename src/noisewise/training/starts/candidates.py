@@ -137,10 +137,16 @@ def planned_from(
         plan, _ = with_scaled_lr(plan, config, None)
         plan = replace(plan, reasons={**plan.reasons, "net": f"as in {base.name}"})
     check_steps(base.name, config, plan)
-    share = shared(base, plan, build)
+    try:
+        share = shared(base, plan, build)
+    except ValueError as error:
+        if same or "name" not in base.net:
+            raise
+        why = f"{_other_net(base, cold)}, and no weight fits"
+        raise ValueError(f"{why}; use another base, another --net, or --from none") from error
     why = f"{percent(share)} of the weights come from {base.name}"
     if not same and base.net.get("name"):
-        why += f"; {_other_net(base, cold)}"
+        why += f"; {_other_net(base, cold)}, so little is carried over"
     elif same and not follows:
         why += "; the widths were set by hand"
     plan = replace(plan, start=base.name, reasons={**plan.reasons, "start": why})
@@ -196,5 +202,5 @@ def percent(share: float) -> str:
 def _other_net(base: Base, cold: TeacherPlan) -> str:
     return (
         f"{base.name} has the net {base.net.get('name')}, and {written(cold.size)} pixels take the "
-        f"net {cold.net['name']}, so little can be carried over"
+        f"net {cold.net['name']}"
     )
