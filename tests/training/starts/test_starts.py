@@ -297,11 +297,13 @@ def test_what_is_no_base_is_refused_before_anything_is_made(
 
 def test_a_base_that_is_too_large_for_the_time_is_refused(net_of_ours: Path, place: Path) -> None:
     slow = plan(place / "second", replace(CONFIG, start_from=str(net_of_ours)))
-    slow = replace(slow, cost={"images_per_second": 2.0})
+    cold = replace(slow, cost={"images_per_second": 20.0, "gflops_a_picture": 0.1})
+    slow = replace(slow, cost={"images_per_second": 2.0, "gflops_a_picture": 1.0})
     with pytest.raises(ValueError, match="the net of big is too large for this budget: 30s are"):
-        check_steps("big", replace(CONFIG, budget="30s"), slow)
-    check_steps("big", replace(CONFIG, budget="1h"), slow)
-    check_steps("big", CONFIG, slow)
+        check_steps("big", replace(CONFIG, budget="30s"), slow, cold)
+    check_steps("big", replace(CONFIG, budget="30s"), slow, slow)  # the machine is slow
+    check_steps("big", replace(CONFIG, budget="1h"), slow, cold)
+    check_steps("big", CONFIG, slow, cold)
 
 
 def test_a_split_net_is_not_compared() -> None:

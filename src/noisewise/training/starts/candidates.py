@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from noisewise.training.devices.engine import Engine
 
 NOTHING = "nothing"
+_MUCH_LARGER = 1.5  # times the arithmetic of the derived net
 _FEWEST_STEPS = 10  # that a budget of time must have for the net of a base
 
 
@@ -136,7 +137,7 @@ def planned_from(
         plan = plan_teacher(like, pictures, engine)
         plan, _ = with_scaled_lr(plan, config, None)
         plan = replace(plan, reasons={**plan.reasons, "net": f"as in {base.name}"})
-    check_steps(base.name, config, plan)
+    check_steps(base.name, config, plan, cold)
     try:
         share = shared(base, plan, build)
     except ValueError as error:
@@ -163,13 +164,14 @@ def shared(base: Base, plan: TeacherPlan, build: Build | None = None) -> float:
     return base.into(denoiser, plan).share
 
 
-def check_steps(name: str, config: TrainConfig, plan: TeacherPlan) -> None:
-    """Refuse a base whose net is too large for a budget of time.
+def check_steps(name: str, config: TrainConfig, plan: TeacherPlan, cold: TeacherPlan) -> None:
+    """Refuse a base whose net is too large for a budget of time, and larger than the derived one.
 
     Args:
         name: of the base.
         config: the settings.
         plan: with the speed of that net, if it was measured.
+        cold: the plan from nothing; on a slow machine its net may have few steps too.
 
     Raises:
         ValueError: if the budget has few steps.
@@ -178,7 +180,8 @@ def check_steps(name: str, config: TrainConfig, plan: TeacherPlan) -> None:
     if seconds is None or not speed:
         return
     steps = int(seconds * speed / plan.batch)
-    if steps < _FEWEST_STEPS:
+    costs = [one.cost.get("gflops_a_picture", 0.0) for one in (plan, cold)]
+    if steps < _FEWEST_STEPS and costs[0] > _MUCH_LARGER * costs[1]:
         raise ValueError(
             f"the net of {name} is too large for this budget: {config.budget} are about {steps} "
             f"steps of {plan.batch} pictures on this machine; use a longer --budget, a smaller "
