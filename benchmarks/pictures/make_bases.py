@@ -28,6 +28,8 @@ from noisewise.training.starts.base import load_base
 
 NAME = "pictures/make_bases"
 _QUICK_PICTURES = 96
+_WIDTHS = {32: (32, 64, 128), 64: (8, 32, 64, 128)}  # the usual ones, 3.3 MiB at 16 bits
+_QUICK_WIDTHS = {32: (16, 32), 64: (8, 16, 32)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def _trained(wanted: Wanted, pictures: Path, folder: Path) -> noisewise.Run:
         threads=wanted.threads,
         device="cpu",
         kinds=0,  # kinds of these pictures have no meaning for others
-        widths=(16, 32) if wanted.quick and wanted.size == 32 else (),
+        widths=(_QUICK_WIDTHS if wanted.quick else _WIDTHS)[wanted.size],
     )
     return noisewise.train(pictures, out=folder, config=config, progress=False)
 

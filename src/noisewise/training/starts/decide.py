@@ -260,4 +260,6 @@ def _reason(found: Candidates, best: int, losses: list[float], each: Budget) -> 
 def _share(start: Candidate) -> str:
     if start.base is None:
         return "nothing"
-    return f"{start.name}, {percent(start.share)} of the weights"
+    # What the plan says beside the share: that the net is another one, or set by hand.
+    more = start.plan.reasons.get("start", "").partition("; ")[2]
+    return "; ".join(filter(None, [f"{start.name}, {percent(start.share)} of the weights", more]))
