@@ -60,7 +60,7 @@ class Flag:
         """As it is typed: the long form, then the short one."""
         if self.shown.positional:
             return ()
-        long = "--" + self.name.replace("_", "-")
+        long = self.shown.name or "--" + self.name.replace("_", "-")
         return (long, self.shown.short) if self.shown.short else (long,)
 
     @property

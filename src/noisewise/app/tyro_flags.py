@@ -141,6 +141,7 @@ def _marked(flag: Flag, text: str) -> Any:  # noqa: ANN401 (an annotated type)
     from tyro.conf import Positional, arg
 
     mark = arg(
+        name=flag.shown.name.removeprefix("--") or None,
         metavar=flag.value or None,
         aliases=(flag.shown.short,) if flag.shown.short else None,
         help=text,

@@ -70,7 +70,7 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, width: int, num_classes: int = 0) -> None:
         """Make the layers."""
         super().__init__()
-        self.register_buffer("frequencies", _frequencies(), persistent=False)
+        self.register_buffer("frequencies", noise_frequencies(), persistent=False)
         self.first = nn.Linear(32, width)
         self.second = nn.Linear(width, width)
         self.num_classes = num_classes
@@ -103,7 +103,13 @@ class NoiseEmbedding(nn.Module):
         return condition.to(vectors.dtype) @ vectors
 
 
-def _frequencies() -> Tensor:
+def noise_frequencies() -> Tensor:
+    """The 16 frequencies of ln sigma in a `NoiseEmbedding`, from 0.1 to 2, as bfloat16 has them.
+
+    Example:
+        >>> noise_frequencies().shape
+        torch.Size([16])
+    """
     exponents = torch.linspace(math.log(0.1), math.log(2.0), 16)
     return exponents.exp().bfloat16().float()
 

@@ -20,6 +20,7 @@ from noisewise.pictures.dim import refuse_black
 from noisewise.pictures.given import Given, as_file
 from noisewise.pictures.older_labels import as_labelled_before, in_class_order
 from noisewise.pictures.pictures import Pictures, load_pictures
+from noisewise.sizes import Size, as_size
 from noisewise.training.callbacks import Callbacks, OnFile, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
@@ -42,18 +43,22 @@ from noisewise.training.stages.adapted_teacher import (
     has_adapter,
     start_gradients,
 )
-from noisewise.training.stages.kinds import sorted_like
+from noisewise.training.stages.kinds import sorted_into_kinds, sorted_like
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan, why_crops
 from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.teacher import teacher_pace
+from noisewise.training.starts.base import Base, base_of
+from noisewise.training.starts.candidates import Candidate
+from noisewise.training.starts.decide import ENTRY, noted_as, started
+from noisewise.training.starts.mapped import fits_as_it_is, mapped_plan, start_of
 
 if TYPE_CHECKING:
     from noisewise.adapters import Gradients
 
 # The best learning rate of AdamW for each start, see docs/adapters.md.
 _LR = {"lora-ga": 1e-2, "lora": 1e-2, "full": 3e-3}
-_MUST_MATCH = ("rank", "start", "samples", "teacher_digest")
+_MUST_MATCH = ("rank", "start", "samples", "size", "channels", "teacher_digest")
 
 
 def adapt(
@@ -78,8 +83,9 @@ def adapt(
     Args:
         run: a run with a finished teacher, or the folder of a teacher.
         path: folder, .zip, .npz or .npy of pictures, or pictures in memory as for `train`; they
-            are converted to the size and channels of the teacher. A teacher with classes needs the
-            same classes.
+            are converted to the size and channels of the teacher, unless config says others. A
+            teacher with classes needs the same classes. With start "full", other sizes, channels
+            and classes are mapped, as `train` does with `start_from`.
         out: folder of the new run.
         budget: 90s, 30m, 2h or 200000images; None: as in config (default 5m).
         rank: rank of the adapter in each layer.
@@ -125,19 +131,17 @@ def plan_adapt(
     """
     config = config or AdaptConfig()
     _need_extra(config)
-    teacher, _ = load_teacher(run.path if isinstance(run, Run) else Path(run), build)
-    size, channels = teacher.config.size, teacher.config.channels
+    teacher, folder = load_teacher(run.path if isinstance(run, Run) else Path(run), build)
     pictures = load_pictures(
         path,
-        size,
-        channels,
+        *_form(teacher, config),
         crop=config.crop,
         background=config.background,
         crops=config.crops,
         keep_whole=config.keep_whole,
     )
-    pictures = _like_teacher(teacher, pictures)
-    planned = plan_adaptation(teacher, sorted_like(teacher, pictures), config)
+    pictures = _sorted(teacher, config, _like_teacher(teacher, pictures))
+    planned = _planned(base_of(teacher, folder), pictures, config, build)
     return replace(planned, notes=pictures.notes)
 
 
@@ -147,6 +151,31 @@ def _like_teacher(teacher: Teacher, pictures: Pictures, folder: Path | None = No
         return as_labelled_before(pictures, Run(folder).data.fingerprint)
     refuse_black(pictures.images, pictures.source)
     return in_class_order(pictures, teacher.config.classes)
+
+
+def _form(teacher: Teacher, config: AdaptConfig) -> tuple[Size, int]:
+    """Size and channels of the new pictures: the teacher's, unless the settings say others."""
+    described = teacher.config
+    size = described.size if config.size is None else as_size(config.size)
+    return size, config.channels or described.channels
+
+
+def _sorted(teacher: Teacher, config: AdaptConfig, pictures: Pictures) -> Pictures:
+    """The pictures in the kinds of the teacher; with other channels, in kinds of their own."""
+    if pictures.channels == teacher.config.channels:
+        return sorted_like(teacher, pictures)
+    if not teacher.config.stats.get("kinds"):
+        return pictures
+    return sorted_into_kinds(pictures, config.training(False))
+
+
+def _planned(
+    base: Base, pictures: Pictures, config: AdaptConfig, build: Build | None
+) -> TeacherPlan:
+    """The plan: of the teacher's form, or mapped to that of the pictures."""
+    if config.start != "full" or fits_as_it_is(base.teacher.config, pictures):
+        return plan_adaptation(base.teacher, pictures, config)
+    return mapped_plan(base, pictures, config, build)
 
 
 def _need_extra(config: AdaptConfig) -> None:
@@ -170,8 +199,8 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
         known, new = ", ".join(described.classes[:5]), ", ".join(pictures.classes[:5])
         raise ValueError(
             f"the teacher has {len(described.classes)} classes ({known}), {pictures.source} has "
-            f"{len(pictures.classes)} ({new or 'none'}); give its subfolders the same names, or "
-            "adapt a teacher without classes"
+            f"{len(pictures.classes)} ({new or 'none'}); give its subfolders the same names, use "
+            "--start full, or adapt a teacher without classes"
         )
     flips, why_flips = pictures.suggest_flip()
     if config.flips != "auto":
@@ -246,11 +275,10 @@ class AdaptTask(Task[AdaptConfig]):
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
         """Read the pictures at the teacher's size, derive the plan, create the run."""
-        described, config, folder = self._teacher.config, self.config, self.folder
+        config, folder = self.config, self.folder
         pictures = load_pictures(
             as_file(self._path, folder / "cache"),
-            described.size,
-            described.channels,
+            *_form(self._teacher, config),
             folder / "cache",
             callbacks.on_file,
             config.crop,
@@ -259,13 +287,14 @@ class AdaptTask(Task[AdaptConfig]):
             config.keep_whole,
         )
         pictures = with_twins(folder, _like_teacher(self._teacher, pictures, folder))
-        pictures = with_kinds(folder, pictures, partial(sorted_like, self._teacher))
-        self._pictures = pictures
-        self._plan = plan = as_in_run(plan_adaptation(self._teacher, pictures, config), folder)
+        pictures = with_kinds(folder, pictures, partial(_sorted, self._teacher, config))
+        self._pictures, base = pictures, base_of(self._teacher, self._source)
+        self._plan = plan = as_in_run(_planned(base, pictures, config, self._build), folder)
         self._training = config.training(bool(plan.classes), plan.batch)
+        self._start = start_of(base, plan, pictures, self._build)
         run = create_run(folder, self._training, plan, pictures)
         save_kinds(folder, pictures)
-        _note(run, config, self._source)
+        _note(run, config, self._source, self._start)
 
     def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage | None:
         """Add adapters to a copy of the teacher; lora-ga measures the full gradient first."""
@@ -284,12 +313,17 @@ class AdaptTask(Task[AdaptConfig]):
                 run.write()
                 return found
 
-        try:
-            with engine.seeded(config.seed):
-                made = adapted_net(denoiser, config.start, config.rank, find)
-        except StoppedError:
-            return None  # nothing was trained; the next call measures the gradient again
-        return AdaptStage(self._pictures, made, plan, self._training, engine)
+        if config.start == "full" and plan.prediction != "denoiser":
+            made = started(self._start, self._training, engine, self._build)
+        else:
+            try:
+                with engine.seeded(config.seed):
+                    made = adapted_net(denoiser, config.start, config.rank, find)
+            except StoppedError:
+                return None  # nothing was trained; the next call measures the gradient again
+        stage = AdaptStage(self._pictures, made, plan, self._training, engine)
+        stage.says(run.info.get(ENTRY, {}))
+        return stage
 
     def need_less_memory(self, resume: str) -> str:
         """A smaller batch, which may differ when a run resumes."""
@@ -315,7 +349,7 @@ class AdaptTask(Task[AdaptConfig]):
         note_stage(run, loop, True, stage.stats())
 
 
-def _note(run: Run, config: AdaptConfig, source: Path) -> None:
+def _note(run: Run, config: AdaptConfig, source: Path, start: Candidate) -> None:
     """Write the adaptation settings into run.json; refuse to resume with other ones."""
     values = {
         **{key: value for key, value in asdict(config).items() if key != "recipe"},
@@ -326,12 +360,13 @@ def _note(run: Run, config: AdaptConfig, source: Path) -> None:
     if not before and bool(run.checkpoints("teacher").paths()):
         raise ValueError(f"{run.path} was trained, not adapted; choose a new folder with --out")
     for key in _MUST_MATCH if before else ():
-        if before[key] != json.loads(json.dumps(values[key])):
+        if before.get(key) != json.loads(json.dumps(values[key])):
             raise ValueError(
-                f"{run.path}: {key} was {before[key]!r} and is now {values[key]!r}; use the same "
-                "settings, or choose a new folder with --out"
+                f"{run.path}: {key} was {before.get(key)!r} and is now {values[key]!r}; use the "
+                "same settings, or choose a new folder with --out"
             )
     run.info["adapt"] = before | values
+    run.info.setdefault(ENTRY, noted_as(start, start.plan.reasons.get("start", "")))
     run.write()
 
 

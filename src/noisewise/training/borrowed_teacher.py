@@ -120,7 +120,8 @@ def _known_training(folder: Path, model: Teacher) -> dict[str, Any]:
         there = next(filter(os.path.exists, places), public_name(Path(noted)))
         kept["data"] = {**kept["data"], "source": str(there)}
         stages = {"teacher": info.get("stages", {}).get("teacher", {})}
-        return {"seed": info.get("seed", 0), **kept, "stages": stages}
+        began = {"start": info["start"]} if "start" in info else {}
+        return {"seed": info.get("seed", 0), **kept, "stages": stages, **began}
     return _from_description(model, public_name(folder.resolve()))
 
 

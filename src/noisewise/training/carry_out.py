@@ -81,6 +81,10 @@ class Task(ABC, Generic[Config]):
         """Write changed settings into run.json; called before the first step, by one process."""
         return
 
+    def used_up(self, run: Run) -> tuple[float, int]:
+        """Seconds and images of the budget that were used before the first step."""
+        return 0.0, 0
+
     def need_less_memory(self, resume: str) -> str:
         """What to do when memory runs out, in words.
 
@@ -179,6 +183,8 @@ def _train(task: Task[Config], run: Run, engine: Engine, callbacks: Callbacks) -
         return Outcome(run, None, False)
     loop = Loop(stage, task.config.amount, task.pace, ranks=engine.ranks)
     resumed = resume(run, loop)
+    if resumed is None:
+        loop.at.seconds, loop.at.images = task.used_up(run)
     if loop.finished:
         if not _model_is_saved(run, loop, callbacks):
             task.save(run, loop)

@@ -37,7 +37,7 @@ def train(
     Args:
         pictures: pictures to learn.
         denoiser: a net with preconditioning, any architecture.
-        config: budget, seed and recipe; `net` and `widths` are ignored.
+        config: budget, seed and recipe; `net`, `widths` and `start_from` are ignored.
         stop: called before every step; true stops training.
 
     Raises:

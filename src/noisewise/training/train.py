@@ -19,7 +19,7 @@ from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.run_folder import is_run
 from noisewise.training.finer_size import about_finer_size
-from noisewise.training.models.model_folder import Build, build_denoiser, save_model
+from noisewise.training.models.model_folder import Build, save_model
 from noisewise.training.models.networks import network
 from noisewise.training.run.begin import check_folder, create_run, matching_run, with_twins
 from noisewise.training.run.follow import note_stage
@@ -33,8 +33,22 @@ from noisewise.training.stages.kinds import sorted_into_kinds
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan, plan_teacher
 from noisewise.training.stages.stage import Pace, Stage
+from noisewise.training.stages.started_teacher import StartedStage
 from noisewise.training.stages.step_plan import check_time
-from noisewise.training.stages.teacher import TeacherStage, teacher_pace
+from noisewise.training.stages.teacher import teacher_pace
+from noisewise.training.starts.candidates import Candidate, Candidates, candidates
+from noisewise.training.starts.decide import (
+    ENTRY,
+    Decision,
+    announced,
+    as_noted,
+    as_started,
+    decide,
+    note_start,
+    remembered,
+    started,
+    used_up,
+)
 
 
 def train(
@@ -44,6 +58,7 @@ def train(
     *,
     size: AnySize | None = None,
     classes: bool | None = None,
+    start_from: Run | str | Path | None = None,
     seed: int | None = None,
     config: TrainConfig | None = None,
     on_record: OnRecord | None = None,
@@ -66,6 +81,8 @@ def train(
         size: side of the pictures in pixels, (height, width), or a text such as "48x32", which is
             WIDTHxHEIGHT; None: a square, chosen from the pictures.
         classes: learn the classes (subfolders or labels).
+        start_from: a run or the folder of a teacher whose weights to start from, as far as they
+            fit; "auto": the best packaged base or nothing; None: as in config (default nothing).
         seed: random seed.
         config: all other settings; the arguments above take precedence.
         on_record: called with the record of every step.
@@ -84,9 +101,20 @@ def train(
         TrainingFailed: if training failed too often; the best teacher so far stays in the run.
     """
     given = {"budget": budget, "size": size, "classes": classes, "seed": seed}
+    given["start_from"] = named_start(start_from)
     config = overridden(config or TrainConfig(), given)
     task = TrainTask(path, run_folder(path, out), config, build)
     return carry_out(task, Callbacks(on_record, on_file, stop)).run
+
+
+def named_start(start_from: Run | str | Path | None) -> str | None:
+    """The setting `start_from` of a run or a path.
+
+    Example:
+        >>> named_start(Path("runs/mine")), named_start(None)
+        ('runs/mine', None)
+    """
+    return str(start_from.path if isinstance(start_from, Run) else start_from or "") or None
 
 
 def run_folder(path: Given, out: str | Path | None = None) -> Path:
@@ -138,7 +166,9 @@ def plan(
     with TemporaryDirectory() as beside:  # of pictures in memory
         place = as_file(path, Path(beside))
         pictures = _read(place, config, folder, sampled=not begun)  # a run knows all its pictures
-    planned = _planned(pictures, config, folder, engine)[1]
+    sorted_, planned, _ = _planned(pictures, config, folder, engine)
+    if not begun and (found := candidates(config, planned, sorted_, engine)):
+        planned = announced(found, config)
     reasons = planned.reasons
     if config.size is None and (finer := about_finer_size(pictures, engine.device)):
         reasons = {**reasons, "size": f"the largest size that is not set by hand; {finer}"}
@@ -154,6 +184,8 @@ class TrainTask(Task[TrainConfig]):
         self.config = config
         self._path, self._build = path, build
         self._plan: TeacherPlan | None = None
+        self._starts: Candidates | None = None
+        self._spent = 0.0
 
     def check(self, engine: Engine) -> None:
         """Refuse a folder with other files, and sharding with one process."""
@@ -170,29 +202,57 @@ class TrainTask(Task[TrainConfig]):
         path = as_file(self._path, folder / "cache")
         pictures = _read(path, config, folder, callbacks.on_file, cached=True)
         self._pictures, plan, self.note = _planned(pictures, config, folder, engine)
-        self._plan = plan
+        self._plan, begun = plan, is_run(folder) and ENTRY in Run(folder).info
+        if not begun:
+            self._starts = candidates(config, plan, self._pictures, engine, self._build)
         if engine.ranks.leads:
             create_run(folder, config, plan, self._pictures)
             save_kinds(folder, self._pictures)
 
-    def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage:
-        """Build the net with fresh weights."""
-        config, plan = self.config, self._plan
-        assert plan is not None
-        with engine.seeded(config.seed):
-            denoiser = build_denoiser(plan.net, plan.sigma_data, plan.prediction, self._build)
+    def stage(self, run: Run, engine: Engine, stop: Stop | None) -> Stage | None:
+        """Build the net with fresh weights, or with those of the base that is chosen now."""
+        config = self.config
+        decided = self._decided(run, engine, stop)
+        if decided is None:
+            return None  # stopped in a trial: the next call compares again
+        self._plan = plan = decided.chosen.plan
+        denoiser = started(decided.chosen, config, engine, self._build)
         recompute(network(denoiser), plan.recompute)
         if not config.shard:
             at_once = math.ceil(plan.batch / plan.accumulate)
             engine = engine.with_measured_precision(
                 denoiser, at_once, config.precision, config.amount
             )
-        return TeacherStage(self._pictures, denoiser, plan, config, engine)
+        stage = StartedStage(self._pictures, denoiser, plan, config, engine)
+        stage.says(decided.noted)
+        return stage
+
+    def _decided(self, run: Run, engine: Engine, stop: Stop | None) -> Decision | None:
+        """What the training starts from: as noted, or decided now; None if it was stopped."""
+        config, plan, noted = self.config, self._plan, run.info.get(ENTRY)
+        assert plan is not None
+        if isinstance(noted, dict):
+            begun = bool(run.checkpoints("teacher").paths())
+            decided = remembered(noted, plan, config.start_from, begun, self._build)
+        elif self._starts is None:
+            decided = Decision(Candidate(None, plan), {})
+        else:
+            decided = decide(self._starts, self._pictures, config, engine, self._build, stop)
+            if decided is None:
+                return None
+            note_start(run, decided, engine.ranks.leads)
+        seconds, images = used_up(decided.noted)
+        self._spent = config.amount.progress(seconds, images)
+        return decided
+
+    def used_up(self, run: Run) -> tuple[float, int]:
+        """What the trials of the starts took."""
+        return used_up(run.info.get(ENTRY))
 
     @property
     def pace(self) -> Pace:
-        """Schedule of the recipe."""
-        return teacher_pace(self.config.recipe)
+        """Schedule of the recipe; the learning rate rises after the trials of the starts."""
+        return replace(teacher_pace(self.config.recipe), begins=self._spent)
 
     def need_less_memory(self, resume: str) -> str:
         """More parts of the same batch; the number of parts may differ when a run resumes."""
@@ -260,12 +320,13 @@ def _planned(
         pictures = sorted_into_kinds(pictures.with_twins(), config)
     else:
         pictures = _with_kinds(with_twins(folder, pictures), config, folder)
-    planned = plan_teacher(config, pictures, engine)
+    info = Run(folder).info if folder is not None and is_run(folder) else {}
+    planned = plan_teacher(as_started(config, info), pictures, engine)
     if folder is None or not is_run(folder):
         check_time(config, planned.size, planned.batch, planned.cost["images_per_second"])
     if folder is None:
         return pictures, *with_scaled_lr(planned, config, None)
-    planned = as_in_run(planned, folder)
+    planned = as_noted(as_in_run(planned, folder), info)
     planned = with_noise_of_run(planned, config, folder)
     return pictures, *with_scaled_lr(planned, config, folder)
 

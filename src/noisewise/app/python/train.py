@@ -23,6 +23,7 @@ def train(
     *,
     size: AnySize | None = None,
     classes: bool | None = None,
+    start_from: Run | str | Path | None = None,
     seed: int | None = None,
     config: TrainConfig | None = None,
     on_record: OnRecord | None = None,
@@ -48,6 +49,8 @@ def train(
         size: side of the pictures in pixels, (height, width), or a text such as "48x32", which is
             WIDTHxHEIGHT; None: a square, chosen from the pictures.
         classes: learn the classes (subfolders or labels).
+        start_from: a run or the folder of a teacher whose weights to start from, as far as they
+            fit; "auto": the best packaged base or nothing; None: as in config (default nothing).
         seed: random seed.
         config: all other settings; the arguments above take precedence.
         on_record: called with the `Record` of every step: its stage, step, images, seconds and
@@ -71,6 +74,7 @@ def train(
         TrainingFailed: if training failed too often; the best teacher so far stays in the run.
     """
     given = {"budget": budget, "size": size, "classes": classes, "seed": seed}
+    given["start_from"] = training.named_start(start_from)
     config = overridden(config or TrainConfig(), given)
     folder = training.run_folder(path, out)
     watched = watching(folder, config.amount, progress, on_record, on_file, stop, log_to)

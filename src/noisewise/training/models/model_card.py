@@ -9,6 +9,7 @@ from noisewise.plain_text import printable
 from noisewise.quality.verdict import word_by_floors
 from noisewise.sizes import sides, spelled
 from noisewise.training.models.model_config import ModelConfig
+from noisewise.training.models.picture_sources import start_in_words
 
 _MOST_CLASSES = 20  # names that the card lists
 FLOORS_IN_WORDS = (
@@ -117,11 +118,14 @@ def training_rows(config: ModelConfig, run: dict[str, Any]) -> list[str]:
     pictures = "unknown"
     if known:
         pictures = f"{data['num_pictures']:,}; fingerprint {data['fingerprint'][:16]}"
+    began = start_in_words(run, config.stats)
     rows = [
         f"| training pictures | {pictures} |",
         f"| classes | {_classes(config.classes, bool(data.get('kinds')))} |",
         f"| teacher | {_spent(stages.get('teacher', {}), 'images (with repetition)')}{adapted} |",
     ]
+    if began:
+        rows.append(f"| started from | {_literal(began)} |")
     if config.kind == "generator":
         rows.append(f"| generator | {_spent(distilled, 'generated images')}{failed} |")
     return rows

@@ -177,7 +177,7 @@ def _is_pairs(value: object) -> bool:
 
 
 _LONGEST_SIDE = 2**16  # pixels
-_OBJECTS = ("data", "train", "derived", "stages", "distill", "adapt")
+_OBJECTS = ("data", "train", "derived", "stages", "distill", "adapt", "start")
 _DATA: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("num_pictures", "num_training", "num_held_out", "channels"), _is_whole),
     "source": lambda value: value == "" or is_path(value),

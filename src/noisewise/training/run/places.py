@@ -27,6 +27,7 @@ _ALL: tuple[What, ...] = ("pictures", "teacher")
 
 _KINDS = (PurePosixPath, PureWindowsPath)  # a run may come from another system
 _NAMES = ("skipped", "classes", "twins")  # many, and below the pictures: no paths of the machine
+_RUNS = ("lr_from", "start_from")  # settings that name another run
 _MOST = 2**20  # bytes of local.json
 _LONGEST = 2**14  # letters of a path
 _ABOUT = "where things lie on this machine: leave this file out when you publish the run"
@@ -110,8 +111,9 @@ def without_places(info: dict[str, Any], places: Places) -> tuple[dict[str, Any]
     if isinstance(info.get("adapt"), dict):
         info["adapt"] = public(info["adapt"], "teacher_from", "teacher")
     asked = info.get("train")
-    if isinstance(asked, dict) and isinstance(asked.get("lr_from"), str):
-        info["train"] = {**asked, "lr_from": run_name(asked["lr_from"])}
+    if isinstance(asked, dict):
+        named = [name for name in _RUNS if isinstance(asked.get(name), str)]
+        info["train"] = {**asked, **{name: run_name(asked[name]) for name in named}}
     clean = places.cleaner(found.values())
     return {name: _cleaned(part, clean) for name, part in info.items()}, found
 

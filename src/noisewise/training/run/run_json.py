@@ -27,7 +27,7 @@ FORMAT = 2
 READABLE = (1, FORMAT)
 _KNOWN = (
     *("format", "created", "versions", "machine", "seed", "data", "train", "derived", "stages"),
-    *("distill", "adapt", "teacher_digest", "teacher_from"),
+    *("distill", "adapt", "start", "teacher_digest", "teacher_from"),
 )
 
 
@@ -181,7 +181,9 @@ def _told(value: object) -> str:
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        if name == "lr_from" and isinstance(value, str):  # noted by its name alone, see `places`
+        if name in ("lr_from", "start_from") and isinstance(
+            value, str
+        ):  # noted by its name alone, see `places`
             flat[name] = run_name(value)
         elif isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")

@@ -209,6 +209,9 @@ class TeacherSettings(PictureSettings, TrainingSettings):
 class TrainConfig(TeacherSettings):
     """Training a teacher on a folder of pictures. What is None or "auto" is derived and printed."""
 
+    start_from: Annotated[str | None, Shown("RUN|TEACHER|auto|none", name="--from")] = None
+    """Start from the weights of another teacher, mapped to this size, channels and classes. auto:
+    the best packaged base or none, by a short trial of each. Default: none."""
     size: Annotated[str | int | None, Shown("SIZE")] = None
     """Pixels of a side, such as 32, or WIDTHxHEIGHT, such as 48x32. Default: a square, from the
     pictures."""
@@ -249,6 +252,13 @@ class TrainConfig(TeacherSettings):
         _check_choice("loss", self.loss, get_args(Loss))
         if self.lr is not None and self.lr_from is not None:
             raise ValueError("lr and lr_from are both set; leave one of them out")
+        if self.start_from == "none":
+            object.__setattr__(self, "start_from", None)
+        if self.start_from == "auto" and self.shard:
+            raise ValueError(
+                "start_from auto compares starts, and a split net (shard) cannot: name a run, or "
+                "none"
+            )
         if self.size is not None:
             object.__setattr__(self, "size", _checked_size(self.size))
         if self.channels not in (None, 1, 3):
@@ -273,6 +283,10 @@ class AdaptConfig(TeacherSettings):
     """Rank of the adapter in each layer. Smaller layers get their own full rank."""
     start: AdapterStart = "lora-ga"
     """lora-ga: starts along the full gradient. lora: at random. full: all weights, no adapter."""
+    size: Annotated[str | int | None, Shown("SIZE")] = None
+    """With --start full: another size of the pictures, as for train. Default: the teacher's."""
+    channels: Annotated[int | None, RARE] = None
+    """With start full: other channels of the pictures, as for train. Default: the teacher's."""
     samples: Annotated[int, RARE] = 512
     """Pictures behind the gradient that lora-ga starts from."""
     recipe: TeacherRecipe = field(
@@ -284,13 +298,21 @@ class AdaptConfig(TeacherSettings):
         """The same as a configuration of teacher training."""
         shared = {f.name: getattr(self, f.name) for f in fields(TeacherSettings)}
         recipe = replace(self.recipe, optimizer="adamw")
-        config = TrainConfig(**shared, classes=classes, recipe=recipe)
+        form = {"size": self.size, "channels": self.channels}
+        config = TrainConfig(**shared, **form, classes=classes, recipe=recipe)
         return config if batch is None else replace(config, batch=batch)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be adapted before any picture is read."""
         super().__post_init__()
         _check_choice("start", self.start, get_args(AdapterStart))
+        if self.start != "full" and not (self.size is None and self.channels is None):
+            raise ValueError(
+                "an adapter works only at the size and channels of its teacher; use --start full, "
+                "or leave size and channels out"
+            )
+        if self.size is not None:
+            object.__setattr__(self, "size", _checked_size(self.size))
         if self.rank < 1:
             raise ValueError(f"rank {self.rank} adapts nothing; use 1 or more, best 4 to 32")
         if self.samples < 1:

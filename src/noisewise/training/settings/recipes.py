@@ -253,19 +253,20 @@ def _within(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"recipe: {name} is {value:g}; it must be below {high:g}")
 
 
-def lr_factor(progress: float, warmup: float, decay_from: float) -> float:
+def lr_factor(progress: float, warmup: float, decay_from: float, begins: float = 0.0) -> float:
     """Factor on the learning rate: rises over `warmup`, is 1, falls to 0 from `decay_from` to 1.
 
     Args:
         progress: share of the budget used, from 0.
         warmup: share of the budget at which the factor reaches 1.
         decay_from: share of the budget at which it begins to fall.
+        begins: share of the budget that was used before the first step; the rate rises from there.
 
     Example:
         >>> [round(lr_factor(p, 0.02, 0.5), 2) for p in (0.01, 0.3, 0.75, 1.0, 1.1)]
         [0.5, 1.0, 0.5, 0.0, 0.0]
     """
-    rising = progress / warmup if warmup > 0 else 1.0
+    rising = (progress - begins) / warmup if warmup > 0 else 1.0
     falling = (1 - progress) / (1 - decay_from) if decay_from < 1 else 1.0
     # A first step with a rate of exactly 0 would change nothing.
     return max(0.0, min(1.0, max(rising, 1e-3), falling))

@@ -14,12 +14,14 @@ class Shown:
 
     Attributes:
         value: the word for its value in help texts; "" takes a word for the type.
+        name: the long flag, where it is not the name of the setting, such as "--from".
         short: a second, short flag, such as "-n".
         rare: help does not list the flag; a file of settings can set it.
         positional: given by its place, without a flag.
     """
 
     value: str = ""
+    name: str = ""
     short: str = ""
     rare: bool = False
     positional: bool = False

@@ -21,7 +21,7 @@ from noisewise.training.settings.config import AdaptConfig, AdapterStart
 from noisewise.training.stages.at_once import at_once
 from noisewise.training.stages.plan import TeacherPlan
 from noisewise.training.stages.stage import Judgement
-from noisewise.training.stages.teacher import TeacherStage
+from noisewise.training.stages.started_teacher import StartedStage
 
 if TYPE_CHECKING:
     from noisewise.adapters import Gradients
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _BATCHES = 8  # least number of these batches: their differences show the gradient noise
 
 
-class AdaptStage(TeacherStage):
+class AdaptStage(StartedStage):
     """Training of a teacher with adapters; see `TeacherStage`."""
 
     def begin(self, seconds: float | None) -> Judgement:

@@ -178,7 +178,7 @@ class Loop:
         if not self._unread:
             self._unread_since = at.seconds
         progress = self.progress
-        factor = at.lr_scale * lr_factor(progress, pace.warmup, pace.decay_from)
+        factor = at.lr_scale * lr_factor(progress, pace.warmup, pace.decay_from, pace.begins)
         self._unread.append(self.stage.step(at.step, at.images, factor, progress))
         at.step += 1
         at.images += self.stage.batch

@@ -56,7 +56,8 @@ class TeacherPlan:
     """Every value that training a teacher needs, for these pictures on this machine.
 
     `reasons` explains each derived value; run.json and --dry-run show `to_dict`. `notes` is what
-    people should know about the pictures, in a plan that is only shown.
+    people should know about the pictures, in a plan that is only shown. `start` is the name of the
+    base that training begins with, "" for nothing.
     """
 
     size: Size
@@ -81,6 +82,7 @@ class TeacherPlan:
     crops: int = 0
     notes: tuple[str, ...] = ()
     recompute: bool = False
+    start: str = ""
 
     @property
     def num_classes(self) -> int:

@@ -157,6 +157,7 @@ class Pace:
         evaluation_share: evaluations use at most this share of a time budget.
         tries: how often training goes back before it gives up; a tenth of the budget without
             trouble resets the count.
+        begins: used before the first step, by what was compared then.
     """
 
     warmup: float
@@ -165,3 +166,4 @@ class Pace:
     distance_every: float
     evaluation_share: float
     tries: int
+    begins: float = 0.0

@@ -245,14 +245,14 @@ class StudentStage:
 
     def model_config(self) -> ModelConfig:
         """The content of generator/config.json."""
-        stats = self.judged.stats
+        stats, began = self.judged.stats, self._teacher.config.stats.get("start")
         return replace(
             self._teacher.config,
             kind="generator",
             sigma_init=self.sigma_init,
             two_call_sigma=stats.get("two_call_sigma"),
             flats=self.judged.flats,
-            stats=stats,
+            stats=stats if began is None else {**stats, "start": began},
         )
 
     def stats(self) -> dict[str, Any]:
