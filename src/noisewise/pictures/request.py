@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-Crop = Literal["centre", "random", "pad"]
+Crop = Literal["auto", "centre", "random", "pad"]
+"""How pictures get the shape; auto: "pad" for sprites with transparency, else "centre"."""
+
+AUTO = "auto"
+"""A background that is not chosen: transparency is kept if the set has it, else laid on white."""
 
 
 def check_crops(crops: int, keep_whole: bool) -> None:
