@@ -10,6 +10,7 @@ import json
 import re
 
 from noisewise.export.source import Source
+from noisewise.pictures.alpha import colours
 from noisewise.sizes import sides, spelled
 from noisewise.training.models.model_card import closing_parts
 from noisewise.training.models.models import Generator
@@ -88,7 +89,7 @@ def header(source: Source, library: str) -> str:
 
 def _card(source: Source, library: str, needs: str, code: list[str], options: list[str]) -> str:
     config, run = source.config, source.info
-    colour = "grey" if config.channels == 1 else "colour"
+    colour = colours(config.channels)
     what = f"{colour} pictures of {spelled(config.size)} pixels"
     lines = [
         header(source, library),

@@ -291,6 +291,8 @@ def _to_srgb(
 ) -> Image.Image:
     """Convert to sRGB with the picture's own profile; on the small picture this is fast."""
     if image.mode == "RGBA":
+        if not profile:
+            return image
         colour = _colour_to_srgb(image.convert("RGB"), profile, done)
         colour.putalpha(image.getchannel("A"))
         return colour
