@@ -20,6 +20,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from noisewise.diffusion import karras_sigmas, sampler_named
+from noisewise.pictures.alpha import Alpha
+from noisewise.quality.premultiplied import straight
 from noisewise.training.models.model_config import Flats
 
 
@@ -28,7 +30,8 @@ class StepOutput(BaseOutput):
     """What `NoisewiseScheduler.step` returns.
 
     Attributes:
-        prev_sample: x at the next noise level; after the last call the picture, in [-1, 1].
+        prev_sample: x at the next noise level; after the last call the picture, in [-1, 1]; RGBA is
+            then straight.
         pred_original_sample: x0, as the model gave it.
     """
 
@@ -46,6 +49,8 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         num_steps: number of noise levels that were measured as best.
         rho: spacing of the levels.
         flats: exact values that fill areas of pictures, see `Flats`; None: none.
+        alpha: "soft" or "binary": the model draws premultiplied RGBA, which the last step makes
+            straight; "none": it draws something else.
 
     Raises:
         ValueError: if the sampler is unknown.
@@ -62,12 +67,13 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         num_steps: int = 5,
         rho: float = 7.0,
         flats: dict[str, Any] | None = None,
+        alpha: Alpha = "none",
     ) -> None:
         """Set the levels of `num_steps`."""
         sampler_named(sampler)
         self._sampler, self._sigma_max, self._sigma_min = sampler, sigma_max, sigma_min
         self._rho, self._num_steps = rho, num_steps
-        self._flats = Flats.from_dict(flats or {})
+        self._flats, self._alpha = Flats.from_dict(flats or {}), alpha
         self.set_timesteps(num_steps)
 
     @property
@@ -124,13 +130,18 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("this walk has ended; call set_timesteps before the next one")
         self._call += 1
         if self._call == len(self.timesteps):
-            found = self._flats.applied(model_output.clamp(-1, 1))
+            found = self._finished(model_output.clamp(-1, 1))
         else:
             found = getattr(self, f"_{self._sampler}")(model_output, sample, generator)
         return StepOutput(found, model_output) if return_dict else (found, model_output)
 
     def __len__(self) -> int:
         return self._num_steps
+
+    def _finished(self, x0: Tensor) -> Tensor:
+        """Pictures as files hold them."""
+        shown = x0 if self._alpha == "none" else straight(x0, self._alpha == "binary")
+        return self._flats.applied(shown)
 
     def _pair(self, step: int) -> tuple[float, float]:
         """The noise levels of a step and of the next one."""

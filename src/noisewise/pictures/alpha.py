@@ -167,9 +167,7 @@ def choose(found: Sequence[Seen], background: str, channels: int | None) -> Kept
         else "its edges are soft"
     )
     way = "" if channels == 4 else "; --background white lays it flat"
-    return Kept(
-        "binary" if hard else "soft", art, f"transparency is kept ({why}); {edges}{way}"
-    )
+    return Kept("binary" if hard else "soft", art, f"transparency is kept ({why}); {edges}{way}")
 
 
 def hardened(image: Image.Image) -> Image.Image:

@@ -105,7 +105,10 @@ def _array_pictures(found: array_files.ArrayFile, frame: Frame, chosen: set[int]
         image = framing.on_background(_as_image(pixels), frame, done)
         made = framing.fit(image, name, frame, done)
         if made.mode == "RGBA" and made.getchannel("A").getextrema()[1] == 0:
-            yield name, Skipped(found.names[index] if found.names else f"#{index}", sources.INVISIBLE)
+            yield (
+                name,
+                Skipped(found.names[index] if found.names else f"#{index}", sources.INVISIBLE),
+            )
         else:
             yield name, framing.as_framed(made, done)
 

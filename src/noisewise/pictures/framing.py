@@ -233,7 +233,7 @@ def block_factor(pixels: np.ndarray) -> int:
 
 
 def undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
-    """Return enlarged pixel art, mode L, RGB or RGBA, in its original pixels; others as they are."""
+    """Return enlarged pixel art, L, RGB or RGBA, in its original pixels; others as they are."""
     if image.getcolors(256) is None:
         return image
     pixels = np.asarray(image)

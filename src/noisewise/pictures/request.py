@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 Crop = Literal["auto", "centre", "random", "pad"]
 """How pictures get the shape; auto: "pad" for sprites with transparency, else "centre"."""
 
-AUTO = "auto"
+AUTO: Final = "auto"
 """A background that is not chosen: transparency is kept if the set has it, else laid on white."""
 
 

@@ -5,15 +5,15 @@ A new type is one file with one `SourceType` value, and one line in `source_type
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from noisewise.pictures.alpha import CHANNELS, Alpha, Kept
 from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import Gathered, Progress
 from noisewise.pictures.headers import choose_size, size_for_all
-from noisewise.pictures.alpha import CHANNELS, Alpha, Kept
 from noisewise.pictures.request import AUTO, Crop
 from noisewise.sizes import Size, sides
 
@@ -59,7 +59,9 @@ class Request:
         background = "white" if self.background == AUTO else self.background
         return Frame(size, crop, background, self.alpha, self.own_scale)
 
-    def keeping(self, kept: Kept, sizes: Counter[tuple[int, int]], block: int) -> tuple[Request, str]:
+    def keeping(
+        self, kept: Kept, sizes: Counter[tuple[int, int]], block: int
+    ) -> tuple[Request, str]:
         """Choose what was left open, and say why if sprites get a border; else "".
 
         Args:
@@ -95,9 +97,7 @@ class SourceType:
     read: Callable[[Path, Request], Gathered]
 
 
-def chosen_size(
-    sizes: Counter[tuple[int, int]], block: int, request: Request
-) -> tuple[int, str]:
+def chosen_size(sizes: Counter[tuple[int, int]], block: int, request: Request) -> tuple[int, str]:
     """The side of the square, chosen from the pictures, and why.
 
     Args:

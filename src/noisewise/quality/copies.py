@@ -123,10 +123,7 @@ def nearest(images: Tensor, training: Tensor, k: int = 2, flips: bool = False) -
         raise ValueError(f"k is {k}: give 1 to {len(training)}, the number of training pictures.")
     keys = _seen(training).flatten(1)
     with torch.no_grad():
-        found = [
-            _nearest_of(_seen(part), keys, k, flips)
-            for part in images.split(_QUERIES)
-        ]
+        found = [_nearest_of(_seen(part), keys, k, flips) for part in images.split(_QUERIES)]
     index, distance = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Nearest(index, distance)
 

@@ -40,7 +40,7 @@ def premultiplied(images: Tensor) -> Tensor:
 
 
 def without_hidden(images: Tensor) -> Tensor:
-    """Return straight pictures in which transparent pixels are black, so that noise shows no colour.
+    """Return straight pictures in which what is transparent is black: noise then shows no colour.
 
     Args:
         images: float [n, c, h, w] in [-1, 1]; only with c = 4 there is opacity.

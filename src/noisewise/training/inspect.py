@@ -19,9 +19,9 @@ from PIL import Image
 
 from noisewise.diffusion import MeasuredShift
 from noisewise.pictures.alpha import Alpha, colours
+from noisewise.pictures.checkerboard import on_checkerboard
 from noisewise.pictures.dim import about_dim, is_black
 from noisewise.pictures.enlarging import too_large
-from noisewise.pictures.checkerboard import on_checkerboard
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digests
 from noisewise.pictures.given import Given, as_file, is_path
@@ -133,7 +133,8 @@ class Inspection:
         named = f", {len(self.classes)} classes" if self.classes else ""
         return (
             f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {spelled(self.size)}, "
-            f"{colours(self.channels)}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
+            f"{colours(self.channels)}{named}, "
+            f"{sum(s.count for s in self.skipped):,} files skipped)"
         )
 
     def _repr_html_(self) -> str:
@@ -328,9 +329,9 @@ def inspect(
         size=pictures.size,
         channels=pictures.channels,
         shapes=count_shapes(found.counts.sizes),
-        other_size=None if num_cut else size_in_shape(
-            found.counts.sizes, pictures.size, found.counts.crop
-        ),
+        other_size=None
+        if num_cut
+        else size_in_shape(found.counts.sizes, pictures.size, found.counts.crop),
         **_as_found(found.counts),
         skipped=_skipped(pictures),
         classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),

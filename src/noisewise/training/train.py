@@ -21,7 +21,13 @@ from noisewise.training.files.run_folder import is_run
 from noisewise.training.finer_size import about_finer_size
 from noisewise.training.models.model_folder import Build, build_denoiser, save_model
 from noisewise.training.models.networks import network
-from noisewise.training.run.begin import as_begun, check_folder, create_run, matching_run, with_twins
+from noisewise.training.run.begin import (
+    as_begun,
+    check_folder,
+    create_run,
+    matching_run,
+    with_twins,
+)
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
 from noisewise.training.run.resumed_plan import as_in_run, with_noise_of_run, with_scaled_lr

@@ -29,7 +29,8 @@ def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
     """Join pictures into rows, left to right, with gaps that differ from the pictures' edges.
 
     Args:
-        images: float [n, 1, 3 or 4, h, w] in [-1, 1]; RGBA is straight, and is laid on a checkerboard.
+        images: float [n, 1, 3 or 4, h, w] in [-1, 1]; RGBA is straight, and is laid on a
+            checkerboard.
         columns: number of pictures in a row.
 
     Returns:

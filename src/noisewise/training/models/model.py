@@ -63,8 +63,8 @@ class Model(nn.Module):
         count = sum(p.numel() for p in self.denoiser.parameters())
         named = f"{len(self.classes)} classes, " if self.classes else ""
         return (
-            f"{type(self).__name__}({spelled(self.size)}, {colours(self.channels)}, {named}{calls}, "
-            f"{count:,} parameters on {self.device})"
+            f"{type(self).__name__}({spelled(self.size)}, {colours(self.channels)}, {named}"
+            f"{calls}, {count:,} parameters on {self.device})"
         )
 
     def noise(

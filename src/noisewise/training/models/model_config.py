@@ -287,8 +287,8 @@ class ModelConfig:
             raise ValueError(f"noise_scale is {self.noise_scale}; use a finite number above 0")
         if self.alpha not in get_args(Alpha) or (self.alpha != "none" and self.channels != 4):
             raise ValueError(
-                f"the alpha is {self.alpha!r} with {self.channels} channels; it is none, or soft or "
-                "binary with 4 channels"
+                f"the alpha is {self.alpha!r} with {self.channels} channels; it is none, or with 4 "
+                "channels soft or binary"
             )
         if self.loss not in get_args(Loss):
             raise ValueError(

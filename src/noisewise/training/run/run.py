@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -351,7 +351,7 @@ class Run:
         """Read pictures with the settings of this run; runs of older versions have fewer."""
         from noisewise.pictures.pictures import load_pictures
 
-        asked = {**OLDER_FRAMING, **self.info["train"]}
+        asked: dict[str, Any] = {**OLDER_FRAMING, **self.info["train"]}
         crops = asked.get("crops", 0) if crops is None else crops
         keeps = channels == CHANNELS  # no other setting does: a teacher from elsewhere has none
         return load_pictures(
