@@ -244,10 +244,10 @@ def load_pictures(
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
     Every picture is rotated upright, placed on a background or kept transparent, cropped or padded
-    to the shape and resized once with antialiasing. Labels come from `metadata.csv`, `metadata.jsonl` or
-    `dataset.json` if there is one, else from the subfolders. Files that cannot be used are skipped,
-    each with a reason, and what noisewise wrote is left out. Each page of a TIFF is a picture,
-    named by its number ("stack.tif#3"); of animations the first frame is used.
+    to the shape and resized once with antialiasing. Labels come from `metadata.csv`,
+    `metadata.jsonl` or `dataset.json` if there is one, else from the subfolders. Files that cannot
+    be used are skipped, each with a reason, and what noisewise wrote is left out. Each page of a
+    TIFF is a picture, named by its number ("stack.tif#3"); of animations the first frame is used.
 
     Args:
         path: the folder or file.
