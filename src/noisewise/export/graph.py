@@ -59,7 +59,12 @@ class OneCall(nn.Module):
         pictures = one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
         if self.alpha != "none":
             pictures = straight(pictures, self.alpha == "binary")
-        return snapped_in_graph(pictures, self.values, self.level) if self.values else pictures
+        if not self.values:
+            return pictures
+        pictures = snapped_in_graph(pictures, self.values, self.level)
+        if self.alpha == "none":
+            return pictures
+        return straight(premultiplied(pictures), self.alpha == "binary")  # flats hide no colour
 
 
 class OneDenoise(nn.Module):

@@ -21,8 +21,7 @@ from torch import Tensor
 
 from noisewise.diffusion import karras_sigmas, sampler_named
 from noisewise.pictures.alpha import Alpha
-from noisewise.quality.premultiplied import straight
-from noisewise.training.models.model_config import Flats
+from noisewise.training.models.model_config import Flats, finished
 
 
 @dataclass
@@ -130,18 +129,13 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("this walk has ended; call set_timesteps before the next one")
         self._call += 1
         if self._call == len(self.timesteps):
-            found = self._finished(model_output.clamp(-1, 1))
+            found = finished(model_output.clamp(-1, 1), self._flats, self._alpha)
         else:
             found = getattr(self, f"_{self._sampler}")(model_output, sample, generator)
         return StepOutput(found, model_output) if return_dict else (found, model_output)
 
     def __len__(self) -> int:
         return self._num_steps
-
-    def _finished(self, x0: Tensor) -> Tensor:
-        """Pictures as files hold them."""
-        shown = x0 if self._alpha == "none" else straight(x0, self._alpha == "binary")
-        return self._flats.applied(shown)
 
     def _pair(self, step: int) -> tuple[float, float]:
         """The noise levels of a step and of the next one."""

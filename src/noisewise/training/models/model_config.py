@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from noisewise.diffusion import (
@@ -19,7 +20,7 @@ from noisewise.diffusion import (
 )
 from noisewise.pictures.alpha import Alpha
 from noisewise.quality.flats import FlatValue, snapped
-from noisewise.quality.premultiplied import straight
+from noisewise.quality.premultiplied import premultiplied, straight
 from noisewise.sizes import Size, as_size, written
 from noisewise.training.models.limits import check_values
 from noisewise.training.settings.config import Loss
@@ -250,6 +251,28 @@ class Flats:
         )
 
 
+def finished(images: Tensor, flats: Flats, alpha: Alpha) -> Tensor:
+    """Return what a net has drawn as files hold it: exact values, and straight RGBA.
+
+    Args:
+        images: float [n, c, h, w] in [-1, 1].
+        flats: exact values that fill areas.
+        alpha: of the model.
+
+    Example:
+        >>> clear = torch.tensor([-0.9, -1.0, -1.0, -0.9]).view(1, 4, 1, 1)
+        >>> finished(clear, Flats(), "binary").flatten()
+        tensor([-1., -1., -1., -1.])
+    """
+    if alpha == "none":
+        return flats.applied(images)
+    shown = straight(images, alpha == "binary")
+    exact = flats.applied(shown)
+    if exact is shown:
+        return shown
+    return straight(premultiplied(exact), alpha == "binary")  # flats leave no hidden colour
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """What config.json of a model folder says.
@@ -305,7 +328,7 @@ class ModelConfig:
 
     def finished(self, images: Tensor) -> Tensor:
         """Return what the net has drawn as `as_shown`, with the exact values of flats."""
-        return self.flats.applied(self.as_shown(images))
+        return finished(images, self.flats, self.alpha)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
