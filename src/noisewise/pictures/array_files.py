@@ -135,8 +135,8 @@ def open_arrays(path: Path) -> ArrayFile:
     """Find the pictures (and labels) in a .npz or .npy file.
 
     Expects `images` [n, height, width, channels] (or channels first, or [n, height, width] grey),
-    uint8 or another range that is clear from the values. `labels` [n], `categories` and `names` [n]
-    are optional, and so is `alpha` [n, height, width], the opacity of grey or colour pictures.
+    uint8 or another range that is clear from the values. Optional are `labels` [n], `categories`,
+    `names` [n], and `alpha` [n, height, width], the opacity of grey or colour pictures.
 
     Raises:
         ValueError: with the keys or shapes that were found and what to do.

@@ -6,7 +6,6 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-import torch
 from torch import Tensor
 
 from noisewise.diffusion import (
@@ -260,6 +259,7 @@ def finished(images: Tensor, flats: Flats, alpha: Alpha) -> Tensor:
         alpha: of the model.
 
     Example:
+        >>> import torch
         >>> clear = torch.tensor([-0.9, -1.0, -1.0, -0.9]).view(1, 4, 1, 1)
         >>> finished(clear, Flats(), "binary").flatten()
         tensor([-1., -1., -1., -1.])
