@@ -19,7 +19,6 @@ from noisewise.pictures.pictures import load_pictures
 from noisewise.quality.premultiplied import premultiplied
 from noisewise.training.models.model_config import Flats, ModelConfig, finished
 from noisewise.training.models.models import Generator, Teacher
-from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.train import plan

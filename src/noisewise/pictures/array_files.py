@@ -173,8 +173,8 @@ def _opacity(path: Path, member: Member, of: ArrayFile) -> ArrayFile:
     ):
         raise ValueError(
             f"{_shown(path)}: the array {_ALPHA!r} has shape {member.shape} and the pictures "
-            f"{of.member.shape}: give one value a pixel, [n, height, width], for pictures of 1 or 3 "
-            f"channels, or leave {_ALPHA!r} out."
+            f"{of.member.shape}: give one value a pixel, [n, height, width], for pictures of 1 or "
+            f"3 channels, or leave {_ALPHA!r} out."
         )
     low, factor, _ = _range(path, member)
     return ArrayFile(path, member, False, low, factor, None, (), (), ())
