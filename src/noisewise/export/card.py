@@ -34,11 +34,12 @@ def hub_card(source: Source, place: str) -> str:
         place: name of the folder, for the code if it does not go to the Hub.
     """
     where = source.repo or place
+    rgba = "" if source.config.alpha == "none" else ", straight RGBA"
     code = [
         "from noisewise.export import HubModel",
         "",
         f"model = HubModel.from_pretrained({json.dumps(where)})  # or the path of this folder",
-        f"pictures = model.sample(16, seed=0)  # float32 {_shape(source, 16)}, from -1 to 1",
+        f"pictures = model.sample(16, seed=0)  # float32 {_shape(source, 16)}, from -1 to 1{rgba}",
         'model.grid(64).save("pictures.png")',
     ]
     needs = "noisewise huggingface_hub"

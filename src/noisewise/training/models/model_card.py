@@ -35,6 +35,7 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         run: content of run.json.
     """
     colour = colours(config.channels)
+    rgba = "" if config.alpha == "none" else ", straight RGBA"
     height, width = sides(config.size)
     shape = f"[64, {config.channels}, {height}, {width}]"
     lines = [
@@ -51,7 +52,7 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         "import noisewise",
         "",
         'generator = noisewise.load("path/to/this/folder")',
-        f"pictures = generator.sample(64, seed=0)  # float32 {shape}, from -1 to 1",
+        f"pictures = generator.sample(64, seed=0)  # float32 {shape}, from -1 to 1{rgba}",
         "```",
         "",
         *_options(config, run["data"]),
