@@ -91,7 +91,7 @@ def test_files_have_real_transparency(made: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_report_shows_them_on_a_checkerboard(made: Path) -> None:
-    assert main(["report", str(made / "run"), "-n", "32"]) == 0
+    assert main(["report", str(made / "run"), "-n", "64"]) == 0
     page = (made / "run" / "report.html").read_text()
     assert 'class="pixels clear"' in page
     assert "img.clear { background: repeating-conic-gradient" in page

@@ -45,7 +45,7 @@ def check_folder(path: str | Path) -> bool:
 
 
 def as_begun(config: Settings, folder: Path | None) -> Settings:
-    """Settings in which crop and background are those of an existing run, where they are "auto".
+    """Settings in which "auto" is what it was when an existing run began.
 
     Runs of older versions have no "auto": they cut the centre, and laid pictures on white.
 
@@ -57,9 +57,9 @@ def as_begun(config: Settings, folder: Path | None) -> Settings:
         return config
     before = Run(folder).info.get("train", {})
     kept = {
-        name: before.get(name, old)
+        name: old
         for name, old in OLDER_FRAMING.items()
-        if getattr(config, name) == AUTO
+        if getattr(config, name) == AUTO and before.get(name, old) == old
     }
     return replace(config, **kept)
 
