@@ -99,7 +99,7 @@ def test_soft_edges_stay_soft_and_hard_ones_hard_when_they_are_reduced(tmp_path:
     gentle = load_pictures(write(tmp_path / "soft", [soft(i) for i in range(20)]), size=16)
     assert gentle.alpha == "soft"
     big = [sprite(i, 32, 32) for i in range(20)]
-    hard = load_pictures(write(tmp_path / "hard", big), size=16, crop="centre")
+    hard = load_pictures(write(tmp_path / "hard", big), size=16)
     assert hard.alpha == "binary"
     assert 0 < num_clear(hard.images) == 20
 
@@ -186,6 +186,19 @@ def test_sprites_of_one_size_are_not_padded(tmp_path: Path) -> None:
     pictures = load_pictures(sprites(tmp_path / "x", scale=2))
     assert pictures.images.shape == (20, 16, 16, 4)
     assert not notes(pictures, "sprites have")
+
+
+@pytest.mark.parametrize(("side", "size", "border"), [(18, None, 1), (24, 32, 4), (16, 32, 0)])
+def test_pixels_are_repeated_or_get_a_border_but_are_never_mixed(
+    tmp_path: Path, side: int, size: int | None, border: int
+) -> None:
+    made = [sprite(i, side, side) for i in range(20)]
+    images = load_pictures(write(tmp_path / "x", made), size).images
+    times = 1 if border else (size or side) // side
+    inner = images[:, border : side * times + border, border : side * times + border]
+    shown = np.stack(made).repeat(times, 1).repeat(times, 2)
+    assert np.array_equal(inner, shown * (shown[..., 3:] > 0))
+    assert images.shape[1] == side * times + 2 * border
 
 
 def test_a_sprite_that_is_too_large_is_reduced_whole(tmp_path: Path) -> None:

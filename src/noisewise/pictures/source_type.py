@@ -15,7 +15,7 @@ from noisewise.pictures.framing import Frame
 from noisewise.pictures.gather import Gathered, Progress
 from noisewise.pictures.headers import choose_size, size_for_all
 from noisewise.pictures.request import AUTO, Crop
-from noisewise.sizes import Size, sides
+from noisewise.sizes import SIZE_STEP, Size, sides
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,20 @@ class Request:
             block: how many times pixel art is enlarged.
         """
         own = {(width // block, height // block) for width, height in sizes}
-        height, width = (1, 1) if self.size is None else sides(self.size)
-        differs = len(own) > 1 or any(w * height != h * width for w, h in own)
+        differs = len(own) > 1 or not all(self._suits(w, h) for w, h in own)
         borders = kept.art and differs and not self.crops and self.crop in (AUTO, "pad")
         crop = self.crop if self.crop != AUTO else "pad" if borders else "centre"
         chosen = replace(self, crop=crop, alpha=kept.alpha, own_scale=block if borders else 0)
-        what = f"sprites have {len(own)} sizes" if len(own) > 1 else "sprites have another shape"
+        what = f"sprites have {len(own)} sizes" if len(own) > 1 else "sprites have another size"
         why = f"{what}: each keeps its own pixels and gets a transparent border (crop pad)"
         return chosen, why if borders else ""
+
+    def _suits(self, width: int, height: int) -> bool:
+        """Whether pixel art comes to the size without a change, or by repeating whole pixels."""
+        if self.size is None:
+            return width == height and width % SIZE_STEP == 0
+        high, wide = sides(self.size)
+        return wide % width == high % height == 0 and wide // width == high // height
 
 
 @dataclass(frozen=True)
