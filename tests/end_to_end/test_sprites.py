@@ -139,6 +139,17 @@ def test_training_goes_on_with_the_same_pictures(made: Path, tmp_path: Path) -> 
     assert run.pictures().images.shape == (48, 16, 16, 4)
 
 
+def test_sprites_of_several_sizes_in_a_wide_model(tmp_path: Path) -> None:
+    shapes = [(12, 16), (24, 16), (20, 12)]
+    folder = write(tmp_path / "x", [sprite(i, *shapes[i % 3]) for i in range(48)])
+    run = noisewise.train(folder, tmp_path / "run", "32images", size="24x16", config=CONFIG)
+    teacher = run.teacher()
+    assert teacher.sample(2).shape == (2, 4, 16, 24)
+    assert teacher.grid(2, columns=1).size[0] == teacher.grid(1, columns=1).size[0]
+    assert teacher.sample(1, larger=(24, 36)).shape == (1, 4, 24, 36)
+    assert any("each keeps its own pixels" in note for note in run.data.notes)
+
+
 @pytest.mark.parametrize("said", [True, False])
 def test_runs_of_older_versions_go_on_as_they_began(made: Path, tmp_path: Path, said: bool) -> None:
     """Their pictures lie on white, and run.json says so, or is too old to say it."""
