@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Pictures", "Progress", "Skipped", "load_pictures"]
 
 _COUNTED = 2**22  # values that are counted at once
+_SHOWN = 256  # pictures that get visible colours at once
 _LARGE = 2**28  # bytes; the pages of a larger memory map are released after each read
 
 
@@ -172,10 +173,14 @@ class Pictures:
 
         Colour is straight, and that of transparent pixels is taken from the nearest visible ones.
         """
+        import torch
+
         from noisewise.quality.premultiplied import straight
 
         found = self.tensor(indices)
-        return straight(found) if self.channels == CHANNELS else found
+        if self.channels == CHANNELS and len(found):
+            found = torch.cat([straight(part) for part in found.split(_SHOWN)])
+        return found
 
     def _tensor(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
         """The pixels of the files on the scale [-1, 1]."""
