@@ -46,7 +46,7 @@ def main() -> None:
     small = TrainConfig(budget="4000images", size=16, widths=(8, 16), kinds=0, recipe=recipe)
     with tempfile.TemporaryDirectory() as folder:
         run = noisewise.train(demo_path(), out=folder, config=small)
-        teacher, real = run.teacher(), run.pictures().tensor(range(256))
+        teacher, real = run.teacher(), run.pictures().shown(range(256))
     for sampler in (HEUN, CHURNED_EULER):
         found = distance(teacher.sample(128, calls=9, sampler=sampler), real)
         print(

@@ -47,7 +47,7 @@ def sides_of(folder: Path) -> Sides:
     pictures = run.pictures()
     training, held_out = pictures.split(run.info["seed"])
     flips = mirrored(run, pictures)
-    return Sides(pictures.tensor(training), pictures.tensor(held_out), flips)
+    return Sides(pictures.shown(training), pictures.shown(held_out), flips)
 
 
 def offers_two(folder: Path) -> bool:

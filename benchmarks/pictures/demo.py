@@ -78,7 +78,7 @@ def draw(folder: Path, path: Path) -> None:
     _, held_out = pictures.split(run.info["seed"])
     teacher, generator = ours.teacher_of(folder), ours.generator_of(folder, False)
     panels = {
-        "real": pictures.tensor(held_out[:SHOWN]),
+        "real": pictures.shown(held_out[:SHOWN]),
         f"teacher, {teacher.sampler.calls} network calls": teacher.sample(SHOWN, seed=0),
         "one call": generator.sample(SHOWN, seed=0),
     }

@@ -100,7 +100,7 @@ def measure(data: Path, folder: Path) -> harness.Values:
     teacher, generator = ours.teacher_of(folder), ours.generator_of(folder)
     pictures = load_pictures(data)
     chosen = np.random.default_rng(0).permutation(len(pictures))[:2000]
-    judge = Judge(pictures.tensor(np.sort(chosen)))
+    judge = Judge(pictures.shown(np.sort(chosen)))
     theirs, drawn = teacher.sample(DRAWN, seed=1), generator.sample(DRAWN, seed=1)
     labels = teacher.labels(1, 0, DRAWN, None)
     varied = variety(drawn, theirs, labels, labels)

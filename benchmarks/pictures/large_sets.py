@@ -64,9 +64,9 @@ def load(
         name,
         path,
         found.size,
-        found.tensor(inside),
-        found.tensor(places),
-        found.tensor(np.sort(chosen)),
+        found.shown(inside),
+        found.shown(places),
+        found.shown(np.sort(chosen)),
         torch.from_numpy(np.asarray(places)),
     )
 

@@ -73,7 +73,7 @@ def open_subject(
     else:
         run = noisewise.Run.open(folder)
         pictures = run.pictures()
-        real = pictures.tensor(list(range(len(pictures))))
+        real = pictures.shown(list(range(len(pictures))))
     real = real[:500] if quick else real
     seeds = (0,) if quick else (0, 1, 2)
     return Subject(

@@ -200,7 +200,10 @@ def test_help_needs_no_torch_and_no_half_second() -> None:
         # a word that is not one of the choices
         ("train x --out y --net resnet", "takes auto, unet, pyramid, uvit or vit, not 'resnet'"),
         ("train x --out y --net une", "perhaps you meant unet"),
-        ("inspect x --crop center", "--crop takes centre, random or pad, not 'center'; perhaps"),
+        (
+            "inspect x --crop center",
+            "--crop takes auto, centre, random or pad, not 'center'; perhaps",
+        ),
         ("completion tcsh", "takes bash, zsh or fish, not 'tcsh'"),
         # too much
         ("inspect my pictures", "'pictures' is one word too many; put a name with spaces in"),

@@ -50,7 +50,9 @@ def test_grey_bool_and_alpha(tmp_path: Path) -> None:
     alpha = np.concatenate([PIXELS, np.full((24, 8, 8, 1), 255, np.uint8)], axis=3)
     alpha[:, :4, :, 3] = 0
     np.save(tmp_path / "alpha.npy", alpha)
-    flat = load_pictures(tmp_path / "alpha.npy").images
+    kept = load_pictures(tmp_path / "alpha.npy").images
+    np.testing.assert_array_equal(kept, alpha * (alpha[..., 3:] > 0))
+    flat = load_pictures(tmp_path / "alpha.npy", background="white").images
     assert (flat[:, :4] == 255).all()
     np.testing.assert_array_equal(flat[:, 4:], PIXELS[:, 4:])
 

@@ -82,7 +82,11 @@ def test_sizes(tmp_path: Path, size: int, near: str) -> None:
 
 
 def test_channels(tmp_path: Path) -> None:
-    refused(write_pictures(tmp_path / "x"), "channels 2 cannot be used", channels=2)
+    refused(
+        write_pictures(tmp_path / "x"),
+        "2 channels do not work; use 1 .grey., 3 .colour. or 4",
+        channels=2,
+    )
 
 
 def test_zips_that_cannot_be_read(tmp_path: Path) -> None:

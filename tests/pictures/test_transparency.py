@@ -41,7 +41,7 @@ def test_white_icons_on_white_are_no_pictures_and_the_way_out_works(tmp_path: Pa
         match=r"only 1 of the 24 .*24 pictures vanish on a white .*"
         r"try --background black\.$",
     ):
-        load_pictures(folder)
+        load_pictures(folder, background="white")
     assert not vanished(folder, "black")
     assert load_pictures(folder, background="black").images.std() > 50
     with pytest.raises(ValueError, match=r"vanish on a black .* --background white"):

@@ -10,6 +10,7 @@ import json
 import re
 
 from noisewise.export.source import Source
+from noisewise.pictures.alpha import colours
 from noisewise.sizes import sides, spelled
 from noisewise.training.models.model_card import closing_parts
 from noisewise.training.models.models import Generator
@@ -33,11 +34,12 @@ def hub_card(source: Source, place: str) -> str:
         place: name of the folder, for the code if it does not go to the Hub.
     """
     where = source.repo or place
+    rgba = "" if source.config.alpha == "none" else ", straight RGBA"
     code = [
         "from noisewise.export import HubModel",
         "",
         f"model = HubModel.from_pretrained({json.dumps(where)})  # or the path of this folder",
-        f"pictures = model.sample(16, seed=0)  # float32 {_shape(source, 16)}, from -1 to 1",
+        f"pictures = model.sample(16, seed=0)  # float32 {_shape(source, 16)}, from -1 to 1{rgba}",
         'model.grid(64).save("pictures.png")',
     ]
     needs = "noisewise huggingface_hub"
@@ -88,7 +90,7 @@ def header(source: Source, library: str) -> str:
 
 def _card(source: Source, library: str, needs: str, code: list[str], options: list[str]) -> str:
     config, run = source.config, source.info
-    colour = "grey" if config.channels == 1 else "colour"
+    colour = colours(config.channels)
     what = f"{colour} pictures of {spelled(config.size)} pixels"
     lines = [
         header(source, library),

@@ -19,6 +19,7 @@ import torch
 from noisewise.export.card import pipeline_card
 from noisewise.export.graph import TOLERANCE, DiffersError
 from noisewise.export.source import Source, Written
+from noisewise.quality.premultiplied import premultiplied
 from noisewise.training.files.atomic import read_json, write_json, write_text
 from noisewise.training.files.sample_sheet import png
 from noisewise.training.models.models import Generator, Teacher
@@ -55,12 +56,14 @@ def _scheduler(source: Source) -> Any:  # noqa: ANN401 (diffusers is imported wh
     """The sampler of a teacher; of a generator one level, sigma_init."""
     from noisewise.export.scheduler import NoisewiseScheduler
 
-    model, flats = source.model, asdict(source.config.flats)
+    model, flats, alpha = source.model, asdict(source.config.flats), source.config.alpha
     if isinstance(model, Generator):
         low = model.sigma_init / 2  # with one level it is not used
-        return NoisewiseScheduler("ddim", model.sigma_init, low, 1, flats=flats)
+        return NoisewiseScheduler("ddim", model.sigma_init, low, 1, flats=flats, alpha=alpha)
     own = model.sampler
-    return NoisewiseScheduler(own.name, own.sigma_max, own.sigma_min, own.num_steps, own.rho, flats)
+    return NoisewiseScheduler(
+        own.name, own.sigma_max, own.sigma_min, own.num_steps, own.rho, flats, alpha
+    )
 
 
 def _difference(source: Source, pipe: Any) -> float:  # noqa: ANN401
@@ -82,6 +85,8 @@ def _difference(source: Source, pipe: Any) -> float:  # noqa: ANN401
         expected = model.sample(count)
         pipe.set_progress_bar_config(disable=True)
         got = pipe(latents=noise, class_labels=labels, output_type="pt").images * 2 - 1
+    if source.config.alpha != "none":  # what can be seen of them
+        got, expected = premultiplied(got), premultiplied(expected)
     apart = float((got - expected).abs().max())
     if not apart <= TOLERANCE:
         raise DiffersError(

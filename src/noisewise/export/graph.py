@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.quality.flats import FlatValue, snapped_in_graph
+from noisewise.quality.premultiplied import premultiplied, straight
 from noisewise.sizes import sides
 from noisewise.training.models.models import Generator, Teacher, one_call
 
@@ -24,7 +25,7 @@ Run = Callable[..., Tensor]
 """An exported model as a function: tensors in, a tensor out."""
 
 TOLERANCE = 1e-3  # on the scale of -1 to 1; half of an 8-bit level is 4e-3
-_OTHER_FLATS = 1e-3  # share of pixels at the border of a flat, which rounding may put beside it
+_OTHER_FLATS = 1e-3  # share of pixels at a border, of a flat say, which rounding may put beside it
 _TRACED, _CHECKED = 3, (1, 5)  # pictures in a batch
 _LEAST_SIGMA, _MOST_SIGMA = 0.01, 80.0
 
@@ -36,6 +37,9 @@ class DiffersError(RuntimeError):
 class OneCall(nn.Module):
     """Noise (and a class) in, pictures out: ``G(z) = D(sigma_init z, sigma_init)``, with flats.
 
+    RGBA comes out as files hold it: straight colour, and opacity 0 or 1 if that is how it was
+    trained.
+
     Args:
         generator: its denoiser is a part of this module.
     """
@@ -45,6 +49,7 @@ class OneCall(nn.Module):
         super().__init__()
         self.denoiser = generator.denoiser
         self.sigma_init = generator.sigma_init
+        self.alpha = generator.config.alpha
         flats = generator.config.flats
         self.level = flats.level
         self.values = [FlatValue(value, 0.0, 0.0) for value in flats.values] if flats.level else []
@@ -52,11 +57,20 @@ class OneCall(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Draw pictures, float [n, c, h, w] in [-1, 1], from noise of that shape."""
         pictures = one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
-        return snapped_in_graph(pictures, self.values, self.level) if self.values else pictures
+        if self.alpha != "none":
+            pictures = straight(pictures, self.alpha == "binary")
+        if not self.values:
+            return pictures
+        pictures = snapped_in_graph(pictures, self.values, self.level)
+        if self.alpha == "none":
+            return pictures
+        return straight(premultiplied(pictures), self.alpha == "binary")  # flats hide no colour
 
 
 class OneDenoise(nn.Module):
     """``D(x, sigma[, label]) -> x0``, with ``x = x0 + sigma * noise``; not guided.
+
+    RGBA is premultiplied, before and after.
 
     Args:
         teacher: its denoiser is a part of this module.
@@ -128,9 +142,11 @@ class Graph:
     def _difference(self, expected: Tensor, got: Tensor) -> float:
         if got.shape != expected.shape:
             raise DiffersError(f"the export gives {list(got.shape)}, not {list(expected.shape)}")
+        if isinstance(self.module, OneCall) and self.module.alpha != "none":
+            got, expected = premultiplied(got), premultiplied(expected)  # what can be seen of them
         apart = (got.double() - expected.double()).abs() / expected.abs().amax().clamp_min(1)
         wrong = apart > TOLERANCE
-        allowed = _OTHER_FLATS if isinstance(self.module, OneCall) and self.module.values else 0.0
+        allowed = _OTHER_FLATS if self._has_borders else 0.0
         if not bool(apart.isfinite().all()) or wrong.double().mean().item() > allowed:
             raise DiffersError(
                 f"the export differs from the model by {apart.max().item():.2g}; nothing was "
@@ -138,6 +154,12 @@ class Graph:
                 "packages)"
             )
         return float(apart[~wrong].max())
+
+    @property
+    def _has_borders(self) -> bool:
+        """Whether rounding may put a pixel on the other side: of a flat, or of opacity 1/2."""
+        graph = self.module
+        return isinstance(graph, OneCall) and bool(graph.values or graph.alpha == "binary")
 
     @property
     def checked(self) -> str:
@@ -194,10 +216,20 @@ def described(model: Generator | Teacher) -> dict[str, object]:
         "classes": list(config.classes),
         "label_histogram": list(config.label_histogram),
         "range": [-1, 1],
+        **about_alpha(model),
         "sigma_data": config.sigma_data,
         "sigma_init": config.sigma_init,
         "noise": "standard normal",
     }
+
+
+def about_alpha(model: Generator | Teacher) -> dict[str, str]:
+    """How the four channels of RGBA are meant; empty for other models."""
+    alpha = model.config.alpha
+    if alpha == "none":
+        return {}
+    colour = "straight" if isinstance(model, Generator) else "premultiplied"
+    return {"channel_order": "RGBA", "alpha": alpha, "colour": colour}
 
 
 def about_guidance(model: Generator | Teacher) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from noisewise.diffusion import karras_sigmas, sampler_named
-from noisewise.training.models.model_config import Flats
+from noisewise.pictures.alpha import Alpha
+from noisewise.training.models.model_config import Flats, finished
 
 
 @dataclass
@@ -28,7 +29,8 @@ class StepOutput(BaseOutput):
     """What `NoisewiseScheduler.step` returns.
 
     Attributes:
-        prev_sample: x at the next noise level; after the last call the picture, in [-1, 1].
+        prev_sample: x at the next noise level; after the last call the picture, in [-1, 1]; RGBA is
+            then straight.
         pred_original_sample: x0, as the model gave it.
     """
 
@@ -46,6 +48,8 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         num_steps: number of noise levels that were measured as best.
         rho: spacing of the levels.
         flats: exact values that fill areas of pictures, see `Flats`; None: none.
+        alpha: "soft" or "binary": the model draws premultiplied RGBA, which the last step makes
+            straight; "none": it draws something else.
 
     Raises:
         ValueError: if the sampler is unknown.
@@ -62,12 +66,13 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         num_steps: int = 5,
         rho: float = 7.0,
         flats: dict[str, Any] | None = None,
+        alpha: Alpha = "none",
     ) -> None:
         """Set the levels of `num_steps`."""
         sampler_named(sampler)
         self._sampler, self._sigma_max, self._sigma_min = sampler, sigma_max, sigma_min
         self._rho, self._num_steps = rho, num_steps
-        self._flats = Flats.from_dict(flats or {})
+        self._flats, self._alpha = Flats.from_dict(flats or {}), alpha
         self.set_timesteps(num_steps)
 
     @property
@@ -124,7 +129,7 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("this walk has ended; call set_timesteps before the next one")
         self._call += 1
         if self._call == len(self.timesteps):
-            found = self._flats.applied(model_output.clamp(-1, 1))
+            found = finished(model_output.clamp(-1, 1), self._flats, self._alpha)
         else:
             found = getattr(self, f"_{self._sampler}")(model_output, sample, generator)
         return StepOutput(found, model_output) if return_dict else (found, model_output)

@@ -38,11 +38,13 @@ class Edge:
         dim: 1 of what reads pixels, 0 of what draws them.
         outer: how many bands it reads or draws of each channel.
         patch: side of the patches.
+        factors: whether it draws factors of colours, which an opposite axis does not change.
     """
 
     dim: Literal[0, 1]
     outer: int = 1
     patch: int = 1
+    factors: bool = False
 
 
 def edge_of(name: str, net: Mapping[str, Any]) -> Edge | None:
@@ -60,10 +62,11 @@ def edge_of(name: str, net: Mapping[str, Any]) -> Edge | None:
     """
     first, patch = name.split(".")[0], int(net.get("patch", 1))
     if net.get("name") == "pyramid":
-        found = {"stem": 2, "detail_stem": 3, "head": 1, "detail_head": 3}
+        found = {"stem": 2, "detail_stem": 3, "head": 1, "detail_head": 3, "gain": 6}
         if first not in found or (first.endswith("stem") and name.endswith("bias")):
             return None
-        return Edge(1 if first.endswith("stem") else 0, found[first])
+        dim = 1 if first.endswith("stem") else 0
+        return Edge(dim, found[first], factors=first == "gain")
     if first == "head":
         return Edge(0, patch=patch)
     reads = "stem.0.weight" if net.get("bottleneck") else "stem.weight"
@@ -139,6 +142,7 @@ def carried_edge(
     """
     reads = old.dim == 1
     matrix = maps[0] if reads else maps[1].mT  # [old, new] in both cases
+    matrix = matrix.abs() if old.factors else matrix
     if old == new and matrix.shape[0] == matrix.shape[1] and _is_identity(matrix):
         return weight.clone(), 1.0  # bit for bit
     parts = weight.movedim(old.dim, 0)

@@ -294,7 +294,7 @@ def _place(name: str, net: Mapping[str, Any]) -> tuple[str, int | str, str]:
     at = int(number)
     if net["name"] == "pyramid":
         thin = len(net["detail_sd"]) and not net["widths"][0]
-        own = part in ("detail_stem", "detail_head")  # of level `at` whatever the finest is
+        own = part in ("detail_stem", "detail_head", "gain")  # of level `at` whatever the finest is
         return part, at if own or not thin else at + 1, inside
     if part == "shrink":
         return part, at, inside
@@ -315,6 +315,6 @@ def _levelled(net: Mapping[str, Any]) -> tuple[str, ...]:
     if net.get("name") == "unet":
         return ("down", "up", "shrink", "grow")
     if net.get("name") == "pyramid":
-        edges = ("stem", "norm", "head", "detail_stem", "detail_head")
+        edges = ("stem", "norm", "head", "detail_stem", "detail_head", "gain")
         return ("down", "up", "shrink", "grow", *edges)
     return ()

@@ -110,7 +110,7 @@ def derive(
 
     Args:
         size: of the pictures, see `noisewise.sizes`.
-        channels: 1 or 3.
+        channels: 1, 3 or 4.
         images: number of pictures on which the usual net (the one for None) can train in the budget
             on this machine; None: unknown.
         architecture: "auto", or the name of a net.

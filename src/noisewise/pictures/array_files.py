@@ -12,7 +12,7 @@ import os
 import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -31,6 +31,7 @@ _BLOCK_VALUES = 2**21  # read and scaled at a time: 16 MiB for each copy as floa
 _MOST_HEADER = 10_000  # bytes; as many as NumPy evaluates
 _MOST_NAMED = 256 * 2**20  # bytes of an array of labels or names
 _MOST_LETTERS = 1_000  # in one label or name
+_ALPHA = "alpha"  # name of the array with the opacity of each pixel
 _SHOWN = 8  # arrays that an error names
 # A compressed file may be small and its content is not: above this many bytes (with what Python
 # takes for each picture), content that is so many times the file is refused.
@@ -74,6 +75,7 @@ class ArrayFile:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     notes: tuple[str, ...]
+    opacity: ArrayFile | None = None
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -83,16 +85,25 @@ class ArrayFile:
     def height_width_channels(self) -> tuple[int, int, int]:
         """Shape of one picture."""
         shape = self.member.shape[1:]
+        if self.opacity is not None:
+            return (*self.opacity.height_width_channels[:2], 4)
         if len(shape) == 2:
             return shape[0], shape[1], 1
         first, second, third = shape
         return (second, third, first) if self.channels_first else (first, second, third)
 
     def pictures(self) -> Iterator[np.ndarray]:
-        """Yield each picture as uint8 [height, width, channels].
+        """Yield each picture as uint8 [height, width, channels], with its opacity if that is given.
 
         Memory use stays at some 100 MB, and that of one picture as uint8.
         """
+        if self.opacity is None:
+            yield from self._colours()
+            return
+        for colour, opacity in zip(self._colours(), self.opacity.pictures(), strict=True):
+            yield np.concatenate([np.broadcast_to(colour, (*colour.shape[:2], 3)), opacity], 2)
+
+    def _colours(self) -> Iterator[np.ndarray]:
         each = math.prod(self.member.shape[1:])
         whole, filled = np.empty(0, np.uint8), 0
         for values in _blocks(self.path, self.member):
@@ -124,8 +135,8 @@ def open_arrays(path: Path) -> ArrayFile:
     """Find the pictures (and labels) in a .npz or .npy file.
 
     Expects `images` [n, height, width, channels] (or channels first, or [n, height, width] grey),
-    uint8 or another range that is clear from the values. `labels` [n], `categories` and `names` [n]
-    are optional.
+    uint8 or another range that is clear from the values. Optional are `labels` [n], `categories`,
+    `names` [n], and `alpha` [n, height, width], the opacity of grey or colour pictures.
 
     Raises:
         ValueError: with the keys or shapes that were found and what to do.
@@ -145,9 +156,28 @@ def _described(path: Path, members: dict[str, Member]) -> ArrayFile:
     members = _with_training_labels(members, member, notes)
     labels, classes = _labels(path, members, member.shape[0])
     names = _names(path, members, member.shape[0])
-    return ArrayFile(
+    found = ArrayFile(
         path, member, channels_first, low, factor, labels, classes, names, tuple(notes)
     )
+    if _ALPHA not in members or member.key == _ALPHA:
+        return found
+    return replace(found, opacity=_opacity(path, _checked(path, members[_ALPHA]), found))
+
+
+def _opacity(path: Path, member: Member, of: ArrayFile) -> ArrayFile:
+    """The array of opacity; it must fit the pictures."""
+    height, width, channels = of.height_width_channels
+    if channels == 4 or member.shape not in (
+        (len(of), height, width),
+        (len(of), height, width, 1),
+    ):
+        raise ValueError(
+            f"{_shown(path)}: the array {_ALPHA!r} has shape {member.shape} and the pictures "
+            f"{of.member.shape}: give one value a pixel, [n, height, width], for pictures of 1 or "
+            f"3 channels, or leave {_ALPHA!r} out."
+        )
+    low, factor, _ = _range(path, member)
+    return ArrayFile(path, member, False, low, factor, None, (), (), ())
 
 
 def _members(path: Path) -> dict[str, Member]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from noisewise.pictures import array_files, cache, framing
+from noisewise.pictures import array_files, cache, framing, sources
+from noisewise.pictures.alpha import CHANNELS, SAMPLE, Seen, choose, seen
 from noisewise.pictures.changed import unchanged
 from noisewise.pictures.crops import Cut, cut_picture
 from noisewise.pictures.cutting import Origins, plan_cuts
@@ -26,9 +28,9 @@ from noisewise.pictures.gather import (
     load_cached,
     refuse_too_few,
 )
-from noisewise.pictures.headers import choose_size
 from noisewise.pictures.sample import sampled
-from noisewise.pictures.source_type import Request, SourceType, has_suffix
+from noisewise.pictures.source_type import Request, SourceType, chosen_size, has_suffix
+from noisewise.pictures.sources import Skipped
 
 _SUFFIXES = (".npz", ".npy")
 
@@ -45,11 +47,16 @@ def _read(path: Path, request: Request) -> Gathered:
     height, width, depth = found.height_width_channels
     sizes = Counter({(width, height): len(found)})
     notes, block = list(found.notes), _array_block(found)
+    kept = choose(_seen(found, request), request.background, request.channels)
+    request, why_border = request.keeping(kept, sizes, block)
     size, channels = request.size, request.channels
     if size is None:
-        size, why = choose_size(sizes, block, request.measured, bool(request.crops))
+        size, why = chosen_size(sizes, block, request)
         notes.append(why)
-    if depth == 1 and request.frame(size).on_grey:
+    notes += filter(None, [kept.note, why_border])
+    if kept.alpha != "none":
+        channels = CHANNELS
+    elif depth == 1 and request.frame(size).on_grey:
         channels = channels or 1
     frame, every = request.frame(size), np.arange(len(found))
     chosen = sampled(len(found), size) if request.sampled and not request.crops else every
@@ -74,15 +81,16 @@ def _read(path: Path, request: Request) -> Gathered:
         else _cut(found, plan, cut, origins)
     )
     framed = unchanged(framed, path, status)
-    images, names, _ = collect(path, plan, framed, (), request.progress)
+    images, names, skipped = collect(path, plan, framed, (), request.progress)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}[depth]
-    counts = HeaderCounts(sizes, Counter({mode: len(found)}), Counter({kind: len(found)}))
+    modes, formats = Counter({mode: len(found)}), Counter({kind: len(found)})
+    counts = HeaderCounts(sizes, modes, formats, 0, plan.done[framing.ALPHA], frame.crop)
     of = np.array([int(name) for name in names])
     numbers = None if found.labels is None else found.labels[of]
     labels = Labels(numbers, tuple(found.classes), kind)
     named = [found.names[i] for i in of] if found.names else []
     if cut is None:
-        return complete(plan, images, labels, named, [], counts)
+        return complete(plan, images, labels, named, skipped, counts)
     plan.notes.extend(origins.notes(size, request.keep_whole))
     named = named or [f"#{i}" for i in of]
     return complete(plan, images, labels, named, [], counts, origins.groups())
@@ -95,7 +103,14 @@ def _array_pictures(found: array_files.ArrayFile, frame: Frame, chosen: set[int]
         done: set[str] = set()
         name = str(index)
         image = framing.on_background(_as_image(pixels), frame, done)
-        yield name, framing.as_framed(framing.fit(image, name, frame, done), done)
+        made = framing.fit(image, name, frame, done)
+        if made.mode == "RGBA" and made.getchannel("A").getextrema()[1] == 0:
+            yield (
+                name,
+                Skipped(found.names[index] if found.names else f"#{index}", sources.INVISIBLE),
+            )
+        else:
+            yield name, framing.as_framed(made, done)
 
 
 def _cut(found: array_files.ArrayFile, plan: Plan, cut: Cut, origins: Origins) -> FramedPictures:
@@ -107,6 +122,14 @@ def _cut(found: array_files.ArrayFile, plan: Plan, cut: Cut, origins: Origins) -
         origins.add(pieces)
         for picture in pieces.framed:
             yield str(index), picture
+
+
+def _seen(found: array_files.ArrayFile, request: Request) -> list[Seen]:
+    """The transparency of some evenly spaced pictures; of none where it is laid flat anyway."""
+    if not request.may_keep or found.height_width_channels[2] != CHANNELS:
+        return []
+    step = max(1, len(found) // SAMPLE)
+    return [seen(_as_image(pixels)) for pixels in islice(found.pictures(), 0, None, step)]
 
 
 def _array_block(found: array_files.ArrayFile) -> int:

@@ -77,7 +77,7 @@ class Rows:
         return self._count
 
     def append(self, pixels: np.ndarray) -> None:
-        """Add one uint8 picture [height, width, 1 or 3], converted to the channels of the rows."""
+        """Add one uint8 picture [height, width, channels], as grey or colour as the rows."""
         channels = self._shape[2]
         if pixels.shape[2] > channels:
             pixels = to_grey(pixels)

@@ -161,7 +161,7 @@ def cut_picture(
     """Cut one upright picture on its background; `done` collects what was changed.
 
     Args:
-        image: mode L, RGB or CMYK; both sides at least those of the frame.
+        image: mode L, RGB, RGBA or CMYK; both sides at least those of the frame.
         name: of the file: it fixes the places.
         frame: size of the crops, and how the whole picture takes their shape.
         cut: what to cut.
@@ -212,7 +212,7 @@ def _in_cells(
 def _own_pixels(image: Image.Image, size: Size, done: set[str]) -> Image.Image:
     """Enlarged pixel art in its original pixels, if a crop still fits into it."""
     marks: set[str] = set()
-    if image.mode not in ("L", "RGB"):
+    if image.mode not in ("L", "RGB", "RGBA"):
         return image
     reduced = undo_enlargement(image, marks)
     if not most_crops(*reduced.size, size):

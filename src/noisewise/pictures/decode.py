@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from noisewise.pictures import bit_depth, sources
+from noisewise.pictures.alpha import Seen, seen
 from noisewise.pictures.bit_depth import Extent, NotFiniteError, Ranges
 from noisewise.pictures.crops import Cut, Pieces, cut_picture
 from noisewise.pictures.framing import (
@@ -131,6 +132,23 @@ def enlargement(file: BinaryIO, name: str) -> int:
         raise UnusableError(skip_code(error, name)) from error
 
 
+def transparency(file: BinaryIO, name: str) -> Seen:
+    """Look at the transparency of a picture.
+
+    Raises:
+        UnusableError: if it cannot be decoded.
+    """
+    try:
+        with _open(file, name) as image:
+            if image.has_transparency_data:
+                image.load()
+            return seen(image)
+    except UnusableError:
+        raise
+    except Exception as error:  # as above: Pillow raises almost anything
+        raise UnusableError(skip_code(error, name)) from error
+
+
 def decode(file: BinaryIO, name: str, frame: Frame, ranges: Ranges | None = None) -> Framed:
     """Decode one picture to uint8 pixels in its frame.
 
@@ -172,7 +190,7 @@ def cut(
             done: set[str] = set()
             flat, profile = _flattened(image, frame, ranges or Ranges(), done)
             lossless = image.format not in LOSSY
-            convert = partial(_to_srgb, profile=profile, done=done)
+            convert = partial(_to_srgb, profile=profile, done=done, frame=frame)
             return cut_picture(flat, name, frame, wanted, done, lossless, convert)
     except UnusableError:
         raise
@@ -188,8 +206,12 @@ def _decode(image: Image.Image, name: str, frame: Frame, ranges: Ranges) -> Fram
         image.draft(None, (3 * width, 3 * height))
     flat, profile = _flattened(image, frame, ranges, done)
     if frame.crop == "pad":  # the background is an sRGB colour: add it after the conversion
-        return as_framed(fit(_to_srgb(flat, profile, done), name, frame, done, lossless), done)
-    return as_framed(_to_srgb(fit(flat, name, frame, done, lossless), profile, done), done)
+        made = fit(_to_srgb(flat, profile, done, frame), name, frame, done, lossless)
+    else:
+        made = _to_srgb(fit(flat, name, frame, done, lossless), profile, done, frame)
+    if made.mode == "RGBA" and made.getchannel("A").getextrema()[1] == 0:
+        raise UnusableError(sources.INVISIBLE)
+    return as_framed(made, done)
 
 
 def _flattened(
@@ -264,8 +286,22 @@ def _upright(image: Image.Image, done: set[str]) -> Image.Image:
     return result
 
 
-def _to_srgb(image: Image.Image, profile: bytes | None, done: set[str]) -> Image.Image:
+def _to_srgb(
+    image: Image.Image, profile: bytes | None, done: set[str], frame: Frame
+) -> Image.Image:
     """Convert to sRGB with the picture's own profile; on the small picture this is fast."""
+    if image.mode == "RGBA":
+        if not profile:
+            return image
+        colour = _colour_to_srgb(image.convert("RGB"), profile, done)
+        colour.putalpha(image.getchannel("A"))
+        return colour
+    found = _colour_to_srgb(image, profile, done)
+    return found if frame.alpha == "none" else found.convert("RGBA")
+
+
+def _colour_to_srgb(image: Image.Image, profile: bytes | None, done: set[str]) -> Image.Image:
+    """Mode L or RGB, in sRGB."""
     if profile and len(profile) <= _MOST_PROFILE and image.mode in ("RGB", "CMYK"):
         try:
             own = ImageCms.getOpenProfile(io.BytesIO(profile))

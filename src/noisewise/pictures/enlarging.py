@@ -57,7 +57,8 @@ class Sides:
             # What has the size already stays as it is, and art of 2 pixels is none: see `fit`.
             reduced = inside(size, frame) != (wide, high) and min(size) // block >= MIN_SIDE
             width, height = (side // block if reduced else side for side in size)
-            counts[measure(width * short // wide, height * short // high)] += count
+            side = measure(width * short // wide, height * short // high)
+            counts[max(side, short) if frame.own_scale else side] += count
         return cls(frame.size, counts)
 
     @property

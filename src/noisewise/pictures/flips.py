@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from noisewise.pictures.alpha import premultiplied
+
 _NUM_PROBES = 400
 _NUM_OTHERS = 4000
 _SIDE = 16
@@ -50,7 +52,7 @@ def suggest_flip(
     if len(counted) <= _NUM_NEAREST:  # nothing but twins of a few pictures
         counted = np.arange(len(images))
     order = counted[generator.permutation(len(counted))][:_NUM_OTHERS]
-    others = np.stack([_small(images[i]) for i in np.sort(order)])
+    others = np.stack([_small(premultiplied(images[i])) for i in np.sort(order)])
     num_probes = min(_NUM_PROBES, len(others))
     probes = np.sort(generator.permutation(len(others))[:num_probes])
     own = _nearest(others[probes], others, probes)

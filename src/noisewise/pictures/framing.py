@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import get_args
 
 import numpy as np
 from PIL import Image, ImageColor
 
+from noisewise.pictures.alpha import Alpha, hardened, without_hidden
 from noisewise.pictures.request import Crop
 from noisewise.pictures.transparency import vanishing
 from noisewise.sizes import Size, num_pixels, sides
@@ -20,10 +20,14 @@ from noisewise.sizes import Size, num_pixels, sides
 MIN_SIDE = 4
 _GREY_TOLERANCE = 8
 _FEW_COLOURS = 64
+_EXACT = frozenset({"L", "RGB", "RGBA"})  # modes in which pixel art is compared
 _LARGEST_PADDED = 8192  # side of a padded picture, in pixels
 
 ALPHA, ROTATED, ANIMATED = "alpha", "rotated", "animated"
 CROPPED, ENLARGED, BLOCKS, PROFILE = "cropped", "enlarged", "blocks", "profile"
+BORDERED = "bordered"
+
+_CROPS = ("centre", "random", "pad")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Frame:
         crop: for pictures of another shape: "centre" takes the middle, "random" takes a random
             place (fixed by the file name, the same in every run), "pad" adds background.
         background: colour under transparency and around padded pictures: a name or #rrggbb.
+        alpha: "none" lays pictures on the background; otherwise they are RGBA, and padding is
+            transparent; "binary": their opacity is only 0 or 1.
+        own_scale: above 0, pixel art that is enlarged so many times is reduced to its original
+            pixels, and gets a transparent border where it is smaller than the frame.
 
     Raises:
         ValueError: if the crop or the background is unknown.
@@ -51,12 +59,14 @@ class Frame:
     size: Size
     crop: Crop = "centre"
     background: str = "white"
+    alpha: Alpha = "none"
+    own_scale: int = 0
     colour: tuple[int, int, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Check the crop, and read the colour."""
-        if self.crop not in get_args(Crop):
-            raise ValueError(f"crop {self.crop!r} is unknown: use centre, random or pad.")
+        if self.crop not in _CROPS:
+            raise ValueError(f"crop {self.crop!r} is unknown: use {', '.join(_CROPS[:2])} or pad.")
         object.__setattr__(self, "colour", read_colour(self.background))
 
     @property
@@ -67,7 +77,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Framed:
-    """A decoded picture, uint8 [height, width, 1 or 3]; whether it is grey; what was changed."""
+    """A decoded picture, uint8 [height, width, 1, 3 or 4]; if it is grey; what was changed."""
 
     pixels: np.ndarray
     grey: bool
@@ -104,8 +114,17 @@ def fit(
     grows by a whole factor gets its pixels repeated; everything else is resized with Pillow's
     Lanczos filter, which is antialiased. `done` collects what was changed.
     """
+    if frame.own_scale and (bordered := _bordered(image, frame, done)):
+        return bordered
+    found = _fitted(image, name, frame, done, lossless)
+    return hardened(found) if frame.alpha == "binary" and found.mode == "RGBA" else found
+
+
+def _fitted(
+    image: Image.Image, name: str, frame: Frame, done: set[str], lossless: bool
+) -> Image.Image:
     height, width = sides(frame.size)
-    if lossless and inside(image.size, frame) != (width, height) and image.mode in ("L", "RGB"):
+    if lossless and inside(image.size, frame) != (width, height) and image.mode in _EXACT:
         image = undo_enlargement(image, done)
     part = inside(image.size, frame)
     if part != image.size:
@@ -127,8 +146,10 @@ def fit(
 
 
 def as_framed(image: Image.Image, done: set[str]) -> Framed:
-    """Keep a picture of mode L or RGB that has its frame."""
-    pixels = np.asarray(image)
+    """Keep a picture of mode L, RGB or RGBA that has its frame."""
+    pixels = np.asarray(without_hidden(image) if image.mode == "RGBA" else image)
+    if image.mode == "RGBA":
+        return Framed(pixels, False, frozenset(done))
     if image.mode == "L":
         return Framed(pixels[:, :, None], True, frozenset(done))
     red, green, blue = (pixels[..., c] for c in range(3))  # numpy is slow along an axis of 3
@@ -138,7 +159,12 @@ def as_framed(image: Image.Image, done: set[str]) -> Framed:
 
 
 def on_background(image: Image.Image, frame: Frame, done: set[str]) -> Image.Image:
-    """Place a picture with transparency on the background; return mode L, RGB or CMYK."""
+    """Place a picture with transparency on the background; return mode L, RGB or CMYK.
+
+    Where transparency is kept, the mode is RGBA, or CMYK of opaque pictures of this mode.
+    """
+    if frame.alpha != "none":
+        return _kept(image, frame, done)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         lowest = rgba.getchannel("A").getextrema()[0]
@@ -152,6 +178,38 @@ def on_background(image: Image.Image, frame: Frame, done: set[str]) -> Image.Ima
     if image.mode in ("L", "RGB", "CMYK"):
         return image
     return image.convert("L" if image.mode in ("1", "LA", "La") else "RGB")
+
+
+def _kept(image: Image.Image, frame: Frame, done: set[str]) -> Image.Image:
+    """A picture with its transparency."""
+    if image.mode == "CMYK":  # it has a profile of its own, and no transparency
+        return image
+    rgba = image.convert("RGBA")
+    lowest = rgba.getchannel("A").getextrema()[0]
+    if isinstance(lowest, (int, float)) and lowest < 255:
+        done.add(ALPHA)
+    return without_hidden(hardened(rgba) if frame.alpha == "binary" else rgba)
+
+
+def _bordered(image: Image.Image, frame: Frame, done: set[str]) -> Image.Image | None:
+    """Pixel art in its original pixels, with a transparent border; None if it is too large."""
+    pixels = np.asarray(image.convert("RGBA"))
+    factor = frame.own_scale
+    if factor > 1 and block_factor(pixels) % factor == 0:
+        pixels = np.ascontiguousarray(pixels[::factor, ::factor])
+        done.add(BLOCKS)
+    height, width = sides(frame.size)
+    if pixels.shape[0] > height or pixels.shape[1] > width:
+        return None
+    if pixels.shape[:2] == (height, width):
+        return Image.fromarray(pixels)
+    done.add(BORDERED)
+    made = Image.new("RGBA", (width, height))
+    made.paste(
+        Image.fromarray(pixels),
+        ((width - pixels.shape[1]) // 2, (height - pixels.shape[0]) // 2),
+    )
+    return made
 
 
 def block_factor(pixels: np.ndarray) -> int:
@@ -175,7 +233,7 @@ def block_factor(pixels: np.ndarray) -> int:
 
 
 def undo_enlargement(image: Image.Image, done: set[str]) -> Image.Image:
-    """Return enlarged pixel art, mode L or RGB, in its original pixels; others as they are."""
+    """Return enlarged pixel art, L, RGB or RGBA, in its original pixels; others as they are."""
     if image.getcolors(256) is None:
         return image
     pixels = np.asarray(image)
@@ -221,6 +279,8 @@ def _padded(image: Image.Image, frame: Frame) -> Image.Image:
     if image.mode == "L" and not frame.on_grey:
         image = image.convert("RGB")
     colour = frame.colour[0] if image.mode == "L" else frame.colour
+    if image.mode == "RGBA":
+        colour = (0, 0, 0, 0)
     padded = Image.new(image.mode, place, colour)
     padded.paste(image, ((place[0] - image.width) // 2, (place[1] - image.height) // 2))
     return padded

@@ -20,6 +20,7 @@ from noisewise.pictures.class_names import about_numbers
 from noisewise.pictures.dim import about_dim
 from noisewise.pictures.enlarging import Sides, too_large
 from noisewise.pictures.framing import Frame, Framed
+from noisewise.pictures.request import Crop
 from noisewise.pictures.sources import Skipped
 from noisewise.pictures.stacks import stack_groups
 from noisewise.pictures.transparency import about_vanished
@@ -42,6 +43,7 @@ _OTHER_SHAPE = {
 }
 _WHAT_WAS_DONE = {
     framing.ALPHA: "with transparency: placed on a {background} background",
+    framing.BORDERED: "smaller than the frame: at their own scale, with a transparent border",
     framing.ROTATED: "rotated upright, as EXIF says",
     framing.ANIMATED: "with several frames: only the first is used",
     framing.BLOCKS: "of enlarged pixel art: reduced to the original pixels",
@@ -79,13 +81,16 @@ class Gathered:
 class HeaderCounts:
     """Number of pictures of each size, mode and format, before decoding.
 
-    `more_pages` is the number of pages beyond the first one of each file.
+    `more_pages` is the number of pages beyond the first one of each file, `transparent` that of
+    pictures with transparent pixels, and `crop` how pictures of another shape were fitted.
     """
 
     sizes: Counter[tuple[int, int]]
     modes: Counter[str]
     formats: Counter[str]
     more_pages: int = 0
+    transparent: int = 0
+    crop: Crop = "centre"
 
 
 @dataclass
@@ -346,6 +351,8 @@ def count_text(num_pictures: int) -> str:
 def _what_was_done(plan: Plan, total: int) -> list[str]:
     texts = {**_WHAT_WAS_DONE, framing.CROPPED: _OTHER_SHAPE[plan.frame.crop]}
     size, background = plan.frame.size, plan.frame.background
+    if plan.frame.alpha != "none":
+        texts[framing.ALPHA], background = "with transparency: kept", "transparent pixels"
     shape = "square" if isinstance(size, int) else f"of the shape {written(size)}"
     done = [
         f"{count_text(plan.done[mark])} {text.format(background=background, shape=shape)}"

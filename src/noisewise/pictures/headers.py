@@ -156,6 +156,25 @@ def choose_size(
     return size, f"size {size}: {measured}"
 
 
+def size_for_all(sizes: Counter[tuple[int, int]], block: int = 1) -> tuple[int, str] | None:
+    """Choose a square that every sprite fits into with its own pixels; None above 64 pixels.
+
+    Args:
+        sizes: number of pictures of each (width, height).
+        block: how many times pixel art is enlarged; its original pixels count.
+
+    Example:
+        >>> size_for_all(Counter({(16, 24): 10, (30, 20): 2}))
+        (32, 'size 32: every picture fits into it with its own pixels, the longest side has 30')
+    """
+    longest = max(max(size) // block for size in sizes)
+    side = max(MIN_SIZE, -(-longest // SIZE_STEP) * SIZE_STEP)
+    if side > DEFAULT_MAX_SIZE:
+        return None
+    fits = f"every picture fits into it with its own pixels, the longest side has {longest}"
+    return side, f"size {side}: {fits}"
+
+
 def usable(side: int, longest: int = 0) -> int:
     """The largest size that nets can use and that is no larger than a side; 8 at least.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from noisewise.pictures.alpha import premultiplied
 from noisewise.pictures.cache import in_blocks
 
 _SIDE = 16  # of the thumbnails that decide
@@ -40,7 +41,7 @@ def near_duplicates(images: np.ndarray) -> list[tuple[int, int]]:
         >>> near_duplicates(images)
         [(1, 3)]
     """
-    thumbnails = np.concatenate([_thumbnails(block) for block in in_blocks(images)])
+    thumbnails = np.concatenate([_thumbnails(premultiplied(block)) for block in in_blocks(images)])
     hashes = hash64(thumbnails)
     flat = thumbnails.std(axis=(1, 2)) < _FLATTEST
     centred = thumbnails - thumbnails.mean(axis=(1, 2), keepdims=True)

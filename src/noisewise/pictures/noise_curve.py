@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from noisewise.pictures.alpha import premultiplied
 from noisewise.pictures.cache import in_blocks
 
 _VALUES = 2**23  # pixel values in memory as floats at once
@@ -42,7 +43,7 @@ def noise_curve(images: np.ndarray) -> dict[int, float]:
     total = {s: np.zeros(channels) for s in scales}
     square = {s: np.zeros(channels) for s in scales}
     for block in in_blocks(images, _rows(images)):
-        level = block
+        level = premultiplied(block)
         for s in scales:
             if s > 1:
                 level = _halved(level)
@@ -79,7 +80,7 @@ def mean_colour_sd(images: np.ndarray) -> float:
         1.7321
     """
     sums = [
-        block.sum(axis=1, dtype=np.uint32).sum(axis=1, dtype=np.float64)
+        premultiplied(block).sum(axis=1, dtype=np.uint32).sum(axis=1, dtype=np.float64)
         for block in in_blocks(images, _rows(images))
     ]
     colours = np.concatenate(sums) / math.prod(images.shape[1:3]) / 127.5

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from noisewise.pictures import flips
+from noisewise.pictures.alpha import CHANNELS, Alpha, alpha_of, premultiplied
 from noisewise.pictures.cache import in_blocks, release_pages
 from noisewise.pictures.cutting import choose_held_out
 from noisewise.pictures.gather import Gathered, Progress, digests
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Pictures", "Progress", "Skipped", "load_pictures"]
 
 _COUNTED = 2**22  # values that are counted at once
+_SHOWN = 256  # pictures that get visible colours at once
 _LARGE = 2**28  # bytes; the pages of a larger memory map are released after each read
 
 
@@ -40,7 +43,8 @@ class Pictures:
     """A set of pictures of one size.
 
     Attributes:
-        images: uint8 [n, height, width, channels], a read-only memory map if a cache is used.
+        images: uint8 [n, height, width, channels], a read-only memory map if a cache is used. With
+            4 channels, colour is straight, as in a PNG, and that of transparent pixels is black.
         labels: int64 [n], or None if there are no classes.
         classes: one name per label; empty if there are no classes.
         names: one per picture: its path below the source; empty for arrays without names.
@@ -89,8 +93,13 @@ class Pictures:
 
     @property
     def channels(self) -> int:
-        """1 for grey, 3 for colour."""
+        """1 for grey, 3 for colour, 4 for colour with transparency."""
         return int(self.images.shape[3])
+
+    @cached_property
+    def alpha(self) -> Alpha:
+        """Whether there is transparency, and if so whether opacity is only 0 and 1 ("binary")."""
+        return alpha_of(self.images)
 
     @property
     def label_histogram(self) -> tuple[int, ...]:
@@ -151,7 +160,30 @@ class Pictures:
         return replace(self, twins=tuple((int(a), int(b)) for a, b in pairs))
 
     def tensor(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
-        """Return pictures as input of a model: float32 [n, channels, height, width] in [-1, 1]."""
+        """Return pictures as input of a model: float32 [n, channels, height, width] in [-1, 1].
+
+        With transparency, colour is multiplied by opacity (see `noisewise.quality.premultiplied`).
+        """
+        from noisewise.quality.premultiplied import premultiplied as as_seen_by_models
+
+        return as_seen_by_models(self._tensor(indices))
+
+    def shown(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Return pictures as files hold them, and as judges take them, in the form of `tensor`.
+
+        Colour is straight, and that of transparent pixels is taken from the nearest visible ones.
+        """
+        import torch
+
+        from noisewise.quality.premultiplied import straight
+
+        found = self.tensor(indices)
+        if self.channels == CHANNELS and len(found):
+            found = torch.cat([straight(part) for part in found.split(_SHOWN)])
+        return found
+
+    def _tensor(self, indices: Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
+        """The pixels of the files on the scale [-1, 1]."""
         import torch  # here, so that `noisewise inspect` starts quickly
 
         chosen = self.images[np.asarray(indices, dtype=np.int64)]
@@ -167,7 +199,7 @@ class Pictures:
         """
         counts = np.zeros(256, np.int64)
         for block in in_blocks(self.images, max(1, _COUNTED // self.images[0].size)):
-            counts += np.bincount(block.reshape(-1), minlength=256)
+            counts += np.bincount(premultiplied(block).reshape(-1), minlength=256)
         values = np.arange(256)
         total, squares = np.float64(counts @ values), np.float64(counts @ values**2)
         mean = total / self.images.size
@@ -207,8 +239,8 @@ def load_pictures(
     channels: int | None = None,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
-    crop: Crop = "centre",
-    background: str = "white",
+    crop: Crop = "auto",
+    background: str = "auto",
     crops: int = 0,
     keep_whole: bool = False,
     enlarging: bool = True,
@@ -216,25 +248,28 @@ def load_pictures(
 ) -> Pictures:
     """Read pictures from a folder (subfolders may be classes), a .zip, .npz or .npy file.
 
-    Every picture is rotated upright, placed on the background, cropped or padded to the shape and
-    resized once with antialiasing. Labels come from `metadata.csv`, `metadata.jsonl` or
-    `dataset.json` if there is one, else from the subfolders. Files that cannot be used are skipped,
-    each with a reason, and what noisewise wrote is left out. Each page of a TIFF is a picture,
-    named by its number ("stack.tif#3"); of animations the first frame is used.
+    Every picture is rotated upright, placed on a background or kept transparent, cropped or padded
+    to the shape and resized once with antialiasing. Labels come from `metadata.csv`,
+    `metadata.jsonl` or `dataset.json` if there is one, else from the subfolders. Files that cannot
+    be used are skipped, each with a reason, and what noisewise wrote is left out. Each page of a
+    TIFF is a picture, named by its number ("stack.tif#3"); of animations the first frame is used.
 
     Args:
         path: the folder or file.
         size: side in pixels, (height, width), or a text such as "48x32", which is WIDTHxHEIGHT;
             multiples of 4, at least 8. None chooses a square from the pictures' own sizes (see
             `notes`).
-        channels: 1 or 3; None takes 1 if the pictures are grey, else 3.
+        channels: 1, 3 or 4; None takes 4 if a tenth of the pictures have transparency and no
+            background is given, 1 if the pictures are grey, else 3.
         cache_dir: folder for the uint8 cache, used again as long as name, length and time of change
             of every file stay the same; None keeps the pictures in memory. It is safe to delete.
         progress: called with (files done, files in all): first for the headers of all files, then
             again for their pixels.
         crop: for pictures of another shape: "centre", "random" (a random place, fixed by the
-            file name) or "pad" (the whole picture, with background added).
-        background: colour under transparency and around padded pictures, a name or #rrggbb.
+            file name) or "pad" (the whole picture, with background added). "auto" is "pad" for
+            sprites: pixel art with transparency, which keeps its own pixels; else "centre".
+        background: colour under transparency and around padded pictures, a name or #rrggbb; "auto"
+            keeps transparency where pictures have it, and else is white.
         crops: cut up to so many pieces of `size` at their own scale out of each picture, and
             leave out smaller pictures; 0: use whole pictures.
         keep_whole: with crops, use the whole pictures too, those that are smaller among them.

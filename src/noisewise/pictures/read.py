@@ -8,7 +8,7 @@ from pathlib import Path
 from noisewise.pictures import framing
 from noisewise.pictures.changed import blamed_on_change
 from noisewise.pictures.gather import Gathered, Progress
-from noisewise.pictures.request import Crop, check_crops
+from noisewise.pictures.request import AUTO, Crop, check_channels, check_crops
 from noisewise.pictures.source_type import Request
 from noisewise.pictures.source_types import source_type
 from noisewise.plain_text import printable
@@ -25,8 +25,8 @@ def gather(
     channels: int | None = None,
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
-    crop: Crop = "centre",
-    background: str = "white",
+    crop: Crop = "auto",
+    background: str = "auto",
     crops: int = 0,
     keep_whole: bool = False,
     enlarging: bool = True,
@@ -39,8 +39,9 @@ def gather(
     wanted = None if size is None else as_size(size)
     if wanted is not None:
         check_size(wanted)
-    if channels not in (None, 1, 3):
-        raise ValueError(f"channels {channels} cannot be used: give 1 (grey) or 3 (colour).")
+    if background == AUTO and channels in (1, 3):
+        background = "white"  # as it was before transparency could be kept
+    check_channels(channels, background)
     check_crops(crops, keep_whole)
     request = Request(
         wanted,

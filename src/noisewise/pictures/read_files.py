@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from noisewise.pictures import bit_depth, cache, decode, folder_classes, label_files, sources
+from noisewise.pictures import (
+    bit_depth,
+    cache,
+    decode,
+    folder_classes,
+    framing,
+    label_files,
+    sources,
+)
+from noisewise.pictures.alpha import CHANNELS, SAMPLE, Seen, choose
 from noisewise.pictures.bit_depth import is_deep
 from noisewise.pictures.changed import unchanged
 from noisewise.pictures.crops import Cut, Pieces
@@ -31,7 +40,6 @@ from noisewise.pictures.gather import (
 )
 from noisewise.pictures.headers import (
     Headers,
-    choose_size,
     describe_no_pictures,
     in_order,
     num_threads,
@@ -42,7 +50,7 @@ from noisewise.pictures.headers import (
 )
 from noisewise.pictures.own_files import about_own
 from noisewise.pictures.sample import sampled
-from noisewise.pictures.source_type import Request
+from noisewise.pictures.source_type import Request, chosen_size
 from noisewise.pictures.sources import Entry, Skipped, Source
 from noisewise.pictures.stacks import about_stacks
 from noisewise.sizes import Size, num_pixels
@@ -74,11 +82,16 @@ def read_files(source: Source, request: Request) -> Gathered:
         refuse_films(source, found.entries, least)
     refuse_too_few(source.path, len(found.entries), list(found.skipped), least=least)
     notes = about_own(found.skipped)
+    kept = choose(_seen(source, found, request), request.background, request.channels)
+    request, why_border = request.keeping(kept, found.sizes, found.block)
     size, channels = request.size, request.channels
     if size is None:
-        size, why = choose_size(found.sizes, found.block, request.measured, bool(request.crops))
+        size, why = chosen_size(found.sizes, found.block, request)
         notes.append(why)
-    if found.modes.keys() <= _GREY_MODES and request.frame(size).on_grey:
+    notes += filter(None, [kept.note, why_border])
+    if kept.alpha != "none":
+        channels = CHANNELS
+    elif found.modes.keys() <= _GREY_MODES and request.frame(size).on_grey:
         channels = channels or 1
     frame, every = request.frame(size), [entry.name for entry in found.entries]
     files = {entry.name: entry.file_name for entry in found.entries}
@@ -106,11 +119,32 @@ def read_files(source: Source, request: Request) -> Gathered:
         plan.notes.append(about_stacks(found.num_stacks, found.num_pages, stacks))
     plan.notes.extend(_depth_notes(plan, found))
     more_pages = found.num_pages - found.num_stacks
-    counts = HeaderCounts(found.sizes, found.modes, found.formats, more_pages)
+    clear = plan.done[framing.ALPHA]
+    crop = plan.frame.crop
+    counts = HeaderCounts(found.sizes, found.modes, found.formats, more_pages, clear, crop)
     if origins is None:
         return complete(plan, images, labels, names, skipped, counts, stacks=stacks)
     plan.notes.extend(origins.notes(size, request.keep_whole))
     return complete(plan, images, labels, names, skipped, counts, origins.groups())
+
+
+def _seen(source: Source, found: Headers, request: Request) -> list[Seen]:
+    """The transparency of some evenly spaced pictures; of none where it is laid flat anyway."""
+    if not request.may_keep:
+        return []
+
+    def one(item: tuple[Entry, int]) -> Seen | None:
+        try:
+            with opened(source, item[0]) as file:
+                return decode.transparency(file, item[0].file_name)
+        except UnusableError:
+            return None
+
+    step = max(1, len(found.entries) // SAMPLE)
+    items = list(zip(found.entries, found.num_bytes, strict=True))[::step]
+    with quiet_pillow(), ThreadPoolExecutor(num_threads()) as pool:
+        results = [result for _, result in in_order(pool, one, items, lambda item: item[1])]
+    return [result for result in results if result is not None]
 
 
 def _sampled(found: Headers, size: Size) -> Headers:
@@ -194,7 +228,7 @@ def _cut(
         except UnusableError as error:
             return Skipped(entry.name, error.code)
 
-    piece = 3 * num_pixels(frame.size)  # bytes
+    piece = (3 if frame.alpha == "none" else CHANNELS) * num_pixels(frame.size)  # bytes
     items = [
         (entry, cut, num_bytes + piece * cut.total if cut else 0)
         for entry, cut, num_bytes in zip(found.entries, cuts, found.num_bytes, strict=True)

@@ -33,6 +33,7 @@ UNREADABLE = "unreadable"
 PASSWORD = "password"
 UNSUPPORTED = "unsupported"
 NOT_FINITE = "not_finite"
+INVISIBLE = "invisible"
 OWN = "made_by_noisewise"
 
 REASONS = {
@@ -52,6 +53,7 @@ REASONS = {
     PASSWORD: "password-protected",
     UNSUPPORTED: "in an unsupported format",
     NOT_FINITE: "with NaN or infinite values",
+    INVISIBLE: "invisible, with alpha 0 everywhere",
     OWN: "made by noisewise",
 }
 """The reason of each code, for people; a count stands before it ("3 too small")."""

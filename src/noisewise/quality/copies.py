@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from noisewise.quality.features import check_alike, check_images
+from noisewise.quality.premultiplied import premultiplied
 from noisewise.quality.wilson import wilson
 
 GREY_LEVEL = 2 / 255  # one level of an 8-bit picture, in [-1, 1]
@@ -97,7 +98,8 @@ class CopyTest:
 def nearest(images: Tensor, training: Tensor, k: int = 2, flips: bool = False) -> Nearest:
     """Return the k nearest training pictures of each picture, by pixels.
 
-    ``d(x, y) = sqrt(mean_pixels (x - y)^2)``; with flips, the smaller one of x and mirrored x.
+    ``d(x, y) = sqrt(mean_pixels (x - y)^2)``; with flips, the smaller one of x and mirrored x. Of
+    pictures with transparency, colour counts by its opacity.
 
     Args:
         images: float [n, c, h, w].
@@ -119,12 +121,9 @@ def nearest(images: Tensor, training: Tensor, k: int = 2, flips: bool = False) -
     check_alike(images, "images", training, "training")
     if not 1 <= k <= len(training):
         raise ValueError(f"k is {k}: give 1 to {len(training)}, the number of training pictures.")
-    keys = training.detach().float().cpu().flatten(1)
+    keys = _seen(training).flatten(1)
     with torch.no_grad():
-        found = [
-            _nearest_of(part.detach().float().cpu(), keys, k, flips)
-            for part in images.split(_QUERIES)
-        ]
+        found = [_nearest_of(_seen(part), keys, k, flips) for part in images.split(_QUERIES)]
     index, distance = (torch.cat(parts) for parts in zip(*found, strict=True))
     return Nearest(index, distance)
 
@@ -276,6 +275,11 @@ def _compare(
     ratio = first / second.clamp_min(torch.finfo(torch.float32).tiny)
     copied = (first < threshold * second) | (first < GREY_LEVEL / 2)
     return found.index[:, 0], first, ratio, copied
+
+
+def _seen(images: Tensor) -> Tensor:
+    """Pictures on the CPU, without the colour of what is transparent."""
+    return premultiplied(images.detach().float().cpu())
 
 
 def _nearest_of(images: Tensor, keys: Tensor, k: int, flips: bool) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,8 @@ class DenoiserFeatures:
         """Return the features of pictures, without gradient.
 
         Args:
-            images: float [n, c, h, w] in [-1, 1], as the denoiser takes them.
+            images: float [n, c, h, w] in [-1, 1], of four channels straight: the denoiser gets them
+                premultiplied.
 
         Returns:
             float32 [n, d] on the device of the pictures.

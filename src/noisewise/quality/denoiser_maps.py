@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.quality.features import check_images
+from noisewise.quality.premultiplied import premultiplied
 
 _BATCH, _PIXELS = 64, 2**18  # pictures, and pixels, in the net at once
 
@@ -47,7 +48,8 @@ class DenoiserMaps:
         """Return what `pool` makes of the maps, side by side in the last dimension.
 
         Args:
-            images: float [n, c, h, w] in [-1, 1], as the denoiser takes them.
+            images: float [n, c, h, w] in [-1, 1], of four channels straight: the denoiser gets them
+                premultiplied.
             pool: from the maps of one block, float32 [n, width, rows, columns], to [n, ..., d].
 
         Returns:
@@ -60,7 +62,7 @@ class DenoiserMaps:
         found = []
         with torch.no_grad(), _in_eval(self._denoiser), _mean_embeddings(self._denoiser):
             for part in images.split(max(1, min(_BATCH, _PIXELS // shape[1:].numel()))):
-                noisy = part.to(device).float() + noise.to(device)
+                noisy = premultiplied(part.to(device).float()) + noise.to(device)
                 sigma = noisy.new_full((len(part),), self._sigma)
                 labels = None
                 if self._conditioned:

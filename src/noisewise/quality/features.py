@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from noisewise.quality.eight_bits import check_values, rounded
+from noisewise.quality.premultiplied import without_hidden
 
 _VALUES = 2**24  # of one batch of pictures
 
@@ -90,7 +91,7 @@ def extract_rounded(
     generator = generator if generator is not None else torch.Generator().manual_seed(0)
 
     def seen(part: Tensor) -> Tensor:
-        part = rounded(part)
+        part = without_hidden(rounded(part))
         if noise:
             part = part + noise * torch.randn(part.shape, generator=generator).to(part.device)
         return extractor(part)

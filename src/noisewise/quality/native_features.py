@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from noisewise.quality.features import check_images
+from noisewise.quality.premultiplied import premultiplied
 from noisewise.quality.random_features import computed, convolved, layers, opponent
 
 VERSION = "noisewise-2"
@@ -95,8 +96,7 @@ def _shown(images: Tensor) -> Tensor:
         return images
     if images.shape[1] == 3:
         return opponent(images)[:, :3]
-    opacity = images[:, 3:]
-    return opponent(torch.cat([(images[:, :3] + 1) * (opacity + 1) / 2 - 1, opacity], 1))
+    return opponent(premultiplied(images))
 
 
 def _parts(x: Tensor) -> list[Tensor]:

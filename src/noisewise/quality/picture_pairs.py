@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from noisewise.quality.premultiplied import premultiplied
+
 PLACES = 4  # per side
 _SIDE = 32  # pixels of the longer side; larger pictures are reduced
 _WHOLE, _PLACE = 1, 1  # pixels a picture may move, and a place beyond it
@@ -44,8 +46,7 @@ def reduced(images: Tensor) -> Tensor:
 
 
 def _reduced(x: Tensor, sides: list[int]) -> Tensor:
-    if x.shape[1] == 4:
-        x = torch.cat([(x[:, :3] + 1) * (x[:, 3:] + 1) / 2 - 1, x[:, 3:]], 1)
+    x = premultiplied(x)
     if list(x.shape[2:]) == sides:
         return x
     return F.interpolate(x, size=sides, mode="bilinear", antialias=True, align_corners=False)

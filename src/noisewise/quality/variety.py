@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from noisewise.quality.premultiplied import premultiplied
+
 CELLS = 16  # cells per side in which pictures are compared
 _ENOUGH = 16  # pictures of a class that give it a number of its own
 _ROWS = 1024  # of one block of distances
@@ -121,7 +123,8 @@ def _groups(
 
 def _cells(pictures: Tensor) -> Tensor:
     height, width = pictures.shape[-2:]
-    cells = F.adaptive_avg_pool2d(pictures.float(), (min(CELLS, height), min(CELLS, width)))
+    seen = premultiplied(pictures.float())
+    cells = F.adaptive_avg_pool2d(seen, (min(CELLS, height), min(CELLS, width)))
     return cells.flatten(1).cpu()
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from noisewise.quality.features import check_images
+from noisewise.quality.premultiplied import premultiplied
 
 _PATCH = 7
 _NUM_PATCHES = 16_384  # at most, per level and set
@@ -77,6 +78,7 @@ def sliced_wasserstein(
             f"levels is {levels}: give 1 to {possible} for pictures with sides of {side} pixels."
         )
     generator = generator or torch.Generator().manual_seed(0)
+    a, b = premultiplied(a), premultiplied(b)  # the colour of what is transparent counts nothing
     pairs = zip(laplacian_pyramid(a, levels), laplacian_pyramid(b, levels), strict=True)
     return [_level(x, y, num_projections, generator) for x, y in pairs]
 

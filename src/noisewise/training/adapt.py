@@ -29,7 +29,7 @@ from noisewise.training.files.run_folder import is_run
 from noisewise.training.models.model_folder import Build, load_model, save_model
 from noisewise.training.models.models import Teacher
 from noisewise.training.models.networks import network
-from noisewise.training.run.begin import check_folder, create_run, with_twins
+from noisewise.training.run.begin import as_begun, check_folder, create_run, with_twins
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
 from noisewise.training.run.resumed_plan import as_in_run
@@ -275,7 +275,8 @@ class AdaptTask(Task[AdaptConfig]):
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
         """Read the pictures at the teacher's size, derive the plan, create the run."""
-        config, folder = self.config, self.folder
+        self.config = config = as_begun(self.config, self.folder)
+        folder = self.folder
         pictures = load_pictures(
             as_file(self._path, folder / "cache"),
             *_form(self._teacher, config),

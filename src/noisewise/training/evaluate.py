@@ -283,7 +283,7 @@ def _real(
         pictures = run.other_pictures(config.against, model.size, model.channels)
         chosen = np.random.default_rng(0).permutation(len(pictures))[:MOST]
         name = f"{len(chosen)} pictures of {config.against}{_read_how(pictures, training)}"
-        return RealPictures(pictures.tensor(chosen), name, teacher)
+        return RealPictures(pictures.shown(chosen), name, teacher)
     assert training is not None
     return training.real(teacher)
 

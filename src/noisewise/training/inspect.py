@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image
 
 from noisewise.diffusion import MeasuredShift
+from noisewise.pictures.alpha import Alpha, colours
+from noisewise.pictures.checkerboard import on_checkerboard
 from noisewise.pictures.dim import about_dim, is_black
 from noisewise.pictures.enlarging import too_large
 from noisewise.pictures.gaps import gap_level
@@ -63,7 +65,9 @@ class Inspection:
         source: the path; kind: folder, zip, npz or npy.
         num_pictures: usable pictures; num_files: these and the skipped files.
         num_cut: pictures that the usable ones were cut from; 0 if nothing was cut.
-        size: size that training will use, see `noisewise.sizes`; channels: 1 or 3.
+        size: size that training will use, see `noisewise.sizes`; channels: 1, 3 or 4.
+        num_transparent: pictures with transparent pixels; alpha: what becomes of them: "none" (laid
+            flat), "soft" or "binary" (kept; see `noisewise.pictures.alpha`).
         shapes: number of pictures that are square, wide and tall.
         other_size: a size in the shape of most pictures; None if that is square, there is none, or
             the pictures are cut.
@@ -121,14 +125,16 @@ class Inspection:
     file_side: int = 0
     finer: str = ""
     refused: str = ""
+    num_transparent: int = 0
+    alpha: Alpha = "none"
 
     def __repr__(self) -> str:
         """One line; `text()` has all of it."""
-        colour = "grey" if self.channels == 1 else "colour"
         named = f", {len(self.classes)} classes" if self.classes else ""
         return (
             f"Inspection({self.source!r}: {self.num_pictures:,} pictures of {spelled(self.size)}, "
-            f"{colour}{named}, {sum(s.count for s in self.skipped):,} files skipped)"
+            f"{colours(self.channels)}{named}, "
+            f"{sum(s.count for s in self.skipped):,} files skipped)"
         )
 
     def _repr_html_(self) -> str:
@@ -172,6 +178,7 @@ class Inspection:
             f"  shapes    {_listed(self.shapes)}",
             f"  modes     {_listed(self.found_modes)}",
             f"  formats   {_listed(self.found_formats)}",
+            f"  alpha     {self._transparency()}",
             f"  classes   {_listed(self.classes) if self.classes else 'none'}",
             f"  copies    {self._copies()}",
             f"  near      {self._near()}",
@@ -191,7 +198,7 @@ class Inspection:
 
     def plan(self) -> list[str]:
         """Say what training will do with these pictures, one line each."""
-        colour = "grey, 1 channel" if self.channels == 1 else "colour, 3 channels"
+        colour = f"{colours(self.channels)}, {self.channels} channel{'s' * (self.channels > 1)}"
         every = f"{self.num_pictures} pieces" if self.num_cut else "every picture"
         steps = [
             f"use {every} at {spelled(self.size)} pixels ({colour})",
@@ -249,6 +256,18 @@ class Inspection:
         pairs = _paired(self.near_names, "~")
         return f"{self.num_near} nearly equal to another picture: {pairs}"
 
+    def _transparency(self) -> str:
+        """How many pictures have transparent pixels, and what becomes of them."""
+        if not self.num_transparent:
+            return "no picture has transparent pixels"
+        some = f"{self.num_transparent} of {self.num_cut or self.num_pictures} pictures have"
+        edges = {
+            "none": "laid flat",
+            "soft": "with soft edges: kept",
+            "binary": "with hard edges (seen or not seen, nothing between): kept",
+        }
+        return f"{some} transparent pixels, {edges[self.alpha]}"
+
     def _curve(self) -> str:
         return ", ".join(f"s={s} {value:.2f}" for s, value in self.noise_curve.items())
 
@@ -257,8 +276,8 @@ def inspect(
     path: Given,
     size: AnySize | None = None,
     progress: Progress | None = None,
-    crop: Crop = "centre",
-    background: str = "white",
+    crop: Crop = "auto",
+    background: str = "auto",
     crops: int = 0,
     keep_whole: bool = False,
 ) -> Inspection:
@@ -310,7 +329,9 @@ def inspect(
         size=pictures.size,
         channels=pictures.channels,
         shapes=count_shapes(found.counts.sizes),
-        other_size=None if num_cut else size_in_shape(found.counts.sizes, pictures.size, crop),
+        other_size=None
+        if num_cut
+        else size_in_shape(found.counts.sizes, pictures.size, found.counts.crop),
         **_as_found(found.counts),
         skipped=_skipped(pictures),
         classes=dict(zip(pictures.classes, pictures.label_histogram, strict=False)),
@@ -332,6 +353,8 @@ def inspect(
         file_side=pictures.side,
         finer="" if size is not None else about_finer_size(pictures, Engine.choose().device),
         refused=about_dim(pictures.images) if is_black(pictures.images) else "",
+        num_transparent=found.counts.transparent,
+        alpha=pictures.alpha,
     )
 
 
@@ -339,7 +362,7 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
     """Show evenly spaced pictures of the set in a grid, as one picture.
 
     Args:
-        images: uint8 [n, height, width, channels].
+        images: uint8 [n, height, width, channels]; RGBA is laid on a checkerboard.
         columns: pictures per row.
         rows: number of rows; fewer if there are fewer pictures.
 
@@ -357,9 +380,10 @@ def contact_sheet(images: np.ndarray, columns: int = 8, rows: int = 8) -> np.nda
     tall, wide, gap = images.shape[1] * factor, images.shape[2] * factor, 2
     shown = np.linspace(0, len(images) - 1, count).round().astype(int)
     shape = (rows * (tall + gap) + gap, columns * (wide + gap) + gap, 3)
-    sheet = np.full(shape, gap_level(images[shown]), np.uint8)
-    for place, index in enumerate(shown):
-        picture = np.repeat(np.repeat(images[index], factor, axis=0), factor, axis=1)
+    laid = on_checkerboard(images[shown])
+    sheet = np.full(shape, gap_level(laid), np.uint8)
+    for place, small in enumerate(laid):
+        picture = np.repeat(np.repeat(small, factor, axis=0), factor, axis=1)
         top = gap + place // columns * (tall + gap)
         left = gap + place % columns * (wide + gap)
         sheet[top : top + tall, left : left + wide] = picture

@@ -24,7 +24,7 @@ def judge_needs(pictures: Pictures) -> int | None:
     """
     count = min(len(pictures), _MOST, max(MEASURED_FROM, _PIXELS // num_pixels(pictures.size)))
     chosen = np.sort(np.random.default_rng(0).permutation(len(pictures))[:count])
-    return pictures_needed(pictures.tensor(chosen))
+    return pictures_needed(pictures.shown(chosen))
 
 
 def num_judged_against(num_training: int, num_held_out: int) -> int:

@@ -21,7 +21,13 @@ from noisewise.training.files.run_folder import is_run
 from noisewise.training.finer_size import about_finer_size
 from noisewise.training.models.model_folder import Build, save_model
 from noisewise.training.models.networks import network
-from noisewise.training.run.begin import check_folder, create_run, matching_run, with_twins
+from noisewise.training.run.begin import (
+    as_begun,
+    check_folder,
+    create_run,
+    matching_run,
+    with_twins,
+)
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
 from noisewise.training.run.resumed_plan import as_in_run, with_noise_of_run, with_scaled_lr
@@ -162,7 +168,7 @@ def plan(
     config = config or TrainConfig()
     engine = Engine.choose(config.device, config.precision, config.threads)
     folder = None if out is None else Path(out)
-    begun = folder is not None and is_run(folder)
+    begun, config = folder is not None and is_run(folder), as_begun(config, folder)
     with TemporaryDirectory() as beside:  # of pictures in memory
         place = as_file(path, Path(beside))
         pictures = _read(place, config, folder, sampled=not begun)  # a run knows all its pictures
@@ -197,7 +203,8 @@ class TrainTask(Task[TrainConfig]):
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
         """Read the pictures, derive the plan, create the run."""
-        config, folder = self.config, self.folder
+        self.config = config = as_begun(self.config, self.folder)
+        folder = self.folder
         matching_run(folder, config)  # before any picture is read
         path = as_file(self._path, folder / "cache")
         pictures = _read(path, config, folder, callbacks.on_file, cached=True)

@@ -68,7 +68,7 @@ class TrainingSet:
         if len(self.held_out) < ENOUGH:
             chosen, name = self.trained[:MOST], "training pictures (too few are held out)"
         return RealPictures(
-            self.pictures.tensor(chosen),
+            self.pictures.shown(chosen),
             f"{len(chosen)} {name}",
             teacher,
             self._labelled(),
@@ -80,7 +80,7 @@ class TrainingSet:
         if pictures.labels is None or len(pictures.classes) < 2:
             return None
         labels = torch.from_numpy(pictures.labels[chosen].astype(np.int64))
-        return Labelled(pictures.tensor(chosen), labels, pictures.classes)
+        return Labelled(pictures.shown(chosen), labels, pictures.classes)
 
     def copies(self) -> CopyReference:
         """The test for copies of any training picture, already applied to the held-out pictures."""
@@ -101,8 +101,8 @@ class TrainingSet:
             return None
 
     def _trained_and_unseen(self) -> tuple[Tensor, Tensor | None]:
-        unseen = self.pictures.tensor(self.held_out[:MOST]) if len(self.held_out) else None
-        return self.pictures.tensor(self.trained), unseen
+        unseen = self.pictures.shown(self.held_out[:MOST]) if len(self.held_out) else None
+        return self.pictures.shown(self.trained), unseen
 
 
 @dataclass(frozen=True, eq=False)

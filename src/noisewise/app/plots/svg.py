@@ -64,8 +64,8 @@ def grid(
         images: uint8 [n, height, width, channels] with 1, 3 or 4 channels.
         columns: pictures in a row; None: the sheet is nearly square.
         scale: an integer, at least 1; each pixel becomes a sharp square of this side.
-        gap: pixels between pictures, before scaling, in a grey that their edges do not have; empty
-            places are transparent.
+        gap: pixels between pictures, before scaling, in a grey that their edges do not have, or
+            transparent where pictures are RGBA; empty places are transparent.
 
     Raises:
         ValueError: for no pictures, a wrong shape or type, or fewer than one column.
@@ -92,10 +92,11 @@ def grid(
         (rows * (height + gap) - gap, columns * (width + gap) - gap, 4), dtype=np.uint8
     )
     level = gap_level(images)
+    between = (0, 0, 0, 0) if channels == 4 else (level, level, level, 255)
     for i in range(n):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         around = sheet[max(0, top - gap) : top + height + gap]
-        around[:, max(0, left - gap) : left + width + gap] = (level, level, level, 255)
+        around[:, max(0, left - gap) : left + width + gap] = between
     for i, picture in enumerate(images):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         cell = sheet[top : top + height, left : left + width]

@@ -14,6 +14,7 @@ from noisewise.app.report.facts import Facts, Frame, Point
 from noisewise.app.report.measure import SHOWN, Measurements, measure_ways
 from noisewise.app.report.next_commands import next_commands
 from noisewise.app.report.page import render
+from noisewise.pictures.alpha import colours
 from noisewise.pictures.sources import read_skipped
 from noisewise.sizes import sides, spelled
 from noisewise.training.callbacks import OnPart
@@ -172,7 +173,7 @@ def _data_card(run: Run, measured: Measurements) -> tuple[tuple[str, str], ...]:
         ("trained on", f"{data.num_training:,}"),
         ("held out", f"{data.num_held_out:,}"),
         ("size", f"{spelled(data.size)} pixels"),
-        ("channels", f"{data.channels} ({'grey' if data.channels == 1 else 'colour'})"),
+        ("channels", f"{data.channels} ({colours(data.channels)})"),
         (
             ("kinds", f"{len(data.classes)}, found by noisewise")
             if data.kinds

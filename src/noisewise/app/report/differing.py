@@ -182,4 +182,6 @@ def marks(worst: Worst) -> tuple[tuple[np.ndarray, np.ndarray], int]:
     strength = np.where(evidence > _CLEAR, strength, 0)[..., None]
     shown = made.astype(np.float64)
     shown[..., :3] = (1 - strength) * shown[..., :3] + strength * _RED
+    if shown.shape[3] == 4:  # a mark shows on what is transparent too
+        shown[..., 3:] = np.maximum(shown[..., 3:], 255 * strength)
     return (made, shown.round().astype(np.uint8)), int((worst.evidence > _CLEAR).sum())

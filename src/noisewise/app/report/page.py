@@ -21,6 +21,7 @@ from noisewise.app.report.differing import differences, word
 from noisewise.app.report.facts import Event, Facts, Frame, Way
 from noisewise.app.report.pieces import how_many, image, missing, section, table, upper
 from noisewise.app.terminal.progress import duration
+from noisewise.pictures.alpha import colours
 from noisewise.quality.verdict import MEANINGS
 from noisewise.sizes import sides
 from noisewise.training.files.sample_sheet import open_sheet
@@ -97,7 +98,7 @@ def _after(event: Event) -> str:
 
 
 def _headline(facts: Facts) -> str:
-    colour = {1: "grey", 3: "colour", 4: "colour (with transparency)"}[facts.channels]
+    colour = colours(facts.channels)
     what = "A run without a finished model yet, for"
     if facts.has_teacher:
         what = "A diffusion model of"

@@ -39,8 +39,9 @@ def image(pictures: np.ndarray, columns: int, alt: str) -> str:
     # Small pictures are enlarged by whole pixels: a saved sheet is then large enough to look at.
     scale = 2 if pictures.shape[2] * columns < 300 else 1
     sheet = svg.grid(pictures, columns, scale)
+    clear = " clear" if pictures.shape[3] == 4 else ""  # the page shows a checkerboard below
     return (
-        f'<img class="pixels" alt="{escape(alt, quote=True)}" width="{sheet.width}" '
+        f'<img class="pixels{clear}" alt="{escape(alt, quote=True)}" width="{sheet.width}" '
         f'height="{sheet.height}" src="{svg.data_uri(sheet)}">'
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from noisewise.app.terminal.progress import Progress, Record
 from noisewise.app.terminal.signals import Stop
+from noisewise.pictures.alpha import colours
 from noisewise.pictures.sources import HARMLESS, Skipped, read_skipped
 from noisewise.plain_text import printable
 from noisewise.sizes import as_size, spelled
@@ -59,7 +60,7 @@ def account(data: Mapping[str, Any]) -> list[str]:
         skipped: 1 truncated (b.png)
         note: 3 pictures turned
     """
-    size, colour = as_size(data["size"]), "grey" if data["channels"] == 1 else "colour"
+    size, colour = as_size(data["size"]), colours(data["channels"])
     lines = [f"pictures: {data['num_pictures']:,} of {spelled(size)} pixels, {colour}"]
     skipped: dict[str, list[Skipped]] = {}
     for item in map(read_skipped, data["skipped"]):

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from noisewise.pictures.checkerboard import on_checkerboard
 from noisewise.pictures.gaps import gap_level
 from noisewise.pictures.own_files import marked
 from noisewise.plain_files import MOST_PIXELS_FILE, NotPlainError, read_plain
@@ -28,11 +29,12 @@ def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
     """Join pictures into rows, left to right, with gaps that differ from the pictures' edges.
 
     Args:
-        images: float [n, 1 or 3, h, w] in [-1, 1].
+        images: float [n, 1, 3 or 4, h, w] in [-1, 1]; RGBA is straight, and is laid on a
+            checkerboard.
         columns: number of pictures in a row.
 
     Returns:
-        uint8 [rows * (h + 1) - 1, columns * (w + 1) - 1] for grey, [..., 3] for colour. Gaps are
+        uint8 [rows * (h + 1) - 1, columns * (w + 1) - 1] for grey, else [..., 3]. Gaps are
         one pixel wide; empty places at the end have their colour.
 
     Example:
@@ -40,9 +42,10 @@ def sheet(images: Tensor, columns: int = COLUMNS) -> np.ndarray:
         >>> sheet(torch.full((9, 1, 4, 4), -1.0)).shape
         (9, 39)
     """
-    n, channels, height, width = images.shape
+    levels = images.clamp(-1, 1).add(1).mul(127.5).round().byte()
+    pixels = on_checkerboard(levels.permute(0, 2, 3, 1).numpy())
+    n, height, width, channels = pixels.shape
     rows = -(-n // columns)
-    pixels = images.clamp(-1, 1).add(1).mul(127.5).round().byte().permute(0, 2, 3, 1).numpy()
     tall, wide = height + _GAP, width + _GAP
     laid = np.full((rows * columns, tall, wide, channels), gap_level(pixels), np.uint8)
     laid[:n, :height, :width] = pixels

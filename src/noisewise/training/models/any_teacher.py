@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from noisewise.diffusion import LogNormal, draw_to_dict, measured_shift
+from noisewise.pictures.alpha import Alpha
+from noisewise.quality.premultiplied import premultiplied
 from noisewise.sizes import AnySize, as_size, mean_side, num_pixels
 from noisewise.training.models.model_config import ModelConfig, SamplerSettings, guided_interval
 from noisewise.training.models.models import Teacher
@@ -35,6 +37,7 @@ def as_teacher(
     label_histogram: Sequence[int] = (),
     sampler: SamplerSettings | None = None,
     net: Mapping[str, Any] | None = None,
+    alpha: Alpha = "none",
 ) -> Teacher:
     """Describe a denoiser, so that it can be sampled and distilled like a teacher of noisewise.
 
@@ -53,6 +56,8 @@ def as_teacher(
         classes: names of the classes that it is conditioned on; empty for none.
         label_histogram: number of training pictures of each class; empty: equally many.
         sampler: how to draw from it; None: 18 Heun steps over its range, as in EDM.
+        alpha: of four channels: "soft" or "binary" if they are premultiplied RGBA (see
+            `noisewise.quality.premultiplied`); "none": they are something else.
         net: configuration from which `noisewise.load` can build it again; None: only `build=` can.
 
     Returns:
@@ -99,6 +104,7 @@ def as_teacher(
         sampler=sampler or _of_edm(low, high, usual),
         sigma_range=None if sigma_range is None else (low, high),
         noise_scale=float(noise_scale or 1.0),
+        alpha=alpha,
     )
     teacher = Teacher(denoiser, config).eval()
     _try(teacher, (low * high) ** 0.5)
@@ -119,6 +125,8 @@ def _measure(teacher: Teacher, noise_scale: float | None, span: tuple[float, flo
     """Measure sigma_data and noise_scale on pictures of few calls; span: of EDM's sampler."""
     count = max(_FEWEST, min(_MOST, _PIXELS // num_pixels(teacher.size)))
     pictures = teacher.sample(count, seed=0, calls=_CALLS, sampler="dpmpp_2m", guidance=1.0).cpu()
+    if teacher.config.alpha != "none":
+        pictures = premultiplied(pictures)
     spread = float(pictures.std())
     if not spread > 0:
         raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from noisewise.pictures.alpha import colours
 from noisewise.sizes import Size, sides, spelled
 from noisewise.training.files.sample_sheet import COLUMNS, enlarged, sheet
 from noisewise.training.in_html import page
@@ -60,11 +61,10 @@ class Model(nn.Module):
 
     def _in_one_line(self, calls: str) -> str:
         count = sum(p.numel() for p in self.denoiser.parameters())
-        colour = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels} channels")
         named = f"{len(self.classes)} classes, " if self.classes else ""
         return (
-            f"{type(self).__name__}({spelled(self.size)}, {colour}, {named}{calls}, "
-            f"{count:,} parameters on {self.device})"
+            f"{type(self).__name__}({spelled(self.size)}, {colours(self.channels)}, {named}"
+            f"{calls}, {count:,} parameters on {self.device})"
         )
 
     def noise(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from noisewise.pictures.alpha import colours
 from noisewise.plain_text import printable
 from noisewise.quality.verdict import word_by_floors
 from noisewise.sizes import sides, spelled
@@ -34,7 +35,8 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         config: description of the generator.
         run: content of run.json.
     """
-    colour = "grey" if config.channels == 1 else "colour"
+    colour = colours(config.channels)
+    rgba = "" if config.alpha == "none" else ", straight RGBA"
     height, width = sides(config.size)
     shape = f"[64, {config.channels}, {height}, {width}]"
     lines = [
@@ -51,7 +53,7 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         "import noisewise",
         "",
         'generator = noisewise.load("path/to/this/folder")',
-        f"pictures = generator.sample(64, seed=0)  # float32 {shape}, from -1 to 1",
+        f"pictures = generator.sample(64, seed=0)  # float32 {shape}, from -1 to 1{rgba}",
         "```",
         "",
         *_options(config, run["data"]),

@@ -17,7 +17,9 @@ from noisewise.diffusion import (
     karras_sigmas,
     sampler_named,
 )
+from noisewise.pictures.alpha import Alpha
 from noisewise.quality.flats import FlatValue, snapped
+from noisewise.quality.premultiplied import premultiplied, straight
 from noisewise.sizes import Size, as_size, written
 from noisewise.training.models.limits import check_values
 from noisewise.training.settings.config import Loss
@@ -248,14 +250,38 @@ class Flats:
         )
 
 
+def finished(images: Tensor, flats: Flats, alpha: Alpha) -> Tensor:
+    """Return what a net has drawn as files hold it: exact values, and straight RGBA.
+
+    Args:
+        images: float [n, c, h, w] in [-1, 1].
+        flats: exact values that fill areas.
+        alpha: of the model.
+
+    Example:
+        >>> import torch
+        >>> clear = torch.tensor([-0.9, -1.0, -1.0, -0.9]).view(1, 4, 1, 1)
+        >>> finished(clear, Flats(), "binary").flatten()
+        tensor([-1., -1., -1., -1.])
+    """
+    if alpha == "none":
+        return flats.applied(images)
+    shown = straight(images, alpha == "binary")
+    exact = flats.applied(shown)
+    if exact is shown:
+        return shown
+    return straight(premultiplied(exact), alpha == "binary")  # flats leave no hidden colour
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """What config.json of a model folder says.
 
-    Older versions wrote no `noise_scale`, `loss` and `multiscale`: their models have the defaults.
+    Older versions wrote no `noise_scale`, `loss`, `multiscale` and `alpha`: their models have the
+    defaults. With `alpha` "soft" or "binary", the net draws premultiplied RGBA.
 
     Raises:
-        ValueError: if the noise_scale or the loss cannot be.
+        ValueError: if the noise_scale, the loss or the alpha cannot be.
     """
 
     kind: Literal["teacher", "generator"]
@@ -275,16 +301,34 @@ class ModelConfig:
     loss: Loss = "edm"
     multiscale: bool = False
     flats: Flats = field(default_factory=Flats)
+    alpha: Alpha = "none"
     stats: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a factor that is no factor, and an unknown loss."""
         if not (math.isfinite(self.noise_scale) and self.noise_scale > 0):
             raise ValueError(f"noise_scale is {self.noise_scale}; use a finite number above 0")
+        if self.alpha not in get_args(Alpha) or (self.alpha != "none" and self.channels != 4):
+            raise ValueError(
+                f"the alpha is {self.alpha!r} with {self.channels} channels; it is none, or with 4 "
+                "channels soft or binary"
+            )
         if self.loss not in get_args(Loss):
             raise ValueError(
                 f"the loss {self.loss!r} is unknown; use one of {', '.join(get_args(Loss))}"
             )
+
+    def as_shown(self, images: Tensor) -> Tensor:
+        """Return what the net has drawn as files hold it: straight RGBA, if it is RGBA.
+
+        Args:
+            images: float [n, c, h, w] in [-1, 1].
+        """
+        return images if self.alpha == "none" else straight(images, self.alpha == "binary")
+
+    def finished(self, images: Tensor) -> Tensor:
+        """Return what the net has drawn as `as_shown`, with the exact values of flats."""
+        return finished(images, self.flats, self.alpha)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

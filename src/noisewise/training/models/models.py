@@ -111,7 +111,7 @@ class Teacher(Model):
         on_drawn: OnDrawn | None = None,
         larger: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Draw pictures, float [num_images, c, h, w] in [-1, 1].
+        """Draw pictures, float [num_images, c, h, w] in [-1, 1]; RGBA is straight, as in a PNG.
 
         Args:
             num_images: number of pictures; None: one for each label of a list, else one.
@@ -173,7 +173,7 @@ class Teacher(Model):
             grid = generator_of(seed, 0, WINDOWS)  # the same for all pictures of a seed
             denoiser = windowed(denoiser, window, grid, self._at_once(math.prod(window)))
         states = settings.chosen(sampler).states(denoiser, noise, sigmas, condition, normal)
-        return self.config.flats.applied(sample(states).clamp(-1, 1))
+        return self.config.finished(sample(states).clamp(-1, 1))
 
 
 class Generator(Model):
@@ -209,7 +209,8 @@ class Generator(Model):
             label: int64 [n], or None without classes.
 
         Returns:
-            Pictures, float [n, c, h, w] in [-1, 1].
+            Pictures, float [n, c, h, w] in [-1, 1]; RGBA is premultiplied, and `sample` makes it
+            straight.
 
         Raises:
             ValueError: if labels are missing, or z has another shape.
@@ -277,7 +278,7 @@ class Generator(Model):
         on_drawn: OnDrawn | None = None,
         larger: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Draw pictures, float [num_images, c, h, w] in [-1, 1].
+        """Draw pictures, float [num_images, c, h, w] in [-1, 1]; RGBA is straight, as in a PNG.
 
         Args:
             num_images: number of pictures; None: one for each label of a list, else one.
@@ -308,7 +309,7 @@ class Generator(Model):
             if two is not None:
                 noise = self.noise(seed, start, count, SECOND_CALL)
                 pictures = second_call(two[0].denoiser, pictures, two[1], noise, labels)
-            parts.append(self.config.flats.applied(pictures))
+            parts.append(self.config.finished(pictures))
         return torch.cat(parts)
 
     def second_teacher(self) -> Teacher | None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from noisewise.pictures.request import AUTO
 from noisewise.sizes import written
 from noisewise.training.files.lock import is_our_file
 from noisewise.training.files.run_folder import is_run
 from noisewise.training.judge_needs import judge_needs
 from noisewise.training.run.kinds_file import kinds_digest
 from noisewise.training.run.run import Run
-from noisewise.training.run.run_json import must_match, new_run_info, write_info
+from noisewise.training.run.run_json import OLDER_FRAMING, must_match, new_run_info, write_info
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
-    from noisewise.training.settings.config import DistillConfig, TrainConfig
+    from noisewise.training.settings.config import DistillConfig, TeacherSettings, TrainConfig
     from noisewise.training.stages.plan import TeacherPlan
+
+Settings = TypeVar("Settings", bound="TeacherSettings")
 
 
 def check_folder(path: str | Path) -> bool:
@@ -39,6 +42,26 @@ def check_folder(path: str | Path) -> bool:
             f"{path} contains other files ({others[0]}); choose a new folder with --out"
         )
     return False
+
+
+def as_begun(config: Settings, folder: Path | None) -> Settings:
+    """Settings in which "auto" is what it was when an existing run began.
+
+    Runs of older versions have no "auto": they cut the centre, and laid pictures on white.
+
+    Args:
+        config: of a training or an adaptation.
+        folder: of the run; None, or a folder without a run: the settings stay as they are.
+    """
+    if folder is None or not is_run(folder):
+        return config
+    before = Run(folder).info.get("train", {})
+    kept = {
+        name: old
+        for name, old in OLDER_FRAMING.items()
+        if getattr(config, name) == AUTO and before.get(name, old) == old
+    }
+    return replace(config, **kept)
 
 
 def matching_run(path: Path, config: TrainConfig) -> Run | None:

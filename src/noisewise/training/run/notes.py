@@ -25,7 +25,7 @@ class DataNotes:
         num_training: number of training pictures.
         num_held_out: number of held-out pictures.
         size: of the pictures, see `noisewise.sizes`.
-        channels: 1 grey, 3 colour.
+        channels: 1 grey, 3 colour, 4 RGBA.
         classes: names, in the order of their labels.
         kinds: digest of the kinds that noisewise found; None without kinds.
         twins: pairs of nearly equal pictures that the split keeps together; () in older versions.

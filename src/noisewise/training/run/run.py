@@ -20,11 +20,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from noisewise.pictures.alpha import CHANNELS, colours
 from noisewise.pictures.given import PREFIX
+from noisewise.pictures.request import AUTO
 from noisewise.plain_text import shell_words
 from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
@@ -37,7 +39,7 @@ from noisewise.training.run.checkpoints import Checkpoints
 from noisewise.training.run.log import Log
 from noisewise.training.run.notes import DataNotes, StageNotes
 from noisewise.training.run.places import Places, without_places
-from noisewise.training.run.run_json import read_with_warning, write_info
+from noisewise.training.run.run_json import OLDER_FRAMING, read_with_warning, write_info
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import StageName
 
@@ -134,8 +136,7 @@ class Run:
         """Path, pictures and stages, in one line."""
         data = self.data
         count = f"{data.num_pictures:,} pictures of " if data.num_pictures else ""
-        colour = "grey" if data.channels == 1 else "colour"
-        parts = [f"{count}{spelled(data.size)}, {colour}"]
+        parts = [f"{count}{spelled(data.size)}, {colours(data.channels)}"]
         for name in STAGES:
             stage = self.stage(name)
             word = "not finished" if stage.steps else "not begun"
@@ -350,15 +351,16 @@ class Run:
         """Read pictures with the settings of this run; runs of older versions have fewer."""
         from noisewise.pictures.pictures import load_pictures
 
-        asked = self.info["train"]
+        asked: dict[str, Any] = {**OLDER_FRAMING, **self.info["train"]}
         crops = asked.get("crops", 0) if crops is None else crops
+        keeps = channels == CHANNELS  # no other setting does: a teacher from elsewhere has none
         return load_pictures(
             path,
             size,
             channels,
             cache,
-            crop=asked.get("crop", "centre"),
-            background=asked.get("background", "white"),
+            crop=AUTO if keeps and not self.info["train"] else asked["crop"],
+            background=AUTO if keeps else asked["background"],
             crops=crops,
             keep_whole=bool(crops) and asked.get("keep_whole", False),
         )

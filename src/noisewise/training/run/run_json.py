@@ -23,6 +23,8 @@ from noisewise.training.settings.config import MAY_CHANGE, DistillConfig, TrainC
 from noisewise.training.settings.recipes import TeacherRecipe
 
 NOISE = "noise.json"
+OLDER_FRAMING = {"crop": "centre", "background": "white"}
+"""How runs of older versions, which may not say it, brought pictures to the shape."""
 FORMAT = 2
 READABLE = (1, FORMAT)
 _KNOWN = (
@@ -164,7 +166,8 @@ def must_match(
     """
     now = _flat(json.loads(json.dumps(asdict(config))))
     usual = _flat(json.loads(json.dumps(asdict(type(config)()))))
-    then = {**usual, **_flat(before)}
+    older = {name: value for name, value in OLDER_FRAMING.items() if name in usual}
+    then = {**usual, **older, **_flat(before)}
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name) and name not in (*MAY_CHANGE, *free):
             raise ValueError(

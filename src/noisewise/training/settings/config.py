@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Self, get_args
 
-from noisewise.pictures.request import Crop, check_crops
+from noisewise.pictures.request import Crop, check_channels, check_crops
 from noisewise.sizes import as_size, check_size, written
 from noisewise.training.settings.larger import check_pixels, parse_larger
 from noisewise.training.settings.overrides import overridden
@@ -176,10 +176,12 @@ class TrainingSettings:
 class PictureSettings:
     """How pictures take the shape that is trained."""
 
-    crop: Crop = "centre"
-    """How pictures get the shape: cut the centre, cut at random, or pad with a border."""
-    background: Annotated[str, Shown("COLOUR")] = "white"
-    """Colour behind transparent pixels and of padding: a name, or #rrggbb."""
+    crop: Crop = "auto"
+    """How pictures get the shape: cut the centre, cut at random, or pad with a border. auto: pad
+    sprites with transparency, else cut the centre."""
+    background: Annotated[str, Shown("COLOUR")] = "auto"
+    """Colour behind transparent pixels and of padding: a name, or #rrggbb. auto: keep transparency
+    if the pictures have it, else white."""
     crops: int = 0
     """Cut up to this many pieces out of each large picture, at its own scale. 0: use it whole."""
     keep_whole: bool = False
@@ -218,7 +220,7 @@ class TrainConfig(TeacherSettings):
     allow_enlarging: Annotated[bool, RARE] = False
     """Train at this size even if it is 4 or more times that of most files. Default: refused."""
     channels: Annotated[int | None, RARE] = None
-    """1 for grey, 3 for colour. Default: as the pictures are."""
+    """1 for grey, 3 for colour, 4 for colour with transparency. Default: as the pictures are."""
     classes: bool = False
     """Learn the classes (subfolders or labels), to draw one later. Default: classes are ignored."""
     kinds: int | None = None
@@ -261,8 +263,7 @@ class TrainConfig(TeacherSettings):
             )
         if self.size is not None:
             object.__setattr__(self, "size", _checked_size(self.size))
-        if self.channels not in (None, 1, 3):
-            raise ValueError(f"{self.channels} channels do not work; use 1 (grey) or 3 (colour)")
+        check_channels(self.channels, self.background)
         if self.kinds is not None and self.kinds < 0:
             raise ValueError(f"{self.kinds} kinds do not work; use 0 for none, or 2 and more")
         if self.kinds and self.classes:

@@ -97,6 +97,13 @@ def _named(values: tuple[tuple[int, ...], ...]) -> str:
     Example:
         >>> _named(((0, 0, 0), (255, 255, 255)))
         '#000000 and #ffffff'
+        >>> _named(((9, 9, 9, 255), (0, 0, 0, 0)))
+        '#090909ff and transparency'
     """
-    texts = ["#" + "".join(f"{v:02x}" for v in (v if len(v) > 1 else v * 3)) for v in values]
+    texts = [
+        "transparency"
+        if len(value) == 4 and not value[3]
+        else "#" + "".join(f"{v:02x}" for v in (value if len(value) > 1 else value * 3))
+        for value in values
+    ]
     return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

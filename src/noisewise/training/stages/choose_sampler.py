@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from torch import Tensor
+
 from noisewise.diffusion import DPMPP_2M, HEUN, Denoiser
 from noisewise.nets.bands import overall
 from noisewise.training.models.model_config import SamplerSettings
@@ -74,6 +76,7 @@ def choose_sampler(
     clock: Callable[[], float] = time.monotonic,
     weak: Denoiser | None = None,
     suffers: Suffers | None = None,
+    as_shown: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> SamplerChoice:
     """Choose a sampler, its settings and its guidance by what the judge says of its pictures.
 
@@ -99,11 +102,14 @@ def choose_sampler(
         weak: the denoiser to guide away from; None: guidance is not tried.
         suffers: ``suffers(guided, plain)``: whether guided pictures lose a class that plain ones
             have; None: not asked.
+        as_shown: makes what the denoiser draws into pictures as the judge takes them.
 
     Source: our own measurements; we know no paper that measures it for each net.
     """
     usual = replace(usual_of(settings), guidance=1.0, reason="")
-    search = SamplerSearch(denoiser, judge, inputs, usual, num_images, seconds, calls, clock, weak)
+    search = SamplerSearch(
+        denoiser, judge, inputs, usual, num_images, seconds, calls, clock, weak, as_shown
+    )
     search.climb()
     if not search.found:
         reason = "the usual one: the budget is too short to measure others"

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from noisewise.quality.premultiplied import premultiplied
 from noisewise.training.settings.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def sorted_like(teacher: Teacher, pictures: Pictures) -> Pictures:
     if not why:
         return pictures
     drawn = [teacher.sample(_DRAWN, seed=0, label=k) for k in range(len(described.classes))]
-    centres = torch.stack([_cells(images.float().cpu()).mean(0) for images in drawn])
+    centres = torch.stack([_cells(premultiplied(images.float().cpu())).mean(0) for images in drawn])
     labels = nearest_centre(_points(pictures), centres)
     return replace(pictures, labels=labels.numpy(), classes=described.classes, kinds=why)
 

@@ -152,7 +152,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         flips=flips,
         reasons={
             "size": _why(config.size, "from the pictures"),
-            "channels": _why(config.channels, "from the pictures"),
+            "channels": _why(config.channels, _why_channels(pictures)),
             "classes": why_classes,
             "net": derived.reason,
             "sigma_data": "standard deviation of all training pixels in [-1, 1]",
@@ -168,6 +168,12 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         recompute=steps.recompute,
         crops=config.crops,
     )
+
+
+def _why_channels(pictures: Pictures) -> str:
+    """What was measured about transparency; else that it comes from the pictures."""
+    kept = [note for note in pictures.notes if note.startswith("transparency is kept")]
+    return kept[0] if kept else "from the pictures"
 
 
 def why_crops(pictures: Pictures) -> dict[str, str]:

@@ -113,6 +113,6 @@ def _features(
     for start in range(0, len(chosen), group):
         if start >= LEAST and late():
             break
-        part = pictures.tensor(chosen[start : start + group])
+        part = pictures.shown(chosen[start : start + group])
         found.append(extract(rounded(part), extractor))
     return torch.cat(found)

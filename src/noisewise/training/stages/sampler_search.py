@@ -74,11 +74,13 @@ class SamplerSearch:
         calls: float | None,
         clock: Callable[[], float],
         weak: Denoiser | None = None,
+        as_shown: Callable[[Tensor], Tensor] = lambda images: images,
     ) -> None:
         """Start the clock, and measure the time of one call if time is limited."""
         self.start = clock()
         self.found: dict[SamplerSettings, Floors] = {}
         self._denoiser, self._weak, self._judge, self._inputs = denoiser, weak, judge, inputs
+        self._as_shown = as_shown
         self._usual, self._num_images = usual, num_images
         self._seconds, self._clock = seconds, clock
         self._group = at_once(inputs(0, 1)[0][0, 0].numel())
@@ -249,7 +251,7 @@ class SamplerSearch:
         parts, levels = [], key.levels()
         for noise, labels in self._noises():
             x0 = sample(key.sampler.states(denoiser, noise, levels.to(noise.device), labels))
-            parts.append(x0.float().clamp(-1, 1).cpu())
+            parts.append(self._as_shown(x0.float().clamp(-1, 1)).cpu())
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -260,8 +262,8 @@ class SamplerSearch:
         for noise, labels in self._noises():
             for state in HEUN.states(self._denoiser, noise, levels.to(noise.device), labels):
                 if names[state.step - 1] in parts:
-                    x0 = state.x0.float().clamp(-1, 1).cpu()
-                    parts[names[state.step - 1]].append(x0)
+                    x0 = self._as_shown(state.x0.float().clamp(-1, 1))
+                    parts[names[state.step - 1]].append(x0.cpu())
         return {stop: torch.cat(part) for stop, part in parts.items()}
 
     def _noises(self) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -18,6 +18,7 @@ from noisewise.quality.enough import LEAST
 from noisewise.quality.features import Extractor
 from noisewise.quality.judge import Floors, Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.quality.premultiplied import premultiplied
 from noisewise.quality.variety import Variety, variety
 from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
@@ -98,7 +99,8 @@ class StudentJudge:
             return Judgement(), None
         start = self._clock()
         pictures = self.pictures(self._generator, self.num_images)
-        spread = pictures.std().item()
+        rgba = self._teacher.config.alpha != "none"
+        spread = (premultiplied(pictures) if rgba else pictures).std().item()
         found = self.reference.measure(pictures)
         self._cost = (self._clock() - start) / self.num_images
         self._keep(found, share=None)
@@ -212,7 +214,7 @@ class StudentJudge:
             z = self._teacher.noise(_SEED, first + start, count, stream=1)
             labels = self._teacher.labels(_SEED, first + start, count, None)
             drawn = one_call(quick, z, self._sigma_init, labels)
-            parts.append(drawn.float().clamp(-1, 1).cpu())
+            parts.append(self._teacher.config.as_shown(drawn.float().clamp(-1, 1)).cpu())
         return torch.cat(parts)
 
     def _variety(self, pictures: Tensor, first: int = 0) -> Variety:
@@ -340,13 +342,14 @@ class StudentJudge:
 
     @torch.no_grad()
     def _second_calls(self, pictures: Tensor, sigma: float, first: int) -> Tensor:
-        parts = []
+        parts, own = [], self._teacher.config
         for start in range(0, len(pictures), self._group):
             part = pictures[start : start + self._group].to(self._engine.device)
+            part = part if own.alpha == "none" else premultiplied(part)
             noise = self._teacher.noise(_SEED, first + start, len(part), stream=3)
             labels = self._teacher.labels(_SEED, first + start, len(part), None)
             drawn = second_call(self._teacher.denoiser, part, sigma, noise, labels)
-            parts.append(drawn.float().cpu())
+            parts.append(own.as_shown(drawn.float()).cpu())
         return torch.cat(parts)
 
 

@@ -319,6 +319,7 @@ class TeacherJudge:
             label_histogram=pictures.label_histogram if plan.classes else (),
             sampler=self._sampler,
             flats=self._flats,
+            alpha=pictures.alpha,
             stats={
                 "num_pictures": len(pictures),
                 "fingerprint": pictures.fingerprint,
@@ -479,6 +480,7 @@ class TeacherJudge:
         choice = choose_sampler(
             *(model, judge, inputs, self._sampler, num_images),
             *(seconds, calls, self._times.clock, model.of_all_classes(), self._loses_a_class),
+            as_shown=model.config.as_shown,
         )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
@@ -489,5 +491,5 @@ class TeacherJudge:
         labels, chosen = self._pictures.labels, self._training[:_LABELLED]
         assert labels is not None
         named = torch.from_numpy(labels[chosen].astype(np.int64))
-        real = self._pictures.tensor(chosen)
+        real = self._pictures.shown(chosen)
         return loses_a_class(guided, plain, real, named, self._plan.classes)
