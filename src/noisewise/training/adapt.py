@@ -31,7 +31,7 @@ from noisewise.training.models.networks import network
 from noisewise.training.run.begin import check_folder, create_run, with_twins
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
-from noisewise.training.run.resumed_plan import as_in_run
+from noisewise.training.run.resumed_plan import as_in_run, with_palette_of_run
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
 from noisewise.training.settings.overrides import overridden
@@ -42,6 +42,7 @@ from noisewise.training.stages.adapted_teacher import (
     has_adapter,
     start_gradients,
 )
+from noisewise.training.stages.choose_palette import plan_palette
 from noisewise.training.stages.kinds import sorted_like
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan, why_crops
@@ -176,6 +177,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
     flips, why_flips = pictures.suggest_flip()
     if config.flips != "auto":
         flips, why_flips = config.flips == "on", "set by hand"
+    palette = plan_palette(config, pictures, described.palette)
     lr = config.lr or _LR[config.start]
     batch = config.batch or config.recipe.batch
     kept = "as in the teacher; its net works with no other value"
@@ -201,6 +203,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
         adam_lr=lr,
         flips=flips,
         crops=config.crops,
+        palette=palette,
         reasons={
             "size": kept,
             "channels": kept,
@@ -215,6 +218,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
             "batch": by_hand if config.batch else "default of the recipe",
             "lr": by_hand if config.lr else why_lr,
             "flips": why_flips,
+            "palette": palette.reason,
             **why_crops(pictures),
         },
     )
@@ -261,7 +265,8 @@ class AdaptTask(Task[AdaptConfig]):
         pictures = with_twins(folder, _like_teacher(self._teacher, pictures, folder))
         pictures = with_kinds(folder, pictures, partial(sorted_like, self._teacher))
         self._pictures = pictures
-        self._plan = plan = as_in_run(plan_adaptation(self._teacher, pictures, config), folder)
+        plan = as_in_run(plan_adaptation(self._teacher, pictures, config), folder)
+        self._plan = plan = with_palette_of_run(plan, folder)
         self._training = config.training(bool(plan.classes), plan.batch)
         run = create_run(folder, self._training, plan, pictures)
         save_kinds(folder, pictures)

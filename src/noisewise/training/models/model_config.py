@@ -20,6 +20,7 @@ from noisewise.diffusion import (
 from noisewise.quality.flats import FlatValue, snapped
 from noisewise.sizes import Size, as_size, written
 from noisewise.training.models.limits import check_values
+from noisewise.training.models.palette import Palette
 from noisewise.training.settings.config import Loss
 
 FORMAT = 2
@@ -275,6 +276,7 @@ class ModelConfig:
     loss: Loss = "edm"
     multiscale: bool = False
     flats: Flats = field(default_factory=Flats)
+    palette: Palette = field(default_factory=Palette)
     stats: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -286,9 +288,17 @@ class ModelConfig:
                 f"the loss {self.loss!r} is unknown; use one of {', '.join(get_args(Loss))}"
             )
 
+    def finished(self, images: Tensor) -> Tensor:
+        """Return what a net drew, float [n, c, h, w] in [-1, 1], as people get it.
+
+        This is the one place where exact flats and the palette come into pictures.
+        """
+        return self.palette.applied(self.flats.applied(images))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"format": FORMAT, **asdict(self), "size": written(self.size)}
+        written_otherwise = {"size": written(self.size), "palette": self.palette.to_dict()}
+        return {"format": FORMAT, **asdict(self), **written_otherwise}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: object = "config.json") -> ModelConfig:
@@ -308,6 +318,7 @@ class ModelConfig:
             given["sampler"] = SamplerSettings(**given.get("sampler", {}))
             given["size"] = as_size(given.get("size"))
             given["flats"] = Flats.from_dict(given.get("flats", {}))
+            given["palette"] = Palette.from_dict(given.get("palette", {}))
             for name in ("classes", "label_histogram"):
                 given[name] = tuple(given.get(name, ()))
             if given.get("sigma_range") is not None:

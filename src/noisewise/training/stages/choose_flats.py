@@ -7,6 +7,7 @@ share of exact areas nearest to the real one, as long as the judge does not call
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,13 +59,19 @@ def flats_of(pictures: Pictures, chosen: np.ndarray) -> Flats:
     return Flats(tuple(found.value for found in values), share)
 
 
-def choose_level(pictures: Tensor, flats: Flats, judge: Judge) -> Flats:
+def choose_level(
+    pictures: Tensor,
+    flats: Flats,
+    judge: Judge,
+    then: Callable[[Tensor], Tensor] = lambda images: images,
+) -> Flats:
     """Choose from how near pixels take the flat values.
 
     Args:
         pictures: drawn by the model without flats, float [n, c, h, w] in [-1, 1].
         flats: the values and their share in real pictures.
         judge: real pictures, or the teacher's.
+        then: what happens to pictures with flats before people get them, such as a palette.
 
     Returns:
         The same values with the chosen level and the reason; level 0 leaves pictures as they are.
@@ -72,15 +79,16 @@ def choose_level(pictures: Tensor, flats: Flats, judge: Judge) -> Flats:
     if not flats.values:
         return flats
     values = [FlatValue(value, 0.0, 0.0) for value in flats.values]
-    plain = exact_flat_share(pictures, values)
-    shares = {at: exact_flat_share(snapped(pictures, values, at), values) for at in _LEVELS}
+    plain = exact_flat_share(then(pictures), values)
+    shares = {at: exact_flat_share(then(snapped(pictures, values, at)), values) for at in _LEVELS}
     miss = {at: abs(share - flats.share) for at, share in shares.items()}
-    before = judge.measure(pictures)
+    before = judge.measure(then(pictures))
     asked = sorted(shares, key=lambda at: (miss[at], at))[:_TRIES]
     for level in asked:
         if miss[level] > abs(plain - flats.share) - _CLEAR:
             break
-        if not judge.measure(snapped(pictures, values, level)).minus(before).surely_more:
+        taken = then(snapped(pictures, values, level))
+        if not judge.measure(taken).minus(before).surely_more:
             reason = (
                 f"{_named(flats.values)} filled {100 * flats.share:.0f} % of the real pixels, "
                 f"{100 * plain:.0f} % of the generated ones; {100 * shares[level]:.0f} % now that "

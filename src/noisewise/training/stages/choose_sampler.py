@@ -17,6 +17,7 @@ from typing import Any
 from noisewise.diffusion import DPMPP_2M, HEUN, Denoiser
 from noisewise.nets.bands import overall
 from noisewise.training.models.model_config import SamplerSettings
+from noisewise.training.models.palette import NO_PALETTE, Palette
 from noisewise.training.stages.sampler_search import (
     FINE_ENDS,
     LONG,
@@ -74,6 +75,8 @@ def choose_sampler(
     clock: Callable[[], float] = time.monotonic,
     weak: Denoiser | None = None,
     suffers: Suffers | None = None,
+    palette: Palette = NO_PALETTE,
+    sigma_data: float = 0.5,
 ) -> SamplerChoice:
     """Choose a sampler, its settings and its guidance by what the judge says of its pictures.
 
@@ -99,11 +102,16 @@ def choose_sampler(
         weak: the denoiser to guide away from; None: guidance is not tried.
         suffers: ``suffers(guided, plain)``: whether guided pictures lose a class that plain ones
             have; None: not asked.
+        palette: that the pictures of every sampler are brought onto before the judge sees them.
+        sigma_data: standard deviation of the pictures, for the palette's way.
 
     Source: our own measurements; we know no paper that measures it for each net.
     """
     usual = replace(usual_of(settings), guidance=1.0, reason="")
-    search = SamplerSearch(denoiser, judge, inputs, usual, num_images, seconds, calls, clock, weak)
+    search = SamplerSearch(
+        *(denoiser, judge, inputs, usual, num_images, seconds, calls, clock, weak),
+        *(palette, sigma_data),
+    )
     search.climb()
     if not search.found:
         reason = "the usual one: the budget is too short to measure others"
