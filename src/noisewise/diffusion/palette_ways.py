@@ -16,11 +16,11 @@ from noisewise.diffusion.denoiser import Denoiser
 
 _AT_ONCE = 4_000_000  # distances
 AGAIN = (0.2, 0.1)  # noise levels of `drawn_again`, in units of sigma_data
-_SOFT = 0.35  # spread of a denoiser's error over that of the best one that knows a pixel alone
+SOFT = 0.35  # spread of a denoiser's error over that of the best one that knows a pixel alone
 
 
 def softened(
-    denoiser: Denoiser, colours: Tensor, sigma_data: float, soft: float = _SOFT
+    denoiser: Denoiser, colours: Tensor, sigma_data: float, soft: float = SOFT
 ) -> Denoiser:
     """Return a denoiser whose colours lean towards a palette, as far as it is sure of them.
 

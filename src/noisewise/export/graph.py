@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.quality.flats import FlatValue, snapped_in_graph
+from noisewise.quality.snap_colours import snapped_to_in_graph
 from noisewise.sizes import sides
 from noisewise.training.models.models import Generator, Teacher, one_call
 
@@ -24,7 +25,7 @@ Run = Callable[..., Tensor]
 """An exported model as a function: tensors in, a tensor out."""
 
 TOLERANCE = 1e-3  # on the scale of -1 to 1; half of an 8-bit level is 4e-3
-_OTHER_FLATS = 1e-3  # share of pixels at the border of a flat, which rounding may put beside it
+_OTHER_FLATS = 1e-3  # share of pixels between two exact values, where rounding takes the other one
 _TRACED, _CHECKED = 3, (1, 5)  # pictures in a batch
 _LEAST_SIGMA, _MOST_SIGMA = 0.01, 80.0
 
@@ -34,7 +35,10 @@ class DiffersError(RuntimeError):
 
 
 class OneCall(nn.Module):
-    """Noise (and a class) in, pictures out: ``G(z) = D(sigma_init z, sigma_init)``, with flats.
+    """Noise (and a class) in, pictures out: ``G(z) = D(sigma_init z, sigma_init)``, finished.
+
+    Exact flats are in it, and the nearest colours of a palette; not the choice of a few of them for
+    each picture, which depends on values.
 
     Args:
         generator: its denoiser is a part of this module.
@@ -48,11 +52,20 @@ class OneCall(nn.Module):
         flats = generator.config.flats
         self.level = flats.level
         self.values = [FlatValue(value, 0.0, 0.0) for value in flats.values] if flats.level else []
+        self.register_buffer("colours", generator.config.palette.tensor, persistent=False)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Draw pictures, float [n, c, h, w] in [-1, 1], from noise of that shape."""
         pictures = one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
-        return snapped_in_graph(pictures, self.values, self.level) if self.values else pictures
+        if self.values:
+            pictures = snapped_in_graph(pictures, self.values, self.level)
+        colours = self.get_buffer("colours")
+        return snapped_to_in_graph(pictures, colours) if len(colours) else pictures
+
+    @property
+    def snaps(self) -> bool:
+        """Whether a rounding can give a pixel another one of the exact values."""
+        return bool(self.values) or len(self.get_buffer("colours")) > 0
 
 
 class OneDenoise(nn.Module):
@@ -130,7 +143,7 @@ class Graph:
             raise DiffersError(f"the export gives {list(got.shape)}, not {list(expected.shape)}")
         apart = (got.double() - expected.double()).abs() / expected.abs().amax().clamp_min(1)
         wrong = apart > TOLERANCE
-        allowed = _OTHER_FLATS if isinstance(self.module, OneCall) and self.module.values else 0.0
+        allowed = _OTHER_FLATS if isinstance(self.module, OneCall) and self.module.snaps else 0.0
         if not bool(apart.isfinite().all()) or wrong.double().mean().item() > allowed:
             raise DiffersError(
                 f"the export differs from the model by {apart.max().item():.2g}; nothing was "
@@ -198,6 +211,27 @@ def described(model: Generator | Teacher) -> dict[str, object]:
         "sigma_init": config.sigma_init,
         "noise": "standard normal",
     }
+
+
+def about_finish(model: Generator | Teacher) -> tuple[str, ...]:
+    """Notes on what a model does to its pictures and a graph does not."""
+    return (*about_guidance(model), *about_palette(model))
+
+
+def about_palette(model: Generator | Teacher) -> tuple[str, ...]:
+    """A note for a model whose pictures have a palette."""
+    palette = model.config.palette
+    if not palette:
+        return ()
+    if isinstance(model, Teacher):
+        return (f"the pictures of this teacher are put on {len(palette.colours)} colours, which "
+                "the exported denoiser does not do",)  # fmt: skip
+    if not palette.tolerance and not palette.most:
+        return ()
+    return (
+        "pictures of the exported graph are on the palette, but each may have more of its colours "
+        "than those of the model",
+    )
 
 
 def about_guidance(model: Generator | Teacher) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from noisewise.diffusion import karras_sigmas, sampler_named
 from noisewise.training.models.model_config import Flats
+from noisewise.training.models.palette import Palette
 
 
 @dataclass
@@ -46,6 +47,7 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         num_steps: number of noise levels that were measured as best.
         rho: spacing of the levels.
         flats: exact values that fill areas of pictures, see `Flats`; None: none.
+        palette: the colours of pictures, see `Palette`; None: none.
 
     Raises:
         ValueError: if the sampler is unknown.
@@ -62,12 +64,14 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         num_steps: int = 5,
         rho: float = 7.0,
         flats: dict[str, Any] | None = None,
+        palette: dict[str, Any] | None = None,
     ) -> None:
         """Set the levels of `num_steps`."""
         sampler_named(sampler)
         self._sampler, self._sigma_max, self._sigma_min = sampler, sigma_max, sigma_min
         self._rho, self._num_steps = rho, num_steps
         self._flats = Flats.from_dict(flats or {})
+        self._palette = Palette.from_dict(palette or {})
         self.set_timesteps(num_steps)
 
     @property
@@ -124,7 +128,7 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("this walk has ended; call set_timesteps before the next one")
         self._call += 1
         if self._call == len(self.timesteps):
-            found = self._flats.applied(model_output.clamp(-1, 1))
+            found = self._palette.applied(self._flats.applied(model_output.clamp(-1, 1)))
         else:
             found = getattr(self, f"_{self._sampler}")(model_output, sample, generator)
         return StepOutput(found, model_output) if return_dict else (found, model_output)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noisewise.diffusion import Denoiser
-from noisewise.diffusion.palette_ways import AGAIN, drawn_again, softened
+from noisewise.diffusion.palette_ways import AGAIN, SOFT, drawn_again, softened
 from noisewise.pictures.palette_files import Colours, check_channels, palette_of, written_out
 from noisewise.quality.snap_colours import snapped_to
 from noisewise.training.settings.recipes import PaletteWay
@@ -31,6 +31,7 @@ class Palette:
         way: "end": the nearest colours, once a picture is finished. "again": then a little noise,
             two calls, and the nearest colours again. "inside": each call of the teacher leans
             towards the palette, and the end is as before. One call of a generator knows "end".
+        soft: how wide the lean is, see `softened`.
         by_hand: whether a person gave the colours.
         reason: where they come from.
 
@@ -43,6 +44,7 @@ class Palette:
     typical: int = 0
     tolerance: float = 0.0
     way: PaletteWay = "end"
+    soft: float = SOFT
     by_hand: bool = False
     reason: str = ""
 
@@ -58,10 +60,11 @@ class Palette:
             )
         if any(len(colour) != 3 for colour in self.colours):
             raise ValueError("the palette has colours that are not red, green and blue")
-        if not (0 <= self.tolerance <= 1 and self.most >= 0 and self.typical >= 0):
+        counts = (self.most, self.typical)
+        if not (0 <= self.tolerance <= 1 and 0 < self.soft <= 10 and min(counts) >= 0):
             raise ValueError(
-                f"the palette has tolerance {self.tolerance}, most {self.most} and typical "
-                f"{self.typical}; the tolerance is from 0 to 1, the others are 0 or more"
+                f"the palette has tolerance {self.tolerance}, soft {self.soft}, most {self.most} "
+                f"and typical {self.typical}; use 0 to 1, above 0 to 10, and 0 or more"
             )
         if self.way not in get_args(PaletteWay):
             raise ValueError(
@@ -129,7 +132,7 @@ class Palette:
         if not self or self.way != "inside":
             return denoiser
         inks = self.tensor[:, : min(channels, 3)].float() / 127.5 - 1
-        return softened(denoiser, inks, sigma_data)
+        return softened(denoiser, inks, sigma_data, self.soft)
 
     def after(
         self,
@@ -152,6 +155,7 @@ class Palette:
             "typical": self.typical,
             "tolerance": self.tolerance,
             "way": self.way,
+            "soft": self.soft,
             "by_hand": self.by_hand,
             "reason": self.reason,
         }
@@ -174,6 +178,7 @@ class Palette:
             int(values.get("typical", 0)),
             float(values.get("tolerance", 0.0)),
             values.get("way", "end"),
+            float(values.get("soft", SOFT)),
             bool(values.get("by_hand", False)),
             str(values.get("reason", "")),
         )
