@@ -56,8 +56,8 @@ class Subject:
 def palette_of_set(images: np.ndarray) -> Palette:
     """The palette that noisewise finds; forced where a set has none, to see what it costs there."""
     found = count_colours(images)
-    few = {"most": min(found.high, 256), "typical": found.median, "tolerance": 0.02}
-    return Palette(folder_palette(images, found), **few, reason=found.text())
+    colours, most = folder_palette(images, found), min(found.high, 256)
+    return Palette(colours, most, found.median, tolerance=0.02, reason=found.text())
 
 
 def open_subject(folder: Path, quick: bool, num_images: int) -> Subject:

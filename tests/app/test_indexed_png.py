@@ -64,7 +64,7 @@ def test_the_sheet(tmp_path: Path, channels: int) -> None:
 def test_the_list_begins_with_the_palette() -> None:
     image = Image.new("RGB", (4, 4), INKS[7])
     found = as_indexed(image, INKS)
-    assert found.getpalette()[: 3 * len(INKS)] == [level for ink in INKS for level in ink]
+    assert (found.getpalette() or [])[: 3 * len(INKS)] == [level for ink in INKS for level in ink]
     assert set(np.asarray(found).ravel()) == {7}
 
 
@@ -74,7 +74,7 @@ def test_a_palette_of_many_colours_gives_a_list_of_the_pictures_own() -> None:
     found = as_indexed(Image.fromarray(picture), many)
     assert found.mode == "P"
     assert (np.asarray(found.convert("RGB")) == picture).all()
-    assert len(found.getpalette()) <= 3 * 64
+    assert 0 < len(found.getpalette() or []) <= 3 * 64
 
 
 def test_more_than_256_colours_stay_as_they_are() -> None:

@@ -23,7 +23,7 @@ def pictures(channels: int = 3, seed: int = 0) -> Tensor:
 
 
 def test_the_lean_is_the_posterior_mean() -> None:
-    x, sigma, soft = pictures(), torch.tensor([0.05, 0.2, 0.7, 3.0]), 0.4
+    x, sigma, soft = pictures(), torch.tensor([0.1, 0.2, 0.7, 3.0]), 1.0
     found = softened(same, INKS, SIGMA_DATA, soft)(x, sigma, None)
     for i in range(4):
         s = float(sigma[i])

@@ -216,14 +216,15 @@ def _of_hex_file(data: bytes, named: str) -> list[Colour]:
 
 
 def _of_hex(words: list[str], named: str) -> list[Colour]:
-    found = []
+    found: list[Colour] = []
     for word in words:
         match = _HEX.fullmatch(word)
         if match is None:
             told = printable(word if len(word) <= 20 else f"{word[:17]}...")
             raise ValueError(f"{named} is broken: {told!r} is no colour such as ff8000")
         if match[2] != "00":  # the last two are opacity
-            found.append(tuple(bytes.fromhex(match[1])))
+            red, green, blue = bytes.fromhex(match[1])
+            found.append((red, green, blue))
     return found
 
 
@@ -252,7 +253,7 @@ def _of_png(data: bytes, named: str) -> list[Colour]:
     pixels = image.convert("RGBA")
     counted = pixels.getcolors(pixels.width * pixels.height) or []
     found = {ink[:3] for _, ink in counted if ink[3]}  # pyrefly: ignore
-    return sorted(found)
+    return sorted(found)  # pyrefly: ignore
 
 
 def _transparent(info: object) -> set[int]:

@@ -6,6 +6,7 @@ exactly equal, also off the ground. Photographs have neither.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -75,7 +76,7 @@ class ColourCounts:
         return asdict(self)
 
 
-def count_colours(images: np.ndarray) -> ColourCounts:
+def count_colours(images: np.ndarray, blocks: Iterable[np.ndarray] | None = None) -> ColourCounts:
     """Count the colours of pictures, and say whether they have a palette.
 
     Colours in all are counted in every pixel; the rest in evenly spaced pictures, if there are
@@ -83,6 +84,7 @@ def count_colours(images: np.ndarray) -> ColourCounts:
 
     Args:
         images: uint8 [n, height, width, channels] with 1, 3 or 4 channels, at least one picture.
+        blocks: the same pictures in parts, where they are in a file and should not fill the memory.
 
     Raises:
         ValueError: if shape or type do not fit.
@@ -95,7 +97,7 @@ def count_colours(images: np.ndarray) -> ColourCounts:
         (2, 2, 'one palette')
     """
     check_pictures(images)
-    used = used_colours(images)
+    used = used_colours(images if blocks is None else blocks)
     pixels = images.shape[1] * images.shape[2]
     step = max(1, -(-len(images) * pixels // _PIXELS))
     counts, flat, off = [], [], []
@@ -122,16 +124,17 @@ def count_colours(images: np.ndarray) -> ColourCounts:
     )
 
 
-def used_colours(images: np.ndarray) -> np.ndarray:
+def used_colours(images: np.ndarray | Iterable[np.ndarray]) -> np.ndarray:
     """Which codes occur in any pixel, bool [2^24 + 1]; the last one is the transparent pixel.
 
     Args:
-        images: as for `count_colours`.
+        images: as for `count_colours`, or the blocks.
     """
     used = np.zeros(_TRANSPARENT + 1, bool)
-    at_once = max(1, _BLOCK // (images.shape[1] * images.shape[2]))
-    for start in range(0, len(images), at_once):
-        used[codes(images[start : start + at_once])] = True
+    for block in images if not isinstance(images, np.ndarray) else [images]:
+        at_once = max(1, _BLOCK // (block.shape[1] * block.shape[2]))
+        for start in range(0, len(block), at_once):
+            used[codes(block[start : start + at_once])] = True
     return used
 
 

@@ -21,11 +21,13 @@ _TO_LAB = (
 )
 
 
-def oklab(pixels: Tensor) -> Tensor:
+def oklab(pixels: Tensor, exact: bool = True) -> Tensor:
     """Return the lightness L, and a and b, of colours.
 
     Args:
         pixels: uint8 [..., 3], sRGB; or [..., 1], grey.
+        exact: compute in float64, where the device has it: then equal colours have equal values
+            wherever they stand. In float32 the last bit differs between places of a tensor.
 
     Returns:
         float32 [..., 3]; L is from 0 to 1, and 0.02 is a difference that is just seen.
@@ -37,12 +39,13 @@ def oklab(pixels: Tensor) -> Tensor:
     """
     if pixels.shape[-1] == 1:
         pixels = pixels.expand(*pixels.shape[:-1], 3)
-    linear = _linear(pixels.device)[pixels.long()]
+    dtype = torch.float64 if exact and pixels.device.type != "mps" else torch.float32
+    linear = _linear(pixels.device, dtype)[pixels.long()]
     cones = (linear @ linear.new_tensor(_TO_CONES).T).clamp_min(0).pow(1 / 3)
-    return cones @ cones.new_tensor(_TO_LAB).T
+    return (cones @ cones.new_tensor(_TO_LAB).T).float()
 
 
-def _linear(device: torch.device) -> Tensor:
+def _linear(device: torch.device, dtype: torch.dtype) -> Tensor:
     """Light of each of the 256 levels, from 0 to 1, as sRGB defines it."""
-    level = torch.arange(256, device=device) / 255
+    level = torch.arange(256, device=device, dtype=dtype) / 255
     return torch.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)

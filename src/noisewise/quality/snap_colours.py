@@ -80,9 +80,11 @@ def snapped_to_in_graph(images: Tensor, colours: Tensor) -> Tensor:
     pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     pixels = pixels.permute(0, 2, 3, 1)
     channels = min(pixels.shape[3], 3)
-    seen, rows = oklab(pixels[..., :channels]), oklab(colours)
-    nearness = 2 * seen @ rows.T - rows.square().sum(1)
-    found = colours[:, :channels][nearness.argmax(-1)]
+    seen, rows = oklab(pixels[..., :channels], exact=False), oklab(colours, exact=False)
+    # A product of matrices would be quicker, but greys between two others need all digits.
+    apart = sum((seen[..., at, None] - rows[:, at]).square() for at in range(3))
+    assert isinstance(apart, Tensor)
+    found = colours[:, :channels][apart.argmin(-1)]
     if pixels.shape[3] == 4:
         found = torch.where(pixels[..., 3:] > 0, found, pixels[..., :3])
         found = torch.cat([found, pixels[..., 3:]], -1)
@@ -154,15 +156,15 @@ def _snapped(pixels: Tensor, colours: Tensor, tolerance: float, most: int | None
     different, where = code.unique(return_inverse=True)
     parts = [different >> 8 * at & 255 for at in reversed(range(inks))]
     index = nearest_rows(oklab(torch.stack(parts, 1)), rows)[0][where].view(n, height * width)
-    shown = torch.ones(n, height * width, device=pixels.device)
+    shown = torch.ones(n, height * width, dtype=torch.bool, device=pixels.device)
     if channels == 4:
-        shown = (pixels[..., 3].reshape(n, -1) > 0).float()
+        shown = pixels[..., 3].reshape(n, -1) > 0
     if tolerance > 0 or (most is not None and most < len(colours)):
         index = _with_few(index, shown, rows, tolerance, most)
     found = colours[:, :inks][index].view(n, height, width, inks)
     if channels < 4:
         return found
-    found = torch.where(shown.view(n, height, width, 1) > 0, found, pixels[..., :3])
+    found = torch.where(shown.view(n, height, width, 1), found, pixels[..., :3])
     return torch.cat([found, pixels[..., 3:]], -1)
 
 
@@ -171,53 +173,47 @@ def _with_few(
 ) -> Tensor:
     """The same pictures, int64 [n, pixels], with no more colours than they need.
 
+    One picture after the other, on the CPU: they have different numbers of colours, and a picture
+    must not depend on its neighbours in a batch.
+
     Args:
         index: a colour for each pixel.
-        shown: 1 for pixels that count, else 0.
+        shown: whether a pixel counts.
         rows: the palette in Oklab [k, 3].
         tolerance: as for `snapped_to`.
         most: as for `snapped_to`.
     """
-    n, k = len(index), len(rows)
-    counts = torch.zeros(n, k, device=index.device).scatter_add_(1, index, shown)
-    tried = min(_MOST_TRIED, max(1, int((counts > 0).sum(1).amax())))
-    weight, member = counts.sqrt().topk(tried, dim=1)  # a picture's most frequent colours
-    apart = torch.cdist(rows[member], rows[member], compute_mode="donot_use_mm_for_euclid_dist")
-    apart = apart.square_()
-    chosen = _chosen(apart, weight, tolerance**2, most or k)
-    # Each colour of the palette takes the nearest chosen one.
-    whole = torch.cdist(rows.expand(n, k, 3), rows[member])
-    whole.masked_fill_(~chosen[:, None, :], torch.inf)
-    taken = member.gather(1, whole.argmin(2))
-    kept = torch.zeros(n, k, dtype=torch.bool, device=index.device).scatter_(1, member, chosen)
-    taken = torch.where(kept, torch.arange(k, device=index.device), taken)
-    return taken.gather(1, index)
+    lab = rows.double().cpu().numpy()
+    found = []
+    for picture, counts in zip(index.cpu().numpy(), shown.cpu().numpy(), strict=True):
+        uses = np.bincount(picture[counts], minlength=len(lab))
+        kept = _kept(uses, lab, tolerance**2, most or len(lab))
+        taken = kept[_square(lab, lab[kept]).argmin(1)]
+        found.append(taken[picture])
+    return torch.from_numpy(np.stack(found)).to(index.device)
 
 
-def _chosen(apart: Tensor, weight: Tensor, error: float, most: int) -> Tensor:
-    """Which colours each picture keeps, bool [n, m].
+def _kept(uses: np.ndarray, lab: np.ndarray, error: float, most: int) -> np.ndarray:
+    """The colours of the palette that a picture keeps.
 
     Args:
-        apart: squared distances between a picture's colours [n, m, m].
-        weight: how much each counts [n, m]; 0: the picture does not have it.
+        uses: pixels of each colour [k].
+        lab: the palette in Oklab [k, 3].
         error: mean squared distance at which it is enough.
-        most: colours of a picture.
+        most: colours that it may keep.
     """
-    n, m = weight.shape
-    chosen = torch.zeros(n, m, dtype=torch.bool, device=weight.device)
-    best = torch.full((n, m), torch.inf, device=weight.device)  # of each colour, to a chosen one
-    busy = torch.arange(n, device=weight.device)
-    first = (apart * weight[:, None, :]).sum(2)
-    first.masked_fill_(weight == 0, torch.inf)
-    pick = first.argmin(1)
-    for _ in range(min(m, most)):
-        chosen[busy, pick] = True
-        best[busy] = torch.minimum(best[busy], apart[busy, pick])
-        left = (best[busy] * weight[busy]).sum(1) / weight[busy].sum(1).clamp_min(1)
-        busy = busy[left > error]
-        if not len(busy):
-            break
-        gain = (best[busy][:, None, :] - apart[busy]).clamp_min_(0)
-        gain = torch.bmm(gain, weight[busy][:, :, None])[..., 0]
-        pick = gain.masked_fill_(weight[busy] == 0, -1).argmax(1)  # only colours that it has
-    return chosen
+    own = np.argsort(-uses, kind="stable")[: min(_MOST_TRIED, max(1, np.count_nonzero(uses)))]
+    weight = np.sqrt(uses[own])
+    apart = _square(lab[own], lab[own])
+    chosen = [int((apart @ weight).argmin())]
+    best = apart[chosen[0]]  # of each colour, to the nearest chosen one
+    while len(chosen) < most and best @ weight > error * weight.sum():
+        gain = np.maximum(best - apart, 0) @ weight
+        chosen.append(int(gain.argmax()))
+        best = np.minimum(best, apart[chosen[-1]])
+    return own[chosen]
+
+
+def _square(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Squared distances, float64 [n, m]."""
+    return ((first[:, None] - second) ** 2).sum(2)

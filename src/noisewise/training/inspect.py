@@ -32,7 +32,7 @@ from noisewise.pictures.request import Crop
 from noisewise.pictures.shapes import count_shapes, size_in_shape
 from noisewise.pictures.sources import HARMLESS, Skipped
 from noisewise.plain_text import printable
-from noisewise.quality.colours import ColourCounts, count_colours
+from noisewise.quality.colours import ColourCounts
 from noisewise.sizes import AnySize, Size, mean_side, spelled, written
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.sample_sheet import png
@@ -40,7 +40,7 @@ from noisewise.training.finer_size import about_finer_size
 from noisewise.training.in_html import page
 from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
 from noisewise.training.settings.config import TrainConfig
-from noisewise.training.stages.choose_palette import folder_palette
+from noisewise.training.stages.choose_palette import colours_of, folder_palette
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import SMALL, shift_from_curve
 
@@ -316,8 +316,7 @@ def inspect(
     flip, flip_reason = pictures.suggest_flip()
     num_duplicates, pairs = _duplicates(pictures)
     num_cut = 0 if pictures.groups is None else len(set(pictures.names))
-    images = np.asarray(pictures.images)
-    colours = count_colours(images)
+    colours = colours_of(pictures.images)
     return Inspection(
         source=pictures.source,
         kind=found.kind,
@@ -350,7 +349,7 @@ def inspect(
         finer="" if size is not None else about_finer_size(pictures, Engine.choose().device),
         refused=about_dim(pictures.images) if is_black(pictures.images) else "",
         colours=colours,
-        palette=folder_palette(images, colours, MOST) if palette else (),
+        palette=folder_palette(pictures.images, colours, MOST) if palette else (),
     )
 
 

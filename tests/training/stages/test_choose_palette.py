@@ -1,4 +1,4 @@
-"""The palette of a teacher: that of the folder, of a person, or none; as many colours as real ones."""
+"""The palette of a teacher: of the folder, of a person, or none; as many colours as real ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from coloured_sets import INKS, icons, own_palettes, photographs, sprites
 from noisewise.pictures.pictures import Pictures
 from noisewise.quality.colours import count_colours
 from noisewise.quality.snap_colours import colours_a_picture, on_palette
@@ -20,8 +21,7 @@ from noisewise.training.stages.choose_palette import (
     folder_palette,
     plan_palette,
 )
-from tests.quality.test_colours import INKS, icons, own_palettes, photographs, sprites
-from tests.tiny import tiny_pictures
+from tiny import tiny_pictures
 
 AUTO, NONE = TrainConfig(), TrainConfig(palette="none")
 BY_HAND = TrainConfig(palette="#000000 #ffffff")

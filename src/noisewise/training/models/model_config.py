@@ -291,8 +291,11 @@ class ModelConfig:
     def finished(self, images: Tensor) -> Tensor:
         """Return what a net drew, float [n, c, h, w] in [-1, 1], as people get it.
 
-        This is the one place where exact flats and the palette come into pictures.
+        This is the one place where exact flats and the palette come into pictures. Values that are
+        not finite have no nearest colour: whoever draws refuses them.
         """
+        if not images.isfinite().all():
+            return images
         return self.palette.applied(self.flats.applied(images))
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from noisewise.pictures.cache import in_blocks, release_pages
 from noisewise.pictures.palette_files import Colours
 from noisewise.quality.colours import ColourCounts, count_colours, used_colours
 from noisewise.quality.palettes import all_colours, colour_error, counted_colours, few_colours
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _NUMBERS = (256, 512, 1024)  # colours that stand for those of a folder with many
 _NEAR = 0.012  # root mean square distance from all colours, in Oklab, that is near enough
 _MOST_A_PICTURE = 256
+_COUNTED = 2**22  # values that are counted at once
 _TOLERANCES = (0.0, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.11)
 _MEASURED = 64  # pictures for each tolerance
 
@@ -47,17 +49,33 @@ def plan_palette(
         return replace(before, reason="as in the teacher, where it was set by hand")
     if config.palette == "none":
         return Palette(reason="set by hand")
-    images = np.asarray(pictures.images)
-    found = count_colours(images)
-    few = {"most": 0, "typical": 0, "tolerance": 0.0}
+    images = pictures.images
+    found = colours_of(images)
+    few = Palette(way=way)
     if found.has_palette:
-        most = min(max(found.high, 2), _MOST_A_PICTURE)
-        few = {"most": most, "typical": max(found.median, 1), "tolerance": TOLERANCE}
+        most, typical = min(max(found.high, 2), _MOST_A_PICTURE), max(found.median, 1)
+        few = replace(few, most=most, typical=typical, tolerance=TOLERANCE)
     if config.palette != "auto":
-        return Palette(**few, way=way).chosen(config.palette, pictures.channels)
+        return few.chosen(config.palette, pictures.channels)
     if not found.has_palette:
         return Palette(reason=f"none in these pictures: colours {found.text()}")
-    return Palette(folder_palette(images, found), **few, way=way, reason=f"colours {found.text()}")
+    return replace(few, colours=folder_palette(images, found), reason=f"colours {found.text()}")
+
+
+def colours_of(images: np.ndarray) -> ColourCounts:
+    """`count_colours` of pictures that may be a memory map, which then does not fill the memory.
+
+    Args:
+        images: uint8 [n, height, width, channels].
+
+    Example:
+        >>> colours_of(np.zeros((9, 16, 16, 3), np.uint8)).in_all
+        1
+    """
+    rows = max(1, _COUNTED // images[0].size)
+    found = count_colours(images, in_blocks(images, rows))
+    release_pages(images)
+    return found
 
 
 def folder_palette(images: np.ndarray, found: ColourCounts, most: int = _NUMBERS[-1]) -> Colours:
@@ -75,7 +93,8 @@ def folder_palette(images: np.ndarray, found: ColourCounts, most: int = _NUMBERS
         ((0, 0, 0), (255, 255, 255))
     """
     if found.verdict == "one palette" and found.in_all <= most:
-        return _as_colours(all_colours(used_colours(images)))
+        rows = max(1, _COUNTED // images[0].size)
+        return _as_colours(all_colours(used_colours(in_blocks(images, rows))))
     counted, colours = counted_colours(images), np.zeros((0, 3), np.uint8)
     for number in sorted({min(number, most) for number in _NUMBERS}):
         colours = few_colours(counted, number)

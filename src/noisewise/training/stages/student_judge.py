@@ -315,8 +315,8 @@ class StudentJudge:
             count = min(count, max(LEAST, affordable))
         pictures = self.pictures(self.best(), count, _FRESH)
         self.palette = choose_tolerance(pictures, self.palette)
-        known, then = self._teacher.config.flats, self.palette.applied
-        self.flats = choose_level(pictures, known, self.reference, then)
+        known = self._teacher.config.flats
+        self.flats = choose_level(pictures, known, self.reference, self.palette)
         shown = self._finished(pictures)
         one = self.reference.measure(shown)
         varied = self._variety(shown, _FRESH)

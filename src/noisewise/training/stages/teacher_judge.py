@@ -416,7 +416,7 @@ class TeacherJudge:
         if flats.values or palette:  # both are measured on what the net draws
             pictures = self._drawn(self._enough(seconds), seconds)
             self._palette = choose_tolerance(pictures, palette)
-            self._flats = choose_level(pictures, flats, judge, self._palette.applied)
+            self._flats = choose_level(pictures, flats, judge, self._palette)
         return f"; flats: {self._flats.reason}" if flats.values else ""
 
     def _measured(
