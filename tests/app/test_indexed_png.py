@@ -57,7 +57,7 @@ def test_the_sheet(tmp_path: Path, channels: int) -> None:
     assert (kept, other) == ("P", "RGBA")
     assert (found == expected).all()
     with Image.open(tmp_path / "indexed.png") as image:
-        assert image.info["transparency"].count(0) >= 1
+        assert "transparency" in image.info
         assert image.text == Image.open(tmp_path / "plain.png").text  # pyrefly: ignore
 
 

@@ -113,7 +113,7 @@ def test_pt2_computes_what_the_model_computes(net: str, kind: str, tmp_path: Pat
         inputs = example(model, count)
         got = program(**inputs)
         if isinstance(model, Generator):
-            expected = model.config.flats.applied(model(**inputs))
+            expected = model.config.finished(model(**inputs))
         else:
             expected = model(inputs["x"], inputs["sigma"], inputs.get("label"))
         torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)

@@ -44,8 +44,9 @@ def test_every_pixel_of_a_teacher_is_on_the_palette(way: PaletteWay) -> None:
 def test_the_ways_differ() -> None:
     ways: tuple[PaletteWay, ...] = ("end", "again", "inside")
     low = SamplerSettings(num_steps=8, sigma_min=0.05)  # the lean needs calls at little noise
+    many = Palette(tuple((i * 4, 255 - i * 3, i * 37 % 256) for i in range(64)))
     drawn = [
-        models(COLOUR, "bands", palette=replace(FEW, way=way), sampler=low)[0].sample(4)
+        models(COLOUR, "bands", palette=replace(many, way=way), sampler=low)[0].sample(4)
         for way in ways
     ]
     assert not torch.equal(drawn[0], drawn[1])
