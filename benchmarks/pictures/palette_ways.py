@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--run", action="append", default=[], help="SET=FOLDER of a trained run")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.minutes, arguments.num_images = 0.1, 64
+        arguments.minutes, arguments.num_images = 0.4, 64
     threads = harness.use_threads(arguments.threads)
     sets, runs = picture_sets.chosen(arguments.sets), given_runs(arguments.run)
     conditions = harness.environment(threads)
