@@ -12,6 +12,7 @@ from noisewise.nets.derive import build
 from noisewise.sizes import as_size
 from noisewise.training.models.model_config import Flats, ModelConfig, SamplerSettings
 from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.models.palette import Palette
 
 UNET = {"name": "unet", "channels": 1, "size": 8, "widths": [8, 8], "blocks": [1, 1]}
 PYRAMID = {
@@ -24,6 +25,7 @@ PYRAMID = {
     "widths": [8, 16, 16],
 }
 FLATS = Flats(((0,),), 0.5, 6.0, "black ground")
+PALETTE = Palette(((0, 0, 0), (90, 20, 30), (200, 120, 60), (20, 90, 160), (250, 240, 230)))
 CLASSES = ("left", "right", "up")
 INFO: dict[str, Any] = {
     "data": {"num_pictures": 1200, "fingerprint": "0123456789abcdef0123", "source": "/home/me"},

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from export_models import CLASSES, FLATS, PYRAMID, UNET, models
+from export_models import CLASSES, FLATS, PALETTE, PYRAMID, UNET, models
 from noisewise.diffusion import SAMPLERS, karras_sigmas
 from noisewise.diffusion.samplers.sampler import normal_from
 from noisewise.export import write
+from noisewise.quality.snap_colours import colours_a_picture, on_palette
 from noisewise.training.models.model_config import SamplerSettings
 
 pytest.importorskip("diffusers", reason="diffusers is not installed (extra: diffusers)")
@@ -76,6 +77,20 @@ def test_pictures_that_are_not_square(tmp_path: Path) -> None:
     z = torch.randn(4, 3, 8, 16, generator=torch.Generator().manual_seed(3))
     expected = generator.config.flats.applied(generator(z)).permute(0, 2, 3, 1) / 2 + 0.5
     assert np.mean(np.abs(got - expected.numpy()) < 1e-5) > 0.999  # flats: rounding at a border
+
+
+def test_pictures_with_a_palette(tmp_path: Path) -> None:
+    from noisewise.export import NoisewisePipeline
+
+    few = replace(PALETTE, most=2, tolerance=0.05, way="again")
+    for model in models({**PYRAMID, "size": 16}, "bands", palette=few):
+        place = tmp_path / model.config.kind
+        write(model, "diffusers", place)
+        pipe = NoisewisePipeline.from_pretrained(place)
+        pipe.set_progress_bar_config(disable=True)
+        got = pipe(latents=model.noise(0, 0, 3), output_type="pt").images * 2 - 1
+        assert on_palette(got, few.tensor) == 1.0
+        assert colours_a_picture(got).max() <= 2
 
 
 @pytest.mark.parametrize("sampler", ["heun", "ddim", "dpmpp_2m"])

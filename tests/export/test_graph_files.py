@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export_models import CLASSES, FLATS, PYRAMID, UNET, models
+from export_models import CLASSES, FLATS, PALETTE, PYRAMID, UNET, models
 from noisewise.diffusion import heun
 from noisewise.export import write
 from noisewise.export.graph import DiffersError, Graph, example
@@ -37,10 +37,13 @@ def of(net: str) -> tuple[Teacher, Generator]:
         "transformer": lambda: models(VIT, "x0"),
         "both": lambda: models({**UVIT, "num_classes": 3}),
         "flats": lambda: models(UNET, flats=FLATS),
+        "palette": lambda: models({**PYRAMID, "size": 16}, "bands", palette=PALETTE),
     }[net]()
 
 
-@pytest.mark.parametrize("net", ["unet of three classes", "pyramid, not square", "flats"])
+@pytest.mark.parametrize(
+    "net", ["unet of three classes", "pyramid, not square", "flats", "palette"]
+)
 def test_a_generator_in_onnx_draws_what_torch_draws(net: str, tmp_path: Path) -> None:
     need_onnx()
     import onnxruntime
@@ -95,7 +98,9 @@ def test_a_teacher_in_onnx_denoises_at_any_level(tmp_path: Path) -> None:
     torch.testing.assert_close(last.x0.clamp(-1, 1), teacher.sample(4), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("net", ["unet of three classes", "pyramid, not square", "flats"])
+@pytest.mark.parametrize(
+    "net", ["unet of three classes", "pyramid, not square", "flats", "palette"]
+)
 @pytest.mark.parametrize("kind", ["teacher", "generator"])
 def test_pt2_computes_what_the_model_computes(net: str, kind: str, tmp_path: Path) -> None:
     model = of(net)[kind == "generator"]
@@ -108,7 +113,7 @@ def test_pt2_computes_what_the_model_computes(net: str, kind: str, tmp_path: Pat
         inputs = example(model, count)
         got = program(**inputs)
         if isinstance(model, Generator):
-            expected = model.config.flats.applied(model(**inputs))
+            expected = model.config.finished(model(**inputs))
         else:
             expected = model(inputs["x"], inputs["sigma"], inputs.get("label"))
         torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)

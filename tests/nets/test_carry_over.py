@@ -24,7 +24,8 @@ def pyramid(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 (settings of a ne
     """A pyramid of two levels over a flat spectrum."""
     power = [[0.5] * 32, [0.2] * 32, [0.1] * 32]
     return {
-        "name": "pyramid", "gains": True, "channels": 3, "size": 32, "widths": [4, 8, 16], "blocks": [1, 1, 1],
+        "name": "pyramid", "gains": True, "channels": 3, "size": 32,
+        "widths": [4, 8, 16], "blocks": [1, 1, 1],
         "detail_sd": [[0.1, 0.05, 0.04], [0.2, 0.1, 0.08]], "coarse_sd": [0.9, 0.5, 0.4],
         "power": power, "colours": [GREY_AXIS, *TINTS], "mean": [0.1, 0.2, 0.3],
     } | changes  # fmt: skip

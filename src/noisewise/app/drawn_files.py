@@ -23,6 +23,8 @@ from noisewise.whole_files import sync_folder, take_lock
 if TYPE_CHECKING:
     import numpy as np
 
+    from noisewise.pictures.palette_files import Colours
+
 _PART = ".new-seed-"  # pictures that are not whole yet
 _OLDER_PICTURE, _OLDER_NOTE = re.compile(r"\d{5,}\.png"), "samples.json"  # of older versions
 
@@ -63,13 +65,17 @@ def check_place(out: Path, seed: int, overwrite: bool) -> None:
         )
 
 
-def write_sheet(pictures: np.ndarray, out: Path, scale: int) -> None:
-    """Write uint8 pictures [n, height, width, channels] as one PNG, atomically."""
+def write_sheet(pictures: np.ndarray, out: Path, scale: int, colours: Colours = ()) -> None:
+    """Write uint8 pictures [n, height, width, channels] as one PNG, atomically.
+
+    With a palette, the PNG is an indexed one, if at most 256 colours are on the sheet.
+    """
+    from noisewise.app.indexed_png import as_indexed, larger
     from noisewise.app.plots.svg import grid
     from noisewise.training.files.atomic import write_atomic
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    sheet = grid(pictures, scale=scale)
+    sheet = larger(as_indexed(grid(pictures), colours), scale)
     write_atomic(out, lambda temporary: sheet.save(temporary, format="PNG", pnginfo=marked()))
 
 
@@ -80,6 +86,7 @@ def write_folder(
     seed: int,
     values: dict[str, Any],
     overwrite: bool = False,
+    colours: Colours = (),
 ) -> None:
     """Write each picture as a PNG, and what is known about them as JSON.
 
@@ -93,6 +100,7 @@ def write_folder(
         seed: of the pictures.
         values: what is known about them, as JSON values.
         overwrite: whether pictures of this seed may be replaced.
+        colours: the palette of the pictures; the PNGs are indexed ones then.
 
     Raises:
         ValueError: if another call has drawn pictures of this seed since, without `overwrite`.
@@ -103,7 +111,7 @@ def write_folder(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with _part(out, seed) as part:
-            names = _write_pictures(pictures, part, scale, seed)
+            names = _write_pictures(pictures, part, scale, seed, colours)
             with _held(out):
                 check_place(out, seed, overwrite)
                 write_json(out / f"seed-{seed}.json", values)
@@ -161,16 +169,18 @@ def _opened(folder: Path) -> Generator[int]:
         os.close(handle)
 
 
-def _write_pictures(pictures: np.ndarray, folder: Path, scale: int, seed: int) -> list[str]:
+def _write_pictures(
+    pictures: np.ndarray, folder: Path, scale: int, seed: int, colours: Colours
+) -> list[str]:
     """Write the single files; return their names."""
     from PIL import Image
+
+    from noisewise.app.indexed_png import as_indexed, larger
 
     names = []
     for i, picture in enumerate(pictures):
         image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-        if scale > 1:
-            size = (image.width * scale, image.height * scale)
-            image = image.resize(size, Image.Resampling.NEAREST)
+        image = larger(as_indexed(image, colours), scale)
         names.append(f"seed-{seed}-{i:05d}.png")
         image.save(folder / names[-1])
     return names

@@ -8,9 +8,10 @@ module that a folder names only if the caller imported it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,15 @@ def _scheduler(source: Source) -> Any:  # noqa: ANN401 (diffusers is imported wh
     """The sampler of a teacher; of a generator one level, sigma_init."""
     from noisewise.export.scheduler import NoisewiseScheduler
 
-    model, flats, alpha = source.model, asdict(source.config.flats), source.config.alpha
+    model, config = source.model, source.config
+    finish = {"flats": asdict(config.flats), "palette": config.palette.to_dict()}
+    finish["alpha"] = config.alpha
     if isinstance(model, Generator):
         low = model.sigma_init / 2  # with one level it is not used
-        return NoisewiseScheduler("ddim", model.sigma_init, low, 1, flats=flats, alpha=alpha)
+        return NoisewiseScheduler("ddim", model.sigma_init, low, 1, **finish)
     own = model.sampler
-    return NoisewiseScheduler(
-        own.name, own.sigma_max, own.sigma_min, own.num_steps, own.rho, flats, alpha
-    )
+    levels = (own.sigma_max, own.sigma_min, own.num_steps, own.rho)
+    return NoisewiseScheduler(own.name, *levels, **finish)
 
 
 def _difference(source: Source, pipe: Any) -> float:  # noqa: ANN401
@@ -82,7 +84,7 @@ def _difference(source: Source, pipe: Any) -> float:  # noqa: ANN401
             expected = model.guided()(noise * sigma[0], sigma, labels)
             got = pipe.unet(noise * sigma[0], sigma, labels).sample
     else:
-        expected = model.sample(count)
+        expected = _with_end(model).sample(count)
         pipe.set_progress_bar_config(disable=True)
         got = pipe(latents=noise, class_labels=labels, output_type="pt").images * 2 - 1
     if source.config.alpha != "none":  # what can be seen of them
@@ -94,6 +96,13 @@ def _difference(source: Source, pipe: Any) -> float:  # noqa: ANN401
             "report this, with the versions of torch and diffusers)"
         )
     return apart
+
+
+def _with_end(model: Generator | Teacher) -> Generator | Teacher:
+    """The model with its palette at the end alone: a scheduler makes no calls of its own."""
+    found, palette = copy.copy(model), model.config.palette
+    found.config = replace(model.config, palette=replace(palette, way="end"))
+    return found
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from noisewise.quality.flats import FlatValue, snapped_in_graph
 from noisewise.quality.premultiplied import premultiplied, straight
+from noisewise.quality.snap_colours import snapped_to_in_graph
 from noisewise.sizes import sides
 from noisewise.training.models.models import Generator, Teacher, one_call
 
@@ -35,7 +36,10 @@ class DiffersError(RuntimeError):
 
 
 class OneCall(nn.Module):
-    """Noise (and a class) in, pictures out: ``G(z) = D(sigma_init z, sigma_init)``, with flats.
+    """Noise (and a class) in, pictures out: ``G(z) = D(sigma_init z, sigma_init)``, finished.
+
+    Exact flats are in it, and the nearest colours of a palette; not the choice of a few of them for
+    each picture, which depends on values.
 
     RGBA comes out as files hold it: straight colour, and opacity 0 or 1 if that is how it was
     trained.
@@ -53,18 +57,21 @@ class OneCall(nn.Module):
         flats = generator.config.flats
         self.level = flats.level
         self.values = [FlatValue(value, 0.0, 0.0) for value in flats.values] if flats.level else []
+        self.register_buffer("colours", generator.config.palette.tensor, persistent=False)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """Draw pictures, float [n, c, h, w] in [-1, 1], from noise of that shape."""
         pictures = one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
-        if self.alpha != "none":
+        rgba, colours = self.alpha != "none", self.get_buffer("colours")
+        if rgba:
             pictures = straight(pictures, self.alpha == "binary")
-        if not self.values:
-            return pictures
-        pictures = snapped_in_graph(pictures, self.values, self.level)
-        if self.alpha == "none":
-            return pictures
-        return straight(premultiplied(pictures), self.alpha == "binary")  # flats hide no colour
+        if self.values:
+            pictures = snapped_in_graph(pictures, self.values, self.level)
+        if len(colours):
+            pictures = snapped_to_in_graph(pictures, colours)
+        if rgba and (self.values or len(colours)):  # neither leaves a hidden colour
+            pictures = straight(premultiplied(pictures), self.alpha == "binary")
+        return pictures
 
 
 class OneDenoise(nn.Module):
@@ -157,9 +164,11 @@ class Graph:
 
     @property
     def _has_borders(self) -> bool:
-        """Whether rounding may put a pixel on the other side: of a flat, or of opacity 1/2."""
+        """Whether rounding may put a pixel on the other side: of a flat, opacity 1/2, a colour."""
         graph = self.module
-        return isinstance(graph, OneCall) and bool(graph.values or graph.alpha == "binary")
+        if not isinstance(graph, OneCall):
+            return False
+        return bool(graph.values or graph.alpha == "binary" or len(graph.get_buffer("colours")))
 
     @property
     def checked(self) -> str:
@@ -230,6 +239,27 @@ def about_alpha(model: Generator | Teacher) -> dict[str, str]:
         return {}
     colour = "straight" if isinstance(model, Generator) else "premultiplied"
     return {"channel_order": "RGBA", "alpha": alpha, "colour": colour}
+
+
+def about_finish(model: Generator | Teacher) -> tuple[str, ...]:
+    """Notes on what a model does to its pictures and a graph does not."""
+    return (*about_guidance(model), *about_palette(model))
+
+
+def about_palette(model: Generator | Teacher) -> tuple[str, ...]:
+    """A note for a model whose pictures have a palette."""
+    palette = model.config.palette
+    if not palette:
+        return ()
+    if isinstance(model, Teacher):
+        return (f"the pictures of this teacher are put on {len(palette.colours)} colours, which "
+                "the exported denoiser does not do",)  # fmt: skip
+    if not palette.tolerance and not palette.most:
+        return ()
+    return (
+        "pictures of the exported graph are on the palette, but each may have more of its colours "
+        "than those of the model",
+    )
 
 
 def about_guidance(model: Generator | Teacher) -> tuple[str, ...]:

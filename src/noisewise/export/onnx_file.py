@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from noisewise.export.graph import Graph, Run, about_guidance, described
+from noisewise.export.graph import Graph, Run, about_finish, described
 from noisewise.export.source import Source, Written
 
 _OF_EXPORTER = "torch.onnx._internal.exporter._registration"
@@ -52,7 +52,7 @@ def write(source: Source, place: Path) -> Written:
     return Written(
         graph.largest_difference(onnx_function(place)),
         f"ONNX Runtime against torch, {graph.checked}",
-        about_guidance(source.model),
+        about_finish(source.model),
     )
 
 

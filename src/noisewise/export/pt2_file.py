@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from noisewise.export.graph import Graph, about_guidance, described
+from noisewise.export.graph import Graph, about_finish, described
 from noisewise.export.source import Source, Written
 
 DESCRIPTION = "noisewise.json"
@@ -40,5 +40,5 @@ def write(source: Source, place: Path) -> Written:
     return Written(
         graph.largest_difference(run),
         f"the file loaded again against the model, {graph.checked}",
-        about_guidance(source.model),
+        about_finish(source.model),
     )

@@ -22,6 +22,7 @@ from torch import Tensor
 from noisewise.diffusion import karras_sigmas, sampler_named
 from noisewise.pictures.alpha import Alpha
 from noisewise.training.models.model_config import Flats, finished
+from noisewise.training.models.palette import Palette
 
 
 @dataclass
@@ -50,6 +51,7 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         flats: exact values that fill areas of pictures, see `Flats`; None: none.
         alpha: "soft" or "binary": the model draws premultiplied RGBA, which the last step makes
             straight; "none": it draws something else.
+        palette: the colours of pictures, see `Palette`; None: none.
 
     Raises:
         ValueError: if the sampler is unknown.
@@ -67,12 +69,14 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         rho: float = 7.0,
         flats: dict[str, Any] | None = None,
         alpha: Alpha = "none",
+        palette: dict[str, Any] | None = None,
     ) -> None:
         """Set the levels of `num_steps`."""
         sampler_named(sampler)
         self._sampler, self._sigma_max, self._sigma_min = sampler, sigma_max, sigma_min
         self._rho, self._num_steps = rho, num_steps
         self._flats, self._alpha = Flats.from_dict(flats or {}), alpha
+        self._palette = Palette.from_dict(palette or {})
         self.set_timesteps(num_steps)
 
     @property
@@ -129,7 +133,8 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError("this walk has ended; call set_timesteps before the next one")
         self._call += 1
         if self._call == len(self.timesteps):
-            found = finished(model_output.clamp(-1, 1), self._flats, self._alpha)
+            drawn = model_output.clamp(-1, 1)
+            found = finished(drawn, self._flats, self._alpha, self._palette)
         else:
             found = getattr(self, f"_{self._sampler}")(model_output, sample, generator)
         return StepOutput(found, model_output) if return_dict else (found, model_output)

@@ -32,7 +32,7 @@ from noisewise.training.models.networks import network
 from noisewise.training.run.begin import as_begun, check_folder, create_run, with_twins
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
-from noisewise.training.run.resumed_plan import as_in_run
+from noisewise.training.run.resumed_plan import as_in_run, with_palette_of_run
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import AdaptConfig, AdapterStart
 from noisewise.training.settings.overrides import overridden
@@ -43,6 +43,7 @@ from noisewise.training.stages.adapted_teacher import (
     has_adapter,
     start_gradients,
 )
+from noisewise.training.stages.choose_palette import plan_palette
 from noisewise.training.stages.kinds import sorted_into_kinds, sorted_like
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan, why_crops
@@ -205,6 +206,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
     flips, why_flips = pictures.suggest_flip()
     if config.flips != "auto":
         flips, why_flips = config.flips == "on", "set by hand"
+    palette = plan_palette(config, pictures, described.palette)
     lr = config.lr or _LR[config.start]
     batch = config.batch or config.recipe.batch
     kept = "as in the teacher; its net works with no other value"
@@ -230,6 +232,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
         adam_lr=lr,
         flips=flips,
         crops=config.crops,
+        palette=palette,
         reasons={
             "size": kept,
             "channels": kept,
@@ -244,6 +247,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
             "batch": by_hand if config.batch else "default of the recipe",
             "lr": by_hand if config.lr else why_lr,
             "flips": why_flips,
+            "palette": palette.reason,
             **why_crops(pictures),
         },
     )
@@ -290,7 +294,8 @@ class AdaptTask(Task[AdaptConfig]):
         pictures = with_twins(folder, _like_teacher(self._teacher, pictures, folder))
         pictures = with_kinds(folder, pictures, partial(_sorted, self._teacher, config))
         self._pictures, base = pictures, base_of(self._teacher, self._source)
-        self._plan = plan = as_in_run(_planned(base, pictures, config, self._build), folder)
+        plan = as_in_run(_planned(base, pictures, config, self._build), folder)
+        self._plan = plan = with_palette_of_run(plan, folder)
         self._training = config.training(bool(plan.classes), plan.batch)
         self._start = start_of(base, plan, pictures, self._build)
         run = create_run(folder, self._training, plan, pictures)

@@ -27,12 +27,14 @@ from noisewise.pictures.gather import HeaderCounts, Progress, count_text, digest
 from noisewise.pictures.given import Given, as_file, is_path
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.noise_curve import noise_curve
+from noisewise.pictures.palette_files import MOST, Colours
 from noisewise.pictures.pictures import Pictures, as_pictures
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
 from noisewise.pictures.shapes import count_shapes, size_in_shape
 from noisewise.pictures.sources import HARMLESS, Skipped
 from noisewise.plain_text import printable
+from noisewise.quality.colours import ColourCounts
 from noisewise.sizes import AnySize, Size, mean_side, spelled, written
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.sample_sheet import png
@@ -40,6 +42,7 @@ from noisewise.training.finer_size import about_finer_size
 from noisewise.training.in_html import page
 from noisewise.training.judge_needs import judge_in_words, judge_needs, num_judged_against
 from noisewise.training.settings.config import TrainConfig
+from noisewise.training.stages.choose_palette import colours_of, folder_palette
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import SMALL, shift_from_curve
 
@@ -91,6 +94,8 @@ class Inspection:
         file_side: median side of the files before they were resized.
         finer: what training costs at the size that keeps their detail; "" if this one does.
         refused: why training refuses these pictures whatever the size; "" if it does not.
+        colours: how many colours there are, and whether there is a palette.
+        palette: the colours of the pictures, or the 256 nearest to all; empty if not asked for.
     """
 
     source: str
@@ -127,6 +132,8 @@ class Inspection:
     refused: str = ""
     num_transparent: int = 0
     alpha: Alpha = "none"
+    colours: ColourCounts | None = None
+    palette: Colours = ()
 
     def __repr__(self) -> str:
         """One line; `text()` has all of it."""
@@ -161,6 +168,8 @@ class Inspection:
         ]
         for name in ("duplicate_names", "near_names"):
             result[name] = [list(pair) for pair in result[name]]
+        result["colours"] = None if self.colours is None else self.colours.to_dict()
+        result["palette"] = [list(colour) for colour in self.palette]
         result["size"] = written(self.size)
         result["other_size"] = None if self.other_size is None else written(self.other_size)
         result["noise_curve"] = {str(s): value for s, value in self.noise_curve.items()}
@@ -186,6 +195,8 @@ class Inspection:
             f"  shift     {self._shift_text()}",
             f"  contrast  standard deviation of the pixels {self.sigma_data:.3f} (sigma_data)",
         ]
+        if self.colours is not None:
+            lines.append(f"  colours   {self.colours.text()}")
         lines.append(f"  judge     {judge_in_words(self.judge_needs, self._num_real())}")
         if not self.skipped:
             lines.append("  skipped   none")
@@ -205,6 +216,8 @@ class Inspection:
             f"train on {self.num_training} pictures and test on {self.num_held_out} held-out ones",
             self.flip_reason,
         ]
+        if self.colours is not None and self.colours.has_palette:
+            steps.append("give drawn pictures the colours of these (--palette none: does not)")
         if self.other_size is not None:
             shape = written(self.other_size)
             steps.insert(1, f"with --size {shape}, keep the shape that most pictures have")
@@ -280,6 +293,7 @@ def inspect(
     background: str = "auto",
     crops: int = 0,
     keep_whole: bool = False,
+    palette: bool = False,
 ) -> Inspection:
     """Decode all pictures in a folder, zip, npz or npy file and report; writes nothing.
 
@@ -291,6 +305,7 @@ def inspect(
         background: see `load_pictures`.
         crops: see `load_pictures`.
         keep_whole: see `load_pictures`.
+        palette: also find the colours for a palette file, at most 256.
 
     Raises:
         ValueError: see `load_pictures`; also if all pixels are equal.
@@ -320,6 +335,7 @@ def inspect(
     flip, flip_reason = pictures.suggest_flip()
     num_duplicates, pairs = _duplicates(pictures)
     num_cut = 0 if pictures.groups is None else len(set(pictures.names))
+    colours = colours_of(pictures.images)
     return Inspection(
         source=pictures.source,
         kind=found.kind,
@@ -355,6 +371,8 @@ def inspect(
         refused=about_dim(pictures.images) if is_black(pictures.images) else "",
         num_transparent=found.counts.transparent,
         alpha=pictures.alpha,
+        colours=colours,
+        palette=folder_palette(pictures.images, colours, MOST) if palette else (),
     )
 
 

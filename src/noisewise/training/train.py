@@ -30,7 +30,12 @@ from noisewise.training.run.begin import (
 )
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.kinds_file import save_kinds, with_kinds
-from noisewise.training.run.resumed_plan import as_in_run, with_noise_of_run, with_scaled_lr
+from noisewise.training.run.resumed_plan import (
+    as_in_run,
+    with_noise_of_run,
+    with_palette_of_run,
+    with_scaled_lr,
+)
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import known_batch
 from noisewise.training.settings.config import TrainConfig
@@ -334,7 +339,7 @@ def _planned(
     if folder is None:
         return pictures, *with_scaled_lr(planned, config, None)
     planned = as_noted(as_in_run(planned, folder), info)
-    planned = with_noise_of_run(planned, config, folder)
+    planned = with_palette_of_run(with_noise_of_run(planned, config, folder), folder)
     return pictures, *with_scaled_lr(planned, config, folder)
 
 

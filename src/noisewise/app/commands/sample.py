@@ -78,6 +78,7 @@ def draw(
     out = _place(options)
     which = "teacher" if options.teacher else "auto"
     model = load(options.run, which, options.device)
+    model.set_palette(options.palette)
     calls = _calls(model, options)
     _check_memory(model, options)
     start = time.perf_counter()
@@ -102,14 +103,16 @@ def draw(
         "network_calls": network_calls,
         "sampler": options.sampler,
         "guidance": options.guidance,
+        "palette": model.config.palette.text,
         "seconds": round(seconds, 4),
         "device": str(model.device),
     }
+    colours = model.config.palette.colours
     if out.suffix.lower() == ".png":
-        write_sheet(pictures, out, options.scale)
+        write_sheet(pictures, out, options.scale, colours)
     else:
         noted = {**values, "out": run_name(out)}  # the file goes wherever the pictures go
-        write_folder(pictures, out, options.scale, options.seed, noted, options.overwrite)
+        write_folder(pictures, out, options.scale, options.seed, noted, options.overwrite, colours)
     return values, [str(out), _described(model, values, larger is not None)]
 
 

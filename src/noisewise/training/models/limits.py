@@ -57,7 +57,7 @@ def check_values(values: Mapping[str, Any]) -> None:
             _number(name, values[name], 0.0, _MOST_SIGMA)
     if values.get("kind") == "generator":
         _number("sigma_init", values.get("sigma_init"), 0.0, _MOST_SIGMA)
-    for name in ("net", "noise", "sampler", "flats", "stats"):
+    for name in ("net", "noise", "sampler", "flats", "palette", "stats"):
         if not isinstance(values.get(name, {}), dict):
             raise ValueError(f"{name} is {_shown(values[name])}; it has to be an object")
     _one_of("kind", values.get("kind"), ("teacher", "generator"))

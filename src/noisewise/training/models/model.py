@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -66,6 +67,18 @@ class Model(nn.Module):
             f"{type(self).__name__}({spelled(self.size)}, {colours(self.channels)}, {named}"
             f"{calls}, {count:,} parameters on {self.device})"
         )
+
+    def set_palette(self, given: str) -> None:
+        """Draw on another palette from now on; `config.palette` is the one in use.
+
+        Args:
+            given: "none", a file (.gpl, .pal, .hex or .png), or colours such as "#000000 #ffffff".
+
+        Raises:
+            ValueError: if the file is no palette, or has colours and the pictures are grey.
+        """
+        palette = self.config.palette.chosen(given, self.channels)
+        self.config = replace(self.config, palette=palette)
 
     def noise(
         self,

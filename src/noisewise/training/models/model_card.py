@@ -124,6 +124,7 @@ def training_rows(config: ModelConfig, run: dict[str, Any]) -> list[str]:
     rows = [
         f"| training pictures | {pictures} |",
         f"| classes | {_classes(config.classes, bool(data.get('kinds')))} |",
+        *([f"| palette | {config.palette.text} |"] if config.palette else []),
         f"| teacher | {_spent(stages.get('teacher', {}), 'images (with repetition)')}{adapted} |",
     ]
     if began:

@@ -22,6 +22,7 @@ from noisewise.quality.flats import FlatValue, snapped
 from noisewise.quality.premultiplied import premultiplied, straight
 from noisewise.sizes import Size, as_size, written
 from noisewise.training.models.limits import check_values
+from noisewise.training.models.palette import NO_PALETTE, Palette
 from noisewise.training.settings.config import Loss
 
 FORMAT = 2
@@ -250,13 +251,14 @@ class Flats:
         )
 
 
-def finished(images: Tensor, flats: Flats, alpha: Alpha) -> Tensor:
-    """Return what a net has drawn as files hold it: exact values, and straight RGBA.
+def finished(images: Tensor, flats: Flats, alpha: Alpha, palette: Palette = NO_PALETTE) -> Tensor:
+    """Return what a net has drawn as files hold it: exact values, a palette, straight RGBA.
 
     Args:
         images: float [n, c, h, w] in [-1, 1].
         flats: exact values that fill areas.
         alpha: of the model.
+        palette: of the model.
 
     Example:
         >>> import torch
@@ -265,12 +267,12 @@ def finished(images: Tensor, flats: Flats, alpha: Alpha) -> Tensor:
         tensor([-1., -1., -1., -1.])
     """
     if alpha == "none":
-        return flats.applied(images)
+        return palette.applied(flats.applied(images))
     shown = straight(images, alpha == "binary")
-    exact = flats.applied(shown)
+    exact = palette.applied(flats.applied(shown))
     if exact is shown:
         return shown
-    return straight(premultiplied(exact), alpha == "binary")  # flats leave no hidden colour
+    return straight(premultiplied(exact), alpha == "binary")  # neither leaves a hidden colour
 
 
 @dataclass(frozen=True)
@@ -302,6 +304,7 @@ class ModelConfig:
     multiscale: bool = False
     flats: Flats = field(default_factory=Flats)
     alpha: Alpha = "none"
+    palette: Palette = field(default_factory=Palette)
     stats: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -327,12 +330,19 @@ class ModelConfig:
         return images if self.alpha == "none" else straight(images, self.alpha == "binary")
 
     def finished(self, images: Tensor) -> Tensor:
-        """Return what the net has drawn as `as_shown`, with the exact values of flats."""
-        return finished(images, self.flats, self.alpha)
+        """Return what the net has drawn, float [n, c, h, w] in [-1, 1], as people get it.
+
+        This is the one place where exact flats and the palette come into pictures. Values that are
+        not finite have no nearest colour: whoever draws refuses them.
+        """
+        if not images.isfinite().all():
+            return images
+        return finished(images, self.flats, self.alpha, self.palette)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"format": FORMAT, **asdict(self), "size": written(self.size)}
+        written_otherwise = {"size": written(self.size), "palette": self.palette.to_dict()}
+        return {"format": FORMAT, **asdict(self), **written_otherwise}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: object = "config.json") -> ModelConfig:
@@ -352,6 +362,7 @@ class ModelConfig:
             given["sampler"] = SamplerSettings(**given.get("sampler", {}))
             given["size"] = as_size(given.get("size"))
             given["flats"] = Flats.from_dict(given.get("flats", {}))
+            given["palette"] = Palette.from_dict(given.get("palette", {}))
             for name in ("classes", "label_histogram"):
                 given[name] = tuple(given.get(name, ()))
             if given.get("sigma_range") is not None:

@@ -64,7 +64,8 @@ class Teacher(Model):
             ValueError: as `sample` does.
         """
         self.guided(guidance)  # refuses what cannot be guided
-        return self.sampler.calls_for(self.sampler.steps_for(calls, sampler), sampler, guidance)
+        steps, more = self.sampler.steps_for(calls, sampler), self.config.palette.more_calls
+        return self.sampler.calls_for(steps, sampler, guidance) + more
 
     def guided(self, guidance: float | None = None) -> Denoiser:
         """Return the denoiser with guidance; None: as strong as the teacher's own.
@@ -156,7 +157,7 @@ class Teacher(Model):
         larger: tuple[int, int] | None = None,
     ) -> Tensor:
         """Draw pictures start to start + count of a seed in one batch; see `sample`."""
-        settings = self.sampler
+        settings, palette, spread = self.sampler, self.config.palette, self.config.sigma_data
         sigmas = settings.levels(settings.steps_for(calls, sampler))
         streams = counting(WALK)
 
@@ -172,8 +173,10 @@ class Teacher(Model):
             window = sides(self.size)
             grid = generator_of(seed, 0, WINDOWS)  # the same for all pictures of a seed
             denoiser = windowed(denoiser, window, grid, self._at_once(math.prod(window)))
-        states = settings.chosen(sampler).states(denoiser, noise, sigmas, condition, normal)
-        return self.config.finished(sample(states).clamp(-1, 1))
+        leaning = palette.during(denoiser, spread, self.channels)
+        states = settings.chosen(sampler).states(leaning, noise, sigmas, condition, normal)
+        drawn = palette.after(sample(states).clamp(-1, 1), denoiser, spread, normal, condition)
+        return self.config.finished(drawn)
 
 
 class Generator(Model):

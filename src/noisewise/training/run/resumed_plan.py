@@ -17,6 +17,7 @@ from noisewise.diffusion import draw_from_dict
 from noisewise.nets.derive import prediction_of
 from noisewise.scaling import Advice, Measurement, advise
 from noisewise.training.files.run_folder import is_run
+from noisewise.training.models.palette import NO_PALETTE
 from noisewise.training.run.places import run_name
 from noisewise.training.run.run_json import NOISE, known_batch, read_info, read_with_warning
 from noisewise.training.settings.config import TrainConfig
@@ -106,6 +107,19 @@ def with_noise_of_run(plan: TeacherPlan, config: TrainConfig, folder: Path) -> T
         sigma_max=kept["sigma_max"]["value"],
         reasons={**plan.reasons, **reasons, "noise": noted["noise"]["reason"]},
     )
+
+
+def with_palette_of_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
+    """Leave out the palette if the run in this folder is of an older version, which had none.
+
+    Args:
+        plan: a newly derived plan, for the same pictures and settings.
+        folder: folder of the run; the run may not exist yet.
+    """
+    if not is_run(folder) or "palette" in read_with_warning(folder)[0].get("train", {}):
+        return plan
+    reasons = {**plan.reasons, "palette": "none when this run began"}
+    return replace(plan, palette=NO_PALETTE, reasons=reasons)
 
 
 def _batch_change(info: Mapping[str, Any], plan: TeacherPlan) -> str:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Literal, Self, get_args
 
+from noisewise.pictures.palette_files import palette_of, written_out
 from noisewise.pictures.request import Crop, check_channels, check_crops
 from noisewise.sizes import as_size, check_size, written
 from noisewise.training.settings.larger import check_pixels, parse_larger
@@ -199,12 +200,16 @@ class TeacherSettings(PictureSettings, TrainingSettings):
 
     flips: Flips = "auto"
     """Mirror half of the pictures left to right. auto: only if mirrored pictures fit the set."""
+    palette: Annotated[str, Shown("auto|none|FILE")] = "auto"
+    """Colours of drawn pictures. auto: the palette of the folder, if it has one. FILE: a .gpl,
+    .pal, .hex or .png of 2 to 256 colours."""
 
     def __post_init__(self) -> None:
         """Refuse settings before any picture is read."""
         TrainingSettings.__post_init__(self)
         PictureSettings.__post_init__(self)
         _check_choice("flips", self.flips, get_args(Flips))
+        object.__setattr__(self, "palette", _palette(self.palette))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,12 +399,16 @@ class SampleConfig(DrawingSettings):
     """Draw only this class, by name or number. Default: all, as often as in the pictures."""
     larger: Annotated[str | None, Shown("WIDTHxHEIGHT")] = None
     """Draw larger pictures than trained, without seams: for textures. The teacher draws them."""
+    palette: Annotated[str, Shown("auto|none|FILE")] = "auto"
+    """Colours of the pictures. auto: as the model was trained. none: as they are drawn. FILE: a
+    .gpl, .pal, .hex or .png of 2 to 256 colours."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn."""
         super().__post_init__()
         if self.count < 1:
             raise ValueError(f"{self.num_images} pictures cannot be drawn; use 1 or more")
+        object.__setattr__(self, "palette", _palette(self.palette))
         if self.larger_size is not None:
             check_pixels(self.larger_size, self.count)
 
@@ -457,6 +466,11 @@ def _checked_size(size: object) -> int | str:
     found = as_size(size)
     check_size(found)
     return written(found)
+
+
+def _palette(given: str) -> str:
+    """A palette as settings hold it: auto, none, or its colours; a file is read once, here."""
+    return given if given in ("auto", "none") else written_out(palette_of(given))
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

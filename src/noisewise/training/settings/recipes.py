@@ -15,6 +15,7 @@ from typing import Literal, get_args
 Optimizer = Literal["muon", "adamw"]
 LossWeight = Literal["l1", "sigma", "none"]
 GradThrough = Literal["both", "none"]
+PaletteWay = Literal["end", "again", "inside"]
 MOST_FAKE_STEPS = 20  # for each step of the generator
 _MOST_LAM = 1.5
 
@@ -76,6 +77,10 @@ class TeacherRecipe:
     snap_flats: bool = True
     """Give drawn pictures the exact values that fill areas of the real ones, such as a black
     ground, if the judge does not call them worse."""
+    palette_way: PaletteWay = "end"
+    """How drawn pictures get the colours of a palette. end: the nearest ones, at the end. again:
+    then a little noise, two calls, and the nearest ones again. inside: each call leans towards the
+    palette."""
     reference_images: int = 2000
     """Largest number of real pictures that the judge reads; of large pictures it reads fewer."""
     evaluation_share: float = 0.04
@@ -96,6 +101,7 @@ class TeacherRecipe:
     def __post_init__(self) -> None:
         """Refuse constants that cannot train anything."""
         _choice(self, "optimizer", get_args(Optimizer))
+        _choice(self, "palette_way", get_args(PaletteWay))
         _positive(self, "lr", "adam_lr", "adamw_lr", "batch", "clip", "noise_std", "sigma_min")
         _positive(self, "heldout_every", "distance_every", "heldout_images", "reference_images")
         _positive(self, "num_steps")

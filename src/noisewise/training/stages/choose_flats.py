@@ -16,6 +16,7 @@ from torch import Tensor
 from noisewise.quality.flats import FlatValue, exact_flat_share, flat_values, snapped
 from noisewise.quality.judge import Judge
 from noisewise.training.models.model_config import Flats
+from noisewise.training.models.palette import NO_PALETTE, Palette
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
@@ -24,6 +25,7 @@ _LEVELS = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0)
 _MOST, _PIXELS = 400, 20_000_000  # pictures, and pixels, in which the values are looked for
 _PIXELS_A_SECOND = 2e6
 _TRIES = 4  # levels that the judge is asked about, at most
+_FEW = 64  # pictures whose share is counted at each level, where there is a palette
 _CLEAR = 0.01  # share of pixels that a level must bring nearer
 
 
@@ -58,13 +60,19 @@ def flats_of(pictures: Pictures, chosen: np.ndarray) -> Flats:
     return Flats(tuple(found.value for found in values), share)
 
 
-def choose_level(pictures: Tensor, flats: Flats, judge: Judge) -> Flats:
+def choose_level(
+    pictures: Tensor,
+    flats: Flats,
+    judge: Judge,
+    palette: Palette = NO_PALETTE,
+) -> Flats:
     """Choose from how near pixels take the flat values.
 
     Args:
         pictures: drawn by the model without flats, float [n, c, h, w] in [-1, 1].
         flats: the values and their share in real pictures.
         judge: real pictures, or the teacher's.
+        palette: that pictures with flats are brought onto before people and the judge see them.
 
     Returns:
         The same values with the chosen level and the reason; level 0 leaves pictures as they are.
@@ -72,15 +80,18 @@ def choose_level(pictures: Tensor, flats: Flats, judge: Judge) -> Flats:
     if not flats.values:
         return flats
     values = [FlatValue(value, 0.0, 0.0) for value in flats.values]
-    plain = exact_flat_share(pictures, values)
-    shares = {at: exact_flat_share(snapped(pictures, values, at), values) for at in _LEVELS}
+    then = palette.applied
+    some = pictures[:_FEW] if palette else pictures  # a palette takes milliseconds a picture
+    plain = exact_flat_share(then(some), values)
+    shares = {at: exact_flat_share(then(snapped(some, values, at)), values) for at in _LEVELS}
     miss = {at: abs(share - flats.share) for at, share in shares.items()}
-    before = judge.measure(pictures)
+    before = judge.measure(then(pictures))
     asked = sorted(shares, key=lambda at: (miss[at], at))[:_TRIES]
     for level in asked:
         if miss[level] > abs(plain - flats.share) - _CLEAR:
             break
-        if not judge.measure(snapped(pictures, values, level)).minus(before).surely_more:
+        taken = then(snapped(pictures, values, level))
+        if not judge.measure(taken).minus(before).surely_more:
             reason = (
                 f"{_named(flats.values)} filled {100 * flats.share:.0f} % of the real pixels, "
                 f"{100 * plain:.0f} % of the generated ones; {100 * shares[level]:.0f} % now that "

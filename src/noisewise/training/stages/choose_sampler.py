@@ -19,6 +19,7 @@ from torch import Tensor
 from noisewise.diffusion import DPMPP_2M, HEUN, Denoiser
 from noisewise.nets.bands import overall
 from noisewise.training.models.model_config import SamplerSettings
+from noisewise.training.models.palette import NO_PALETTE, Palette
 from noisewise.training.stages.sampler_search import (
     FINE_ENDS,
     LONG,
@@ -77,6 +78,8 @@ def choose_sampler(
     weak: Denoiser | None = None,
     suffers: Suffers | None = None,
     as_shown: Callable[[Tensor], Tensor] = lambda images: images,
+    palette: Palette = NO_PALETTE,
+    sigma_data: float = 0.5,
 ) -> SamplerChoice:
     """Choose a sampler, its settings and its guidance by what the judge says of its pictures.
 
@@ -103,12 +106,15 @@ def choose_sampler(
         suffers: ``suffers(guided, plain)``: whether guided pictures lose a class that plain ones
             have; None: not asked.
         as_shown: makes what the denoiser draws into pictures as the judge takes them.
+        palette: that the pictures of every sampler are brought onto before the judge sees them.
+        sigma_data: standard deviation of the pictures, for the palette's way.
 
     Source: our own measurements; we know no paper that measures it for each net.
     """
     usual = replace(usual_of(settings), guidance=1.0, reason="")
     search = SamplerSearch(
-        denoiser, judge, inputs, usual, num_images, seconds, calls, clock, weak, as_shown
+        *(denoiser, judge, inputs, usual, num_images, seconds, calls, clock, weak, as_shown),
+        *(palette, sigma_data),
     )
     search.climb()
     if not search.found:

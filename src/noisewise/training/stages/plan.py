@@ -14,6 +14,8 @@ from noisewise.nets.derive import Derived, build, derive
 from noisewise.nets.recomputing import recompute
 from noisewise.sizes import Size, divisible, mean_side, spelled, written
 from noisewise.training.devices.hardware import free_memory
+from noisewise.training.models.palette import NO_PALETTE, Palette
+from noisewise.training.stages.choose_palette import plan_palette
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
@@ -83,6 +85,7 @@ class TeacherPlan:
     notes: tuple[str, ...] = ()
     recompute: bool = False
     start: str = ""
+    palette: Palette = NO_PALETTE
 
     @property
     def num_classes(self) -> int:
@@ -96,7 +99,11 @@ class TeacherPlan:
 
     def derived(self) -> dict[str, Reasoned]:
         """Every derived value with its reason."""
-        changed = {"noise": draw_to_dict(self.noise), "size": written(self.size)}
+        changed = {
+            "noise": draw_to_dict(self.noise),
+            "size": written(self.size),
+            "palette": self.palette.text,
+        }
         values = {**asdict(self), **changed}
         return {name: Reasoned(values[name], reason) for name, reason in self.reasons.items()}
 
@@ -132,6 +139,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     coarse, why_scales = _scales(recipe, derived.net)
     flips, why_flips = _flips(config, pictures)
     lr, adam_lr, why_lr = _learning_rates(config)
+    palette = plan_palette(config, pictures)
     return TeacherPlan(
         size=size,
         channels=channels,
@@ -161,12 +169,14 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "lr": why_lr,
             "adam_lr": why_lr,
             "flips": why_flips,
+            "palette": palette.reason,
             **({"scales": why_scales} if coarse else {}),
             **why_crops(pictures),
         },
         scales=coarse,
         recompute=steps.recompute,
         crops=config.crops,
+        palette=palette,
     )
 
 

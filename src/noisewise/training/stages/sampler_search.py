@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from noisewise.diffusion import DPMPP_2M, HEUN, Denoiser, guided, karras_sigmas, sample
 from noisewise.quality.judge import Difference, Floors
 from noisewise.training.models.model_config import SamplerSettings
+from noisewise.training.models.palette import NO_PALETTE, Palette
 from noisewise.training.stages.at_once import at_once
 
 _STOPS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03)  # of the long walk
@@ -75,6 +77,8 @@ class SamplerSearch:
         clock: Callable[[], float],
         weak: Denoiser | None = None,
         as_shown: Callable[[Tensor], Tensor] = lambda images: images,
+        palette: Palette = NO_PALETTE,
+        sigma_data: float = 0.5,
     ) -> None:
         """Start the clock, and measure the time of one call if time is limited."""
         self.start = clock()
@@ -82,6 +86,7 @@ class SamplerSearch:
         self._denoiser, self._weak, self._judge, self._inputs = denoiser, weak, judge, inputs
         self._as_shown = as_shown
         self._usual, self._num_images = usual, num_images
+        self._palette, self._sigma_data = palette, sigma_data
         self._seconds, self._clock = seconds, clock
         self._group = at_once(inputs(0, 1)[0][0, 0].numel())
         self._ends = [end for end in _ENDS if end < usual.sigma_max]
@@ -243,15 +248,18 @@ class SamplerSearch:
 
     @torch.no_grad()
     def _drawn(self, key: SamplerSettings) -> Tensor:
-        """Pictures of a sampler, in [-1, 1], on the CPU; all samplers draw the same ones."""
+        """Pictures of a sampler as people get them, on the CPU; all samplers draw the same ones."""
         denoiser = self._denoiser
         if key.guidance != 1:
             assert self._weak is not None
             denoiser = guided(denoiser, self._weak, key.guidance, key.guidance_interval)
-        parts, levels = [], key.levels()
+        parts, levels, palette = [], key.levels(), self._palette
         for noise, labels in self._noises():
-            x0 = sample(key.sampler.states(denoiser, noise, levels.to(noise.device), labels))
-            parts.append(self._as_shown(x0.float().clamp(-1, 1)).cpu())
+            leaning = palette.during(denoiser, self._sigma_data, noise.shape[1])
+            x0 = sample(key.sampler.states(leaning, noise, levels.to(noise.device), labels))
+            again = partial(torch.roll, noise, 1, dims=3)  # other noise, the same for all samplers
+            x0 = palette.after(x0.clamp(-1, 1), denoiser, self._sigma_data, again, labels)
+            parts.append(palette.applied(self._as_shown(x0.float().clamp(-1, 1)).cpu()))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -262,8 +270,8 @@ class SamplerSearch:
         for noise, labels in self._noises():
             for state in HEUN.states(self._denoiser, noise, levels.to(noise.device), labels):
                 if names[state.step - 1] in parts:
-                    x0 = self._as_shown(state.x0.float().clamp(-1, 1))
-                    parts[names[state.step - 1]].append(x0.cpu())
+                    x0 = self._as_shown(state.x0.float().clamp(-1, 1)).cpu()
+                    parts[names[state.step - 1]].append(self._palette.applied(x0))
         return {stop: torch.cat(part) for stop, part in parts.items()}
 
     def _noises(self) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -252,6 +252,7 @@ class StudentStage:
             sigma_init=self.sigma_init,
             two_call_sigma=stats.get("two_call_sigma"),
             flats=self.judged.flats,
+            palette=self.judged.palette,
             stats=stats if began is None else {**stats, "start": began},
         )
 

@@ -25,9 +25,11 @@ from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.model_config import Flats
 from noisewise.training.models.models import Teacher, one_call, second_call
+from noisewise.training.models.palette import Palette
 from noisewise.training.settings.recipes import StudentRecipe
 from noisewise.training.stages.at_once import at_once
 from noisewise.training.stages.choose_flats import choose_level
+from noisewise.training.stages.choose_palette import choose_tolerance
 from noisewise.training.stages.evaluation_times import Deadline
 from noisewise.training.stages.real_judge import frozen_distance, teacher_features, told_floors
 from noisewise.training.stages.stage import Judgement
@@ -79,7 +81,7 @@ class StudentJudge:
         self.reference: Judge | None = None
         self._teachers: Tensor | None = None
         self.num_images = 0
-        self.flats = Flats()
+        self.flats, self.palette = Flats(), teacher.config.palette
         self.most_varied = 0.0  # the highest variety so far
         self._clock = engine.ranks.clock
         self._cost, self._group = 0.0, at_once(num_pixels(teacher.config.size))
@@ -101,6 +103,7 @@ class StudentJudge:
         pictures = self.pictures(self._generator, self.num_images)
         rgba = self._teacher.config.alpha != "none"
         spread = (premultiplied(pictures) if rgba else pictures).std().item()
+        pictures = self._finished(pictures)
         found = self.reference.measure(pictures)
         self._cost = (self._clock() - start) / self.num_images
         self._keep(found, share=None)
@@ -124,6 +127,7 @@ class StudentJudge:
             pictures = self.pictures(self._shadow, num_images)
             if not pictures.isfinite().all():
                 return Judgement(trouble="a generated pixel is not a number")
+            pictures = self._finished(pictures)
             floors = self.reference.measure(pictures)
             found.append(floors)
             varied.append(self._variety(pictures))
@@ -190,6 +194,7 @@ class StudentJudge:
             "cost": self._cost,
             "most_varied": self.most_varied,
             "flats": asdict(self.flats),
+            "palette": self.palette.to_dict(),
             "stats": self.stats,
             "preview": self.preview,  # drawn again when an evaluation finds no better weights
         }
@@ -203,6 +208,7 @@ class StudentJudge:
         self.preview = state.get("preview")
         self.most_varied = state.get("most_varied", 0.0)  # older versions did not measure it
         self.flats = Flats.from_dict(state.get("flats", {}))  # older versions had none
+        self.palette = Palette.from_dict(state.get("palette", {}))
         self.num_images, self._cost = state["num_images"], state["cost"]
 
     @torch.no_grad()
@@ -216,6 +222,10 @@ class StudentJudge:
             drawn = one_call(quick, z, self._sigma_init, labels)
             parts.append(self._teacher.config.as_shown(drawn.float().clamp(-1, 1)).cpu())
         return torch.cat(parts)
+
+    def _finished(self, pictures: Tensor) -> Tensor:
+        """What the net drew as people get it: with flats, once they are chosen, on the palette."""
+        return self.palette.applied(self.flats.applied(pictures))
 
     def _variety(self, pictures: Tensor, first: int = 0) -> Variety:
         """How much pictures differ from each other, over the teacher's own."""
@@ -306,9 +316,12 @@ class StudentJudge:
             affordable = int(deadline.left / (_LAST * self._cost))
             count = min(count, max(LEAST, affordable))
         pictures = self.pictures(self.best(), count, _FRESH)
-        self.flats = choose_level(pictures, self._teacher.config.flats, self.reference)
-        one = self.reference.measure(self.flats.applied(pictures))
-        varied = self._variety(pictures, _FRESH)
+        self.palette = choose_tolerance(pictures, self.palette)
+        known = self._teacher.config.flats
+        self.flats = choose_level(pictures, known, self.reference, self.palette)
+        shown = self._finished(pictures)
+        one = self.reference.measure(shown)
+        varied = self._variety(shown, _FRESH)
         half = max(2, len(pictures) // 2)
         tried: dict[float, float] = {}
         for sigma in self._recipe.two_call_sigmas:
@@ -320,8 +333,8 @@ class StudentJudge:
             return one, "the budget left no time to try a second call, so it is not offered", varied
         sigma = min(tried, key=tried.__getitem__)
         rest = pictures[-half:]
-        two = self.reference.measure(self._second_calls(rest, sigma, _FRESH + len(pictures) - half))
-        difference = two.minus(self.reference.measure(rest))
+        two = self._measured_twice(rest, sigma, _FRESH + len(pictures) - half)
+        difference = two.minus(self.reference.measure(shown[-half:]))
         self.stats |= {
             "two_call_sigma": sigma if difference.surely_less else None,
             "two_call_floors": {f"{s:g}": f for s, f in tried.items()},
@@ -336,9 +349,7 @@ class StudentJudge:
     def _measured_twice(self, pictures: Tensor, sigma: float, first: int) -> Floors:
         """How far pictures are after a second call, as they would be drawn."""
         assert self.reference is not None
-        return self.reference.measure(
-            self.flats.applied(self._second_calls(pictures, sigma, first))
-        )
+        return self.reference.measure(self._finished(self._second_calls(pictures, sigma, first)))
 
     @torch.no_grad()
     def _second_calls(self, pictures: Tensor, sigma: float, first: int) -> Tensor:

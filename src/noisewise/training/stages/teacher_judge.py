@@ -30,8 +30,10 @@ from noisewise.training.models.model_config import (
     guided_interval,
 )
 from noisewise.training.models.models import Teacher
+from noisewise.training.models.palette import NO_PALETTE, Palette
 from noisewise.training.settings.recipes import TeacherRecipe
 from noisewise.training.stages.choose_flats import choose_level, flats_of, seconds_of
+from noisewise.training.stages.choose_palette import choose_tolerance
 from noisewise.training.stages.choose_sampler import choose_sampler, sampler_of_bands
 from noisewise.training.stages.evaluation_times import (
     FILLED,
@@ -112,7 +114,7 @@ class TeacherJudge:
         )
         if plan.prediction == "bands":
             self._sampler = sampler_of_bands(self._sampler, plan.net)
-        self._flats = Flats()
+        self._flats, self._palette = Flats(), plan.palette
         self._judge: Judge | None = None
         self._held: HeldOutBatch | None = None
         self._num_held: int | None = None  # a resumed training keeps its number
@@ -320,6 +322,7 @@ class TeacherJudge:
             sampler=self._sampler,
             flats=self._flats,
             alpha=pictures.alpha,
+            palette=self._palette,
             stats={
                 "num_pictures": len(pictures),
                 "fingerprint": pictures.fingerprint,
@@ -336,6 +339,7 @@ class TeacherJudge:
             "kept_as": self.kept_as,
             "sampler": asdict(self._sampler),
             "flats": asdict(self._flats),
+            "palette": self._palette.to_dict(),
             "stats": self.stats,
             "guard": self.guard.state,
             "num_held": self._num_held,
@@ -350,6 +354,7 @@ class TeacherJudge:
         self.kept_as = state["kept_as"]
         self._sampler = SamplerSettings(**state["sampler"])
         self._flats = Flats.from_dict(state.get("flats", {}))  # older versions had none
+        self._palette = Palette.from_dict(state.get("palette", {}))
 
     # ------------------------------------------------------------------ measuring
     def real_indices(self) -> tuple[np.ndarray, str]:
@@ -406,16 +411,14 @@ class TeacherJudge:
         return losses
 
     def _choose_flats(self, judge: Judge, seconds: float | None) -> str:
-        """Measure whether pictures should take the exact values of flats; return the reason."""
-        self._flats = Flats()
-        if not self._recipe.snap_flats:
-            return ""
-        flats = flats_of(self._pictures, self._training)
-        if not flats.values:
-            return ""
-        pictures = self._drawn(self._enough(seconds), seconds)
-        self._flats = choose_level(pictures, flats, judge)
-        return f"; flats: {self._flats.reason}"
+        """Measure how pictures take flats and the palette; return the reason for flats, or ""."""
+        flats = flats_of(self._pictures, self._training) if self._recipe.snap_flats else Flats()
+        palette, self._flats, self._palette = self._palette, Flats(), NO_PALETTE
+        if flats.values or palette:  # both are measured on what the net draws
+            pictures = self._drawn(self._enough(seconds), seconds)
+            self._palette = choose_tolerance(pictures, palette)
+            self._flats = choose_level(pictures, flats, judge, self._palette)
+        return f"; flats: {self._flats.reason}" if flats.values else ""
 
     def _measured(
         self,
@@ -481,6 +484,8 @@ class TeacherJudge:
             *(model, judge, inputs, self._sampler, num_images),
             *(seconds, calls, self._times.clock, model.of_all_classes(), self._loses_a_class),
             as_shown=model.config.as_shown,
+            palette=self._palette,
+            sigma_data=self._plan.sigma_data,
         )
         self._sampler = choice.settings
         self.stats["sampler"] = choice.to_dict()
