@@ -19,11 +19,14 @@ from noisewise.pictures import flips
 from noisewise.pictures.cache import in_blocks, release_pages
 from noisewise.pictures.cutting import choose_held_out
 from noisewise.pictures.gather import Gathered, Progress, digests
+from noisewise.pictures.hues import suggest_hue
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
+from noisewise.pictures.resemblance import Resemblance
 from noisewise.pictures.sources import Skipped
 from noisewise.pictures.split import Groups, choose_groups, groups_of
+from noisewise.pictures.turns import suggest_turns
 from noisewise.sizes import AnySize, Size, size_of
 
 if TYPE_CHECKING:
@@ -176,6 +179,11 @@ class Pictures:
     def suggest_flip(self, seed: int = 0) -> tuple[bool, str]:
         """Measure whether mirrored pictures look like the set; return the decision and a reason."""
         return flips.suggest_flip(self.images, seed, self._one_of_each())
+
+    def suggest_changes(self, seed: int = 0) -> dict[str, tuple[bool, str]]:
+        """Measure whether turned and recoloured pictures look like the set, with reasons."""
+        alike = Resemblance(self.images, seed, self._one_of_each())
+        return {"turns": suggest_turns(alike), "hue": suggest_hue(alike)}
 
     def _num_held_out(self, fraction: float | None) -> int:
         """How many pictures to hold out."""
