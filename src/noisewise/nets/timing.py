@@ -219,9 +219,7 @@ def long_enough(config: Mapping[str, Any], device: torch.device, seconds: float)
     return trial <= _WORTH * seconds
 
 
-def compile_if_quicker(
-    net: nn.Module, device: torch.device, batch: int, told: int = 0
-) -> Compiled:
+def compile_if_quicker(net: nn.Module, device: torch.device, batch: int, told: int = 0) -> Compiled:
     """Compile the forward and backward pass of a net, and use this if it is 5% faster.
 
     Parameters keep their values and names: the compiled form is another way to call the same net.

@@ -96,6 +96,12 @@ class Pictures:
         return int(self.images.shape[3])
 
     @property
+    def num_training(self) -> int:
+        """About how many pictures `split` leaves for training; of all at the source."""
+        count = self.total or len(self)
+        return count - _num_held_out(count)
+
+    @property
     def label_histogram(self) -> tuple[int, ...]:
         """Number of pictures of each class; empty if there are no labels."""
         if self.labels is None:
@@ -188,7 +194,7 @@ class Pictures:
     def _num_held_out(self, fraction: float | None) -> int:
         """How many pictures to hold out."""
         if fraction is None:
-            return min(max(round(0.05 * len(self)), 64), 2000, len(self) // 5)
+            return _num_held_out(len(self))
         if not 0 < fraction <= 0.5:
             raise ValueError(f"fraction is {fraction}: give a number above 0 and at most 0.5.")
         return max(1, round(fraction * len(self)))
@@ -207,6 +213,10 @@ class Pictures:
 
     def _twins(self) -> Iterable[tuple[int, int]]:
         return near_duplicates(self.images) if self.twins is None else self.twins
+
+
+def _num_held_out(count: int) -> int:
+    return min(max(round(0.05 * count), 64), 2000, count // 5)
 
 
 def load_pictures(

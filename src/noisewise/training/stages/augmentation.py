@@ -153,9 +153,7 @@ class Augmentation:
             (number * (2 * most + 1)).long().clamp(max=2 * most) - most
             for number, most in zip((first, second), self.most(size), strict=True)
         ]
-        return torch.stack(
-            [by / most for by, most in zip(moved, self.most(size), strict=True)], 1
-        )
+        return torch.stack([by / most for by, most in zip(moved, self.most(size), strict=True)], 1)
 
     def _changed(self, name: Change, x0: Tensor, told: Tensor) -> Tensor:
         if name == "shifts":

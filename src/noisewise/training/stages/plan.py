@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from noisewise.nets.derive import Derived, build, derive
 from noisewise.nets.recomputing import recompute
 from noisewise.sizes import Size, divisible, mean_side, spelled, written
 from noisewise.training.devices.hardware import free_memory
+from noisewise.training.stages.few_pictures import plan_few
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
@@ -81,6 +82,12 @@ class TeacherPlan:
     crops: int = 0
     notes: tuple[str, ...] = ()
     recompute: bool = False
+    augment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dropout(self) -> float:
+        """Share of features that the net drops in training, at its lowest resolution."""
+        return float(self.net.get("dropout", 0.0))
 
     @property
     def num_classes(self) -> int:
@@ -95,7 +102,8 @@ class TeacherPlan:
     def derived(self) -> dict[str, Reasoned]:
         """Every derived value with its reason."""
         changed = {"noise": draw_to_dict(self.noise), "size": written(self.size)}
-        values = {**asdict(self), **changed}
+        own = {**asdict(self), "dropout": self.dropout}
+        values = {**own, **changed}
         return {name: Reasoned(values[name], reason) for name, reason in self.reasons.items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -129,12 +137,13 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     levels = plan_noise(config, pictures, sigma_data, _finest(derived.net))
     coarse, why_scales = _scales(recipe, derived.net)
     flips, why_flips = _flips(config, pictures)
+    few = plan_few(config, pictures, _images(config, speed), flips)
     lr, adam_lr, why_lr = _learning_rates(config)
     return TeacherPlan(
         size=size,
         channels=channels,
         classes=classes,
-        net=derived.net,
+        net={**derived.net, "dropout": few.dropout},
         prediction=derived.prediction,
         sigma_data=sigma_data,
         noise=levels.noise,
@@ -159,12 +168,14 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "lr": why_lr,
             "adam_lr": why_lr,
             "flips": why_flips,
+            **few.reasons,
             **({"scales": why_scales} if coarse else {}),
             **why_crops(pictures),
         },
         scales=coarse,
         recompute=steps.recompute,
         crops=config.crops,
+        augment=few.augment,
     )
 
 
@@ -293,6 +304,12 @@ def _scales(recipe: TeacherRecipe, net: dict[str, Any]) -> tuple[tuple[Scale, ..
     found = scales(net, recipe.coarse_share, relative)
     parts = ", ".join(f"{s.side} pixels until {s.until:.0%} of the budget" for s in found)
     return found, f"coarse scales first, at many times the speed: {parts}"
+
+
+def _images(config: TrainConfig, speed: float | None) -> float | None:
+    """Pictures that the budget trains on; None if the speed is unknown."""
+    budget = config.amount
+    return budget.images if budget.seconds is None else speed and speed * budget.seconds
 
 
 def _flips(config: TrainConfig, pictures: Pictures) -> tuple[bool, str]:
