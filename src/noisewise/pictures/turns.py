@@ -52,7 +52,7 @@ def suggest_turns(alike: Resemblance) -> tuple[bool, str]:
         )
     differences = _differences(probes)
     name = max(differences, key=lambda name: abs(differences[name]))
-    most = max(_EQUAL, 2 / math.sqrt(num))
+    most = max(_EQUAL, 2.5 / math.sqrt(num))  # chance alone
     if abs(differences[name]) > most:
         return False, f"the pictures have a right way up: {name} in {_most(differences[name])}"
     return True, f"the pictures look the same from every side ({num} compared)"
