@@ -134,7 +134,8 @@ def test_each_change_is_made_as_often_as_it_should_and_evenly() -> None:
     assert abs((hue != 0).any(1).float().mean() - share) < near
     pixels, counts = torch.unique(shifts[(shifts != 0).any(1)] * 2, return_counts=True)
     assert pixels.tolist() == [-2, -1, 0, 1, 2]  # an eighth of 16 pixels
-    assert counts.max() < 1.3 * counts.min()
+    moved = counts[pixels != 0]  # pictures that were not moved at all are not counted
+    assert moved.max() < 1.2 * moved.min()
     both = ((flips != 0).any(1) & (hue != 0).any(1)).float().mean()
     assert abs(both - share**2) < near  # independent
 
@@ -266,7 +267,7 @@ def planned(augment: str, pictures: Pictures | None = None) -> tuple[Pictures, T
 
 def test_the_processes_of_a_batch_change_their_own_parts_of_it() -> None:
     pictures, plan = planned("turns,shifts")
-    plan = replace(plan, augment={**plan.augment, "share": 0.9})
+    plan = replace(plan, augment={**plan.augment, "share": 0.5})
     engine, training = Engine.choose("cpu", threads=1), pictures.split(0)[0]
 
     def batch(rank: int, world: int) -> tuple[Tensor, Tensor]:
