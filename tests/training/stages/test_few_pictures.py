@@ -135,8 +135,8 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(data: Path, tmp_pat
 def test_its_teacher_is_distilled_as_any_other(data: Path, tmp_path: Path) -> None:
     run = noisewise.train(data, tmp_path / "run", config=replace(CONFIG, augment="shifts"))
     recipe = StudentRecipe(batch=8, distance_images=64)
-    run = noisewise.distill(run, config=DistillConfig(budget="16images", recipe=recipe))
-    assert run.generator().sample(4).shape == (4, 3, 8, 8)
+    generator = noisewise.distill(run, config=DistillConfig(budget="16images", recipe=recipe))
+    assert generator.sample(4).shape == (4, 3, 8, 8)
 
 
 def test_a_run_of_before_goes_on_without_changes(data: Path, tmp_path: Path) -> None:
