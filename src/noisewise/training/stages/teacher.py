@@ -99,7 +99,7 @@ class TeacherStage:
         if not config.shard:
             self._denoise = engine.ranks.parallel(self._master_weights.module)
         self._plain = self._denoise  # not compiled, for coarse scales
-        self._told = Told.of(self.denoiser, plan, engine)
+        self._told = Told.of(self.denoiser, plan, config.seed, engine)
         self._optimizers = build_optimizers(
             network(self.denoiser),
             recipe.optimizer,
