@@ -153,11 +153,11 @@ def pieces_of(images: np.ndarray, size: int) -> np.ndarray:
 
 def train(part: Part, setting: harness.Setting, folder: Path, threads: int) -> harness.Values:
     """Train one cell and measure it; an interrupted training starts again."""
-    cell, seed, seconds = (str(setting[name]) for name in ("cell", "seed", "seconds"))
+    cell, seed, budget = (str(setting[name]) for name in ("cell", "seed", "budget"))
     changed = dict(CELLS[cell])
     recipe = dataclasses.replace(TeacherRecipe(), **changed.pop("recipe", {}))
     config = TrainConfig(
-        budget=f"{seconds}s",
+        budget=budget,
         size=part.size,
         seed=int(seed),
         kinds=None if changed.get("classes") else 0,
@@ -171,7 +171,7 @@ def train(part: Part, setting: harness.Setting, folder: Path, threads: int) -> h
     run = noisewise.train(part.pieces if config.classes else part.whole, out=place, config=config)
     noted, derived = run.info["stages"]["teacher"], run.info["derived"]
     label = "".join(c if c.isalnum() else "_" for c in cell)
-    grid = folder / f"{part.name}_{len(part.training)}_{label}_{seconds}s_{seed}.png"
+    grid = folder / f"{part.name}_{len(part.training)}_{label}_{budget}_{seed}.png"
     return {
         "images": noted["images"],
         "looks": noted["images"] / len(part.training),
@@ -265,14 +265,17 @@ class Job:
         asked = self.arguments
         match: dict[str, object] = {"set": name, "count": count, "threads": self.threads}
         match["num_images"] = asked.num_images
-        short, long = {**match, "seconds": asked.seconds}, {**match, "seconds": asked.long}
+        budgets = [f"{asked.seconds:g}s", f"{asked.long:g}s"]
+        if asked.quick:  # a busy machine takes its time
+            budgets = ["640images", "768images"]
+        short, long = ({**match, "budget": budget} for budget in budgets)
         if not asked.table_only:
             part = load(name, count, asked.data, self.folder)
             self._train(part, cells, short)
             if asked.winners:
                 self._train(part, winners(self.results, short, asked.winners), long)
         title = f"{SETS[name].title}, {count} pictures"
-        found = [(setting, f"{title}, {setting['seconds']:g} s each:") for setting in (short, long)]
+        found = [(setting, f"{title}, {setting['budget']} each:") for setting in (short, long)]
         return [text for one, about in found for text in (about, table(self.results, one))]
 
     def _train(self, part: Part, cells: list[str], setting: harness.Setting) -> None:
@@ -303,7 +306,7 @@ def main() -> None:
     if arguments.quick:
         sets, arguments.counts, arguments.winners = sets[:1], [150], 1
         cells = cells if arguments.cells else [PLAIN, "shifts", "crops as a class"]
-        arguments.seconds, arguments.long, arguments.num_images = 4.0, 5.0, 64
+        arguments.num_images = 64
     threads = harness.use_threads(arguments.threads)
     results = harness.Results(
         harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo

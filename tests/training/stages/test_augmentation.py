@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from noisewise.nets import build, derive
+from noisewise.nets.layers import NoiseEmbedding
 from noisewise.pictures.pictures import Pictures
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.processes import Ranks
@@ -180,7 +181,9 @@ def test_a_net_that_is_told_of_nothing_is_the_net_itself(name: str) -> None:
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=seeded())
     x, level = some(4, 3, config["size"], config["size"]), torch.linspace(-2, 2, 4)
     labels = torch.tensor([0, 1, 0, 1]) if config.get("num_classes") else None
-    told = Told(ALL.length, net.embedding.width, seed=0)
+    embedding = net.get_submodule("embedding")
+    assert isinstance(embedding, NoiseEmbedding)
+    told = Told(ALL.length, embedding.width, seed=0)
     vectors = ALL.draw(4, 8, seeded())
     plain = net(x, level, labels)
     assert torch.equal(net(x, level, labels, told(torch.zeros(4, ALL.length))), plain)

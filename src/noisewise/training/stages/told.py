@@ -1,11 +1,12 @@
 """How a net is told what was done to its training pictures: a vector joins its embedding.
 
-Paper: Karras et al. 2022 (EDM), appendix F.2. The map is a matrix without bias, so a vector of zeros
-(nothing was done) changes nothing, at the start and later. Models, weight averages and everything that
-draws do without it: they are told nothing. It lives in training alone.
+Paper: Karras et al. 2022 (EDM), appendix F.2. The map is a matrix without bias, so a vector of
+zeros (nothing was done) changes nothing, at the start and later. Models, weight averages and
+everything that draws do without it: they are told nothing. It lives in training alone.
 
-It starts at random, as vectors of classes do. From zero it was hardly used after 250 steps on mirrored
-arrows, and the net guessed both directions alike; from random numbers it told them apart after 120.
+It starts at random, as vectors of classes do. From zero it was hardly used after 250 steps on
+mirrored arrows, and the net guessed both directions alike; from random numbers it told them apart
+after 120.
 """
 
 from __future__ import annotations
