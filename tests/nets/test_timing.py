@@ -47,12 +47,16 @@ def slow_net(seen: set[tuple[torch.dtype, int]], sleep: dict[torch.dtype, float]
 
     class Net(UNet):
         def forward(
-            self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None
+            self,
+            x: Tensor,
+            noise_level: Tensor,
+            condition: Tensor | None = None,
+            told: Tensor | None = None,
         ) -> Tensor:
             dtype = next(self.parameters()).dtype
             seen.add((dtype, len(x)))
             time.sleep(sleep.get(dtype, 0.0))
-            return super().forward(x, noise_level, condition)
+            return super().forward(x, noise_level, condition, told)
 
     return Net(1, 8, (8,), (1,))
 

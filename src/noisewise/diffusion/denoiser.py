@@ -79,12 +79,23 @@ class Preconditioned(nn.Module):
         self.sigma_data = float(sigma_data)
         self.prediction: Prediction = prediction
 
-    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Denoise x, float [n, ...], at sigma [n]; the result has shape and dtype of x."""
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        condition: Tensor | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
+        """Denoise x, float [n, ...], at sigma [n]; the result has shape and dtype of x.
+
+        What training tells a net of noisewise beside its condition, [n, width of its embedding], is
+        handed on; None: nothing.
+        """
+        more = (condition,) if told is None else (condition, told)
         if self.prediction == "bands":
-            return self.net(x, sigma.log(), condition).to(x.dtype)
+            return self.net(x, sigma.log(), *more).to(x.dtype)
         c_in = torch.rsqrt(sigma.square() + self.sigma_data**2)
-        out = self.net(per_image(c_in, x) * x, sigma.log(), condition).to(x.dtype)
+        out = self.net(per_image(c_in, x) * x, sigma.log(), *more).to(x.dtype)
         if self.prediction == "x0":
             return out
         c_skip, c_out = self.coefficients(sigma)

@@ -70,17 +70,21 @@ class NoiseEmbedding(nn.Module):
     def __init__(self, width: int, num_classes: int = 0) -> None:
         """Make the layers."""
         super().__init__()
+        self.width = width
         self.register_buffer("frequencies", noise_frequencies(), persistent=False)
         self.first = nn.Linear(32, width)
         self.second = nn.Linear(width, width)
         self.num_classes = num_classes
         self.labels = nn.Embedding(num_classes, width) if num_classes else None
 
-    def forward(self, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, noise_level: Tensor, condition: Tensor | None = None, told: Tensor | None = None
+    ) -> Tensor:
         """Embed noise_level, float [n], and condition; returns [n, width].
 
         The condition is one label a picture, int64 [n], or shares of all classes, float
-        [n, num_classes]: the mean of their vectors.
+        [n, num_classes]: the mean of their vectors. What else training tells about each picture,
+        float [n, width], is added; None: nothing.
         """
         # Phases need more digits than bfloat16 has. The frequencies are cast together with the net;
         # they are rounded to bfloat16 from the start, so the cast does not change them.
@@ -93,6 +97,8 @@ class NoiseEmbedding(nn.Module):
             raise ValueError("this net was made for classes: give one label per picture")
         if condition is not None:
             vector = vector + self._of_classes(condition)
+        if told is not None:
+            vector = vector + told.to(vector.dtype)
         return F.silu(vector)
 
     def _of_classes(self, condition: Tensor) -> Tensor:

@@ -193,15 +193,21 @@ class Pyramid(nn.Module):
                 grow = nn.Conv2d(widths[level + 1], width, kernel, padding=kernel // 2)
                 self.grow.append(grow)
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        condition: Tensor | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
         """Denoise x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n].
 
         A smaller x is the low-pass band of a picture (`noisewise.nets.haar.low_pass`), with sides
-        / 2^k.
+        / 2^k. What else training tells is added to the embedding, see `NoiseEmbedding`.
         """
         first = self._first(size_of(*x.shape[-2:]))
         sigma = noise_level.float().exp().view(-1, 1, 1, 1)
-        vector = self.embedding(noise_level, condition)
+        vector = self.embedding(noise_level, condition, told)
         offset = self.offset.float() * 2**first
         bands, details = [_turned(x.float() - offset, self.axes.float())], []
         for _ in range(first, self.levels):

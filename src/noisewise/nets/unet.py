@@ -116,9 +116,18 @@ class UNet(nn.Module):
         self.norm = ChannelNorm(before)
         self.head = zeroed(nn.Conv2d(before, channels * patch**2, 3, padding=1))
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Transform x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n]."""
-        vector = self.embedding(noise_level, condition)
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        condition: Tensor | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
+        """Transform x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n].
+
+        What else training tells is added to the embedding, see `NoiseEmbedding`.
+        """
+        vector = self.embedding(noise_level, condition, told)
         h = F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.patch)
         h = self.stem(h.contiguous(memory_format=torch.channels_last))
         kept: list[Tensor] = []

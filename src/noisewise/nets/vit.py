@@ -89,9 +89,18 @@ class ViT(nn.Module):
         self.head = zeroed(nn.Linear(width, pixels))
         self.width = width
 
-    def forward(self, x: Tensor, noise_level: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Transform x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n]."""
-        vector = self.embedding(noise_level, condition)
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        condition: Tensor | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
+        """Transform x, float [n, c, h, w], at noise_level = ln sigma, [n], for condition, [n].
+
+        What else training tells is added to the embedding, see `NoiseEmbedding`.
+        """
+        vector = self.embedding(noise_level, condition, told)
         folded = F.pixel_unshuffle(x.to(self.head.weight.dtype), self.patch)
         n, pixels, rows, columns = folded.shape
         tokens = self.stem(folded.flatten(2).mT) + self.place

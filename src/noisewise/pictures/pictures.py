@@ -21,11 +21,14 @@ from noisewise.pictures.alpha import CHANNELS, Alpha, alpha_of, premultiplied
 from noisewise.pictures.cache import in_blocks, release_pages
 from noisewise.pictures.cutting import choose_held_out
 from noisewise.pictures.gather import Gathered, Progress, digests
+from noisewise.pictures.hues import suggest_hue
 from noisewise.pictures.near_duplicates import near_duplicates
 from noisewise.pictures.read import gather
 from noisewise.pictures.request import Crop
+from noisewise.pictures.resemblance import Resemblance
 from noisewise.pictures.sources import Skipped
 from noisewise.pictures.split import Groups, choose_groups, groups_of
+from noisewise.pictures.turns import suggest_turns
 from noisewise.sizes import AnySize, Size, size_of
 
 if TYPE_CHECKING:
@@ -100,6 +103,12 @@ class Pictures:
     def alpha(self) -> Alpha:
         """Whether there is transparency, and if so whether opacity is only 0 and 1 ("binary")."""
         return alpha_of(self.images)
+
+    @property
+    def num_training(self) -> int:
+        """About how many pictures `split` leaves for training; of all at the source."""
+        count = self.total or len(self)
+        return count - _num_held_out(count)
 
     @property
     def label_histogram(self) -> tuple[int, ...]:
@@ -209,10 +218,15 @@ class Pictures:
         """Measure whether mirrored pictures look like the set; return the decision and a reason."""
         return flips.suggest_flip(self.images, seed, self._one_of_each())
 
+    def suggest_changes(self, seed: int = 0) -> dict[str, tuple[bool, str]]:
+        """Measure whether turned and recoloured pictures look like the set, with reasons."""
+        alike = Resemblance(self.images, seed, self._one_of_each())
+        return {"turns": suggest_turns(alike), "hue": suggest_hue(alike)}
+
     def _num_held_out(self, fraction: float | None) -> int:
         """How many pictures to hold out."""
         if fraction is None:
-            return min(max(round(0.05 * len(self)), 64), 2000, len(self) // 5)
+            return _num_held_out(len(self))
         if not 0 < fraction <= 0.5:
             raise ValueError(f"fraction is {fraction}: give a number above 0 and at most 0.5.")
         return max(1, round(fraction * len(self)))
@@ -231,6 +245,10 @@ class Pictures:
 
     def _twins(self) -> Iterable[tuple[int, int]]:
         return near_duplicates(self.images) if self.twins is None else self.twins
+
+
+def _num_held_out(count: int) -> int:
+    return min(max(round(0.05 * count), 64), 2000, count // 5)
 
 
 def load_pictures(

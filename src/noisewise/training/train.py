@@ -214,7 +214,8 @@ class TrainTask(Task[TrainConfig]):
         path = as_file(self._path, folder / "cache")
         pictures = _read(path, config, folder, callbacks.on_file, cached=True)
         self._pictures, plan, self.note = _planned(pictures, config, folder, engine)
-        self._plan, begun = plan, is_run(folder) and ENTRY in Run(folder).info
+        self._plan = plan = plan if self._build is None else _untold(plan, config)
+        begun = is_run(folder) and ENTRY in Run(folder).info
         if not begun:
             self._starts = candidates(config, plan, self._pictures, engine, self._build)
         if engine.ranks.leads:
@@ -341,6 +342,14 @@ def _planned(
     planned = as_noted(as_in_run(planned, folder), info)
     planned = with_palette_of_run(with_noise_of_run(planned, config, folder), folder)
     return pictures, *with_scaled_lr(planned, config, folder)
+
+
+def _untold(plan: TeacherPlan, config: TrainConfig) -> TeacherPlan:
+    """The plan of a net that noisewise did not build, which cannot be told of changes."""
+    if plan.augment and config.augment != "auto":
+        raise ValueError("a net of your own is not told of changes; leave augment out")
+    reasons = {**plan.reasons, "augment": "none: a net of your own is not told of changes"}
+    return replace(plan, augment={}, reasons=reasons)
 
 
 def _with_kinds(pictures: Pictures, config: TrainConfig, folder: Path) -> Pictures:

@@ -170,6 +170,19 @@ def test_several_processes_measure_the_noise_that_one_does(shop: Workshop, world
     )
 
 
+def test_two_processes_tell_the_net_of_the_same_changes(shop: Workshop) -> None:
+    """What it is told has weights of its own, whose gradients are averaged too."""
+    values = json.loads((shop.root / "train.json").read_text())
+    recipe = {**values["recipe"], "changed_share": 0.5, "noise_every": 3}
+    config = settings(shop, "changed", augment="turns,shifts", recipe=recipe)
+    alone(training(shop, "changed-one", config, "300images"))
+    finish_all(launch_bare(training(shop, "changed-two", config, "300images")))
+    one, two = (losses(shop.root / f"changed-{n}", "teacher") for n in ("one", "two"))
+    assert two == pytest.approx(one, rel=5e-4, abs=1e-7)
+    alone(training(shop, "unchanged", settings(shop, "plain", augment="none"), "300images"))
+    assert one != losses(shop.root / "unchanged", "teacher")
+
+
 @pytest.mark.slow
 def test_two_processes_distil_what_one_does_and_exchange_their_runs(shop: Workshop) -> None:
     same_as_one(shop, "train", "teacher", "450images")

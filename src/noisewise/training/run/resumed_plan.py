@@ -1,4 +1,4 @@
-"""What a resumed run keeps: its net, flips and noise, and its learning rate, scaled to the batch.
+"""What a resumed run keeps: net, flips, changes, noise, and learning rate, scaled to the batch.
 
 Training writes the measured gradient noise into RUN/noise.json. If the batch changes,
 `noisewise.scaling.advise` derives the factor on the learning rate from it. A new run can take the
@@ -23,7 +23,10 @@ from noisewise.training.run.run_json import NOISE, known_batch, read_info, read_
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.plan import TeacherPlan
 
-_KEPT = ("net", "flips")  # another version may derive them otherwise, another machine the net
+# Another version may derive them otherwise, and another machine net and changes.
+_KEPT = ("net", "flips", "augment")
+_BEFORE = {"augment": {"value": {}, "reason": "none when this run began"}}  # of older versions
+_AS_BEFORE = "as when this run began"
 
 
 def with_scaled_lr(
@@ -58,7 +61,7 @@ def with_scaled_lr(
 
 
 def as_in_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
-    """Give a plan net and flips of the run in this folder, if there is a run.
+    """Give a plan net, flips and changes of the run in this folder, if there is a run.
 
     Args:
         plan: a newly derived plan, for the same pictures and settings; only budget and machine may
@@ -69,9 +72,11 @@ def as_in_run(plan: TeacherPlan, folder: Path) -> TeacherPlan:
         return plan
     derived = read_with_warning(folder)[0].get("derived", {})
     for name in _KEPT:
-        noted = derived.get(name)
+        noted = derived.get(name, _BEFORE.get(name))
         if noted and noted["value"] != getattr(plan, name):
             reasons = {**plan.reasons, name: noted["reason"]}
+            if name == "net" and "dropout" in reasons:  # a part of the net
+                reasons["dropout"] = derived.get("dropout", {}).get("reason", _AS_BEFORE)
             plan = replace(plan, **{name: noted["value"]}, reasons=reasons)
     if plan.prediction != "denoiser":
         plan = replace(plan, prediction=prediction_of(plan.net))

@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Self, get_args
 from noisewise.pictures.palette_files import palette_of, written_out
 from noisewise.pictures.request import Crop, check_channels, check_crops
 from noisewise.sizes import as_size, check_size, written
+from noisewise.training.settings.augment import changes_of
 from noisewise.training.settings.larger import check_pixels, parse_larger
 from noisewise.training.settings.overrides import overridden
 from noisewise.training.settings.recipes import (
@@ -230,6 +231,9 @@ class TrainConfig(TeacherSettings):
     """Learn the classes (subfolders or labels), to draw one later. Default: classes are ignored."""
     kinds: int | None = None
     """Sort the pictures into this number of groups of similar ones. 0: do not. Default: derived."""
+    augment: Annotated[str, Shown("LIST")] = "auto"
+    """Change some pictures in training and tell the net how, so that what it draws shows none of
+    it: flips,turns,shifts,hue,channels. none: do not. auto: with dropout, if each is seen often."""
     net: Architecture = "auto"
     """Architecture of the net. auto: by the size of the pictures."""
     widths: Annotated[tuple[int, ...], RARE] = ()
@@ -254,6 +258,8 @@ class TrainConfig(TeacherSettings):
     def __post_init__(self) -> None:
         """Refuse what cannot be trained before any picture is read."""
         super().__post_init__()
+        if changes_of(self.augment) and self.shard:
+            raise ValueError("augment and shard do not work together; leave one of them out")
         _check_choice("net", self.net, get_args(Architecture))
         _check_choice("schedule", self.schedule, get_args(Schedule))
         _check_choice("loss", self.loss, get_args(Loss))

@@ -63,6 +63,15 @@ class TeacherRecipe:
     the noisy end, then the clean end."""
     dropout: float = 0.0
     """Dropout at the lowest resolution of the net."""
+    few_looks: float = 50.0
+    """If each picture is seen so often, `augment` auto changes pictures and uses dropout.
+    Provisional: benchmarks/pictures/few_pictures.py decides."""
+    few_dropout: float = 0.1
+    """Dropout in that case, if it is more than `dropout`. Provisional too."""
+    changed_share: float = 0.15
+    """Share of the pictures that get each change of `augment`."""
+    shift_reach: float = 0.125
+    """Farthest shift of `augment`, in sides of the picture."""
     heldout_every: float = 0.05
     """Share of the budget between held-out losses."""
     distance_every: float = 0.2
@@ -106,6 +115,8 @@ class TeacherRecipe:
         _positive(self, "heldout_every", "distance_every", "heldout_images", "reference_images")
         _positive(self, "num_steps")
         _shares(self, "warmup", "decay_from", "dropout", "evaluation_share", "momentum")
+        _shares(self, "few_dropout", "changed_share", "shift_reach")
+        _positive(self, "few_looks")
         _within("coarse_share", self.coarse_share, 0.0, 1.0)
         if not 0 <= self.high_noise < 1:
             raise ValueError(

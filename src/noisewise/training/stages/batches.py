@@ -1,4 +1,4 @@
-"""The batches of teacher training: pictures, labels, noise levels and noise."""
+"""The batches of teacher training: pictures, changed or not, labels, noise levels and noise."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from noisewise.diffusion import stratified
 from noisewise.pictures.pictures import Pictures
 from noisewise.training.devices.engine import Engine
+from noisewise.training.stages.augmentation import Augmentation
 from noisewise.training.stages.growth import Scale
 from noisewise.training.stages.plan import TeacherPlan
 
@@ -24,12 +25,14 @@ class Batch:
         sigma: noise level of each picture [n].
         noise: noise of variance 1, in the shape of x0.
         labels: int64 [n], or None.
+        told: how each picture was changed, float [n, length of `Augmentation`]; None: no changes.
     """
 
     x0: Tensor
     sigma: Tensor
     noise: Tensor
     labels: Tensor | None
+    told: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -38,7 +41,8 @@ class Batch:
     def rows(self, rows: slice) -> Batch:
         """A batch of some of these pictures."""
         labels = None if self.labels is None else self.labels[rows]
-        return Batch(self.x0[rows], self.sigma[rows], self.noise[rows], labels)
+        told = None if self.told is None else self.told[rows]
+        return Batch(self.x0[rows], self.sigma[rows], self.noise[rows], labels, told)
 
 
 class BatchOrder:
@@ -84,7 +88,7 @@ class Batches:
     Args:
         pictures: all pictures.
         training: indices of the training pictures.
-        plan: batch size, noise levels, flips.
+        plan: batch size, noise levels, flips, changes.
         seed: random seed.
         engine: device and processes.
     """
@@ -102,6 +106,7 @@ class Batches:
         self._order = BatchOrder(training, seed)
         self._draws = engine.generator(seed)
         self._part = engine.ranks.part(plan.batch)
+        self._changes = Augmentation.from_dict(plan.augment) if plan.augment else None
 
     def next(self, seen: int, num_parts: int = 1, scale: Scale | None = None) -> Batch:
         """Return the batch after `seen` pictures.
@@ -114,6 +119,7 @@ class Batches:
         n, engine, part = self._plan.batch, self._engine, self._part
         chosen = self._order.batch(seen, n)[part]
         x0 = engine.tensor(self._flipped(self._pictures.tensor(chosen).to(engine.device)))
+        x0, told = self._changed(x0)
         draw = self._plan.noise
         if scale is not None:
             x0 = engine.tensor(scale.reduced(x0))
@@ -121,7 +127,8 @@ class Batches:
         sizes = [len(rows) for rows in np.array_split(np.arange(n), num_parts)]
         levels = [stratified(draw, k, self._draws, engine.device) for k in sizes]
         noise = torch.randn((n, *x0.shape[1:]), generator=self._draws, device=engine.device)
-        return Batch(x0, torch.cat(levels)[part], engine.tensor(noise)[part], self.labels(chosen))
+        sigma, noise = torch.cat(levels)[part], engine.tensor(noise)[part]
+        return Batch(x0, sigma, noise, self.labels(chosen), told)
 
     def labels(self, chosen: np.ndarray) -> Tensor | None:
         """Labels of pictures, on the device; None if the net has no classes."""
@@ -145,3 +152,11 @@ class Batches:
         shape = (self._plan.batch, 1, 1, 1)
         drawn = torch.rand(shape, generator=self._draws, device=x0.device)[self._part]
         return torch.where(drawn < 0.5, x0.flip(3), x0)
+
+    def _changed(self, x0: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Changed pictures, and what was done to each."""
+        if self._changes is None:
+            return x0, None
+        size, engine = (int(x0.shape[2]), int(x0.shape[3])), self._engine
+        told = self._changes.draw(self._plan.batch, size, self._draws, engine.device)[self._part]
+        return engine.tensor(self._changes.apply(x0, told)), told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from noisewise.sizes import Size, divisible, mean_side, spelled, written
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.models.palette import NO_PALETTE, Palette
 from noisewise.training.stages.choose_palette import plan_palette
+from noisewise.training.stages.few_pictures import plan_few
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
 from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
@@ -86,6 +87,12 @@ class TeacherPlan:
     recompute: bool = False
     start: str = ""
     palette: Palette = NO_PALETTE
+    augment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def dropout(self) -> float:
+        """Share of features that the net drops in training, at its lowest resolution."""
+        return float(self.net.get("dropout", 0.0))
 
     @property
     def num_classes(self) -> int:
@@ -103,6 +110,7 @@ class TeacherPlan:
             "noise": draw_to_dict(self.noise),
             "size": written(self.size),
             "palette": self.palette.text,
+            "dropout": self.dropout,
         }
         values = {**asdict(self), **changed}
         return {name: Reasoned(values[name], reason) for name, reason in self.reasons.items()}
@@ -138,13 +146,14 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
     levels = plan_noise(config, pictures, sigma_data, _finest(derived.net))
     coarse, why_scales = _scales(recipe, derived.net)
     flips, why_flips = _flips(config, pictures)
+    few = plan_few(config, pictures, _images(config, speed), flips)
     lr, adam_lr, why_lr = _learning_rates(config)
     palette = plan_palette(config, pictures)
     return TeacherPlan(
         size=size,
         channels=channels,
         classes=classes,
-        net=derived.net,
+        net={**derived.net, "dropout": few.dropout},
         prediction=derived.prediction,
         sigma_data=sigma_data,
         noise=levels.noise,
@@ -170,6 +179,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
             "adam_lr": why_lr,
             "flips": why_flips,
             "palette": palette.reason,
+            **few.reasons,
             **({"scales": why_scales} if coarse else {}),
             **why_crops(pictures),
         },
@@ -177,6 +187,7 @@ def plan_teacher(config: TrainConfig, pictures: Pictures, engine: Engine) -> Tea
         recompute=steps.recompute,
         crops=config.crops,
         palette=palette,
+        augment=few.augment,
     )
 
 
@@ -311,6 +322,12 @@ def _scales(recipe: TeacherRecipe, net: dict[str, Any]) -> tuple[tuple[Scale, ..
     found = scales(net, recipe.coarse_share, relative)
     parts = ", ".join(f"{s.side} pixels until {s.until:.0%} of the budget" for s in found)
     return found, f"coarse scales first, at many times the speed: {parts}"
+
+
+def _images(config: TrainConfig, speed: float | None) -> float | None:
+    """Pictures that the budget trains on; None if the speed is unknown."""
+    budget = config.amount
+    return budget.images if budget.seconds is None else speed and speed * budget.seconds
 
 
 def _flips(config: TrainConfig, pictures: Pictures) -> tuple[bool, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from noisewise.training.stages.optimizers import build_optimizers
 from noisewise.training.stages.plan import TeacherPlan
 from noisewise.training.stages.stage import Judgement, Pace, StageName
 from noisewise.training.stages.teacher_judge import TeacherJudge
+from noisewise.training.stages.told import Told, can_be_told, parameters_of
 from noisewise.training.stages.weight_averages import EMA
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class TeacherStage:
     ) -> None:
         """Split the pictures, set up optimisers and averages."""
         recipe = config.recipe
+        if plan.augment and not can_be_told(denoiser):
+            plan = replace(plan, augment={})
         self.batch, self.lr, self.check_every = plan.batch, plan.lr, engine.check_every
         self.speed = engine.speed
         self.plan, self.engine, self._recipe, self._seed = plan, engine, recipe, config.seed
@@ -95,6 +99,7 @@ class TeacherStage:
         if not config.shard:
             self._denoise = engine.ranks.parallel(self._master_weights.module)
         self._plain = self._denoise  # not compiled, for coarse scales
+        self._told = Told.of(self.denoiser, plan, config.seed, engine)
         self._optimizers = build_optimizers(
             network(self.denoiser),
             recipe.optimizer,
@@ -104,6 +109,8 @@ class TeacherStage:
             recipe.betas,
             recipe.weight_decay,
         )
+        if self._told is not None:
+            self._optimizers = self._told.with_optimizer(self._optimizers, plan, recipe)
         self._ema = EMA(self.denoiser, recipe.ema_shares)
         self._seen, self._work = 0, 0.0
         self._scales = () if config.shard else plan.scales
@@ -148,7 +155,8 @@ class TeacherStage:
                     self._master_weights.module
                 )  # the compiled net would be compiled again for the parts
                 loss_of = partial(self._loss, plain)
-                loss = self.noise.backward(batch, loss_of, plain.parameters())
+                weights = [*plain.parameters(), *parameters_of(self._told)]
+                loss = self.noise.backward(batch, loss_of, weights)
             else:
                 loss = self._backward(self._denoise, batch, None)
         self._master_weights.collect_gradients()
@@ -189,6 +197,7 @@ class TeacherStage:
             "weights": self.denoiser.state_dict(),
             "optimizers": self._optimizers.state_dict(),
             "ema": self._ema.state_dict(),
+            **({} if self._told is None else {"told": self._told.state_dict()}),
         }
 
     def load_learned(self, state: dict[str, Any]) -> None:
@@ -203,6 +212,8 @@ class TeacherStage:
         self._optimizers.load_state_dict(state["optimizers"])
         self._optimizers.zero_grad()
         self._ema.load_state_dict(state["ema"])
+        if self._told is not None:
+            self._told.load_state_dict(state["told"])
 
     def rest(self) -> dict[str, Any]:
         """Random state, best average, sampler, and measurements."""
@@ -260,6 +271,8 @@ class TeacherStage:
         x0, sigma, noise, labels = batch.x0, batch.sigma, batch.noise, batch.labels
         weight = self.plan.weight if scale is None else scale.weight
         multiscale = self.plan.multiscale and scale is None
+        if self._told is not None:
+            denoise = self._told.telling(denoise, batch.told)
         loss = denoising_loss(denoise, x0, sigma, noise, weight, labels, multiscale).mean()
         if scale is not None and self.engine.ranks.world > 1:
             loss = touched_by_all(loss, self._master_weights.module.parameters())
@@ -275,6 +288,8 @@ class TeacherStage:
             loss = self._loss(denoise, part, scale)
             (loss * (share * self.engine.ranks.scale(self.batch))).backward()
             total = total + share * loss.detach()
+        if self._told is not None:
+            self._told.average_gradients(self.engine.ranks)
         return total
 
     def _scale(self, progress: float) -> Scale | None:
@@ -288,7 +303,7 @@ class TeacherStage:
         return scale
 
     def _dropout(self, step: int) -> AbstractContextManager[None]:
-        if not self._recipe.dropout:
+        if not (self.plan.dropout or self._recipe.dropout):
             return nullcontext()
         ranks = self.engine.ranks
         return self.engine.seeded(self._seed * 1_000_003 + step * ranks.world + ranks.rank)
@@ -302,6 +317,7 @@ class TeacherStage:
             return ""
         if not long_enough(config, self.engine.device, seconds):
             return ""
-        found = compile_if_quicker(net, self.engine.device, self.batch)
+        told = 0 if self._told is None else self._told.width
+        found = compile_if_quicker(net, self.engine.device, self.batch, told)
         self._denoise = self.engine.ranks.parallel(with_network(plain, found.net))
         return f"; {found.reason}"
