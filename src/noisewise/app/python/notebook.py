@@ -10,7 +10,8 @@ import time
 from html import escape
 from typing import Any, Self
 
-from noisewise.app.terminal.progress import Progress, Record, duration
+from noisewise.app.terminal.duration import duration
+from noisewise.app.terminal.progress import Progress, Record
 
 _SECONDS = 0.25  # between two changes of what is shown
 

@@ -20,7 +20,7 @@ from noisewise.app.report.copying import copy_section
 from noisewise.app.report.differing import differences, word
 from noisewise.app.report.facts import Event, Facts, Frame, Way
 from noisewise.app.report.pieces import how_many, image, missing, section, table, upper
-from noisewise.app.terminal.progress import duration
+from noisewise.app.terminal.duration import duration
 from noisewise.quality.verdict import MEANINGS
 from noisewise.sizes import sides
 from noisewise.training.files.sample_sheet import open_sheet
