@@ -1,7 +1,7 @@
-"""ONNX Runtime Web, as `noisewise export --to html` puts it into a page: fetched from npm and packed.
+"""ONNX Runtime Web, which `noisewise export --to html` puts into a page: fetched and packed.
 
-    python .ci/vendor.py write [VERSION]    fetch and pack it again; default: the version that is here
-    python .ci/vendor.py check              compare what is here with its digests; no network
+    python .ci/vendor.py write [VERSION]    from npm; default: the version that is here
+    python .ci/vendor.py check              compare with the recorded digests; no network
 
 Needs npm to write. The single file of the WebAssembly build is taken: it runs in one thread, from a
 file on a disk. It is packed by LZMA, which the page unpacks (lzma.js).

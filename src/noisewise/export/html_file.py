@@ -27,10 +27,10 @@ from noisewise.training.models.models import Generator
 
 MOST_BYTES = 25_000_000
 """Of a page: what mail services take, and what a browser opens while people wait."""
-HALF_LEVEL = 1 / 255
-"""Largest difference from torch, on the scale of -1 to 1: half a level of 8 bits."""
+ONE_LEVEL = 1.001 * 2 / 255
+"""Largest difference from torch, on the scale of -1 to 1: one level of 8 bits, and rounding."""
 _PAGE_BYTES = 3_100_000  # without a model
-_BYTES_OF_A_WEIGHT = 2 * 4 / 3  # 16 bits, in base64
+_BYTES_OF_A_WEIGHT = 2.5  # 16 bits, packed, in base64
 _FEW_CLASSES = 16  # get buttons; more of them are a list
 _ENGINE = ("lzma.js", "engine.js")
 _SCRIPTS = ("noise.js", "pixels.js", "png.js", "page.js")
@@ -52,10 +52,12 @@ def write(source: Source, place: Path) -> Written:
     model, difference = halved(content), None
     try:
         run = onnx_file.onnx_function(model)
-        difference = graph.largest_difference(run, HALF_LEVEL)
+        difference = graph.largest_difference(run, ONE_LEVEL)
     except DiffersError:
         model, difference = content, written.difference
-        note = ("its weights have 32 bits: pictures with 16 are off by more than half a level",)
+        note = (
+            "its weights have 32 bits: with 16, pictures are off by more than a level of 8 bits",
+        )
     page = _page(source, model)
     if len(page) > MOST_BYTES:
         raise ValueError(_too_large(len(page)))
@@ -71,7 +73,7 @@ def _check(source: Source) -> None:
             "one first: noisewise distill RUN, then export the run without --teacher"
         )
     weights = sum(weight.numel() for weight in source.model.parameters())
-    least = _PAGE_BYTES + int(0.8 * _BYTES_OF_A_WEIGHT * weights)
+    least = _PAGE_BYTES + int(_BYTES_OF_A_WEIGHT * weights)
     if least > MOST_BYTES:
         raise ValueError(_too_large(least))
 

@@ -19,6 +19,7 @@ from noisewise.app.terminal.duration import duration
 from noisewise.app.terminal.stderr import Steady
 from noisewise.plain_text import printable
 
+
 class Record(Protocol):
     """One logged step of training, as `noisewise.train` yields it."""
 

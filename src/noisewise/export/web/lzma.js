@@ -162,5 +162,5 @@ function unpackLzma(input) {
     grow(end);
     for (; at < end; at++) output[at] = output[at - back];
   }
-  return known ? output : output.subarray(0, at);
+  return known ? output : output.slice(0, at); // its own buffer, without room to grow
 }
