@@ -22,7 +22,7 @@ from noisewise.export.graph import DiffersError, Graph, described
 from noisewise.export.half_weights import halved
 from noisewise.export.source import Source, Written
 from noisewise.plain_text import printable
-from noisewise.sizes import spelled
+from noisewise.sizes import Size, spelled
 from noisewise.training.models.models import Generator
 
 MOST_BYTES = 25_000_000
@@ -127,9 +127,13 @@ def _about(source: Source) -> str:
     config = source.config
     colour = {1: "grey", 4: "see-through"}.get(config.channels, "colour")
     return (
-        f"A small neural network draws {colour} pictures of {spelled(config.size)} pixels from "
+        f"A small neural network draws {colour} pictures of {_size(config.size)} pixels from "
         "random noise, here in your browser. Nothing is sent anywhere."
     )
+
+
+def _size(size: Size) -> str:
+    return spelled(size).replace("x", "×")
 
 
 def _works(source: Source) -> str:

@@ -54,6 +54,7 @@ let like = null; // name of the picture that the others are like
 let walks = 0; // "more like this" so far
 let turn = 0; // pictures that come late are dropped
 let mixed = null; // pixels of the mix
+let speed = ""; // what the last set took, in words
 
 const spell = (label) => (about.classes.length ? about.classes[label] : "");
 const named = (item) => (spell(item.label) ? `${item.name}, ${spell(item.label)}` : item.name);
@@ -125,7 +126,8 @@ async function fill(next, heading) {
   }
   document.body.classList.remove("busy");
   const each = milliseconds / items.length;
-  say(`${each < 10 ? each.toFixed(1) : Math.round(each)} milliseconds a picture.`);
+  speed = `${each < 10 ? each.toFixed(1) : Math.round(each)} milliseconds a picture.`;
+  say(speed);
   document.documentElement.dataset.drawn = String(Number(document.documentElement.dataset.drawn ?? 0) + 1);
 }
 
@@ -233,6 +235,7 @@ function pick(number, asSecond) {
   if (asSecond && number !== shown) {
     second = number;
     choose(false);
+    say(speed);
     $("mix").hidden = false;
     $("share").value = "50";
     paint($("from"), items[shown].pixels);
@@ -299,7 +302,7 @@ $("grid").addEventListener("keydown", (event) => {
 for (const times of [1, 4, 8, 16]) {
   const [width, height] = [times * shape[2], times * shape[1]];
   if (times > 1 && Math.max(width, height) > 1100) break;
-  const option = new Option(`${width} × ${height}`, String(times), false, times === 8);
+  const option = new Option(`${width} px`, String(times), false, times === 8);
   $("scale").append(option);
 }
 
@@ -325,6 +328,7 @@ $("mixing").addEventListener("click", () => {
     return;
   }
   stopMixing();
+  say(speed);
   mark();
 });
 $("share").addEventListener("input", () => drawMix().catch(trouble));
