@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from noisewise.app.terminal.bar import Bar
 from noisewise.app.terminal.duration import duration
 from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.signals import Stop
@@ -170,7 +171,7 @@ def _screen(columns: int, feed: Callable[[Progress], None]) -> str:
         patch.setenv("TERM", "xterm")
         with Progress(out, images=32_000) as progress:
             feed(progress)
-            assert progress._bar is not None
+            assert isinstance(progress._bar, Bar)
             progress._bar._rich.refresh()
             text = out.getvalue()
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.replace("\r", "\n")).splitlines()

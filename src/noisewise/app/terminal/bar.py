@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from noisewise.app.terminal.duration import duration
 from noisewise.app.terminal.stderr import Steady
@@ -17,6 +17,21 @@ _WIDE_TERMINAL = 80
 _TIME = 11  # columns of "1h30m left" and a space
 _SHARE = 5
 _SURE = 2.0  # seconds after which the time left is a guess from the time passed
+
+
+class AnyBar(Protocol):
+    """What shows progress: a bar on a terminal, or one in a notebook."""
+
+    def move(  # noqa: D102
+        self,
+        text: str,
+        share: float | None,
+        figures: Sequence[str] = (),
+        left: float | None = None,
+    ) -> None: ...
+    def wait(self, text: str) -> None: ...  # noqa: D102
+    def note(self, text: str) -> None: ...  # noqa: D102
+    def stop(self) -> None: ...  # noqa: D102
 
 
 class Bar:

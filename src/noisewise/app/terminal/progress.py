@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from noisewise.app.numbers import figure
-from noisewise.app.terminal.bar import Bar
+from noisewise.app.terminal.bar import AnyBar, Bar
 from noisewise.app.terminal.duration import duration
 from noisewise.app.terminal.stderr import Steady
 from noisewise.plain_text import printable
@@ -86,12 +86,15 @@ class Progress:
         self._heldout: float | None = None
         self._away = ""
         self._start: tuple[float, int] | None = None
-        self._bar: Bar | None = None
+        self._bar: AnyBar | None = None
 
     def __enter__(self) -> Self:
-        if self._stream.isatty():
-            self._bar = Bar(self._stream)
+        self._bar = self._new_bar()
         return self
+
+    def _new_bar(self) -> AnyBar | None:
+        """What shows the progress; None: lines."""
+        return Bar(self._stream) if self._stream.isatty() else None
 
     def __exit__(
         self,
