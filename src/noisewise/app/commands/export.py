@@ -15,7 +15,7 @@ from noisewise.training.settings.shown import Shown
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(JsonOption):
-    """Write a finished model in a format that others open: a page, ONNX, PyTorch, diffusers, the Hub.
+    """Write a finished model as a page to send, or for ONNX, PyTorch, diffusers, the Hub.
 
     The result is compared with torch before it is put in its place.
     """
@@ -25,8 +25,9 @@ class ExportOptions(JsonOption):
     out: Annotated[str, Shown("OUT", positional=True)]
     """A file ending in .html, .onnx or .pt2; for diffusers and hub a new folder."""
     to: FormatName
-    """html: one page that draws in a browser. onnx: one file for ONNX Runtime. pt2: one file for PyTorch alone. diffusers: a pipeline
-    folder. hub: a folder for the Hugging Face Hub with a model card."""
+    """html: one page that draws in a browser, to send to people. onnx: one file for ONNX Runtime.
+    pt2: one file for PyTorch alone. diffusers: a pipeline folder. hub: a folder for the Hugging
+    Face Hub with a model card."""
     teacher: bool = False
     """Export the teacher in place of the generator."""
     overwrite: bool = False
