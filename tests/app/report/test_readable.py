@@ -1,9 +1,10 @@
-"""What the report does for readers: classes, values of charts, what to do, times, links, licence."""
+"""What the report does for readers: classes, values of charts, what to do, times, links, rights."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -119,5 +120,5 @@ def test_licence_note_date_and_links_are_shown() -> None:
     assert all(f'<section id="{link}">' in page for link in links)
     levels = [int(level) for level in re.findall(r"<h(\d)", page)]
     assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
     assert "Licence" not in render(FACTS)
