@@ -48,7 +48,7 @@ def _way_out(way: Way, ways: tuple[Way, ...]) -> str:
     if way.kind == "teacher":
         return 'Train it longer ("What to do next"), or give it more pictures'
     if teacher is not None and teacher.verdict not in ("poor", ""):
-        return f"Its teacher is {teacher.verdict}: distil it again with a larger --budget"
+        return f"Its teacher is {teacher.verdict}: distil it again for longer"
     return "Train its teacher longer first, then distil again"
 
 
