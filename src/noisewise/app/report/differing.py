@@ -59,7 +59,8 @@ def _side_by_side(ways: Sequence[Way]) -> str:
         said = f'<span class="soft small">{escape(f"{first.sees} {shared}".strip())}</span>'
         rows.append(f"<tr><td><b>{escape(name)}</b><br>{said}</td>{cells}</tr>")
     top = f"<tr><td></td>{head}</tr>"
-    return sideways(f'<table class="numbers">{top}{"".join(rows)}</table>')
+    width = f'style="--ways: {len(ways)}"'
+    return sideways(f'<table class="numbers" {width}>{top}{"".join(rows)}</table>')
 
 
 def _value(number: Number | None, noted: bool) -> str:
