@@ -54,7 +54,7 @@ def in_rows(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Example:
         >>> numbers, scales = in_rows(np.array([[1.0, -2.0], [0.5, 0.0]], np.float32))
         >>> numbers.tolist(), (numbers * scales).tolist()
-        ([[16384, -32767], [32767, 0]], [[1.0000152587890625, -2.0], [0.5, 0.0]])
+        ([[16384, -32767], [32767, 0]], [[1.000030517578125, -2.0], [0.5, 0.0]])
     """
     others = tuple(range(1, array.ndim))
     most = np.abs(array).max(axis=others, keepdims=True) if array.ndim > 1 else np.abs(array).max()

@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export_models import CLASSES, UNET, models
 from noisewise.app.plots import svg
-from noisewise.app.report.by_class import class_section
+from noisewise.app.report.by_class import class_section, class_sheets
 from noisewise.app.report.chart_values import value_table
-from noisewise.app.report.collect import gather
 from noisewise.app.report.contents import Contents
 from noisewise.app.report.events import events
-from noisewise.app.report.facts import ClassSheet, Facts, Way
+from noisewise.app.report.facts import ClassSheet, Facts, Way, WayKind
 from noisewise.app.report.page import render
 from noisewise.app.report.timing import times_in_turns
+from noisewise.pictures.pictures import Pictures
 from noisewise.training.run.run import Run
+from noisewise.training.training_set import TrainingSet
 
 BLACK = np.zeros((8, 8, 8, 1), np.uint8)
 FACTS = Facts(
@@ -28,15 +30,28 @@ FACTS = Facts(
 )  # fmt: skip
 
 
-def test_each_class_has_its_sheet(distilled_run: Path) -> None:
-    facts = gather(Run.open(distilled_run), 64)
-    assert [sheet.name for sheet in facts.class_sheets] == ["round", "rounder"]
-    for number, sheet in enumerate(facts.class_sheets):
-        drawn = svg.as_pixels(Run.open(distilled_run).generator().sample(8, 0, number))
+def test_each_class_has_its_sheet() -> None:
+    generator = models({**UNET, "num_classes": 3})[1]
+    sheets = class_sheets(generator, None, 0)
+    assert [sheet.name for sheet in sheets] == list(CLASSES)
+    for sheet in sheets:
+        drawn = svg.as_pixels(generator.sample(8, 0, sheet.name))
         assert np.array_equal(sheet.generated, drawn)
-    page = render(facts)
-    assert "8 generated pictures of rounder" in page
-    assert page.index("Each class") < page.index("How they differ")
+        assert sheet.real is None
+    page = render(replace(FACTS, ways=(Way("one_call", 1, BLACK),), class_sheets=sheets))
+    assert "8 generated pictures of right" in page
+    assert class_sheets(models(UNET)[1], None, 0) == ()  # it knows no classes
+
+
+def test_real_pictures_of_a_class_are_those_that_were_held_out() -> None:
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
+    labels = np.arange(40) % 3
+    pictures = Pictures(images, labels, ("up", "left", "right"), (), (), "", "", ())
+    training = TrainingSet(pictures, np.arange(10), np.arange(10, 40), False)
+    sheets = class_sheets(models({**UNET, "num_classes": 3})[1], training, 0)
+    for sheet, label in zip(sheets, (1, 2, 0), strict=True):  # by name, not by number
+        assert sheet.real is not None
+        assert sheet.real[:, 0, 0, 0].tolist() == [i for i in range(10, 40) if i % 3 == label][:8]
 
 
 def test_sheets_of_many_classes_stay_small() -> None:
@@ -67,7 +82,7 @@ def test_the_values_of_a_chart_can_be_read_without_a_pointer() -> None:
 def test_poor_pictures_come_with_a_way_out(distilled_run: Path) -> None:
     contents = Contents.read(Run(distilled_run))
 
-    def said(verdicts: dict[str, str]) -> list[str]:
+    def said(verdicts: dict[WayKind, str]) -> list[str]:
         ways = tuple(
             Way(kind, 1, BLACK, found={"verdict": word, "verdict_reason": "far", "copies": None})
             for kind, word in verdicts.items()

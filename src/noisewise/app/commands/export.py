@@ -80,7 +80,7 @@ def _export(options: ExportOptions, _: Sequence[str]) -> int:
 COMMAND = Command(
     name="export",
     usage="RUN OUT --to FORMAT",
-    summary="the model as a page to send, for ONNX Runtime, PyTorch, diffusers, the Hub",
+    summary="the model as a page to send, for ONNX, PyTorch, diffusers, Hub",
     options=ExportOptions,
     action=_export,
     examples=(

@@ -30,15 +30,17 @@ def class_sheets(
     found = []
     for label, name in enumerate(model.classes[:_MOST]):
         drawn = as_pixels(model.sample(_COLUMNS, seed, label))
-        found.append(ClassSheet(name, drawn, _real(training, label)))
+        found.append(ClassSheet(name, drawn, _real(training, name)))
     return tuple(found)
 
 
-def _real(training: TrainingSet | None, label: int) -> np.ndarray | None:
+def _real(training: TrainingSet | None, name: str) -> np.ndarray | None:
     """Pictures of a class that no model was trained on; None if there are not enough."""
-    if training is None or training.pictures.labels is None:
+    if training is None or name not in training.pictures.classes:
         return None
-    chosen = training.held_out[training.pictures.labels[training.held_out] == label][:_COLUMNS]
+    labels, unseen = training.pictures.labels, training.held_out
+    assert labels is not None
+    chosen = unseen[labels[unseen] == training.pictures.classes.index(name)][:_COLUMNS]
     return np.asarray(training.pictures.images[chosen]) if len(chosen) == _COLUMNS else None
 
 
