@@ -461,7 +461,7 @@ def test_a_browser_shows_it_without_errors_or_requests(page: Path, tmp_path: Pat
     assert done.returncode == 0
     assert "CONSOLE" not in done.stderr
     # What the script does: a frame is switched on, a tip waits beside each plot, the output is set.
-    assert 'class="pixels on"' in done.stdout
+    assert '<figure class="on">' in done.stdout
     assert '<div class="tip"' in done.stdout
     assert re.search(r"<output>picture 1 of \d+</output>", done.stdout)
     # The browser's own errands may stand in the log; the page's may not.
