@@ -125,10 +125,11 @@ def _filled(page: str, parts: dict[str, str]) -> str:
 
 def _about(source: Source) -> str:
     config = source.config
-    colour = {1: "grey", 4: "see-through"}.get(config.channels, "colour")
+    colour = "grey" if config.channels == 1 else "colour"
+    clear = ", with transparency," if config.channels == 4 else ""
     return (
-        f"A small neural network draws {colour} pictures of {_size(config.size)} pixels from "
-        "random noise, here in your browser. Nothing is sent anywhere."
+        f"A small neural network draws {colour} pictures of {_size(config.size)} pixels{clear} "
+        "from random noise, here in your browser. Nothing is sent anywhere."
     )
 
 

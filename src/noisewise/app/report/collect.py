@@ -11,7 +11,7 @@ from pathlib import Path
 from noisewise.app.report.contents import Contents, has_model
 from noisewise.app.report.decisions import decisions, listed
 from noisewise.app.report.events import events
-from noisewise.app.report.facts import COLOURS, Facts, Frame, Point
+from noisewise.app.report.facts import Facts, Frame, Point
 from noisewise.app.report.measure import SHOWN, Measurements, measure_ways
 from noisewise.app.report.next_commands import next_commands
 from noisewise.app.report.page import render
@@ -181,7 +181,7 @@ def _data_card(run: Run, measured: Measurements) -> tuple[tuple[str, str], ...]:
         ("trained on", f"{data.num_training:,}"),
         ("held out", f"{data.num_held_out:,}"),
         ("size", f"{spelled(data.size)} pixels"),
-        ("channels", f"{data.channels} ({COLOURS[data.channels]})"),
+        ("channels", f"{data.channels} ({'grey' if data.channels == 1 else 'colour'})"),
         (
             ("kinds", f"{len(data.classes)}, found by noisewise")
             if data.kinds

@@ -15,9 +15,6 @@ import numpy as np
 
 from noisewise.sizes import Size
 
-COLOURS = {1: "grey", 3: "colour", 4: "colour with transparency"}
-"""What pictures with so many channels are called."""
-
 WayKind = Literal["one_call", "two_calls", "teacher"]
 
 

@@ -19,7 +19,7 @@ from noisewise.app.report import charts
 from noisewise.app.report.by_class import class_section
 from noisewise.app.report.copying import copy_section
 from noisewise.app.report.differing import differences, word
-from noisewise.app.report.facts import COLOURS, Event, Facts, Frame, Way
+from noisewise.app.report.facts import Event, Facts, Frame, Way
 from noisewise.app.report.pieces import (
     code_block,
     contents_list,
@@ -111,7 +111,7 @@ def _after(event: Event) -> str:
 
 
 def _headline(facts: Facts) -> str:
-    colour = COLOURS[facts.channels]
+    colour = {1: "grey", 3: "colour", 4: "colour (with transparency)"}[facts.channels]
     what = "A run without a finished model yet, for"
     if facts.has_teacher:
         what = "A diffusion model of"
