@@ -111,12 +111,8 @@ class Graph:
         number = torch.export.Dim(name)
         return {key: {0: number} for key in self.inputs}
 
-    def largest_difference(self, run: Run, tolerance: float = TOLERANCE) -> float:
+    def largest_difference(self, run: Run) -> float:
         """Compare an exported model with torch, for batches that it was not traced with.
-
-        Args:
-            run: the exported model.
-            tolerance: largest difference that is allowed, on the scale of -1 to 1.
 
         Raises:
             DiffersError: if it computes something else.
@@ -126,14 +122,14 @@ class Graph:
             inputs = example(self.model, count)
             with torch.no_grad():
                 expected = original(**inputs)
-            found = max(found, self._difference(expected, run(**inputs), tolerance))
+            found = max(found, self._difference(expected, run(**inputs)))
         return found
 
-    def _difference(self, expected: Tensor, got: Tensor, tolerance: float) -> float:
+    def _difference(self, expected: Tensor, got: Tensor) -> float:
         if got.shape != expected.shape:
             raise DiffersError(f"the export gives {list(got.shape)}, not {list(expected.shape)}")
         apart = (got.double() - expected.double()).abs() / expected.abs().amax().clamp_min(1)
-        wrong = apart > tolerance
+        wrong = apart > TOLERANCE
         allowed = _OTHER_FLATS if isinstance(self.module, OneCall) and self.module.values else 0.0
         if not bool(apart.isfinite().all()) or wrong.double().mean().item() > allowed:
             raise DiffersError(
