@@ -32,7 +32,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow torture lint format constraints audit hooks clean
+.PHONY: help demo test test-slow torture lint format constraints audit vendor hooks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ constraints: .venv/.installed-dev ## write constraints.txt again, from the versi
 
 audit: .venv/.installed-dev ## known vulnerabilities of the versions in constraints.txt; needs the network
 	@.ci/audit
+
+vendor: ## fetch ONNX Runtime Web from npm and pack it again; needs npm; VENDOR=1.30.0 for this version
+	@python3 .ci/vendor.py write $(VENDOR)
 
 hooks: .venv/.installed-dev ## run lint before each commit and test before each push
 	@$(BIN)/pre-commit install --hook-type pre-commit --hook-type pre-push

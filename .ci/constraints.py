@@ -28,6 +28,7 @@ EXTRAS = (
     "export",
     "hub",
     "sklearn",
+    "browser",
     "dev",
 )  # that .ci/run installs
 HEAD = """# The versions that continuous integration tested together, on Linux and Python 3.11.

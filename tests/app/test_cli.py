@@ -31,7 +31,7 @@ FLAGS = {
     "overwrite scale json",
     "evaluate": "run against data fid_weights num_images seed teacher calls sampler guidance "
     "device json",
-    "report": "run out data num_images json",
+    "report": "run out data num_images license note json",
     "export": "run out to teacher overwrite license note push json",
     "lr advise": "measurement batch hold lr batch0 unit epsilon ema verbose plot json",
     "lr curves": "out epsilons signal json",

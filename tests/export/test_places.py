@@ -44,7 +44,7 @@ def test_a_place_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
                 check_place(format_named(to), tmp_path / place, overwrite)
     check_place(format_named("hub"), tmp_path / "empty", False)
     check_place(format_named("onnx"), tmp_path / "model.onnx", True)
-    with pytest.raises(ValueError, match="unknown format 'gguf'; use one of onnx, pt2"):
+    with pytest.raises(ValueError, match="unknown format 'gguf'; use one of html, onnx, pt2"):
         write(tmp_path, "gguf", tmp_path / "x")
     assert (tmp_path / "folder" / "thesis.tex").read_text() == "mine"
 

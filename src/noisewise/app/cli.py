@@ -13,13 +13,14 @@ import select
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from noisewise.app.command import Command, Group
 from noisewise.app.commands import table
 from noisewise.app.flag_errors import near
 from noisewise.app.help_text import overview, print_help
-from noisewise.app.terminal.answer import say
+from noisewise.app.terminal.answer import say, show
 from noisewise.app.terminal.stderr import Steady, tell
 from noisewise.plain_text import one_line
 from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
@@ -68,12 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"noisewise {version('noisewise')}")
         return 0
     if words[0] not in table.NAMES:
-        return _complain(_unknown(words[0], table.NAMES), "noisewise")
+        return _complain(_unknown(words[0], table.NAMES), "noisewise", _wants_json(words))
     command, words, called = table.load(words[0]), words[1:], f"noisewise {words[0]}"
     if isinstance(command, Group) and words and words[0] not in _HELP:
         parts = {part.name: part for part in command.parts}
         if words[0] not in parts:
-            return _complain(_unknown(words[0], tuple(parts)), called)
+            return _complain(_unknown(words[0], tuple(parts)), called, _wants_json(words))
         command, words, called = parts[words[0]], words[1:], f"{called} {words[0]}"
     return carry_out(command, words, called)
 
@@ -97,7 +98,13 @@ def carry_out(command: Command | Group, words: Sequence[str], called: str) -> in
         _check_processes(command)
         return command.action(options, words)
     except (Exception, KeyboardInterrupt) as error:
-        return exit_code(error, called, _less_memory(command))
+        return exit_code(error, called, _less_memory(command), _wants_json(words))
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Whether a program reads the answer; asked of words that may make no sense."""
+    before = words[: words.index("--")] if "--" in words else words
+    return "--json" in before
 
 
 def _less_memory(command: Command | Group) -> str:
@@ -114,29 +121,31 @@ def _check_processes(command: Command) -> None:
         )
 
 
-def exit_code(error: BaseException, called: str, less_memory: str = "") -> int:
+def exit_code(
+    error: BaseException, called: str, less_memory: str = "", as_json: bool = False
+) -> int:
     """Say in one sentence what went wrong; return the exit code of the process.
 
     Args:
         error: what a command raised.
         called: how the command is typed; stands before a complaint.
         less_memory: what to do where memory runs out, beside closing other programs.
+        as_json: say it as one JSON object on stdout too.
     """
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, ValueError):
-        return _complain(str(error), called)
+        return _complain(str(error), called, as_json)
     if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
         # The reader of the answer went away (`| head`): nothing failed, nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, OSError) and error.errno in (*_ROOM, *_CLOSED):
-        return _complain(_not_written(error), called)
+        return _complain(_not_written(error), called, as_json)
     assert isinstance(error, Exception)
     if not os.environ.get("NOISEWISE_TRACE") and is_out_of_memory(error):
-        tell(f"{called}: {_too_little_memory(error, less_memory)}.")
-        return 1
-    return _failed(error, called)
+        return _complain(f"{_too_little_memory(error, less_memory)}.", called, as_json, 1)
+    return _failed(error, called, as_json)
 
 
 def _nobody_reads_stdout() -> bool:
@@ -180,20 +189,29 @@ def _unknown(word: str, names: Sequence[str]) -> str:
     return f"there is no command {word!r}{near(word, names)}; commands are {', '.join(names)}"
 
 
-def _complain(text: str, called: str) -> int:
-    """One sentence on stderr, and the exit code of bad usage or input."""
-    tell(f"{called}: {one_line(text)}")
-    return 2
+def _complain(text: str, called: str, as_json: bool = False, code: int = 2) -> int:
+    """One sentence on stderr; for programs also JSON on stdout. Returns the exit code.
+
+    Args:
+        text: the sentence.
+        called: how the command is typed.
+        as_json: whether a program reads stdout.
+        code: 2 for bad usage or input, else 1.
+    """
+    text = one_line(text)
+    tell(f"{called}: {text}")
+    if as_json:
+        with suppress(OSError, ValueError):  # nobody reads stdout; stderr has it
+            show({"error": text, "command": called, "exit_code": code}, True, ())
+    return code
 
 
-def _failed(error: Exception, called: str) -> int:
+def _failed(error: Exception, called: str, as_json: bool = False) -> int:
     """Something that is not the user's fault: one sentence, and the trace only when asked for."""
+    said = one_line(f"{type(error).__name__}: {error}")
     if os.environ.get("NOISEWISE_TRACE"):
         tell(*"".join(traceback.format_exception(error)).splitlines())
-        return 1
-    said = one_line(f"{type(error).__name__}: {error}")
-    tell(f"{called}: failed with {said} (NOISEWISE_TRACE=1 shows where).")
-    return 1
+    return _complain(f"failed with {said} (NOISEWISE_TRACE=1 shows where).", called, as_json, 1)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from noisewise.app.cli import carry_out
 from noisewise.app.command import Command
 from noisewise.app.numbers import figure
 from noisewise.app.terminal.answer import say
+from noisewise.app.terminal.duration import duration
 from noisewise.app.terminal.notices import counted
 from noisewise.app.terminal.program_name import program, python
-from noisewise.app.terminal.progress import Progress, duration
+from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import tell
 from noisewise.app.terminal.training import lines_of

@@ -81,6 +81,17 @@ def milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
+def in_milliseconds(seconds: float) -> str:
+    """The same in milliseconds, however long: times beside each other have one unit.
+
+    Example:
+        >>> in_milliseconds(0.0123), in_milliseconds(1.118)
+        ('12.3 ms', '1,118 ms')
+    """
+    value = 1000 * seconds
+    return f"{value:,.0f} ms" if value >= 999.5 else f"{value:.3g} ms"
+
+
 def share_verdicts(shares: Sequence[Mapping[str, Any]]) -> str:
     """The classes that are not drawn as often as in the data, in words.
 

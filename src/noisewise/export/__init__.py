@@ -1,4 +1,4 @@
-"""A finished model in a format of somebody else: ONNX, torch.export, diffusers, the Hub.
+"""A finished model in a format of somebody else: a page, ONNX, torch.export, diffusers, the Hub.
 
     from noisewise.export import write
 

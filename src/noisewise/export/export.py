@@ -85,7 +85,7 @@ def write(
 
     Args:
         run: a run, its folder, the folder of a model, or a model in memory.
-        to: "onnx", "pt2", "diffusers" or "hub"; see `FORMATS`.
+        to: "html", "onnx", "pt2", "diffusers" or "hub"; see `FORMATS`.
         out: the file or the folder to write.
         teacher: export the teacher of a run: its denoiser ``D(x, sigma) -> x0``, or, to diffusers
             and the Hub, with its sampler. Else the generator, if there is one.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from noisewise.export.source import Source, Written
 
-FormatName = Literal["onnx", "pt2", "diffusers", "hub"]
+FormatName = Literal["html", "onnx", "pt2", "diffusers", "hub"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,14 @@ class Format:
 
 
 FORMATS: tuple[Format, ...] = (
+    Format(
+        "html",
+        "one page that draws in a browser, to send to people",
+        "noisewise.export.html_file",
+        ".html",
+        ("onnx", "onnxscript", "onnxruntime"),
+        "export",
+    ),
     Format(
         "onnx",
         "one file for ONNX Runtime, in any language and in browsers",

@@ -65,11 +65,11 @@ def _forget_places(model: Any) -> None:  # noqa: ANN401 (of an extra)
             node.doc_string = None
 
 
-def onnx_function(path: Path) -> Run:
-    """An ONNX file as a function of named tensors, on the CPU."""
+def onnx_function(file: Path | bytes) -> Run:
+    """An ONNX file, or its content, as a function of named tensors, on the CPU."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def run(**inputs: Tensor) -> Tensor:
         (found,) = session.run(None, {name: x.numpy() for name, x in inputs.items()})

@@ -35,7 +35,8 @@ def shown_at(step: int, seconds: float) -> tuple[str, str]:
 
 def test_the_bar_says_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     text, html = shown_at(30, 15.0)
-    assert "25% teacher, 15s of 1m: step 30, 960 images" in text
+    assert "25% teacher: step 30, 960 images" in text
+    assert "45s left" in text
     assert "pictures: <b>12</b>" in text
     assert 'value="0.2500"' in html
     assert "&lt;b&gt;" in html

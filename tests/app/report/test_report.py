@@ -265,8 +265,10 @@ def test_everything_is_read_and_tested_once(
     assert sum(prepared.values()) == 1
     assert sum(references.values()) == 2, "in frozen features and in the teacher's"
     assert copy_tests == {f"{NUM_IMAGES}": 3}
+    in_turns, slowly_in_turns = drawn.pop("16"), drawn_slowly.pop("16")
     assert drawn == {"8": 2, f"{NUM_IMAGES}": 2}, "8 to warm up"
     assert drawn_slowly == {"8": 1, f"{NUM_IMAGES}": 1}
+    assert 2 * slowly_in_turns <= in_turns <= 10, "the times; a slow way has fewer turns"
 
 
 WITHOUT_FLAGS: dict[str, Any] = {
@@ -461,7 +463,7 @@ def test_a_browser_shows_it_without_errors_or_requests(page: Path, tmp_path: Pat
     assert done.returncode == 0
     assert "CONSOLE" not in done.stderr
     # What the script does: a frame is switched on, a tip waits beside each plot, the output is set.
-    assert 'class="pixels on"' in done.stdout
+    assert '<figure class="on">' in done.stdout
     assert '<div class="tip"' in done.stdout
     assert re.search(r"<output>picture 1 of \d+</output>", done.stdout)
     # The browser's own errands may stand in the log; the page's may not.

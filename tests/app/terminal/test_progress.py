@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
-from noisewise.app.terminal.progress import Progress, duration
+from noisewise.app.terminal.bar import Bar
+from noisewise.app.terminal.duration import duration
+from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.signals import Stop
 
 
@@ -157,3 +161,51 @@ def test_second_signal_ends_at_once() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=30)
     assert done.returncode == 130
+
+
+def _screen(columns: int, feed: Callable[[Progress], None]) -> str:
+    """What stands on the last line of a terminal of this width."""
+    out = Terminal()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        patch.setenv("TERM", "xterm")
+        with Progress(out, images=32_000) as progress:
+            feed(progress)
+            assert isinstance(progress._bar, Bar)
+            progress._bar._rich.refresh()
+            text = out.getvalue()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text.replace("\r", "\n")).splitlines()
+    return [line for line in lines if line.strip()][-1]
+
+
+@pytest.mark.parametrize("columns", [50, 60, 80, 120])
+def test_the_bar_fits_and_shows_the_time_left(columns: int) -> None:
+    def feed(progress: Progress) -> None:
+        for step in range(1, 6):
+            progress.update(Step("generator", step * 50, step * 3200, step * 30.0, floors=3.14))
+
+    line = _screen(columns, feed)
+    assert len(line.rstrip()) <= columns
+    assert "━━━━━" in line
+    assert "50%" in line
+    assert line.rstrip().endswith("2m30s left")
+    assert ("images/s" in line) == (columns > 100)
+
+
+def test_after_reading_the_bar_goes_on() -> None:
+    """It does not stand at 100% while training is prepared."""
+
+    def feed(progress: Progress) -> None:
+        progress.count(10, 20)
+        progress.count(20, 20)
+
+    line = _screen(80, feed)
+    assert "preparing" in line
+    assert "%" not in line
+
+
+def test_a_log_tells_the_time_left_of_a_number_of_images() -> None:
+    out, now = io.StringIO(), [0.0]
+    with Progress(out, images=32_000, clock=lambda: now[0]) as progress:
+        _feed(progress, now, 31)
+    assert out.getvalue().startswith("teacher: 30% of 32,000 images, 1m10s left, step 150")

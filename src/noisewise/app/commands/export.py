@@ -15,7 +15,7 @@ from noisewise.training.settings.shown import Shown
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(JsonOption):
-    """Write a finished model in a format that others open: ONNX, PyTorch, diffusers, the Hub.
+    """Write a finished model as a page to send, or for ONNX, PyTorch, diffusers, the Hub.
 
     The result is compared with torch before it is put in its place.
     """
@@ -23,18 +23,19 @@ class ExportOptions(JsonOption):
     run: RunFolder
     """Folder of a run, of a teacher or of a generator."""
     out: Annotated[str, Shown("OUT", positional=True)]
-    """A file ending in .onnx or .pt2; for diffusers and hub a new folder."""
+    """A file ending in .html, .onnx or .pt2; for diffusers and hub a new folder."""
     to: FormatName
-    """onnx: one file for ONNX Runtime. pt2: one file for PyTorch alone. diffusers: a pipeline
-    folder. hub: a folder for the Hugging Face Hub with a model card."""
+    """html: one page that draws in a browser, to send to people. onnx: one file for ONNX Runtime.
+    pt2: one file for PyTorch alone. diffusers: a pipeline folder. hub: a folder for the Hugging
+    Face Hub with a model card."""
     teacher: bool = False
     """Export the teacher in place of the generator."""
     overwrite: bool = False
     """Replace what an earlier export wrote at this place."""
     license: Annotated[str | None, Shown("NAME")] = None
-    """Licence of the model, such as cc0-1.0, for the model card."""
+    """Licence of the model, such as cc0-1.0, for the model card or the page."""
     note: Annotated[str | None, Shown("TEXT")] = None
-    """What people should know, such as the intended use, for the model card."""
+    """What people should know, such as the intended use, for the card or the page."""
     push: Annotated[str | None, Shown("USER/NAME")] = None
     """Also upload the folder to the Hugging Face Hub under this name; with --to hub."""
 
@@ -79,10 +80,11 @@ def _export(options: ExportOptions, _: Sequence[str]) -> int:
 COMMAND = Command(
     name="export",
     usage="RUN OUT --to FORMAT",
-    summary="the model for ONNX Runtime, PyTorch alone, diffusers, the Hub",
+    summary="the model as a page to send, for ONNX, PyTorch, diffusers, Hub",
     options=ExportOptions,
     action=_export,
     examples=(
+        "noisewise export runs/mine mine.html --to html",
         "noisewise export runs/mine mine.onnx --to onnx",
         "noisewise export runs/mine mine_hub --to hub --license cc0-1.0",
     ),

@@ -26,6 +26,10 @@ class ReportOptions(JsonOption):
     """Where the training pictures are now, if they were moved. The run notes it."""
     num_images: Annotated[int, Shown(short="-n")] = 1000
     """Number of pictures to draw and to measure for each way to draw."""
+    license: Annotated[str | None, Shown("NAME")] = None
+    """Licence of the model, such as cc0-1.0, to be shown on the page."""
+    note: Annotated[str | None, Shown("TEXT")] = None
+    """What people should know, such as the intended use, to be shown on the page."""
 
     def __post_init__(self) -> None:
         """Refuse too few pictures."""
@@ -56,6 +60,8 @@ def _report(options: ReportOptions, _: Sequence[str]) -> int:
             num_images=options.num_images,
             tell=progress.note,
             on_part=on_part,
+            license=options.license or "",
+            note=options.note or "",
         )
     show({"report": str(path), "bytes": path.stat().st_size}, options.json, [f"report: {path}"])
     return 0

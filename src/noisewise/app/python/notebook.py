@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from html import escape
-from typing import Any, Self
+from typing import Any
 
-from noisewise.app.terminal.progress import Progress, Record, duration
+from noisewise.app.terminal.duration import duration
+from noisewise.app.terminal.progress import Progress
 
 _SECONDS = 0.25  # between two changes of what is shown
 
@@ -30,24 +32,8 @@ def in_notebook() -> bool:
 class NotebookProgress(Progress):
     """Shows the records of a run as they come, in the output of a cell."""
 
-    def __enter__(self) -> Self:
-        self._open_bar()
-        return self
-
-    def _open_bar(self) -> None:
-        self._bar = NotebookBar()  # pyrefly: ignore[bad-assignment] (it has the methods in use)
-        self._task = 0  # pyrefly: ignore[bad-assignment]
-
-    def _move_bar(self, record: Record) -> None:
-        share = self._share(record)
-        assert isinstance(self._bar, NotebookBar)
-        self._bar.update(
-            0,
-            description=f"{record.stage}, {self._how_far(record)}",
-            total=None if share is None else 1.0,
-            completed=share or 0.0,
-            figures=self._figures(record),
-        )
+    def _new_bar(self) -> NotebookBar:
+        return NotebookBar()
 
 
 class NotebookBar:
@@ -63,27 +49,25 @@ class NotebookBar:
         self._when, self._began = 0.0, time.monotonic()
         self._shown: Any = display(self, display_id=True)
 
-    @property
-    def console(self) -> NotebookBar:
-        """Where notes go."""
-        return self
-
-    def update(
+    def move(
         self,
-        task: int,
-        *,
-        description: str,
-        total: float | None,
-        completed: float,
-        figures: str,
+        text: str,
+        share: float | None,
+        figures: Sequence[str] = (),
+        left: float | None = None,
     ) -> None:
         """Show how far it is; what comes sooner than a quarter of a second later is left out."""
-        self._line = f"{description}: {figures}" if figures else description
-        self._share = completed / total if total else None
+        more = [*figures, *([] if left is None else [f"{duration(left)} left"])]
+        self._line, self._share = f"{text}: {', '.join(more)}" if more else text, share
         if time.monotonic() - self._when >= _SECONDS:
             self._show()
 
-    def print(self, text: str, *, markup: bool = False, highlight: bool = False) -> None:
+    def wait(self, text: str) -> None:
+        """Show that something is done which has no known end."""
+        self._line, self._share = text, None
+        self._show()
+
+    def note(self, text: str) -> None:
         """Add a note."""
         self._notes.append(text)
         self._show()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 from typing import Literal
 
 from noisewise.app.html_text import escape
 from noisewise.app.plots import svg
+from noisewise.app.report.chart_values import value_table
 from noisewise.app.report.facts import Copies, Facts, Point, Way
 
 _MOST_POINTS = 400  # of one line; more make the page larger and look the same
@@ -92,10 +95,12 @@ def nearest_plot(name: str, copies: Copies) -> str:
 
 
 def figure(drawing: str, caption: str) -> str:
-    """A drawing with its caption, in the box that the hover script expects."""
+    """A drawing with its caption and values, in the box that the hover script expects."""
+    about = re.search(r"aria-label='([^']*)'", drawing)
+    values = value_table(drawing, html.unescape(about[1]) if about else "the chart")
     return (
         f'<figure><div class="plot-box">{drawing}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figcaption>{escape(caption)}</figcaption>{values}</figure>"
     )
 
 
@@ -105,9 +110,9 @@ def learning_curves(facts: Facts) -> str:
     for stage in dict.fromkeys(point.stage for point in facts.points):
         points = [point for point in facts.points if point.stage == stage]
         if any(point.score_gap is not None for point in points):
-            drawn.append((_gap_curve(points, stage), _GAP_TEXT))
+            drawn.append((_gap_curve(points, stage, _unit(facts)), _GAP_TEXT))
         else:
-            drawn.append((_loss_curve(points, stage), _LOSS_TEXT))
+            drawn.append((_loss_curve(points, stage, _unit(facts)), _LOSS_TEXT))
     drawn.append((_noise_curve(facts), _NOISE_TEXT))
     if any(point.floors is not None for point in facts.points):
         drawn.append((_floors_curve(facts), _FLOORS_TEXT))
@@ -117,9 +122,9 @@ def learning_curves(facts: Facts) -> str:
     return f'<div class="plots">{figures}</div>' if figures else ""
 
 
-def _unit(points: Sequence[Point]) -> tuple[str, float]:
-    """A unit of time that suits the latest point: its name and its seconds."""
-    longest = max((point.seconds for point in points), default=0.0)
+def _unit(facts: Facts) -> tuple[str, float]:
+    """A unit of time that suits the whole run, for all its curves: its name and its seconds."""
+    longest = max((point.seconds for point in facts.points), default=0.0)
     if longest > 3 * 3600:
         return "hours", 3600.0
     return ("minutes", 60.0) if longest > 180 else ("seconds", 1.0)
@@ -158,8 +163,8 @@ def _positive(lines: Sequence[svg.Series]) -> bool:
     return all(y > 0 for line in lines for y in line.y)
 
 
-def _loss_curve(points: Sequence[Point], stage: str) -> str:
-    unit, seconds = _unit(points)
+def _loss_curve(points: Sequence[Point], stage: str, time: tuple[str, float]) -> str:
+    unit, seconds = time
     lines = [
         _line("training", [(p.seconds / seconds, p.loss) for p in points], "faint"),
         _line("held-out", [(p.seconds / seconds, p.heldout_loss) for p in points]),
@@ -167,25 +172,25 @@ def _loss_curve(points: Sequence[Point], stage: str) -> str:
     return _curves(lines, unit, "loss", f"Loss, {stage}", _positive(lines))
 
 
-def _gap_curve(points: Sequence[Point], stage: str) -> str:
+def _gap_curve(points: Sequence[Point], stage: str, time: tuple[str, float]) -> str:
     # It starts at 0, because generator and fake score start equal: these points say nothing.
     least = 1e-3 * max((p.score_gap or 0.0 for p in points), default=0.0)
     points = [p for p in points if (p.score_gap or 0.0) >= least]
-    unit, seconds = _unit(points)
+    unit, seconds = time
     line = _line("score gap", [(p.seconds / seconds, p.score_gap) for p in points])
     return _curves([line], unit, "score gap", f"Score gap, {stage}", log_y=True)
 
 
 def _noise_curve(facts: Facts) -> str:
     points = [p for p in facts.points if p.noise_scale is not None]
-    unit, seconds = _unit(points)
+    unit, seconds = _unit(facts)
     line = _line("gradient noise", [(p.seconds / seconds, p.noise_scale) for p in points])
     floor = None if facts.batch is None else ("batch", float(facts.batch))
     return _curves([line], unit, "pictures", "Gradient noise, teacher", log_y=True, floor=floor)
 
 
 def _floors_curve(facts: Facts) -> str:
-    unit, seconds = _unit(facts.points)
+    unit, seconds = _unit(facts)
     lines = [
         _line(stage, [(p.seconds / seconds, p.floors) for p in facts.points if p.stage == stage])
         for stage in dict.fromkeys(p.stage for p in facts.points)
@@ -195,7 +200,7 @@ def _floors_curve(facts: Facts) -> str:
 
 
 def _distance_curve(facts: Facts) -> str:
-    unit, seconds = _unit(facts.points)
+    unit, seconds = _unit(facts)
     lines = [
         _line(stage, [(p.seconds / seconds, p.distance) for p in facts.points if p.stage == stage])
         for stage in dict.fromkeys(p.stage for p in facts.points)

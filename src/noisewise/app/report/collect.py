@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ from noisewise.app.report.facts import Facts, Frame, Point
 from noisewise.app.report.measure import SHOWN, Measurements, measure_ways
 from noisewise.app.report.next_commands import next_commands
 from noisewise.app.report.page import render
+from noisewise.app.terminal.duration import duration
 from noisewise.pictures.alpha import colours
 from noisewise.pictures.sources import read_skipped
 from noisewise.sizes import sides, spelled
@@ -37,6 +39,8 @@ def report(
     tell: Callable[[str], None] | None = None,
     on_part: OnPart | None = None,
     build: Build | None = None,
+    license: str = "",
+    note: str = "",
 ) -> Path:
     """Write one self-contained HTML page about a run, at any stage of it.
 
@@ -48,6 +52,8 @@ def report(
         tell: is called with a line before each part that takes long.
         on_part: is called with (what is being done, done, of all) while a way is measured.
         build: makes the nets from their configuration; None: the nets of this package.
+        license: of the model, such as "cc0-1.0", to be shown.
+        note: what people should know, such as the intended use.
 
     Returns:
         The path of the page.
@@ -62,7 +68,8 @@ def report(
         raise ValueError(f"--out {path} is a folder; name a file, for example {path}/report.html")
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {path}: the report is a web page; name a file ending in .html")
-    write(gather(run, num_images, tell, on_part, build, data), path)
+    facts = gather(run, num_images, tell, on_part, build, data)
+    write(replace(facts, license=license, note=note), path)
     return path
 
 
@@ -124,6 +131,8 @@ def gather(
         machine=(*_versions(), *describe_machine()),
         stage_seconds={s: t for s in STAGES if (t := run.stage(s).seconds) is not None},
         commands=next_commands(run),
+        class_sheets=measured.class_sheets,
+        written=_written(),
     )
 
 
@@ -182,7 +191,8 @@ def _data_card(run: Run, measured: Measurements) -> tuple[tuple[str, str], ...]:
         ("fingerprint", data.fingerprint[:16]),
     ]
     if data.seconds_to_first_batch is not None:
-        rows.append(("time to first batch", f"{data.seconds_to_first_batch} s, with reading"))
+        time = duration(data.seconds_to_first_batch)
+        rows.append(("time to first batch", f"{time}, with reading"))
     if measured.noise_curve:
         curve = ", ".join(f"s = {s}: {value:.2f}" for s, value in measured.noise_curve.items())
         rows.append(("variance left after averaging s x s pixels", curve))
@@ -208,6 +218,12 @@ def _training(run: Run) -> tuple[tuple[str, str], ...]:
         *((name, str(value)) for name, value in info["versions"].items()),
         *((name, str(value)) for name, value in info.get("machine", {}).items()),
     )
+
+
+def _written() -> str:
+    """When, and by which version, the page is written."""
+    now = datetime.now(UTC)
+    return f"{now.day} {now:%B %Y} by noisewise {version('noisewise')}"
 
 
 def _versions() -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,14 @@ from noisewise.app.html_text import escape
 from noisewise.app.numbers import Number, numbers, percent
 from noisewise.app.report import charts
 from noisewise.app.report.facts import Facts, Way, Worst
-from noisewise.app.report.pieces import block_columns, how_many, pairs, section, upper
+from noisewise.app.report.pieces import (
+    block_columns,
+    how_many,
+    pairs,
+    section,
+    sideways,
+    upper,
+)
 
 _MOST = 12  # pictures that look least real, and classes
 _CLEAR = 1.0  # log odds from which a place is marked
@@ -42,7 +49,7 @@ def differences(facts: Facts, share: float) -> str:
 def _side_by_side(ways: Sequence[Way]) -> str:
     """One row a number, one column a way."""
     columns = [(way, _by_name(way.found or {})) for way in ways]
-    head = "".join(f"<th>{escape(upper(way.name))}</th>" for way in ways)
+    head = "".join(f'<th scope="col">{escape(upper(way.name))}</th>' for way in ways)
     verdicts = "".join(f"<td class=value><b>{word(way.verdict)}</b></td>" for way in ways)
     rows = [f"<tr><td><b>verdict</b></td>{verdicts}</tr>"]
     for name, first in columns[0][1].items():
@@ -51,8 +58,9 @@ def _side_by_side(ways: Sequence[Way]) -> str:
         cells = "".join(_value(found.get(name), not shared) for _, found in columns)
         said = f'<span class="soft small">{escape(f"{first.sees} {shared}".strip())}</span>'
         rows.append(f"<tr><td><b>{escape(name)}</b><br>{said}</td>{cells}</tr>")
-    top = f"<tr><th></th>{head}</tr>"
-    return f'<div class="wide"><table class="numbers">{top}{"".join(rows)}</table></div>'
+    top = f"<tr><td></td>{head}</tr>"
+    width = f'style="--ways: {len(ways)}"'
+    return sideways(f'<table class="numbers" {width}>{top}{"".join(rows)}</table>')
 
 
 def _value(number: Number | None, noted: bool) -> str:
@@ -95,7 +103,7 @@ def _classes(ways: Sequence[Way]) -> str:
         odd[:_MOST],
         max(max(f[i]["share"], f[i]["real"]) for _, f in shares for i in odd),
     )
-    names = "".join(f"<th>{escape(upper(way.name))}</th>" for way, _ in shares)
+    names = "".join(f'<th scope="col">{escape(upper(way.name))}</th>' for way, _ in shares)
     rows = []
     for i in shown:
         cells = "".join(_bar(f[i]["share"], largest, f[i]["verdict"]) for _, f in shares)
@@ -109,9 +117,11 @@ def _classes(ways: Sequence[Way]) -> str:
         if f[i]["verdict"] == "missing"
     ]  # fmt: skip
     lost = f"<p><b>Missing: {escape(', '.join(missing[:_MOST]))}.</b></p>" if missing else ""
+    top = f'<tr><td></td><th scope="col">Real</th>{names}</tr>'
+    shown_table = f"<table>{top}{''.join(rows)}</table>"
     return (
-        f'{head}{lost}<div class="wide"><table><tr><th></th><th>Real</th>{names}</tr>'
-        f'{"".join(rows)}</table></div><p class="soft small">{note if rest else ""} A classifier '
+        f"{head}{lost}{sideways(shown_table)}"
+        f'<p class="soft small">{note if rest else ""} A classifier '
         "names each picture; its known errors are corrected. It errs more on poor pictures.</p>"
     )
 

@@ -38,8 +38,18 @@ def _poor(ways: tuple[Way, ...]) -> Iterator[Event]:
     """Ways whose pictures anybody tells from real ones at a glance."""
     for way in ways:
         if way.found is not None and way.verdict == "poor":
-            text = f"the pictures are poor: {way.found['verdict_reason']}"
+            text = f"the pictures are poor: {way.found['verdict_reason']}. {_way_out(way, ways)}"
             yield Event(way.name, None, text, True)
+
+
+def _way_out(way: Way, ways: tuple[Way, ...]) -> str:
+    """What to do about poor pictures: a generator is hardly better than its teacher."""
+    teacher = next((other for other in ways if other.kind == "teacher"), None)
+    if way.kind == "teacher":
+        return 'Train it longer ("What to do next"), or give it more pictures'
+    if teacher is not None and teacher.verdict not in ("poor", ""):
+        return f"Its teacher is {teacher.verdict}: distil it again for longer"
+    return "Train its teacher longer first, then distil again"
 
 
 def _state_of_run(contents: Contents) -> Iterator[Event]:

@@ -164,6 +164,15 @@ class Way:
         return f"teacher, {self.network_calls} call{'' if self.network_calls == 1 else 's'}"
 
 
+@dataclass(frozen=True, eq=False)
+class ClassSheet:
+    """Pictures of one class; `real` are as many that no model was trained on, or None."""
+
+    name: str
+    generated: np.ndarray
+    real: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class Frame:
     """One sheet of fixed seeds, drawn while the model trained; `seconds` None: not in the log."""
@@ -228,3 +237,7 @@ class Facts:
     machine: tuple[tuple[str, str], ...] = ()  # that measured the times of the page
     stage_seconds: dict[str, float] = field(default_factory=dict)
     commands: tuple[tuple[str, str], ...] = ()
+    class_sheets: tuple[ClassSheet, ...] = ()
+    written: str = ""  # when, and by which version
+    license: str = ""  # of the model; "" if it was not given
+    note: str = ""  # such as the intended use

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from noisewise.app.plots.svg import as_pixels
+from noisewise.app.report.by_class import class_sheets
 from noisewise.app.report.contents import Contents
-from noisewise.app.report.facts import Copies, NearCopies, Spectrum, Way, WayKind, Worst
+from noisewise.app.report.facts import (
+    ClassSheet,
+    Copies,
+    NearCopies,
+    Spectrum,
+    Way,
+    WayKind,
+    Worst,
+)
+from noisewise.app.report.timing import times_in_turns
 from noisewise.pictures.noise_curve import noise_curve
 from noisewise.quality.copies import CopyTest
 from noisewise.quality.near_copies import NearCopyTest
 from noisewise.quality.told_apart import evidence_maps
 from noisewise.training.callbacks import OnPart
-from noisewise.training.evaluate import Measured, draw_timed, measure
+from noisewise.training.devices.engine import Engine
+from noisewise.training.evaluate import Measured, measure
 from noisewise.training.look import RealPictures
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import EvaluateConfig
@@ -40,6 +51,7 @@ class Measurements:
     against: str = ""
     real: np.ndarray | None = None
     noise_curve: dict[int, float] = field(default_factory=dict)
+    class_sheets: tuple[ClassSheet, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,11 @@ class _Source:
     def network_calls(self) -> int:
         """Network calls for each picture."""
         return self.model.network_calls(self.calls)
+
+    def draw(self, num_images: int) -> None:
+        """Draw so many pictures, and wait until they are there."""
+        self.model.sample(num_images, _SEED, calls=self.calls)
+        Engine(self.model.device).synchronize()
 
 
 def measure_ways(
@@ -75,7 +92,10 @@ def measure_ways(
     sources, training = _sources(contents), contents.training
     if training is None:
         tell(f"report: drawing {SHOWN} pictures for each way")
-        return Measurements(ways=tuple(_drawn_only(source) for source in sources))
+        return Measurements(
+            ways=_timed([_drawn_only(source) for source in sources], sources),
+            class_sheets=_class_sheets(sources, None),
+        )
     described = Measurements(
         real=np.asarray(training.pictures.images[training.held_out[:SHOWN]]),
         noise_curve=noise_curve(training.pictures.images),
@@ -92,13 +112,29 @@ def measure_ways(
         found = measure(source.model, real, copies, config, on_part)
         worst = _worst(found, real) if not ways else None
         ways.append(_way(source, found, training, worst))
+    tell("report: measuring times")
     return Measurements(
-        ways=tuple(ways),
+        ways=_timed(ways, sources),
         floor=real.reference.floor(num_images),
         against=real.name,
         real=described.real,
         noise_curve=described.noise_curve,
+        class_sheets=_class_sheets(sources, training),
     )
+
+
+def _timed(ways: Sequence[Way], sources: Sequence[_Source]) -> tuple[Way, ...]:
+    """The ways with times that can be compared: each was measured under the same load."""
+    times = times_in_turns([source.draw for source in sources])
+    return tuple(
+        replace(way, seconds_per_image=seconds) for way, seconds in zip(ways, times, strict=True)
+    )
+
+
+def _class_sheets(
+    sources: Sequence[_Source], training: TrainingSet | None
+) -> tuple[ClassSheet, ...]:
+    return class_sheets(sources[0].model, training, _SEED) if sources else ()
 
 
 def _sources(contents: Contents) -> list[_Source]:
@@ -115,8 +151,8 @@ def _sources(contents: Contents) -> list[_Source]:
 
 def _drawn_only(source: _Source) -> Way:
     """A way without real pictures to measure it by."""
-    pictures, seconds = draw_timed(source.model, SHOWN, _SEED, source.calls)
-    return Way(source.kind, source.network_calls, as_pixels(pictures), seconds / SHOWN)
+    pictures = source.model.sample(SHOWN, _SEED, calls=source.calls)
+    return Way(source.kind, source.network_calls, as_pixels(pictures))
 
 
 def _way(source: _Source, found: Measured, training: TrainingSet, worst: Worst | None) -> Way:
@@ -126,7 +162,6 @@ def _way(source: _Source, found: Measured, training: TrainingSet, worst: Worst |
         source.kind,
         source.network_calls,
         as_pixels(found.pictures[:SHOWN]),
-        found.seconds_per_image,
         found=found.to_dict(),
         distance=found.distance.value,
         distance_low=found.distance.low,

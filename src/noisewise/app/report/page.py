@@ -13,14 +13,24 @@ from pathlib import Path
 import numpy as np
 
 from noisewise.app.html_text import escape
-from noisewise.app.numbers import floors_text, milliseconds, percent
+from noisewise.app.numbers import floors_text, in_milliseconds, percent
 from noisewise.app.plots import svg
 from noisewise.app.report import charts
+from noisewise.app.report.by_class import class_section
 from noisewise.app.report.copying import copy_section
 from noisewise.app.report.differing import differences, word
 from noisewise.app.report.facts import Event, Facts, Frame, Way
-from noisewise.app.report.pieces import how_many, image, missing, section, table, upper
-from noisewise.app.terminal.progress import duration
+from noisewise.app.report.pieces import (
+    code_block,
+    contents_list,
+    how_many,
+    image,
+    missing,
+    section,
+    table,
+    upper,
+)
+from noisewise.app.terminal.duration import duration
 from noisewise.pictures.alpha import colours
 from noisewise.quality.verdict import MEANINGS
 from noisewise.sizes import sides
@@ -51,13 +61,12 @@ def _document(facts: Facts, share: float) -> str:
     assets = files("noisewise.app.report")
     style = assets.joinpath("report.css").read_text(encoding="utf-8")
     script = assets.joinpath("report.js").read_text(encoding="utf-8")
-    body = "\n".join(
+    sections = [
         part
         for part in (
-            _failures(facts),
-            _headline(facts),
             _pictures(facts, share),
             _same_noise(facts, share),
+            class_section(facts, share),
             differences(facts, share),
             _film(facts.frames, sides(facts.size), share),
             copy_section(facts, share),
@@ -68,14 +77,18 @@ def _document(facts: Facts, share: float) -> str:
             _commands(facts),
         )
         if part
-    )
+    ]
+    first = [_failures(facts), _headline(facts), _tiles(facts), contents_list(sections)]
+    body = "\n".join(part for part in (*first, *sections) if part)
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>noisewise: {escape(facts.name)}</title>\n"
         '<link rel="icon" href="data:,">\n'
-        f"<style>{style}</style></head><body>\n{body}\n<script>{script}</script></body></html>\n"
+        f"<style>{style}</style></head><body>\n<main>\n{body}\n</main>\n"
+        f"<footer class='soft small'>Written {escape(facts.written)}.</footer>\n"
+        f"<script>{script}</script></body></html>\n"
     )
 
 
@@ -83,7 +96,8 @@ def _failures(facts: Facts) -> str:
     bad = [event for event in facts.events if event.bad]
     if not bad:
         return ""
-    return f'<div class="events"><h2>Look at this first</h2>{_list(bad)}</div>'
+    title = "Look at this first"  # no heading: the first one of a page is its name
+    return f'<div class="events" role="note" aria-label="{title}"><p>{title}</p>{_list(bad)}</div>'
 
 
 def _list(events: Sequence[Event], style: str = "") -> str:
@@ -112,7 +126,10 @@ def _headline(facts: Facts) -> str:
     total = sum(facts.stage_seconds.values())
     stages = ", ".join(f"{name} {duration(s)}" for name, s in facts.stage_seconds.items())
     text += f" in {duration(total)} ({escape(stages)})." if total > 0 else "."
-    return f"<h1>{escape(facts.name)}</h1><p>{text}</p>{_tiles(facts)}"
+    if facts.license:
+        text += f" Licence: {escape(facts.license)}."
+    told = f"<p>{escape(facts.note)}</p>" if facts.note else ""
+    return f"<h1>{escape(facts.name)}</h1><p>{text}</p>{told}"
 
 
 def _tiles(facts: Facts) -> str:
@@ -138,7 +155,7 @@ def _tiles(facts: Facts) -> str:
 def _tile(name: str, value: str, lines: Sequence[str]) -> str:
     """A tile; `value` is HTML."""
     below = "".join(f"<span>{escape(line)}</span>" for line in lines)
-    return f'<div class="tile"><h3>{escape(name)}</h3><b>{value}</b>{below}</div>'
+    return f'<div class="tile"><p class="name">{escape(name)}</p><b>{value}</b>{below}</div>'
 
 
 def _about_floors(facts: Facts) -> str:
@@ -177,7 +194,7 @@ def _calls(way: Way) -> str:
 def _ms(way: Way) -> str:
     if way.seconds_per_image is None:
         return "not timed"
-    return milliseconds(way.seconds_per_image)
+    return in_milliseconds(way.seconds_per_image)
 
 
 def _pictures(facts: Facts, share: float) -> str:
@@ -186,9 +203,12 @@ def _pictures(facts: Facts, share: float) -> str:
         text = "Held-out pictures: no model was trained on them."
         if facts.against:
             text += f" The numbers are against {facts.against}."
-        figures.append(_sheet(facts.real, "Real", text, share))
+        figures.append(_sheet(facts.real, "Real", "real held-out pictures", text, share))
     for way in facts.ways:
-        figures.append(_sheet(way.pictures, upper(way.name), _caption(way), share))
+        about = f"generated pictures, {way.name}"
+        if way.verdict:
+            about += f"; compared with real ones: {way.verdict}"
+        figures.append(_sheet(way.pictures, upper(way.name), about, _caption(way), share))
     lost = "" if facts.ways else missing("No model has been saved yet.")
     if facts.missing:
         lost += missing(f"Real pictures cannot be shown: {facts.missing}.")
@@ -211,10 +231,11 @@ def _caption(way: Way) -> str:
     return upper(", ".join(parts)) + "."
 
 
-def _sheet(pictures: np.ndarray, title: str, caption: str, share: float) -> str:
+def _sheet(pictures: np.ndarray, title: str, about: str, caption: str, share: float) -> str:
+    """A sheet with its caption; `about` is for those who do not see it."""
     columns = max(1, int(how_many(pictures, 64, share) ** 0.5))
     shown = pictures[: columns * columns]
-    drawn = image(shown, min(columns, len(shown)), f"{title}: {len(shown)} pictures")
+    drawn = image(shown, min(columns, len(shown)), f"{len(shown)} {about}")
     return (
         f"<figure><h3>{escape(title)}</h3>{drawn}"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
@@ -232,7 +253,9 @@ def _same_noise(facts: Facts, share: float) -> str:
         if way.seconds_per_image and slowest / way.seconds_per_image > 1.05:
             times = f"{slowest / way.seconds_per_image:.2g} times as fast"
             speed = f"<br><span class='soft'>{times}</span>"
-        alt = f"{upper(way.name)}: {len(shown)} pictures"
+        alt = (
+            f"{len(shown)} generated pictures from the same noise as in the other rows: {way.name}"
+        )
         rows.append(
             f'<div class="row"><div class="small"><b>{escape(upper(way.name))}</b><br>'
             f"{_ms(way)} per picture{speed}</div>{image(shown, len(shown), alt)}</div>"
@@ -240,7 +263,8 @@ def _same_noise(facts: Facts, share: float) -> str:
     return section(
         "The same noise in few calls and in many",
         "The pictures of one column start from the same noise. Times are per picture, drawn in "
-        "batches, on the machine that wrote this page.",
+        "batches of 16, on the machine that wrote this page; the ways took turns, so that all had "
+        "the same load.",
         f'<div class="rows">{"".join(rows)}</div>',
     )
 
@@ -249,12 +273,8 @@ def _film(frames: Sequence[Frame], shape: tuple[int, int], share: float) -> str:
     if not frames:
         return ""
     shown = _thin(frames, share)
-    images = "".join(
-        f'<img class="pixels" alt="{escape(_when(f), quote=True)}" '
-        f'data-when="{escape(_when(f), quote=True)}" src="{uri}">'
-        for f, uri in shown
-    )
     columns, rows = shown[-1][0].columns, shown[-1][0].rows
+    images = "".join(_still(frame, uri) for frame, uri in shown)
     last = len(shown) - 1
     return section(
         "The same noise during training",
@@ -270,6 +290,16 @@ def _film(frames: Sequence[Frame], shape: tuple[int, int], share: float) -> str:
         f'<label class="slide">Enlarged: <output></output>'
         f'<input type="range" min="0" max="{columns * rows - 1}" value="0" aria-label="picture">'
         f"</label></div></div>",
+    )
+
+
+def _still(frame: Frame, uri: str) -> str:
+    """One sheet with its time; without a script all of them are shown."""
+    when = escape(_when(frame))
+    alt = f"{frame.columns * frame.rows} pictures that the model drew from fixed noise: {when}"
+    return (
+        f'<figure><img class="pixels" alt="{alt}" data-when="{when}" src="{uri}">'
+        f"<figcaption>{when}</figcaption></figure>"
     )
 
 
@@ -305,10 +335,8 @@ def _data(facts: Facts) -> str:
     skipped = '<p class="soft">No file was skipped.</p>'
     if facts.skipped:
         rows = [(reason, f"{count:,}", names) for reason, count, names in facts.skipped]
-        skipped = table(rows, ("reason to skip a file", "files", "first names"))
-    return section(
-        "The data", "", f'<div class="two"><div>{table(facts.data_card)}</div>{skipped}</div>'
-    )
+        skipped = table(rows, ("reason to skip a file", "files", "first names"), stacked=True)
+    return section("The data", "", table(facts.data_card) + skipped)
 
 
 def _decisions(facts: Facts) -> str:
@@ -318,7 +346,7 @@ def _decisions(facts: Facts) -> str:
     return section(
         "Settings, and why",
         "noisewise chose these values, except where the reason says that they were set by hand.",
-        table(rows, ("setting", "value", "reason")),
+        table(rows, ("setting", "value", "reason"), stacked=True),
     )
 
 
@@ -337,7 +365,7 @@ def _machine(facts: Facts) -> str:
 
 def _commands(facts: Facts) -> str:
     body = "".join(
-        f"<h3>{escape(what)}</h3><pre>{escape(command)}</pre>" for what, command in facts.commands
+        f"<h3>{escape(what)}</h3>{code_block(command)}" for what, command in facts.commands
     )
     text = f"In a shell, from the folder that holds the run ({escape(facts.path)})."
     return section("What to do next", text, body) if body else ""

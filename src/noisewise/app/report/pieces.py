@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,39 @@ _SHEET_PIXELS = 110_000  # about as many in one sheet: the page stays small
 def section(title: str, text: str, body: str) -> str:
     """A section; `text` below its title is HTML, the title is not."""
     note = f'<p class="soft">{text}</p>' if text else ""
-    return f"<section><h2>{escape(title)}</h2>{note}{body}</section>"
+    return f'<section id="{_anchor(title)}"><h2>{escape(title)}</h2>{note}{body}</section>'
+
+
+def contents_list(sections: Sequence[str]) -> str:
+    """Links to the sections of a page, so that a part of it can be named to others.
+
+    Example:
+        >>> contents_list([section("The data", "", "")])
+        '<nav aria-label="On this page"><a href="#the-data">The data</a></nav>'
+    """
+    found = (re.match(r'<section id="([^"]*)"><h2>(.*?)</h2>', text) for text in sections)
+    links = "".join(f'<a href="#{one[1]}">{one[2]}</a>' for one in found if one)
+    return f'<nav aria-label="On this page">{links}</nav>'
+
+
+def _anchor(title: str) -> str:
+    """A title as the end of an address.
+
+    Example:
+        >>> _anchor("Settings, and why")
+        'settings-and-why'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def code_block(text: str) -> str:
+    """Lines to copy; the keyboard reaches them, to move long ones sideways."""
+    return f'<div class="code"><pre tabindex="0">{escape(text)}</pre></div>'
+
+
+def sideways(inside: str) -> str:
+    """A table (HTML) that can be moved sideways where the screen is narrow, by keyboard too."""
+    return f'<div class="wide" tabindex="0" role="region" aria-label="table">{inside}</div>'
 
 
 def missing(text: str) -> str:
@@ -72,9 +105,16 @@ def block_columns(count: int) -> int:
     return 6 if count > 6 else count
 
 
-def table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
-    """A table of texts; it can be moved sideways where the screen is narrow."""
-    top = f"<tr>{''.join(f'<th>{escape(h)}</th>' for h in head)}</tr>" if head else ""
+def table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), stacked: bool = False) -> str:
+    """A table of texts.
+
+    Args:
+        rows: cells.
+        head: names of the columns.
+        stacked: on a narrow screen the cells of a row lie below each other; else it is moved
+            sideways.
+    """
+    top = f"<tr>{''.join(map(_heading, head))}</tr>" if head else ""
     body = "".join(
         "<tr>"
         + "".join(
@@ -84,4 +124,10 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
         + "</tr>"
         for row in rows
     )
-    return f'<div class="wide"><table>{top}{body}</table></div>'
+    if stacked:
+        return f'<table class="stacked">{top}{body}</table>'
+    return sideways(f"<table>{top}{body}</table>")
+
+
+def _heading(name: str) -> str:
+    return f'<th scope="col">{escape(name)}</th>' if name else "<td></td>"

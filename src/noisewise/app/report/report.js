@@ -1,4 +1,5 @@
-// Shows values under the pointer, and the pictures of the same noise over time. No library, no network.
+// Values under the pointer, pictures of the same noise over time, buttons that copy. No library, no
+// network; without it the page shows the same.
 "use strict";
 for (const plot of document.querySelectorAll("svg[data-hover]")) {
   const lines = JSON.parse(plot.dataset.hover);
@@ -36,6 +37,7 @@ for (const plot of document.querySelectorAll("svg[data-hover]")) {
   });
 }
 for (const film of document.querySelectorAll(".film")) {
+  film.classList.add("live");
   const frames = [...film.querySelectorAll(".frame img")];
   const [time, seed] = film.querySelectorAll("input");
   const [when, which] = film.querySelectorAll("output");
@@ -44,7 +46,7 @@ for (const film of document.querySelectorAll(".film")) {
   const rows = Number(film.dataset.rows);
   const show = () => {
     const now = frames[Number(time.value)];
-    for (const frame of frames) frame.classList.toggle("on", frame === now);
+    for (const frame of frames) frame.parentElement.classList.toggle("on", frame === now);
     when.textContent = now.dataset.when;
     const cell = Number(seed.value);
     which.textContent = `picture ${cell + 1} of ${columns * rows}`;
@@ -64,4 +66,22 @@ for (const film of document.querySelectorAll(".film")) {
   time.addEventListener("input", show);
   seed.addEventListener("input", show);
   show();
+}
+for (const block of document.querySelectorAll(".code")) {
+  const text = block.querySelector("pre");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "copy";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(text); // the reader copies it
+      button.textContent = "Selected";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+  block.append(button);
 }

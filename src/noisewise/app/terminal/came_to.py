@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from noisewise.app.numbers import floors_text
-from noisewise.app.terminal.progress import duration
+from noisewise.app.terminal.duration import duration
 from noisewise.training.stages.speed import is_slow
 
 _WASTED = 0.8  # if the weights kept are from before this share of the images, training was too long

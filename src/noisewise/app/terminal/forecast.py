@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from noisewise.app.terminal.progress import duration
+from noisewise.app.terminal.duration import duration
 
 _WORTH_A_LINE = 20.0  # seconds; less needs no warning
 

@@ -11,15 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO
 
 from noisewise.app.numbers import figure
+from noisewise.app.terminal.bar import AnyBar, Bar
+from noisewise.app.terminal.duration import duration
 from noisewise.app.terminal.stderr import Steady
 from noisewise.plain_text import printable
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
 
 
 class Record(Protocol):
@@ -45,25 +43,6 @@ class Record(Protocol):
     def event(self) -> str | None: ...  # noqa: D102
     @property
     def kind(self) -> str: ...  # noqa: D102
-
-
-def duration(seconds: float) -> str:
-    """A length of time as people say it.
-
-    Example:
-        >>> duration(7.25), duration(90), duration(5400)
-        ('7.2s', '1m30s', '1h30m')
-    """
-    if seconds < 9.95:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02d}s" if rest else f"{minutes}m"
-    hours, minutes = divmod(round(whole / 60), 60)
-    return f"{hours}h{minutes:02d}m" if minutes else f"{hours}h"
 
 
 class Progress:
@@ -107,13 +86,15 @@ class Progress:
         self._heldout: float | None = None
         self._away = ""
         self._start: tuple[float, int] | None = None
-        self._bar: RichProgress | None = None
-        self._task: TaskID | None = None
+        self._bar: AnyBar | None = None
 
     def __enter__(self) -> Self:
-        if self._stream.isatty():
-            self._open_bar()
+        self._bar = self._new_bar()
         return self
+
+    def _new_bar(self) -> AnyBar | None:
+        """What shows the progress; None: lines."""
+        return Bar(self._stream) if self._stream.isatty() else None
 
     def __exit__(
         self,
@@ -147,14 +128,23 @@ class Progress:
         if record.event and record.kind != "finished":  # the result says the same in short
             self.note(f"{record.stage}: {record.event}")
         if self._bar is not None:
-            self._move_bar(record)
+            stage, figures, left = record.stage, self._figures(record), self._left(record)
+            self._bar.move(stage, self._share(record), figures, left)
         elif self._clock() - self._last_line >= self._interval:
             self._last_line = self._clock()
-            self.note(f"{record.stage}: {self._how_far(record)}, {self._figures(record)}")
+            self.note(
+                f"{record.stage}: {self._how_far(record)}, {', '.join(self._figures(record))}"
+            )
 
     def count(self, done: int, total: int) -> None:
-        """Take the number of files read so far; shown as rarely as the records are."""
-        self.part("reading", done, total, "files")
+        """Take the number of files read so far; shown as rarely as the records are.
+
+        After the last file it says that training is being prepared, which takes some seconds.
+        """
+        if done < total:
+            self.part("reading", done, total, "files")
+        elif self._bar is not None:
+            self._bar.wait("preparing")
 
     def part(self, text: str, done: int, total: int, things: str) -> None:
         """Take what is being done now, and how much of it; shown as rarely as the records are.
@@ -165,15 +155,10 @@ class Progress:
             total: all of it; 0: it is not counted.
             things: what is counted.
         """
-        if self._bar is not None and self._task is not None:
-            share = (total, done) if total else (None, 0)
-            self._bar.update(
-                self._task,
-                description=printable(text),
-                total=share[0],
-                completed=share[1],
-                figures="",
-            )
+        if self._bar is not None and total:
+            self._bar.move(text, done / total)
+        elif self._bar is not None:
+            self._bar.wait(text)
         elif self._clock() - self._last_line >= self._interval:
             self._last_line = self._clock()
             self.note(f"{text}: {done:,} of {total:,} {things}" if total else text)
@@ -182,7 +167,7 @@ class Progress:
         """Write one line, above the bar if there is one."""
         text = printable(text)
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False, emoji=False)
+            self._bar.note(text)
         else:
             print(text, file=self._stream, flush=True)
 
@@ -191,7 +176,8 @@ class Progress:
         if record.kind == "finished":  # the result has them, with the interval
             self._away = ""
         self.note(
-            f"{record.stage}: {word} after {duration(record.seconds)}, {self._figures(record)}"
+            f"{record.stage}: {word} after {duration(record.seconds)}, "
+            f"{', '.join(self._figures(record))}"
         )
         self._last = None
 
@@ -210,9 +196,23 @@ class Progress:
             return duration(record.seconds)
         if self._seconds:
             return f"{duration(record.seconds)} of {duration(self._seconds)}"
-        return f"{100 * share:.0f}% of {self._images:,} images"
+        left = self._left(record)
+        more = "" if left is None else f", {duration(left)} left"
+        return f"{100 * share:.0f}% of {self._images:,} images{more}"
 
-    def _figures(self, record: Record) -> str:
+    def _left(self, record: Record) -> float | None:
+        """Seconds until the budget is used; None if that cannot be said."""
+        left = []
+        if self._seconds:
+            left.append(max(0.0, self._seconds - record.seconds))
+        seconds, images = self._start or (0.0, 0)
+        if self._images and record.images > images:
+            each = (record.seconds - seconds) / (record.images - images)
+            left.append(max(0, self._images - record.images) * each)
+        return min(left) if left else None
+
+    def _figures(self, record: Record) -> list[str]:
+        """What is known about the training, the most telling last."""
         parts = [f"step {record.step:,}", f"{record.images:,} images"]
         seconds, images = self._start or (0.0, 0)
         if record.seconds > seconds and record.images > images:
@@ -223,33 +223,4 @@ class Progress:
             parts.append(f"held-out {self._heldout:.3g}")
         if self._away:
             parts.append(self._away)
-        return ", ".join(parts)
-
-    def _open_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as RichProgress
-
-        self._bar = RichProgress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}", markup=False),
-            TimeElapsedColumn(),
-            console=Console(file=self._stream),  # pyrefly: ignore[bad-argument-type]
-            refresh_per_second=4,
-        )
-        self._bar.start()
-        self._task = self._bar.add_task("starting", total=None, figures="")
-
-    def _move_bar(self, record: Record) -> None:
-        assert self._bar is not None
-        assert self._task is not None
-        share = self._share(record)
-        self._bar.update(
-            self._task,
-            description=printable(record.stage),
-            total=None if share is None else 1.0,
-            completed=0.0 if share is None else share,
-            figures=self._figures(record),
-        )
+        return parts

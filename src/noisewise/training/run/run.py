@@ -31,7 +31,7 @@ from noisewise.plain_text import shell_words
 from noisewise.sizes import Size, spelled
 from noisewise.training.files.atomic import file_digest
 from noisewise.training.files.lock import FolderSnapshot, locked
-from noisewise.training.files.run_folder import is_run
+from noisewise.training.files.run_folder import is_run, meant
 from noisewise.training.files.run_parts import check_run
 from noisewise.training.files.sample_sheet import enlarged, open_sheet, png, sheets
 from noisewise.training.in_html import page
@@ -84,6 +84,8 @@ class Run:
         self.path = Path(path)
         check_run(self.path)
         if not is_run(self.path):
+            if (other := meant(self.path)) is not None:
+                raise ValueError(f"{path} is not a run; perhaps you meant {other}")
             place = self.path if not self.path.exists() else "RUN"
             raise ValueError(
                 f"{path} is not a run; train one first: noisewise train FOLDER --out "

@@ -1,0 +1,46 @@
+// Runs in a worker, so that the page stays smooth: unpacks ONNX Runtime and the model, and draws.
+"use strict";
+function fromBase64(text) {
+  const letters = atob(text.trim());
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
+
+let ort = null;
+let session = null;
+
+async function open({ runtime, wasm, model }) {
+  const code = new Blob([unpackLzma(fromBase64(runtime))], { type: "text/javascript" });
+  const address = URL.createObjectURL(code);
+  ort = await import(address);
+  URL.revokeObjectURL(address);
+  // One thread: several need headers that a file on a disk does not have.
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmBinary = unpackLzma(fromBase64(wasm)).buffer;
+  session = await ort.InferenceSession.create(unpackLzma(fromBase64(model)), {
+    executionProviders: ["wasm"],
+  });
+}
+
+async function draw({ noise, labels, shape }) {
+  const count = noise.length / (shape[0] * shape[1] * shape[2]);
+  const given = { z: new ort.Tensor("float32", noise, [count, ...shape]) };
+  if (session.inputNames.includes("label"))
+    given.label = new ort.Tensor("int64", BigInt64Array.from(labels, BigInt), [count]);
+  const begin = performance.now();
+  const { pictures } = await session.run(given);
+  return { pictures: pictures.data, milliseconds: performance.now() - begin };
+}
+
+let before = Promise.resolve();
+self.onmessage = ({ data }) => {
+  const answer = async () => {
+    try {
+      self.postMessage({ id: data.id, found: await (data.open ? open(data.open) : draw(data.draw)) });
+    } catch (error) {
+      self.postMessage({ id: data.id, failed: String(error?.message ?? error) });
+    }
+  };
+  before = before.then(answer); // a session draws one batch at a time
+};
