@@ -1,4 +1,4 @@
-"""`distill` makes a generator of one network call from a teacher; it reads no pictures."""
+"""`distill` makes a generator of one network call, or of a few, from a teacher."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ from noisewise.training.settings.config import DistillConfig
 from noisewise.training.settings.overrides import overridden
 from noisewise.training.stages.evaluation_times import FORWARD
 from noisewise.training.stages.loop import Loop
+from noisewise.training.stages.real_batches import RealBatches
 from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.student import StudentStage, student_pace
 from noisewise.training.stages.student_batch import student_batch
+from noisewise.training.stages.student_nets import check_student
 from noisewise.training.stages.timetable import LONGEST
 from noisewise.whole_files import write_text
 
@@ -49,8 +51,11 @@ def distill(
     on_record: OnRecord | None = None,
     stop: Stop | None = None,
     build: Build | None = None,
+    data: str | Path | None = None,
 ) -> Generator:
-    """Distil a teacher into a generator of one network call; no pictures are read.
+    """Distil a teacher into a generator of one network call, or of a few.
+
+    No pictures are read, unless the config has a data_weight.
 
     Call it again to resume a stopped distillation, as for `train`. If the teacher has changed
     since, distillation restarts.
@@ -68,6 +73,7 @@ def distill(
             `Run.finished`).
         build: makes the nets from their configuration; None: the nets of noisewise, or copies of
             `teacher` if it is a model.
+        data: where the training pictures are now, if they were moved; only with a data_weight.
 
     Returns:
         The generator with the weights of lowest distance; after a stop, the best ones so far.
@@ -80,7 +86,9 @@ def distill(
     folder = run.path if isinstance(run, Run) else Path(run)
     if isinstance(teacher, Teacher) and build is None:
         build = CopiesOf(network(teacher.denoiser))
-    task = DistillTask(folder, teacher, config, build)
+    if data is not None and not config.data_weight:
+        raise ValueError("the pictures of --data are not used; add --data-weight, such as 0.06")
+    task = DistillTask(folder, teacher, config, build, None if data is None else str(data))
     try:
         outcome = carry_out(task, Callbacks(on_record, None, stop))
     finally:
@@ -115,7 +123,8 @@ def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: floa
     seconds = config.amount.seconds
     if seconds is None or not speed or mean_side(teacher.size) <= _LARGE:
         return
-    calls = teacher.network_calls(guidance=1.0) + len(config.recipe.ema_shares) + _OTHER_CALLS
+    own = len(config.recipe.ema_shares) + _OTHER_CALLS
+    calls = teacher.network_calls(guidance=1.0) + config.calls * own
     needed = (FORWARD * LEAST * calls + _NETS * batch) / speed
     if needed > LONGEST * seconds:
         raise ValueError(
@@ -137,9 +146,12 @@ class DistillTask(Task[DistillConfig]):
         teacher: Teacher | str | Path | None,
         config: DistillConfig,
         build: Build | None,
+        data: str | None = None,
     ) -> None:
         """Store the arguments; nothing is read yet."""
         self.folder = folder
+        self._data = data
+        self._real: RealBatches | None = None
         self.config = config
         self._given, self._build = teacher, build
         self._batch = config.batch or config.recipe.batch
@@ -157,6 +169,9 @@ class DistillTask(Task[DistillConfig]):
             borrow(self.folder, self._given, self._build)
         run = Run(self.folder)
         self._teacher = run.teacher(self._build)
+        check_student(self.config, self._teacher.denoiser)
+        if self.config.data_weight:
+            self._real = RealBatches.of(run, self._teacher.config, self._data)
         if engine.ranks.leads:
             begin_distillation(run, self.config)
 
@@ -169,7 +184,7 @@ class DistillTask(Task[DistillConfig]):
         )
         if not run.checkpoints("generator").paths():
             _check_time(config, self._teacher, batch, engine.speed)
-        stage = StudentStage(self._teacher, config, engine)
+        stage = StudentStage(self._teacher, config, engine, self._real)
         self._batch = stage.batch
         return stage
 

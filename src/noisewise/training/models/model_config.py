@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -252,10 +253,16 @@ class Flats:
 class ModelConfig:
     """What config.json of a model folder says.
 
-    Older versions wrote no `noise_scale`, `loss` and `multiscale`: their models have the defaults.
+    Older versions wrote no `noise_scale`, `loss`, `multiscale` and `later_sigmas`: their models
+    have the defaults.
+
+    Attributes:
+        sigma_init: noise level of a generator's first call.
+        later_sigmas: of its later calls, falling; empty: it was trained for one call.
+        two_call_sigma: of a second call, by the teacher; only of a generator of one call.
 
     Raises:
-        ValueError: if the noise_scale or the loss cannot be.
+        ValueError: if the noise_scale, the loss or the levels of the calls cannot be.
     """
 
     kind: Literal["teacher", "generator"]
@@ -270,6 +277,7 @@ class ModelConfig:
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     sigma_init: float | None = None
     two_call_sigma: float | None = None
+    later_sigmas: tuple[float, ...] = ()
     sigma_range: tuple[float, float] | None = None
     noise_scale: float = 1.0
     loss: Loss = "edm"
@@ -285,6 +293,23 @@ class ModelConfig:
             raise ValueError(
                 f"the loss {self.loss!r} is unknown; use one of {', '.join(get_args(Loss))}"
             )
+        self._check_calls()
+
+    @property
+    def call_sigmas(self) -> tuple[float, ...]:
+        """The noise level of each of a generator's calls, falling; empty for a teacher."""
+        return () if self.sigma_init is None else (self.sigma_init, *self.later_sigmas)
+
+    def _check_calls(self) -> None:
+        levels = self.call_sigmas
+        falling = all(high > low for high, low in pairwise((*levels, 0.0)))
+        if self.later_sigmas and not (levels and falling):
+            raise ValueError(
+                f"the noise levels of the calls are {list(levels)}; each must be lower than the "
+                "one before, and above 0"
+            )
+        if self.later_sigmas and self.two_call_sigma is not None:
+            raise ValueError("a generator of several calls has no two_call_sigma; leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -308,7 +333,7 @@ class ModelConfig:
             given["sampler"] = SamplerSettings(**given.get("sampler", {}))
             given["size"] = as_size(given.get("size"))
             given["flats"] = Flats.from_dict(given.get("flats", {}))
-            for name in ("classes", "label_histogram"):
+            for name in ("classes", "label_histogram", "later_sigmas"):
                 given[name] = tuple(given.get(name, ()))
             if given.get("sigma_range") is not None:
                 low, high = given["sigma_range"]

@@ -25,6 +25,12 @@ from noisewise.training.settings.recipes import (
     check_lam,
 )
 from noisewise.training.settings.shown import RARE, Shown
+from noisewise.training.settings.student_choices import (
+    Student,
+    check_calls,
+    check_data_weight,
+    check_rank,
+)
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Flips = Literal["auto", "on", "off"]
@@ -299,8 +305,17 @@ class AdaptConfig(TeacherSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(TrainingSettings):
-    """Distilling a trained teacher into a generator of one network call; reads no pictures."""
+    """Distilling a trained teacher into a generator of one network call, or of a few."""
 
+    calls: int = 1
+    """Network calls that the generator is trained for: 1, 2 or 4."""
+    student: Student = "full"
+    """What is trained. full: all weights. lora: adapters on the teacher, which is in memory once.
+    """
+    rank: int | None = None
+    """Rank of the adapters. Smaller layers get their own full rank. Default: 8."""
+    data_weight: float = 0.0
+    """Weight of real pictures in the fake score's loss, up to 0.5. 0: none are read."""
     lam: float | None = None
     """lambda of the loss L2 - lambda L1, 0 to 1.5. 0.5 is safest. Default: from the recipe."""
     weight: LossWeight | None = None
@@ -319,6 +334,10 @@ class DistillConfig(TrainingSettings):
         super().__post_init__()
         if self.lam is not None:
             check_lam(self.lam)
+        check_calls(self.calls)
+        _check_choice("student", self.student, get_args(Student))
+        check_rank(self.student, self.rank)
+        check_data_weight(self.data_weight)
         for name, choices in (("weight", get_args(LossWeight)), ("through", get_args(GradThrough))):
             if (value := getattr(self, name)) is not None:
                 _check_choice(name, value, choices)
@@ -343,7 +362,7 @@ class DrawingSettings:
     teacher: bool = False
     """Use the teacher, even if the run has a generator."""
     calls: int | None = None
-    """Network calls for each picture. Generator: 1 or 2. Teacher: any number; heun: odd."""
+    """Network calls for each picture. Generator: 1, 2, or as trained. Teacher: any; heun: odd."""
     sampler: str | None = None
     """Sampler of the teacher: heun, ddim, ddpm or dpmpp_2m. Default: the model's own."""
     guidance: float | None = None
