@@ -82,7 +82,7 @@ def test_a_denoiser_that_is_told_starts_as_it_was_and_can_tell_calls_apart() -> 
     assert torch.equal(OfCall(told, which)(x, sigma), Smooth()(x, sigma))
     told(x, sigma, None, which).square().mean().backward()
     with torch.no_grad():
-        told.marks[1] += 0.1
+        told.marks[1].add_(0.1)
     found, before = OfCall(told, which)(x, sigma), Smooth()(x, sigma)
     assert torch.equal(found[::2], before[::2])
 
@@ -91,7 +91,7 @@ def test_a_mark_is_taken_off_again_where_the_noise_hides_nothing() -> None:
     told = Told(nn.Identity(), 1, SHAPE[1:], 0.5)
     told.denoiser.forward = lambda x, sigma, condition: x  # what any denoiser does without noise
     with torch.no_grad():
-        told.marks += 0.1
+        told.marks.add_(0.1)
     x, which = noises(1)[0], torch.zeros(6, dtype=torch.int64)
     found = told(x, torch.full((6,), 1e-3), None, which)
     torch.testing.assert_close(found, x, atol=1e-4, rtol=0)

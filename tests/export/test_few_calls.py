@@ -18,8 +18,9 @@ LATER = (1.0, 0.3)
 
 
 def generator(flats: bool = False) -> Generator:
-    made = models({**UNET, "num_classes": 3}, **({"flats": FLATS} if flats else {}))[1]
-    return Generator(made.denoiser, replace(made.config, later_sigmas=LATER)).eval()
+    made = models({**UNET, "num_classes": 3})[1]
+    config = replace(made.config, later_sigmas=LATER, **({"flats": FLATS} if flats else {}))
+    return Generator(made.denoiser, config).eval()
 
 
 def inputs(few: Generator, count: int) -> dict[str, torch.Tensor]:

@@ -22,8 +22,6 @@ from torch import Tensor, nn
 
 from noisewise.diffusion.noise import per_image
 
-_REACH = 30.0  # a step of Adam moves a mark by so many learning rates
-
 Call = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -158,7 +156,7 @@ class Told(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None, which: Tensor) -> Tensor:
         """Denoise x [n, ...] at sigma [n]; `which` is the call of each, from 0, int64 [n]."""
         total = sigma.square() + self.sigma_data**2
-        mark = (_REACH * self.marks[which]).to(x.dtype) * per_image(total.sqrt().to(x.dtype), x)
+        mark = self.marks[which].to(x.dtype) * per_image(total.sqrt().to(x.dtype), x)
         share = per_image((self.sigma_data**2 / total).to(x.dtype), x)
         return self.denoiser(x + mark, sigma, condition) - share * mark
 

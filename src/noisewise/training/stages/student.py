@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import DistillConfig
     from noisewise.training.stages.real_batches import RealBatches
 
+_MARK_LR = 0.01  # of the marks that tell calls apart, in deviations of a pixel
 _MOST_FAKE_STEPS = 4  # after going back: a fake score that lags behind lets a generator collapse
 
 
@@ -79,6 +80,15 @@ def _nets(
         return WholeNets(frozen, engine.dtype, tell)
     rank = config.rank or RANK
     return AdaptedNets(frozen, teacher.denoiser, engine.dtype, tell, rank, config.seed)
+
+
+def _fake_adams(
+    fake: nn.Module, lr: float, betas: tuple[float, float]
+) -> list[torch.optim.Optimizer]:
+    """An optimiser of the fake score; one more for the marks of calls, which are pixels."""
+    if not isinstance(fake, Told):
+        return [adam(fake.parameters(), lr, betas)]
+    return [adam(fake.denoiser.parameters(), lr, betas), adam([fake.marks], _MARK_LR, betas)]
 
 
 class StudentStage:
@@ -138,7 +148,7 @@ class StudentStage:
         self._part = engine.ranks.part(self.batch)
         fake_lr = recipe.fake_lr * self.lr / recipe.lr
         self._optimizers = Optimizers([adam(self._generator.parameters(), self.lr, recipe.betas)])
-        self._fake_optimizers = Optimizers([adam(self._fake.parameters(), fake_lr, recipe.betas)])
+        self._fake_optimizers = Optimizers(_fake_adams(self._fake, fake_lr, recipe.betas))
         self._ema = EMA(self._generator, recipe.ema_shares)
         self._weight = loss_weight(described.loss, described.sigma_data, described.noise_scale)
         self._fake_noise = fake_noise(recipe, draw_from_dict(described.noise))
