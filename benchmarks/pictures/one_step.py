@@ -2,7 +2,8 @@
 
 The teacher is a finished run; each way starts from it anew, with the same wall-clock time. The
 judge is that of `noisewise evaluate` against real pictures, its frozen part alone and with the
-teacher's features; --plain adds the plain and the severe judge of garments.
+teacher's features; and, on the axis that a distillation watches, against pictures that the teacher
+draws in its own calls. --plain adds the plain and the severe judge of garments.
 
     python -m benchmarks.pictures.one_step --teacher runs/garments --minutes 5 --seeds 0,1
     python -m benchmarks.pictures.one_step --teacher runs/garments --minutes 30 --ways "SiD 1.2"
@@ -25,6 +26,7 @@ from benchmarks.pictures.one_call_rivals import Limits, consistency, regression
 from benchmarks.shared import harness, judge, ours, summaries
 from noisewise.quality import Judge
 from noisewise.quality.native_features import NativeFeatures
+from noisewise.training.look import RealPictures
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
@@ -54,11 +56,12 @@ QUICK = ("SiD 1", "2 calls", "with data 0.06", *RIVALS)
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """The teacher, what is measured against, and how long a way may take."""
+    """The teacher, the judges by what they read and compare with, and how long a way may take."""
 
     run: Run
     teacher: Teacher
-    real: Tensor
+    judges: dict[str, Judge]
+    num_real: int
     folder: Path
     threads: int
     seconds: float
@@ -70,19 +73,15 @@ class Bench:
         """Floors by the frozen features and by all, milliseconds, and the judges of garments."""
         drawn = ours.draw(draw, self.num_images, seed=1)
         values: dict[str, object] = {
-            "frozen": Judge(self.real, [NativeFeatures()]).measure(drawn.images).at_standard,
-            "floors": self._judge().measure(drawn.images).at_standard,
-            "ms": drawn.ms_per_image,
+            name: found.measure(drawn.images).at_standard for name, found in self.judges.items()
         }
+        values["ms"] = drawn.ms_per_image
         if self.plain is not None:
             values |= {
                 "plain": self.plain.distance(drawn.images),
                 "severe": self.plain.severe(drawn.images),
             }
         return values
-
-    def _judge(self) -> Judge:
-        return ours.RealPictures(self.real, "real", self.teacher).judge
 
 
 def made(bench: Bench, way: str, seed: int) -> tuple[Generator, harness.Values]:
@@ -137,7 +136,8 @@ def teachers(bench: Bench, steps: int) -> harness.Values:
 
 def table(results: harness.Results, match: dict[str, object]) -> str:
     """A row for each way, nearest first, then the teacher; the range over seeds."""
-    columns = ("frozen", "floors", "plain", "severe", "ms", "images", "wall_seconds")
+    columns = ("frozen", "floors", "from_teacher", "plain", "severe")
+    columns += ("ms", "images", "wall_seconds")
     found: dict[str, list[harness.Cell]] = {}
     for cell in results.cells(match):
         found.setdefault(str(cell.setting["way"]), []).append(cell)
@@ -146,17 +146,14 @@ def table(results: harness.Results, match: dict[str, object]) -> str:
         shown = []
         for column in columns:
             values = [v for cell in cells if (v := cell.number(column)) is not None]
-            ends = (
-                sorted({summaries.figure(min(values)), summaries.figure(max(values))})
-                if values
-                else []
-            )
-            shown.append(" to ".join(ends) or "")
+            ends = [summaries.figure(min(values)), summaries.figure(max(values))] if values else []
+            shown.append(" to ".join(dict.fromkeys(ends)))
         failed = sum("failed" in cell.values for cell in cells)
         low = min((v for cell in cells if (v := cell.number("floors")) is not None), default=0.0)
         rows.append((way.startswith("teacher"), low, [way, *shown, failed, len(cells)]))
     rows.sort(key=lambda row: row[:2])
-    titles = ["way", "frozen, floors", "all, floors", "plain judge", "severe judge"]
+    titles = ["way", "frozen, floors", "all, floors", "from its teacher, floors"]
+    titles += ["plain judge", "severe judge"]
     titles += ["ms a picture", "pictures seen", "seconds", "gave up", "seeds"]
     return summaries.table(titles, [row for _, _, row in rows])
 
@@ -197,14 +194,23 @@ def main() -> None:
     run = quick_run(folder) if arguments.teacher is None else Run.open(arguments.teacher)
     training = TrainingSet.read(run)
     chosen = training.held_out if len(training.held_out) >= 256 else training.trained
+    teacher, num_images = run.teacher(), 64 if arguments.quick else 2000
+    real = training.pictures.tensor(chosen[: ours.MOST_REAL])
+    own = teacher.sample(num_images, seed=2, guidance=1.0)
+    judges = {
+        "frozen": Judge(real, [NativeFeatures()]),
+        "floors": RealPictures(real, "real pictures", teacher).judge,
+        "from_teacher": Judge(own, [NativeFeatures()]),
+    }
     bench = Bench(
         run,
-        run.teacher(),
-        training.pictures.tensor(chosen[: ours.MOST_REAL]),
+        teacher,
+        judges,
+        len(real),
         folder,
         threads,
         1.0 if arguments.quick else 60 * arguments.minutes,
-        64 if arguments.quick else 2000,
+        num_images,
         arguments.quick,
         judge.bench_from(arguments) if arguments.plain else None,
     )
@@ -226,7 +232,7 @@ def main() -> None:
                 results.cell(own, lambda w=way, s=seed: student(bench, w, s))
     about = (
         f"Every way had {bench.seconds:g} s of wall-clock time from the teacher {run.name} "
-        f"({match['teacher']}); {bench.num_images:,} pictures drawn, {len(bench.real):,} real. "
+        f"({match['teacher']}); {bench.num_images:,} pictures drawn, {bench.num_real:,} real. "
         "A regression draws its pairs in this time."
     )
     harness.publish(results, "One call and a few", [about, table(results, match)])
