@@ -16,6 +16,8 @@ from noisewise.training.borrowed_teacher import borrow
 from noisewise.training.callbacks import Callbacks, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
+from noisewise.training.files.run_folder import is_run
+from noisewise.training.load import load
 from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_folder import Build, TeacherFolder, save_model
 from noisewise.training.models.models import Generator, Teacher
@@ -134,6 +136,22 @@ def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: floa
         )
 
 
+def _run_of(teacher: Teacher | str | Path) -> Run:
+    """The run that a given teacher was trained in.
+
+    Raises:
+        ValueError: if it is not known.
+    """
+    place = None if isinstance(teacher, Teacher) else Path(teacher)
+    for found in () if place is None else (place, place.parent):
+        if is_run(found):
+            return Run(found)
+    raise ValueError(
+        "a data weight needs the pictures that the teacher was trained on; give a run as the "
+        "teacher, or leave --data-weight out"
+    )
+
+
 class DistillTask(Task[DistillConfig]):
     """Load a teacher, distil a generator, save it."""
 
@@ -160,8 +178,20 @@ class DistillTask(Task[DistillConfig]):
         """Refuse a folder that is no run, and a run without a finished teacher."""
         if self._given is not None:
             check_folder(self.folder)
+            self._check_given(self._given)
         elif engine.ranks.leads:
             Run(self.folder).need("teacher")
+
+    def _check_given(self, given: Teacher | str | Path) -> None:
+        """Refuse adapters or pictures that a given teacher cannot have, before it is copied."""
+        config = self.config
+        if config.student == "full" and not config.data_weight:
+            return
+        teacher = given if isinstance(given, Teacher) else load(given, "teacher", build=self._build)
+        assert isinstance(teacher, Teacher)
+        check_student(config, teacher.denoiser)
+        if config.data_weight:
+            RealBatches.of(_run_of(given), teacher.config, self._data)
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
         """Copy a given teacher into the run, load the run's teacher, write down the settings."""

@@ -48,7 +48,8 @@ class RealBatches:
         try:
             found = TrainingSet.read(run, data)
         except ValueError as error:
-            raise ValueError(f"{error}; without pictures, leave --data-weight out") from error
+            why = str(error).rstrip(".")
+            raise ValueError(f"{why}; or leave --data-weight out") from error
         pictures, labelled = found.pictures, bool(teacher.classes)
         if (pictures.size, pictures.channels) != (teacher.size, teacher.channels):
             raise ValueError(
