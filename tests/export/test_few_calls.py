@@ -19,7 +19,9 @@ LATER = (1.0, 0.3)
 
 def generator(flats: bool = False) -> Generator:
     made = models({**UNET, "num_classes": 3})[1]
-    config = replace(made.config, later_sigmas=LATER, **({"flats": FLATS} if flats else {}))
+    config = replace(made.config, later_sigmas=LATER)
+    if flats:
+        config = replace(config, flats=FLATS)
     return Generator(made.denoiser, config).eval()
 
 
