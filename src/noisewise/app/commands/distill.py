@@ -25,8 +25,8 @@ class DistillOptions(DistillConfig, JsonOption, SettingsOptions, LogOption):
     run: RunFolder
     """Run with a teacher. With --teacher: the folder of a new run."""
     teacher: Annotated[str | None, Shown("PATH")] = None
-    """Another run, the folder of a teacher, or a folder of diffusers (UNet2DModel or
-    DiTTransformer2DModel in pixels, any of its usual schedulers), to distil into the new run."""
+    """Another run, a teacher's folder, or a folder of diffusers in pixels (UNet2DModel or
+    DiTTransformer2DModel), to distil into the new run."""
     data: Annotated[str | None, Shown("PICTURES")] = None
     """Where the training pictures are now, if they were moved; only for --data-weight."""
 
@@ -78,7 +78,6 @@ COMMAND = Command(
         "noisewise distill runs/new --teacher runs/mine --budget 30m",
         "noisewise distill runs/new --teacher my_diffusers_pipeline --budget 30m",
         "noisewise distill runs/mine --calls 2 --budget 30m",
-        "noisewise distill runs/mine --student lora --rank 16 --budget 30m",
     ),
     less_memory="use a smaller --batch",
     several_processes=True,

@@ -310,12 +310,11 @@ class DistillConfig(TrainingSettings):
     calls: int = 1
     """Network calls that the generator is trained for: 1, 2 or 4."""
     student: Student = "full"
-    """What is trained. full: all weights. lora: adapters on the teacher, which is in memory once.
-    """
+    """Train all weights (full), or adapters on one net (lora)."""
     rank: int | None = None
     """Rank of the adapters. Smaller layers get their own full rank. Default: 8."""
     data_weight: float = 0.0
-    """Weight of real pictures in the fake score's loss, up to 0.5. 0: none are read."""
+    """Weight of real pictures for the fake score, up to 0.5; 0: none."""
     lam: float | None = None
     """lambda of the loss L2 - lambda L1, 0 to 1.5. 0.5 is safest. Default: from the recipe."""
     weight: LossWeight | None = None
