@@ -53,14 +53,14 @@ def test_the_map_runs_in_small(tmp_path: Path) -> None:
 
 
 class Line(nn.Module):
-    """One gain for each of two noise levels; starts as the denoiser of N(0, 1)."""
+    """The denoiser of a Gaussian, of width 1 at first; a rate of 3e-4 moves it by 0.03."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.width = nn.Parameter(torch.ones(1))
+        self.more = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
-        v = self.width**2
+        v = (1 + 100 * self.more) ** 2
         return v * x / (v + sigma.square()[:, None, None, None])
 
 
