@@ -28,11 +28,11 @@ from noisewise.quality import Judge
 from noisewise.quality.native_features import NativeFeatures
 from noisewise.training.look import RealPictures
 from noisewise.training.models.models import Generator, Teacher
+from noisewise.training.real_batches_of import real_batches
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
 from noisewise.training.stages.loop import TrainingFailed
-from noisewise.training.stages.real_batches import RealBatches
 from noisewise.training.training_set import TrainingSet
 
 NAME = "pictures/one_step"
@@ -93,7 +93,7 @@ def made(bench: Bench, way: str, seed: int) -> tuple[Generator, harness.Values]:
         if way == "regression":
             found = regression(bench.teacher, sigma_init, limits, seed)
         else:
-            real = RealBatches.of(bench.run, bench.teacher.config)
+            real = real_batches(bench.run, bench.teacher.config)
             found = consistency(bench.teacher, real, sigma_init, limits, seed)
         return found, {"wall_seconds": time.perf_counter() - began}
     folder = bench.folder / "student"

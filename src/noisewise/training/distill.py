@@ -22,6 +22,7 @@ from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_folder import Build, TeacherFolder, save_model
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.models.networks import network
+from noisewise.training.real_batches_of import real_batches
 from noisewise.training.run.begin import begin_distillation, check_folder
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.run import Run
@@ -191,7 +192,7 @@ class DistillTask(Task[DistillConfig]):
         assert isinstance(teacher, Teacher)
         check_student(config, teacher.denoiser)
         if config.data_weight:
-            RealBatches.of(_run_of(given), teacher.config, self._data)
+            real_batches(_run_of(given), teacher.config, self._data)
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
         """Copy a given teacher into the run, load the run's teacher, write down the settings."""
@@ -201,7 +202,7 @@ class DistillTask(Task[DistillConfig]):
         self._teacher = run.teacher(self._build)
         check_student(self.config, self._teacher.denoiser)
         if self.config.data_weight:
-            self._real = RealBatches.of(run, self._teacher.config, self._data)
+            self._real = real_batches(run, self._teacher.config, self._data)
         if engine.ranks.leads:
             begin_distillation(run, self.config)
 

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 
 from noisewise.pictures.pictures import Pictures
-from noisewise.training.models.model_config import ModelConfig
-from noisewise.training.run.run import Run
-from noisewise.training.training_set import TrainingSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,37 +29,6 @@ class RealBatches:
     indices: np.ndarray
     flips: bool
     labelled: bool
-
-    @classmethod
-    def of(cls, run: Run, teacher: ModelConfig, data: str | None = None) -> RealBatches:
-        """Read the pictures that a run's teacher was trained on.
-
-        Args:
-            run: the run.
-            teacher: what its config.json says.
-            data: where the pictures lie now, if they were moved.
-
-        Raises:
-            ValueError: if they are missing, have changed, or are not the teacher's.
-        """
-        try:
-            found = TrainingSet.read(run, data)
-        except ValueError as error:
-            why = str(error).rstrip(".")
-            raise ValueError(f"{why}; or leave --data-weight out") from error
-        pictures, labelled = found.pictures, bool(teacher.classes)
-        if (pictures.size, pictures.channels) != (teacher.size, teacher.channels):
-            raise ValueError(
-                "the pictures have another size or other channels than the teacher draws; name the "
-                "teacher's own with --data, or leave --data-weight out"
-            )
-        if labelled and (pictures.labels is None or tuple(pictures.classes) != teacher.classes):
-            raise ValueError(
-                "the classes of the pictures are not those of the teacher; name the teacher's own "
-                "pictures with --data, or leave --data-weight out"
-            )
-        made = run.info.get("derived", {}).get("flips", {}).get("value", False)
-        return cls(pictures, found.trained, bool(made), labelled)
 
     def batch(self, num_images: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw pictures, float32 [n, c, h, w] in [-1, 1], and their classes, int64 [n]; on the CPU.
