@@ -25,8 +25,8 @@ FLAGS = {
     "batch lr seed device precision dry_run config save_config log_to json",
     "adapt": "run folder out budget rank start flips crop background crops keep_whole batch "
     "lr seed device precision dry_run config save_config log_to json",
-    "distill": "run teacher budget lam weight through fake_steps batch lr seed device precision "
-    "dry_run config save_config log_to json",
+    "distill": "run teacher data budget calls student rank data_weight lam weight through "
+    "fake_steps batch lr seed device precision dry_run config save_config log_to json",
     "sample": "run num_images seed label larger teacher calls sampler guidance steps device out "
     "overwrite scale json",
     "evaluate": "run against data fid_weights num_images seed teacher calls sampler guidance "

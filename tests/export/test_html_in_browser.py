@@ -135,6 +135,24 @@ def test_the_grid_shows_what_sample_draws(watched: Watched) -> None:
     assert np.array_equal(grid(page), shown)
 
 
+def test_a_generator_of_several_calls_draws_in_all_of_them(tmp_path: Path, opened: Any) -> None:  # noqa: ANN401
+    one = small_generator()
+    few = Generator(one.denoiser, replace(one.config, later_sigmas=(1.0, 0.3))).eval()
+    write(few, "html", tmp_path / "few.html")
+    page = Watched(opened, tmp_path / "few.html", viewport={"width": 1280, "height": 900}).page
+    drawn(page, 1)
+    page.fill("#seed", "5")
+    page.press("#seed", "Enter")
+    drawn(page, 2)
+    pictures, first = few.sample(16, seed=5), few.sample(16, seed=5, calls=1)
+    shown = grid(page).astype(int)
+    straight, other = (
+        ((x + 1) * 127.5).round().permute(0, 2, 3, 1).numpy() for x in (pictures, first)
+    )
+    assert np.abs(shown - straight).max() <= 1
+    assert np.abs(shown - other).max() > 20
+
+
 def test_buttons_and_slider_work(watched: Watched) -> None:
     page, before = watched.page, times_drawn(watched.page)
     page.click("text='up & down'")

@@ -26,7 +26,8 @@ from noisewise.app.terminal.stderr import tell
 from noisewise.app.terminal.training import lines_of
 from noisewise.demo import checked, demo_path
 from noisewise.plain_text import shell_words
-from noisewise.training.settings.config import Budget, DistillConfig, TrainConfig
+from noisewise.training.settings.budget import Budget
+from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.shown import Shown
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
 `noise` defines noise levels and schedules, `draws` chooses the levels of a training step,
 `denoiser` turns nets into denoisers (`other_libraries` those of others), `losses` trains them,
 `samplers` generates pictures with them, `windows` makes these larger, and `distill` trains a
-generator that needs one call.
+generator that needs one call, or a few (`few_calls`).
 """
 
+from noisewise.diffusion.data_term import DataTerm, fake_loss_with_data
 from noisewise.diffusion.denoiser import (
     Denoiser,
     Preconditioned,
@@ -34,6 +35,7 @@ from noisewise.diffusion.draws import (
     draw_to_dict,
     stratified,
 )
+from noisewise.diffusion.few_calls import OfCall, Told, in_calls, inputs_of_calls, which_call
 from noisewise.diffusion.guidance import (
     check_guidance,
     guided,
@@ -84,6 +86,7 @@ __all__ = [
     "HEUN",
     "SAMPLERS",
     "AnyDraw",
+    "DataTerm",
     "Denoiser",
     "Draw",
     "EDMWeight",
@@ -96,6 +99,7 @@ __all__ = [
     "LogitNormal",
     "MeasuredShift",
     "MinSNRWeight",
+    "OfCall",
     "Preconditioned",
     "Prediction",
     "Sampler",
@@ -103,6 +107,7 @@ __all__ = [
     "ShiftedCosine",
     "SigmoidWeight",
     "State",
+    "Told",
     "VWeight",
     "Weight",
     "add_noise",
@@ -118,6 +123,7 @@ __all__ = [
     "draw_to_dict",
     "eps_error",
     "eps_from_x0",
+    "fake_loss_with_data",
     "fake_score_loss",
     "flow_error",
     "flow_from_x0",
@@ -129,6 +135,8 @@ __all__ = [
     "guided_calls",
     "held",
     "heun",
+    "in_calls",
+    "inputs_of_calls",
     "interpolated_logsnr",
     "karras_sigmas",
     "logsnr_from_sigma",
@@ -144,6 +152,7 @@ __all__ = [
     "takes_shares",
     "v_error",
     "v_from_x0",
+    "which_call",
     "windowed",
     "with_shares",
     "x0_from_eps",

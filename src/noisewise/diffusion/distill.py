@@ -99,6 +99,7 @@ def score_identity_loss(
     weight: ScoreWeight = "l1",
     grad_through: GradThrough = "both",
     sigma_data: float = 0.5,
+    target: float = 1.0,
 ) -> ScoreIdentity:
     """Generator loss ``L_lambda = mean w <f_phi - f_psi, (f_phi - x_g) - lambda (f_phi - f_psi)>``.
 
@@ -120,6 +121,7 @@ def score_identity_loss(
         grad_through: "both" nets (SiD), or "none": both outputs are constants, which is DMD and
             needs no backward pass through either net.
         sigma_data: standard deviation sd of the data; used by weight "sigma" only.
+        target: with real pictures (`data_term`), the share of x_g in place of x_g; else 1.
 
     Returns:
         The loss (mean over pictures and pixels), the unweighted mean |d|^2, and x_g.
@@ -149,7 +151,8 @@ def score_identity_loss(
         f_phi, f_psi = teacher(x, sigma, condition), fake(x, sigma, condition)
     d = f_phi - f_psi
     residual = f_phi - x_g
-    product = mean_pixels(d * residual.sub(d, alpha=lam))
+    aim = residual if target == 1 else f_phi - target * x_g
+    product = mean_pixels(d * aim.sub(d, alpha=lam))
     w = _weight(weight, residual.detach(), sigma, sigma_data)
     loss = (product if w is None else w * product).mean()
     return ScoreIdentity(loss, d.detach().square().mean(), x_g.detach())

@@ -71,6 +71,27 @@ def held_gradient(
     return gradient(0.0) - gradient(1.0) if only_l1 else gradient(lam)
 
 
+def normal_pairs(points: int = 32) -> tuple[Tensor, Tensor]:
+    """Pairs of normal numbers on a grid, of equal weight; each has variance 1.
+
+    Args:
+        points: of each of the two numbers.
+
+    Returns:
+        Both numbers of each pair, float64 [points^2, 1].
+
+    Example:
+        >>> z, noise = normal_pairs(8)
+        >>> z.shape, round(float(z.square().mean()), 6), abs(float((z * noise).mean())) < 1e-12
+        (torch.Size([64, 1]), 1.0, True)
+    """
+    middles = (torch.arange(points, dtype=torch.float64) + 0.5) / points
+    values = _ROOT * torch.erfinv(2 * middles - 1)
+    values = values / values.square().mean().sqrt()
+    z, noise = torch.meshgrid(values, values, indexing="ij")
+    return z.reshape(-1, 1), noise.reshape(-1, 1)
+
+
 def gap(b: float, sigma: float) -> float:
     """The slope of ``f_phi - f_psi``: ``alpha = v (1 - b^2) / ((1 + v) (b^2 + v))``.
 

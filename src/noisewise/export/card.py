@@ -12,7 +12,7 @@ import re
 from noisewise.export.source import Source
 from noisewise.pictures.alpha import colours
 from noisewise.sizes import sides, spelled
-from noisewise.training.models.model_card import closing_parts
+from noisewise.training.models.model_card import calls_in_words, closing_parts
 from noisewise.training.models.models import Generator
 
 SAMPLES = "samples.png"
@@ -125,8 +125,9 @@ def _card(source: Source, library: str, needs: str, code: list[str], options: li
 def _described(source: Source, what: str) -> str:
     if isinstance(source.model, Generator):
         return (
-            f"This generator draws {what} in one network call. It was made with noisewise: a "
-            "diffusion model was trained on pictures, then the generator was distilled from it."
+            f"This generator draws {what} in {calls_in_words(source.config)}. It was made with "
+            "noisewise: a diffusion model was trained on pictures, then the generator was "
+            "distilled from it."
         )
     calls = source.model.sampler.calls
     return (

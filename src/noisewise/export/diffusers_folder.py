@@ -1,7 +1,8 @@
 """Exports to diffusers: a pipeline folder, without code in it.
 
-A generator of square pictures names diffusers' own `ConsistencyModelPipeline`, whose one step is
-ours, so that `DiffusionPipeline.from_pretrained` finds a class. Other models name our pipeline.
+A generator of one call and square pictures names diffusers' own `ConsistencyModelPipeline`, whose
+one step is ours, so that `DiffusionPipeline.from_pretrained` finds a class. Other models name our
+pipeline (that of diffusers takes one step unless it is told how many).
 In both cases `noisewise.export.pipeline` has to be imported first: diffusers takes parts from a
 module that a folder names only if the caller imported it.
 """
@@ -43,7 +44,7 @@ def write(source: Source, place: Path) -> Written:
             place
         )
         index = read_json(place / "model_index.json")
-        if isinstance(source.model, Generator) and isinstance(source.config.size, int):
+        if _is_shared(source):
             index["_class_name"] = _SHARED
         write_json(place / "model_index.json", index)
         (place / "samples.png").write_bytes(png(source.model.grid(64)))
@@ -53,16 +54,26 @@ def write(source: Source, place: Path) -> Written:
     return Written(difference, f"{_COMPARED} pictures of the loaded pipeline, for the same noise")
 
 
+def _is_shared(source: Source) -> bool:
+    """Whether the pipeline of diffusers draws what ours draws."""
+    model = source.model
+    one_call = isinstance(model, Generator) and len(model.sigmas) == 1
+    return one_call and isinstance(source.config.size, int)
+
+
 def _scheduler(source: Source) -> Any:  # noqa: ANN401 (diffusers is imported when it is used)
-    """The sampler of a teacher; of a generator one level, sigma_init."""
+    """The sampler of a teacher; of a generator the level of each call."""
     from noisewise.export.scheduler import NoisewiseScheduler
 
     model, config = source.model, source.config
-    finish = {"flats": asdict(config.flats), "palette": config.palette.to_dict()}
+    finish: dict[str, Any] = {"flats": asdict(config.flats), "palette": config.palette.to_dict()}
     finish["alpha"] = config.alpha
     if isinstance(model, Generator):
         low = model.sigma_init / 2  # with one level it is not used
-        return NoisewiseScheduler("ddim", model.sigma_init, low, 1, **finish)
+        if len(model.sigmas) == 1:
+            return NoisewiseScheduler("ddim", model.sigma_init, low, 1, **finish)
+        calls, count = list(model.sigmas), len(model.sigmas)
+        return NoisewiseScheduler("ddim", calls[0], calls[-1], count, calls=calls, **finish)
     own = model.sampler
     levels = (own.sigma_max, own.sigma_min, own.num_steps, own.rho)
     return NoisewiseScheduler(own.name, *levels, **finish)
@@ -71,7 +82,8 @@ def _scheduler(source: Source) -> Any:  # noqa: ANN401 (diffusers is imported wh
 def _difference(source: Source, pipe: Any) -> float:  # noqa: ANN401
     """Largest difference of a few pictures from those that the model draws.
 
-    A sampler that adds noise takes it from elsewhere in diffusers: then one call is compared.
+    A sampler that adds noise takes it from elsewhere in diffusers: then one call is compared. The
+    noise between a generator's calls is drawn alike on both sides.
 
     Raises:
         DiffersError: if it is more than rounding.
@@ -85,8 +97,18 @@ def _difference(source: Source, pipe: Any) -> float:  # noqa: ANN401
             got = pipe.unet(noise * sigma[0], sigma, labels).sample
     else:
         expected = _with_end(model).sample(count)
+        source_of_noise = torch.Generator().manual_seed(0)
+        if isinstance(model, Generator) and len(model.sigmas) > 1:
+            again = torch.Generator().manual_seed(0)
+            later = [torch.randn(noise.shape, generator=again) for _ in model.sigmas[1:]]
+            with torch.no_grad():
+                drawn = model(noise, labels, torch.stack(later, 1))
+            expected = model.config.finished(drawn)
         pipe.set_progress_bar_config(disable=True)
-        got = pipe(latents=noise, class_labels=labels, output_type="pt").images * 2 - 1
+        drawn = pipe(
+            latents=noise, class_labels=labels, generator=source_of_noise, output_type="pt"
+        )
+        got = drawn.images * 2 - 1
     if source.config.alpha != "none":  # what can be seen of them
         got, expected = premultiplied(got), premultiplied(expected)
     apart = float((got - expected).abs().max())

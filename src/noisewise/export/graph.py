@@ -1,4 +1,4 @@
-"""The graph that is exported: one call of a generator, or a teacher's denoiser; and its check.
+"""The graph that is exported: a generator with its calls, or a teacher's denoiser; and its check.
 
 A graph has no ifs: what depends on the values of a tensor (a check, a class by name, guidance)
 stays outside. The number of pictures is free.
@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from noisewise.diffusion import in_calls
 from noisewise.quality.flats import FlatValue, snapped_in_graph
 from noisewise.quality.premultiplied import premultiplied, straight
 from noisewise.quality.snap_colours import snapped_to_in_graph
 from noisewise.sizes import sides
-from noisewise.training.models.models import Generator, Teacher, one_call
+from noisewise.training.models.models import Generator, Teacher
 
 Module = TypeVar("Module", bound=nn.Module)
 Run = Callable[..., Tensor]
@@ -35,8 +36,8 @@ class DiffersError(RuntimeError):
     """An exported model does not compute what the model computes."""
 
 
-class OneCall(nn.Module):
-    """Noise (and a class) in, pictures out: ``G(z) = D(sigma_init z, sigma_init)``, finished.
+class AllCalls(nn.Module):
+    """Noise (and a class) in, pictures out: all calls of a generator, finished.
 
     Exact flats are in it, and the nearest colours of a palette; not the choice of a few of them for
     each picture, which depends on values.
@@ -49,19 +50,25 @@ class OneCall(nn.Module):
     """
 
     def __init__(self, generator: Generator) -> None:
-        """Take the denoiser and its one noise level."""
+        """Take the denoiser and the noise level of each call."""
         super().__init__()
         self.denoiser = generator.denoiser
-        self.sigma_init = generator.sigma_init
+        self.sigmas = generator.sigmas
         self.alpha = generator.config.alpha
         flats = generator.config.flats
         self.level = flats.level
         self.values = [FlatValue(value, 0.0, 0.0) for value in flats.values] if flats.level else []
         self.register_buffer("colours", generator.config.palette.tensor, persistent=False)
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Draw pictures, float [n, c, h, w] in [-1, 1], from noise of that shape."""
-        pictures = one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
+    def forward(
+        self, z: Tensor, label: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """Draw pictures, float [n, c, h, w] in [-1, 1], from noise of that shape.
+
+        The noise of the calls after the first is [n, calls - 1, c, h, w].
+        """
+        later = () if noise is None else noise.unbind(1)
+        pictures = in_calls(self.denoiser, z, self.sigmas, later, label).clamp(-1, 1)
         rgba, colours = self.alpha != "none", self.get_buffer("colours")
         if rgba:
             pictures = straight(pictures, self.alpha == "binary")
@@ -104,7 +111,7 @@ class Graph:
         model: that it was made from.
     """
 
-    module: OneCall | OneDenoise
+    module: AllCalls | OneDenoise
     inputs: dict[str, Tensor]
     output: str
     model: Generator | Teacher
@@ -149,7 +156,7 @@ class Graph:
     def _difference(self, expected: Tensor, got: Tensor) -> float:
         if got.shape != expected.shape:
             raise DiffersError(f"the export gives {list(got.shape)}, not {list(expected.shape)}")
-        if isinstance(self.module, OneCall) and self.module.alpha != "none":
+        if isinstance(self.module, AllCalls) and self.module.alpha != "none":
             got, expected = premultiplied(got), premultiplied(expected)  # what can be seen of them
         apart = (got.double() - expected.double()).abs() / expected.abs().amax().clamp_min(1)
         wrong = apart > TOLERANCE
@@ -166,7 +173,7 @@ class Graph:
     def _has_borders(self) -> bool:
         """Whether rounding may put a pixel on the other side: of a flat, opacity 1/2, a colour."""
         graph = self.module
-        if not isinstance(graph, OneCall):
+        if not isinstance(graph, AllCalls):
             return False
         return bool(graph.values or graph.alpha == "binary" or len(graph.get_buffer("colours")))
 
@@ -177,9 +184,9 @@ class Graph:
         return f"batches of {batches} for the same noise"
 
 
-def module_of(model: Generator | Teacher) -> OneCall | OneDenoise:
+def module_of(model: Generator | Teacher) -> AllCalls | OneDenoise:
     """What is exported of a model, with the model's own weights."""
-    return (OneCall(model) if isinstance(model, Generator) else OneDenoise(model)).eval()
+    return (AllCalls(model) if isinstance(model, Generator) else OneDenoise(model)).eval()
 
 
 def plain_copy(module: Module) -> Module:
@@ -209,6 +216,8 @@ def example(model: Generator | Teacher, count: int) -> dict[str, Tensor]:
         inputs = {"x": noise * sigma[:, None, None, None], "sigma": sigma}
     if model.classes:
         inputs["label"] = torch.arange(count) % len(model.classes)
+    if isinstance(model, Generator) and len(model.sigmas) > 1:
+        inputs["noise"] = model.later_noise(0, 0, count)
     return inputs
 
 
@@ -228,6 +237,7 @@ def described(model: Generator | Teacher) -> dict[str, object]:
         **about_alpha(model),
         "sigma_data": config.sigma_data,
         "sigma_init": config.sigma_init,
+        "calls": len(config.call_sigmas) or 1,
         "noise": "standard normal",
     }
 

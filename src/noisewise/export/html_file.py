@@ -116,6 +116,7 @@ def _page(source: Source, model: bytes) -> bytes:
     about = described(source.model)
     facts = {name: about[name] for name in ("height", "width", "channels", "classes")}
     facts |= {"name": source.name, "label_histogram": about["label_histogram"]}
+    facts["calls"] = about.get("calls", 1)
     runtime = json.loads(_text("vendor/vendored.json"))
     return _filled(
         _text("page.html"),
@@ -167,8 +168,10 @@ def _works(source: Source) -> str:
     weights = sum(weight.numel() for weight in source.model.parameters())
     made = source.info.get("data", {}).get("num_training")
     of = f", trained on {made:,} pictures" if made else ""
+    calls = described(source.model).get("calls", 1)
+    steps = "one step" if calls == 1 else f"{calls} steps"
     return escape(
-        f"The network has {weights:,} weights{of}. It turns noise into a picture in one step. It "
+        f"The network has {weights:,} weights{of}. It turns noise into a picture in {steps}. It "
         f"was made with noisewise {version('noisewise')}: a diffusion model learnt the pictures, "
         "then this generator was distilled from it."
     )

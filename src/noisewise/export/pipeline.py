@@ -105,7 +105,7 @@ class NoisewiseModel(ModelMixin, ConfigMixin):
 
 
 class NoisewisePipeline(DiffusionPipeline):
-    """Draws pictures: a generator in one call, a teacher in the calls that were measured as best.
+    """Draws pictures: a generator in its calls, a teacher in those that were measured as best.
 
     Args:
         unet: the model.
@@ -136,7 +136,7 @@ class NoisewisePipeline(DiffusionPipeline):
             batch_size: number of pictures; None: of the latents or of the list of labels, else 1.
             class_labels: class by name or number, or one for each picture; None: as often as in
                 the data, drawn with `generator`.
-            num_inference_steps: noise levels; None: 1 for a generator, the best for a teacher.
+            num_inference_steps: noise levels; None: a generator's calls, the best of a teacher.
             generator: source of noise and classes.
             latents: standard normal noise, [n, c, h, w]; None: drawn with `generator`.
             output_type: "pil", "np" (float [n, h, w, c] from 0 to 1) or "pt" ([n, c, h, w]).

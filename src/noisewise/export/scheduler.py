@@ -40,7 +40,7 @@ class StepOutput(BaseOutput):
 
 
 class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
-    """Walks down Karras' noise levels with one of our samplers; a generator has one level.
+    """Walks down Karras' noise levels with one of our samplers; a generator has its own levels.
 
     Args:
         sampler: "heun", "ddim", "ddpm" or "dpmpp_2m".
@@ -52,6 +52,8 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         alpha: "soft" or "binary": the model draws premultiplied RGBA, which the last step makes
             straight; "none": it draws something else.
         palette: the colours of pictures, see `Palette`; None: none.
+        calls: noise level of each call of a generator of several calls, before which noise is added
+            anew; None: the levels of the sampler.
 
     Raises:
         ValueError: if the sampler is unknown.
@@ -70,6 +72,7 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         flats: dict[str, Any] | None = None,
         alpha: Alpha = "none",
         palette: dict[str, Any] | None = None,
+        calls: list[float] | None = None,
     ) -> None:
         """Set the levels of `num_steps`."""
         sampler_named(sampler)
@@ -77,6 +80,7 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         self._rho, self._num_steps = rho, num_steps
         self._flats, self._alpha = Flats.from_dict(flats or {}), alpha
         self._palette = Palette.from_dict(palette or {})
+        self._calls = list(calls or ())
         self.set_timesteps(num_steps)
 
     @property
@@ -93,17 +97,29 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
             num_inference_steps: number of noise levels; None: as many as were measured as best.
                 With Heun's method a level takes two calls of the model, the last one takes one.
             device: of `timesteps`.
+
+        Raises:
+            ValueError: if a generator was not trained for so many calls.
         """
-        count = num_inference_steps or self._num_steps
-        levels = karras_sigmas(count, self._sigma_min, self._sigma_max, self._rho)
-        self._levels: list[float] = levels.tolist()
+        count = num_inference_steps or len(self._calls) or self._num_steps
+        self._levels = self._levels_of(count)
         called = self._levels
-        if self._sampler == "heun":
+        if self._sampler == "heun" and not self._calls:
             called = [self._levels[0], *(level for level in self._levels[1:] for _ in range(2))]
         self.timesteps = torch.tensor(called, device=device)
         self.num_inference_steps = count
         self._call = 0
         self._before: tuple[Tensor, float] | tuple[Tensor, Tensor] | None = None
+
+    def _levels_of(self, count: int) -> list[float]:
+        if not self._calls:
+            return karras_sigmas(count, self._sigma_min, self._sigma_max, self._rho).tolist()
+        if count > len(self._calls):
+            raise ValueError(
+                f"this generator was trained for {len(self._calls)} calls, not {count}; use "
+                f"num_inference_steps={len(self._calls)} or fewer"
+            )
+        return self._calls[:count]
 
     def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
         """Return the sample: our models scale it themselves."""
@@ -123,7 +139,7 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
             model_output: x0 at `sample`.
             timestep: the noise level of the call; the calls must follow `timesteps`.
             sample: x, what the model was given.
-            generator: source of the noise that "ddpm" adds.
+            generator: source of the noise that "ddpm", or a generator of several calls, adds.
             return_dict: False gives a tuple.
 
         Raises:
@@ -135,12 +151,18 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         if self._call == len(self.timesteps):
             drawn = model_output.clamp(-1, 1)
             found = finished(drawn, self._flats, self._alpha, self._palette)
+        elif self._calls:
+            found = self._noised_anew(model_output, generator)
         else:
             found = getattr(self, f"_{self._sampler}")(model_output, sample, generator)
         return StepOutput(found, model_output) if return_dict else (found, model_output)
 
     def __len__(self) -> int:
         return self._num_steps
+
+    def _noised_anew(self, x0: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = randn_tensor(x0.shape, generator=generator, device=x0.device, dtype=x0.dtype)
+        return x0.add(noise, alpha=self._levels[self._call])
 
     def _pair(self, step: int) -> tuple[float, float]:
         """The noise levels of a step and of the next one."""

@@ -1,4 +1,4 @@
-"""`distill` makes a generator of one network call from a teacher; it reads no pictures."""
+"""`distill` makes a generator of one network call, or of a few, from a teacher."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from noisewise.training.borrowed_teacher import borrow
 from noisewise.training.callbacks import Callbacks, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
+from noisewise.training.files.run_folder import is_run
+from noisewise.training.load import load
 from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_folder import Build, TeacherFolder, save_model
 from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.models.networks import network
+from noisewise.training.real_batches_of import real_batches
 from noisewise.training.run.begin import begin_distillation, check_folder
 from noisewise.training.run.follow import note_stage
 from noisewise.training.run.run import Run
@@ -27,9 +30,11 @@ from noisewise.training.settings.config import DistillConfig
 from noisewise.training.settings.overrides import overridden
 from noisewise.training.stages.evaluation_times import FORWARD
 from noisewise.training.stages.loop import Loop
+from noisewise.training.stages.real_batches import RealBatches
 from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.student import StudentStage, student_pace
 from noisewise.training.stages.student_batch import student_batch
+from noisewise.training.stages.student_nets import check_student
 from noisewise.training.stages.timetable import LONGEST
 from noisewise.whole_files import write_text
 
@@ -49,8 +54,11 @@ def distill(
     on_record: OnRecord | None = None,
     stop: Stop | None = None,
     build: Build | None = None,
+    data: str | Path | None = None,
 ) -> Generator:
-    """Distil a teacher into a generator of one network call; no pictures are read.
+    """Distil a teacher into a generator of one network call, or of a few.
+
+    No pictures are read, unless the config has a data_weight.
 
     Call it again to resume a stopped distillation, as for `train`. If the teacher has changed
     since, distillation restarts.
@@ -68,6 +76,7 @@ def distill(
             `Run.finished`).
         build: makes the nets from their configuration; None: the nets of noisewise, or copies of
             `teacher` if it is a model.
+        data: where the training pictures are now, if they were moved; only with a data_weight.
 
     Returns:
         The generator with the weights of lowest distance; after a stop, the best ones so far.
@@ -80,7 +89,9 @@ def distill(
     folder = run.path if isinstance(run, Run) else Path(run)
     if isinstance(teacher, Teacher) and build is None:
         build = CopiesOf(network(teacher.denoiser))
-    task = DistillTask(folder, teacher, config, build)
+    if data is not None and not config.data_weight:
+        raise ValueError("the pictures of --data are not used; add --data-weight, such as 0.06")
+    task = DistillTask(folder, teacher, config, build, None if data is None else str(data))
     try:
         outcome = carry_out(task, Callbacks(on_record, None, stop))
     finally:
@@ -115,7 +126,8 @@ def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: floa
     seconds = config.amount.seconds
     if seconds is None or not speed or mean_side(teacher.size) <= _LARGE:
         return
-    calls = teacher.network_calls(guidance=1.0) + len(config.recipe.ema_shares) + _OTHER_CALLS
+    own = len(config.recipe.ema_shares) + _OTHER_CALLS
+    calls = teacher.network_calls(guidance=1.0) + config.calls * own
     needed = (FORWARD * LEAST * calls + _NETS * batch) / speed
     if needed > LONGEST * seconds:
         raise ValueError(
@@ -123,6 +135,22 @@ def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: floa
             f"{spelled(teacher.size)} pixels on this machine: one step and the smallest "
             f"evaluations take about {needed:.2g} s; use --budget {math.ceil(needed)}s or more"
         )
+
+
+def _run_of(teacher: Teacher | str | Path) -> Run:
+    """The run that a given teacher was trained in.
+
+    Raises:
+        ValueError: if it is not known.
+    """
+    place = None if isinstance(teacher, Teacher) else Path(teacher)
+    for found in () if place is None else (place, place.parent):
+        if is_run(found):
+            return Run(found)
+    raise ValueError(
+        "a data weight needs the pictures that the teacher was trained on; give a run as the "
+        "teacher, or leave --data-weight out"
+    )
 
 
 class DistillTask(Task[DistillConfig]):
@@ -137,9 +165,12 @@ class DistillTask(Task[DistillConfig]):
         teacher: Teacher | str | Path | None,
         config: DistillConfig,
         build: Build | None,
+        data: str | None = None,
     ) -> None:
         """Store the arguments; nothing is read yet."""
         self.folder = folder
+        self._data = data
+        self._real: RealBatches | None = None
         self.config = config
         self._given, self._build = teacher, build
         self._batch = config.batch or config.recipe.batch
@@ -148,8 +179,20 @@ class DistillTask(Task[DistillConfig]):
         """Refuse a folder that is no run, and a run without a finished teacher."""
         if self._given is not None:
             check_folder(self.folder)
+            self._check_given(self._given)
         elif engine.ranks.leads:
             Run(self.folder).need("teacher")
+
+    def _check_given(self, given: Teacher | str | Path) -> None:
+        """Refuse adapters or pictures that a given teacher cannot have, before it is copied."""
+        config = self.config
+        if config.student == "full" and not config.data_weight:
+            return
+        teacher = given if isinstance(given, Teacher) else load(given, "teacher", build=self._build)
+        assert isinstance(teacher, Teacher)
+        check_student(config, teacher.denoiser)
+        if config.data_weight:
+            real_batches(_run_of(given), teacher.config, self._data)
 
     def prepare(self, engine: Engine, callbacks: Callbacks) -> None:
         """Copy a given teacher into the run, load the run's teacher, write down the settings."""
@@ -157,6 +200,9 @@ class DistillTask(Task[DistillConfig]):
             borrow(self.folder, self._given, self._build)
         run = Run(self.folder)
         self._teacher = run.teacher(self._build)
+        check_student(self.config, self._teacher.denoiser)
+        if self.config.data_weight:
+            self._real = real_batches(run, self._teacher.config, self._data)
         if engine.ranks.leads:
             begin_distillation(run, self.config)
 
@@ -169,7 +215,7 @@ class DistillTask(Task[DistillConfig]):
         )
         if not run.checkpoints("generator").paths():
             _check_time(config, self._teacher, batch, engine.speed)
-        stage = StudentStage(self._teacher, config, engine)
+        stage = StudentStage(self._teacher, config, engine, self._real)
         self._batch = stage.batch
         return stage
 

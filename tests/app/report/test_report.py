@@ -45,7 +45,8 @@ from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.run.begin import new_run
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import FORMAT, must_match
-from noisewise.training.settings.config import AdaptConfig, Budget, EvaluateConfig, TrainConfig
+from noisewise.training.settings.budget import Budget
+from noisewise.training.settings.config import AdaptConfig, EvaluateConfig, TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
 
 NUM_IMAGES = 128

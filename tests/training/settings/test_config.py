@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noisewise.training.settings.budget import Budget, parse_duration
 from noisewise.training.settings.config import (
-    Budget,
     DistillConfig,
     EvaluateConfig,
     SampleConfig,
     TrainConfig,
-    parse_duration,
 )
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe, lr_factor
 

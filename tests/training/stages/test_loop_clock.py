@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.training.models.model_config import ModelConfig
-from noisewise.training.settings.config import Budget
+from noisewise.training.settings.budget import Budget
 from noisewise.training.stages.loop import Loop, TrainingFailed
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import Judgement, Pace, StageName

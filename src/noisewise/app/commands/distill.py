@@ -1,4 +1,4 @@
-"""`noisewise distill`: a run's teacher becomes a generator of one network call."""
+"""`noisewise distill`: a run's teacher becomes a generator of one network call, or of a few."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from noisewise.training.settings.shown import Shown
 
 @dataclass(frozen=True, kw_only=True)
 class DistillOptions(DistillConfig, JsonOption, SettingsOptions, LogOption):
-    """Distil a run's teacher into a generator of one network call. Reads no pictures.
+    """Distil a run's teacher into a generator of one network call, or of a few.
 
-    Run the same command again to resume.
+    Reads no pictures, unless --data-weight asks for them. Run the same command again to resume.
     """
 
     run: RunFolder
     """Run with a teacher. With --teacher: the folder of a new run."""
     teacher: Annotated[str | None, Shown("PATH")] = None
-    """Another run, the folder of a teacher, or a folder of diffusers (UNet2DModel or
-    DiTTransformer2DModel in pixels, any of its usual schedulers), to distil into the new run."""
+    """Another run, a teacher's folder, or a folder of diffusers in pixels (UNet2DModel or
+    DiTTransformer2DModel), to distil into the new run."""
+    data: Annotated[str | None, Shown("PICTURES")] = None
+    """Where the training pictures are now, if they were moved; only for --data-weight."""
 
 
 def _distill(options: DistillOptions, words: Sequence[str]) -> int:
@@ -40,9 +42,11 @@ def _distill(options: DistillOptions, words: Sequence[str]) -> int:
     from noisewise.training.load import load
     from noisewise.training.run.run import Run
     from noisewise.training.stages.plan import student_values
+    from noisewise.training.stages.student_nets import check_student
 
     if options.dry_run:
         model = load(options.teacher or options.run, "teacher")
+        check_student(config, model.denoiser)
         values = student_values(config, model.config, free_memory(model.device))
         derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
         return show_plan(derived, config.budget, options.json)
@@ -57,6 +61,7 @@ def _distill(options: DistillOptions, words: Sequence[str]) -> int:
             config=config,
             on_record=both(progress.update, sink),
             stop=stop,
+            data=options.data,
         )
     run = Run.open(options.run)
     return show_result(run, "generator", stop, options.json, ["distill", *words])
@@ -72,6 +77,7 @@ COMMAND = Command(
         "noisewise distill runs/mine --budget 30m",
         "noisewise distill runs/new --teacher runs/mine --budget 30m",
         "noisewise distill runs/new --teacher my_diffusers_pipeline --budget 30m",
+        "noisewise distill runs/mine --calls 2 --budget 30m",
     ),
     less_memory="use a smaller --batch",
     several_processes=True,

@@ -28,8 +28,11 @@ def distill(
     build: Build | None = None,
     progress: bool | None = None,
     log_to: str | Sink | None = None,
+    data: str | Path | None = None,
 ) -> Generator:
-    """Distil a teacher into a generator of one network call; no pictures are read.
+    """Distil a teacher into a generator of one network call, or of a few.
+
+    No pictures are read, unless the config has a data_weight.
 
     Call it again to resume a stopped distillation; an interrupt saves first, as in
     `noisewise.train`. If the teacher has changed since, distillation restarts.
@@ -49,6 +52,7 @@ def distill(
             `teacher` if it is a model.
         progress: as for `noisewise.train`.
         log_to: as for `noisewise.train`.
+        data: where the training pictures are now, if they were moved; only with a data_weight.
 
     Returns:
         The generator with the weights of lowest distance; after `stop`, the best ones so far.
@@ -69,6 +73,7 @@ def distill(
             on_record=watch.on_record,
             stop=watch.stop,
             build=build,
+            data=data,
         )
     call = f"noisewise.distill({str(folder)!r}, {config.budget!r}, ...)"
     resume_or_go_on(watch, Run(folder), "generator", call)

@@ -18,7 +18,7 @@ from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.stderr import Steady
 from noisewise.training.callbacks import OnFile, OnRecord, Stop
 from noisewise.training.run.run import Run
-from noisewise.training.settings.config import Budget
+from noisewise.training.settings.budget import Budget
 from noisewise.training.stages.record import Record
 from noisewise.training.stages.stage import StageName
 

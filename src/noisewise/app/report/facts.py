@@ -15,7 +15,7 @@ import numpy as np
 
 from noisewise.sizes import Size
 
-WayKind = Literal["one_call", "two_calls", "teacher"]
+WayKind = Literal["one_call", "two_calls", "few_calls", "teacher"]
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,8 @@ class Way:
             return "one call"
         if self.kind == "two_calls":
             return "two calls"
+        if self.kind == "few_calls":
+            return f"generator, {self.network_calls} calls"
         return f"teacher, {self.network_calls} call{'' if self.network_calls == 1 else 's'}"
 
 

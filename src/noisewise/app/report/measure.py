@@ -141,7 +141,8 @@ def _sources(contents: Contents) -> list[_Source]:
     """The ways to draw that a run offers, the quickest first."""
     found = []
     if contents.generator is not None:
-        found.append(_Source("one_call", contents.generator))
+        few = len(contents.generator.sigmas) > 1
+        found.append(_Source("few_calls" if few else "one_call", contents.generator))
         if contents.teacher is not None and contents.generator.config.two_call_sigma is not None:
             found.append(_Source("two_calls", contents.generator, 2))
     if contents.teacher is not None:

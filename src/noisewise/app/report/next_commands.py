@@ -12,7 +12,7 @@ from noisewise.app.report.resume_command import again
 from noisewise.plain_text import shell_words
 from noisewise.training.run.places import run_name
 from noisewise.training.run.run import Run
-from noisewise.training.settings.config import Budget
+from noisewise.training.settings.budget import Budget
 
 _VENVS = (".venv", "venv")
 

@@ -19,7 +19,7 @@ from noisewise.plain_text import json_text, shell_words
 
 if TYPE_CHECKING:
     from noisewise.training.run.run import Run, StageName
-    from noisewise.training.settings.config import Budget
+    from noisewise.training.settings.budget import Budget
 
 _LONG_LIST = 12  # numbers; a longer list is not shown
 

@@ -23,9 +23,17 @@ async function open({ runtime, wasm, model }) {
   });
 }
 
-async function draw({ noise, labels, shape }) {
-  const count = noise.length / (shape[0] * shape[1] * shape[2]);
-  const given = { z: new ort.Tensor("float32", noise, [count, ...shape]) };
+async function draw({ noise, labels, shape, calls }) {
+  const size = shape[0] * shape[1] * shape[2];
+  const count = noise.length / (calls * size);
+  const [first, later] = [new Float32Array(count * size), new Float32Array(count * (calls - 1) * size)];
+  for (let i = 0; i < count; i++) {
+    const start = i * calls * size;
+    first.set(noise.subarray(start, start + size), i * size);
+    later.set(noise.subarray(start + size, start + calls * size), i * (calls - 1) * size);
+  }
+  const given = { z: new ort.Tensor("float32", first, [count, ...shape]) };
+  if (calls > 1) given.noise = new ort.Tensor("float32", later, [count, calls - 1, ...shape]);
   if (session.inputNames.includes("label"))
     given.label = new ort.Tensor("int64", BigInt64Array.from(labels, BigInt), [count]);
   const begin = performance.now();

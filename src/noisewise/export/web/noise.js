@@ -5,6 +5,7 @@
 "use strict";
 const START = 0;
 const LABEL = 2;
+const WALK = 3; // and above: of the calls after the first
 
 // O'Neill 2015, "Developing a seed_seq alternative"; numpy.random.SeedSequence.
 function seedWord(seed, number, stream) {
@@ -59,8 +60,8 @@ class Twister {
 }
 
 // Standard normal numbers of one picture; it has 16 of them or more.
-function normals(seed, number, count) {
-  const twister = new Twister(seedWord(seed, number, START));
+function normals(seed, number, count, stream = START) {
+  const twister = new Twister(seedWord(seed, number, stream));
   const values = new Float64Array(count);
   const uniform = () => (twister.next() & 0xffffff) / 0x1000000;
   for (let i = 0; i < count; i++) values[i] = uniform();

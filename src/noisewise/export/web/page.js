@@ -4,6 +4,7 @@ const $ = (id) => document.getElementById(id);
 const about = JSON.parse($("about").textContent);
 const shape = [about.channels, about.height, about.width];
 const size = shape[0] * shape[1] * shape[2];
+const all = about.calls * size; // numbers of noise for one picture
 const COUNT = 16;
 const COLUMNS = 4;
 const AT_ONCE = 4; // pictures of a batch: the first ones are shown early
@@ -30,8 +31,8 @@ worker.onmessage = ({ data }) => {
   else reject(new Error(data.failed));
 };
 
-function draw(noise, labels = new Array(noise.length / size).fill(0)) {
-  return ask({ draw: { noise: Float32Array.from(noise), labels: Array.from(labels), shape } });
+function draw(noise, labels = new Array(noise.length / all).fill(0)) {
+  return ask({ draw: { noise: Float32Array.from(noise), labels: Array.from(labels), shape, calls: about.calls } });
 }
 
 const ready = ask({
@@ -42,8 +43,16 @@ const ready = ask({
   },
 });
 
-// For other programs: pictures for noise that they choose, float [n, c, h, w] in one row.
-window.noisewise = Object.freeze({ about, ready, draw, noise: (seed, number) => normals(seed, number, size) });
+// Noise of every call for one picture.
+function noiseOf(seed, number) {
+  const found = new Float32Array(all);
+  for (let call = 0; call < about.calls; call++)
+    found.set(normals(seed, number, size, call ? WALK + call - 1 : START), call * size);
+  return found;
+}
+
+// For other programs: pictures for noise that they choose, float [n, calls, c, h, w] in one row.
+window.noisewise = Object.freeze({ about, ready, draw, noise: noiseOf });
 
 // ------------------------------------------------------------------------------ what is shown
 let items = []; // { name, noise, label, pixels }
@@ -81,7 +90,7 @@ function ofSeed() {
   const [seed, chosen] = [currentSeed(), chosenLabel()];
   return Array.from({ length: COUNT }, (_, i) => ({
     name: `Picture ${i + 1}`,
-    noise: normals(seed, i, size),
+    noise: noiseOf(seed, i),
     label: chosen ?? (about.classes.length ? drawnLabel(seed, i, about.label_histogram) : 0),
     pixels: null,
   }));
@@ -92,7 +101,7 @@ function near(item) {
   const first = 1000 * ++walks;
   return Array.from({ length: COUNT }, (_, i) => ({
     name: `Picture ${i + 1}`,
-    noise: i ? slerp(item.noise, normals(seed, first + i, size), TURNED) : item.noise,
+    noise: i ? slerp(item.noise, noiseOf(seed, first + i), TURNED) : item.noise,
     label: item.label,
     pixels: null,
   }));
@@ -113,8 +122,8 @@ async function fill(next, heading) {
   let milliseconds = 0;
   for (let start = 0; start < items.length; start += AT_ONCE) {
     const part = items.slice(start, start + AT_ONCE);
-    const noise = new Float32Array(part.length * size);
-    part.forEach((item, i) => noise.set(item.noise, i * size));
+    const noise = new Float32Array(part.length * all);
+    part.forEach((item, i) => noise.set(item.noise, i * all));
     const found = await draw(noise, part.map((item) => item.label));
     if (mine !== turn) return;
     milliseconds += found.milliseconds;

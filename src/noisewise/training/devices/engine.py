@@ -15,7 +15,8 @@ from noisewise.nets.timing import fastest
 from noisewise.training.devices.processes import Ranks
 
 if TYPE_CHECKING:
-    from noisewise.training.settings.config import Budget, Precision
+    from noisewise.training.settings.budget import Budget
+    from noisewise.training.settings.config import Precision
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -26,6 +26,7 @@ _MOST_STEPS = 10_000  # of a sampler
 _MOST_OF_SAMPLER = 1e6  # of its sigmas, rho and guidance
 _MOST_COUNT = 2**53  # pictures of a class
 _MOST_SIGMA = 1e6
+_MOST_CALLS = 64  # of a generator
 
 _WHOLE = {
     "channels": (1, 64),
@@ -57,6 +58,7 @@ def check_values(values: Mapping[str, Any]) -> None:
             _number(name, values[name], 0.0, _MOST_SIGMA)
     if values.get("kind") == "generator":
         _number("sigma_init", values.get("sigma_init"), 0.0, _MOST_SIGMA)
+    _check_later(values.get("later_sigmas", ()))
     for name in ("net", "noise", "sampler", "flats", "palette", "stats"):
         if not isinstance(values.get(name, {}), dict):
             raise ValueError(f"{name} is {_shown(values[name])}; it has to be an object")
@@ -149,6 +151,16 @@ def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
 def _all_finite(tensor: Tensor) -> bool:
     wide = tensor if tensor.element_size() > 1 else tensor.float()  # float8 has no isfinite
     return bool(wide.isfinite().all())
+
+
+def _check_later(sigmas: object) -> None:
+    """The noise levels of a generator's later calls: a short list of numbers."""
+    if not isinstance(sigmas, list | tuple) or len(sigmas) >= _MOST_CALLS:
+        raise ValueError(
+            f"later_sigmas is {_shown(sigmas)}; use a list of fewer than {_MOST_CALLS} numbers"
+        )
+    for sigma in sigmas:
+        _number("a noise level of later_sigmas", sigma, 0.0, _MOST_SIGMA)
 
 
 def _check_classes(classes: object, histogram: object) -> None:

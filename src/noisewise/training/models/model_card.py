@@ -42,8 +42,8 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
     lines = [
         f"# {_literal(name)}",
         "",
-        f"This generator draws {colour} pictures of {spelled(config.size)} pixels in one "
-        "network call.",
+        f"This generator draws {colour} pictures of {spelled(config.size)} pixels in "
+        f"{calls_in_words(config)}.",
         "It was made with noisewise: a diffusion model (the teacher) was trained on pictures, then "
         "the generator was distilled from the teacher, without the pictures.",
         "",
@@ -105,6 +105,12 @@ def _options(config: ModelConfig, data: dict[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
+def calls_in_words(config: ModelConfig) -> str:
+    """The network calls of a generator: those that it was trained for."""
+    calls = len(config.call_sigmas)
+    return "one network call" if calls == 1 else f"{calls} network calls"
+
+
 def training_rows(config: ModelConfig, run: dict[str, Any]) -> list[str]:
     """Rows of a table about pictures, teacher and generator.
 
@@ -148,7 +154,9 @@ def quality_rows(config: ModelConfig, teacher: dict[str, Any]) -> list[str]:
     if config.two_call_sigma is not None:
         rows.insert(0, "| generator, two calls | surely fewer than in one call | |")
     one = _measured(config.stats, "as its teacher")
-    return [f"| generator, one call, from its teacher's pictures | {one} |", *rows]
+    calls = len(config.call_sigmas)
+    drawn = "one call" if calls == 1 else f"{calls} calls"
+    return [f"| generator, {drawn}, from its teacher's pictures | {one} |", *rows]
 
 
 def _classes(names: tuple[str, ...], are_kinds: bool) -> str:

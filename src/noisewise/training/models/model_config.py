@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -279,11 +280,16 @@ def finished(images: Tensor, flats: Flats, alpha: Alpha, palette: Palette = NO_P
 class ModelConfig:
     """What config.json of a model folder says.
 
-    Older versions wrote no `noise_scale`, `loss`, `multiscale` and `alpha`: their models have the
-    defaults. With `alpha` "soft" or "binary", the net draws premultiplied RGBA.
+    Older versions wrote no `noise_scale`, `loss`, `multiscale`, `alpha` and `later_sigmas`: their
+    models have the defaults. With `alpha` "soft" or "binary", the net draws premultiplied RGBA.
+
+    Attributes:
+        sigma_init: noise level of a generator's first call.
+        later_sigmas: of its later calls, falling; empty: it was trained for one call.
+        two_call_sigma: of a second call, by the teacher; only of a generator of one call.
 
     Raises:
-        ValueError: if the noise_scale, the loss or the alpha cannot be.
+        ValueError: if the noise_scale, the loss, the alpha or the levels of the calls cannot be.
     """
 
     kind: Literal["teacher", "generator"]
@@ -298,6 +304,7 @@ class ModelConfig:
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
     sigma_init: float | None = None
     two_call_sigma: float | None = None
+    later_sigmas: tuple[float, ...] = ()
     sigma_range: tuple[float, float] | None = None
     noise_scale: float = 1.0
     loss: Loss = "edm"
@@ -320,6 +327,23 @@ class ModelConfig:
             raise ValueError(
                 f"the loss {self.loss!r} is unknown; use one of {', '.join(get_args(Loss))}"
             )
+        self._check_calls()
+
+    @property
+    def call_sigmas(self) -> tuple[float, ...]:
+        """The noise level of each of a generator's calls, falling; empty for a teacher."""
+        return () if self.sigma_init is None else (self.sigma_init, *self.later_sigmas)
+
+    def _check_calls(self) -> None:
+        levels = self.call_sigmas
+        falling = all(high > low for high, low in pairwise((*levels, 0.0)))
+        if self.later_sigmas and not (levels and falling):
+            raise ValueError(
+                f"the noise levels of the calls are {list(levels)}; each must be lower than the "
+                "one before, and above 0"
+            )
+        if self.later_sigmas and self.two_call_sigma is not None:
+            raise ValueError("a generator of several calls has no two_call_sigma; leave it out")
 
     def as_shown(self, images: Tensor) -> Tensor:
         """Return what the net has drawn as files hold it: straight RGBA, if it is RGBA.
@@ -363,7 +387,7 @@ class ModelConfig:
             given["size"] = as_size(given.get("size"))
             given["flats"] = Flats.from_dict(given.get("flats", {}))
             given["palette"] = Palette.from_dict(given.get("palette", {}))
-            for name in ("classes", "label_histogram"):
+            for name in ("classes", "label_histogram", "later_sigmas"):
                 given[name] = tuple(given.get(name, ()))
             if given.get("sigma_range") is not None:
                 low, high = given["sigma_range"]

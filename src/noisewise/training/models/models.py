@@ -1,4 +1,4 @@
-"""Trained models: a Teacher that draws in several calls, a Generator that draws in one.
+"""Trained models: a Teacher that draws in several calls, a Generator that draws in one, or in few.
 
 Picture i of a seed depends on the seed and on i alone: not on the number of pictures drawn at once,
 and not on the device.
@@ -20,6 +20,7 @@ from noisewise.diffusion import (
     Sampler,
     check_larger,
     guided,
+    in_calls,
     sample,
     takes_shares,
     windowed,
@@ -182,11 +183,13 @@ class Teacher(Model):
 class Generator(Model):
     """Pictures in one network call: ``G(z) = D_theta(sigma_init z, sigma_init)``.
 
-    A second call may follow: add noise of level two_call_sigma, denoise once with the teacher.
+    A second call may follow: add noise of level two_call_sigma, denoise once with the teacher. Or
+    the generator was trained for several calls of its own, see `noisewise.diffusion.in_calls`; then
+    it draws in all of them if nobody asks for fewer.
 
     Args:
         denoiser: the distilled denoiser.
-        config: with sigma_init.
+        config: with sigma_init, and later_sigmas if it takes several calls.
         teacher: returns the teacher when a second call is asked for; None: no teacher.
     """
 
@@ -201,22 +204,27 @@ class Generator(Model):
         if config.sigma_init is None:
             raise ValueError("a generator's config needs sigma_init")
         self.sigma_init = config.sigma_init
+        self.sigmas = config.call_sigmas
         self._find_teacher = teacher
         self._found: list[Teacher] = []  # in a list: not a part of this module's weights
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """One network call.
+    def forward(
+        self, z: Tensor, label: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """One network call, or several.
 
         Args:
             z: standard normal noise, float [n, c, h, w].
             label: int64 [n], or None without classes.
+            noise: standard normal noise of each later call, float [n, calls - 1, c, h, w]; None
+                for a generator of one call.
 
         Returns:
             Pictures, float [n, c, h, w] in [-1, 1]; RGBA is premultiplied, and `sample` makes it
             straight.
 
         Raises:
-            ValueError: if labels are missing, or z has another shape.
+            ValueError: if labels or noise are missing, or z or noise have another shape.
         """
         height, width = sides(self.size)
         if z.shape[1:] != (self.channels, height, width):
@@ -226,10 +234,28 @@ class Generator(Model):
             )
         if self.classes and label is None:
             raise ValueError("this generator needs a label for each picture")
-        return one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
+        if noise is None and len(self.sigmas) == 1:
+            return one_call(self.denoiser, z, self.sigma_init, label).clamp(-1, 1)
+        later = self._later(z, noise)
+        sigmas = self.sigmas[: 1 + len(later)]
+        return in_calls(self.denoiser, z, sigmas, later, label).clamp(-1, 1)
+
+    def _later(self, z: Tensor, noise: Tensor | None) -> tuple[Tensor, ...]:
+        """The noise of each later call."""
+        most, (count, *picture) = len(self.sigmas) - 1, z.shape
+        fits = noise is not None and noise.ndim == z.ndim + 1 and noise.shape[1] <= most
+        if noise is None or not fits or (noise.shape[0], *noise.shape[2:]) != (count, *picture):
+            given = "missing" if noise is None else tuple(noise.shape)
+            raise ValueError(
+                f"the noise of the later calls is {given}; this generator takes "
+                f"{(count, most, *picture)}"
+            )
+        return noise.unbind(1)
 
     def __repr__(self) -> str:
         """One line; `print(model.denoiser)` shows the layers."""
+        if len(self.sigmas) > 1:
+            return self._in_one_line(f"{len(self.sigmas)} calls")
         return self._in_one_line("1 call" if self.config.two_call_sigma is None else "1 or 2 calls")
 
     def _repr_html_(self) -> str:
@@ -251,16 +277,19 @@ class Generator(Model):
         Raises:
             ValueError: as `sample` does.
         """
+        drawn = self._drawn_in
         if guidance is not None:
             raise ValueError(
-                "a generator draws in one call and cannot be guided; use the teacher: "
+                f"a generator draws in {drawn} and cannot be guided; use the teacher: "
                 '--teacher, or load(run, "teacher")'
             )
         if sampler is not None:
             raise ValueError(
-                "a generator draws in one call and has no sampler; use the teacher: "
+                f"a generator draws in {drawn} and has no sampler; use the teacher: "
                 '--teacher, or load(run, "teacher")'
             )
+        if len(self.sigmas) > 1:
+            return self._own_calls(calls)
         if calls not in (None, 1, 2):
             raise ValueError(
                 f"a generator takes 1 or 2 network calls, not {calls}; the teacher can take more"
@@ -268,6 +297,20 @@ class Generator(Model):
         if calls == 2:
             self._check_second_call()
         return calls or 1
+
+    @property
+    def _drawn_in(self) -> str:
+        return "one call" if len(self.sigmas) == 1 else f"{len(self.sigmas)} calls"
+
+    def _own_calls(self, calls: int | None) -> int:
+        """Calls of a generator that was trained for several: all of them, or the first ones."""
+        most = len(self.sigmas)
+        if calls is not None and not 1 <= calls <= most:
+            raise ValueError(
+                f"this generator was trained for {most} network calls and takes 1 to {most}, not "
+                f"{calls}; the teacher can take more"
+            )
+        return most if calls is None else calls
 
     @torch.no_grad()
     def sample(
@@ -288,7 +331,8 @@ class Generator(Model):
             seed: picture i depends on the seed and on i alone.
             label: class by name or number, or a list with one for each picture, which starts
                 again at its end; None: as often as in the training data.
-            calls: 1 (or None), or 2: noise is added and the teacher denoises once.
+            calls: 1, or 2: noise is added and the teacher denoises once. Of a generator that was
+                trained for several calls, so many of them. None: as it was trained.
             sampler: None; only a teacher has a sampler.
             guidance: None; only a teacher can be guided.
             on_drawn: called with the number of pictures drawn so far.
@@ -299,21 +343,41 @@ class Generator(Model):
         """
         if larger is not None:
             raise ValueError(
-                "a generator draws in one call, in which windows cannot agree on a larger picture; "
-                'use the teacher: --teacher, or load(run, "teacher")'
+                f"a generator draws in {self._drawn_in}, in which windows cannot agree on a larger "
+                'picture; use the teacher: --teacher, or load(run, "teacher")'
             )
         num_images = how_many(num_images, label)
         calls = self.network_calls(calls, sampler, guidance)
-        two = self._second_call() if calls == 2 else None
+        few = len(self.sigmas) > 1
+        two = self._second_call() if calls == 2 and not few else None
         parts = []
         for start, count in self._chunks(num_images, seed, on_drawn):
             labels = self.labels(seed, start, count, label)
-            pictures = self(self.noise(seed, start, count), labels)
+            later = self.later_noise(seed, start, count, calls) if few else None
+            pictures = self(self.noise(seed, start, count), labels, later)
             if two is not None:
                 noise = self.noise(seed, start, count, SECOND_CALL)
                 pictures = second_call(two[0].denoiser, pictures, two[1], noise, labels)
             parts.append(self.config.finished(pictures))
         return torch.cat(parts)
+
+    def later_noise(self, seed: int, start: int, count: int, calls: int | None = None) -> Tensor:
+        """Noise of the calls after the first, of pictures start, start + 1, ... of a seed.
+
+        Args:
+            seed: picture i depends on the seed and on i alone.
+            start: number of the first picture.
+            count: number of pictures.
+            calls: how many calls; None: all of them.
+
+        Returns:
+            Standard normal, float [count, calls - 1, c, h, w].
+        """
+        more = (len(self.sigmas) if calls is None else calls) - 1
+        if not more:
+            return self.noise(seed, start, count)[:, None][:, :0]
+        drawn = [self.noise(seed, start, count, WALK + i) for i in range(more)]
+        return torch.stack(drawn, 1)
 
     def second_teacher(self) -> Teacher | None:
         """The teacher that a second call needs; None if none is offered, or it is not there."""

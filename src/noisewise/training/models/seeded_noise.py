@@ -11,7 +11,7 @@ START = 0  # the noise that a picture starts from
 SECOND_CALL = 1
 LABEL = 2
 WINDOWS = 2**31  # where the windows of a larger picture lie
-WALK = 3  # and above: the noise that a stochastic sampler adds, a stream for each time
+WALK = 3  # and above: the noise that a stochastic sampler, or a generator of several calls, adds
 
 
 def picture_noise(

@@ -8,14 +8,14 @@ below a field is also its help on the command line.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, field, fields, replace
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, get_args
 
 from noisewise.pictures.palette_files import palette_of, written_out
 from noisewise.pictures.request import Crop, check_channels, check_crops
 from noisewise.sizes import as_size, check_size, written
 from noisewise.training.settings.augment import changes_of
+from noisewise.training.settings.budget import Budget
 from noisewise.training.settings.larger import check_pixels, parse_larger
 from noisewise.training.settings.overrides import overridden
 from noisewise.training.settings.recipes import (
@@ -27,6 +27,12 @@ from noisewise.training.settings.recipes import (
     check_lam,
 )
 from noisewise.training.settings.shown import RARE, Shown
+from noisewise.training.settings.student_choices import (
+    Student,
+    check_calls,
+    check_data_weight,
+    check_rank,
+)
 
 Precision = Literal["auto", "float32", "bfloat16"]
 Flips = Literal["auto", "on", "off"]
@@ -41,91 +47,6 @@ MAY_CHANGE = (
 """Settings that may differ when a run resumes."""
 
 _DEEPEST = 64  # transformer blocks; more are a slip of the pen
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smh])+")
-_IMAGES = re.compile(r"(\d+(?:\.\d+)?)(k|M)?images")
-
-
-def parse_duration(text: str) -> float:
-    """Length of time in seconds from ``90s``, ``30m``, ``2h`` or ``1h30m``.
-
-    Raises:
-        ValueError: if text is not a positive length of time.
-
-    Example:
-        >>> parse_duration("90s"), parse_duration("2h"), parse_duration("1h30m")
-        (90.0, 7200.0, 5400.0)
-    """
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is not a length of time; write 90s, 30m or 2h")
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if not seconds > 0:
-        raise ValueError(f"{text!r} is no time at all; write for example 90s, 30m or 2h")
-    return seconds
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much training: a length of time, or a number of images seen; exactly one of the two.
-
-    Args:
-        seconds: wall-clock time of the stage, evaluations and checkpoints included.
-        images: images seen, each repetition counted.
-
-    Raises:
-        ValueError: if not exactly one is given, or it is not positive.
-
-    Example:
-        >>> Budget.parse("200000images")
-        Budget(seconds=None, images=200000)
-        >>> Budget.parse("5m").progress(seconds=75, images=9999)
-        0.25
-    """
-
-    seconds: float | None = None
-    images: int | None = None
-
-    def __post_init__(self) -> None:
-        """Check that there is one positive amount."""
-        given = [value for value in (self.seconds, self.images) if value is not None]
-        if len(given) != 1:
-            raise ValueError("a budget is either a length of time or a number of images")
-        if not 0 < given[0] < math.inf:
-            raise ValueError(f"a budget of {given[0]:g} trains nothing; write 5m or 200000images")
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``90s``, ``30m``, ``2h``, ``200000images`` or ``200kimages``.
-
-        Raises:
-            ValueError: if text is none of these, or zero.
-        """
-        text = text.strip().replace("_", "")
-        match = _IMAGES.fullmatch(text)
-        if match:
-            scale = {"": 1, "k": 1000, "M": 1_000_000}[match[2] or ""]
-            return cls(images=round(float(match[1]) * scale))
-        if _DURATION.fullmatch(text):
-            return cls(seconds=parse_duration(text))
-        raise ValueError(f"{text!r} is no budget; write 90s, 30m, 2h or 200000images")
-
-    def progress(self, seconds: float, images: int) -> float:
-        """Share of the budget used, from 0; above 1 when it is overspent."""
-        if self.seconds is not None:
-            return seconds / self.seconds
-        assert self.images is not None
-        return images / self.images
-
-    def __str__(self) -> str:
-        """Write it as `parse` reads it."""
-        if self.images is not None:
-            return f"{self.images}images"
-        assert self.seconds is not None
-        for unit, length in (("h", 3600.0), ("m", 60.0)):
-            if self.seconds >= length and self.seconds % length == 0:
-                return f"{self.seconds / length:g}{unit}"
-        return f"{self.seconds:g}s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,8 +254,16 @@ class AdaptConfig(TeacherSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(TrainingSettings):
-    """Distilling a trained teacher into a generator of one network call; reads no pictures."""
+    """Distilling a trained teacher into a generator of one network call, or of a few."""
 
+    calls: int = 1
+    """Network calls that the generator is trained for: 1, 2 or 4."""
+    student: Student = "full"
+    """Train all weights (full), or adapters on one net (lora)."""
+    rank: int | None = None
+    """Rank of the adapters. Smaller layers get their own full rank. Default: 8."""
+    data_weight: float = 0.0
+    """Weight of real pictures for the fake score, up to 0.5; 0: none."""
     lam: float | None = None
     """lambda of the loss L2 - lambda L1, 0 to 1.5. 0.5 is safest. Default: from the recipe."""
     weight: LossWeight | None = None
@@ -353,6 +282,10 @@ class DistillConfig(TrainingSettings):
         super().__post_init__()
         if self.lam is not None:
             check_lam(self.lam)
+        check_calls(self.calls)
+        _check_choice("student", self.student, get_args(Student))
+        check_rank(self.student, self.rank)
+        check_data_weight(self.data_weight)
         for name, choices in (("weight", get_args(LossWeight)), ("through", get_args(GradThrough))):
             if (value := getattr(self, name)) is not None:
                 _check_choice(name, value, choices)
@@ -377,7 +310,7 @@ class DrawingSettings:
     teacher: bool = False
     """Use the teacher, even if the run has a generator."""
     calls: int | None = None
-    """Network calls for each picture. Generator: 1 or 2. Teacher: any number; heun: odd."""
+    """Network calls for each picture. Generator: 1, 2, or as trained. Teacher: any; heun: odd."""
     sampler: str | None = None
     """Sampler of the teacher: heun, ddim, ddpm or dpmpp_2m. Default: the model's own."""
     guidance: float | None = None

@@ -169,6 +169,16 @@ class StudentRecipe:
     sigma_init_scale: float = 5.0
     """Noise level of the generator's input, in units of sigma_data; above 32 pixels times the
     teacher's noise_scale."""
+    last_call_scale: float = 0.4
+    """Noise level before the last of several calls, in units of sigma_data; above 32 pixels times
+    the teacher's noise_scale."""
+    fake_told: bool = True
+    """Of a generator of several calls: the fake score is told which call a picture comes from. In
+    the papers it is not."""
+    adapter_lr_scale: float = 10.0
+    """Learning rates of adapters, over those of all weights."""
+    data_target: float = 0.68
+    """With real pictures: what the fake score learns to say of them, as a share of each picture."""
     sigma_min: float = 0.002
     """Lowest noise level of the generator's loss."""
     sigma_max: float = 80.0
@@ -216,8 +226,9 @@ class StudentRecipe:
         _choice(self, "grad_through", get_args(GradThrough))
         _positive(self, "lr", "fake_lr", "batch", "clip", "fake_steps", "sigma_init_scale")
         _positive(self, "sigma_min", "distance_every", "distance_images")
+        _positive(self, "last_call_scale", "adapter_lr_scale")
         _shares(self, "warmup", "decay_from", "t_min", "t_max", "evaluation_share")
-        _shares(self, "variety_fall")
+        _shares(self, "variety_fall", "data_target")
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
         _within("t_min", self.t_min, 0.0, self.t_max)

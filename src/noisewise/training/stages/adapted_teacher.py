@@ -24,6 +24,8 @@ from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.started_teacher import StartedStage
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
+
     from noisewise.adapters import Gradients
 
 _BATCHES = 8  # least number of these batches: their differences show the gradient noise
@@ -80,27 +82,48 @@ def adapted_net(
     if start == "full":
         made.requires_grad_(True)
         return made
-    from peft import LoraConfig
-
     from noisewise.adapters import lora_ga
-    from noisewise.adapters.layers import as_matrix, complaint, target_names, wrapped
-    from noisewise.adapters.saving import plain_ranks
+    from noisewise.adapters.layers import wrapped
 
     made.requires_grad_(False)
-    layers = {
-        name: module
-        for name, module in network(made).named_modules()
-        if not complaint(name, module)
-    }
-    if not layers:
-        raise ValueError("no layer of this net can have an adapter; use --start full")
-    ranks = {
-        n: min(rank, *as_matrix(m, m.get_parameter("weight")).shape) for n, m in layers.items()
-    }
-    config = LoraConfig(target_modules=target_names(network(made), ranks), **plain_ranks(ranks))
+    config = adapter_config(network(made), rank, "use --start full", any_rank=True)
     if start == "lora" or gradients is None:
         return with_network(made, wrapped(network(made), config))
     return with_network(made, lora_ga(network(made), config, gradients(config)))
+
+
+def adapter_config(net: nn.Module, rank: int, instead: str, any_rank: bool = False) -> LoraConfig:
+    """PEFT's configuration of an adapter on every layer that can have one, with scaling 1.
+
+    Args:
+        net: the net, without adapters.
+        rank: rank of each adapter; smaller layers get their own full rank.
+        instead: what to do if no layer can have an adapter, in words.
+        any_rank: take a rank that no layer can have for the full rank of each.
+
+    Raises:
+        ValueError: if PEFT is missing, no layer can have an adapter, or the rank is too large.
+    """
+    from noisewise.adapters.layers import as_matrix, complaint, need_peft, target_names
+    from noisewise.adapters.saving import plain_ranks
+
+    need_peft()
+    from peft import LoraConfig
+
+    full = {
+        name: min(as_matrix(module, module.get_parameter("weight")).shape)
+        for name, module in net.named_modules()
+        if not complaint(name, module)
+    }
+    if not full:
+        raise ValueError(f"no layer of this net can have an adapter; {instead}")
+    if rank > max(full.values()) and not any_rank:
+        raise ValueError(
+            f"rank {rank} is above the width of this net: no layer has a rank above "
+            f"{max(full.values())}; use a lower --rank, best 4 to 32"
+        )
+    ranks = {name: min(rank, most) for name, most in full.items()}
+    return LoraConfig(target_modules=target_names(net, ranks), **plain_ranks(ranks))
 
 
 class StoppedError(Exception):

@@ -31,7 +31,7 @@ from noisewise.training.stages.stage import Judgement, Pace, Stage
 from noisewise.training.stages.timetable import Counters, Judging, Timetable
 
 if TYPE_CHECKING:
-    from noisewise.training.settings.config import Budget
+    from noisewise.training.settings.budget import Budget
 
 _RESET_TRIES = 0.1  # share of the budget without trouble that resets the count of tries
 

@@ -37,6 +37,7 @@ from noisewise.diffusion import (
     SigmoidWeight,
     VWeight,
     Weight,
+    karras_sigmas,
 )
 from noisewise.pictures.noise_curve import mean_colour_sd, noise_curve
 from noisewise.sizes import Size, mean_side, num_pixels, sides
@@ -339,6 +340,46 @@ def generator_input(
     return level, (
         f"{recipe.sigma_init_scale:g} times sigma_data{times}; SiD uses 2.5 at sigma_data 0.5"
         + (" and 32 pixels" if times else "")
+    )
+
+
+def later_levels(
+    recipe: StudentRecipe,
+    sigma_init: float,
+    sigma_data: float,
+    scale: float,
+    sigma_range: tuple[float, float] | None,
+    calls: int,
+) -> tuple[tuple[float, ...], str]:
+    """Noise levels of a generator's calls after the first, and their reason.
+
+    Karras' levels from sigma_init to ``last_call_scale sigma_data noise_scale``.
+
+    Args:
+        recipe: the last level in units of sigma_data.
+        sigma_init: noise level of the first call.
+        sigma_data: standard deviation of the teacher's training pixels.
+        scale: the teacher's factor on noise levels.
+        sigma_range: lowest and highest noise level that the teacher was trained on; None: any.
+        calls: number of calls.
+
+    Raises:
+        ValueError: if the teacher knows no level below sigma_init.
+    """
+    if calls == 1:
+        return (), "none in one call"
+    last = recipe.last_call_scale * sigma_data * scale
+    if sigma_range is not None:
+        last = max(last, sigma_range[0])
+    if last >= sigma_init:
+        raise ValueError(
+            f"this teacher knows no noise level between {last:.3g} and {sigma_init:.3g} for a "
+            "second call; use --calls 1"
+        )
+    levels = karras_sigmas(calls, last, sigma_init).double().tolist()
+    return tuple(levels[1:]), (
+        f"Karras' levels down to {recipe.last_call_scale:g} times sigma_data; noise is added anew "
+        "before each call (Zhou et al. 2025; Yin et al. 2024)"
     )
 
 

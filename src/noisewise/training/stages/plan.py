@@ -15,11 +15,17 @@ from noisewise.nets.recomputing import recompute
 from noisewise.sizes import Size, divisible, mean_side, spelled, written
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.models.palette import NO_PALETTE, Palette
+from noisewise.training.settings.student_choices import RANK
 from noisewise.training.stages.choose_palette import plan_palette
 from noisewise.training.stages.few_pictures import plan_few
 from noisewise.training.stages.growth import Scale, scales
 from noisewise.training.stages.kinds import num_kinds
-from noisewise.training.stages.noise_plan import generator_input, loss_weight, plan_noise
+from noisewise.training.stages.noise_plan import (
+    generator_input,
+    later_levels,
+    loss_weight,
+    plan_noise,
+)
 from noisewise.training.stages.step_plan import plan_step, step_room
 from noisewise.training.stages.student_batch import student_batch
 
@@ -44,6 +50,9 @@ _THROUGH = {
     "both": "through teacher and fake score, as in SiD (Zhou et al. 2024)",
     "none": "through neither, as in DMD (Yin et al. 2024)",
 }
+
+
+_BY_HAND = "set by hand"
 
 
 @dataclass(frozen=True)
@@ -232,10 +241,7 @@ def student_values(
                 config.lam, f"best in the SiD paper; as good as 1 and better than 0.5 in {_TESTS}"
             ),
         ),
-        "lr": Reasoned(
-            config.lr or recipe.lr,
-            _why(config.lr, f"best of 1e-4, 3e-4 and 1e-3 in {_TESTS}"),
-        ),
+        "lr": _student_lr(config),
         "batch": Reasoned(*student_batch(config, teacher, memory)),
         "weight": Reasoned(constants.weight, _why(config.weight, _WEIGHTS[constants.weight])),
         "through": Reasoned(
@@ -245,7 +251,44 @@ def student_values(
             constants.fake_steps, _why(config.fake_steps, "as in SiD; DMD2 takes 5")
         ),
         "sigma_init": Reasoned(*sigma_init),
+        **_of_student(config, teacher, sigma_init[0]),
     }
+
+
+def _student_lr(config: DistillConfig) -> Reasoned:
+    """The rate of a generator: adapters need more, since their first step moves a weight less."""
+    recipe, best = config.recipe, f"best of 1e-4, 3e-4 and 1e-3 in {_TESTS}"
+    if config.student == "full":
+        return Reasoned(config.lr or recipe.lr, _why(config.lr, best))
+    scale = recipe.adapter_lr_scale
+    why = f"{scale:g} times that of all weights: a step of B moves a weight by about a tenth of it"
+    return Reasoned(config.lr or scale * recipe.lr, _why(config.lr, why))
+
+
+def _of_student(
+    config: DistillConfig, teacher: ModelConfig, sigma_init: float
+) -> dict[str, Reasoned]:
+    """What is chosen beyond one call of all weights without data; empty if nothing is."""
+    found = {}
+    if config.calls > 1:
+        levels = later_levels(
+            config.recipe,
+            sigma_init,
+            teacher.sigma_data,
+            teacher.noise_scale,
+            teacher.sigma_range,
+            config.calls,
+        )
+        found |= {"calls": Reasoned(config.calls, _BY_HAND), "later_sigmas": Reasoned(*levels)}
+    if config.student == "lora":
+        rank = config.rank or RANK
+        found |= {
+            "student": Reasoned(config.student, _BY_HAND),
+            "rank": Reasoned(rank, _why(config.rank, "as of noisewise adapt")),
+        }
+    if config.data_weight:
+        found["data_weight"] = Reasoned(config.data_weight, _BY_HAND)
+    return found
 
 
 def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], str]:
@@ -345,4 +388,4 @@ def _learning_rates(config: TrainConfig) -> tuple[float, float, str]:
 
 
 def _why(given: object, reason: str) -> str:
-    return reason if given is None else "set by hand"
+    return reason if given is None else _BY_HAND

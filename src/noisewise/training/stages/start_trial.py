@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from noisewise.training.devices.engine import Engine
-from noisewise.training.settings.config import Budget, TrainConfig
+from noisewise.training.settings.budget import Budget
+from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.heldout_loss import HeldOutBatch
 from noisewise.training.stages.loop import Loop, TrainingFailed
 from noisewise.training.stages.plan import TeacherPlan

@@ -16,30 +16,39 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.diffusion import (
+    DataTerm,
     Draw,
+    OfCall,
+    Told,
     draw_from_dict,
+    fake_loss_with_data,
     fake_score_loss,
+    inputs_of_calls,
     score_identity_loss,
     stratified,
+    which_call,
 )
 from noisewise.sizes import sides
 from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.hardware import free_memory
-from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Teacher, one_call
 from noisewise.training.settings.recipes import StudentRecipe
+from noisewise.training.settings.student_choices import RANK
 from noisewise.training.stages.guards import GeneratorGuard
 from noisewise.training.stages.noise_plan import fake_noise, generator_noise, loss_weight
 from noisewise.training.stages.optimizers import Optimizers, adam
 from noisewise.training.stages.plan import student_values
 from noisewise.training.stages.stage import Judgement, Pace, StageName
 from noisewise.training.stages.student_judge import StudentJudge
+from noisewise.training.stages.student_nets import AdaptedNets, StudentNets, WholeNets
 from noisewise.training.stages.weight_averages import EMA
 
 if TYPE_CHECKING:
     from noisewise.training.settings.config import DistillConfig
+    from noisewise.training.stages.real_batches import RealBatches
 
+_MARK_LR = 0.01  # of the marks that tell calls apart, in deviations of a pixel
 _MOST_FAKE_STEPS = 4  # after going back: a fake score that lags behind lets a generator collapse
 
 
@@ -55,17 +64,46 @@ def student_pace(recipe: StudentRecipe) -> Pace:
     )
 
 
+def _nets(
+    frozen: nn.Module, teacher: Teacher, config: DistillConfig, engine: Engine
+) -> StudentNets:
+    """The nets that the settings ask for; `frozen` is the teacher's copy on the device."""
+    described = teacher.config
+
+    def tell(fake: nn.Module) -> nn.Module:
+        if config.calls == 1 or not config.recipe.fake_told:
+            return fake
+        shape = (described.channels, *sides(described.size))
+        return Told(fake, config.calls, shape, described.sigma_data)
+
+    if config.student == "full":
+        return WholeNets(frozen, engine.dtype, tell)
+    rank = config.rank or RANK
+    return AdaptedNets(frozen, teacher.denoiser, engine.dtype, tell, rank, config.seed)
+
+
+def _fake_adams(
+    fake: nn.Module, lr: float, betas: tuple[float, float]
+) -> list[torch.optim.Optimizer]:
+    """An optimiser of the fake score; one more for the marks of calls, which are pixels."""
+    if not isinstance(fake, Told):
+        return [adam(fake.parameters(), lr, betas)]
+    return [adam(fake.denoiser.parameters(), lr, betas), adam([fake.marks], _MARK_LR, betas)]
+
+
 class StudentStage:
     """Distillation of a teacher into a generator; see `Stage` for the methods.
 
     Args:
         teacher: any denoiser with its description; it is not changed. Generator and fake score
-            start as copies of it.
+            start as copies of it, or are adapters on one copy.
         config: seed and recipe.
         engine: device and precision.
+        real: the pictures that a data weight needs; None: none.
 
     Raises:
-        ValueError: if the teacher has no parameters.
+        ValueError: if the teacher has no parameters, or cannot have the adapters, or real pictures
+            are needed and not given.
     """
 
     name: StageName = "generator"
@@ -74,8 +112,16 @@ class StudentStage:
     at_full_size = True
     finish_cost = 2.5  # the final distance, and the choice of the noise before a second call
 
-    def __init__(self, teacher: Teacher, config: DistillConfig, engine: Engine) -> None:
-        """Copy the teacher twice, set up optimisers and averages."""
+    def __init__(
+        self,
+        teacher: Teacher,
+        config: DistillConfig,
+        engine: Engine,
+        real: RealBatches | None = None,
+    ) -> None:
+        """Copy the teacher, set up optimisers and averages."""
+        if config.data_weight and real is None:
+            raise ValueError("a data weight needs real pictures; leave --data-weight out")
         if not any(True for _ in teacher.denoiser.parameters()):
             raise ValueError(
                 "this teacher has no parameters, so a generator cannot start from it; pass the "
@@ -86,36 +132,37 @@ class StudentStage:
         values = {name: item.value for name, item in derived.items()}
         self.batch, self.lr, self.check_every = values["batch"], values["lr"], engine.check_every
         self.sigma_init: float = values["sigma_init"]
+        self.sigmas: tuple[float, ...] = (self.sigma_init, *values.get("later_sigmas", ()))
         self.lam: float = values["lam"]
         self.fake_steps = recipe.fake_steps
         self.engine, self._recipe = engine, recipe
         self._teacher = engine.prepare(copy.deepcopy(teacher)).eval().requires_grad_(False)
         self._frozen = self._teacher.denoiser
-        self._generator = copy.deepcopy(self._frozen).requires_grad_(True)
-        self._fake = copy.deepcopy(self._frozen).requires_grad_(True)
-        shadow = copy.deepcopy(self._frozen)
-        self._frozen.to(engine.dtype)
-        self._master_weights = MasterWeights(self._generator, engine.dtype)
-        self._fake_master_weights = MasterWeights(self._fake, engine.dtype)
+        self._nets = _nets(self._frozen, teacher, config, engine)
+        self._generator, self._fake = self._nets.generator, self._nets.fake
+        self._told = isinstance(self._fake, Told)
+        self._master_weights = self._nets.generator_weights
+        self._fake_master_weights = self._nets.fake_weights
         self._call = engine.ranks.parallel(self._master_weights.module)
         self._fake_call = engine.ranks.parallel(self._fake_master_weights.module)
         self._part = engine.ranks.part(self.batch)
         fake_lr = recipe.fake_lr * self.lr / recipe.lr
         self._optimizers = Optimizers([adam(self._generator.parameters(), self.lr, recipe.betas)])
-        self._fake_optimizers = Optimizers([adam(self._fake.parameters(), fake_lr, recipe.betas)])
+        self._fake_optimizers = Optimizers(_fake_adams(self._fake, fake_lr, recipe.betas))
         self._ema = EMA(self._generator, recipe.ema_shares)
         self._weight = loss_weight(described.loss, described.sigma_data, described.noise_scale)
         self._fake_noise = fake_noise(recipe, draw_from_dict(described.noise))
         histogram = torch.tensor(described.label_histogram, dtype=torch.float32)
         self._labels_law = histogram.to(engine.device) if described.classes else None
         self._draws = engine.generator(config.seed)
+        self._real = real if config.data_weight else None
+        self._term = DataTerm(config.data_weight, recipe.data_target)
         self._guard = GeneratorGuard(recipe, described.sigma_data)
         self.judged = StudentJudge(
             self._teacher,
-            self._generator,
-            shadow,
+            self._nets,
             self._ema,
-            self.sigma_init,
+            self.sigmas,
             recipe,
             config.amount,
             engine,
@@ -133,12 +180,12 @@ class StudentStage:
         """Take one step of the fake score and one of the generator, on the same pictures."""
         recipe, engine, n = self._recipe, self.engine, self.batch
         only_fake = step < recipe.fake_warmup_steps
-        labels = self._labels()
+        labels, which = self._labels(), self._which()
         with torch.set_grad_enabled(not only_fake):
-            x_g = one_call(self._call, self._normal(), self.sigma_init, labels)
+            x_g = self._drawn(labels, which)
         fake_loss = torch.zeros((), device=engine.device)
         for _ in range(self.fake_steps):
-            fake_loss = self._fake_step(x_g, labels, factor)
+            fake_loss = self._fake_step(x_g, labels, which, factor)
         seen = x_g.detach().float()
         spread = [engine.ranks.largest(seen.abs().amax()), self._std(seen)]
         if only_fake:
@@ -146,7 +193,7 @@ class StudentStage:
             return torch.stack([nothing, nothing, fake_loss, nothing, *spread])
         identity = score_identity_loss(
             self._frozen,
-            self._fake_master_weights.module,
+            self._of_call(self._fake_master_weights.module, which),
             x_g,
             self._levels(generator_noise(recipe, progress, self._teacher.config.noise_scale)),
             self._normal(),
@@ -155,6 +202,7 @@ class StudentStage:
             weight=recipe.weight,
             grad_through=recipe.grad_through,
             sigma_data=self._teacher.config.sigma_data,
+            target=self._term.generated,
         )
         (identity.loss * engine.ranks.scale(n)).backward()
         self._master_weights.collect_gradients()
@@ -237,7 +285,7 @@ class StudentStage:
     # ------------------------------------------------------------------ for the run
     def best(self) -> nn.Module:
         """A denoiser with the best weights so far, in eval mode; later calls reuse it."""
-        return self.judged.best()
+        return self._nets.whole(self.judged.best())
 
     def best_so_far(self) -> dict[str, Any] | None:
         """Which weights `best` has; None before the first evaluation."""
@@ -251,6 +299,7 @@ class StudentStage:
             kind="generator",
             sigma_init=self.sigma_init,
             two_call_sigma=stats.get("two_call_sigma"),
+            later_sigmas=self.sigmas[1:],
             flats=self.judged.flats,
             palette=self.judged.palette,
             stats=stats if began is None else {**stats, "start": began},
@@ -268,18 +317,62 @@ class StudentStage:
         """Not measured, see `noise_scale`."""
 
     # ------------------------------------------------------------------ inside a step
-    def _fake_step(self, x_g: Tensor, labels: Tensor | None, factor: float) -> Tensor:
-        engine, n, fake = self.engine, self.batch, self._fake_master_weights
-        sigma = self._levels(self._fake_noise)
-        loss = fake_score_loss(
-            self._fake_call, x_g, sigma, self._normal(), self._weight, labels
-        ).mean()
+    def _which(self) -> Tensor | None:
+        """The call after which each picture of a batch stops; None: there is one."""
+        calls = len(self.sigmas)
+        if calls == 1:
+            return None
+        return which_call(self.batch, calls, self._draws, self.engine.device)[self._part]
+
+    def _of_call(self, fake: nn.Module, which: Tensor | None) -> nn.Module:
+        """The fake score for these pictures, which is told their calls if it can be."""
+        return OfCall(fake, which) if which is not None and self._told else fake
+
+    def _drawn(self, labels: Tensor | None, which: Tensor | None) -> Tensor:
+        """The generator's pictures; of several calls, the last of each picture has a graph."""
+        z = self._normal()
+        if which is None:
+            return one_call(self._call, z, self.sigma_init, labels)
+        noises = [self._normal() for _ in self.sigmas[1:]]
+        alone = self._master_weights.module
+        x, sigma = inputs_of_calls(alone, z, self.sigmas, noises, which, labels)
+        return self._call(x, sigma, labels)
+
+    def _fake_step(
+        self, x_g: Tensor, labels: Tensor | None, which: Tensor | None, factor: float
+    ) -> Tensor:
+        engine, n, weights = self.engine, self.batch, self._fake_master_weights
+        if self._real is None:
+            fake, sigma = self._of_call(self._fake_call, which), self._levels(self._fake_noise)
+            loss = fake_score_loss(fake, x_g, sigma, self._normal(), self._weight, labels).mean()
+        else:
+            loss = self._loss_with_data(self._real, x_g, labels, which)
         (loss * engine.ranks.scale(n)).backward()
-        fake.collect_gradients()
+        weights.collect_gradients()
         torch.nn.utils.clip_grad_norm_(self._fake_optimizers.parameters, self._recipe.clip)
         self._fake_optimizers.step(factor)
-        fake.update_copy()
+        weights.update_copy()
         return engine.ranks.mean(loss.detach(), n)
+
+    def _loss_with_data(
+        self, real: RealBatches, x_g: Tensor, labels: Tensor | None, which: Tensor | None
+    ) -> Tensor:
+        """The fake score's loss on generated and as many real pictures."""
+        device, part = self.engine.device, self._part
+        pictures, classes = real.batch(self.batch, self._draws)
+        both = None if which is None else torch.cat([which, which])  # real ones are of every call
+        if labels is not None and classes is not None:
+            labels = torch.cat([labels, classes.to(device)[part]])
+        return fake_loss_with_data(
+            self._of_call(self._fake_call, both),
+            x_g,
+            self.engine.tensor(pictures.to(device)[part]),
+            torch.cat([self._levels(self._fake_noise) for _ in range(2)]),
+            torch.cat([self._normal() for _ in range(2)]),
+            self._weight,
+            self._term,
+            labels,
+        )
 
     def _levels(self, law: Draw) -> Tensor:
         """Noise levels of this process's part of a batch, within the teacher's range."""

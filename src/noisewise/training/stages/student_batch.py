@@ -36,7 +36,8 @@ def student_batch(
     """
     given = config.batch
     batch, why = (given, "set by hand") if given is not None else _by_size(config, teacher)
-    fitting = batch if memory is None else _fitting(teacher.net, memory)
+    nets = 1 if config.student == "lora" else _NETS
+    fitting = batch if memory is None else _fitting(teacher.net, memory, nets)
     if memory is None or fitting is None or batch <= fitting:
         return batch, why
     if given is not None and fitting:
@@ -64,10 +65,10 @@ def _by_size(config: DistillConfig, teacher: ModelConfig) -> tuple[int, str]:
     return batch, "fewer than of small pictures: steps are slow, and a budget needs many"
 
 
-def _fitting(net: Mapping[str, Any], memory: int) -> int | None:
+def _fitting(net: Mapping[str, Any], memory: int, nets: int) -> int | None:
     """Pictures at once that fit; None: a net that is not ours, of unknown costs."""
     if net.get("name") not in _OURS:
         return None
     costs = costs_of(net)
-    room = int(_SHARE * memory) - _NETS * costs.fixed_bytes
+    room = int(_SHARE * memory) - nets * costs.fixed_bytes
     return max(0, room // (_NETS * costs.picture_bytes))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from noisewise.diffusion import in_calls
 from noisewise.quality.enough import LEAST
 from noisewise.quality.features import Extractor
 from noisewise.quality.judge import Floors, Judge
@@ -22,9 +23,8 @@ from noisewise.quality.premultiplied import premultiplied
 from noisewise.quality.variety import Variety, variety
 from noisewise.sizes import num_pixels
 from noisewise.training.devices.engine import Engine
-from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.model_config import Flats
-from noisewise.training.models.models import Teacher, one_call, second_call
+from noisewise.training.models.models import Teacher, second_call
 from noisewise.training.models.palette import Palette
 from noisewise.training.settings.recipes import StudentRecipe
 from noisewise.training.stages.at_once import at_once
@@ -33,10 +33,11 @@ from noisewise.training.stages.choose_palette import choose_tolerance
 from noisewise.training.stages.evaluation_times import Deadline
 from noisewise.training.stages.real_judge import frozen_distance, teacher_features, told_floors
 from noisewise.training.stages.stage import Judgement
+from noisewise.training.stages.student_nets import StudentNets
 from noisewise.training.stages.weight_averages import EMA
 
 if TYPE_CHECKING:
-    from noisewise.training.settings.config import Budget
+    from noisewise.training.settings.budget import Budget
 
 _SHEET = 64  # pictures on a sample sheet
 _FEWEST = 128  # least number of pictures for a distance
@@ -45,6 +46,7 @@ _IMAGES_A_PICTURE = 12  # with a budget of images: at most one picture for each 
 ALIKE = 0.25  # variety below which the finished generator is said to draw the same few pictures
 _SEED = 0  # of the measured pictures
 _FRESH = 1_000_000  # pictures from here on have chosen nothing
+_LATER = 1000  # streams of noise of the calls after the first
 
 
 class StudentJudge:
@@ -52,10 +54,10 @@ class StudentJudge:
 
     Args:
         teacher: frozen, on the device; it draws the reference pictures with its sampler.
-        generator: the model in training; its first weights are the best ones at the start.
-        shadow: a frozen copy; averages are written into it for evaluation.
+        nets: the generator in training, whose first weights are the best ones at the start, and
+            a frozen one that averages are written into for evaluation.
         ema: the weight averages.
-        sigma_init: noise level of the generator's input.
+        sigmas: noise level of each of the generator's calls.
         recipe: how often to evaluate, and on how many pictures.
         budget: budget of the training; it limits the number of pictures.
         engine: device and precision.
@@ -64,17 +66,17 @@ class StudentJudge:
     def __init__(
         self,
         teacher: Teacher,
-        generator: nn.Module,
-        shadow: nn.Module,
+        nets: StudentNets,
         ema: EMA,
-        sigma_init: float,
+        sigmas: tuple[float, ...],
         recipe: StudentRecipe,
         budget: Budget,
         engine: Engine,
     ) -> None:
         """Keep the current weights as the best; nothing is measured yet."""
-        self._teacher, self._generator, self._shadow, self._ema = teacher, generator, shadow, ema
-        self._sigma_init, self._recipe = sigma_init, recipe
+        self._teacher, self._nets, self._ema = teacher, nets, ema
+        self._generator, self._shadow = nets.generator, nets.shadow
+        self._sigmas, self._recipe = sigmas, recipe
         self._budget, self._engine = budget, engine
         self.preview: Tensor | None = None
         self.stats: dict[str, Any] = {}
@@ -85,7 +87,7 @@ class StudentJudge:
         self.most_varied = 0.0  # the highest variety so far
         self._clock = engine.ranks.clock
         self._cost, self._group = 0.0, at_once(num_pixels(teacher.config.size))
-        self.best_weights = [p.detach().clone() for p in generator.parameters()]
+        self.best_weights = [p.detach().clone() for p in nets.generator.parameters()]
         self.best_as: dict[str, Any] = {}
 
     def begin(self, seconds: float | None) -> tuple[Judgement, float | None]:
@@ -111,8 +113,8 @@ class StudentJudge:
         varied = self._variety(pictures)
         self.most_varied = varied.value
         event = (
-            f"before training: one call of the teacher is {found.at_standard:.3g} floors from its "
-            f"sampler, on {self.num_images} pictures"
+            f"before training: {self._called} of the teacher {self._is} {found.at_standard:.3g} "
+            f"floors from its sampler, on {self.num_images} pictures"
         )
         return _judgement(found, varied, event=event), spread
 
@@ -212,14 +214,28 @@ class StudentJudge:
         self.num_images, self._cost = state["num_images"], state["cost"]
 
     @torch.no_grad()
-    def pictures(self, denoiser: nn.Module, num_images: int, first: int = 0) -> Tensor:
-        """Draw pictures in one call: float [num_images, c, h, w] in [-1, 1], on the CPU."""
-        parts, quick = [], MasterWeights(denoiser, self._engine.dtype).module
+    def pictures(
+        self, denoiser: nn.Module, num_images: int, first: int = 0, calls: int | None = None
+    ) -> Tensor:
+        """Draw pictures, float [num_images, c, h, w] in [-1, 1], on the CPU.
+
+        Args:
+            denoiser: of a generator.
+            num_images: number of pictures.
+            first: number of the first one, which its noise depends on.
+            calls: the first so many calls; None: all.
+        """
+        parts, quick = [], self._nets.computing(denoiser)
+        sigmas = self._sigmas[:calls]
         for start in range(0, num_images, self._group):
             count = min(self._group, num_images - start)
             z = self._teacher.noise(_SEED, first + start, count, stream=1)
             labels = self._teacher.labels(_SEED, first + start, count, None)
-            drawn = one_call(quick, z, self._sigma_init, labels)
+            later = [
+                self._teacher.noise(_SEED, first + start, count, _LATER + i)
+                for i in range(len(sigmas) - 1)
+            ]
+            drawn = in_calls(quick, z, sigmas, later, labels)
             parts.append(self._teacher.config.as_shown(drawn.float().clamp(-1, 1)).cpu())
         return torch.cat(parts)
 
@@ -304,7 +320,7 @@ class StudentJudge:
         return f"; its pictures{self._named(varied)} are too alike ({share})"
 
     def _last_floors(self, deadline: Deadline) -> tuple[Floors, str, Variety]:
-        """One call, measured again; in words, whether a second call is offered; the variety.
+        """The pictures, measured again; in words, what more calls do; the variety.
 
         The number that chose the weights is the lowest of many, and so too low: new pictures are
         measured. The best noise before a second call is chosen on one half of them, and the call is
@@ -322,6 +338,8 @@ class StudentJudge:
         shown = self._finished(pictures)
         one = self.reference.measure(shown)
         varied = self._variety(shown, _FRESH)
+        if len(self._sigmas) > 1:
+            return one, self._call_by_call(one, deadline), varied
         half = max(2, len(pictures) // 2)
         tried: dict[float, float] = {}
         for sigma in self._recipe.two_call_sigmas:
@@ -345,6 +363,32 @@ class StudentJudge:
             better = f"{-difference.value:.2g} floors nearer"
             return one, f"a second call with noise {sigma:g} before it is {better}", varied
         return one, "a second call is not surely better, so it is not offered", varied
+
+    def _call_by_call(self, last: Floors, deadline: Deadline) -> str:
+        """How far the pictures are after each of several calls; in words."""
+        assert self.reference is not None
+        found: dict[int, float] = {}
+        count = max(2, self.num_images // 2)
+        for calls in range(1, len(self._sigmas)):
+            if not deadline.fits(count * self._cost):
+                break
+            pictures = self.pictures(self.best(), count, _FRESH, calls)
+            found[calls] = self.reference.measure(self._finished(pictures)).at_standard
+        found[len(self._sigmas)] = last.at_standard
+        self.stats |= {
+            "two_call_sigma": None,
+            "floors_by_call": {str(calls): floors for calls, floors in found.items()},
+        }
+        told = ", ".join(f"{floors:.3g} after {calls}" for calls, floors in found.items())
+        return f"drawn in {len(self._sigmas)} calls; floors: {told}"
+
+    @property
+    def _called(self) -> str:
+        return "one call" if len(self._sigmas) == 1 else f"{len(self._sigmas)} calls"
+
+    @property
+    def _is(self) -> str:
+        return "is" if len(self._sigmas) == 1 else "are"
 
     def _measured_twice(self, pictures: Tensor, sigma: float, first: int) -> Floors:
         """How far pictures are after a second call, as they would be drawn."""

@@ -56,7 +56,7 @@ from noisewise.training.stages.weight_averages import EMA
 
 if TYPE_CHECKING:
     from noisewise.pictures.pictures import Pictures
-    from noisewise.training.settings.config import Budget
+    from noisewise.training.settings.budget import Budget
 
 _SHEET, _SHEET_PIXELS = 64, 2**24  # pictures, and pixels, on a sample sheet
 _CALLS_AN_IMAGE = 1.0  # network calls of a choice or a distance for each image of a budget

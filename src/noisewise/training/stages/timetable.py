@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from noisewise.training.stages.stage import Pace
 
 if TYPE_CHECKING:
-    from noisewise.training.settings.config import Budget
+    from noisewise.training.settings.budget import Budget
 
 _LARGEST_RESERVE = 0.3  # largest share of a time budget for the final evaluation
 _LARGEST_LAST = 0.6  # share for a held-out loss alone, without which no weights can be chosen

@@ -17,7 +17,8 @@ from torch import nn
 from noisewise.training.devices.engine import Engine
 from noisewise.training.models.model_folder import Build, build_denoiser
 from noisewise.training.run.run import Run
-from noisewise.training.settings.config import Budget, TrainConfig
+from noisewise.training.settings.budget import Budget
+from noisewise.training.settings.config import TrainConfig
 from noisewise.training.stages.plan import TeacherPlan
 from noisewise.training.stages.start_trial import trial_budget, trial_loss
 from noisewise.training.starts.base import AUTO, Base, load_base, packaged_base
