@@ -20,15 +20,15 @@ from noisewise.training.settings.config import AdaptConfig, DistillConfig, Train
 
 # A new flag is a decision: it belongs here, in the docs and in the changelog.
 FLAGS = {
-    "inspect": "folder size crop background crops keep_whole out json",
-    "train": "folder out budget size classes kinds flips crop background crops keep_whole net "
-    "batch lr seed device precision dry_run config save_config log_to json",
-    "adapt": "run folder out budget rank start flips crop background crops keep_whole batch "
-    "lr seed device precision dry_run config save_config log_to json",
+    "inspect": "folder size crop background crops out palette_out json",
+    "train": "folder out budget size classes start_from augment flips crop background crops "
+    "palette net batch lr seed device dry_run config save_config log_to json",
+    "adapt": "run folder out budget rank start size flips crop background crops palette batch "
+    "lr seed device dry_run config save_config log_to json",
     "distill": "run teacher data budget calls student rank data_weight lam weight through "
-    "fake_steps batch lr seed device precision dry_run config save_config log_to json",
-    "sample": "run num_images seed label larger teacher calls sampler guidance steps device out "
-    "overwrite scale json",
+    "fake_steps batch lr seed device dry_run config save_config log_to json",
+    "sample": "run num_images seed label larger teacher calls sampler guidance steps palette "
+    "device out overwrite scale json",
     "evaluate": "run against data fid_weights num_images seed teacher calls sampler guidance "
     "device json",
     "report": "run out data num_images license note json",

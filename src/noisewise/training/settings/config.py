@@ -63,7 +63,7 @@ class TrainingSettings:
     """Random seed. With a budget in images, the same seed gives the same weights."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
-    precision: Precision = "auto"
+    precision: Annotated[Precision, RARE] = "auto"
     """Number format inside the net. auto: bfloat16 on GPUs that support it, else float32."""
     threads: Annotated[int | None, RARE] = None
     """CPU threads. Default: torch decides."""
@@ -100,14 +100,14 @@ class PictureSettings:
     """How pictures take the shape that is trained."""
 
     crop: Crop = "auto"
-    """How pictures get the shape: cut the centre, cut at random, or pad with a border. auto: pad
-    sprites with transparency, else cut the centre."""
+    """How pictures get the shape: cut the centre, cut at random, or pad. auto: pad sprites with
+    transparency, else cut."""
     background: Annotated[str, Shown("COLOUR")] = "auto"
-    """Colour behind transparent pixels and of padding: a name, or #rrggbb. auto: keep transparency
-    if the pictures have it, else white."""
+    """Colour behind transparent pixels and of padding: a name, or #rrggbb. auto: transparency
+    stays."""
     crops: int = 0
     """Cut up to this many pieces out of each large picture, at its own scale. 0: use it whole."""
-    keep_whole: bool = False
+    keep_whole: Annotated[bool, RARE] = False
     """With --crops: use the whole pictures too. Default: crops alone, as textures need."""
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class TeacherSettings(PictureSettings, TrainingSettings):
     """The settings of training a teacher, from nothing or from another teacher."""
 
     flips: Flips = "auto"
-    """Mirror half of the pictures left to right. auto: only if mirrored pictures fit the set."""
+    """Mirror half of the pictures. auto: if they still fit the set."""
     palette: Annotated[str, Shown("auto|none|FILE")] = "auto"
     """Colours of drawn pictures. auto: the palette of the folder, if it has one. FILE: a .gpl,
     .pal, .hex or .png of 2 to 256 colours."""
@@ -139,22 +139,21 @@ class TrainConfig(TeacherSettings):
     """Training a teacher on a folder of pictures. What is None or "auto" is derived and printed."""
 
     start_from: Annotated[str | None, Shown("RUN|TEACHER|auto|none", name="--from")] = None
-    """Start from the weights of another teacher, mapped to this size, channels and classes. auto:
-    the best packaged base or none, by a short trial of each. Default: none."""
+    """Start from another teacher's weights, mapped to these pictures. auto: the best packaged base
+    or none, by a short trial."""
     size: Annotated[str | int | None, Shown("SIZE")] = None
-    """Pixels of a side, such as 32, or WIDTHxHEIGHT, such as 48x32. Default: a square, from the
-    pictures."""
+    """Pixels of a side, or WIDTHxHEIGHT (48x32). Default: a square, from the pictures."""
     allow_enlarging: Annotated[bool, RARE] = False
     """Train at this size even if it is 4 or more times that of most files. Default: refused."""
     channels: Annotated[int | None, RARE] = None
     """1 for grey, 3 for colour, 4 for colour with transparency. Default: as the pictures are."""
     classes: bool = False
-    """Learn the classes (subfolders or labels), to draw one later. Default: classes are ignored."""
-    kinds: int | None = None
+    """Learn the classes (subfolders or labels), to draw one later."""
+    kinds: Annotated[int | None, RARE] = None
     """Sort the pictures into this number of groups of similar ones. 0: do not. Default: derived."""
     augment: Annotated[str, Shown("LIST")] = "auto"
-    """Change some pictures in training and tell the net how, so that what it draws shows none of
-    it: flips,turns,shifts,hue,channels. none: do not. auto: with dropout, if each is seen often."""
+    """Change some pictures, told to the net: flips,turns,shifts,hue,channels. auto: if each is seen
+    often. none: do not."""
     net: Architecture = "auto"
     """Architecture of the net. auto: by the size of the pictures."""
     widths: Annotated[tuple[int, ...], RARE] = ()
