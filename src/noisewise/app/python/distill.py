@@ -26,9 +26,9 @@ def distill(
     on_record: OnRecord | None = None,
     stop: Stop | None = None,
     build: Build | None = None,
+    data: str | Path | None = None,
     progress: bool | None = None,
     log_to: str | Sink | None = None,
-    data: str | Path | None = None,
 ) -> Generator:
     """Distil a teacher into a generator of one network call, or of a few.
 
@@ -50,9 +50,9 @@ def distill(
             `Run.finished`).
         build: makes the nets from their configuration; None: the nets of noisewise, or copies of
             `teacher` if it is a model.
+        data: where the training pictures are now, if they were moved; only with a data_weight.
         progress: as for `noisewise.train`.
         log_to: as for `noisewise.train`.
-        data: where the training pictures are now, if they were moved; only with a data_weight.
 
     Returns:
         The generator with the weights of lowest distance; after `stop`, the best ones so far.
