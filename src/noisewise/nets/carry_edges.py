@@ -56,7 +56,7 @@ def edge_of(name: str, net: Mapping[str, Any]) -> Edge | None:
 
     Example:
         >>> edge_of("stem.weight", {"name": "unet", "patch": 2})
-        Edge(dim=1, outer=1, patch=2)
+        Edge(dim=1, outer=1, patch=2, factors=False)
         >>> edge_of("middle.conv1.weight", {"name": "unet", "patch": 2}) is None
         True
     """
