@@ -65,3 +65,21 @@ def test_a_refused_export_leaves_what_was_there(tmp_path: Path) -> None:
         write(generator, "pt2", tmp_path / "model.pt2", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
     assert (tmp_path / "model.pt2").read_text() == "earlier"
+
+
+def test_a_disk_without_room_is_named_by_the_place(tmp_path: Path) -> None:
+    """What is written beside the place first, under another name, is nobody's business."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"{name} is not installed (extra: export)")
+    import resource
+
+    place, before = tmp_path / "page.html", resource.getrlimit(resource.RLIMIT_FSIZE)
+    model = models(UNET)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))  # a page has 2 MB and more
+    try:
+        with pytest.raises(OSError, match=r"page\.html") as found:
+            write(model, "html", place)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert found.value.filename == str(place)
+    assert list(tmp_path.iterdir()) == []

@@ -102,6 +102,7 @@ def write(
         ValueError: if there is no such model or format, a package is missing, or the place is
             taken.
         DiffersError: if the exported model draws other pictures; nothing is written then.
+        OSError: if it cannot be written; it names the place, and nothing is written then.
     """
     chosen = format_named(to)
     place = Path(out)
@@ -111,7 +112,13 @@ def write(
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".export-") as beside:
         new = Path(beside) / place.name
-        written = write_format(source, new)
+        try:
+            written = write_format(source, new)
+        except OSError as error:
+            # Formats write beside the place; people ask which disk is full, and know the place.
+            if error.filename is None or str(beside) in str(error.filename):
+                error.filename = str(place)
+            raise
         if place.is_dir():
             shutil.rmtree(place)
         new.replace(place)
