@@ -179,3 +179,33 @@ def test_parts_that_a_resume_changes_change_no_result(data: Path, tmp_path: Path
     one, two = (Run(run.path).teacher(build).denoiser.state_dict() for run in (whole, parts))
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
+
+
+PARSER = """
+    import ast, inspect, resource, sys
+    from pathlib import Path
+    from noisewise.training.out_of_memory import is_out_of_memory
+
+    lines = inspect.getsource(ast)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize()
+    for kib in range(0, 8192, 64):
+        resource.setrlimit(resource.RLIMIT_AS, (most + 1024 * kib, resource.RLIM_INFINITY))
+        try:
+            compile(lines, "ast.py", "exec")
+        except Exception as error:
+            assert is_out_of_memory(error), repr(error)
+    try:
+        compile("def f(", "wrong.py", "exec")
+    except SyntaxError as error:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+        assert not is_out_of_memory(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is one of Linux")
+def test_pythons_parser_without_memory_is_recognised() -> None:
+    """It may call sound code a SyntaxError; a module without bytecode is parsed when it loads."""
+    words = [sys.executable, "-c", textwrap.dedent(PARSER)]
+    child = subprocess.run(words, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr

@@ -134,7 +134,7 @@ def exit_code(
     """
     if isinstance(error, KeyboardInterrupt):
         return 130
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not is_out_of_memory(error):
         return _complain(str(error), called, as_json)
     if isinstance(error, BrokenPipeError) and _nobody_reads_stdout():
         # The reader of the answer went away (`| head`): nothing failed, nothing more can be said.

@@ -7,6 +7,7 @@ MemoryError; the system answers ENOMEM where it maps a file, and the loader wher
 from __future__ import annotations
 
 import errno
+import re
 
 _TEXTS = (
     "can't allocate memory",  # torch on Linux
@@ -19,11 +20,13 @@ _TEXTS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-# Under a limit, oneDNN and Python itself may fail and lose the reason.
+# Under a limit, oneDNN and Python itself may fail and lose the reason. Python's parser is worse:
+# it takes the lack of memory for a mistake in what it reads.
 _LOST = (
     *("could not create a primitive", "could not execute a primitive"),
     *("without exception set", "without setting an exception"),
 )
+_UNFINISHED = re.compile(r"field '\w+' is required for \w+$")
 _LOADING = ("failed to map segment", "cannot allocate memory")
 
 
@@ -45,6 +48,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, RuntimeError | SystemError):
         lost = any(text in str(error) for text in _LOST) and _is_limited()
         return lost or any(text in str(error) for text in _TEXTS)
+    if isinstance(error, SyntaxError):  # installed code is sound, and we run nobody else's
+        return _is_limited()
+    if isinstance(error, ValueError):
+        return _UNFINISHED.match(str(error)) is not None and _is_limited()
     if isinstance(error, ImportError):  # a part of torch is loaded only when it is used
         return any(text in str(error).lower() for text in _LOADING)
     return isinstance(error, MemoryError)
