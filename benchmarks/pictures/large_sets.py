@@ -17,6 +17,7 @@ from benchmarks.shared import harness, ours
 from noisewise.pictures.pictures import load_pictures
 from noisewise.quality.judge import Judge
 from noisewise.training.files.atomic import load_state
+from noisewise.training.models.model_folder import Build
 from noisewise.training.models.models import Teacher
 from noisewise.training.run.kinds_file import NAME as KINDS
 from noisewise.training.settings.config import TrainConfig
@@ -78,12 +79,21 @@ def _side(path: Path) -> int | None:
         return int(stored["images"].shape[1])
 
 
-def train(which: LargeSet, folder: Path, config: TrainConfig, keep: bool = True) -> Teacher:
-    """Train a teacher; an interrupted training resumes, a finished one is kept."""
+def train(
+    which: LargeSet,
+    folder: Path,
+    config: TrainConfig,
+    keep: bool = True,
+    build: Build | None = None,
+) -> Teacher:
+    """Train a teacher; an interrupted training resumes, a finished one is kept.
+
+    build: makes the net from its configuration; None: the nets of noisewise.
+    """
     if not keep:
         shutil.rmtree(folder, ignore_errors=True)
     if not ours.has_model(folder, "teacher"):
-        noisewise.train(which.path, out=folder, config=config)
+        noisewise.train(which.path, out=folder, config=config, build=build)
     return ours.teacher_of(folder)
 
 

@@ -11,11 +11,16 @@ Wasserstein distances and floors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from benchmarks.pictures import large_measures, large_sets
 from benchmarks.shared import harness, summaries
+from noisewise.nets.derive import build
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
 
@@ -25,13 +30,42 @@ SECONDS = 180
 
 @dataclass(frozen=True)
 class Way:
-    """Share of the budget for coarse scales, widths and batch; () and None: derived."""
+    """How one cell differs from the usual training.
 
-    share: float
-    widths: tuple[int, ...] = ()
+    Attributes:
+        share: of the budget for coarse scales.
+        batch: pictures in a step; None: derived.
+        dropout: at the lowest resolution.
+        multiscale: whether the loss is summed over scales.
+        net: settings of the net in place of the derived ones.
+        full: channels at full size; None: derived.
+        trunk: channels of the coarsest resolutions, down to the lowest one; (): derived.
+        lowest: blocks at the lowest resolution; None: derived.
+    """
+
+    share: float = 0.3
+    batch: int | None = None
     dropout: float = 0.0
     multiscale: bool = False
-    batch: int | None = None
+    net: Mapping[str, Any] = field(default_factory=dict)
+    full: int | None = None
+    trunk: tuple[int, ...] = ()
+    lowest: int | None = None
+
+    def build(self) -> Callable[[dict[str, Any]], nn.Module] | None:
+        """What builds the net; None: as usual."""
+        usual = not self.net and self.full is None and not self.trunk and self.lowest is None
+        return None if usual else self._build
+
+    def _build(self, config: dict[str, Any]) -> nn.Module:
+        widths, blocks = list(config["widths"]), list(config["blocks"])
+        if self.full is not None:
+            widths[0] = self.full
+        if self.trunk:
+            widths[-len(self.trunk) :] = self.trunk
+        if self.lowest is not None:
+            blocks[-1] = self.lowest
+        return build({**config, "widths": widths, "blocks": blocks, **self.net})
 
 
 CELLS = {
@@ -40,15 +74,18 @@ CELLS = {
     "share 0.5": Way(0.5),
     "share 0.7": Way(0.7),
     "share 0.85": Way(0.85),
-    "wide at full size": Way(0.5, (24, 32, 32, 48, 64)),
-    "wide at 32 pixels": Way(0.5, (8, 16, 64, 64, 64)),
-    "wide at 8 pixels": Way(0.5, (8, 16, 32, 64, 256)),
-    "dropout 0.1 at 8 pixels": Way(0.5, dropout=0.1),
-    "multi-scale loss": Way(0.5, multiscale=True),
-    "batch 8": Way(0.3, batch=8),
-    "batch 16": Way(0.3, batch=16),
-    "batch 32": Way(0.3, batch=32),
-    "batch 64": Way(0.3, batch=64),
+    "no gains": Way(net={"gains": False}),
+    "wide at full size": Way(full=24),
+    "wide at 32 pixels": Way(trunk=(48, 48, 48)),
+    "wide at 8 pixels": Way(trunk=(192,)),
+    "deep at 8 pixels": Way(lowest=3),
+    "transformer at 8 pixels": Way(net={"depth": 2}),
+    "dropout 0.1 at 8 pixels": Way(dropout=0.1),
+    "multi-scale loss": Way(multiscale=True),
+    "batch 8": Way(batch=8),
+    "batch 16": Way(batch=16),
+    "batch 32": Way(batch=32),
+    "batch 64": Way(batch=64),
 }
 
 
@@ -64,12 +101,11 @@ def train(
         kinds=0,
         device="cpu",
         threads=threads,
-        widths=way.widths,
         batch=way.batch,
         multiscale=way.multiscale,
         recipe=TeacherRecipe(coarse_share=way.share, dropout=way.dropout),
     )
-    teacher = large_sets.train(which, folder / "run", config, keep=False)
+    teacher = large_sets.train(which, folder / "run", config, keep=False, build=way.build())
     label = "".join(c if c.isalnum() else "_" for c in name)
     grid = folder / f"{which.name}_{label}_{seed}.png"
     return large_sets.measure(which, teacher, 64, grid)
