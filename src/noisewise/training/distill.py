@@ -127,7 +127,7 @@ def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: floa
     if seconds is None or not speed or mean_side(teacher.size) <= _LARGE:
         return
     own = len(config.recipe.ema_shares) + _OTHER_CALLS
-    calls = teacher.network_calls(guidance=1.0) + config.calls * own
+    calls = teacher.network_calls(guidance=config.guidance) + config.calls * own
     needed = (FORWARD * LEAST * calls + _NETS * batch) / speed
     if needed > LONGEST * seconds:
         raise ValueError(
@@ -184,13 +184,13 @@ class DistillTask(Task[DistillConfig]):
             Run(self.folder).need("teacher")
 
     def _check_given(self, given: Teacher | str | Path) -> None:
-        """Refuse adapters or pictures that a given teacher cannot have, before it is copied."""
+        """Refuse what a given teacher cannot have, such as adapters, before it is copied."""
         config = self.config
-        if config.student == "full" and not config.data_weight:
+        if config.student == "full" and config.guidance == 1 and not config.data_weight:
             return
         teacher = given if isinstance(given, Teacher) else load(given, "teacher", build=self._build)
         assert isinstance(teacher, Teacher)
-        check_student(config, teacher.denoiser)
+        check_student(config, teacher)
         if config.data_weight:
             real_batches(_run_of(given), teacher.config, self._data)
 
@@ -200,7 +200,7 @@ class DistillTask(Task[DistillConfig]):
             borrow(self.folder, self._given, self._build)
         run = Run(self.folder)
         self._teacher = run.teacher(self._build)
-        check_student(self.config, self._teacher.denoiser)
+        check_student(self.config, self._teacher)
         if self.config.data_weight:
             self._real = real_batches(run, self._teacher.config, self._data)
         if engine.ranks.leads:

@@ -179,6 +179,13 @@ class StudentRecipe:
     """Learning rates of adapters, over those of all weights."""
     data_target: float = 0.68
     """With real pictures: what the fake score learns to say of them, as a share of each picture."""
+    adversarial_scale: float = 1e-4
+    """With real pictures as in SiDA: factor on the adversarial loss of the generator, beside a loss
+    that is a mean over pixels. In the paper 0.01 beside 100, of sums."""
+    adversarial_from: float = 0.1
+    """Share of the budget from which the generator follows it; the fake score learns it before."""
+    label_drop: float = 0.1
+    """With guidance: share of the fake score's pictures whose class it is not told."""
     sigma_min: float = 0.002
     """Lowest noise level of the generator's loss."""
     sigma_max: float = 80.0
@@ -226,9 +233,9 @@ class StudentRecipe:
         _choice(self, "grad_through", get_args(GradThrough))
         _positive(self, "lr", "fake_lr", "batch", "clip", "fake_steps", "sigma_init_scale")
         _positive(self, "sigma_min", "distance_every", "distance_images")
-        _positive(self, "last_call_scale", "adapter_lr_scale")
+        _positive(self, "last_call_scale", "adapter_lr_scale", "adversarial_scale")
         _shares(self, "warmup", "decay_from", "t_min", "t_max", "evaluation_share")
-        _shares(self, "variety_fall", "data_target")
+        _shares(self, "variety_fall", "data_target", "label_drop", "adversarial_from")
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
         _within("t_min", self.t_min, 0.0, self.t_max)

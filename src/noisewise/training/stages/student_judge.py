@@ -61,6 +61,7 @@ class StudentJudge:
         recipe: how often to evaluate, and on how many pictures.
         budget: budget of the training; it limits the number of pictures.
         engine: device and precision.
+        guidance: of the teacher's own pictures, which the generator learns.
     """
 
     def __init__(
@@ -72,12 +73,13 @@ class StudentJudge:
         recipe: StudentRecipe,
         budget: Budget,
         engine: Engine,
+        guidance: float = 1.0,
     ) -> None:
         """Keep the current weights as the best; nothing is measured yet."""
         self._teacher, self._nets, self._ema = teacher, nets, ema
         self._generator, self._shadow = nets.generator, nets.shadow
         self._sigmas, self._recipe = sigmas, recipe
-        self._budget, self._engine = budget, engine
+        self._budget, self._engine, self._guidance = budget, engine, guidance
         self.preview: Tensor | None = None
         self.stats: dict[str, Any] = {}
         self.reference: Judge | None = None
@@ -295,8 +297,8 @@ class StudentJudge:
         start, parts, drawn = self._clock(), [], 0
         while drawn < wanted:
             count = min(self._group, wanted - drawn)
-            # without guidance, which the distilled denoiser does not have
-            pictures = self._teacher.draw(_SEED, drawn, count, guidance=1.0)
+            # with the guidance that is distilled, and not that of its sampler
+            pictures = self._teacher.draw(_SEED, drawn, count, guidance=self._guidance)
             parts.append(pictures.float().cpu())
             drawn += count
             late = seconds is not None and self._clock() - start > seconds

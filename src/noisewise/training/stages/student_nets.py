@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from noisewise.diffusion import innermost
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.networks import network
 from noisewise.training.settings.student_choices import RANK
 from noisewise.training.stages.adapted_teacher import adapter_config
+from noisewise.training.stages.student_guidance import check_guided
 
 if TYPE_CHECKING:
     from noisewise.adapters.switching import Switchable
+    from noisewise.training.models.models import Teacher
     from noisewise.training.settings.config import DistillConfig
 
 
@@ -37,6 +40,7 @@ class StudentNets(Protocol):
         shadow: as the generator; averages are written into it.
         generator_weights: computes the generator's calls.
         fake_weights: computes those of the fake score.
+        heard: the net whose layers compute the fake score.
     """
 
     generator: nn.Module
@@ -44,6 +48,7 @@ class StudentNets(Protocol):
     shadow: nn.Module
     generator_weights: MasterWeights[nn.Module]
     fake_weights: MasterWeights[nn.Module]
+    heard: nn.Module
 
     def computing(self, denoiser: nn.Module) -> nn.Module:
         """The same denoiser in the precision of the training."""
@@ -72,6 +77,7 @@ class WholeNets:
         teacher.to(dtype)
         self.generator_weights = MasterWeights(self.generator, dtype)
         self.fake_weights = MasterWeights(self.fake, dtype)
+        self.heard: nn.Module = self.fake_weights.module
 
     def computing(self, denoiser: nn.Module) -> nn.Module:
         """A copy in the precision of the training; with float32 the denoiser itself."""
@@ -125,6 +131,7 @@ class AdaptedNets:
         float32 = torch.float32
         self.generator_weights: MasterWeights[nn.Module] = MasterWeights(self.generator, float32)
         self.fake_weights: MasterWeights[nn.Module] = MasterWeights(self.fake, float32)
+        self.heard: nn.Module = network(teacher)
 
     def computing(self, denoiser: nn.Module) -> nn.Module:
         """The denoiser itself: its net computes in the precision of the training."""
@@ -166,11 +173,16 @@ class Adapted(nn.Module):
             return self._shared[0](x, sigma, condition)
 
 
-def check_student(config: DistillConfig, teacher: nn.Module) -> None:
-    """Refuse adapters that this teacher cannot have, before anything is trained.
+def check_student(config: DistillConfig, teacher: Teacher) -> None:
+    """Refuse what this teacher cannot have, before anything is trained.
 
     Raises:
-        ValueError: if PEFT is missing, no layer can have an adapter, or the rank is too large.
+        ValueError: if PEFT is missing, no layer can have an adapter, or the rank is too large; if
+            the teacher cannot be guided; if its net has no place for an adversary.
     """
+    net = network(teacher.denoiser)
     if config.student == "lora":
-        adapter_config(network(teacher), config.rank or RANK, "use --student full")
+        adapter_config(net, config.rank or RANK, "use --student full")
+    check_guided(teacher, config.guidance)
+    if config.data_term == "sida":
+        innermost(net)
