@@ -34,11 +34,18 @@ from noisewise.training.stages.evaluation_times import Deadline
 from noisewise.training.stages.real_judge import frozen_distance, teacher_features, told_floors
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.student_nets import StudentNets
+from noisewise.training.stages.teacher_steps import (
+    Row,
+    affordable_steps,
+    in_words,
+    teacher_steps,
+)
 from noisewise.training.stages.weight_averages import EMA
 
 if TYPE_CHECKING:
     from noisewise.training.settings.budget import Budget
 
+_STEPS_SHARE = 0.5  # of the time for the teacher's own pictures, for those in few steps
 _SHEET = 64  # pictures on a sample sheet
 _FEWEST = 128  # least number of pictures for a distance
 _LAST = 4  # calls for each picture of the last distance, with those that try a second call
@@ -88,6 +95,8 @@ class StudentJudge:
         self.flats, self.palette = Flats(), teacher.config.palette
         self.most_varied = 0.0  # the highest variety so far
         self._clock = engine.ranks.clock
+        self._call = 0.0  # seconds of a network call for a picture
+        self._milliseconds: float | None = None
         self._cost, self._group = 0.0, at_once(num_pixels(teacher.config.size))
         self.best_weights = [p.detach().clone() for p in nets.generator.parameters()]
         self.best_as: dict[str, Any] = {}
@@ -105,6 +114,7 @@ class StudentJudge:
             return Judgement(), None
         start = self._clock()
         pictures = self.pictures(self._generator, self.num_images)
+        milliseconds = 1000 * (self._clock() - start) / self.num_images
         rgba = self._teacher.config.alpha != "none"
         spread = (premultiplied(pictures) if rgba else pictures).std().item()
         pictures = self._finished(pictures)
@@ -118,7 +128,19 @@ class StudentJudge:
             f"before training: {self._called} of the teacher {self._is} {found.at_standard:.3g} "
             f"floors from its sampler, on {self.num_images} pictures"
         )
-        return _judgement(found, varied, event=event), spread
+        rows = self._few_steps(seconds)
+        if told := in_words(rows):
+            event += f"; {told}; this generator takes {milliseconds:.3g} ms"
+        judgement = _judgement(found, varied, event=event)
+        return replace(judgement, teacher_steps=rows or None, milliseconds=milliseconds), spread
+
+    def _few_steps(self, seconds: float | None) -> tuple[Row, ...]:
+        """What the teacher draws in few steps, as far as there is time to measure it."""
+        assert self.reference is not None
+        limit = None if seconds is None else _STEPS_SHARE * seconds
+        steps, count = affordable_steps(self.num_images, self._call, limit)
+        teacher, group, clock = self._teacher, self._group, self._clock
+        return teacher_steps(teacher, self.reference, steps, count, group, self._guidance, clock)
 
     @torch.no_grad()
     def judge(self, seconds: float | None) -> Judgement:
@@ -181,7 +203,8 @@ class StudentJudge:
         alike = self._alike(varied)
         event = f"kept {kept}: {far}{alike}; {second}{flats}"
         told = {"distance": one.parts[0].value, "floors": told_floors(one)}
-        return replace(judgement, event=event, variety=varied.value, **told)
+        ms = self._milliseconds  # of a picture: in the log alone, as no two runs have the same
+        return replace(judgement, event=event, variety=varied.value, milliseconds=ms, **told)
 
     @torch.no_grad()
     def best(self) -> nn.Module:
@@ -305,6 +328,8 @@ class StudentJudge:
             if not self.num_images and late and drawn >= LEAST:
                 break
         self.num_images = drawn
+        calls = self._teacher.network_calls(guidance=self._guidance)
+        self._call = (self._clock() - start) / (drawn * calls)
         return torch.cat(parts)
 
     def _affordable(self, seconds: float | None) -> int:
@@ -333,7 +358,9 @@ class StudentJudge:
         if self._cost and not math.isinf(deadline.end):
             affordable = int(deadline.left / (_LAST * self._cost))
             count = min(count, max(LEAST, affordable))
-        pictures = self.pictures(self.best(), count, _FRESH)
+        denoiser, start = self.best(), self._clock()
+        pictures = self.pictures(denoiser, count, _FRESH)
+        self._milliseconds = 1000 * (self._clock() - start) / count
         self.palette = choose_tolerance(pictures, self.palette)
         known = self._teacher.config.flats
         self.flats = choose_level(pictures, known, self.reference, self.palette)

@@ -1,0 +1,131 @@
+"""How far a teacher's pictures in few steps are from its own: what a generator is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from noisewise.diffusion import DPMPP_2M
+from noisewise.quality.enough import LEAST
+from noisewise.quality.judge import Judge
+from noisewise.training.models.models import Teacher
+
+STEPS = (1, 2, 4, 8, 18)
+_MOST = 256  # pictures of each
+_FEATURES = 2  # network calls: what judging a picture takes
+_FRESH = 2_000_000  # number of the first picture: those of the reference and of the choices differ
+
+Row = tuple[int, float, float]
+
+
+def affordable_steps(
+    num_images: int, call: float, seconds: float | None
+) -> tuple[tuple[int, ...], int]:
+    """Which numbers of steps can be measured in this time, and on how many pictures.
+
+    Args:
+        num_images: at most.
+        call: seconds of one network call for one picture.
+        seconds: about how long all of it may take; None: no limit.
+
+    Example:
+        >>> affordable_steps(1000, 0.001, None), affordable_steps(1000, 0.001, 1.0)
+        (((1, 2, 4, 8, 18), 256), ((1, 2, 4), 76))
+        >>> affordable_steps(1000, 1.0, 1.0)
+        ((), 0)
+    """
+    most, steps = min(num_images, _MOST), STEPS
+    if seconds is None:
+        return steps, most
+    least = min(most, LEAST)
+    while steps:
+        one = call * (sum(steps) + _FEATURES * len(steps))
+        affordable = most if not one else min(most, int(seconds / one))
+        if affordable >= least:
+            return steps, affordable
+        steps = steps[:-1]
+    return (), 0
+
+
+@torch.no_grad()
+def teacher_steps(
+    teacher: Teacher,
+    judge: Judge,
+    steps: Sequence[int],
+    num_images: int,
+    group: int,
+    guidance: float,
+    clock: Callable[[], float],
+) -> tuple[Row, ...]:
+    """Draw with DPM-Solver++(2M) in few steps, and measure.
+
+    Args:
+        teacher: draws over the range of its own sampler.
+        judge: its own pictures.
+        steps: numbers of noise levels.
+        num_images: pictures of each.
+        group: pictures at once.
+        guidance: of the teacher, as of its own pictures.
+        clock: seconds that only increase.
+
+    Returns:
+        (steps, floors at 500 pictures, milliseconds a picture) of each.
+    """
+    found = []
+    for count in steps:
+        calls = teacher.sampler.calls_for(count, DPMPP_2M, 1.0)
+        start, parts = clock(), []
+        for first in range(0, num_images, group):
+            size = min(group, num_images - first)
+            drawn: Tensor = teacher.draw(
+                0, _FRESH + first, size, None, calls, DPMPP_2M, guidance
+            )
+            parts.append(drawn.float().cpu())
+        each = (clock() - start) / num_images
+        floors = judge.measure(torch.cat(parts)).at_standard
+        found.append((count, float(f"{floors:.4g}"), float(f"{1000 * each:.4g}")))
+    return tuple(found)
+
+
+def in_words(rows: Sequence[Row]) -> str:
+    """What was measured, in one line; "" if nothing was.
+
+    Example:
+        >>> in_words([(1, 30.0, 3.0), (2, 12.5, 6.1)])
+        'its teacher: 30 floors in 1 step (3 ms), 12.5 in 2 (6.1 ms)'
+    """
+    if not rows:
+        return ""
+    told = [
+        f"{floors:.3g}{' floors' if i == 0 else ''} in {steps}"
+        f"{' step' + 's' * (steps > 1) if i == 0 else ''} ({ms:.3g} ms)"
+        for i, (steps, floors, ms) in enumerate(rows)
+    ]
+    return f"its teacher: {', '.join(told)}"
+
+
+def worth(rows: Sequence[Row], floors: float) -> str:
+    """How many of the teacher's steps draw pictures as near to its own.
+
+    Args:
+        rows: of the teacher, by steps.
+        floors: of a generator.
+
+    Example:
+        >>> rows = [(1, 30.0, 3.0), (4, 5.0, 12.0), (18, 1.0, 54.0)]
+        >>> worth(rows, 40.0), worth(rows, 6.0), worth(rows, 0.9)
+        ('fewer than 1 step', 'more than 1 step and fewer than 4', '18 steps or more')
+    """
+    reached = [steps for steps, own, _ in rows if floors <= own]
+    if not reached:
+        least = rows[0][0]
+        return f"fewer than {least} step{'s' * (least > 1)}"
+    best = max(reached)
+    later = [steps for steps, _, _ in rows if steps > best]
+    if not later:
+        return f"{best} steps or more"
+    if floors == next(own for steps, own, _ in rows if steps == best):
+        return f"{best} step{'s' * (best > 1)}"
+    return f"more than {best} step{'s' * (best > 1)} and fewer than {min(later)}"
