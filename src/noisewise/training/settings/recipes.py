@@ -16,6 +16,7 @@ Optimizer = Literal["muon", "adamw"]
 LossWeight = Literal["l1", "sigma", "none"]
 GradThrough = Literal["both", "none"]
 PaletteWay = Literal["end", "again", "inside"]
+GeneratorStart = Literal["teacher", "fresh"]
 MOST_FAKE_STEPS = 20  # for each step of the generator
 _MOST_LAM = 1.5
 
@@ -175,6 +176,14 @@ class StudentRecipe:
     fake_told: bool = True
     """Of a generator of several calls: the fake score is told which call a picture comes from. In
     the papers it is not."""
+    generator_start: GeneratorStart = "teacher"
+    """teacher: the generator starts with the teacher's weights. fresh: from nothing."""
+    generator_widths: tuple[int, ...] = ()
+    """Channels at each resolution of the generator's net. Empty: as the teacher's. Of another net,
+    only the weights that fit are carried over."""
+    balanced: bool = False
+    """Every batch has the classes in the teacher's shares, as nearly as can be; else each picture's
+    class is drawn."""
     adapter_lr_scale: float = 10.0
     """Learning rates of adapters, over those of all weights."""
     data_target: float = 0.68
@@ -231,6 +240,7 @@ class StudentRecipe:
         check_lam(self.safe_lam)
         _choice(self, "weight", get_args(LossWeight))
         _choice(self, "grad_through", get_args(GradThrough))
+        _choice(self, "generator_start", get_args(GeneratorStart))
         _positive(self, "lr", "fake_lr", "batch", "clip", "fake_steps", "sigma_init_scale")
         _positive(self, "sigma_min", "distance_every", "distance_images")
         _positive(self, "last_call_scale", "adapter_lr_scale", "adversarial_scale")

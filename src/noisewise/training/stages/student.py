@@ -38,6 +38,7 @@ from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Teacher, one_call
+from noisewise.training.models.networks import network
 from noisewise.training.settings.recipes import StudentRecipe
 from noisewise.training.settings.student_choices import RANK
 from noisewise.training.stages.guards import GeneratorGuard
@@ -47,7 +48,9 @@ from noisewise.training.stages.plan import student_values
 from noisewise.training.stages.stage import Judgement, Pace, StageName
 from noisewise.training.stages.student_guidance import Guide, check_guided
 from noisewise.training.stages.student_judge import StudentJudge
+from noisewise.training.stages.student_labels import in_shares
 from noisewise.training.stages.student_nets import AdaptedNets, StudentNets, WholeNets
+from noisewise.training.stages.student_start import own_generator
 from noisewise.training.stages.weight_averages import EMA
 
 if TYPE_CHECKING:
@@ -82,8 +85,15 @@ def _nets(
         shape = (described.channels, *sides(described.size))
         return Told(fake, config.calls, shape, described.sigma_data)
 
+    own = own_generator(teacher, config.recipe, config.seed)
     if config.student == "full":
-        return WholeNets(frozen, engine.dtype, tell)
+        own = None if own is None else own.to(engine.device)
+        return WholeNets(frozen, engine.dtype, tell, own)
+    if own is not None:
+        raise ValueError(
+            "recipe: adapters are added to the teacher's own weights; leave generator_widths and "
+            "generator_start out, or use --student full"
+        )
     rank = config.rank or RANK
     return AdaptedNets(frozen, teacher.denoiser, engine.dtype, tell, rank, config.seed)
 
@@ -148,6 +158,8 @@ class StudentStage:
         self._nets = _nets(self._frozen, teacher, config, engine)
         self._generator, self._fake = self._nets.generator, self._nets.fake
         self._told = isinstance(self._fake, Told)
+        own = network(self._generator) if recipe.generator_widths else None
+        self._net: dict[str, Any] = described.net if own is None else dict(own.config)  # pyrefly: ignore
         self._master_weights = self._nets.generator_weights
         self._fake_master_weights = self._nets.fake_weights
         self._call = engine.ranks.parallel(self._master_weights.module)
@@ -316,6 +328,7 @@ class StudentStage:
         return replace(
             self._teacher.config,
             kind="generator",
+            net=self._net,
             sigma_init=self.sigma_init,
             two_call_sigma=stats.get("two_call_sigma"),
             later_sigmas=self.sigmas[1:],
@@ -438,6 +451,8 @@ class StudentStage:
     def _labels(self) -> Tensor | None:
         if self._labels_law is None:
             return None
+        if self._recipe.balanced:
+            return in_shares(self._labels_law, self.batch, self._draws)[self._part]
         drawn = torch.multinomial(self._labels_law, self.batch, True, generator=self._draws)
         return drawn[self._part]
 

@@ -130,7 +130,7 @@ class StudentJudge:
         )
         rows = self._few_steps(seconds)
         if told := in_words(rows):
-            event += f"; {told}; this generator takes {milliseconds:.3g} ms"
+            event += f"; {told}"
         judgement = _judgement(found, varied, event=event)
         return replace(judgement, teacher_steps=rows or None, milliseconds=milliseconds), spread
 

@@ -66,14 +66,22 @@ class WholeNets:
         teacher: the frozen denoiser; it gets the precision of the training.
         dtype: precision of the training.
         tell: makes the fake score one that is told the call.
+        generator: where it is no copy of the teacher; on the same device.
     """
 
-    def __init__(self, teacher: nn.Module, dtype: torch.dtype, tell: Tell) -> None:
+    def __init__(
+        self,
+        teacher: nn.Module,
+        dtype: torch.dtype,
+        tell: Tell,
+        generator: nn.Module | None = None,
+    ) -> None:
         """Copy the teacher."""
         self._dtype = dtype
-        self.generator = copy.deepcopy(teacher).requires_grad_(True)
+        start = teacher if generator is None else generator
+        self.generator = copy.deepcopy(start).requires_grad_(True)
         self.fake = tell(copy.deepcopy(teacher).requires_grad_(True))
-        self.shadow = copy.deepcopy(teacher)
+        self.shadow = copy.deepcopy(start).requires_grad_(False)
         teacher.to(dtype)
         self.generator_weights = MasterWeights(self.generator, dtype)
         self.fake_weights = MasterWeights(self.fake, dtype)

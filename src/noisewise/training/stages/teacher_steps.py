@@ -90,20 +90,16 @@ def teacher_steps(
 
 
 def in_words(rows: Sequence[Row]) -> str:
-    """What was measured, in one line; "" if nothing was.
+    """How far the teacher is, in one line without times; "" if nothing was measured.
 
     Example:
         >>> in_words([(1, 30.0, 3.0), (2, 12.5, 6.1)])
-        'its teacher: 30 floors in 1 step (3 ms), 12.5 in 2 (6.1 ms)'
+        'its teacher in 1, 2 steps: 30, 12.5 floors'
     """
     if not rows:
         return ""
-    told = [
-        f"{floors:.3g}{' floors' if i == 0 else ''} in {steps}"
-        f"{' step' + 's' * (steps > 1) if i == 0 else ''} ({ms:.3g} ms)"
-        for i, (steps, floors, ms) in enumerate(rows)
-    ]
-    return f"its teacher: {', '.join(told)}"
+    steps, floors = ", ".join(str(row[0]) for row in rows), ", ".join(f"{r[1]:.3g}" for r in rows)
+    return f"its teacher in {steps} steps: {floors} floors"
 
 
 def worth(rows: Sequence[Row], floors: float) -> str:
