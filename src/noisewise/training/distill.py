@@ -12,12 +12,13 @@ from torch import nn
 
 from noisewise.quality.enough import LEAST
 from noisewise.sizes import mean_side, spelled
-from noisewise.training.borrowed_teacher import borrow
+from noisewise.training.borrowed_teacher import borrow, read_teacher
 from noisewise.training.callbacks import Callbacks, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.run_folder import is_run
-from noisewise.training.load import load
+from noisewise.training.models.any_teacher import try_out
+from noisewise.training.models.diffusers_folder import is_diffusers_folder
 from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_folder import Build, TeacherFolder, save_model
 from noisewise.training.models.models import Generator, Teacher
@@ -186,10 +187,11 @@ class DistillTask(Task[DistillConfig]):
     def _check_given(self, given: Teacher | str | Path) -> None:
         """Refuse what a given teacher cannot have, such as adapters, before it is copied."""
         config = self.config
-        if config.student == "full" and config.guidance == 1 and not config.data_weight:
-            return
-        teacher = given if isinstance(given, Teacher) else load(given, "teacher", build=self._build)
-        assert isinstance(teacher, Teacher)
+        plain = config.student == "full" and config.guidance == 1 and not config.data_weight
+        if plain and not isinstance(given, Teacher) and is_diffusers_folder(Path(given)):
+            return  # it is tried when it is read
+        teacher = read_teacher(given, self._build)
+        try_out(teacher)
         check_student(config, teacher)
         if config.data_weight:
             real_batches(_run_of(given), teacher.config, self._data)
@@ -200,6 +202,7 @@ class DistillTask(Task[DistillConfig]):
             borrow(self.folder, self._given, self._build)
         run = Run(self.folder)
         self._teacher = run.teacher(self._build)
+        try_out(self._teacher)
         check_student(self.config, self._teacher)
         if self.config.data_weight:
             self._real = real_batches(run, self._teacher.config, self._data)
