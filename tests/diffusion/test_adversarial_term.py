@@ -79,8 +79,8 @@ def test_losses_are_those_of_torch_and_the_optimum_tells_densities_apart() -> No
     )
     # one place, seen 3 times in real pictures and once in generated ones
     logit = torch.tensor(math.log(3.0), requires_grad=True)
-    told = (
-        3 * nn.functional.softplus(-logit) + nn.functional.softplus(logit)
+    told = 3 * nn.functional.softplus(-logit) + nn.functional.softplus(
+        logit
     )  # the two halves, weighted
     told.backward()
     assert logit.grad is not None
@@ -97,9 +97,7 @@ def test_the_fake_score_learns_both_in_one_call() -> None:
     def weight(sigma: Tensor) -> Tensor:
         return 1 + sigma
 
-    found = fake_loss_with_adversary(
-        Hearing(fake, layer), generated, real, sigma, noise, weight
-    )
+    found = fake_loss_with_adversary(Hearing(fake, layer), generated, real, sigma, noise, weight)
     plain = denoising_loss(fake, generated, sigma, noise, weight).mean()
     heard = Hearing(fake, layer)
     level = sigma[:, None, None, None]

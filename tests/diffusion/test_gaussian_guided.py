@@ -109,7 +109,9 @@ def test_a_fake_score_inside_guidance_learns_the_pictures_as_a_plain_one_does() 
     torch.testing.assert_close(
         module(x_g + 0.8 * noise, sigma, labels), place + slope * (x_g + 0.8 * noise)
     )
-    fake_score_loss(module, x_g, sigma, noise, lambda s: torch.ones_like(s), labels).mean().backward()
+    fake_score_loss(
+        module, x_g, sigma, noise, lambda s: torch.ones_like(s), labels
+    ).mean().backward()
     for lines in (net.slopes, net.places):
         assert lines.grad is not None
         assert lines.grad.abs().max() < 1e-10

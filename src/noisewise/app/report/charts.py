@@ -31,14 +31,14 @@ _NOISE_TEXT = (
 )
 _DISTANCE_TEXT = (
     "Distance during training: the teacher's to real pictures, the generator's to pictures of its "
-    "teacher (it sees no real ones). Dashed: the floor, which real pictures reach. It is measured "
+    "teacher. Dashed: the floor, which real pictures reach. It is measured "
     "on fewer pictures than at the top of the page, so it is noisier."
 )
 
 
 _FLOORS_TEXT = (
     "Floors during training: the teacher's pictures against real ones, the generator's against "
-    "pictures of its teacher (it sees no real ones). Dashed: 1, as far as such pictures are from "
+    "pictures of its teacher. Dashed: 1, as far as such pictures are from "
     "each other. It is measured on fewer pictures than at the top of the page, so it is noisier."
 )
 _STEPS_TEXT = (
@@ -218,9 +218,7 @@ def _steps_curve(facts: Facts) -> str:
     steps = [f"{row[0]:g}" for row in rows]
     named = " and ".join(filter(None, (", ".join(steps[:-1]), steps[-1])))
     word = "step" if steps == ["1"] else "steps"
-    lines = [
-        svg.Series(f"teacher, {named} {word}", [r[2] for r in rows], [r[1] for r in rows])
-    ]
+    lines = [svg.Series(f"teacher, {named} {word}", [r[2] for r in rows], [r[1] for r in rows])]
     found = _generators_floors(facts) if ms else []
     if ms and found:
         if len(found) > 1:

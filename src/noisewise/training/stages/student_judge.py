@@ -196,6 +196,7 @@ class StudentJudge:
             "floors": one.to_dict(),
             "distance_against": "the teacher's own pictures",
             "variety": varied.to_dict(),
+            **({} if self._guidance == 1 else {"guidance": self._guidance}),
             "ema_share": best["share"],
         }
         flats = f"; flats: {self.flats.reason}" if self.flats.level else ""

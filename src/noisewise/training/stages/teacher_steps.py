@@ -79,9 +79,7 @@ def teacher_steps(
         start, parts = clock(), []
         for first in range(0, num_images, group):
             size = min(group, num_images - first)
-            drawn: Tensor = teacher.draw(
-                0, _FRESH + first, size, None, calls, DPMPP_2M, guidance
-            )
+            drawn: Tensor = teacher.draw(0, _FRESH + first, size, None, calls, DPMPP_2M, guidance)
             parts.append(drawn.float().cpu())
         each = (clock() - start) / num_images
         floors = judge.measure(torch.cat(parts)).at_standard
