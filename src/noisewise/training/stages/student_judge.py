@@ -135,10 +135,15 @@ class StudentJudge:
         return replace(judgement, teacher_steps=rows or None, milliseconds=milliseconds), spread
 
     def _few_steps(self, seconds: float | None) -> tuple[Row, ...]:
-        """What the teacher draws in few steps, as far as there is time to measure it."""
+        """What the teacher draws in few steps, as far as there is time to measure it.
+
+        With a budget of images it takes no more calls than the budget has images.
+        """
         assert self.reference is not None
-        limit = None if seconds is None else _STEPS_SHARE * seconds
-        steps, count = affordable_steps(self.num_images, self._call, limit)
+        limit = float(self._budget.images or 0)
+        if seconds is not None:
+            limit = _STEPS_SHARE * seconds / max(self._call, 1e-9)
+        steps, count = affordable_steps(self.num_images, limit)
         teacher, group, clock = self._teacher, self._group, self._clock
         return teacher_steps(teacher, self.reference, steps, count, group, self._guidance, clock)
 

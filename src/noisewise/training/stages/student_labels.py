@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def in_shares(counts: Tensor, num_images: int, generator: torch.Generator) -> Tensor:
-    """Classes of a batch that has each as often as its share says, rounded up or down; in any order.
+    """Classes of a batch that has each as often as its share says; in any order.
 
     ``label_i = F^-1((i + u) / n)`` with one u, uniform, so each class is drawn ``n p`` times on
     average, and never off by more than one.

@@ -20,29 +20,23 @@ _FRESH = 2_000_000  # number of the first picture: those of the reference and of
 Row = tuple[int, float, float]
 
 
-def affordable_steps(
-    num_images: int, call: float, seconds: float | None
-) -> tuple[tuple[int, ...], int]:
-    """Which numbers of steps can be measured in this time, and on how many pictures.
+def affordable_steps(num_images: int, calls: float) -> tuple[tuple[int, ...], int]:
+    """Which numbers of steps can be measured in so many network calls, and on how many pictures.
 
     Args:
         num_images: at most.
-        call: seconds of one network call for one picture.
-        seconds: about how long all of it may take; None: no limit.
+        calls: for all of it.
 
     Example:
-        >>> affordable_steps(1000, 0.001, None), affordable_steps(1000, 0.001, 1.0)
+        >>> affordable_steps(1000, 20_000), affordable_steps(1000, 1000)
         (((1, 2, 4, 8, 18), 256), ((1, 2, 4), 76))
-        >>> affordable_steps(1000, 1.0, 1.0)
+        >>> affordable_steps(1000, 10)
         ((), 0)
     """
     most, steps = min(num_images, _MOST), STEPS
-    if seconds is None:
-        return steps, most
     least = min(most, LEAST)
     while steps:
-        one = call * (sum(steps) + _FEATURES * len(steps))
-        affordable = most if not one else min(most, int(seconds / one))
+        affordable = min(most, int(calls / (sum(steps) + _FEATURES * len(steps))))
         if affordable >= least:
             return steps, affordable
         steps = steps[:-1]
