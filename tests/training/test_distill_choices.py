@@ -12,7 +12,8 @@ import pytest
 import noisewise
 from noisewise.app.cli import main
 from noisewise.app.report.charts import learning_curves
-from noisewise.app.report.collect import gather
+from noisewise.app.report.collect import _points, _teacher_steps
+from noisewise.app.report.facts import Facts
 from noisewise.training.models.models import Generator
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
@@ -116,9 +117,11 @@ def test_the_teacher_in_few_steps_is_in_the_log_and_the_report(run: Path, tmp_pa
     assert rows[-1][1] < rows[0][1], "18 steps are nearer to its own pictures than one"
     timed = [r for r in records if r.milliseconds]
     assert len(timed) == 2
-    facts = gather(Run(tmp_path / "new"), num_images=64)
-    assert [row[0] for row in facts.teacher_steps] == [1, 2, 4, 8, 18]
-    page = learning_curves(facts)
+    steps = _teacher_steps(records)
+    assert [row[0] for row in steps] == [1, 2, 4, 8, 18]
+    facts = Facts("new", "new", 8, 1, 80, "dots", True, True, points=_points(records))
+    ms = timed[-1].milliseconds
+    page = learning_curves(replace(facts, teacher_steps=steps, generator_milliseconds=ms))
     assert "What one call is worth" in page
     assert "The generator is worth" in page
     assert "teacher, 1, 2, 4, 8 and 18 steps" in page
