@@ -38,7 +38,7 @@ SETTINGS = {
         "recipe": {"distance_images": 32, "num_steps": 3, "sampler_images": 0},
     },
 }
-_UNTIMED = ("seconds",)
+_UNTIMED = ("seconds", "milliseconds", "teacher_steps")
 
 
 @dataclass(frozen=True)

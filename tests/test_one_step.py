@@ -31,7 +31,7 @@ def ran(program: str, tmp_path: Path, *words: str) -> dict[str, dict[str, object
 @pytest.mark.slow
 def test_one_step_runs_in_small(tmp_path: Path) -> None:
     text = json.dumps(ran("one_step", tmp_path))
-    for way in ("SiD 1", "2 calls", "with data 0.06", "regression", "consistency"):
+    for way in ("SiD 1", "2 calls", "with data 0.06", "adversary", "regression", "consistency"):
         assert f'"{way}' in text or f'{way}\\"' in text
     assert "teacher, 2 steps" in text
 

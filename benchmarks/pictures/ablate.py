@@ -28,7 +28,7 @@ NAME = "pictures/ablate"
 IMAGES = {"teacher": 48_000, "student": 12_800}
 SAMPLER = (5, 0.3)  # Heun steps and last noise level, the same for every teacher
 SECOND_SIGMA = 0.3  # the same for every generator
-TEACHERS: dict[str, dict[str, object]] = {
+TEACHERS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "labels": {"classes": True},
     "Adam beside Muon 0.0045": {"adam_lr": 0.0045},
@@ -43,7 +43,7 @@ TEACHERS: dict[str, dict[str, object]] = {
     "width 24": {"widths": (24, 48, 96)},
     "width 48": {"widths": (48, 96, 192)},
 }
-STUDENTS: dict[str, dict[str, object]] = {
+STUDENTS: dict[str, dict[str, Any]] = {
     "recipe": {},
     "lambda 0.5": {"lam": 0.5},
     "lambda 1": {"lam": 1.0},
@@ -65,8 +65,18 @@ STUDENTS: dict[str, dict[str, object]] = {
     "sigma_init 3 sd": {"sigma_init_scale": 3.0},
     "sigma_init 10 sd": {"sigma_init_scale": 10.0},
     "2 fake steps": {"fake_steps": 2},
+    "5 fake steps": {"fake_steps": 5},
+    "batch 128": {"batch": 128},
+    "no clipping": {"clip": 1e6},
+    "t_max 0.8": {"t_max": 0.8},
+    "EMA 0.05 alone": {"ema_shares": (0.05,)},
+    "EMA 0.5 alone": {"ema_shares": (0.5,)},
+    "classes balanced": {"balanced": True},
+    "generator half as wide": {"generator_widths": 0.5},
+    "generator twice as wide": {"generator_widths": 2.0},
+    "generator from nothing": {"generator_start": "fresh"},
 }
-VARIANTS = {"teacher": TEACHERS, "student": STUDENTS}
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {"teacher": TEACHERS, "student": STUDENTS}
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,14 @@ def distill(bench: Bench, name: str, seed: int, images: int, teacher: Path) -> h
     """Distil a generator with one constant changed, always from the same teacher; measure it."""
     folder = bench.folder / "student"
     shutil.rmtree(folder, ignore_errors=True)
-    recipe = dataclasses.replace(StudentRecipe(distance_images=512), **STUDENTS[name])  # pyrefly: ignore[bad-argument-type]
+    changed = dict(STUDENTS[name])
+    if factor := changed.get("generator_widths"):
+        widths = ours.teacher_of(teacher).config.net["widths"]
+        # Nets that have widths take multiples of 8.
+        changed["generator_widths"] = tuple(
+            max(8, round(factor * width / 8) * 8) if width else 0 for width in widths
+        )
+    recipe = dataclasses.replace(StudentRecipe(distance_images=512), **changed)  # pyrefly: ignore[bad-argument-type]
     config = DistillConfig(**fixed(bench, seed, images), recipe=recipe)
     generator = noisewise.distill(folder, teacher=teacher, config=config)
     one = generator.sample(bench.num_images, seed=1)

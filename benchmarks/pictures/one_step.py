@@ -44,6 +44,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "DMD": {"through": "none"},
     "with data 0.06": {"data_weight": 0.06},
     "with data 0.3": {"data_weight": 0.3},
+    "adversary": {"data_weight": 0.5, "data_term": "sida"},
+    "adversary, 10 times as strong": {
+        "data_weight": 0.5,
+        "data_term": "sida",
+        "recipe": StudentRecipe(adversarial_scale=1e-3),
+    },
+    "guidance 1.25": {"guidance": 1.25},
+    "guidance 1.5": {"guidance": 1.5},
     "2 calls": {"calls": 2},
     "4 calls": {"calls": 4},
     "2 calls, fake not told": {"calls": 2, "recipe": StudentRecipe(fake_told=False)},
@@ -51,7 +59,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "adapters 32": {"student": "lora", "rank": 32},
 }
 RIVALS = ("regression", "consistency")
-QUICK = ("SiD 1", "2 calls", "with data 0.06", *RIVALS)
+GUIDED = ("guidance 1.25", "guidance 1.5")  # need a teacher of classes or kinds
+QUICK = ("SiD 1", "2 calls", "with data 0.06", "adversary", *RIVALS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,7 +235,8 @@ def main() -> None:
         for steps in STEPS[:2] if arguments.quick else STEPS:
             own = {**match, "way": f"teacher, {steps} steps", "seed": 0}
             results.cell(own, lambda k=steps: teachers(bench, k))
-        for way in names or (QUICK if arguments.quick else (*WAYS, *RIVALS)):
+        every = [way for way in (*WAYS, *RIVALS) if teacher.classes or way not in GUIDED]
+        for way in names or (QUICK if arguments.quick else every):
             for seed in [0] if arguments.quick else arguments.seeds:
                 own = {**match, "way": way, "seed": seed}
                 results.cell(own, lambda w=way, s=seed: student(bench, w, s))

@@ -25,8 +25,8 @@ FLAGS = {
     "palette net batch lr seed device dry_run config save_config log_to json",
     "adapt": "run folder out budget rank start size flips crop background crops palette batch "
     "lr seed device dry_run config save_config log_to json",
-    "distill": "run teacher data budget calls student rank data_weight lam weight through "
-    "fake_steps batch lr seed device dry_run config save_config log_to json",
+    "distill": "run teacher data budget calls student rank guidance data_weight lam weight through "
+    "batch lr seed device dry_run config save_config log_to json",
     "sample": "run num_images seed label larger teacher calls sampler guidance steps palette "
     "device out overwrite scale json",
     "evaluate": "run against data fid_weights num_images seed teacher calls sampler guidance "

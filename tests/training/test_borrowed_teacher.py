@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from noisewise.app.report.collect import report
 from noisewise.diffusion import Preconditioned
 from noisewise.training.borrowed_teacher import borrow
 from noisewise.training.models.model_folder import load_model, save_model
+from noisewise.training.models.models import Teacher
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 from noisewise.training.settings.recipes import StudentRecipe, TeacherRecipe
@@ -107,4 +110,59 @@ def test_dry_run_writes_nothing(source: Run, tmp_path: Path, capsys: pytest.Capt
     words = ["distill", str(tmp_path / "new"), "--teacher", str(source.path), "--dry-run", "--json"]
     assert cli.main(words) == 0
     assert "sigma_init" in json.loads(capsys.readouterr().out)["derived"]
+    assert not (tmp_path / "new").exists()
+
+
+class Odd(torch.nn.Module):
+    """A denoiser that is right but at some noise levels, where it gives something else."""
+
+    def __init__(self, low: float, high: float, gives: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.spread = torch.nn.Parameter(torch.tensor(0.5))
+        self.low, self.high, self.gives = low, high, gives
+
+    def forward(
+        self, x: torch.Tensor, sigma: torch.Tensor, condition: torch.Tensor | None = None
+    ) -> Any:  # noqa: ANN401
+        found = x / (1 + (sigma / self.spread)[:, None, None, None] ** 2)
+        return self.gives(found) if self.low <= float(sigma[0]) <= self.high else found
+
+
+@pytest.mark.parametrize(
+    ("gives", "message"),
+    [
+        (lambda x: x * float("nan"), "not finite"),
+        (lambda x: x / 0, "not finite"),
+        (lambda x: x[:, :, 1:], "must return a tensor of that shape"),
+        (lambda x: x.mean(1), "must return a tensor of that shape"),
+        (lambda x: (x,), "must return a tensor of that shape"),
+        (lambda x: x @ torch.ones(3, 3), "failed"),
+    ],
+)
+@pytest.mark.parametrize("where", [(0.0, 0.01), (0.2, 0.8), (50.0, 90.0)])
+def test_a_denoiser_that_is_wrong_at_some_levels_is_refused_and_nothing_is_written(
+    gives: Callable[[torch.Tensor], Any], message: str, where: tuple[float, float], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        noisewise.as_teacher(Odd(*where, gives), size=8, channels=1, sigma_data=0.5)
+    good = noisewise.as_teacher(Odd(1.0, 0.0, gives), size=8, channels=1, sigma_data=0.5)
+    bad = Teacher(Odd(*where, gives), good.config).eval()
+    with pytest.raises(ValueError, match=message):
+        noisewise.distill(tmp_path / "new", teacher=bad, config=DISTIL, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_teacher_whose_weights_are_no_numbers_is_refused(
+    source: Run, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(source.path / "teacher", tmp_path / "broken")
+    model = load_model(tmp_path / "broken")
+    with torch.no_grad():
+        next(model.denoiser.parameters()).fill_(float("nan"))
+    save_model(tmp_path / "broken", model.denoiser, model.config)
+    words = ["distill", str(tmp_path / "new"), "--teacher", str(tmp_path / "broken")]
+    assert cli.main([*words, "--budget", "32images"]) == 2
+    said = capsys.readouterr().err
+    assert "not finite" in said
+    assert "Traceback" not in said
     assert not (tmp_path / "new").exists()

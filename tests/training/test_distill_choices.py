@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 
 import noisewise
 from noisewise.app.cli import main
+from noisewise.app.report.charts import learning_curves
+from noisewise.app.report.collect import _points, _teacher_steps
+from noisewise.app.report.facts import Facts
 from noisewise.training.models.models import Generator
 from noisewise.training.run.run import Run
 from noisewise.training.settings.config import DistillConfig, TrainConfig
@@ -42,6 +46,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--rank", "4"], "add --student lora"),
         (["--student", "lora", "--rank", "4000"], "above the width"),
         (["--data-weight", "2"], "data weight of 2"),
+        (["--guidance", "1.5"], "leave --guidance out"),
+        (["--guidance", "0.5"], "use 1 for none, up to 5"),
+        (["--guidance", "nan"], "use 1 for none, up to 5"),
+        (["--guidance", "50"], "use 1 for none, up to 5"),
+        (["--data-term", "sida"], "add --data-weight 0.5"),
+        (["--data-term", "gan", "--data-weight", "0.5"], "realuid"),
+        (["--data-term", "sida", "--data-weight", "0.5", "--through", "none"], "--through both"),
         (["--data", "dots.npz"], "add --data-weight"),
         (["--data-weight", "0.1", "--data", "nowhere"], "leave --data-weight out"),
     ],
@@ -86,6 +97,34 @@ def test_a_run_of_all_of_it_resumes_only_as_it_was(run: Path, tmp_path: Path) ->
         noisewise.distill(tmp_path / "new", config=of(data_weight=0.06), progress=False)
     noted = Run(tmp_path / "new").info["stages"]["generator"]
     assert set(noted["floors_by_call"]) == {"1", "2"}
+
+
+def test_an_adversary_draws_and_is_noted(run: Path, tmp_path: Path) -> None:
+    config = of(data_weight=0.5, data_term="sida")
+    made = noisewise.distill(tmp_path / "new", teacher=run, config=config, progress=False)
+    assert made.sample(2).isfinite().all()
+    with pytest.raises(ValueError, match="data_term was 'sida' and is now 'realuid'"):
+        noisewise.distill(tmp_path / "new", config=of(data_weight=0.5), progress=False)
+
+
+def test_the_teacher_in_few_steps_is_in_the_log_and_the_report(run: Path, tmp_path: Path) -> None:
+    config = replace(of(), budget="704images")  # 16 pictures in 43 calls each
+    noisewise.distill(tmp_path / "new", teacher=run, config=config, progress=False)
+    records = [r for r in Run(tmp_path / "new").records() if r.stage == "generator"]
+    (rows,) = [r.teacher_steps for r in records if r.teacher_steps]
+    assert [row[0] for row in rows] == [1, 2, 4, 8, 18]
+    assert all(row[2] > 0 for row in rows)
+    assert rows[-1][1] < rows[0][1], "18 steps are nearer to its own pictures than one"
+    timed = [r for r in records if r.milliseconds]
+    assert len(timed) == 2
+    steps = _teacher_steps(records)
+    assert [row[0] for row in steps] == [1, 2, 4, 8, 18]
+    facts = Facts("new", "new", 8, 1, 80, "dots", True, True, points=_points(records))
+    ms = timed[-1].milliseconds
+    page = learning_curves(replace(facts, teacher_steps=steps, generator_milliseconds=ms))
+    assert "What one call is worth" in page
+    assert "The generator is worth" in page
+    assert "teacher, 1, 2, 4, 8 and 18 steps" in page
 
 
 def test_the_same_seed_gives_the_same_generator(run: Path, tmp_path: Path) -> None:

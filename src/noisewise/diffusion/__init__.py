@@ -6,6 +6,13 @@
 generator that needs one call, or a few (`few_calls`).
 """
 
+from noisewise.diffusion.adversarial_term import (
+    Hearing,
+    fake_loss_with_adversary,
+    fooling_loss,
+    innermost,
+    telling_loss,
+)
 from noisewise.diffusion.data_term import DataTerm, fake_loss_with_data
 from noisewise.diffusion.denoiser import (
     Denoiser,
@@ -37,6 +44,7 @@ from noisewise.diffusion.draws import (
 )
 from noisewise.diffusion.few_calls import OfCall, Told, in_calls, inputs_of_calls, which_call
 from noisewise.diffusion.guidance import (
+    GuidedByShares,
     check_guidance,
     guided,
     guided_calls,
@@ -93,6 +101,8 @@ __all__ = [
     "EpsWeight",
     "Extended",
     "FlowWeight",
+    "GuidedByShares",
+    "Hearing",
     "InterpolatedCosine",
     "KarrasUniform",
     "LogNormal",
@@ -123,10 +133,12 @@ __all__ = [
     "draw_to_dict",
     "eps_error",
     "eps_from_x0",
+    "fake_loss_with_adversary",
     "fake_loss_with_data",
     "fake_score_loss",
     "flow_error",
     "flow_from_x0",
+    "fooling_loss",
     "from_diffusers",
     "from_edm",
     "from_edm_scheduler",
@@ -136,6 +148,7 @@ __all__ = [
     "held",
     "heun",
     "in_calls",
+    "innermost",
     "inputs_of_calls",
     "interpolated_logsnr",
     "karras_sigmas",
@@ -150,6 +163,7 @@ __all__ = [
     "sigma_from_logsnr",
     "stratified",
     "takes_shares",
+    "telling_loss",
     "v_error",
     "v_from_x0",
     "which_call",

@@ -43,11 +43,13 @@ class ScoreIdentity:
         fisher: mean |d|^2 over pictures and pixels, unweighted, detached; falls slowly as the
             generator's score comes closer to the teacher's.
         x_g: the generator's pictures, detached, for the two checks below.
+        weight: mean of w over the pictures, detached.
     """
 
     loss: Tensor
     fisher: Tensor
     x_g: Tensor
+    weight: Tensor
 
     @property
     def x_g_std(self) -> float:
@@ -155,7 +157,8 @@ def score_identity_loss(
     product = mean_pixels(d * aim.sub(d, alpha=lam))
     w = _weight(weight, residual.detach(), sigma, sigma_data)
     loss = (product if w is None else w * product).mean()
-    return ScoreIdentity(loss, d.detach().square().mean(), x_g.detach())
+    mean_weight = torch.ones_like(loss) if w is None else w.mean()
+    return ScoreIdentity(loss, d.detach().square().mean(), x_g.detach(), mean_weight.detach())
 
 
 def fake_score_loss(

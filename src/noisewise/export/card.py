@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 from noisewise.export.source import Source
 from noisewise.pictures.alpha import colours
 from noisewise.sizes import sides, spelled
-from noisewise.training.models.model_card import calls_in_words, closing_parts
+from noisewise.training.models.model_card import calls_in_words, closing_parts, how_distilled
 from noisewise.training.models.models import Generator
 
 SAMPLES = "samples.png"
@@ -96,7 +97,7 @@ def _card(source: Source, library: str, needs: str, code: list[str], options: li
         header(source, library),
         f"# {source.name}",
         "",
-        _described(source, what),
+        _described(source, what, run),
         "",
         f"![64 pictures, drawn with seed 0]({SAMPLES})",
         "",
@@ -122,12 +123,12 @@ def _card(source: Source, library: str, needs: str, code: list[str], options: li
     return "\n".join(lines)
 
 
-def _described(source: Source, what: str) -> str:
+def _described(source: Source, what: str, run: dict[str, Any]) -> str:
     if isinstance(source.model, Generator):
         return (
             f"This generator draws {what} in {calls_in_words(source.config)}. It was made with "
             "noisewise: a diffusion model was trained on pictures, then the generator was "
-            "distilled from it."
+            f"distilled from it{how_distilled(run)}."
         )
     calls = source.model.sampler.calls
     return (

@@ -49,9 +49,7 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
     if is_diffusers_folder(Path(teacher)):
         return _borrow_model(Path(path), read_diffusers(Path(teacher)), str(teacher))
     path, folder = Path(path), _folder_of(Path(teacher))
-    model = load_model(folder, build)
-    if not isinstance(model, Teacher):
-        raise ValueError(f"{folder} contains a {model.config.kind}, not a teacher")
+    model = read_teacher(folder, build)
     digest = file_digest(folder / _FILES[1])
     begun = check_folder(path)
     complete = begun and _complete(path)
@@ -70,6 +68,27 @@ def borrow(path: str | Path, teacher: Teacher | str | Path, build: Build | None 
         for name in reversed(_FILES):  # config.json last: its presence says that a teacher exists
             write_atomic(path / "teacher" / name, partial(shutil.copyfile, folder / name))
     return run
+
+
+def read_teacher(teacher: Teacher | str | Path, build: Build | None = None) -> Teacher:
+    """The teacher that is meant; nothing is written.
+
+    Args:
+        teacher: as for `borrow`.
+        build: makes the net from its configuration; None: the nets of noisewise.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(teacher, Teacher):
+        return teacher
+    if is_diffusers_folder(Path(teacher)):
+        return read_diffusers(Path(teacher))
+    folder = _folder_of(Path(teacher))
+    model = load_model(folder, build)
+    if not isinstance(model, Teacher):
+        raise ValueError(f"{folder} contains a {model.config.kind}, not a teacher")
+    return model
 
 
 def _borrow_model(path: Path, teacher: Teacher, source: str = "a model given from Python") -> Run:

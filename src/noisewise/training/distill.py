@@ -12,12 +12,13 @@ from torch import nn
 
 from noisewise.quality.enough import LEAST
 from noisewise.sizes import mean_side, spelled
-from noisewise.training.borrowed_teacher import borrow
+from noisewise.training.borrowed_teacher import borrow, read_teacher
 from noisewise.training.callbacks import Callbacks, OnRecord, Stop
 from noisewise.training.carry_out import Task, carry_out
 from noisewise.training.devices.engine import Engine
 from noisewise.training.files.run_folder import is_run
-from noisewise.training.load import load
+from noisewise.training.models.any_teacher import try_out
+from noisewise.training.models.diffusers_folder import is_diffusers_folder
 from noisewise.training.models.model_card import model_card
 from noisewise.training.models.model_folder import Build, TeacherFolder, save_model
 from noisewise.training.models.models import Generator, Teacher
@@ -127,7 +128,7 @@ def _check_time(config: DistillConfig, teacher: Teacher, batch: int, speed: floa
     if seconds is None or not speed or mean_side(teacher.size) <= _LARGE:
         return
     own = len(config.recipe.ema_shares) + _OTHER_CALLS
-    calls = teacher.network_calls(guidance=1.0) + config.calls * own
+    calls = teacher.network_calls(guidance=config.guidance) + config.calls * own
     needed = (FORWARD * LEAST * calls + _NETS * batch) / speed
     if needed > LONGEST * seconds:
         raise ValueError(
@@ -184,13 +185,14 @@ class DistillTask(Task[DistillConfig]):
             Run(self.folder).need("teacher")
 
     def _check_given(self, given: Teacher | str | Path) -> None:
-        """Refuse adapters or pictures that a given teacher cannot have, before it is copied."""
+        """Refuse what a given teacher cannot have, such as adapters, before it is copied."""
         config = self.config
-        if config.student == "full" and not config.data_weight:
-            return
-        teacher = given if isinstance(given, Teacher) else load(given, "teacher", build=self._build)
-        assert isinstance(teacher, Teacher)
-        check_student(config, teacher.denoiser)
+        plain = config.student == "full" and config.guidance == 1 and not config.data_weight
+        if plain and not isinstance(given, Teacher) and is_diffusers_folder(Path(given)):
+            return  # it is tried when it is read
+        teacher = read_teacher(given, self._build)
+        try_out(teacher)
+        check_student(config, teacher)
         if config.data_weight:
             real_batches(_run_of(given), teacher.config, self._data)
 
@@ -200,7 +202,8 @@ class DistillTask(Task[DistillConfig]):
             borrow(self.folder, self._given, self._build)
         run = Run(self.folder)
         self._teacher = run.teacher(self._build)
-        check_student(self.config, self._teacher.denoiser)
+        try_out(self._teacher)
+        check_student(self.config, self._teacher)
         if self.config.data_weight:
             self._real = real_batches(run, self._teacher.config, self._data)
         if engine.ranks.leads:

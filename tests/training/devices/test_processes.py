@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -191,6 +192,30 @@ def test_two_processes_distil_what_one_does_and_exchange_their_runs(shop: Worksh
     shop.finish("train", two, "600images")
     finish(launch(2, shop.command("train", one, "600images")))
     assert losses(two, "teacher") == pytest.approx(losses(one, "teacher"), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_two_processes_distil_with_guidance_and_an_adversary_as_one_does(shop: Workshop) -> None:
+    config = settings(shop, "classed", classes=True)
+    alone(training(shop, "classed", config, "150images"))
+    values = json.loads((shop.root / "distill.json").read_text())
+    values |= {"guidance": 1.5, "data_weight": 0.5, "data_term": "sida"}
+    (shop.root / "both.json").write_text(json.dumps(values))
+    commands = []
+    for name in ("both-one", "both-two"):
+        shutil.copytree(shop.root / "classed", shop.root / name)
+        command = shop.command("distill", shop.root / name, "90images")
+        command[command.index("--config") + 1] = str(shop.root / "both.json")
+        commands.append(command)
+    alone(commands[0])
+    finish_all(launch_bare(commands[1]))
+    one, two = shop.root / "both-one", shop.root / "both-two"
+    for key in ("loss", "fake_loss"):
+        expected = losses(one, "generator", key)
+        assert losses(two, "generator", key) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    torch.testing.assert_close(
+        weights(two, "generator"), weights(one, "generator"), rtol=0, atol=2e-3
+    )
 
 
 def test_two_processes_in_bfloat16(shop: Workshop) -> None:

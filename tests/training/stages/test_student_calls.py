@@ -301,9 +301,9 @@ def test_at_full_rank_its_gradient_is_that_of_the_merged_weights() -> None:
 def test_a_rank_above_the_width_is_refused() -> None:
     pytest.importorskip("peft", reason="PEFT is not installed (extra: adapters)")
     with pytest.raises(ValueError, match="rank 5000 is above the width of this net"):
-        check_student(DistillConfig(student="lora", rank=5000), small().denoiser)
+        check_student(DistillConfig(student="lora", rank=5000), small())
     with pytest.raises(ValueError, match="use --student full"):
-        check_student(DistillConfig(student="lora"), teacher().denoiser)
+        check_student(DistillConfig(student="lora"), teacher())
 
 
 def test_without_peft_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +311,7 @@ def test_without_peft_a_sentence_says_what_to_install(monkeypatch: pytest.Monkey
 
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ValueError, match=r"pip install noisewise\[adapters\]"):
-        check_student(DistillConfig(student="lora"), small().denoiser)
+        check_student(DistillConfig(student="lora"), small())
 
 
 # ---------------------------------------------------------------------- real pictures

@@ -40,13 +40,15 @@ def _distill(options: DistillOptions, words: Sequence[str]) -> int:
     from noisewise.training.devices.hardware import free_memory
     from noisewise.training.distill import distill
     from noisewise.training.load import load
+    from noisewise.training.models.models import Teacher
     from noisewise.training.run.run import Run
     from noisewise.training.stages.plan import student_values
     from noisewise.training.stages.student_nets import check_student
 
     if options.dry_run:
         model = load(options.teacher or options.run, "teacher")
-        check_student(config, model.denoiser)
+        assert isinstance(model, Teacher)
+        check_student(config, model)
         values = student_values(config, model.config, free_memory(model.device))
         derived = {k: {"value": v.value, "reason": v.reason} for k, v in values.items()}
         return show_plan(derived, config.budget, options.json)

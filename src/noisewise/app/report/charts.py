@@ -11,6 +11,7 @@ from noisewise.app.html_text import escape
 from noisewise.app.plots import svg
 from noisewise.app.report.chart_values import value_table
 from noisewise.app.report.facts import Copies, Facts, Point, Way
+from noisewise.training.stages.teacher_steps import worth
 
 _MOST_POINTS = 400  # of one line; more make the page larger and look the same
 _LOSS_TEXT = (
@@ -30,15 +31,20 @@ _NOISE_TEXT = (
 )
 _DISTANCE_TEXT = (
     "Distance during training: the teacher's to real pictures, the generator's to pictures of its "
-    "teacher (it sees no real ones). Dashed: the floor, which real pictures reach. It is measured "
+    "teacher. Dashed: the floor, which real pictures reach. It is measured "
     "on fewer pictures than at the top of the page, so it is noisier."
 )
 
 
 _FLOORS_TEXT = (
     "Floors during training: the teacher's pictures against real ones, the generator's against "
-    "pictures of its teacher (it sees no real ones). Dashed: 1, as far as such pictures are from "
+    "pictures of its teacher. Dashed: 1, as far as such pictures are from "
     "each other. It is measured on fewer pictures than at the top of the page, so it is noisier."
+)
+_STEPS_TEXT = (
+    "What one call is worth: how far the teacher's pictures in few steps are from those of its own "
+    "sampler, over the time that a picture takes, and the generator on the same axes, from its "
+    "first evaluation to its last. Lower and further to the left is better."
 )
 _SPECTRUM_TEXT = (
     "Detail: power of generated pictures against real ones, from coarse (left) to fine (right). "
@@ -118,6 +124,7 @@ def learning_curves(facts: Facts) -> str:
         drawn.append((_floors_curve(facts), _FLOORS_TEXT))
     else:  # a run of an older version
         drawn.append((_distance_curve(facts), _DISTANCE_TEXT))
+    drawn.append((_steps_curve(facts), f"{_STEPS_TEXT}{_worth(facts)}"))
     figures = "".join(figure(drawing, text) for drawing, text in drawn if drawing)
     return f'<div class="plots">{figures}</div>' if figures else ""
 
@@ -197,6 +204,47 @@ def _floors_curve(facts: Facts) -> str:
     ]
     title = "Floors during training"
     return _curves(lines[:4], unit, "floors", title, _positive(lines), ("1 floor", 1.0))
+
+
+def _generators_floors(facts: Facts) -> list[float]:
+    return [p.floors for p in facts.points if p.stage == "generator" and p.floors is not None]
+
+
+def _steps_curve(facts: Facts) -> str:
+    """Floors over milliseconds a picture, of the teacher by steps and of the generator."""
+    rows, ms = facts.teacher_steps, facts.generator_milliseconds
+    if not rows:
+        return ""
+    steps = [f"{row[0]:g}" for row in rows]
+    named = " and ".join(filter(None, (", ".join(steps[:-1]), steps[-1])))
+    word = "step" if steps == ["1"] else "steps"
+    lines = [svg.Series(f"teacher, {named} {word}", [r[2] for r in rows], [r[1] for r in rows])]
+    found = _generators_floors(facts) if ms else []
+    if ms and found:
+        if len(found) > 1:
+            times = [ms] * (len(found) - 1)
+            lines.append(svg.Series("generator, while it learnt", times, found[:-1], "faint"))
+        lines.append(svg.Series("generator, last", [ms], found[-1:], "points"))
+    try:
+        return svg.curves(
+            lines,
+            label_x="milliseconds a picture",
+            label_y="floors",
+            title="What one call is worth",
+            log_x=True,
+            log_y=_positive(lines),
+            floor=("1 floor", 1.0),
+        )
+    except ValueError:
+        return ""
+
+
+def _worth(facts: Facts) -> str:
+    found = _generators_floors(facts)
+    if not (found and facts.teacher_steps):
+        return ""
+    rows = [(int(steps), floors, ms) for steps, floors, ms in facts.teacher_steps]
+    return f" The generator is worth {worth(rows, found[-1])} of its teacher."
 
 
 def _distance_curve(facts: Facts) -> str:

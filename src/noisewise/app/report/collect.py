@@ -122,6 +122,10 @@ def gather(
         missing=contents.missing,
         frames=_frames(run, contents.records),
         points=_points(contents.records),
+        teacher_steps=_teacher_steps(contents.records),
+        generator_milliseconds=next(
+            (r.milliseconds for r in reversed(contents.records) if r.milliseconds is not None), None
+        ),
         batch=known_batch(run.info),
         events=events(contents, measured.ways),
         data_card=_data_card(run, measured),
@@ -172,6 +176,12 @@ def _points(records: list[Record]) -> tuple[Point, ...]:
         )
         for r in records
     )
+
+
+def _teacher_steps(records: list[Record]) -> tuple[tuple[float, float, float], ...]:
+    """What the teacher draws in few steps, as it was measured before the last distillation."""
+    rows = next((r.teacher_steps for r in reversed(records) if r.teacher_steps), ())
+    return tuple((float(steps), float(floors), float(ms)) for steps, floors, ms in rows)
 
 
 def _data_card(run: Run, measured: Measurements) -> tuple[tuple[str, str], ...]:

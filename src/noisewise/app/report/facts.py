@@ -230,6 +230,8 @@ class Facts:
     missing: str = ""  # why the training pictures cannot be read
     frames: tuple[Frame, ...] = ()
     points: tuple[Point, ...] = ()
+    teacher_steps: tuple[tuple[float, float, float], ...] = ()  # steps, floors, milliseconds
+    generator_milliseconds: float | None = None  # a picture, while it was trained
     batch: int | None = None  # of the teacher
     events: tuple[Event, ...] = ()
     data_card: tuple[tuple[str, str], ...] = ()

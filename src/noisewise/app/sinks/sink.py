@@ -20,7 +20,7 @@ Numbers = dict[str, float]
 _SECONDS = 1.0  # between two records that have nothing rare
 _AVERAGED = ("loss", "grad_norm", "fake_loss", "fisher")
 _RARE = ("heldout_loss", "distance", "floors", "event")
-_NO_NUMBERS = frozenset({"stage", "step", "event", "kind"})
+_NO_NUMBERS = frozenset({"stage", "step", "event", "kind", "teacher_steps"})
 
 
 class Sink(Protocol):

@@ -126,7 +126,7 @@ class Progress:
             self._away = f"distance {record.distance:.3g}"
         self._last = record
         if record.event and record.kind != "finished":  # the result says the same in short
-            self.note(f"{record.stage}: {record.event}")
+            self.note(f"{record.stage}: {record.event}{_times(record)}")
         if self._bar is not None:
             stage, figures, left = record.stage, self._figures(record), self._left(record)
             self._bar.move(stage, self._share(record), figures, left)
@@ -224,3 +224,13 @@ class Progress:
         if self._away:
             parts.append(self._away)
         return parts
+
+
+def _times(record: Record) -> str:
+    """How long pictures take, of teacher and generator, where it was measured."""
+    # Few records have these two, and those that tests and other programs make have neither.
+    rows, own = getattr(record, "teacher_steps", None), getattr(record, "milliseconds", None)
+    if not rows or own is None:
+        return ""
+    each = ", ".join(f"{row[2]:.3g}" for row in rows)
+    return f" ({each} ms a picture; this generator {own:.3g} ms)"

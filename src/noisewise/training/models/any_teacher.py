@@ -107,7 +107,7 @@ def as_teacher(
         alpha=alpha,
     )
     teacher = Teacher(denoiser, config).eval()
-    _try(teacher, (low * high) ** 0.5)
+    try_out(teacher, (low, (low * high) ** 0.5, high))
     if sigma_data is None:
         _measure(teacher, noise_scale, None if sampler else (low, high))
     return teacher
@@ -128,6 +128,11 @@ def _measure(teacher: Teacher, noise_scale: float | None, span: tuple[float, flo
     if teacher.config.alpha != "none":
         pictures = premultiplied(pictures)
     spread = float(pictures.std())
+    if not math.isfinite(spread):
+        raise ValueError(
+            "the denoiser draws pictures that are not finite; its weights or its range of noise "
+            "levels are wrong"
+        )
     if not spread > 0:
         raise ValueError(
             "the denoiser draws pictures without any difference; check its noise levels"
@@ -165,9 +170,24 @@ def _checked_range(sigma_range: tuple[float, float] | None) -> tuple[float, floa
     return low, high
 
 
+def try_out(teacher: Teacher, sigmas: Sequence[float] = ()) -> None:
+    """Call a teacher at some noise levels, so that what is wrong is found before training.
+
+    Args:
+        teacher: any.
+        sigmas: noise levels; none: the ends of its sampler, and between.
+
+    Raises:
+        ValueError: if a call fails, or gives another shape or values that are not finite.
+    """
+    low, high = teacher.sampler.sigma_min, teacher.sampler.sigma_max
+    for sigma in sigmas or (low, (low * high) ** 0.5, high):
+        _try(teacher, sigma)
+
+
 @torch.no_grad()
 def _try(teacher: Teacher, sigma: float) -> None:
-    """Call the denoiser once, so that a wrong interface is found before training."""
+    """Call the denoiser once."""
     if not any(True for _ in teacher.denoiser.parameters()):
         raise ValueError("the denoiser has no parameters; pass the torch.nn.Module that has them")
     x = teacher.noise(0, 0, 2) * sigma

@@ -45,7 +45,7 @@ def model_card(name: str, config: ModelConfig, run: dict[str, Any]) -> str:
         f"This generator draws {colour} pictures of {spelled(config.size)} pixels in "
         f"{calls_in_words(config)}.",
         "It was made with noisewise: a diffusion model (the teacher) was trained on pictures, then "
-        "the generator was distilled from the teacher, without the pictures.",
+        f"the generator was distilled from the teacher{how_distilled(run)}.",
         "",
         "## Use",
         "",
@@ -103,6 +103,26 @@ def _options(config: ModelConfig, data: dict[str, Any]) -> list[str]:
             "its folder `teacher` into this folder, or next to it."
         )
     return [*lines, ""] if lines else []
+
+
+def how_distilled(run: dict[str, Any]) -> str:
+    """Whether the pictures and guidance had a part in a distillation, after "from the teacher".
+
+    Args:
+        run: content of run.json.
+
+    Example:
+        >>> how_distilled({}), how_distilled({"distill": {"guidance": 1.5}})
+        (', without the pictures', ' with guidance 1.5, without the pictures')
+    """
+    asked = run.get("distill") or {}
+    guidance, weight = asked.get("guidance", 1.0), asked.get("data_weight", 0.0)
+    guided = "" if guidance == 1 else f" with guidance {guidance:g}"
+    term = asked.get("data_term", "realuid")
+    seen = (
+        f"and from the pictures ({term}, weight {weight:g})" if weight else ", without the pictures"
+    )
+    return f"{guided} {seen}" if weight else f"{guided}{seen}"
 
 
 def calls_in_words(config: ModelConfig) -> str:

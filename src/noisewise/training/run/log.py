@@ -22,9 +22,10 @@ _LONGEST = 30.0  # most seconds between two lines, with a budget of time
 _TEXTS, _WHOLE = ("stage", "kind"), ("step", "images")
 _NUMBERS = (
     *("loss", "heldout_loss", "lr", "grad_norm", "noise_scale", "distance", "floors"),
-    *("fake_loss", "fisher", "variety"),
+    *("fake_loss", "fisher", "variety", "milliseconds"),
 )
 _MOST = 2**63  # larger whole numbers do not fit into an array
+_MOST_ROWS = 16
 _LARGEST = 1e40  # more than a float32 holds
 _AVERAGED = ("loss", "grad_norm", "fake_loss", "fisher")
 
@@ -181,8 +182,22 @@ def _check_types(record: Record) -> None:
         is_odd = isinstance(value, float) and not math.isfinite(value)  # a loss that diverged
         if not is_odd and abs(value) > _LARGEST:
             raise TypeError(name)
+    if record.teacher_steps is not None and not _are_rows(record.teacher_steps):
+        raise TypeError("teacher_steps")
     if not (0 <= record.seconds < _MOST and isinstance(record.event, str | None)):
         raise TypeError("seconds or event")
+
+
+def _are_rows(value: object) -> bool:
+    """Whether these are some rows of three finite numbers that are not negative."""
+    if not isinstance(value, list) or len(value) > _MOST_ROWS:
+        return False
+    rows = [row for row in value if isinstance(row, list) and len(row) == 3]
+    return len(rows) == len(value) and all(
+        isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one < _LARGEST
+        for row in rows
+        for one in row
+    )
 
 
 def _kind_by_words(record: Record) -> Kind:

@@ -28,9 +28,11 @@ from noisewise.training.settings.recipes import (
 )
 from noisewise.training.settings.shown import RARE, Shown
 from noisewise.training.settings.student_choices import (
+    DataKind,
     Student,
     check_calls,
-    check_data_weight,
+    check_data,
+    check_distilled_guidance,
     check_rank,
 )
 
@@ -261,8 +263,13 @@ class DistillConfig(TrainingSettings):
     """Train all weights (full), or adapters on one net (lora)."""
     rank: int | None = None
     """Rank of the adapters. Smaller layers get their own full rank. Default: 8."""
+    guidance: float = 1.0
+    """Learn the teacher guided by this much towards each class, up to 5; 1: not guided."""
     data_weight: float = 0.0
-    """Weight of real pictures for the fake score, up to 0.5; 0: none."""
+    """Weight of real pictures, up to 0.5; 0: none."""
+    data_term: Annotated[DataKind, RARE] = "realuid"
+    """How real pictures are used. realuid: the fake score learns from them too. sida: its encoder
+    tells them from generated ones, as in a GAN."""
     lam: float | None = None
     """lambda of the loss L2 - lambda L1, 0 to 1.5. 0.5 is safest. Default: from the recipe."""
     weight: LossWeight | None = None
@@ -271,7 +278,7 @@ class DistillConfig(TrainingSettings):
     through: GradThrough | None = None
     """Where gradients flow. both: through teacher and fake score, as in SiD. none: through neither,
     as in DMD, which is cheaper. Default: from the recipe."""
-    fake_steps: int | None = None
+    fake_steps: Annotated[int | None, RARE] = None
     """Steps of the fake score for each step of the generator. Default: from the recipe."""
     recipe: StudentRecipe = field(default_factory=StudentRecipe)
     """The constants of the recipe."""
@@ -284,10 +291,12 @@ class DistillConfig(TrainingSettings):
         check_calls(self.calls)
         _check_choice("student", self.student, get_args(Student))
         check_rank(self.student, self.rank)
-        check_data_weight(self.data_weight)
+        check_distilled_guidance(self.guidance)
         for name, choices in (("weight", get_args(LossWeight)), ("through", get_args(GradThrough))):
             if (value := getattr(self, name)) is not None:
                 _check_choice(name, value, choices)
+        _check_choice("data_term", self.data_term, get_args(DataKind))
+        check_data(self.data_weight, self.data_term, self.constants.grad_through)
         if self.fake_steps is not None and not 1 <= self.fake_steps <= MOST_FAKE_STEPS:
             raise ValueError(
                 f"fake_steps is {self.fake_steps}; use 1 to {MOST_FAKE_STEPS}, best 1 or 2"

@@ -16,6 +16,7 @@ Optimizer = Literal["muon", "adamw"]
 LossWeight = Literal["l1", "sigma", "none"]
 GradThrough = Literal["both", "none"]
 PaletteWay = Literal["end", "again", "inside"]
+GeneratorStart = Literal["teacher", "fresh"]
 MOST_FAKE_STEPS = 20  # for each step of the generator
 _MOST_LAM = 1.5
 
@@ -175,10 +176,25 @@ class StudentRecipe:
     fake_told: bool = True
     """Of a generator of several calls: the fake score is told which call a picture comes from. In
     the papers it is not."""
+    generator_start: GeneratorStart = "teacher"
+    """teacher: the generator starts with the teacher's weights. fresh: from nothing."""
+    generator_widths: tuple[int, ...] = ()
+    """Channels at each resolution of the generator's net. Empty: as the teacher's. Of another net,
+    only the weights that fit are carried over."""
+    balanced: bool = False
+    """Every batch has the classes in the teacher's shares, as nearly as can be; else each picture's
+    class is drawn."""
     adapter_lr_scale: float = 10.0
     """Learning rates of adapters, over those of all weights."""
     data_target: float = 0.68
     """With real pictures: what the fake score learns to say of them, as a share of each picture."""
+    adversarial_scale: float = 1e-4
+    """With real pictures as in SiDA: factor on the adversarial loss of the generator, beside a loss
+    that is a mean over pixels. In the paper 0.01 beside 100, of sums."""
+    adversarial_from: float = 0.1
+    """Share of the budget from which the generator follows it; the fake score learns it before."""
+    label_drop: float = 0.1
+    """With guidance: share of the fake score's pictures whose class it is not told."""
     sigma_min: float = 0.002
     """Lowest noise level of the generator's loss."""
     sigma_max: float = 80.0
@@ -224,11 +240,12 @@ class StudentRecipe:
         check_lam(self.safe_lam)
         _choice(self, "weight", get_args(LossWeight))
         _choice(self, "grad_through", get_args(GradThrough))
+        _choice(self, "generator_start", get_args(GeneratorStart))
         _positive(self, "lr", "fake_lr", "batch", "clip", "fake_steps", "sigma_init_scale")
         _positive(self, "sigma_min", "distance_every", "distance_images")
-        _positive(self, "last_call_scale", "adapter_lr_scale")
+        _positive(self, "last_call_scale", "adapter_lr_scale", "adversarial_scale")
         _shares(self, "warmup", "decay_from", "t_min", "t_max", "evaluation_share")
-        _shares(self, "variety_fall", "data_target")
+        _shares(self, "variety_fall", "data_target", "label_drop", "adversarial_from")
         _averages(self.ema_shares)
         _within("sigma_min", self.sigma_min, 0.0, self.sigma_max)
         _within("t_min", self.t_min, 0.0, self.t_max)

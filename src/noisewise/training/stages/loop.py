@@ -336,6 +336,8 @@ class Loop:
             fake_loss=values.get("fake_loss"),
             fisher=values.get("fisher"),
             variety=judged.variety,
+            teacher_steps=judged.teacher_steps,
+            milliseconds=judged.milliseconds,
             kind=kind,
         )
 

@@ -51,6 +51,11 @@ _THROUGH = {
     "none": "through neither, as in DMD (Yin et al. 2024)",
 }
 
+_DATA = {
+    "realuid": "the fake score learns from real pictures too, without an adversary, as in RealUID",
+    "sida": "the fake score's encoder tells real pictures from generated ones, as in SiDA (Zhou et "
+    "al. 2024, arXiv 2410.14919), where the weight is 0.5",
+}
 
 _BY_HAND = "set by hand"
 
@@ -286,9 +291,21 @@ def _of_student(
             "student": Reasoned(config.student, _BY_HAND),
             "rank": Reasoned(rank, _why(config.rank, "as of noisewise adapt")),
         }
+    if config.guidance != 1:
+        found["guidance"] = Reasoned(config.guidance, _why_guided(teacher))
     if config.data_weight:
         found["data_weight"] = Reasoned(config.data_weight, _BY_HAND)
+        found["data_term"] = Reasoned(config.data_term, _DATA[config.data_term])
     return found
+
+
+def _why_guided(teacher: ModelConfig) -> str:
+    """Where a distillation is guided, and by whom."""
+    low, high = teacher.sampler.guidance_interval
+    return (
+        f"{_BY_HAND}: teacher and fake score alike, from noise {high:.3g} to {low:.3g}, as in "
+        "SiD-LSG (Zhou et al. 2024, arXiv 2406.01561), whose distance is lowest with 1.5"
+    )
 
 
 def _classes(config: TrainConfig, pictures: Pictures) -> tuple[tuple[str, ...], str]:

@@ -6,6 +6,7 @@ words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -48,6 +49,10 @@ class Record:
         fisher: mean |teacher - fake score|^2 (generator only); it falls as the two agree.
         variety: how much the generator's pictures differ from their nearest other, over the same of
             the teacher's pictures (generator only); near 0: it draws the same few pictures.
+        teacher_steps: how far the teacher's pictures in few steps are from its own (generator only,
+            once, before training): rows of steps, floors, and milliseconds a picture.
+        milliseconds: that a picture of the generator takes, in batches (with the above, and with
+            the last distance).
         kind: what happened: "step" (only a step), "begun" or "resumed" (first record of a call),
             "slowed" (training is much slower than possible, said once), "went_back" (training went
             back to its last good state), "stopped" (on request), "failed" (training gave up),
@@ -70,4 +75,6 @@ class Record:
     fake_loss: float | None = None
     fisher: float | None = None
     variety: float | None = None
+    teacher_steps: Sequence[Sequence[float]] | None = None
+    milliseconds: float | None = None
     kind: Kind = "step"

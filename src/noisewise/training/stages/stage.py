@@ -6,6 +6,7 @@ these methods.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -22,7 +23,7 @@ class Judgement:
     """The result of an evaluation; `trouble` says why training must go back (None: all is well).
 
     `expected` is what a held-out loss and a distance will take in seconds, from `begin` with a
-    budget of time; None: unknown.
+    budget of time; None: unknown. `teacher_steps` and `milliseconds` are those of `Record`.
     """
 
     heldout_loss: float | None = None
@@ -32,6 +33,8 @@ class Judgement:
     event: str | None = None
     trouble: str | None = None
     expected: dict[str, float] | None = None
+    teacher_steps: Sequence[Sequence[float]] | None = None
+    milliseconds: float | None = None
 
 
 class Stage(Protocol):

@@ -18,11 +18,16 @@ from torch import Tensor, nn
 from noisewise.diffusion import (
     DataTerm,
     Draw,
+    Hearing,
     OfCall,
+    ScoreIdentity,
     Told,
     draw_from_dict,
+    fake_loss_with_adversary,
     fake_loss_with_data,
     fake_score_loss,
+    fooling_loss,
+    innermost,
     inputs_of_calls,
     score_identity_loss,
     stratified,
@@ -33,6 +38,7 @@ from noisewise.training.devices.engine import Engine
 from noisewise.training.devices.hardware import free_memory
 from noisewise.training.models.model_config import ModelConfig
 from noisewise.training.models.models import Teacher, one_call
+from noisewise.training.models.networks import network
 from noisewise.training.settings.recipes import StudentRecipe
 from noisewise.training.settings.student_choices import RANK
 from noisewise.training.stages.guards import GeneratorGuard
@@ -40,8 +46,11 @@ from noisewise.training.stages.noise_plan import fake_noise, generator_noise, lo
 from noisewise.training.stages.optimizers import Optimizers, adam
 from noisewise.training.stages.plan import student_values
 from noisewise.training.stages.stage import Judgement, Pace, StageName
+from noisewise.training.stages.student_guidance import Guide, check_guided
 from noisewise.training.stages.student_judge import StudentJudge
+from noisewise.training.stages.student_labels import in_shares
 from noisewise.training.stages.student_nets import AdaptedNets, StudentNets, WholeNets
+from noisewise.training.stages.student_start import own_generator
 from noisewise.training.stages.weight_averages import EMA
 
 if TYPE_CHECKING:
@@ -76,8 +85,15 @@ def _nets(
         shape = (described.channels, *sides(described.size))
         return Told(fake, config.calls, shape, described.sigma_data)
 
+    own = own_generator(teacher, config.recipe, config.seed)
     if config.student == "full":
-        return WholeNets(frozen, engine.dtype, tell)
+        own = None if own is None else own.to(engine.device)
+        return WholeNets(frozen, engine.dtype, tell, own)
+    if own is not None:
+        raise ValueError(
+            "recipe: adapters are added to the teacher's own weights; leave generator_widths and "
+            "generator_start out, or use --student full"
+        )
     rank = config.rank or RANK
     return AdaptedNets(frozen, teacher.denoiser, engine.dtype, tell, rank, config.seed)
 
@@ -102,8 +118,8 @@ class StudentStage:
         real: the pictures that a data weight needs; None: none.
 
     Raises:
-        ValueError: if the teacher has no parameters, or cannot have the adapters, or real pictures
-            are needed and not given.
+        ValueError: if the teacher has no parameters, or cannot have the adapters, the guidance or
+            the adversary, or real pictures are needed and not given.
     """
 
     name: StageName = "generator"
@@ -127,6 +143,7 @@ class StudentStage:
                 "this teacher has no parameters, so a generator cannot start from it; pass the "
                 "torch.nn.Module itself, not a function that calls it"
             )
+        check_guided(teacher, config.guidance)
         recipe, described = config.constants, teacher.config
         derived = student_values(config, described, free_memory(engine.device))
         values = {name: item.value for name, item in derived.items()}
@@ -141,10 +158,15 @@ class StudentStage:
         self._nets = _nets(self._frozen, teacher, config, engine)
         self._generator, self._fake = self._nets.generator, self._nets.fake
         self._told = isinstance(self._fake, Told)
+        own = network(self._generator) if recipe.generator_widths else None
+        self._net: dict[str, Any] = described.net if own is None else dict(own.config)  # pyrefly: ignore
         self._master_weights = self._nets.generator_weights
         self._fake_master_weights = self._nets.fake_weights
         self._call = engine.ranks.parallel(self._master_weights.module)
-        self._fake_call = engine.ranks.parallel(self._fake_master_weights.module)
+        self._guide = Guide.of(self._teacher, config.guidance, recipe.label_drop)
+        self._aim = self._guide.around(self._frozen)
+        self._scored = self._guide.around(self._fake_master_weights.module)
+        self._fake_call = engine.ranks.parallel(self._scored)
         self._part = engine.ranks.part(self.batch)
         fake_lr = recipe.fake_lr * self.lr / recipe.lr
         self._optimizers = Optimizers([adam(self._generator.parameters(), self.lr, recipe.betas)])
@@ -156,7 +178,12 @@ class StudentStage:
         self._labels_law = histogram.to(engine.device) if described.classes else None
         self._draws = engine.generator(config.seed)
         self._real = real if config.data_weight else None
-        self._term = DataTerm(config.data_weight, recipe.data_target)
+        self._adversary: nn.Module | None = None
+        self._data_weight = config.data_weight
+        if config.data_term == "sida":
+            self._adversary = innermost(self._nets.heard)
+        mixed = 0.0 if self._adversary is not None else config.data_weight
+        self._term = DataTerm(mixed, recipe.data_target)
         self._guard = GeneratorGuard(recipe, described.sigma_data)
         self.judged = StudentJudge(
             self._teacher,
@@ -166,6 +193,7 @@ class StudentStage:
             recipe,
             config.amount,
             engine,
+            config.guidance,
         )
 
     # ------------------------------------------------------------------ for the loop
@@ -191,9 +219,11 @@ class StudentStage:
         if only_fake:
             nothing = torch.zeros_like(fake_loss)
             return torch.stack([nothing, nothing, fake_loss, nothing, *spread])
+        fake = self._of_call(self._scored, which)
+        fake = fake if self._adversary is None else Hearing(fake, self._adversary)
         identity = score_identity_loss(
-            self._frozen,
-            self._of_call(self._fake_master_weights.module, which),
+            self._aim,
+            fake,
             x_g,
             self._levels(generator_noise(recipe, progress, self._teacher.config.noise_scale)),
             self._normal(),
@@ -204,7 +234,8 @@ class StudentStage:
             sigma_data=self._teacher.config.sigma_data,
             target=self._term.generated,
         )
-        (identity.loss * engine.ranks.scale(n)).backward()
+        own = self._with_fooling(identity, fake, progress)
+        (own * engine.ranks.scale(n)).backward()
         self._master_weights.collect_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self._optimizers.parameters, recipe.clip)
         self._optimizers.step(factor)
@@ -297,6 +328,7 @@ class StudentStage:
         return replace(
             self._teacher.config,
             kind="generator",
+            net=self._net,
             sigma_init=self.sigma_init,
             two_call_sigma=stats.get("two_call_sigma"),
             later_sigmas=self.sigmas[1:],
@@ -338,13 +370,22 @@ class StudentStage:
         x, sigma = inputs_of_calls(alone, z, self.sigmas, noises, which, labels)
         return self._call(x, sigma, labels)
 
+    def _with_fooling(self, identity: ScoreIdentity, fake: nn.Module, progress: float) -> Tensor:
+        """The generator's loss; with an adversary, once it has learnt a little, its loss too."""
+        recipe, share = self._recipe, self._data_weight
+        if not isinstance(fake, Hearing) or progress < recipe.adversarial_from:
+            return identity.loss
+        scale = recipe.adversarial_scale * self.engine.ranks.mean(identity.weight, self.batch)
+        return (1 - share) * identity.loss + share * scale * fooling_loss(fake.logits)
+
     def _fake_step(
         self, x_g: Tensor, labels: Tensor | None, which: Tensor | None, factor: float
     ) -> Tensor:
         engine, n, weights = self.engine, self.batch, self._fake_master_weights
         if self._real is None:
             fake, sigma = self._of_call(self._fake_call, which), self._levels(self._fake_noise)
-            loss = fake_score_loss(fake, x_g, sigma, self._normal(), self._weight, labels).mean()
+            told = self._guide.untold(labels, n, self._part, self._draws)
+            loss = fake_score_loss(fake, x_g, sigma, self._normal(), self._weight, told).mean()
         else:
             loss = self._loss_with_data(self._real, x_g, labels, which)
         (loss * engine.ranks.scale(n)).backward()
@@ -363,15 +404,32 @@ class StudentStage:
         both = None if which is None else torch.cat([which, which])  # real ones are of every call
         if labels is not None and classes is not None:
             labels = torch.cat([labels, classes.to(device)[part]])
-        return fake_loss_with_data(
+        labels = self._guide.untold(labels, self.batch, part, self._draws, batches=2)
+        fake, shown = (
             self._of_call(self._fake_call, both),
-            x_g,
             self.engine.tensor(pictures.to(device)[part]),
+        )
+        if self._adversary is not None:
+            return self._told_apart(Hearing(fake, self._adversary), x_g, shown, labels)
+        return fake_loss_with_data(
+            fake,
+            x_g,
+            shown,
             torch.cat([self._levels(self._fake_noise) for _ in range(2)]),
             torch.cat([self._normal() for _ in range(2)]),
             self._weight,
             self._term,
             labels,
+        )
+
+    def _told_apart(
+        self, fake: Hearing, x_g: Tensor, real: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """The fake score's loss, and that of the adversary in it; both have the same noise."""
+        sigma, noise = self._levels(self._fake_noise), self._normal()
+        mean_weight = self.engine.ranks.mean(self._weight(sigma).mean(), self.batch)
+        return fake_loss_with_adversary(
+            fake, x_g, real, sigma, noise, self._weight, labels, mean_weight
         )
 
     def _levels(self, law: Draw) -> Tensor:
@@ -393,6 +451,8 @@ class StudentStage:
     def _labels(self) -> Tensor | None:
         if self._labels_law is None:
             return None
+        if self._recipe.balanced:
+            return in_shares(self._labels_law, self.batch, self._draws)[self._part]
         drawn = torch.multinomial(self._labels_law, self.batch, True, generator=self._draws)
         return drawn[self._part]
 

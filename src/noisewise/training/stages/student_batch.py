@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from noisewise.training.settings.config import DistillConfig
 
 _NETS = 3  # teacher, fake score and generator: all of them keep what the backward pass needs
+_GUIDED = 2  # more calls of a step that is guided: of the teacher, and of the fake score
 _SHARE = 0.7  # of the free memory that a step may take
 _SIDE = 64  # pixels; above, a batch has fewer pictures
 _OURS = ("unet", "pyramid", "uvit", "vit")
@@ -37,7 +38,8 @@ def student_batch(
     given = config.batch
     batch, why = (given, "set by hand") if given is not None else _by_size(config, teacher)
     nets = 1 if config.student == "lora" else _NETS
-    fitting = batch if memory is None else _fitting(teacher.net, memory, nets)
+    kept = _NETS + (_GUIDED if config.guidance != 1 else 0)
+    fitting = batch if memory is None else _fitting(teacher.net, memory, nets, kept)
     if memory is None or fitting is None or batch <= fitting:
         return batch, why
     if given is not None and fitting:
@@ -65,10 +67,10 @@ def _by_size(config: DistillConfig, teacher: ModelConfig) -> tuple[int, str]:
     return batch, "fewer than of small pictures: steps are slow, and a budget needs many"
 
 
-def _fitting(net: Mapping[str, Any], memory: int, nets: int) -> int | None:
+def _fitting(net: Mapping[str, Any], memory: int, nets: int, kept: int) -> int | None:
     """Pictures at once that fit; None: a net that is not ours, of unknown costs."""
     if net.get("name") not in _OURS:
         return None
     costs = costs_of(net)
     room = int(_SHARE * memory) - nets * costs.fixed_bytes
-    return max(0, room // (_NETS * costs.picture_bytes))
+    return max(0, room // (kept * costs.picture_bytes))

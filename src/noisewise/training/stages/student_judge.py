@@ -34,11 +34,18 @@ from noisewise.training.stages.evaluation_times import Deadline
 from noisewise.training.stages.real_judge import frozen_distance, teacher_features, told_floors
 from noisewise.training.stages.stage import Judgement
 from noisewise.training.stages.student_nets import StudentNets
+from noisewise.training.stages.teacher_steps import (
+    Row,
+    affordable_steps,
+    in_words,
+    teacher_steps,
+)
 from noisewise.training.stages.weight_averages import EMA
 
 if TYPE_CHECKING:
     from noisewise.training.settings.budget import Budget
 
+_STEPS_SHARE = 0.5  # of the time for the teacher's own pictures, for those in few steps
 _SHEET = 64  # pictures on a sample sheet
 _FEWEST = 128  # least number of pictures for a distance
 _LAST = 4  # calls for each picture of the last distance, with those that try a second call
@@ -61,6 +68,7 @@ class StudentJudge:
         recipe: how often to evaluate, and on how many pictures.
         budget: budget of the training; it limits the number of pictures.
         engine: device and precision.
+        guidance: of the teacher's own pictures, which the generator learns.
     """
 
     def __init__(
@@ -72,12 +80,13 @@ class StudentJudge:
         recipe: StudentRecipe,
         budget: Budget,
         engine: Engine,
+        guidance: float = 1.0,
     ) -> None:
         """Keep the current weights as the best; nothing is measured yet."""
         self._teacher, self._nets, self._ema = teacher, nets, ema
         self._generator, self._shadow = nets.generator, nets.shadow
         self._sigmas, self._recipe = sigmas, recipe
-        self._budget, self._engine = budget, engine
+        self._budget, self._engine, self._guidance = budget, engine, guidance
         self.preview: Tensor | None = None
         self.stats: dict[str, Any] = {}
         self.reference: Judge | None = None
@@ -86,6 +95,8 @@ class StudentJudge:
         self.flats, self.palette = Flats(), teacher.config.palette
         self.most_varied = 0.0  # the highest variety so far
         self._clock = engine.ranks.clock
+        self._call = 0.0  # seconds of a network call for a picture
+        self._milliseconds: float | None = None
         self._cost, self._group = 0.0, at_once(num_pixels(teacher.config.size))
         self.best_weights = [p.detach().clone() for p in nets.generator.parameters()]
         self.best_as: dict[str, Any] = {}
@@ -103,6 +114,7 @@ class StudentJudge:
             return Judgement(), None
         start = self._clock()
         pictures = self.pictures(self._generator, self.num_images)
+        milliseconds = 1000 * (self._clock() - start) / self.num_images
         rgba = self._teacher.config.alpha != "none"
         spread = (premultiplied(pictures) if rgba else pictures).std().item()
         pictures = self._finished(pictures)
@@ -116,7 +128,24 @@ class StudentJudge:
             f"before training: {self._called} of the teacher {self._is} {found.at_standard:.3g} "
             f"floors from its sampler, on {self.num_images} pictures"
         )
-        return _judgement(found, varied, event=event), spread
+        rows = self._few_steps(seconds)
+        if told := in_words(rows):
+            event += f"; {told}"
+        judgement = _judgement(found, varied, event=event)
+        return replace(judgement, teacher_steps=rows or None, milliseconds=milliseconds), spread
+
+    def _few_steps(self, seconds: float | None) -> tuple[Row, ...]:
+        """What the teacher draws in few steps, as far as there is time to measure it.
+
+        With a budget of images it takes no more calls than the budget has images.
+        """
+        assert self.reference is not None
+        limit = float(self._budget.images or 0)
+        if seconds is not None:
+            limit = _STEPS_SHARE * seconds / max(self._call, 1e-9)
+        steps, count = affordable_steps(self.num_images, limit)
+        teacher, group, clock = self._teacher, self._group, self._clock
+        return teacher_steps(teacher, self.reference, steps, count, group, self._guidance, clock)
 
     @torch.no_grad()
     def judge(self, seconds: float | None) -> Judgement:
@@ -172,6 +201,7 @@ class StudentJudge:
             "floors": one.to_dict(),
             "distance_against": "the teacher's own pictures",
             "variety": varied.to_dict(),
+            **({} if self._guidance == 1 else {"guidance": self._guidance}),
             "ema_share": best["share"],
         }
         flats = f"; flats: {self.flats.reason}" if self.flats.level else ""
@@ -179,7 +209,8 @@ class StudentJudge:
         alike = self._alike(varied)
         event = f"kept {kept}: {far}{alike}; {second}{flats}"
         told = {"distance": one.parts[0].value, "floors": told_floors(one)}
-        return replace(judgement, event=event, variety=varied.value, **told)
+        ms = self._milliseconds  # of a picture: in the log alone, as no two runs have the same
+        return replace(judgement, event=event, variety=varied.value, milliseconds=ms, **told)
 
     @torch.no_grad()
     def best(self) -> nn.Module:
@@ -295,14 +326,16 @@ class StudentJudge:
         start, parts, drawn = self._clock(), [], 0
         while drawn < wanted:
             count = min(self._group, wanted - drawn)
-            # without guidance, which the distilled denoiser does not have
-            pictures = self._teacher.draw(_SEED, drawn, count, guidance=1.0)
+            # with the guidance that is distilled, and not that of its sampler
+            pictures = self._teacher.draw(_SEED, drawn, count, guidance=self._guidance)
             parts.append(pictures.float().cpu())
             drawn += count
             late = seconds is not None and self._clock() - start > seconds
             if not self.num_images and late and drawn >= LEAST:
                 break
         self.num_images = drawn
+        calls = self._teacher.network_calls(guidance=self._guidance)
+        self._call = (self._clock() - start) / (drawn * calls)
         return torch.cat(parts)
 
     def _affordable(self, seconds: float | None) -> int:
@@ -331,7 +364,9 @@ class StudentJudge:
         if self._cost and not math.isinf(deadline.end):
             affordable = int(deadline.left / (_LAST * self._cost))
             count = min(count, max(LEAST, affordable))
-        pictures = self.pictures(self.best(), count, _FRESH)
+        denoiser, start = self.best(), self._clock()
+        pictures = self.pictures(denoiser, count, _FRESH)
+        self._milliseconds = 1000 * (self._clock() - start) / count
         self.palette = choose_tolerance(pictures, self.palette)
         known = self._teacher.config.flats
         self.flats = choose_level(pictures, known, self.reference, self.palette)

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
+from noisewise.diffusion import innermost
 from noisewise.training.devices.master_weights import MasterWeights
 from noisewise.training.models.networks import network
 from noisewise.training.settings.student_choices import RANK
 from noisewise.training.stages.adapted_teacher import adapter_config
+from noisewise.training.stages.student_guidance import check_guided
 
 if TYPE_CHECKING:
     from noisewise.adapters.switching import Switchable
+    from noisewise.training.models.models import Teacher
     from noisewise.training.settings.config import DistillConfig
 
 
@@ -37,6 +40,7 @@ class StudentNets(Protocol):
         shadow: as the generator; averages are written into it.
         generator_weights: computes the generator's calls.
         fake_weights: computes those of the fake score.
+        heard: the net whose layers compute the fake score.
     """
 
     generator: nn.Module
@@ -44,6 +48,7 @@ class StudentNets(Protocol):
     shadow: nn.Module
     generator_weights: MasterWeights[nn.Module]
     fake_weights: MasterWeights[nn.Module]
+    heard: nn.Module
 
     def computing(self, denoiser: nn.Module) -> nn.Module:
         """The same denoiser in the precision of the training."""
@@ -61,17 +66,26 @@ class WholeNets:
         teacher: the frozen denoiser; it gets the precision of the training.
         dtype: precision of the training.
         tell: makes the fake score one that is told the call.
+        generator: where it is no copy of the teacher; on the same device.
     """
 
-    def __init__(self, teacher: nn.Module, dtype: torch.dtype, tell: Tell) -> None:
+    def __init__(
+        self,
+        teacher: nn.Module,
+        dtype: torch.dtype,
+        tell: Tell,
+        generator: nn.Module | None = None,
+    ) -> None:
         """Copy the teacher."""
         self._dtype = dtype
-        self.generator = copy.deepcopy(teacher).requires_grad_(True)
+        start = teacher if generator is None else generator
+        self.generator = copy.deepcopy(start).requires_grad_(True)
         self.fake = tell(copy.deepcopy(teacher).requires_grad_(True))
-        self.shadow = copy.deepcopy(teacher)
+        self.shadow = copy.deepcopy(start).requires_grad_(False)
         teacher.to(dtype)
         self.generator_weights = MasterWeights(self.generator, dtype)
         self.fake_weights = MasterWeights(self.fake, dtype)
+        self.heard: nn.Module = self.fake_weights.module
 
     def computing(self, denoiser: nn.Module) -> nn.Module:
         """A copy in the precision of the training; with float32 the denoiser itself."""
@@ -125,6 +139,7 @@ class AdaptedNets:
         float32 = torch.float32
         self.generator_weights: MasterWeights[nn.Module] = MasterWeights(self.generator, float32)
         self.fake_weights: MasterWeights[nn.Module] = MasterWeights(self.fake, float32)
+        self.heard: nn.Module = network(teacher)
 
     def computing(self, denoiser: nn.Module) -> nn.Module:
         """The denoiser itself: its net computes in the precision of the training."""
@@ -166,11 +181,16 @@ class Adapted(nn.Module):
             return self._shared[0](x, sigma, condition)
 
 
-def check_student(config: DistillConfig, teacher: nn.Module) -> None:
-    """Refuse adapters that this teacher cannot have, before anything is trained.
+def check_student(config: DistillConfig, teacher: Teacher) -> None:
+    """Refuse what this teacher cannot have, before anything is trained.
 
     Raises:
-        ValueError: if PEFT is missing, no layer can have an adapter, or the rank is too large.
+        ValueError: if PEFT is missing, no layer can have an adapter, or the rank is too large; if
+            the teacher cannot be guided; if its net has no place for an adversary.
     """
+    net = network(teacher.denoiser)
     if config.student == "lora":
-        adapter_config(network(teacher), config.rank or RANK, "use --student full")
+        adapter_config(net, config.rank or RANK, "use --student full")
+    check_guided(teacher, config.guidance)
+    if config.data_term == "sida":
+        innermost(net)
