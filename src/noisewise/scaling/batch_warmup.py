@@ -150,7 +150,7 @@ def batch_warmup(
     size = 2 * start
     while (most is None or size <= most) and (at := _reached(known, size)) is not None:
         at = max(at, stages[-1].examples)
-        stages = [s for s in stages if s.examples < at or s.examples == 0 < at]
+        stages = [s for s in stages if s.examples < at]
         stages.append(BatchStage(at, size, lr0 * (size / batch0) ** power))
         size *= 2
     return BatchWarmup(tuple(stages))

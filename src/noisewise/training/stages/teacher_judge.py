@@ -121,6 +121,11 @@ class TeacherJudge:
         averages, clock = len(recipe.ema_shares), engine.ranks.clock
         self._times = EvaluationTimes(num_pixels(plan.size), averages, budget.seconds, clock)
 
+    @property
+    def heldout_now(self) -> float:
+        """Lowest held-out loss of the averages at the last evaluation; inf before the first."""
+        return min((loss for loss in self._losses if math.isfinite(loss)), default=math.inf)
+
     def prepare(self) -> dict[str, float] | None:
         """Draw the held-out noise, and compute the features of the real pictures.
 
