@@ -339,3 +339,10 @@ def test_bad_input_is_one_sentence(words: dict, sentence: str) -> None:
     nameless = Measurement(noise(sure(9.0)), Estimate.unknown(), SGD, None, 8.0, 10)
     with pytest.raises(ValueError, match="batch0="):
         advise(nameless, batch=8)
+
+
+def test_the_answer_says_plainly_where_the_square_root_is_as_good() -> None:
+    """Far below the noise scale Adam's rule is the square root; at it, it is not."""
+    sentence = "the square root of the batch is as good here (4 times)"
+    assert sentence in advise(watched(ADAM, 50_000.0), batch=512, batch0=32).text()
+    assert "as good" not in advise(watched(ADAM, 40.0), batch=512, batch0=32).text()

@@ -177,6 +177,8 @@ def _measurements(
             raise ValueError(
                 "This measurement counts examples, not labels: give the batch in examples."
             )
+    if not any(math.isnan(m.ended) for m in ms):
+        ms = tuple(sorted(ms, key=lambda m: m.ended))  # files may be named in any order
     return tuple(_of_whole_net(m.in_examples() if unit != "labels" else m) for m in ms)
 
 

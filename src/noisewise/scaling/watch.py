@@ -177,7 +177,7 @@ class Monitor(Observer):
         return Measurement(
             noise=self.noise.read(),
             b_noise=Estimate.unknown(),
-            optimizer=optimizer_facts(self.optimizer, self.largest_rates),
+            optimizer=optimizer_facts(self.optimizer, self.largest_rates, self.rose),
             batch=self.noise.batch,
             size=self.noise.batch / self.noise.num_micro,
             num_parameters=sum(p.numel() for p in self._parameters),
@@ -237,11 +237,12 @@ class Monitor(Observer):
         """Also measure curvature and laws, by a burst at the present weights; see `calibrate`."""
         batch = self.noise.batch if len(self.noise) and not self._passes.counts_labels else None
         share = self._steps / self.total_steps if self.total_steps else None
+        peak = optimizer_facts(self.optimizer, self.largest_rates, self.rose).lr
         active, self._passes.active = self._passes.active, False
         try:
             return calibrate(
                 self.model, loss, batches, self.optimizer, batch=batch, probes=probes,
-                lr=self.largest_lr, after=share,
+                lr=None if math.isnan(peak) else peak, after=share,
             )  # fmt: skip
         finally:
             self._passes.active = active
@@ -275,6 +276,7 @@ class Monitor(Observer):
         counts = {"steps": self._steps, "clipped": self._clipped, "seen": self._seen}
         rates = [None if math.isnan(rate) else rate for rate in self.largest_rates]
         kept = {"skipped": dict(self.skipped), "largest_lr": self.largest_lr, "rates": rates}
+        kept["rose"] = list(self.rose)
         labels = {"tokens": self._passes.counts_labels, "labels": [self._labels, self._rows]}
         more = {"history": self.history.state_dict(), "norms": self._norms}
         return {"noise": self.noise.state_dict(), **counts, **kept, **labels, **more}
@@ -294,6 +296,8 @@ class Monitor(Observer):
         rates = state.get("rates", [state.get("largest_lr")])
         for i, rate in enumerate(rates[: len(self.largest_rates)]):
             self.largest_rates[i] = math.nan if rate is None else float(rate)
+        for i, rose in enumerate(state.get("rose", ())[: len(self.rose)]):
+            self.rose[i] = bool(rose)
         self._passes.counts_labels = bool(state.get("tokens", False))
         self._labels, self._rows = state.get("labels", (0.0, 0.0))
         if "history" in state:
