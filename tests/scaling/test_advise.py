@@ -344,5 +344,5 @@ def test_bad_input_is_one_sentence(words: dict, sentence: str) -> None:
 def test_the_answer_says_plainly_where_the_square_root_is_as_good() -> None:
     """Far below the noise scale Adam's rule is the square root; at it, it is not."""
     sentence = "the square root of the batch is as good here (4 times)"
-    assert sentence in advise(watched(ADAM, 50_000.0), batch=512, batch0=32).text()
-    assert "as good" not in advise(watched(ADAM, 40.0), batch=512, batch0=32).text()
+    assert sentence in advise(measured(ADAM, sure(50_000.0)), batch=1024).text()
+    assert "as good" not in advise(measured(ADAM, sure(40.0)), batch=1024).text()
