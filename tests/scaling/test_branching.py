@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -11,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
 from noisewise.scaling import (
     BatchStage,
@@ -81,7 +78,7 @@ def test_the_tolerance_of_the_paper() -> None:
     )
     assert found.target == pytest.approx(35 + 10)
     assert (found.critical.low, found.critical.high) == (20, 40)
-    assert found.critical.value == pytest.approx(30, rel=0.05)
+    assert found.critical.value == pytest.approx(30, rel=0.07)
     assert math.isnan(found.share)
     assert found.agrees is None
 
@@ -176,6 +173,8 @@ def test_the_batch_doubles_when_the_critical_batch_has_passed_it() -> None:
     assert batch_warmup(points, most=16).stages == warmup.stages[:2]
     assert batch_warmup(at(0, 100)).stages == (BatchStage(0, 64, pytest.approx(0.1 * 8**0.5)),)
     assert batch_warmup(at(500, 3)).stages == (BatchStage(0, 8, 0.1),)
+    falls = batch_warmup([at(1000, 70), at(3000, 20)])  # the later one is smaller
+    assert [(s.examples, s.batch) for s in falls.stages] == [(0, 8), (1000, 16)]
     seen, steps = 0, 0
     while seen < 9000:
         now = warmup(seen)
@@ -196,56 +195,72 @@ def test_schedules_that_cannot_be_made_are_refused() -> None:
             batch_warmup(points, **given)  # type: ignore[arg-type]
 
 
-def test_a_batch_that_grows_saves_steps_at_equal_loss_on_a_real_net() -> None:
-    """A net of one hidden layer learns a random teacher; batch 8 against the schedule."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(9216, 8, generator=generator)
-    y = torch.tanh(x @ torch.randn(8, 6, generator=generator)).sum(1, keepdim=True)
-    y = y + 0.3 * torch.randn(y.shape, generator=generator)
-    train_x, train_y, held = x[:8192], y[:8192], (x[8192:], y[8192:])
+class Net:
+    """One hidden layer learns a random teacher; gradients by hand, so that a step is quick."""
 
-    def loss(net: nn.Module, of: tuple[Tensor, Tensor]) -> Tensor:
-        return (net(of[0]) - of[1]).square().mean()
+    def __init__(self, seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        x = draw.normal(size=(9216, 8))
+        y = np.tanh(x @ draw.normal(size=(8, 6))).sum(1, keepdims=True)
+        self.x, self.y = x, y + 0.3 * draw.normal(size=y.shape)
+        shapes = (((8, 16), 8), (16, 8), ((16, 1), 16), (1, 16))
+        self.fresh = [draw.uniform(-1, 1, shape) / n**0.5 for shape, n in shapes]
 
-    def go(
-        net: nn.Module, first: int, last: int, plan: Callable[[int], tuple[int, float]]
-    ) -> nn.Module:
-        """Train over the examples from `first` to `last`."""
-        sgd, seen = torch.optim.SGD(net.parameters()), first
+    def loss(self, w: list[np.ndarray]) -> float:
+        """On the last 1,024 examples, which are never trained on."""
+        out = np.tanh(self.x[8192:] @ w[0] + w[1]) @ w[2] + w[3]
+        return float(((out - self.y[8192:]) ** 2).mean())
+
+    def trained(
+        self, w: list[np.ndarray], first: int, last: int, plan: Callable[[int], tuple[int, float]]
+    ) -> list[np.ndarray]:
+        """SGD over the examples from `first` to `last`; plan: examples seen to batch and rate."""
+        w, seen = [part.copy() for part in w], first
         while seen < last:
-            batch, sgd.param_groups[0]["lr"] = plan(seen)
+            batch, rate = plan(seen)
             end = min(seen + batch, last)
-            sgd.zero_grad()
-            loss(net, (train_x[seen:end], train_y[seen:end])).backward()
-            sgd.step()
+            x, y = self.x[seen:end], self.y[seen:end]
+            hidden = np.tanh(x @ w[0] + w[1])
+            slope = 2 * (hidden @ w[2] + w[3] - y) / len(x)
+            back = (slope @ w[2].T) * (1 - hidden**2)
+            gradients = (x.T @ back, back.sum(0), hidden.T @ slope, slope.sum(0))
+            for part, gradient in zip(w, gradients, strict=True):
+                part -= rate * gradient
             seen = end
-        return net
+        return w
 
-    def falling(seen: int, first: int, last: int) -> float:
-        return min(1.0, 2 * (last - seen) / (last - first))
+    def branches(self, seen: int, rate: float) -> Branching:
+        """From a checkpoint after so many examples at batch 8."""
+        there = self.trained(self.fresh, 0, seen, lambda _: (8, rate))
 
-    torch.manual_seed(0)
-    fresh = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
-    rate, points = 0.06, []
-    for seen in (1024, 4096):
-        there = go(copy.deepcopy(fresh), 0, seen, lambda _: (8, rate))
-
-        def train(batch: int, lr: float, examples: int, seen: int = seen, there=there) -> float:  # noqa: ANN001
+        def train(batch: int, lr: float, examples: int) -> float:
             last = seen + examples
-            net = go(
-                copy.deepcopy(there), seen, last, lambda s: (batch, lr * falling(s, seen, last))
-            )
-            return float(loss(net, held))
+            w = self.trained(there, seen, last, lambda s: (batch, lr * falling(s, seen, last)))
+            return self.loss(w)
 
-        points.append(
-            branch(train, batch=8, lr=rate, examples=2048, batches=(16, 32, 64), seen=seen)
+        return branch(train, batch=8, lr=rate, examples=2048, batches=(16, 32, 64), seen=seen)
+
+
+def falling(seen: int, first: int, last: int) -> float:
+    """The rate falls to 0 over the second half."""
+    return min(1.0, 2 * (last - seen) / (last - first))
+
+
+def test_a_batch_that_grows_saves_steps_at_equal_loss() -> None:
+    """The rate of batch 8 is tuned: 0.12 and 0.48 are worse."""
+    apart, rate = [], 0.24
+    for seed in (1, 2, 3):
+        net = Net(seed)
+        warmup = batch_warmup([net.branches(seen, rate) for seen in (1024, 4096)])
+        assert isinstance(warmup, BatchWarmup)
+        steady = net.trained(net.fresh, 0, 8192, lambda s: (8, rate * falling(s, 0, 8192)))
+        grown = net.trained(
+            net.fresh,
+            0,
+            8192,
+            lambda s, now=warmup: (now(s).batch, now(s).lr * falling(s, 0, 8192)),
         )
-    warmup = batch_warmup(points)
-    steady = go(copy.deepcopy(fresh), 0, 8192, lambda s: (8, rate * falling(s, 0, 8192)))
-    grown = go(
-        copy.deepcopy(fresh), 0, 8192,
-        lambda s: (warmup(s).batch, warmup(s).lr * falling(s, 0, 8192)),
-    )  # fmt: skip
-    assert isinstance(warmup, BatchWarmup)
-    assert warmup.steps(8192) < 0.7 * 1024
-    assert float(loss(grown, held)) < 1.03 * float(loss(steady, held))
+        assert warmup.steps(8192) < 0.6 * 1024
+        apart.append(net.loss(grown) / net.loss(steady))
+        assert apart[-1] < 1.03
+    assert np.mean(apart) < 1.01

@@ -99,7 +99,8 @@ def batch_warmup(
     """Return a schedule that doubles the batch when the critical batch has passed it.
 
     Between two checkpoints the critical batch lies on a line over the examples. Before the first
-    it is not known, so the batch stays; after the last it stays as well.
+    it is not known, so the batch stays; after the last it stays as well. If it is smaller at a
+    later checkpoint, the smaller one counts from the beginning, because the batch never shrinks.
 
     Args:
         found: from `branch`, at one or more checkpoints of one training, with `seen`.
@@ -145,7 +146,7 @@ def batch_warmup(
         power = median(powers) if powers else _POWER
     elif not math.isfinite(power):
         raise ValueError(f"power is {power}: give a number such as 0.5.")
-    known = [(p.seen, p.critical.value) for p in points if p.critical.known]
+    known = _rising([(p.seen, p.critical.value) for p in points if p.critical.known])
     stages = [BatchStage(0, start, lr0 * (start / batch0) ** power)]
     size = 2 * start
     while (most is None or size <= most) and (at := _reached(known, size)) is not None:
@@ -154,6 +155,15 @@ def batch_warmup(
         stages.append(BatchStage(at, size, lr0 * (size / batch0) ** power))
         size *= 2
     return BatchWarmup(tuple(stages))
+
+
+def _rising(known: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The critical batch as far as every later checkpoint allows it: the batch never shrinks."""
+    found, least = [], math.inf
+    for seen, critical in reversed(known):
+        least = min(least, critical)
+        found.append((seen, least))
+    return found[::-1]
 
 
 def _reached(known: Sequence[tuple[float, float]], batch: int) -> int | None:
