@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -85,15 +86,15 @@ class Bench:
     ) -> float:  # fmt: skip
         """One training as one cell; its held-out loss, WORST if it diverged."""
         where = {"part": "train", "net": net, "kind": kind, "batch": batch, "seed": seed}
-        cell = self.results.cell(
-            {**where, "examples": self.examples, **way},
-            lambda: {
-                "lr": lr,
-                "loss": band_nets.trained(
-                    net, kind, self.data[net], batch, lr, self.examples, seed, settings
-                ),
-            },
-        )
+
+        def run() -> harness.Values:
+            start = time.process_time()
+            loss = band_nets.trained(
+                net, kind, self.data[net], batch, lr, self.examples, seed, settings
+            )
+            return {"lr": lr, "loss": loss, "cpu_seconds": time.process_time() - start}
+
+        cell = self.results.cell({**where, "examples": self.examples, **way}, run)
         found = cell.number("loss")
         return WORST if found is None else min(found, WORST)
 

@@ -75,6 +75,7 @@ def tables(results: harness.Results) -> list[str]:
         _bands(cases),
         "Held-out loss when each is followed (mean of seeds; diverged: above an untrained net).",
         _followed(results),
+        _cost(results),
     ]
 
 
@@ -226,3 +227,18 @@ def _told(losses: Sequence[float], untrained: float | None) -> str | None:
         return None
     diverged = sum(loss >= (untrained or WORST) for loss in losses)
     return f"{np.mean(losses):.4f}" + (f", {diverged} diverged" if diverged else "")
+
+
+def _cost(results: harness.Results) -> str:
+    """The longest training, because the goal is ten seconds."""
+    cells = results.cells({"part": "train"})
+    found = [(seconds, c) for c in cells if (seconds := c.number("cpu_seconds")) is not None]
+    if not found:
+        return ""
+    longest, cell = max(found, key=lambda pair: pair[0])
+    where = ", ".join(str(cell.setting[name]) for name in ("net", "kind", "batch"))
+    total = sum(seconds for seconds, _ in found) / 3600
+    return (
+        f"{len(found)} trainings took {total:.2f} hours of one core; the longest took "
+        f"{longest:.1f} s ({where})."
+    )
