@@ -208,15 +208,15 @@ def _followed(results: harness.Results) -> str:
         (cell.setting["net"], cell.setting["kind"]): cell.number("untrained")
         for cell in results.cells({"part": "measure"})
     }
-    losses: dict[tuple[object, ...], dict[str, list[float]]] = {}
+    losses: dict[tuple[object, object, object], dict[str, list[float]]] = {}
     for cell in results.cells({"part": "train"}):
         if "way" in cell.setting:
-            key = tuple(cell.setting[name] for name in ("net", "kind", "batch"))
+            key = (cell.setting["net"], cell.setting["kind"], cell.setting["batch"])
             found, loss = losses.setdefault(key, {}), cell.number("loss")
             found.setdefault(str(cell.setting["way"]), []).append(WORST if loss is None else loss)
     ways = sorted({way for found in losses.values() for way in found})
     rows = [
-        [*key, *(_told(found.get(way, []), untrained.get(key[:2])) for way in ways)]
+        [*key, *(_told(found.get(way, []), untrained.get((key[0], key[1]))) for way in ways)]
         for key, found in losses.items()
     ]
     return table(["net", "optimiser", "batch", *ways], rows)

@@ -27,7 +27,7 @@ from benchmarks.learning_rate.nets import BATCH, KINDS, Data, loss
 from benchmarks.learning_rate.sweeps import sweep
 from benchmarks.shared import harness
 from benchmarks.shared.summaries import table
-from noisewise.scaling import Branching, Estimate, batch_warmup, branch, calibrate
+from noisewise.scaling import Branching, Estimate, Trial, batch_warmup, branch, calibrate
 
 NAME = "learning_rate/branching"
 NETS, OPTIMISERS, CHECKPOINTS = ("mlp", "transformer"), ("sgd", "adam"), (200, 800)
@@ -157,7 +157,7 @@ class Bench:
         return values
 
 
-def _scaled(one: Branching, rate: float) -> tuple:
+def _scaled(one: Branching, rate: float) -> tuple[Trial, ...]:
     return tuple(replace(t, lr=t.lr * rate / one.lr0) for t in one.trials)
 
 

@@ -97,8 +97,11 @@ class Branching:
         if math.isnan(self.share) or not self.noise_scale.known:
             return Estimate.unknown()
         more = 1 / self.share
-        ends = (self.noise_scale.value, self.noise_scale.low, self.noise_scale.high)
-        return Estimate(*(self.batch0 * more + max(0.0, end) * (more - 1) for end in ends))
+        value, low, high = (
+            self.batch0 * more + max(0.0, end) * (more - 1)
+            for end in (self.noise_scale.value, self.noise_scale.low, self.noise_scale.high)
+        )
+        return Estimate(value, low, high)
 
     @property
     def agrees(self) -> bool | None:
