@@ -50,7 +50,7 @@ class Bench:
         """Read the data of each net."""
         self.results, self.quick = results, bool(arguments.quick)
         self.examples = 2048 if self.quick else int(arguments.examples)
-        self.seeds: list[int] = arguments.seeds[:2] if self.quick else arguments.seeds
+        self.seeds: list[int] = arguments.seeds[:1] if self.quick else arguments.seeds
         self.nets: list[str] = arguments.nets
         self.data: dict[str, Data] = {}
         if not arguments.table_only:
@@ -110,16 +110,17 @@ class Bench:
                         for seed in self.seeds
                     ]
 
-        reach = 1 if self.quick else 2
-        add(range(centre - reach, centre + reach + 1))
-        while len(found) < (4 if self.quick else _MOST):
+        if self.quick:
+            add(range(centre - 4, centre + 5, 2))
+            return halves_optimum(found)
+        add(range(centre - 2, centre + 3))
+        while len(found) < _MOST:
             best, places = lowest(found), sorted(found)
             if places[0] < best < places[-1]:
                 break
             add([best - 1] if best == places[0] else [best + 1])
         best = lowest(found)
-        if not self.quick:
-            add([best - 0.5, best + 0.5])
+        add([best - 0.5, best + 0.5])
         return halves_optimum(found)
 
     def _measured(self, net: str, kind: str, lr: float) -> harness.Values:

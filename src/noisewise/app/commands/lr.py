@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -202,11 +201,11 @@ def _branch(options: BranchOptions, _: Sequence[str]) -> int:
         from noisewise.training.settings.budget import parse_duration
 
         seconds = parse_duration(options.budget)
+    from noisewise.app.terminal.stderr import tell
     from noisewise.training.branch_run import branch_run
 
     def say(batch: int, lr: float, images: int) -> None:
-        text = f"branch: batch {batch}, rate {lr:.4g}, {images:,} images"
-        print(text, file=sys.stderr, flush=True)
+        tell(f"branch: batch {batch}, rate {lr:.4g}, {images:,} images")
 
     found = branch_run(
         options.run,
