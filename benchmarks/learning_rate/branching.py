@@ -45,13 +45,18 @@ class Bench:
         self.seeds = range(1 if self.quick else _SEEDS)
         self.batches = (128, 256) if self.quick else (128, 256, 512, 1024, 2048)
         held = 256 if self.quick else 2048
-        path = harness.data_file(arguments.data, "fashion_mnist_zalando.npz")
-        self.data = {"mlp": lr_nets.garments(path, held), "transformer": lr_nets.manual(held // 4)}
+        self.data: dict[str, Data] = {}
+        if "mlp" in arguments.nets:
+            path = harness.data_file(arguments.data, "fashion_mnist_zalando.npz")
+            self.data["mlp"] = lr_nets.garments(path, held)
+        if "transformer" in arguments.nets:
+            self.data["transformer"] = lr_nets.manual(held // 4)
+        self._kept: dict[tuple[str, str, int], tuple[nn.Module, torch.optim.Optimizer]] = {}
 
     def run(self) -> None:
         """Net by net and checkpoint by checkpoint, then the schedules."""
-        points = CHECKPOINTS[:1] if self.quick else CHECKPOINTS
-        for net in NETS:
+        points = (20,) if self.quick else CHECKPOINTS
+        for net in self.data:
             for kind in OPTIMISERS:
                 found = [self._branches(net, kind, steps) for steps in points]
                 setting = {"part": "grow", "net": net, "kind": kind, "examples": self.examples}
@@ -75,7 +80,12 @@ class Bench:
         return Branching.from_dict(stored)
 
     def _at(self, net: str, kind: str, steps: int) -> tuple[nn.Module, torch.optim.Optimizer]:
-        return lr_nets.checkpoint(net, self.data[net], kind, KINDS[kind], steps, RATES[kind])
+        """A checkpoint, trained once; its users go on with copies."""
+        key, data = (net, kind, steps), self.data[net]
+        if key not in self._kept:
+            found = lr_nets.checkpoint(net, data, kind, KINDS[kind], steps, RATES[kind])
+            self._kept[key] = found
+        return self._kept[key]
 
     def _tuned(self, net: str, kind: str, steps: int) -> harness.Values:
         """The octave that is best for branches of batch 64."""
@@ -222,8 +232,11 @@ def _mean(cell: harness.Cell, name: str) -> str:
 def main() -> None:
     """Run the missing cells and print the tables."""
     parser = harness.parser(__doc__ or "")
+    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(NETS))
     parser.add_argument("--core", type=int, default=None, help="keep to it; none: the last one")
     arguments = parser.parse_args()
+    if unknown := sorted(set(arguments.nets) - set(NETS)):
+        raise harness.UsageError(f"--nets has {unknown[0]}; use {','.join(NETS)}.")
     conditions = harness.environment(1)
     harness.note(f"core {harness.keep_to_one_core(arguments.core)}, one thread")
     results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)

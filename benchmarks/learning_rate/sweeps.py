@@ -68,8 +68,8 @@ def halves_optimum(
         The best rate and its 95 % interval; nan if the best one is an end.
     """
     best = lowest(found)
-    near = [k for k in (best - 0.5, best, best + 0.5) if k in found]
-    if len(near) < 3:
+    near = [best + d for d in (-1.0, -0.5, 0.0, 0.5, 1.0) if best + d in found]
+    if not {best - 0.5, best + 0.5} <= set(found):
         near = [k for k in sorted(found) if k % 1 == 0]
     return optimum(np.asarray(near) * math.log(2), np.asarray([found[k] for k in near]).T, seed)
 
