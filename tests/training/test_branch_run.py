@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,18 @@ def test_what_cannot_be_branched_is_refused_in_one_sentence(
     told = capsys.readouterr().err
     assert sentence in told
     assert "Traceback" not in told
+
+
+def test_a_run_that_was_killed_has_seen_what_its_checkpoint_says(
+    run: noisewise.Run, tmp_path: Path
+) -> None:
+    """Killed: run.json has no word about the stage yet."""
+    shutil.copytree(run.path, tmp_path / "killed")
+    killed = noisewise.Run(tmp_path / "killed")
+    killed.info["stages"] = {}
+    killed.write()
+    found = branch_run(killed.path, images=64, batches=(16,), powers=(0.5,), seconds=0.001)
+    assert found.seen == 128
+    shutil.rmtree(killed.path / "checkpoints")
+    with pytest.raises(ValueError, match="no checkpoint to branch from"):
+        branch_run(killed.path, images=64, batches=(16,))

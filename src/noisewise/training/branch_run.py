@@ -21,6 +21,7 @@ from noisewise.scaling.branching import Branching, branch
 from noisewise.training.callbacks import Callbacks
 from noisewise.training.carry_out import carry_out
 from noisewise.training.models.model_folder import Build
+from noisewise.training.run.checkpoints import step_of
 from noisewise.training.run.run import Run
 from noisewise.training.run.run_json import NOISE, known_batch
 from noisewise.training.settings.config import TrainConfig
@@ -81,7 +82,7 @@ def branch_run(
     """
     run = Run(path)
     config, batch, lr = _settings(run), known_batch(run.info), _rate(run, lr)
-    seen, source = _seen(run), data if data is not None else run.source()
+    seen, source = _seen(run, batch), data if data is not None else run.source()
     if source is None:
         raise ValueError(f"the pictures of {path} are gone: say where they are now (--data)")
     largest = max(batches, default=8 * batch)
@@ -141,15 +142,22 @@ def _rate(run: Run, lr: float | None) -> float:
     return float(found)
 
 
-def _seen(run: Run) -> int:
-    """Images before the checkpoint."""
+def _seen(run: Run, batch: int) -> int:
+    """Images before the newest checkpoint; a run that was killed has noted only its log."""
     if run.info.get("adapt"):
         raise ValueError(f"{run.path} was adapted from another run: name a run of noisewise train")
-    if not run.checkpoints("teacher").paths():
+    paths = run.checkpoints("teacher").paths()
+    if not paths:
         raise ValueError(
             f"{run.path} has no checkpoint to branch from: train it first, for a minute or more"
         )
-    return run.stage("teacher").images
+    step = step_of(paths[0])
+    if step is None:  # of an older version, whose checkpoints have no number
+        return run.stage("teacher").images
+    before = [r for r in run.records() if r.stage == "teacher" and r.step <= step]
+    if not before:
+        return step * batch
+    return before[-1].images + (step - before[-1].step) * batch
 
 
 def _branched(config: TrainConfig, seen: int, more: int, batch: int, lr: float) -> TrainConfig:
