@@ -125,36 +125,39 @@ class Monitor(Observer):
         in the average, so each rank must have a batch of the same size.
 
         Args:
-            size: number of examples or tokens.
+            size: number of examples or tokens; 0 if none of its labels counts in the loss.
             weighted: whether the loss is scaled in this way; if False, a step with unequal
                 micro-batches is left out.
 
         Raises:
-            ValueError: if the size is not positive.
+            ValueError: if the size is negative or not finite.
         """
-        if not (size > 0 and math.isfinite(size)):
-            raise ValueError(f"size is {size}: give a number of examples above 0.")
+        if not (size >= 0 and math.isfinite(size)):
+            raise ValueError(f"size is {size}: give a number of examples, 0 or above.")
         self._passes.announce(size, weighted)
 
     def backward(self, losses: Tensor, parts: int = 2) -> None:
         """Do the backward pass of one batch; on a measured step, in several parts.
 
         For loops without accumulation: on one of `every` steps, the backward pass runs once for
-        each part of the examples. The gradient is that of `losses.mean()`.
+        each part of the examples. The gradient is that of `losses.mean()`. A batch of fewer
+        examples than parts, such as the last one of an epoch, is not measured.
 
         Args:
-            losses: one loss per example, [n], n >= parts, with a graph.
-            parts: number of micro-batches to make.
+            losses: one loss per example, [n], with a graph.
+            parts: number of micro-batches to make, 2 or more.
 
         Raises:
             ValueError: if losses is not such a vector.
         """
-        if losses.ndim != 1 or len(losses) < parts or not losses.requires_grad:
+        if losses.ndim != 1 or not losses.requires_grad:
             raise ValueError(
                 f"losses has shape {tuple(losses.shape)}: give unreduced losses with a graph, one "
-                f"per example, for at least {parts} examples."
+                "per example."
             )
-        if not self._passes.active:
+        if parts < 2:
+            raise ValueError(f"parts is {parts}: one part shows no noise, so give 2 or more.")
+        if not self._passes.active or len(losses) < parts:
             losses.mean().backward()
             return
         pieces = losses.tensor_split(parts)
