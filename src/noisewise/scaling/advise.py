@@ -259,6 +259,8 @@ def _with_epsilon(
     """The factor with another epsilon; the band holds the factor without it, too."""
     if epsilon is None:
         return factor, ()
+    if not (epsilon >= 0 and math.isfinite(epsilon)):  # settings_for comes later
+        raise ValueError(f"epsilon is {epsilon}: give a number of 0 or above.")
     old = m.optimizer.epsilon
     times = factor_between(m.epsilons, old, epsilon)
     low, high = sorted((1.0, times))
