@@ -273,7 +273,7 @@ def _tell(found: Measurement, as_json: bool) -> None:
 
 COMMAND = Group(
     name="lr",
-    usage="advise|branch|warmup|curves|watch",
+    usage="advise|branch|...",
     summary="the learning rate for another batch size, from measured noise",
     parts=(
         Command(
@@ -295,7 +295,7 @@ COMMAND = Group(
             action=_branch,
             examples=(
                 "noisewise lr branch runs/mine --budget 20m --out b1.json",
-                "noisewise lr branch runs/mine --batches 128,256 --images 20000",
+                "noisewise lr branch runs/mine --batches 128 256 --images 20000",
             ),
         ),
         Command(
