@@ -121,12 +121,12 @@ def _settings(run: Run) -> TrainConfig:
     if not isinstance(stored, Mapping):
         raise ValueError(f"{run.path} has no settings of a training, so it cannot go on")
     known = {f.name for f in fields(TrainConfig)}
-    recipe = {
+    recipe: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in dict(stored.get("recipe", {})).items()
         if name in {f.name for f in fields(TeacherRecipe)}
     }
-    values = {
+    values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in stored.items()
         if name in known and name != "recipe"

@@ -127,8 +127,6 @@ class WarmupOptions(JsonOption):
 
     found: Annotated[tuple[str, ...], Shown("FILE", positional=True)]
     """What noisewise lr branch --out wrote, at one or more checkpoints of one training."""
-    batch: int | None = None
-    """Batch to begin with. Default: the run's."""
     most: int | None = None
     """Largest batch. Default: no limit but the critical batch."""
     power: float | None = None
@@ -244,7 +242,6 @@ def _warmup(options: WarmupOptions, _: Sequence[str]) -> int:
 
     found = batch_warmup(
         [Branching.load(file) for file in options.found],
-        batch=options.batch,
         most=options.most,
         power=options.power,
     )
