@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.learning_rate import band_tables
 from benchmarks.learning_rate import sweeps as lr_sweeps
 from benchmarks.learning_rate import tables as lr_tables
 from benchmarks.pictures import batch_rate
@@ -18,6 +19,7 @@ from benchmarks.shared import (
     harness,
     summaries,
 )
+from noisewise.scaling import Estimate, band
 
 CONDITIONS = harness.environment(threads=1)
 
@@ -254,3 +256,36 @@ def test_the_stored_many_step_sweeps_become_a_table_that_hides_no_outside_optimu
         True,
     )
     assert float(row[head.index("alpha 1/2")]) == pytest.approx(wanted, abs=0.03)
+
+
+def test_half_octaves_beside_the_best_one_decide_where_they_are_known() -> None:
+    def losses(octaves: Sequence[float]) -> dict[float, list[float]]:
+        return {k: [(k + 3.3) ** 2 + draw for draw in (0.0, 0.1, 0.2)] for k in octaves}
+
+    whole = [-6.0, -5.0, -4.0, -3.0, -2.0, -1.0]
+    for octaves in (whole, [*whole, -3.5, -2.5]):
+        foot, low, high = lr_sweeps.halves_optimum(losses(octaves))
+        assert foot == pytest.approx(2**-3.3)
+        assert low == pytest.approx(foot) == pytest.approx(high)
+    assert np.isnan(lr_sweeps.halves_optimum(losses([-6.0, -5.0, -4.0]))[0])
+
+
+def test_a_case_of_the_band_compares_with_the_square_root_and_names_the_power_needed() -> None:
+    def point(value: float) -> Estimate:
+        return Estimate(value, value, value)
+
+    case = band_tables.Case(
+        "gru", "sgd", 512, (8.0, 7.0, 9.0),
+        {"watch": Estimate(6.0, 3.0, 9.0), "square root": point(4.0), "linear": point(16.0)},
+        {"watch": Estimate(6.0, 5.0, 7.0)},
+    )  # fmt: skip
+    assert case.error("watch") == pytest.approx(8 / 6)
+    assert case.error("linear") == case.error("square root") == pytest.approx(2)
+    assert case.holds("watch")
+    assert not case.holds("square root")
+    assert (case.verdict("watch"), case.verdict("linear")) == ("beats", "ties")
+    assert not case.beyond("watch")
+    power = case.power("watch")
+    wide = band.widened(case.bare["watch"], 512, 32, several=True)
+    assert 7.0 * 16**power == pytest.approx(8.0)
+    assert wide.high >= 8.0  # as 0.35 is more than that power

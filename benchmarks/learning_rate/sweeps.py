@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +48,30 @@ def optimum(log_lr: np.ndarray, values: np.ndarray, seed: int = 0) -> tuple[floa
         return foot, math.nan, math.nan
     low, high = np.quantile(resampled_feet(log_lr, values, seed), [0.025, 0.975])
     return foot, float(low), float(high)
+
+
+def lowest(found: Mapping[float, Sequence[float]]) -> float:
+    """The octave with the lowest mean loss."""
+    return min(found, key=lambda k: float(np.mean(found[k])))
+
+
+def halves_optimum(
+    found: Mapping[float, Sequence[float]], seed: int = 0
+) -> tuple[float, float, float]:
+    """The best rate of losses by octave, by the half octaves beside the best one if they are known.
+
+    Args:
+        found: losses of each draw at the rates 2^k.
+        seed: of the bootstrap.
+
+    Returns:
+        The best rate and its 95 % interval; nan if the best one is an end.
+    """
+    best = lowest(found)
+    near = [best + d for d in (-1.0, -0.5, 0.0, 0.5, 1.0) if best + d in found]
+    if not {best - 0.5, best + 0.5} <= set(found):
+        near = [k for k in sorted(found) if k % 1 == 0]
+    return optimum(np.asarray(near) * math.log(2), np.asarray([found[k] for k in near]).T, seed)
 
 
 def sweep(

@@ -119,6 +119,26 @@ def use_threads(threads: int | None) -> int:
     return torch.get_num_threads()
 
 
+def keep_to_one_core(core: int | None) -> int:
+    """Keep this process on one core and one thread; returns the core, -1 where it cannot be chosen.
+
+    Args:
+        core: its number; None: the last one that this process may use.
+
+    Raises:
+        UsageError: if this process may not use that core.
+    """
+    use_threads(1)
+    if not hasattr(os, "sched_setaffinity"):
+        return -1
+    allowed = sorted(os.sched_getaffinity(0))
+    if core is not None and core not in allowed:
+        raise UsageError(f"--core {core} cannot be used here; use one of {allowed}.")
+    chosen = allowed[-1] if core is None else core
+    os.sched_setaffinity(0, {chosen})
+    return chosen
+
+
 # ------------------------------------------------------------------------------------------- cells
 
 

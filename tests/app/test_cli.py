@@ -34,6 +34,8 @@ FLAGS = {
     "report": "run out data num_images license note json",
     "export": "run out to teacher overwrite license note push json",
     "lr advise": "measurement batch hold lr batch0 unit epsilon ema verbose plot json",
+    "lr branch": "run images batches powers lr share tolerance budget data out json",
+    "lr warmup": "found most power examples json",
     "lr curves": "out epsilons signal json",
     "lr watch": "measurement every once json",
     "lowrank": "file tol rank method accurate failure_probability only write plot seed json",

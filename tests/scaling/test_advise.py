@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from noisewise.scaling import Advice, Estimate, Measurement, Noise, advise, band
+from noisewise.scaling.epsilon import EpsilonPoint
 from noisewise.scaling.measurement import DirectPoint, LawPoint
 from noisewise.scaling.updates import OptimizerFacts
 from noisewise.scaling.warning_codes import WarningCode
@@ -339,3 +340,19 @@ def test_bad_input_is_one_sentence(words: dict, sentence: str) -> None:
     nameless = Measurement(noise(sure(9.0)), Estimate.unknown(), SGD, None, 8.0, 10)
     with pytest.raises(ValueError, match="batch0="):
         advise(nameless, batch=8)
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -1.0])
+def test_odd_numbers_are_refused_in_one_sentence(odd: float) -> None:
+    curve = (EpsilonPoint(1e-8, 1.0, 0.0), EpsilonPoint(1e-4, 0.5, 0.4))
+    adam = replace(measured(ADAM, sure(300.0)), epsilons=curve)
+    for given in ("batch", "batch0", "lr", "epsilon", "ema"):
+        with pytest.raises(ValueError, match=r"."):
+            advise(adam, **{"batch": 128.0, given: odd})  # type: ignore[arg-type]
+
+
+def test_the_answer_says_plainly_where_the_square_root_is_as_good() -> None:
+    """Far below the noise scale Adam's rule is the square root; at it, it is not."""
+    sentence = "the square root of the batch is as good here (4 times)"
+    assert sentence in advise(measured(ADAM, sure(50_000.0)), batch=1024).text()
+    assert "as good" not in advise(measured(ADAM, sure(40.0)), batch=1024).text()

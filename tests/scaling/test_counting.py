@@ -61,6 +61,19 @@ def test_the_first_tensor_does_not_decide() -> None:
     assert batches == [64.0] * 3
 
 
+def test_micro_batches_of_one_example_beside_a_longer_tensor() -> None:
+    class Wide(Scaled):
+        def forward(self, scale: Tensor, x: Tensor) -> Tensor:
+            return self.inner(x * scale)
+
+    batches, how = counted(Wide(), torch.ones(4), torch.randn(1, 4))
+    assert batches == [2.0] * 3
+    assert "output" in how
+    batches, how = counted(Scaled(), torch.ones(4), torch.randn(1, 4))  # returns one number
+    assert batches == []
+    assert "batch=" in how
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_time_first_is_seen_in_the_layer_that_wants_it(flip: bool) -> None:
     x = torch.randn(10, 32, 3)  # 10 moments of 32 examples

@@ -128,6 +128,30 @@ def test_a_fault_ends_the_watching_and_not_the_training(
     monitor.micro_batch(3)  # harmless
 
 
+def test_a_last_batch_that_is_small_or_has_no_label_does_not_end_the_training() -> None:
+    model, alone = regression(), regression()
+    sgd, other = (torch.optim.SGD(m.parameters(), lr=0.05) for m in (model, alone))
+    monitor = watch(model, sgd, every=1, skip=0)
+    for n in (8, 8, 1):  # the last one of an epoch
+        x = torch.randn(n, 4, generator=torch.Generator().manual_seed(n))
+        for net, step in ((model, monitor.backward), (alone, lambda ls: ls.mean().backward())):
+            step((net(x)[:, 0] - x.sum(1)).square())
+        for optimizer in (sgd, other):
+            optimizer.step()
+            optimizer.zero_grad()
+    for p, q in zip(model.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+    assert len(monitor.noise) == 2
+    assert monitor.skipped["one_micro_batch"] == 1
+    x = torch.randn(8, 4)
+    for tokens in (5, 0, 3):  # all labels of the second one are masked
+        monitor.micro_batch(tokens)
+        ((model(x)[:, 0] - x.sum(1)).square().mean() * tokens / 8).backward()
+    sgd.step()
+    assert monitor.stopped is None
+    assert monitor.noise.state_dict()["records"][-1][2:] == [2, 8.0]
+
+
 def test_an_optimiser_without_a_rate_of_its_own_is_watched() -> None:
     transformers = pytest.importorskip("transformers")
     model = regression()
@@ -139,7 +163,9 @@ def test_an_optimiser_without_a_rate_of_its_own_is_watched() -> None:
     assert math.isnan(found.optimizer.lr)
     again = type(found).from_dict(found.to_dict())
     assert math.isnan(again.optimizer.lr)
-    with pytest.raises(ValueError, match="give a positive lr"):
+    with pytest.raises(
+        ValueError, match="no learning rate of its own here: give the one that you tuned"
+    ):
         advise(found, batch=64)
     assert advise(found, batch=64, lr=1e-3).lr > 0
     with pytest.raises(ValueError, match="sets its own learning rate"):

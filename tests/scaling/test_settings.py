@@ -30,7 +30,7 @@ def measured(facts: OptimizerFacts = ADAMW) -> Measurement:
     return Measurement(noise, Estimate.unknown(), facts, 32.0, 8.0, 1000)
 
 
-@pytest.mark.parametrize("times", [1 / 64, 0.25, 2, 16, 64, 1024])
+@pytest.mark.parametrize("times", [1e-5, 1 / 64, 0.25, 2, 16, 64, 1024])
 @pytest.mark.parametrize("betas", [(0.9, 0.95), (0.9, 0.999), (0.9, 0.9), (0.0, 0.99)])
 def test_betas_stay_where_adam_is_known_to_converge(
     times: float, betas: tuple[float, float]
@@ -39,7 +39,8 @@ def test_betas_stay_where_adam_is_known_to_converge(
     for hold in ("examples", "trajectory", "steps"):
         found = settings_for(facts, times, 1.0, hold)
         assert 0 <= found.beta1 < 1
-        assert min(betas[1], BETA2_FLOOR) <= found.beta2 <= max(betas[1], BETA2_CEILING)
+        assert min(betas[1], BETA2_FLOOR) <= found.beta2
+        assert found.beta2 <= max(betas[1], BETA2_CEILING, found.beta1**2)
         assert found.beta1**2 <= found.beta2 or hold == "steps"  # Zhang et al. 2022
         left = found.beta2 != pytest.approx(betas[1] ** times) and hold != "steps"
         codes = [code for code, _ in found.notes]

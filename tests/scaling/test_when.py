@@ -235,3 +235,56 @@ def test_a_shorter_plan_fits_and_keeps_what_its_optimiser_needs(family: Family) 
         assert 2 * plan.probes <= plan.rows
         assert plan.draws > 0 or family in ("sgd", "adam")
         before = plan
+
+
+def watched(monitor_of: object, schedule: object, steps: int) -> None:
+    """Two micro-batches a step."""
+    model, optimizer = monitor_of  # type: ignore[misc]
+    for x in batches(steps):
+        optimizer.zero_grad()
+        for half in x.chunk(2):
+            (loss(model, half) / 2).backward()
+        optimizer.step()
+        schedule.step()  # type: ignore[attr-defined]
+
+
+def test_a_rate_that_rose_and_fell_under_watch_shows_its_own_peak() -> None:
+    """Noam's schedule multiplies a rate of 1.0, which is no rate that anybody tuned."""
+    for formula, peak in (
+        (lambda i: 0.1 * min((i + 1) ** -0.5, (i + 1) * 8**-1.5), 0.1 * 8**-0.5),
+        (lambda i: min((i + 1) / 4, 1.0, 2 - i / 20), 1.0),
+    ):
+        model = net()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, formula)
+        monitor = watch(model, optimizer, every=1, skip=0)
+        watched((model, optimizer), schedule, 32)
+        assert monitor.measurement().optimizer.lr == pytest.approx(peak)
+        again = watch(model, optimizer, every=1, skip=0)
+        again.load_state_dict(monitor.state_dict())
+        assert again.measurement().optimizer.lr == pytest.approx(peak)
+
+
+def test_a_watch_that_began_late_calibrates_at_the_top_of_the_schedule() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40)
+    train(model, optimizer, cosine, 20)
+    monitor = watch(model, optimizer, every=1, skip=0)
+    watched((model, optimizer), cosine, 10)
+    assert monitor.calibrate(loss, batches(), probes=2).optimizer.lr == pytest.approx(0.02)
+
+
+def test_files_may_be_named_in_any_order() -> None:
+    facts = OptimizerFacts("AdamW", "adam", 1e-3, 0.9, beta2=0.99, epsilon=1e-8)
+    one = Estimate(1.0, 0.9, 1.1)
+    early, late = (
+        Measurement(
+            Noise(one, one.scaled(s), one.scaled(s), 6400), Estimate.unknown(), facts, 32.0, 8.0,
+            100, begun=at, ended=at,
+        )
+        for s, at in ((20.0, 0.33), (200.0, 0.67))
+    )  # fmt: skip
+    first, second = (advise(ms, batch=256) for ms in ([early, late], [late, early]))
+    assert first.text(verbose=True) == second.text(verbose=True)
+    assert "after 33, 67 %" in first.text(verbose=True)

@@ -10,12 +10,16 @@ At frozen weights, with curvature, which Adam's law needs:
 
     found = scaling.calibrate(model, loss, micro_batches, optimizer, batch=256)
     print(scaling.advise(found, batch=1024, hold="examples").text())
+
+Which batch at all: `branch` tries larger ones from a checkpoint, `batch_warmup` makes a schedule.
 """
 
 from __future__ import annotations
 
 from noisewise.scaling.advice import Advice, Curve
 from noisewise.scaling.advise import advise
+from noisewise.scaling.batch_warmup import BatchStage, BatchWarmup, batch_warmup
+from noisewise.scaling.branching import Branching, Trial, branch
 from noisewise.scaling.exact_laws import GaussianSoftSign
 from noisewise.scaling.flat import Flat, gradient
 from noisewise.scaling.intervals import Estimate
@@ -42,6 +46,9 @@ from noisewise.scaling.watch import Monitor, watch
 __all__ = [
     "SGD",
     "Advice",
+    "BatchStage",
+    "BatchWarmup",
+    "Branching",
     "Constant",
     "Curve",
     "EdgeOfStability",
@@ -61,8 +68,11 @@ __all__ = [
     "SignDescent",
     "SoftSign",
     "SquareRoot",
+    "Trial",
     "VarianceRule",
     "advise",
+    "batch_warmup",
+    "branch",
     "calibrate",
     "gradient",
     "measure_noise",

@@ -20,6 +20,7 @@ _HELD: dict[Hold, str] = {
     "steps": "the same number of steps",
     "trajectory": "the same path through the weights",
 }
+_AS_GOOD = 1.1  # a rule within this factor of the square root says nothing that it does not
 _TERMS = (
     "terms          noise scale: the batch above which a larger batch hardly saves steps "
     "(B_simple: from the noise alone; B_noise: with the curvature); edge of stability: the "
@@ -135,11 +136,19 @@ class Advice:
         by = "the square root of the batch" if self.rule == "square root" else self.rule
         lines.append(
             f"That is {short(self.ratio)} times the {self.lr0:.4g} of batch {self.batch0:g}, for "
-            f"{_HELD[self.hold]}, by the rule: {by}."
+            f"{_HELD[self.hold]}, by the rule: {by}{self._root()}."
         )
         for name, value, old in self.changed:
             lines.append(f"{name:<14} {value:.6g} (now {old:.6g})")
         return lines
+
+    def _root(self) -> str:
+        """Says plainly where the square root is as good."""
+        root = math.sqrt(self.batch / self.batch0)
+        same = self.ratio > 0 and abs(math.log(self.ratio / root)) < math.log(_AS_GOOD)
+        if self.rule == "square root" or not same or self.batch == self.batch0:
+            return ""
+        return f"; the square root of the batch is as good here ({short(root)} times)"
 
     def _rest(self) -> list[str]:
         lines = [f"rule           {self.rule}: {self.reason}", f"measured       {self.measured}"]

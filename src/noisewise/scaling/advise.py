@@ -52,7 +52,7 @@ from noisewise.scaling.rules import (
 from noisewise.scaling.settings import Settings, settings_for
 from noisewise.scaling.warning_codes import CodedWarning
 
-__all__ = ["advise"]
+__all__ = ["advise", "unwidened"]
 
 
 def advise(
@@ -177,6 +177,8 @@ def _measurements(
             raise ValueError(
                 "This measurement counts examples, not labels: give the batch in examples."
             )
+    if not any(math.isnan(m.ended) for m in ms):
+        ms = tuple(sorted(ms, key=lambda m: m.ended))  # files may be named in any order
     return tuple(_of_whole_net(m.in_examples() if unit != "labels" else m) for m in ms)
 
 
@@ -203,19 +205,40 @@ def _chosen(
     ms: Sequence[Measurement], batch: float, batch0: float, lr0: float, hold: Hold
 ) -> Choice:
     """The law of the last measurement, with the factor and the band of all of them."""
+    chosen = unwidened(ms, batch, batch0, lr0, hold)
+    if hold == "trajectory":  # names its rule, and has no band
+        return chosen
+    return replace(chosen, factor=widened(chosen.factor, batch, batch0, _several(ms)))
+
+
+def unwidened(
+    ms: Sequence[Measurement], batch: float, batch0: float, lr0: float, hold: Hold
+) -> Choice:
+    """Return the law and its factor before the band is widened; the benchmark of the band asks it.
+
+    Args:
+        ms: measurements of one training, in order of time.
+        batch: the new batch.
+        batch0: the old batch.
+        lr0: the rate that was tuned at batch0.
+        hold: what stays the same.
+    """
     found = [_of_one(m, batch, batch0, lr0, hold) for m in ms]
     last = found[-1]
-    if hold == "trajectory":  # names its rule, and has no band
+    if hold == "trajectory":
         return last
-    several = len(ms) > 1 or len(ms[0].scales) > 1
-    factor = pooled([choice.factor for choice in found])
     reason = last.reason
     if len(ms) > 1:
         reason += (
             f"; the factor is the geometric mean of {len(ms)} measurements, and the band reaches "
             "over all of theirs"
         )
-    return replace(last, reason=reason, factor=widened(factor, batch, batch0, several))
+    return replace(last, reason=reason, factor=pooled([choice.factor for choice in found]))
+
+
+def _several(ms: Sequence[Measurement]) -> bool:
+    """Whether the training was seen at several times."""
+    return len(ms) > 1 or len(ms[0].scales) > 1
 
 
 def _of_one(m: Measurement, batch: float, batch0: float, lr0: float, hold: Hold) -> Choice:
@@ -236,6 +259,8 @@ def _with_epsilon(
     """The factor with another epsilon; the band holds the factor without it, too."""
     if epsilon is None:
         return factor, ()
+    if not (epsilon >= 0 and math.isfinite(epsilon)):  # settings_for comes later
+        raise ValueError(f"epsilon is {epsilon}: give a number of 0 or above.")
     old = m.optimizer.epsilon
     times = factor_between(m.epsilons, old, epsilon)
     low, high = sorted((1.0, times))

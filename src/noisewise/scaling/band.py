@@ -2,11 +2,11 @@
 
 A measurement's interval says how well the noise is known at one time. The best rate at another
 batch also depends on when in the training it was measured, and the laws are those of one step. The
-constants below cover this. They are to be set by the benchmark of the band in
-benchmarks/learning_rate (four nets, two optimisers, three checkpoints, batches 8 to 512: the band
-must hold the truth in 9 of 10 cases). Until it has run, they come from 24 cases of one small
-network on scikit-learn's digits (batch 32 to 8, 128 and 512, AdamW and SGD with momentum): the
-exponent that covers 9 of 10 of them.
+constants below cover this. They are to be set by benchmarks/learning_rate/band.py (four nets, two
+optimisers, three checkpoints, batches 8 to 512: the band must hold the truth in 9 of 10 cases),
+which prints them. Until it has run, they come from 24 cases of one small network on scikit-learn's
+digits (batch 32 to 8, 128 and 512, AdamW and SGD with momentum): the exponent that covers 9 of 10
+of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from collections.abc import Sequence
 
 from noisewise.scaling.intervals import Estimate
 
-__all__ = ["NORM_LAYERS", "ONE_TIME", "SEVERAL_TIMES", "pooled", "reaching", "widened"]
+__all__ = [
+    "NORM_LAYERS",
+    "ONE_TIME",
+    "SEVERAL_TIMES",
+    "needed_power",
+    "pooled",
+    "reaching",
+    "widened",
+]
 
 ONE_TIME = 0.5  # measured at one time: both ends by (B / B0)^0.5, from 18 cases
 SEVERAL_TIMES = 0.35  # measured over the training, or at several checkpoints: from 6 cases
@@ -50,6 +58,27 @@ def widened(factor: Estimate, batch: float, batch0: float, several: bool) -> Est
     else:
         low = min(factor.low, max(low, linear))
     return Estimate(factor.value, low, high)
+
+
+def needed_power(truth: float, factor: Estimate, batch: float, batch0: float) -> float:
+    """Return the power of B / B0 by which a band must be widened to hold the truth; see `widened`.
+
+    0: it holds it as it is; inf: the linear rule ends the widened band before the truth.
+
+    Example:
+        >>> band = Estimate(2.0, 1.5, 2.0)
+        >>> [needed_power(truth, band, 256, 16) for truth in (4.0, 1.8, 17.0)]
+        [0.25, 0.0, inf]
+    """
+    linear = batch / batch0
+    if factor.low <= truth <= factor.high:
+        return 0.0
+    if (linear > 1 and truth > max(factor.high, linear)) or (
+        linear < 1 and truth < min(factor.low, linear)
+    ):
+        return math.inf
+    outside = truth / factor.high if truth > factor.high else factor.low / truth
+    return math.log(outside) / abs(math.log(linear)) if linear != 1 else math.inf
 
 
 def reaching(factor: Estimate, others: Sequence[float]) -> Estimate:

@@ -58,6 +58,8 @@ def count_examples(
         32
         >>> count_examples((torch.ones(4), x), {}) is None
         True
+        >>> count_examples((x[:1], torch.ones(4)), {}, output=torch.zeros(1, 5)).count
+        1
     """
     found = list(_tensors(args, kwargs))
     if not found:
@@ -68,6 +70,10 @@ def count_examples(
         if any(shape[0] == layer[1] for _, shape in found):
             return Count(layer[1], "the first dimension of the input")
     rows = [(name, shape) for name, shape in found if shape[0] != 1]  # 1: one value for all
+    if rows and len(rows) < len(found) and (single := _single(rows, output)):
+        wide = next((shape for shape in single if len(shape) > 1), None)
+        of = "the first dimension of the output"
+        return None if wide is None else Count(1, f"{of}, {list(wide)}")
     found = rows or found
     sizes = {shape[0] for _, shape in found}
     if len(sizes) == 1:
@@ -80,6 +86,13 @@ def count_examples(
         if shape[0] in sizes:
             return Count(shape[0], f"the first dimension of the output, {list(shape)}")
     return None
+
+
+def _single(rows: list[tuple[str, tuple[int, ...]]], output: object) -> list[tuple[int, ...]]:
+    """Outputs of one row, if none has the rows of an input: perhaps `model(x[:1], scales)`."""
+    sizes, outputs = {shape[0] for _, shape in rows}, [s for _, s in _leaves(output, "")]
+    alike = any(shape[0] in sizes for shape in outputs)
+    return [] if alike else [shape for shape in outputs if shape[0] == 1]
 
 
 def _tensors(

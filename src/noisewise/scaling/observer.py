@@ -36,6 +36,7 @@ class Observer:
         noise: the running measurement.
         skipped: number of measured steps that were left out, by reason.
         largest_rates: largest learning rate of each parameter group so far; nan: not seen yet.
+        rose: whether each group's rate was seen to rise, as in a warm-up.
         total_steps: steps of the whole training; None: not known.
     """
 
@@ -61,6 +62,7 @@ class Observer:
         self.history = History()
         self.skipped: Counter[Skip] = Counter()
         self.largest_rates: list[float] = [math.nan] * len(optimizer.param_groups)
+        self.rose: list[bool] = [False] * len(optimizer.param_groups)
         self.total_steps: int | None = None
         self._division: Counter[Division] = Counter()
         self._clipped = self._seen = self._steps = 0
@@ -179,6 +181,7 @@ class Observer:
             self._ranks.measured = self._parameters
         rates, groups = self.largest_rates, len(self.optimizer.param_groups)
         self.largest_rates = [*rates, *[math.nan] * (groups - len(rates))]
+        self.rose += [False] * (groups - len(self.rose))
         self._passes = self._new_passes()
         if self._norms:
             self._use_norm_layers()
@@ -281,7 +284,10 @@ class Observer:
                 continue  # reading a tensor may wait for a device
             if i == len(self.largest_rates):
                 self.largest_rates.append(math.nan)
+            if i == len(self.rose):
+                self.rose.append(False)
             before = self.largest_rates[i]
+            self.rose[i] = self.rose[i] or float(lr) > 1.0001 * before
             self.largest_rates[i] = float(lr) if math.isnan(before) else max(before, float(lr))
 
     def _end(self) -> None:

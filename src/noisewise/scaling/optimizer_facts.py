@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 Family = Literal["sgd", "adam", "muon", "other"]
+_FALLEN = 0.98  # of the largest rate seen: then its peak is over
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class OptimizerFacts:
         Raises:
             ValueError: if the rate is not positive.
         """
+        if math.isnan(lr):
+            raise ValueError(
+                f"{self.name} has no learning rate of its own here: give the one that you tuned, "
+                "lr= (--lr)."
+            )
         if not (lr > 0 and math.isfinite(lr)):
             raise ValueError(f"A learning rate of {lr} cannot be scaled: give a positive lr.")
         rates = tuple(lr * r / self.lr if self.lr > 0 else r for r in self.rates)
@@ -131,15 +137,19 @@ def _known(lr: object) -> float:
     return float(lr) if isinstance(lr, (int, float, Tensor)) else math.nan
 
 
-def peak_rates(optimizer: torch.optim.Optimizer, seen: Sequence[float] = ()) -> tuple[float, ...]:
+def peak_rates(
+    optimizer: torch.optim.Optimizer, seen: Sequence[float] = (), rose: Sequence[bool] = ()
+) -> tuple[float, ...]:
     """Return each parameter group's tuned learning rate: the peak of its schedule.
 
     torch's schedulers keep it in the group, as "initial_lr" or "max_lr"; a schedule by hand shows
-    only what was seen so far.
+    only what was seen so far. A rate that was seen to rise and to fall again shows its own peak:
+    a LambdaLR may multiply its "initial_lr", such as 1.0, by a small formula.
 
     Args:
         optimizer: its groups may have a schedule.
         seen: the largest rate of each group so far.
+        rose: whether each group's rate was seen to rise.
 
     Example:
         >>> sgd = torch.optim.SGD([torch.zeros(1)], lr=0.4)
@@ -154,6 +164,8 @@ def peak_rates(optimizer: torch.optim.Optimizer, seen: Sequence[float] = ()) -> 
     for i, group in enumerate(optimizer.param_groups):
         rates = [_known(group.get(name)) for name in ("lr", "initial_lr", "max_lr")]
         rates += seen[i : i + 1]
+        if i < len(rose) and rose[i] and rates[0] < _FALLEN * seen[i]:
+            rates = [rates[0], seen[i]]
         known = [rate for rate in rates if not math.isnan(rate)]
         found.append(max(known) if known and not math.isnan(rates[0]) else math.nan)
     return tuple(found)
@@ -171,12 +183,15 @@ def scheduled_by_hand(optimizer: torch.optim.Optimizer) -> bool:
     return len(factors) == 1 and not math.isclose(factors.pop(), 1.0)
 
 
-def optimizer_facts(optimizer: torch.optim.Optimizer, seen: Sequence[float] = ()) -> OptimizerFacts:
+def optimizer_facts(
+    optimizer: torch.optim.Optimizer, seen: Sequence[float] = (), rose: Sequence[bool] = ()
+) -> OptimizerFacts:
     """Return the settings of an optimiser: rates of every group, the rest from the first one.
 
     Args:
         optimizer: any torch optimiser.
         seen: the largest rate of each group so far, see `peak_rates`.
+        rose: whether each group's rate was seen to rise.
 
     Example:
         >>> facts = optimizer_facts(torch.optim.Adam([torch.zeros(1)], lr=0.1))
@@ -191,7 +206,7 @@ def optimizer_facts(optimizer: torch.optim.Optimizer, seen: Sequence[float] = ()
     )
     muon = type(optimizer).__name__ == "Muon"  # torch's own and others of that name
     beta2 = float(betas[1]) if betas is not None else float(group.get("alpha", 0.0) or 0.0)
-    rates = peak_rates(optimizer, seen)
+    rates = peak_rates(optimizer, seen, rose)
     decays = [float(g.get("weight_decay", 0.0) or 0.0) for g in optimizer.param_groups]
     return OptimizerFacts(
         name=type(optimizer).__name__,

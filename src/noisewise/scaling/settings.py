@@ -125,7 +125,8 @@ def _beta2(
     if hold == "steps" or beta2 <= 0:
         return beta2
     wanted = beta2**times
-    floor, ceiling = min(beta2, max(BETA2_FLOOR, beta1**2)), max(beta2, BETA2_CEILING)
+    floor = min(beta2, max(BETA2_FLOOR, beta1**2))
+    ceiling = max(beta2, BETA2_CEILING, beta1**2)  # beta1 may be near 1 on the same path
     if wanted < floor:
         text = (
             f"The rule for beta2 leaves its range: its half-life in examples asks for "

@@ -125,36 +125,39 @@ class Monitor(Observer):
         in the average, so each rank must have a batch of the same size.
 
         Args:
-            size: number of examples or tokens.
+            size: number of examples or tokens; 0 if none of its labels counts in the loss.
             weighted: whether the loss is scaled in this way; if False, a step with unequal
                 micro-batches is left out.
 
         Raises:
-            ValueError: if the size is not positive.
+            ValueError: if the size is negative or not finite.
         """
-        if not (size > 0 and math.isfinite(size)):
-            raise ValueError(f"size is {size}: give a number of examples above 0.")
+        if not (size >= 0 and math.isfinite(size)):
+            raise ValueError(f"size is {size}: give a number of examples, 0 or above.")
         self._passes.announce(size, weighted)
 
     def backward(self, losses: Tensor, parts: int = 2) -> None:
         """Do the backward pass of one batch; on a measured step, in several parts.
 
         For loops without accumulation: on one of `every` steps, the backward pass runs once for
-        each part of the examples. The gradient is that of `losses.mean()`.
+        each part of the examples. The gradient is that of `losses.mean()`. A batch of fewer
+        examples than parts, such as the last one of an epoch, is not measured.
 
         Args:
-            losses: one loss per example, [n], n >= parts, with a graph.
-            parts: number of micro-batches to make.
+            losses: one loss per example, [n], with a graph.
+            parts: number of micro-batches to make, 2 or more.
 
         Raises:
             ValueError: if losses is not such a vector.
         """
-        if losses.ndim != 1 or len(losses) < parts or not losses.requires_grad:
+        if losses.ndim != 1 or not losses.requires_grad:
             raise ValueError(
                 f"losses has shape {tuple(losses.shape)}: give unreduced losses with a graph, one "
-                f"per example, for at least {parts} examples."
+                "per example."
             )
-        if not self._passes.active:
+        if parts < 2:
+            raise ValueError(f"parts is {parts}: one part shows no noise, so give 2 or more.")
+        if not self._passes.active or len(losses) < parts:
             losses.mean().backward()
             return
         pieces = losses.tensor_split(parts)
@@ -177,7 +180,7 @@ class Monitor(Observer):
         return Measurement(
             noise=self.noise.read(),
             b_noise=Estimate.unknown(),
-            optimizer=optimizer_facts(self.optimizer, self.largest_rates),
+            optimizer=optimizer_facts(self.optimizer, self.largest_rates, self.rose),
             batch=self.noise.batch,
             size=self.noise.batch / self.noise.num_micro,
             num_parameters=sum(p.numel() for p in self._parameters),
@@ -237,11 +240,12 @@ class Monitor(Observer):
         """Also measure curvature and laws, by a burst at the present weights; see `calibrate`."""
         batch = self.noise.batch if len(self.noise) and not self._passes.counts_labels else None
         share = self._steps / self.total_steps if self.total_steps else None
+        peak = optimizer_facts(self.optimizer, self.largest_rates, self.rose).lr
         active, self._passes.active = self._passes.active, False
         try:
             return calibrate(
                 self.model, loss, batches, self.optimizer, batch=batch, probes=probes,
-                lr=self.largest_lr, after=share,
+                lr=None if math.isnan(peak) else peak, after=share,
             )  # fmt: skip
         finally:
             self._passes.active = active
@@ -275,6 +279,7 @@ class Monitor(Observer):
         counts = {"steps": self._steps, "clipped": self._clipped, "seen": self._seen}
         rates = [None if math.isnan(rate) else rate for rate in self.largest_rates]
         kept = {"skipped": dict(self.skipped), "largest_lr": self.largest_lr, "rates": rates}
+        kept["rose"] = list(self.rose)
         labels = {"tokens": self._passes.counts_labels, "labels": [self._labels, self._rows]}
         more = {"history": self.history.state_dict(), "norms": self._norms}
         return {"noise": self.noise.state_dict(), **counts, **kept, **labels, **more}
@@ -294,6 +299,8 @@ class Monitor(Observer):
         rates = state.get("rates", [state.get("largest_lr")])
         for i, rate in enumerate(rates[: len(self.largest_rates)]):
             self.largest_rates[i] = math.nan if rate is None else float(rate)
+        for i, rose in enumerate(state.get("rose", ())[: len(self.rose)]):
+            self.rose[i] = bool(rose)
         self._passes.counts_labels = bool(state.get("tokens", False))
         self._labels, self._rows = state.get("labels", (0.0, 0.0))
         if "history" in state:

@@ -71,6 +71,19 @@ def test_a_known_noise_is_found_and_the_gradient_is_the_batchs(batch: int) -> No
     assert found.b_simple.high / found.b_simple.low < 2
     assert noise.value == found.b_simple.value
     assert found.num_parameters == 43
+    assert len(found.scales) == 3  # of the thirds of the training
+    assert all(4 < scale < 64 for scale in found.scales)
+    again = noise_of(replace(CONFIG, batch=batch))
+    again.load_state_dict(noise.state_dict())
+    same = again.measurement()
+    assert same is not None
+    assert same.to_dict() == found.to_dict()
+    older = {name: value for name, value in noise.state_dict().items() if name != "history"}
+    again = noise_of(replace(CONFIG, batch=batch))
+    again.load_state_dict(older)
+    measured = again.measurement()
+    assert measured is not None
+    assert measured.scales == ()
 
 
 def test_a_measured_step_takes_no_more_pictures_at_once_than_the_others() -> None:

@@ -1,4 +1,4 @@
-"""`noisewise lr advise | curves | watch`: batch size and learning rate, from a gradient's noise."""
+"""`noisewise lr ...`: batch size and learning rate, from a gradient's noise and from branches."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ Batch size and learning rate, from the measured noise of the gradient.
 FILE is a measurement: RUN/noise.json of a run, or what your own PyTorch loop saved with
   scaling.watch(model, optimizer).measurement().save(FILE)
   scaling.calibrate(model, loss, batches, optimizer).save(FILE)
+
+RUN is the folder of a run of noisewise train.
 
 See docs/scaling.md, and noisewise lr advise --help for the flags of advise."""
 
@@ -93,6 +95,46 @@ class WatchOptions(JsonOption):
             raise ValueError(f"--every {self.every:g} does not work; use 0.1 to 86400 seconds")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BranchOptions(JsonOption):
+    """Train short branches of a run at larger batches, and print the critical batch."""
+
+    run: Annotated[str, Shown("RUN", positional=True)]
+    """Folder of a run of noisewise train; it is only read."""
+    images: int | None = None
+    """Images of each branch. Default: a fifth of those seen, at least 16 steps of the largest."""
+    batches: tuple[int, ...] = ()
+    """Larger batches to try. Default: 2, 4 and 8 times the run's."""
+    powers: tuple[float, ...] = (0.5, 0.0, 1.0)
+    """Rates to try at batch B: the run's times (B / batch)^power. The first is tried first."""
+    lr: float | None = None
+    """Rate of the run's own batch. Default: the run's."""
+    share: float = 0.8
+    """A batch is good if it gets as far as the run's with this share of the images."""
+    tolerance: float | None = None
+    """Instead of --share: held-out loss that a larger batch may lose."""
+    budget: str | None = None
+    """Begin no branch that would end later: 90s, 20m, 1h. Default: no limit."""
+    data: str | None = None
+    """Where the pictures are now, if they were moved."""
+    out: File = None
+    """Also write what was found to this file (JSON), for noisewise lr warmup."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupOptions(JsonOption):
+    """Print a schedule in which the batch doubles when the critical batch has passed it."""
+
+    found: Annotated[tuple[str, ...], Shown("FILE", positional=True)]
+    """What noisewise lr branch --out wrote, at one or more checkpoints of one training."""
+    most: int | None = None
+    """Largest batch. Default: no limit but the critical batch."""
+    power: float | None = None
+    """The rate grows by (B / batch)^power. Default: as the best rates of the branches did."""
+    examples: int | None = None
+    """Examples of the whole training: also print the steps saved."""
+
+
 def _advise(options: AdviseOptions, _: Sequence[str]) -> int:
     picture = None if options.plot is None else checked_picture(options.plot, "--plot")
     from noisewise.scaling import Measurement, advise
@@ -150,6 +192,66 @@ def _watch(options: WatchOptions, _: Sequence[str]) -> int:
         time.sleep(options.every)
 
 
+def _branch(options: BranchOptions, _: Sequence[str]) -> int:
+    out = None if options.out is None else _new_json(options.out)
+    seconds = None
+    if options.budget is not None:
+        from noisewise.training.settings.budget import parse_duration
+
+        seconds = parse_duration(options.budget)
+    from noisewise.app.terminal.stderr import tell
+    from noisewise.training.branch_run import branch_run
+
+    def say(batch: int, lr: float, images: int) -> None:
+        tell(f"branch: batch {batch}, rate {lr:.4g}, {images:,} images")
+
+    found = branch_run(
+        options.run,
+        images=options.images,
+        batches=options.batches,
+        powers=options.powers,
+        lr=options.lr,
+        share=options.share,
+        tolerance=options.tolerance,
+        seconds=seconds,
+        data=options.data,
+        on_branch=say,
+    )
+    values, lines = found.to_dict(), found.text().split("\n")
+    if out is not None:
+        found.save(out)
+        values["out"] = str(out)
+        lines.append(f"written         {out}")
+    show(values, options.json, lines, allow_nan=False)
+    return 0
+
+
+def _new_json(name: str) -> Path:
+    """A file that can be written; said before an hour of branches, not after."""
+    path = Path(name)
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"--out {name} cannot be written: name a file in a folder that exists")
+    return path
+
+
+def _warmup(options: WarmupOptions, _: Sequence[str]) -> int:
+    if options.examples is not None and options.examples < 1:
+        raise ValueError(f"--examples {options.examples} is no training; give 1 or more")
+    from noisewise.scaling.batch_warmup import batch_warmup
+    from noisewise.scaling.branching import Branching
+
+    found = batch_warmup(
+        [Branching.load(file) for file in options.found],
+        most=options.most,
+        power=options.power,
+    )
+    values: dict[str, Any] = found.to_dict()
+    if options.examples is not None:
+        values["steps"] = found.steps(options.examples)
+    show(values, options.json, found.text(options.examples).split("\n"), allow_nan=False)
+    return 0
+
+
 def _tell(found: Measurement, as_json: bool) -> None:
     """One line about one measurement."""
     values: dict[str, Any] = {
@@ -168,7 +270,7 @@ def _tell(found: Measurement, as_json: bool) -> None:
 
 COMMAND = Group(
     name="lr",
-    usage="advise|curves|watch",
+    usage="advise|branch|...",
     summary="the learning rate for another batch size, from measured noise",
     parts=(
         Command(
@@ -181,6 +283,25 @@ COMMAND = Group(
                 "noisewise lr advise runs/mine/noise.json --batch 512 --plot advice.svg",
                 "noisewise lr advise third.json later.json --batch 512 --ema 0.9999 --verbose",
             ),
+        ),
+        Command(
+            name="branch",
+            usage="RUN",
+            summary="the critical batch of a run, by training short branches of it",
+            options=BranchOptions,
+            action=_branch,
+            examples=(
+                "noisewise lr branch runs/mine --budget 20m --out b1.json",
+                "noisewise lr branch runs/mine --batches 128 256 --images 20000",
+            ),
+        ),
+        Command(
+            name="warmup",
+            usage="FILE [FILE ...]",
+            summary="a schedule in which the batch grows with the training",
+            options=WarmupOptions,
+            action=_warmup,
+            examples=("noisewise lr warmup b1.json b2.json --most 512 --examples 1000000",),
         ),
         Command(
             name="curves",

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from noisewise.scaling import Estimate, GradientNoise, Measurement
+from noisewise.scaling.history import History
 from noisewise.scaling.updates import OptimizerFacts
 from noisewise.training.devices.processes import Ranks
 from noisewise.training.settings.recipes import TeacherRecipe
@@ -56,6 +57,7 @@ class NoiseScale:
         self._every = recipe.noise_every if plan.batch >= _PARTS else 0
         self._measures = measures
         self._noise = GradientNoise(window=_WINDOW)
+        self._history = History()  # the whole training: how far the noise scale moved
         self._num_parameters = 0
         self._value: float | None = None
 
@@ -123,22 +125,30 @@ class NoiseScale:
             batch=self._batch,
             size=self._batch / _PARTS,
             num_parameters=self._num_parameters,
+            scales=tuple(self._history.scales()),
         )
 
     def state_dict(self) -> dict[str, Any]:
         """The whole state, as JSON values."""
-        return {"noise": self._noise.state_dict(), "num_parameters": self._num_parameters}
+        return {
+            "noise": self._noise.state_dict(),
+            "num_parameters": self._num_parameters,
+            "history": self._history.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the result of `state_dict`."""
         self._noise.load_state_dict(state["noise"])
         self._num_parameters = state["num_parameters"]
+        if "history" in state:  # older versions remembered the last steps only
+            self._history.load_state_dict(state["history"])
         self._read()
 
     def _add(self, squares: Tensor, mean_square: Tensor, batch: int) -> None:
         pair = torch.stack([squares, mean_square]).cpu()
         if bool(pair.isfinite().all()):  # if not, the loop goes back anyway
             self._noise.add(pair[:1], pair[1:], _PARTS, batch)
+            self._history.add(self._noise.num_steps, *self._noise.newest())
             self._read()
 
     def _read(self) -> None:

@@ -104,7 +104,7 @@ class TeacherJudge:
         self.stats: dict[str, Any] = {}
         self.kept = [p.detach().clone() for p in shadow.parameters()]
         self.kept_as: dict[str, Any] = {"loss": math.inf, "share": None, "images": 0}
-        self._losses: list[float] = []
+        self.losses: list[float] = []
         self._against = ""
         self._sampler = SamplerSettings(
             sigma_max=plan.sigma_max,
@@ -154,7 +154,7 @@ class TeacherJudge:
             full: whether to measure the distance.
             seconds: approximate time limit of the distance; None: no limit.
         """
-        self._losses = losses = self._heldout_losses()
+        self.losses = losses = self._heldout_losses()
         best = min(range(len(losses)), key=lambda at: (math.isnan(losses[at]), losses[at]))
         loss, kept = losses[best], self.kept_as
         trouble = self.guard.climbed(loss, kept["loss"])
@@ -188,7 +188,7 @@ class TeacherJudge:
         times, clock = self._times, self._times.clock
         deadline = Deadline(clock, math.inf if left is None else clock() + left)
         judgement = Judgement(self.kept_as["loss"])
-        if not self._losses or deadline.fits(times.heldout(len(self._held or ()))):
+        if not self.losses or deadline.fits(times.heldout(len(self._held or ()))):
             judgement = self.judge(seen, False, seconds)
         if self.kept_as["share"] is None:
             return judgement
@@ -251,7 +251,7 @@ class TeacherJudge:
                 "; training after that made it worse: use more pictures, a shorter budget or a "
                 "lower learning rate"
             )
-        losses = zip(shares, self._losses, strict=True)
+        losses = zip(shares, self.losses, strict=True)
         listed = ", ".join(f"{x:.4f} at {s:g}" for s, x in losses)
         return f"{text}; held-out loss at the end for each look-back: {listed}"
 
@@ -278,7 +278,7 @@ class TeacherJudge:
             found = self._measured(None, judge, num_images=kept.num_a)
             if found.minus(kept).surely_less and found.value < best.value:
                 best, best_share = found, share
-                self.kept_as = {"loss": self._losses[index], "share": share, "images": seen}
+                self.kept_as = {"loss": self.losses[index], "share": share, "images": seen}
                 copy_tensors(self.kept, list(self._shadow.parameters()))
         self.stats["floors_by_loss"] = kept.at_standard
         if best_share is None:
