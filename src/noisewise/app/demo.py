@@ -224,6 +224,9 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
     lines.append("Times are of this machine, as busy as it was.")
     lines += [
         "",
+        "To send it to people, as one page that draws:",
+        f"  {program()} {shell_words('export', run.path, Path(f'{run.path}.html'), '--to', 'html')}",
+        "",
         "Now your own pictures:",
         f"  {program()} train FOLDER --out runs/mine --budget 30m",
     ]

@@ -121,6 +121,8 @@ def show_result(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Se
         sheet = Path(f"{run.path}.png")
         line = shell_words("sample", run.path, "-n", "64", "--out", sheet)
         lines.append(f"next: {name} {line}")
+        page = shell_words("export", run.path, Path(f"{run.path}.html"), "--to", "html")
+        lines.append(f"send: {name} {page}")
     lines.append(f"also: {name} {shell_words('report', run.path)}")
     show(values, as_json, lines)
     return 0

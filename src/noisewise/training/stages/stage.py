@@ -7,12 +7,14 @@ these methods.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from noisewise.scaling import Measurement
 from noisewise.training.models.model_config import ModelConfig
+
+if TYPE_CHECKING:  # drawing pictures does not wait for it
+    from noisewise.scaling import Measurement
 
 StageName = Literal["teacher", "generator"]
 
