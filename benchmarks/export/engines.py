@@ -14,6 +14,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,7 +60,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 run = _in_onnx_runtime(model, Path(folder) / "model.onnx", threads)
                 for setting in settings:
-                    results.cell(setting, lambda s=setting: _timed(model, run, s["batch"], rounds))
+                    timed = partial(_timed, model, run, int(setting["batch"]), rounds)
+                    results.cell(setting, timed)
     harness.publish(results, "ONNX Runtime against torch", [_table(results)])
 
 
