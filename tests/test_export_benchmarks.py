@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from benchmarks.shared import harness
 
 
 def results_with(
-    folder: Path, cells: list[tuple[dict[str, object], dict[str, object]]]
+    folder: Path, cells: Sequence[tuple[Mapping[str, object], Mapping[str, object]]]
 ) -> harness.Results:
     results = harness.Results(folder / "some.json", harness.environment(1))
     for setting, values in cells:
@@ -43,7 +44,7 @@ def test_a_quicker_engine_has_a_ratio_above_one(tmp_path: Path) -> None:
 
 
 def test_a_page_is_compared_with_the_other_page(tmp_path: Path) -> None:
-    cells: list[tuple[dict[str, object], dict[str, object]]] = [
+    cells: list[tuple[Mapping[str, object], Mapping[str, object]]] = [
         ({"size": "both"}, {"our page": 5.0, "gradio": 1000.0}),
         *(
             ({"way": way, "round": 0}, {"start": t, "first": 2 * t, "processor": 3 * t})
