@@ -13,7 +13,6 @@ The names below are loaded when they are first used; importing noisewise does no
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        from importlib.metadata import version  # a third of the time of a help text
+
         return version("noisewise")
     if name not in _HOMES:
         raise AttributeError(f"module 'noisewise' has no attribute {name!r}")

@@ -8,7 +8,6 @@ processes left can tell which files are still being written.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -114,7 +113,7 @@ def take_lock(handle: int, wait: bool = False) -> bool:
 def _new_file(path: Path, start: str) -> tuple[int, Path]:
     """A new, locked file beside another one; its rights are those of any new file."""
     while True:
-        number = f"{os.getpid()}{secrets.randbelow(10**6):06}"
+        number = f"{os.getpid()}{int.from_bytes(os.urandom(4), 'big') % 10**6:06}"
         new = path.with_name(f"{start}{number}" if start else f".{path.name}.{number}.tmp")
         try:
             handle = os.open(new, _NEW, 0o666)

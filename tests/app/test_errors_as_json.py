@@ -62,3 +62,16 @@ def test_a_run_with_nearly_this_name_is_proposed(
     for typed in ("something", "dmoe"):
         assert cli.main(["sample", str(tmp_path / typed)]) == 2
         assert "train one first" in capsys.readouterr().err
+
+
+def test_a_run_in_the_folder_runs_is_proposed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs lie in `runs` in every example; people leave it out."""
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "run.json").write_text("{}")
+    for typed in ("demo", "dmeo"):
+        assert cli.main(["sample", str(tmp_path / typed)]) == 2
+        assert f"perhaps you meant {tmp_path / 'runs' / 'demo'}" in capsys.readouterr().err
+    assert cli.main(["sample", str(tmp_path / "other")]) == 2
+    assert "train one first" in capsys.readouterr().err

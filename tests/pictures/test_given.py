@@ -184,6 +184,14 @@ def test_what_looks_like_such_a_set_is_read_without_the_package(tmp_path: Path) 
     assert sorted(pictures.classes) == sorted(NAMES)
 
 
+def cut_short() -> Image.Image:
+    """A picture whose file ends too early: Pillow opens it, and fails when it is used."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, format="PNG")
+    return Image.open(io.BytesIO(file.getvalue()[:4000]))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -197,6 +205,17 @@ def test_what_looks_like_such_a_set_is_read_without_the_package(tmp_path: Path) 
         (lambda: [Image.fromarray(COLOUR[0]), COLOUR[1]], "item 1 holds a ndarray"),
         (lambda: [(COLOUR[0], 3.5)] * 40, "a label is a float; give whole numbers or names"),
         (lambda: SimpleNamespace(x=1), "a SimpleNamespace cannot be used"),
+        (lambda: {"image": list(COLOUR)}, "a dict cannot be used as pictures; give its pictures"),
+        (lambda: [(COLOUR[0], np.eye(3)[0])] * 40, "a label is a ndarray; give whole numbers"),
+        (
+            lambda: [(COLOUR[0], "a"), COLOUR[1]],
+            "picture 1 has no label, and the first one has one",
+        ),
+        (
+            lambda: [COLOUR[0], (COLOUR[1], "a")],
+            "picture 1 has a label, and the first one has none",
+        ),
+        (lambda: [Image.fromarray(COLOUR[0]), cut_short()], "picture 1 cannot be read: .*leave it"),
     ],
 )
 def test_what_cannot_be_pictures_is_one_sentence(

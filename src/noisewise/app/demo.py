@@ -23,7 +23,7 @@ from noisewise.app.terminal.program_name import program, python
 from noisewise.app.terminal.progress import Progress
 from noisewise.app.terminal.signals import Stop
 from noisewise.app.terminal.stderr import tell
-from noisewise.app.terminal.training import lines_of
+from noisewise.app.terminal.training import beside, lines_of
 from noisewise.demo import checked, demo_path
 from noisewise.plain_text import shell_words
 from noisewise.training.settings.budget import Budget
@@ -211,6 +211,7 @@ def _judge(run: Run) -> dict[str, Any]:
 
 
 def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str:
+    page = beside(run.path, ".html")
     lines = ["", *_poor(result["ways"]), f"report      {result['report']}"]
     lines += [
         f"pictures    {result['sheet']}",
@@ -223,6 +224,9 @@ def _summary(run: Run, seconds: dict[str, float], result: dict[str, Any]) -> str
     lines.append("Floors say how far the pictures are from real ones; 1 or less is best.")
     lines.append("Times are of this machine, as busy as it was.")
     lines += [
+        "",
+        "To send it to people, as one page that draws:",
+        f"  {program()} {shell_words('export', run.path, page, '--to', 'html')}",
         "",
         "Now your own pictures:",
         f"  {program()} train FOLDER --out runs/mine --budget 30m",

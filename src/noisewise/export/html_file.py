@@ -45,7 +45,7 @@ def write(source: Source, place: Path) -> Written:
     """Write the page, and compare the network in it with torch.
 
     Raises:
-        ValueError: if the model draws in several calls, or is too large for a page.
+        ValueError: if the model is a teacher, or too large for a page.
         DiffersError: if ONNX Runtime computes something else.
     """
     generator = _generator(source)

@@ -116,7 +116,8 @@ def noise_frequencies() -> Tensor:
         >>> noise_frequencies().shape
         torch.Size([16])
     """
-    exponents = torch.linspace(math.log(0.1), math.log(2.0), 16)
+    # On the CPU also where a net is made of shapes alone, see `positions`.
+    exponents = torch.linspace(math.log(0.1), math.log(2.0), 16, device="cpu")
     return exponents.exp().bfloat16().float()
 
 
@@ -269,6 +270,10 @@ def positions(height: int, width: int, channels: int) -> Tensor:
     """
     if channels % 4:
         raise ValueError(f"channels is {channels}: give a multiple of 4")
+    if torch.get_default_device().type == "meta":
+        # Only the shape counts there, and arithmetic on it would import torch's compiler, which
+        # takes as long as torch itself.
+        return torch.empty(height * width, channels)
     rates = torch.exp(-math.log(100.0) * torch.arange(channels // 4) / (channels // 4))
     rows = torch.arange(height)[:, None, None] * rates
     columns = torch.arange(width)[None, :, None] * rates

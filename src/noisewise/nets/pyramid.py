@@ -139,7 +139,7 @@ class Pyramid(nn.Module):
         self.register_buffer("deviations", deviations, persistent=False)
         offset = torch.tensor(mean or (0.0,) * channels).view(1, channels, 1, 1)
         self.register_buffer("offset", offset, persistent=False)
-        axes = torch.tensor(colours) if colours else torch.eye(channels)
+        axes = torch.tensor(colours) if colours else torch.eye(channels, device="cpu")
         self.register_buffer("axes", axes, persistent=False)
         vector = 4 * max(widths[levels], 32)
         self.embedding = NoiseEmbedding(vector, num_classes)

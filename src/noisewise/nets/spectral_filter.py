@@ -93,6 +93,8 @@ class SpectralFilter(nn.Module):
     def __init__(self, size: Size, power: tuple[tuple[float, ...], ...], levels: int) -> None:
         """Prepare the power at every frequency of every band."""
         super().__init__()
+        if torch.get_default_device().type == "meta":  # see `layers.positions`; no weights are here
+            return
         known, values = radii(size).log(), [torch.tensor(own).log() for own in power]
         down, right = _half_waves(size)
         self._names = {}

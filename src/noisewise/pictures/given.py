@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -136,6 +136,11 @@ class _Items:
         if isinstance(getattr(given, "column_names", None), dict):  # several splits of datasets
             names = ", ".join(map(repr, given))
             raise ValueError(f"these are several splits ({names}); give one, as data['train']")
+        if isinstance(given, Mapping) or (hasattr(given, "columns") and hasattr(given, "shape")):
+            raise ValueError(
+                f"a {type(given).__name__} cannot be used as pictures; give its pictures as a "
+                "list, alone or as pairs (picture, label)"
+            )
         if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
             raise ValueError(
                 f"a {type(given).__name__} cannot be used as pictures; give a path, an array or "
@@ -147,7 +152,8 @@ class _Items:
         self._given = given
         self._image, self._label = _columns(given)
         self.classes = _class_names(given, self._label)
-        first = self._parts(given[0])[0]
+        first, label = self._parts(given[0])
+        self._labelled = label is not None
         self.are_pictures = isinstance(first, Image.Image)
         if not (self.are_pictures or _is_array(first)):
             raise ValueError(
@@ -158,7 +164,14 @@ class _Items:
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         for index in range(len(self._given)):
-            yield self._parts(self._given[index])
+            image, label = self._parts(self._given[index])
+            if (label is not None) != self._labelled:
+                has, first = ("no label", "one") if self._labelled else ("a label", "none")
+                raise ValueError(
+                    f"picture {index} has {has}, and the first one has {first}; give all of them "
+                    "labels, or none"
+                )
+            yield image, label
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All of them as arrays.
@@ -183,7 +196,10 @@ class _Items:
 
     def named(self, label: Any) -> str:  # noqa: ANN401 (a number, a text, a tensor)
         """The name of a label."""
-        value = label.item() if hasattr(label, "item") else label
+        try:
+            value = label.item() if hasattr(label, "item") else label
+        except (ValueError, RuntimeError):  # an array of several numbers
+            value = label
         if isinstance(value, int) and self.classes:
             if not 0 <= value < len(self.classes):
                 raise ValueError(f"a label is {value}, but there are {len(self.classes)} classes")
@@ -266,20 +282,24 @@ def _write_zip(items: _Items, file: IO[bytes], digest: Any) -> None:  # noqa: AN
                 )
             named = "" if label is None else f"{_folder_name(items.named(label))}/"
             name = f"{named}{number:07d}.png"
-            data = _png(image)
+            data = _png(image, number)
             digest.update(f"{name} {len(data)} ".encode())
             digest.update(data)
             archive.writestr(zipfile.ZipInfo(name, _DATE), data)
 
 
-def _png(image: Image.Image) -> bytes:
+def _png(image: Image.Image, number: int) -> bytes:
     """A picture as PNG, turned as its camera says."""
     if image.mode == "F":
         raise ValueError(
             "a PIL picture has the mode F, whose black and white nobody knows; give an array of "
             "floats in [0, 1] or [-1, 1]"
         )
-    upright = ImageOps.exif_transpose(image)
+    try:
+        upright = ImageOps.exif_transpose(image)  # Pillow reads files as late as it can
+        upright.load()
+    except OSError as error:
+        raise ValueError(f"picture {number} cannot be read: {error}; leave it out") from error
     if upright.mode not in _PNG_MODES:
         upright = upright.convert("RGBA" if upright.mode in ("PA", "La", "RGBa") else "RGB")
     file = io.BytesIO()

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 import noisewise
+from export_models import UNET, models
 from noisewise.app import cli
+from noisewise.app.engines import in_words
+from noisewise.training.models.model_folder import save_model
 
 
 def test_it_says_what_was_written_and_how_near_it_is(
@@ -35,6 +38,29 @@ def test_it_says_what_was_written_and_how_near_it_is(
         given["label"] = labels
     expected = teacher(x, sigma, labels)  # pyrefly: ignore
     torch.testing.assert_close(program(**given), expected)
+
+
+def test_the_times_of_both_engines_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"{name} is not installed (extra: export)")
+    generator = models({**UNET, "num_classes": 3})[1]
+    save_model(tmp_path / "mine", generator.denoiser, generator.config)
+    words = [
+        "export",
+        str(tmp_path / "mine"),
+        str(tmp_path / "mine.onnx"),
+        "--to",
+        "onnx",
+        "--json",
+    ]
+    assert cli.main(words) == 0
+    seconds = json.loads(capsys.readouterr().out)["seconds_per_picture"]
+    assert set(seconds) == {"ONNX Runtime", "torch"}
+    assert all(value > 0 for value in seconds.values())
+    said = in_words(seconds)
+    assert said.startswith(min(seconds, key=lambda name: seconds[name]))
 
 
 @pytest.mark.parametrize(

@@ -62,3 +62,19 @@ def test_the_program_is_found_in_an_environment_above(
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert commands._program(tmp_path / "work" / "runs") == shown
+
+
+def test_a_generator_can_be_sent(tmp_path: Path) -> None:
+    """The page gets the run's name; without a generator there is nothing to send."""
+    finished = {"finished": True, "budget": "5m"}
+    for stages in ({"teacher": finished}, {"teacher": finished, "generator": finished}):
+        path = tmp_path / f"my run {len(stages)}"
+        data = {"source": "pictures", "fingerprint": "", **NUMBERS}
+        info = {"format": FORMAT, "seed": 0, "data": data, "train": {"budget": "5m"}}
+        run = new_run(path, {**info, "stages": stages})
+        lines = [line for _, line in next_commands(run) if " export " in line]
+        if len(stages) == 1:
+            assert not lines
+            continue
+        _, *words = shlex.split(lines[0])
+        assert words == ["export", "my run 2", "my run 2.html", "--to", "html"]

@@ -54,6 +54,15 @@ def test_real_pictures_of_a_class_are_those_that_were_held_out() -> None:
         assert sheet.real[:, 0, 0, 0].tolist() == [i for i in range(10, 40) if i % 3 == label][:8]
 
 
+def test_the_headline_says_in_how_many_calls_it_draws() -> None:
+    one, few = (Way(kind, calls, BLACK) for kind, calls in (("one_call", 1), ("few_calls", 4)))
+    teacher = Way("teacher", 9, BLACK)
+    assert "A one-call generator of" in render(replace(FACTS, ways=(one, teacher)))
+    page = render(replace(FACTS, ways=(few, teacher)))
+    assert "A 4-call generator of" in page
+    assert "one-call" not in page
+
+
 def test_sheets_of_many_classes_stay_small() -> None:
     """The page must not grow with the number of classes."""
     rng = np.random.default_rng(0)

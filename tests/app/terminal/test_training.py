@@ -10,7 +10,7 @@ import pytest
 import noisewise
 from noisewise.app.terminal.came_to import came_to_lines
 from noisewise.app.terminal.signals import Stop
-from noisewise.app.terminal.training import show_result
+from noisewise.app.terminal.training import beside, show_result
 from noisewise.training.settings.config import TrainConfig
 from noisewise.training.settings.recipes import TeacherRecipe
 
@@ -79,3 +79,14 @@ def test_a_slow_training_says_so_at_its_end() -> None:
 def test_a_stage_of_an_older_version_shows_its_distance() -> None:
     stage = {"steps": 1, "images": 8, "seconds": 1.0, "budget": "1s", "distance": 0.1234}
     assert came_to_lines(stage)[-1] == "distance: 0.1234"
+
+
+@pytest.mark.parametrize(
+    ("run", "shown"), [("mine", "mine.png"), (".", "../a.png"), ("..", "../../sets.png")]
+)
+def test_a_file_beside_a_run_has_its_name(
+    run: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sets" / "a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "sets" / "a")
+    assert str(beside(Path(run), ".png")) == shown

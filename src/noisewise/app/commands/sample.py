@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noisewise.app.command import Command
-from noisewise.app.drawn_files import check_place, write_folder, write_sheet
 from noisewise.app.numbers import milliseconds
 from noisewise.app.options import File, JsonOption, RunFolder
 from noisewise.app.terminal.answer import show
@@ -71,6 +70,7 @@ def draw(
     Raises:
         ValueError: if there is no such model, or the place for the pictures cannot be used.
     """
+    from noisewise.app.drawn_files import write_folder, write_sheet
     from noisewise.app.plots.svg import as_pixels
     from noisewise.training.load import load
     from noisewise.training.run.places import run_name
@@ -163,6 +163,8 @@ def _place(options: SampleOptions) -> Path:
     if options.out is None:
         check_parts(Path(options.run), folders=["samples"])
         return Path(options.run) / "samples" / f"seed-{options.seed}.png"
+    from noisewise.app.drawn_files import check_place
+
     out = Path(options.out)
     check_place(out, options.seed, options.overwrite)
     return out

@@ -53,6 +53,9 @@ def _commands(run: Run) -> list[Command]:
     rows = [] if run.finished("generator") else [_distil(run)]
     path = shell_words(Path(run_name(run.path)))
     rows.append(("Draw more pictures", f"noisewise sample {path} -n 64 --seed 1 --out more.png"))
+    if run.finished("generator"):
+        page = shell_words(Path(f"{run_name(run.path)}.html"))
+        rows.append(("Send it: one page that draws", f"noisewise export {path} {page} --to html"))
     rows.append(("Measure with more pictures", f"noisewise evaluate {path} -n 2000"))
     if "teacher_from" not in run.info:  # a copied teacher is not trained here
         rows.append(("Train longer", again(run, _twice(run))))

@@ -117,7 +117,8 @@ def _headline(facts: Facts) -> str:
     if facts.has_teacher:
         what = "A diffusion model of"
     if facts.has_generator:
-        what = "A one-call generator of"
+        calls = max((w.network_calls for w in facts.ways if w.kind == "few_calls"), default=0)
+        what = f"A {calls}-call generator of" if calls else "A one-call generator of"
     height, width = sides(facts.size)
     text = (
         f"{what} {width}&#215;{height} {colour} pictures, trained on "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -118,12 +119,26 @@ def show_result(run: Run, stage: StageName, stop: Stop, as_json: bool, words: Se
             f"next: {name} {shell_words('distill', run.path, '--budget', str(came_to['budget']))}"
         )
     else:
-        sheet = Path(f"{run.path}.png")
+        sheet = beside(run.path, ".png")
         line = shell_words("sample", run.path, "-n", "64", "--out", sheet)
         lines.append(f"next: {name} {line}")
+        page = shell_words("export", run.path, beside(run.path, ".html"), "--to", "html")
+        lines.append(f"send: {name} {page}")
     lines.append(f"also: {name} {shell_words('report', run.path)}")
     show(values, as_json, lines)
     return 0
+
+
+def beside(run: Path, suffix: str) -> Path:
+    """A file beside a run that has its name.
+
+    Example:
+        >>> print(beside(Path("runs/mine"), ".html"))
+        runs/mine.html
+    """
+    if run.name in ("", ".."):  # "." has no name of its own
+        return Path(os.path.relpath(f"{os.path.abspath(run)}{suffix}"))
+    return Path(f"{run}{suffix}")
 
 
 def lines_of(run: Run, stage: StageName) -> list[str]:

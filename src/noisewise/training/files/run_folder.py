@@ -9,6 +9,7 @@ NAME = "run.json"
 COPY = "run-copy.json"
 LOCAL = "local.json"  # see noisewise.training.run.places
 IGNORED = ".gitignore"
+_USUAL = "runs"  # the folder of runs in every example
 
 
 def is_run(folder: Path) -> bool:
@@ -22,17 +23,25 @@ def is_run(folder: Path) -> bool:
 
 
 def meant(folder: Path) -> Path | None:
-    """The run beside a missing folder whose name is most like it; None: there is none.
+    """The run whose name is most like that of a missing folder; None: there is none.
+
+    It lies beside the missing folder, or in `runs` there: people leave that out.
 
     Example:
         >>> meant(Path("no/such/run")) is None
         True
     """
-    if folder.exists() or not folder.parent.is_dir():
+    if folder.exists():
         return None
+    for place in (folder.parent, folder.parent / _USUAL):
+        found = difflib.get_close_matches(folder.name, _runs_in(place), n=1)
+        if found:
+            return place / found[0]
+    return None
+
+
+def _runs_in(place: Path) -> list[str]:
     try:
-        names = [other.name for other in folder.parent.iterdir() if is_run(other)]
-    except OSError:  # it may not be read
-        return None
-    found = difflib.get_close_matches(folder.name, names, n=1)
-    return folder.with_name(found[0]) if found else None
+        return [other.name for other in place.iterdir() if is_run(other)]
+    except OSError:  # it is not there, or may not be read
+        return []

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from noisewise.diffusion import Prediction
 from noisewise.sizes import Size, as_size, num_pixels, sides
@@ -128,10 +129,26 @@ def check_weights(make: Callable[[], nn.Module], path: Path) -> None:
         OSError: if the system cannot read the file now.
     """
     found = tensor_shapes(path)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         wanted = {name: tuple(value.shape) for name, value in make().state_dict().items()}
     if found != wanted:
         raise ValueError(f"{path} does not fit its config.json; restore both files from a copy")
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out what fills new weights: on "meta" that would import torch's compiler, for long."""
+
+    def __torch_function__(
+        self,
+        func: Any,  # noqa: ANN401 (a function of torch)
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        named = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return named["tensor"] if "tensor" in named else args[0]
+        return func(*args, **named)
 
 
 def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch import Tensor, nn
 
-from noisewise.scaling import Measurement
 from noisewise.training.models.model_config import ModelConfig
+
+if TYPE_CHECKING:  # drawing pictures does not wait for it
+    from noisewise.scaling import Measurement
 
 StageName = Literal["teacher", "generator"]
 

@@ -1,0 +1,1 @@
+"""Benchmarks of what people meet: the start of a command, an engine, a page to send."""
