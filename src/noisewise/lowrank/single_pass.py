@@ -16,9 +16,9 @@ from torch import Tensor
 from noisewise.lowrank.arrays import as_arrays, is_numpy
 from noisewise.lowrank.certificate import PROBES, ROUNDING, Error, Kind, check_probability
 from noisewise.lowrank.chi_square import chi_square_quantile
-from noisewise.lowrank.dtypes import SINGLE
+from noisewise.lowrank.dtypes import SINGLE, computable
 from noisewise.lowrank.factors import SVD, make
-from noisewise.lowrank.inputs import Randomness, as_matrix, computable, new_generator
+from noisewise.lowrank.inputs import Randomness, as_matrix, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
 from noisewise.lowrank.operators import Dense, gaussian
 from noisewise.lowrank.request import positive, whole
