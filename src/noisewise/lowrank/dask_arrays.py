@@ -18,14 +18,17 @@ from noisewise.lowrank.magnitude import is_plain
 from noisewise.lowrank.operators import Matrix
 
 
-
 class DaskMatrix(Matrix):
     """An array of dask [m, n]; see `of_dask`."""
 
     is_numpy = True
 
     def __init__(
-        self, array: Any, dtype: torch.dtype, norm: Tensor, notes: tuple[str, ...]  # noqa: ANN401
+        self,
+        array: Any,  # noqa: ANN401
+        dtype: torch.dtype,
+        norm: Tensor,
+        notes: tuple[str, ...],
     ) -> None:
         """`array` has this dtype, and `norm` is |A|_F."""
         super().__init__(array.shape, dtype, torch.device("cpu"), notes)

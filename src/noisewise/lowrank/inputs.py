@@ -186,8 +186,8 @@ def as_matrix(given: object) -> Matrix:
 
     Args:
         given: a tensor [*batch, m, n], dense or sparse; a numpy array; a sparse matrix of scipy; an
-            array of dask; a `Matrix`; a LowRank; or any object with `shape`, `dtype`, `matmat` and `rmatmat`, such
-            as scipy's LinearOperator.
+            array of dask; a `Matrix`; a LowRank; or any object with `shape`, `dtype`, `matmat` and
+            `rmatmat`, such as scipy's LinearOperator.
 
     Raises:
         ValueError: for other inputs, for NaN or Inf, and for fewer than two dimensions.
