@@ -295,12 +295,12 @@ def certificate(
         optimal_lower: see `Error`.
         probes: s.
     """
-    thin = residual.left.shape[-1] <= probes and norm == "frobenius"
+    matrix = residual.matrix
+    is_read = matrix.entries is not None or matrix.row_blocks() is not None
+    thin = residual.left.shape[-1] <= probes and norm == "frobenius" and is_read
     slack = rounding(residual.matrix, scale)
     kind: Kind = "probes"
-    if probability is not None and (
-        probability == 0 or (thin and residual.matrix.entries is not None)
-    ):
+    if probability is not None and (probability == 0 or thin):
         estimate = exact(residual, norm)
         upper, kind, probability = estimate + slack, "exact", 0.0
     elif probability is None:

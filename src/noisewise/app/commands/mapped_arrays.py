@@ -84,7 +84,9 @@ class MappedArray:
             done += number
             seen((done - 1) // m + 1, (done - 1) % m + 1, m)
 
-        a = row_blocks((m, n), rows, conjugate=self.is_transposed, seen=count)
+        a = row_blocks(
+            (m, n), rows, conjugate=self.is_transposed, block_bytes=BLOCK_BYTES, seen=count
+        )
         return adjoint(a) if self.is_transposed else a
 
     def peak(self, columns: int, by_tolerance: bool) -> int:
