@@ -198,6 +198,10 @@ class Sparse(Matrix):
         self._adjoint = self._sparse.mH.coalesce()
         if not bool(torch.isfinite(self._sparse.values()).all()):
             raise ValueError("The sparse matrix holds NaN or Inf: replace these values first.")
+        stored = self._sparse.values()[None, :].detach()
+        self._norm = frobenius_norm(stored)
+        if not is_plain(self._norm, self.dtype):
+            self._norm, self.largest = careful_norm(stored)
 
     @property
     def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -224,7 +228,11 @@ class Sparse(Matrix):
 
     def frobenius(self) -> Tensor:
         """|A|_F from the stored values."""
-        return frobenius_norm(self._sparse.values()[None, :])
+        return self._norm
+
+    def divided(self, unit: Tensor) -> Sparse:
+        """A / unit."""
+        return Sparse(self._sparse / unit.to(self.dtype), self.notes)
 
 
 class Operator(Matrix):
@@ -373,6 +381,17 @@ class Chain(Matrix):
             )
         super().__init__(shape, dtype, parts[0].device, notes)
         self.parts = tuple(part.converted(dtype) for part in parts)
+        units = [unit for part in self.parts if (unit := to_unit(part)[1]) is not None]
+        if units:
+            whole = reduce(torch.mul, units)
+            is_held = torch.equal(power_of_two(whole, dtype), whole)
+            self.largest = whole if is_held else None  # else its size cannot be held anyway
+
+    def divided(self, unit: Tensor) -> Chain:
+        """The product with each part near 1; `unit` is what that divides by."""
+        assert self.largest is not None
+        assert torch.equal(unit, self.largest)
+        return Chain([to_unit(part)[0] for part in self.parts])
 
     def matmat(self, x: Tensor) -> Tensor:
         """A x, computed from the right."""

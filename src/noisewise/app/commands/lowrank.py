@@ -190,8 +190,8 @@ def _of_blocks(
     rank = None if options.rank is None else rank
     rank, memory = rank_within(array, rank, tol, options.memory, options.accurate)
     progress.note(
-        f"{weight.name}: {weight.bytes / GIB:.2f} GiB, read in blocks of rows with at most "
-        f"{memory / GIB:.2f} GiB of memory beside the program"
+        f"{weight.name}: {weight.bytes / GIB:.3g} GiB, read in blocks of rows with at most "
+        f"{memory / GIB:.3g} GiB of memory beside the program"
     )
 
     def seen(number: int, rows: int, of: int) -> None:

@@ -86,7 +86,7 @@ def sentence(factors: LowRank, row: Row) -> list[str]:
             lines.append(f"{name}: {shown}{', ...' if len(index) > 12 else ''}")
     if row.memory_bytes is not None:
         lines.append(
-            f"read in blocks of rows, {row.memory_bytes / 2**30:.2f} GiB of memory at most"
+            f"read in blocks of rows, {row.memory_bytes / 2**30:.3g} GiB of memory at most"
         )
     if row.compression is None:
         return lines
