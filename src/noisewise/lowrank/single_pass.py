@@ -129,6 +129,8 @@ def _computed(rows: Any) -> Iterator[np.ndarray]:  # noqa: ANN401 (an array of d
 
 def _block(given: object) -> tuple[Tensor, tuple[str, ...]]:
     """The entries of a block, and notes about their dtype; this does not wait for a GPU."""
+    if is_dask(given):
+        given = np.asarray(given)
     if not isinstance(given, Tensor):
         read = as_matrix(given)
         given = read.tensor if isinstance(read, Dense) else torch.zeros(())

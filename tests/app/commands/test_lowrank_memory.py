@@ -116,7 +116,7 @@ def test_a_file_that_ends_too_early_is_one_sentence(tmp_path: Path, capsys: Capt
     file.write_bytes(file.read_bytes()[:-1000])
     assert ask(file, "--rank", 3, "--memory", SMALL) == 2
     err = capsys.readouterr().err
-    assert "cannot be read" in err
+    assert "cannot be read: it ends before its last entry" in err
     assert "Traceback" not in err
 
 

@@ -5,7 +5,6 @@ Each block is mapped into memory, multiplied, and let go, so that the file is ne
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ _FACTORS = 4  # bases and products of m and n rows that are in memory at the sam
 _TEMPORARY = 6  # the same for a new block of directions
 _PROBES = 20
 _OVERSAMPLE = 10
+_ROUND_UP = 1.005  # so that three digits of what is needed suffice
 _KRYLOV = 3  # columns of a Krylov space for each unit of rank
 
 
@@ -147,7 +147,7 @@ def rank_within(
     need = array.peak(columns * max(rank, 0) + _OVERSAMPLE, tol is not None)
     if rank < 0 or (memory is not None and need > allowed):
         raise ValueError(
-            f"rank {max(rank, 0)} needs {math.ceil(100 * need / GIB) / 100:.2f} GiB of memory: "
+            f"rank {max(rank, 0)} needs {_ROUND_UP * need / GIB:.3g} GiB of memory: "
             "give a larger --memory, or a lower --rank"
         )
     return rank, need

@@ -254,7 +254,9 @@ def _array_names(file: Path) -> list[str]:
 
 
 def _in_words(error: ValueError) -> str:
-    """What NumPy says, or that the file holds a pickle."""
+    """What NumPy says, or in plain words that the file ends too early or holds a pickle."""
+    if "mmap length" in str(error):
+        return "it ends before its last entry"
     if "allow_pickle" not in str(error):
         return str(error)
     return "it holds Python objects, which only a pickle can; save an array of numbers"
