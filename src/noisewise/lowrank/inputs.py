@@ -260,10 +260,19 @@ def _of_linear_operator(given: _Multiplies) -> Operator:
 
         return multiplied
 
+    def by_adjoint(y: object) -> object:
+        try:
+            return given.rmatmat(y)
+        except (NotImplementedError, TypeError) as error:
+            raise ValueError(
+                f"The {type(given).__name__} cannot multiply by its adjoint ({error}): give it "
+                "rmatvec or rmatmat."
+            ) from error
+
     return Operator(
         tuple(given.shape),
         through(given.matmat),
-        through(given.rmatmat),
+        through(by_adjoint),
         dtype,
         torch.device("cpu"),
     )
