@@ -190,7 +190,7 @@ class Residual:
         read = self.matrix.row_blocks()
         if read is not None:
             for rows, block in read:
-                yield block - self.left[..., rows, :] @ self.right
+                yield torch.addmm(block, self.left[rows], self.right, alpha=-1)
             return
         for start in range(0, self.matrix.n, _COLUMNS):
             index = torch.arange(start, min(start + _COLUMNS, self.matrix.n))

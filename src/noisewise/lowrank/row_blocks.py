@@ -17,7 +17,7 @@ from noisewise.lowrank.dtypes import COMPUTED, computable
 from noisewise.lowrank.magnitude import careful_norm, frobenius_norm, is_plain
 from noisewise.lowrank.operators import Matrix
 
-BLOCK_BYTES = 16 << 20  # of one block, in the dtype of the computation
+BLOCK_BYTES = 8 << 20  # of one block, in the dtype of the computation
 Read = Callable[[int, int], Any]
 Seen = Callable[[int], None]
 

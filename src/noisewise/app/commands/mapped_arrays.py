@@ -26,6 +26,7 @@ _TEMPORARY = 6  # the same for a new block of directions
 _PROBES = 20
 _OVERSAMPLE = 10
 _ROUND_UP = 1.005  # so that three digits of what is needed suffice
+_BLOCKS = 5  # two that are mapped, and what is made of them
 _KRYLOV = 3  # columns of a Krylov space for each unit of rank
 
 
@@ -94,7 +95,7 @@ class MappedArray:
         m, n = self.shape
         block = min(max(FIRST_BLOCK, columns // 2), LARGEST_BLOCK) if by_tolerance else 0
         each = _FACTORS * columns + _TEMPORARY * block + _PROBES
-        return (m + n) * self.itemsize * each + 3 * max(BLOCK_BYTES, n * self.itemsize)
+        return (m + n) * self.itemsize * each + _BLOCKS * max(BLOCK_BYTES, n * self.itemsize)
 
     def largest_rank(self, memory: float) -> int:
         """The highest rank by tolerance that fits into bytes of memory; -1 if none does."""
