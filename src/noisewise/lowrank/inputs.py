@@ -200,14 +200,14 @@ def as_matrix(given: object) -> Matrix:
         return given
     if isinstance(given, Tensor):
         return _of_tensor(given)
+    if is_dask(given):
+        return of_dask(given)
     if isinstance(given, _Factored):
         return Chain([_of_tensor(given.left.detach()), _of_tensor(given.right.detach())])
     if isinstance(given, _Multiplies):
         return _of_linear_operator(given)
     if isinstance(given, _Coordinates):
         return _of_scipy_sparse(given.tocoo())
-    if is_dask(given):
-        return of_dask(given)
     if hasattr(given, "__array__"):
         return _of_tensor(tensor_of(given))
     raise ValueError(
