@@ -150,16 +150,17 @@ print(status("VmHWM") - before)
 @pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of memory"
 )
-@pytest.mark.parametrize(("m", "n"), [(80_000, 100), (2_000, 20_000)])
-def test_it_takes_the_memory_that_is_stated(m: int, n: int) -> None:
+def test_it_takes_the_memory_that_is_stated() -> None:
+    m, n = 300_000, 100
     code = f"M, N = {m}, {n}\n{_CHILD}"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     sketch = 2 * 20 + 10
     stated = 4 * ((3 * sketch + 40) * m + (8 * sketch + 40) * n)
-    block = 4 * 1000 * n
-    assert stated / 4 <= int(result.stdout) <= stated + 3 * block + 8 * 2**20
+    blocks = 4 * 4 * 1000 * n
+    own = 64 * 2**20  # buffers of BLAS and LAPACK, whatever the size
+    assert stated / 4 <= int(result.stdout) <= stated + blocks + own
 
 
 def test_blocks_may_be_arrays_of_any_kind() -> None:

@@ -27,6 +27,7 @@ _PROBES = 20
 _OVERSAMPLE = 10
 _ROUND_UP = 1.005  # so that three digits of what is needed suffice
 _BLOCKS = 5  # two that are mapped, and what is made of them
+_SEARCH = 4  # more of them by tolerance, as measured
 _KRYLOV = 3  # columns of a Krylov space for each unit of rank
 
 
@@ -94,8 +95,9 @@ class MappedArray:
         """Bytes of memory for bases with this many columns, beside the program itself."""
         m, n = self.shape
         block = min(max(FIRST_BLOCK, columns // 2), LARGEST_BLOCK) if by_tolerance else 0
+        blocks = _BLOCKS + _SEARCH * by_tolerance
         each = _FACTORS * columns + _TEMPORARY * block + _PROBES
-        return (m + n) * self.itemsize * each + _BLOCKS * max(BLOCK_BYTES, n * self.itemsize)
+        return (m + n) * self.itemsize * each + blocks * max(BLOCK_BYTES, n * self.itemsize)
 
     def largest_rank(self, memory: float) -> int:
         """The highest rank by tolerance that fits into bytes of memory; -1 if none does."""
