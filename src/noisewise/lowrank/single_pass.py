@@ -61,9 +61,9 @@ def single_pass(
 
     ``A ~ Y (Psi Y)^+ (Psi A)`` with Y = A Omega, l random directions in Omega and 1.5 l in Psi; the
     result is truncated to the rank. Beside four blocks it needs memory for (l + 20) m and
-    (2.5 l + 20) n numbers while it reads, and for at most (3 l + 40) m + (8 l + 40) n at the end. The error is 2
-    to 10 times that of `svd`, and more in the spectral norm; probes in the same pass bound it. Use
-    it only if A cannot be read a second time.
+    (2.5 l + 20) n numbers while it reads, and for at most (3 l + 40) m + (8 l + 40) n at the end.
+    The error is 2 to 10 times that of `svd`, and more in the spectral norm; probes in the same pass
+    bound it. Use it only if A cannot be read a second time.
 
     Args:
         rows: blocks [rows, n] of one matrix from top to bottom, all with the same width and dtype;
