@@ -28,6 +28,7 @@ EXTRAS = (
     "export",
     "hub",
     "sklearn",
+    "dask",
     "browser",
     "dev",
 )  # that .ci/run installs

@@ -284,6 +284,20 @@ def test_an_operator_takes_the_dtype_of_its_products(dtype: type) -> None:
     assert float(lowrank.svd(of_arrays, 3).error.relative_upper) < 0.3
 
 
+def test_an_operator_of_scipy_without_an_adjoint_is_refused_with_a_sentence() -> None:
+    op = scipy.sparse.linalg.LinearOperator(A.shape, matvec=lambda x: A @ x)
+    with pytest.raises(ValueError, match="give it rmatvec"):
+        lowrank.svd(op, 3)
+
+
+def test_a_sparse_matrix_of_scipy_multiplies_a_value() -> None:
+    r = lowrank.svd(A, 3)
+    eye = scipy.sparse.eye_array(30, format="csr")
+    assert r.ndim == 2
+    np.testing.assert_allclose(eye @ r, np.asarray(r))
+    np.testing.assert_allclose(r @ scipy.sparse.eye_array(20, format="csr"), np.asarray(r))
+
+
 def test_an_operator_that_fails_says_why() -> None:
     def broken(x: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("no such matrix")

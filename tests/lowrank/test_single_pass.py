@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -117,3 +121,50 @@ def test_streams_of_extreme_size(scale: float, dtype: torch.dtype) -> None:
     expected = float(plain.error.relative_upper)
     assert float(extreme.error.relative_upper) == pytest.approx(expected, rel=1e-3)
     assert torch.allclose(extreme.factors[1] / scale, plain.factors[1], rtol=1e-3)
+
+
+_CHILD = """
+import json
+import torch
+from noisewise import lowrank
+
+def status(key):
+    for line in open("/proc/self/status"):
+        if line.startswith(key):
+            return int(line.split()[1]) * 1024
+
+def blocks(m, n, step):
+    g = torch.Generator().manual_seed(0)
+    right = torch.randn(30, n, generator=g)
+    for _ in range(0, m, step):
+        yield torch.randn(step, 30, generator=g) @ right
+
+lowrank.single_pass(blocks(400, 200, 50), 20)
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins here
+before = status("VmRSS")
+lowrank.single_pass(blocks(M, N, 1000), 20)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of memory"
+)
+def test_it_takes_the_memory_that_is_stated() -> None:
+    m, n = 300_000, 100
+    code = f"M, N = {m}, {n}\n{_CHILD}"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    sketch = 2 * 20 + 10
+    stated = 4 * ((3 * sketch + 40) * m + (8 * sketch + 40) * n)
+    blocks = 4 * 4 * 1000 * n
+    own = 64 * 2**20  # buffers of BLAS and LAPACK, whatever the size
+    assert stated / 4 <= int(result.stdout) <= stated + blocks + own
+
+
+def test_blocks_may_be_arrays_of_any_kind() -> None:
+    a = with_values(60, 20, values("1/i", 20))
+    parts = lowrank.single_pass((part.numpy() for part in a.split(13)), 3)
+    assert isinstance(parts.S, np.ndarray)
+    np.testing.assert_allclose(parts.S, lowrank.single_pass(a.split(13), 3).S)

@@ -269,3 +269,27 @@ def test_a_1_by_n_operator_and_one_that_is_not_square() -> None:
         a = torch.randn(m, n, dtype=torch.float64, generator=seeded())
         r = lowrank.svd(lowrank.operator(a.shape, a.matmul, a.mT.matmul, torch.float64), tol=1e-6)
         assert float(error_of(a, r.dense())) <= float(r.error.upper) <= 1e-6 * float(a.norm())
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [
+        (1e25, torch.float32),
+        (1e-25, torch.float32),
+        (1e250, torch.float64),
+        (1e-250, torch.float64),
+    ],
+)
+def test_sparse_matrices_and_products_may_have_any_size(size: float, dtype: torch.dtype) -> None:
+    plain = with_values(90, 60, values("1/i", 60))
+    a = (plain * size).to(dtype)
+    for given in (a.to_sparse(), a.to_sparse().mT, lowrank.svd(a, 60)):
+        for wish in ({"rank": 5}, {"tol": 0.3}):
+            r = lowrank.svd(given, **wish)
+            best = torch.linalg.svdvals(plain)[: r.rank]
+            torch.testing.assert_close(r.S.double() / size, best, rtol=1e-3, atol=0)
+            assert 0 < float(r.error.relative_upper) < 1
+    small = (plain.mT / size).to(dtype)
+    square = lowrank.svd(lowrank.product(a, small), 5)
+    best = torch.linalg.svdvals(plain)[:5].square()
+    torch.testing.assert_close(square.S.double(), best, rtol=1e-3, atol=0)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import wraps
+from inspect import signature
+from itertools import chain, repeat
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -89,6 +91,8 @@ def is_numpy(given: object) -> bool:
         return any(is_numpy(value) for value in given.values())
     if is_dataclass(given):
         return _holds_arrays(given)
+    if is_dask(given):
+        return True
     if hasattr(given, "matmat"):
         return getattr(
             given, "is_numpy", not isinstance(getattr(given, "dtype", None), torch.dtype)
@@ -134,13 +138,29 @@ def as_tensors(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-def _argument(value: Any) -> Any:  # noqa: ANN401
-    """A number of numpy becomes Python's: `rank`, `tol` and factors are numbers."""
-    return value.item() if isinstance(value, np.generic) else as_tensors(value)
+def is_dask(given: object) -> bool:
+    """Whether something is a collection of dask; this imports nothing."""
+    if isinstance(given, type) or not hasattr(given, "__dask_graph__"):
+        return False
+    return given.__dask_graph__() is not None  # None: an array of xarray without dask
+
+
+def _argument(value: Any, is_matrix: bool) -> Any:  # noqa: ANN401
+    """A number of numpy becomes Python's: `rank`, `tol` and factors are numbers.
+
+    A matrix of dask stays what it is, as it may be larger than memory.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if is_matrix and is_dask(value) else as_tensors(value)
 
 
 def numpy_too(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function of tensors take and return arrays; a tensor among them gives tensors."""
+    # What may be any kind of matrix is an `object`, or called matrix; all else are tensors.
+    takes = signature(function).parameters
+    matrices = {name for name, p in takes.items() if p.annotation == "object" or name == "matrix"}
+    last = next(reversed(takes), "")  # *parts take all that follow
 
     @wraps(function)
     def called(*args: P.args, **named: P.kwargs) -> R:
@@ -148,8 +168,10 @@ def numpy_too(function: Callable[P, R]) -> Callable[P, R]:
         to_arrays = any(is_numpy(x) for x in given)
         if not to_arrays and not any(isinstance(x, np.generic) for x in given):
             return function(*args, **named)
-        plain = {key: _argument(x) for key, x in named.items()}
-        result = function(*(_argument(x) for x in args), **plain)  # pyrefly: ignore
+        order = chain(takes, repeat(last))
+        plain = [_argument(x, name in matrices) for name, x in zip(order, args, strict=False)]
+        others = {name: _argument(x, name in matrices) for name, x in named.items()}
+        result = function(*plain, **others)  # pyrefly: ignore
         if not to_arrays or any(isinstance(x, Tensor) and x.dim() for x in given):
             return result
         if isinstance(result, Tensor) and result.requires_grad:

@@ -187,6 +187,11 @@ class Residual:
                 rows = slice(start, start + step)
                 yield entries[..., rows, :] - self.left[..., rows, :] @ self.right
             return
+        read = self.matrix.row_blocks()
+        if read is not None:
+            for rows, block in read:
+                yield torch.addmm(block, self.left[rows], self.right, alpha=-1)
+            return
         for start in range(0, self.matrix.n, _COLUMNS):
             index = torch.arange(start, min(start + _COLUMNS, self.matrix.n))
             index = index.to(self.matrix.device)
@@ -202,7 +207,8 @@ def exact(residual: Residual, norm: Norm) -> Tensor:
                 residual.matrix.batch, dtype=torch.float64, device=residual.left.device
             )
         return torch.linalg.vector_norm(torch.stack(parts), dim=0)
-    dim = -2 if residual.matrix.entries is not None else -1
+    by_rows = residual.matrix.entries is not None or residual.matrix.row_blocks() is not None
+    dim = -2 if by_rows else -1
     whole = torch.cat(list(residual.blocks()), dim) if min(residual.matrix.shape[-2:]) else None
     if whole is None:
         return torch.zeros(residual.matrix.batch, dtype=torch.float64, device=residual.left.device)
@@ -289,12 +295,12 @@ def certificate(
         optimal_lower: see `Error`.
         probes: s.
     """
-    thin = residual.left.shape[-1] <= probes and norm == "frobenius"
+    matrix = residual.matrix
+    is_read = matrix.entries is not None or matrix.row_blocks() is not None
+    thin = residual.left.shape[-1] <= probes and norm == "frobenius" and is_read
     slack = rounding(residual.matrix, scale)
     kind: Kind = "probes"
-    if probability is not None and (
-        probability == 0 or (thin and residual.matrix.entries is not None)
-    ):
+    if probability is not None and (probability == 0 or thin):
         estimate = exact(residual, norm)
         upper, kind, probability = estimate + slack, "exact", 0.0
     elif probability is None:

@@ -18,3 +18,15 @@ def times(x: Tensor, y: Tensor) -> Tensor:
     """Return x @ y in the dtype that holds the numbers of both."""
     dtype = torch.promote_types(x.dtype, y.dtype)
     return x.to(dtype) @ y.to(dtype)
+
+
+def computable(tensor: Tensor) -> tuple[Tensor, tuple[str, ...]]:
+    """The tensor in a dtype that has factorisations, and a note if the dtype changed."""
+    if tensor.dtype in COMPUTED:
+        return tensor, ()
+    if tensor.dtype.is_complex:
+        wanted = torch.complex64
+    else:
+        wanted = torch.float32 if tensor.dtype.is_floating_point else torch.float64
+    note = f"computed in {dtype_name(wanted)}, as {dtype_name(tensor.dtype)} has no factorisations"
+    return tensor.to(wanted), (note,)

@@ -88,6 +88,11 @@ class LowRank:
         return torch.Size((*self.left.shape[:-1], self.right.shape[-1]))
 
     @property
+    def ndim(self) -> int:
+        """Number of dimensions: 2 for one matrix."""
+        return len(self.shape)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the factors."""
         return self.left.dtype

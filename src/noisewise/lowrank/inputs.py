@@ -9,8 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from noisewise.lowrank.arrays import array_of, numpy_too, tensor_of
-from noisewise.lowrank.dtypes import COMPUTED, dtype_name
+from noisewise.lowrank.arrays import array_of, is_dask, numpy_too, tensor_of
+from noisewise.lowrank.dask_arrays import DaskMatrix, of_dask
+from noisewise.lowrank.dtypes import COMPUTED, computable
 from noisewise.lowrank.magnitude import frobenius_norm
 from noisewise.lowrank.operators import (
     Adjoint,
@@ -23,6 +24,7 @@ from noisewise.lowrank.operators import (
     Sparse,
     gaussian,
 )
+from noisewise.lowrank.row_blocks import RowBlocks
 
 _SEED = 0  # without a generator, every call gives the same answer
 Randomness = torch.Generator | int | None
@@ -183,9 +185,9 @@ def as_matrix(given: object) -> Matrix:
     Half precisions are computed in float32 and integers in float64; `notes` say so.
 
     Args:
-        given: a tensor [*batch, m, n], dense or sparse; a numpy array; a sparse matrix of scipy; a
-            `Matrix`; a LowRank; or any object with `shape`, `dtype`, `matmat` and `rmatmat`, such
-            as scipy's LinearOperator.
+        given: a tensor [*batch, m, n], dense or sparse; a numpy array; a sparse matrix of scipy; an
+            array of dask; a `Matrix`; a LowRank; or any object with `shape`, `dtype`, `matmat` and
+            `rmatmat`, such as scipy's LinearOperator.
 
     Raises:
         ValueError: for other inputs, for NaN or Inf, and for fewer than two dimensions.
@@ -198,6 +200,8 @@ def as_matrix(given: object) -> Matrix:
         return given
     if isinstance(given, Tensor):
         return _of_tensor(given)
+    if is_dask(given):
+        return of_dask(given)
     if isinstance(given, _Factored):
         return Chain([_of_tensor(given.left.detach()), _of_tensor(given.right.detach())])
     if isinstance(given, _Multiplies):
@@ -243,18 +247,6 @@ def check_readable(*tensors: Tensor) -> None:
         ) from error
 
 
-def computable(tensor: Tensor) -> tuple[Tensor, tuple[str, ...]]:
-    """The tensor in a dtype that has factorisations, and a note if the dtype changed."""
-    if tensor.dtype in COMPUTED:
-        return tensor, ()
-    if tensor.dtype.is_complex:
-        wanted = torch.complex64
-    else:
-        wanted = torch.float32 if tensor.dtype.is_floating_point else torch.float64
-    note = f"computed in {dtype_name(wanted)}, as {dtype_name(tensor.dtype)} has no factorisations"
-    return tensor.to(wanted), (note,)
-
-
 def _of_linear_operator(given: _Multiplies) -> Operator:
     """An object with matmat and rmatmat on numpy arrays, such as scipy's LinearOperator."""
     import numpy as np
@@ -268,10 +260,19 @@ def _of_linear_operator(given: _Multiplies) -> Operator:
 
         return multiplied
 
+    def by_adjoint(y: object) -> object:
+        try:
+            return given.rmatmat(y)
+        except (NotImplementedError, TypeError) as error:
+            raise ValueError(
+                f"The {type(given).__name__} cannot multiply by its adjoint ({error}): give it "
+                "rmatvec or rmatmat."
+            ) from error
+
     return Operator(
         tuple(given.shape),
         through(given.matmat),
-        through(given.rmatmat),
+        through(by_adjoint),
         dtype,
         torch.device("cpu"),
     )
@@ -298,7 +299,7 @@ def check_adjoint(matrix: Matrix, generator: torch.Generator) -> None:
             check_adjoint(part, generator)
     elif isinstance(matrix, Adjoint | Converted):
         check_adjoint(matrix.of, generator)
-    elif not isinstance(matrix, Dense | Sparse):
+    elif not isinstance(matrix, Dense | Sparse | RowBlocks | DaskMatrix):
         _check_adjoint(matrix, generator)
 
 

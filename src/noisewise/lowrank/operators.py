@@ -7,7 +7,7 @@ all a `Matrix` for the algorithms. `inputs.as_matrix` converts the input of a us
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import pairwise
 
@@ -35,9 +35,12 @@ class Matrix(ABC):
         device: the device that computes the products.
         notes: remarks for the user, such as a changed dtype.
         is_numpy: it was made of arrays, so its factors will be arrays.
+        largest: |A|_max, or a number near it, if squares of the entries can leave the range of the
+            dtype and `divided` can help; else None.
     """
 
     is_numpy: bool = False
+    largest: Tensor | None = None
 
     def __init__(
         self,
@@ -78,6 +81,14 @@ class Matrix(ABC):
     def n(self) -> int:
         """Number of columns."""
         return self.shape[-1]
+
+    def divided(self, unit: Tensor) -> Matrix:
+        """A / unit, for powers of two [*batch]; only a matrix with a `largest` can do this."""
+        raise NotImplementedError
+
+    def row_blocks(self) -> Iterator[tuple[slice, Tensor]] | None:
+        """The entries in blocks of rows, if they can be read but are not in memory; else None."""
+        return None
 
     @abstractmethod
     def matmat(self, x: Tensor) -> Tensor:
@@ -121,14 +132,10 @@ class Dense(Matrix):
     """A dense tensor."""
 
     def __init__(self, entries: Tensor, notes: tuple[str, ...] = ()) -> None:
-        """Raises ValueError for NaN or Inf, and for fewer than two dimensions.
-
-        `largest` is |A|_max if squares of the entries can leave the range of the dtype, else None.
-        """
+        """Raises ValueError for NaN or Inf, and for fewer than two dimensions."""
         super().__init__(entries.shape, entries.dtype, entries.device, notes)
         self.tensor = entries
         self._norm = frobenius_norm(entries)
-        self.largest: Tensor | None = None
         if not is_plain(self._norm, entries.dtype):
             self._norm, self.largest = careful_norm(entries)
 
@@ -141,6 +148,10 @@ class Dense(Matrix):
     def precision(self) -> torch.dtype:
         """float64: entries can be converted to any dtype."""
         return torch.float64
+
+    def divided(self, unit: Tensor) -> Dense:
+        """A / unit."""
+        return Dense(self.tensor / unit[..., None, None].to(self.dtype), self.notes)
 
     def converted(self, dtype: torch.dtype) -> Dense:
         """The matrix in another dtype; gradients flow through the conversion."""
@@ -187,6 +198,10 @@ class Sparse(Matrix):
         self._adjoint = self._sparse.mH.coalesce()
         if not bool(torch.isfinite(self._sparse.values()).all()):
             raise ValueError("The sparse matrix holds NaN or Inf: replace these values first.")
+        stored = self._sparse.values()[None, :].detach()
+        self._norm = frobenius_norm(stored)
+        if not is_plain(self._norm, self.dtype):
+            self._norm, self.largest = careful_norm(stored)
 
     @property
     def coordinates(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -213,7 +228,11 @@ class Sparse(Matrix):
 
     def frobenius(self) -> Tensor:
         """|A|_F from the stored values."""
-        return frobenius_norm(self._sparse.values()[None, :])
+        return self._norm
+
+    def divided(self, unit: Tensor) -> Sparse:
+        """A / unit."""
+        return Sparse(self._sparse / unit.to(self.dtype), self.notes)
 
 
 class Operator(Matrix):
@@ -263,7 +282,19 @@ class Adjoint(Matrix):
     def __init__(self, of: Matrix) -> None:
         """Never raises."""
         super().__init__((*of.batch, of.n, of.m), of.dtype, of.device, of.notes)
-        self.of = of
+        self.of, self.largest = of, of.largest
+
+    def divided(self, unit: Tensor) -> Adjoint:
+        """A^H / unit."""
+        return Adjoint(self.of.divided(unit))
+
+    def columns(self, index: Tensor) -> Tensor:
+        """Columns of A^H: rows of A."""
+        return self.of.rows(index).mH
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows of A^H: columns of A."""
+        return self.of.columns(index).mH
 
     def matmat(self, x: Tensor) -> Tensor:
         """A^H x."""
@@ -299,7 +330,11 @@ class Converted(Matrix):
         """Never raises. The dtype must be complex if the matrix is complex."""
         assert dtype.is_complex or not of.dtype.is_complex
         super().__init__(of.shape, dtype, of.device, of.notes)
-        self.of = of
+        self.of, self.largest = of, of.largest
+
+    def divided(self, unit: Tensor) -> Converted:
+        """A / unit."""
+        return Converted(self.of.divided(unit), self.dtype)
 
     @property
     def precision(self) -> torch.dtype:
@@ -346,6 +381,17 @@ class Chain(Matrix):
             )
         super().__init__(shape, dtype, parts[0].device, notes)
         self.parts = tuple(part.converted(dtype) for part in parts)
+        units = [unit for part in self.parts if (unit := to_unit(part)[1]) is not None]
+        if units:
+            whole = reduce(torch.mul, units)
+            is_held = torch.equal(power_of_two(whole, dtype), whole)
+            self.largest = whole if is_held else None  # else its size cannot be held anyway
+
+    def divided(self, unit: Tensor) -> Chain:
+        """The product with each part near 1; `unit` is what that divides by."""
+        assert self.largest is not None
+        assert torch.equal(unit, self.largest)
+        return Chain([to_unit(part)[0] for part in self.parts])
 
     def matmat(self, x: Tensor) -> Tensor:
         """A x, computed from the right."""
@@ -387,10 +433,10 @@ def to_unit(a: Matrix) -> tuple[Matrix, Tensor | None]:
 
     If the squares of the entries stay in the range of the dtype, A itself and None are returned.
     """
-    if not isinstance(a, Dense) or a.largest is None or a.largest.numel() == 0:
+    if a.largest is None or a.largest.numel() == 0:
         return a, None
     unit = power_of_two(a.largest, a.dtype)
-    return Dense(a.tensor / unit[..., None, None].to(a.dtype), a.notes), unit
+    return a.divided(unit), unit
 
 
 def gaussian(

@@ -126,7 +126,7 @@ def _until(
     while True:
         check += 1
         left = state.residual()
-        probe = sketched(left, PROBES if a.frobenius() is None else 1, generator)
+        probe = sketched(left, PROBES if a.entries is None else 1, generator)
         found = state.measure("frobenius", search_probability / (check * (check + 1)), probe)
         estimate, upper, is_exact = found
         scale = known_scale(a, state.w, "frobenius")

@@ -7,18 +7,20 @@ Nakatsukasa 2020 (arXiv 2009.11392: a QR instead of a pseudo-inverse).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from noisewise.lowrank.arrays import as_arrays, is_numpy
+from noisewise.lowrank.arrays import as_arrays, is_dask, is_numpy
 from noisewise.lowrank.certificate import PROBES, ROUNDING, Error, Kind, check_probability
 from noisewise.lowrank.chi_square import chi_square_quantile
-from noisewise.lowrank.dtypes import SINGLE
+from noisewise.lowrank.dtypes import SINGLE, computable
 from noisewise.lowrank.factors import SVD, make
-from noisewise.lowrank.inputs import Randomness, as_matrix, computable, new_generator
+from noisewise.lowrank.inputs import Randomness, as_matrix, new_generator
 from noisewise.lowrank.magnitude import frobenius_norm, is_plain, power_of_two
 from noisewise.lowrank.operators import Dense, gaussian
 from noisewise.lowrank.request import positive, whole
@@ -27,14 +29,19 @@ from noisewise.lowrank.singular_values import of_projection, smallest_rank
 
 @dataclass
 class _Sketches:
-    """What is kept of the rows: products from the right, from the left, and with the probes."""
+    """What is kept of the rows: products from the right, from the left, and with the probes.
+
+    Psi, which multiplies from the left, is drawn block by block and is not kept: each block has its
+    own seed, from which it is drawn again at the end.
+    """
 
     omega: Tensor
     probes: Tensor
     psi_rows: int
     right: list[Tensor]
     probed: list[Tensor]
-    psi: list[Tensor]
+    seed: int
+    drawn_on: torch.device
     left: Tensor
     norms: list[Tensor]
     rows: int
@@ -53,12 +60,14 @@ def single_pass(
     """Return a truncated SVD of a matrix whose rows are read only once, block after block.
 
     ``A ~ Y (Psi Y)^+ (Psi A)`` with Y = A Omega, l random directions in Omega and 1.5 l in Psi; the
-    result is truncated to the rank. It needs memory for 3 l (m + n) numbers. The error is 2 to 10
-    times that of `svd`, and more in the spectral norm; probes in the same pass bound it. Use it
-    only if A cannot be read a second time.
+    result is truncated to the rank. Beside four blocks it needs memory for (l + 20) m and
+    (2.5 l + 20) n numbers while it reads, and for at most (3 l + 40) m + (8 l + 40) n at the end.
+    The error is 2 to 10 times that of `svd`, and more in the spectral norm; probes in the same pass
+    bound it. Use it only if A cannot be read a second time.
 
     Args:
-        rows: blocks [rows, n] of one matrix from top to bottom, all with the same width and dtype.
+        rows: blocks [rows, n] of one matrix from top to bottom, all with the same width and dtype;
+            or an array of dask, which is computed one block of rows at a time.
         rank: the largest rank of the result.
         tol: reduce the rank as long as the bound of the error (without a probability, its estimate)
             stays within tol |A|_F.
@@ -92,12 +101,12 @@ def single_pass(
     state: _Sketches | None = None
     to_arrays = False
     with torch.no_grad():
-        for block in rows:
+        for block in _computed(rows) if is_dask(rows) else rows:
             a, notes = _block(block)
             if state is None:
                 to_arrays = is_numpy(block)
                 state = _start(a, notes, sketch or 2 * rank + 10, generator)
-            _add(state, a, generator)
+            _add(state, a)
         if state is None:
             raise ValueError("There are no rows: give at least one block.")
         small = min(state.rows, state.omega.shape[0])
@@ -110,8 +119,18 @@ def single_pass(
     return as_arrays(found) if to_arrays else found
 
 
+def _computed(rows: Any) -> Iterator[np.ndarray]:  # noqa: ANN401 (an array of dask)
+    """The blocks of rows of an array of dask."""
+    if rows.ndim != 2:
+        raise ValueError(f"The shape is {list(rows.shape)}: give a matrix with two dimensions.")
+    for block in range(rows.numblocks[0]):
+        yield np.asarray(rows.blocks[block])
+
+
 def _block(given: object) -> tuple[Tensor, tuple[str, ...]]:
     """The entries of a block, and notes about their dtype; this does not wait for a GPU."""
+    if is_dask(given):
+        given = np.asarray(given)
     if not isinstance(given, Tensor):
         read = as_matrix(given)
         given = read.tensor if isinstance(read, Dense) else torch.zeros(())
@@ -127,10 +146,19 @@ def _start(a: Tensor, notes: tuple[str, ...], size: int, generator: torch.Genera
     omega = gaussian((n, size), a.dtype, a.device, generator)
     probes = gaussian((n, PROBES), a.dtype, a.device, generator)
     left = torch.zeros(psi_rows, n, dtype=a.dtype, device=a.device)
-    return _Sketches(omega, probes, psi_rows, [], [], [], left, [], 0, notes)
+    on = generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=on))
+    return _Sketches(omega, probes, psi_rows, [], [], seed, on, left, [], 0, notes)
 
 
-def _add(state: _Sketches, a: Tensor, generator: torch.Generator) -> None:
+def _psi(state: _Sketches, block: int, rows: int) -> Tensor:
+    """The columns of Psi that multiply a block."""
+    generator = torch.Generator(state.drawn_on).manual_seed(state.seed + block)
+    shape = (state.psi_rows, rows)
+    return gaussian(shape, state.omega.dtype, state.omega.device, generator)
+
+
+def _add(state: _Sketches, a: Tensor) -> None:
     rows, n = a.shape
     if n != state.omega.shape[0] or a.dtype != state.omega.dtype:
         raise ValueError(
@@ -140,11 +168,9 @@ def _add(state: _Sketches, a: Tensor, generator: torch.Generator) -> None:
     state.norms.append(_norm(a))
     if a.device.type == "cpu":  # on a GPU, this is checked once, at the end
         _check_finite(state.norms)
-    psi = gaussian((state.psi_rows, rows), a.dtype, a.device, generator)
+    state.left += _psi(state, len(state.right), rows) @ a
     state.right.append(a @ state.omega)
     state.probed.append(a @ state.probes)
-    state.psi.append(psi)
-    state.left += psi @ a
     state.rows += rows
 
 
@@ -182,16 +208,20 @@ def _scale(state: _Sketches) -> tuple[Tensor, Tensor | None]:
 
 def _finish(state: _Sketches, rank: int, tol: float | None, probability: float | None) -> SVD:
     scale, unit = _scale(state)
-    y, g, left = torch.cat(state.right), torch.cat(state.probed), state.left
-    if unit is not None:
-        y, g, left = (part / unit.to(y.dtype) for part in (y, g, left))
-        scale = scale / unit
+    lengths = [len(part) for part in state.right]
+    y, g = _joined(state.right, unit), _joined(state.probed, unit)
+    left = state.left if unit is None else state.left / unit.to(y.dtype)
+    scale = scale if unit is None else scale / unit
     q, _ = torch.linalg.qr(y)  # [m, min(m, l)]
-    inner, r = torch.linalg.qr(torch.cat(state.psi, 1) @ q)
+    del y
+    parts = enumerate(q.split(lengths))
+    psi_q = sum((_psi(state, b, len(p)) @ p for b, p in parts), q.new_zeros(()))
+    inner, r = torch.linalg.qr(psi_q)
     core = torch.linalg.solve_triangular(r, inner.mH @ left, upper=True)
     u, s, vh = of_projection(q, core.mH, rank)
+    del q, left, core
     estimates = _by_rank(u, s[:rank], vh, g, state.probes)
-    bounds, kind, probability = _bounds(y, estimates, scale, tol is not None, probability)
+    bounds, kind, probability = _bounds(u, estimates, scale, tol is not None, probability)
     sizes = estimates if kind == "estimate" else bounds
     if tol is not None:
         rank = smallest_rank(sizes, tol * scale)
@@ -206,19 +236,26 @@ def _finish(state: _Sketches, rank: int, tol: float | None, probability: float |
     return make(u[:, :rank], s, vh[:rank], error, converged, notes)
 
 
+def _joined(parts: list[Tensor], unit: Tensor | None) -> Tensor:
+    """The blocks in one, divided by a unit; the list is empty afterwards."""
+    whole = torch.cat(parts)
+    parts.clear()
+    return whole if unit is None else whole.div_(unit.to(whole.dtype))
+
+
 def _bounds(
-    y: Tensor, estimates: Tensor, scale: Tensor, is_chosen: bool, probability: float | None
+    u: Tensor, estimates: Tensor, scale: Tensor, is_chosen: bool, probability: float | None
 ) -> tuple[Tensor, Kind, float]:
     """A bound of the error of each truncation, its kind, and its probability of failure."""
     if probability is None:
         return torch.full_like(estimates, math.inf), "estimate", 0.0
     # The probes choose one of the truncations, so each gets a share of the probability.
     share = probability / (len(estimates) if is_chosen else 1)
-    if y.is_complex():
+    if u.is_complex():
         quantile = chi_square_quantile(2 * PROBES, share) / 2
     else:
         quantile = chi_square_quantile(PROBES, share)
-    slack = ROUNDING * torch.finfo(y.dtype).eps * scale
+    slack = ROUNDING * torch.finfo(u.dtype).eps * scale
     return estimates * math.sqrt(PROBES / quantile) + slack, "probes", probability
 
 

@@ -102,6 +102,26 @@ def test_figures(words: tuple[str, ...], tmp_path: Path) -> None:
     assert "</svg>" in (tmp_path / "new" / "b.svg").read_text()
 
 
+@pytest.mark.parametrize("words", [("10^11", "11^10"), ("2.5^3.5", "3.5^2.5")])
+def test_each_level_gets_its_own_panel(tmp_path: Path, words: tuple[str, str]) -> None:
+    panels = {"primary": "Compute", "middle": "See the pattern", "high": "Prove"}
+    for level in ("all", *panels):
+        file = tmp_path / f"{level}.svg"
+        assert ask(*words, "--level", level, "--plot", str(file)) == 0
+        found = [name for name, title in panels.items() if f"<!-- {title}" in file.read_text()]
+        assert found == (list(panels) if level == "all" else [level])
+
+
+def test_bars_for_primary_pupils_have_digits_and_no_logarithms(tmp_path: Path) -> None:
+    file = tmp_path / "bars.svg"
+    assert ask("2^10", "3^6", "--level", "primary", "--plot", str(file)) == 0
+    text = file.read_text()
+    assert "4 digits" in text
+    assert "3 digits" in text
+    assert "10^" not in text
+    assert "number of digits" in text
+
+
 def test_a_figure_that_cannot_be_written_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

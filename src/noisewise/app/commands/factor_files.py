@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from noisewise.lowrank import LowRank, certify
+from noisewise.lowrank import LowRank, Matrix, certify
 from noisewise.lowrank.dtypes import dtype_name
 from noisewise.lowrank.factors import KEY, MEASURED
 from noisewise.training.files.atomic import write_atomic
@@ -57,7 +57,7 @@ def dtype_as_written(dtype: torch.dtype) -> torch.dtype | None:
     return torch.bfloat16 if dtype.is_floating_point and dtype.itemsize == 1 else None
 
 
-def rounded(value: LowRank, dtype: torch.dtype, matrix: Tensor) -> LowRank:
+def rounded(value: LowRank, dtype: torch.dtype, matrix: Tensor | Matrix) -> LowRank:
     """The factors in a half precision, with the exact error that they have then.
 
     Real columns of a weight in this precision stay what they are. If float16 cannot hold the
@@ -93,6 +93,11 @@ class Writer:
             raise ValueError(
                 f"{name} is kept as it is, but holds {what}, which .safetensors does not: leave "
                 "--write out, or take it out of the file"
+            )
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} is kept as it is, but is larger than the memory allowed: leave --write "
+                "out, or give a larger --memory"
             )
         self.tensors[name] = tensor.contiguous()
 

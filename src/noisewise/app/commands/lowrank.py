@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from noisewise.app.commands.factor_files import Writer
     from noisewise.app.commands.matrix_files import MatrixFile, Weight
     from noisewise.app.plots.spectra import Spectrum
-    from noisewise.lowrank import LowRank
+    from noisewise.app.terminal.progress import Progress
+    from noisewise.lowrank import LowRank, Matrix
 
 _WHOLE_SPECTRUM = 1024  # up to this side a plot shows all singular values
 
@@ -50,6 +51,9 @@ class LowrankOptions(JsonOption):
     """Write the factors to this file, a .safetensors."""
     plot: File = None
     """Draw the singular values to this file, .svg or .png."""
+    memory: Annotated[float | None, Shown("GIB")] = None
+    """Memory for numbers, beside the program: 0.5 or 16. A .npy matrix that needs more is read in
+    blocks of rows. 1 by default."""
     seed: int = 0
     """Random seed."""
 
@@ -68,6 +72,8 @@ class LowrankOptions(JsonOption):
             raise ValueError("--accurate is for --method svd; leave it out")
         if self.write is not None and not self.write.endswith(".safetensors"):
             raise ValueError(f"--write {self.write}: name a file that ends in .safetensors")
+        if self.memory is not None and not 0 < self.memory < float("inf"):
+            raise ValueError(f"--memory is {self.memory}; give a positive number of GiB, such as 2")
         if self.plot is not None and not self.plot.endswith((".svg", ".png")):
             raise ValueError(f"--plot {self.plot}: name a file that ends in .svg or .png")
 
@@ -96,7 +102,7 @@ def _lowrank(options: LowrankOptions, _: Sequence[str]) -> int:
     from noisewise.app.plots.spectra import draw
     from noisewise.app.terminal.progress import Progress
 
-    source = open_matrices(options.file)
+    source = open_matrices(options.file, options.memory)
     writer = None
     if options.write:
         check_place(options.write, source.files)
@@ -105,7 +111,7 @@ def _lowrank(options: LowrankOptions, _: Sequence[str]) -> int:
     generator = torch.Generator().manual_seed(options.seed)
     with Progress() as progress:
         for weight in source.weights(options.only):
-            _work_on(weight, source, options, done, writer, generator, progress.note)
+            _work_on(weight, source, options, done, writer, generator, progress)
     if done.first is None:
         name, reason = next(iter(done.left_out.items()))
         raise ValueError(f"{options.file} holds no matrix that can be factorised: {name} {reason}")
@@ -137,15 +143,21 @@ def _work_on(
     done: _Done,
     writer: Writer | None,
     generator: Generator,
-    note: Callable[[str], None],
+    progress: Progress,
 ) -> None:
     """Factorise one weight, and hand its factors or itself to the writer."""
-    factors, reason = _factors(weight, options, source.is_alone, generator)
+    from noisewise.app.commands.mapped_arrays import MappedArray
+
+    note, memory = progress.note, None
+    if isinstance(weight.matrix, MappedArray):
+        factors, reason, memory = _of_blocks(weight, options, source, generator, progress)
+    else:
+        factors, reason = _factors(weight, weight.matrix, options, source.is_alone, generator)
     if reason:
         done.left_out[weight.name] = reason
         note(f"{weight.name} is left out: it {reason}")
     if factors is not None:
-        row = row_of(weight, factors, source)
+        row = row_of(weight, factors, source, memory)
         note(f"{row.name}: rank {row.rank} of {row.full_rank}")
         done.rows.append(row)
         done.first = done.first or factors
@@ -161,22 +173,64 @@ def _work_on(
         writer.add(weight.name, weight.tensor.shape, factors)
 
 
+def _of_blocks(
+    weight: Weight,
+    options: LowrankOptions,
+    source: MatrixFile,
+    generator: Generator,
+    progress: Progress,
+) -> tuple[LowRank | None, str, int]:
+    """The factors of a matrix that is read in blocks of rows, and the memory for them."""
+    from noisewise.app.commands.mapped_arrays import GIB, MappedArray, rank_within
+
+    array = weight.matrix
+    assert isinstance(array, MappedArray)
+    tol = options.tolerance
+    rank = options.rank if source.is_alone else min(options.rank or 0, *array.shape)
+    rank = None if options.rank is None else rank
+    rank, memory = rank_within(array, rank, tol, options.memory, options.accurate)
+    progress.note(
+        f"{weight.name}: {weight.bytes / GIB:.3g} GiB, read in blocks of rows with at most "
+        f"{memory / GIB:.3g} GiB of memory beside the program"
+    )
+
+    def seen(number: int, rows: int, of: int) -> None:
+        progress.part(f"reading, pass {number}", rows, of, "rows")
+
+    try:
+        matrix = array.read(seen)
+    except ValueError as error:
+        if source.is_alone:
+            raise ValueError(f"{options.file}: {error}") from error
+        return None, "holds NaN or Inf", memory
+    asked = replace(options, rank=rank)
+    found, reason = _factors(weight, matrix, asked, source.is_alone, generator)
+    if found is not None and not found.converged and rank != options.rank:
+        note = f"more than rank {rank} needs a larger --memory"
+        found = replace(found, notes=(*found.notes, note))
+    return found, reason, memory
+
+
 def _factors(
-    weight: Weight, options: LowrankOptions, is_alone: bool, generator: Generator
+    weight: Weight,
+    matrix: Tensor | Matrix | None,
+    options: LowrankOptions,
+    is_alone: bool,
+    generator: Generator,
 ) -> tuple[LowRank | None, str]:
     """The factors of a weight as they are written, or None and why it is left out."""
     import torch
 
     from noisewise.app.commands.factor_files import dtype_as_written, rounded
 
-    matrix = weight.matrix
     if matrix is None:
         return None, weight.left_out
-    if matrix.dtype.is_floating_point and matrix.itemsize == 1:
-        matrix = matrix.to(torch.float32)
-    stored = matrix if matrix.layout == torch.strided else matrix.values()
-    if not is_alone and not bool(stored.isfinite().all()):
-        return None, "holds NaN or Inf"
+    if isinstance(matrix, torch.Tensor):
+        if matrix.dtype.is_floating_point and matrix.itemsize == 1:
+            matrix = matrix.to(torch.float32)
+        stored = matrix if matrix.layout == torch.strided else matrix.values()
+        if not is_alone and not bool(stored.isfinite().all()):
+            return None, "holds NaN or Inf"
     found = _factorised(weight.name, matrix, options, options.tolerance, is_alone, generator)
     dtype = None if weight.tensor is None else dtype_as_written(weight.tensor.dtype)
     if dtype is None:
@@ -203,7 +257,7 @@ def _reaches(factors: LowRank, tol: float) -> bool:
 
 def _factorised(
     name: str,
-    matrix: Tensor,
+    matrix: Tensor | Matrix,
     options: LowrankOptions,
     tol: float | None,
     is_alone: bool,
@@ -247,7 +301,8 @@ def _spectrum(weight: Weight, factors: LowRank) -> Spectrum:
     from noisewise import lowrank
     from noisewise.app.plots.spectra import Spectrum
 
-    a = None if weight.matrix is None else lowrank.as_matrix(weight.matrix).entries
+    matrix = weight.matrix
+    a = lowrank.as_matrix(matrix).entries if isinstance(matrix, torch.Tensor) else None
     if a is not None:
         a = a.flatten(0, -3)[0] if a.dim() > 2 and a.numel() else a
     if a is not None and (min(a.shape[-2:]) <= _WHOLE_SPECTRUM or a.numel() == 0):

@@ -22,6 +22,8 @@ class Row:
             rank 0.
         bytes_after: of what is written: the factors, or the matrix if they are larger.
         factored: whether factors are written.
+        memory_bytes: memory that the numbers take at most if the matrix is read in blocks of rows;
+            None if it is read whole.
     """
 
     name: str
@@ -39,9 +41,10 @@ class Row:
     factored: bool
     converged: bool
     notes: list[str] = field(default_factory=list)
+    memory_bytes: int | None = None
 
 
-def row_of(weight: Weight, factors: LowRank, source: MatrixFile) -> Row:
+def row_of(weight: Weight, factors: LowRank, source: MatrixFile, memory: int | None) -> Row:
     """The row of a weight; factors are written if they are smaller, fit, and have free names."""
     from noisewise.app.commands.factor_files import parts_of
 
@@ -70,6 +73,7 @@ def row_of(weight: Weight, factors: LowRank, source: MatrixFile) -> Row:
         factored=factored,
         converged=factors.converged,
         notes=notes,
+        memory_bytes=memory,
     )
 
 
@@ -80,6 +84,10 @@ def sentence(factors: LowRank, row: Row) -> list[str]:
         if index is not None and index.dim() == 1:
             shown = ", ".join(str(i) for i in index[:12].tolist())
             lines.append(f"{name}: {shown}{', ...' if len(index) > 12 else ''}")
+    if row.memory_bytes is not None:
+        lines.append(
+            f"read in blocks of rows, {row.memory_bytes / 2**30:.3g} GiB of memory at most"
+        )
     if row.compression is None:
         return lines
     size = round(row.bytes_before / row.compression)

@@ -21,6 +21,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from noisewise.app.commands.factor_files import names_of, parts_of
+from noisewise.app.commands.mapped_arrays import MappedArray, mapped
 from noisewise.lowrank.arrays import tensor_of
 from noisewise.lowrank.dtypes import dtype_name
 
@@ -36,15 +37,17 @@ class Weight:
 
     Attributes:
         name: in the file; "matrix" if the file holds just one.
-        tensor: as it is stored; None if no tensor can hold it.
+        tensor: as it is stored, on the device "meta" if it is larger than memory; None if no
+            tensor can hold it.
         matrix: what is factorised: the tensor, or a convolution's kernel as a matrix of its
-            outputs; None if it is not a matrix, or not wanted.
+            outputs; in a file larger than memory, where it is read from; None if it is not a
+            matrix, or not wanted.
         left_out: why a wanted matrix is not factorised; "" if it is, or is no matrix at all.
     """
 
     name: str
     tensor: Tensor | None
-    matrix: Tensor | None
+    matrix: Tensor | MappedArray | None
     left_out: str = ""
 
     @property
@@ -66,12 +69,14 @@ class MatrixFile:
         files: every file that is read.
         names: of all tensors; empty if it holds just one matrix.
         metadata: of safetensors files.
+        memory: GiB that may be used; larger matrices are read in blocks.
     """
 
     path: str
     files: tuple[Path, ...]
     names: frozenset[str] = frozenset()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    memory: float | None = None
 
     @property
     def is_alone(self) -> bool:
@@ -108,13 +113,17 @@ class MatrixFile:
             return
         for file in self.files:
             prefix = file.stem if len(self.files) > 1 else ""
-            for name, given in _arrays_in(file):
+            for name, given in _arrays_in(file, self.memory):
                 both = f"{prefix}.{name}" if prefix and name else prefix or name
                 yield _of_array(both, given, self.is_alone)
 
 
-def open_matrices(path: str) -> MatrixFile:
+def open_matrices(path: str, memory: float | None = None) -> MatrixFile:
     """Look at what a path holds: a file, a checkpoint in many files, or a folder of files.
+
+    Args:
+        path: of it.
+        memory: GiB that may be used.
 
     Raises:
         ValueError: if it does not exist, cannot be read, or is of another kind.
@@ -138,7 +147,8 @@ def open_matrices(path: str) -> MatrixFile:
             for name in _array_names(file)
         ]
         is_alone = len(files) == 1 and _array_names(files[0]) == [""]
-        return MatrixFile(path, files, frozenset() if is_alone else frozenset(names))
+        known = frozenset() if is_alone else frozenset(names)
+        return MatrixFile(path, files, known, memory=memory)
 
 
 @contextmanager
@@ -244,20 +254,24 @@ def _array_names(file: Path) -> list[str]:
 
 
 def _in_words(error: ValueError) -> str:
-    """What NumPy says, or that the file holds a pickle."""
+    """What NumPy says, or in plain words that the file ends too early or holds a pickle."""
+    if "mmap length" in str(error):
+        return "it ends before its last entry"
     if "allow_pickle" not in str(error):
         return str(error)
     return "it holds Python objects, which only a pickle can; save an array of numbers"
 
 
-def _arrays_in(file: Path) -> Iterator[tuple[str, np.ndarray | Tensor]]:
+def _arrays_in(
+    file: Path, memory: float | None
+) -> Iterator[tuple[str, np.ndarray | Tensor | MappedArray]]:
     suffix = file.suffix.lower()
     if suffix in (".csv", ".tsv"):
         yield "", _of_table(file)
         return
     try:
         if suffix == ".npy":
-            yield "", np.load(file)
+            yield "", mapped(file, memory) or np.load(file)
             return
         with np.load(file) as stored:
             if _is_sparse(stored.files):
@@ -269,9 +283,11 @@ def _arrays_in(file: Path) -> Iterator[tuple[str, np.ndarray | Tensor]]:
         raise ValueError(f"{file} cannot be read: {_in_words(error)}") from error
 
 
-def _of_array(name: str, given: np.ndarray | Tensor, is_alone: bool) -> Weight:
+def _of_array(name: str, given: np.ndarray | Tensor | MappedArray, is_alone: bool) -> Weight:
     """An array of more than two dimensions is a batch."""
     name = name or "matrix"
+    if isinstance(given, MappedArray):
+        return Weight(name, given.like, given)
     if isinstance(given, Tensor):
         return Weight(name, given, given)
     try:

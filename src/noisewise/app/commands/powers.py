@@ -63,7 +63,7 @@ def _powers(options: PowersOptions, _: Sequence[str]) -> int:
         values, shown, expressions = _compared(texts, options, explained)
     if options.plot:
         try:
-            _draw(options.plot, expressions)
+            _draw(options.plot, expressions, options.level)
         except OSError as error:
             raise ValueError(f"{options.plot} cannot be written: {error.strerror}") from error
     show(values, options.json, shown.split("\n"))
@@ -113,8 +113,8 @@ def _sorted(sides: list[Expression], found: Comparison) -> list[Expression]:
     return sides[::-1] if found.sign == 1 else sides
 
 
-def _draw(path: str, expressions: Sequence[Expression]) -> None:
-    """The figure of n^(n+m) against (n+m)^n; of other powers, a bar each."""
+def _draw(path: str, expressions: Sequence[Expression], level: str) -> None:
+    """The figure of n^(n+m) against (n+m)^n for this level; of other powers, a bar each."""
     from noisewise.app.plots import powers as plots
     from noisewise.powers import crossing
     from noisewise.powers.bounds import tens
@@ -126,11 +126,14 @@ def _draw(path: str, expressions: Sequence[Expression]) -> None:
         near = family.n.p <= 1000 * family.n.q
         asked = family.n.p / family.n.q if near else math.inf
         if step == round(step, 4) >= 0.001:
-            plots.draw_family(path, step, asked, float(crossing(12, str(round(step, 4)))))
+            equal = float(crossing(12, str(round(step, 4))))
+            levels = plots.PANELS if level == "all" else (level,)
+            plots.draw_family(path, step, asked, equal, levels)
             return
     if any(e.value.sign <= 0 for e in expressions):
         raise ValueError("--plot draws numbers above 0 only; leave out --plot or the others")
-    plots.draw_bars(path, [plots.Bar(e.text, *tens(e.value)) for e in expressions])
+    bars = [plots.Bar(e.text, *tens(e.value)) for e in expressions]
+    plots.draw_bars(path, bars, in_digits=level == "primary")
 
 
 def _text(word: str) -> str:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_STEP = 10  # the largest m of n^(n+m) that has a figure of its own
+_MOST_DIGITS = 1e12  # beyond, the number of digits is not exact
+PANELS = ("primary", "middle", "high")
 _LEFT, _RIGHT, _GREY, _MARK = "#1f5fa8", "#d2691e", "#777777", "#2e7d32"
 
 
@@ -25,20 +27,30 @@ class Bar:
     log10_log10: float | None = None
 
 
-def draw_family(path: str, step: float, asked: float, crossing: float) -> None:
+def draw_family(
+    path: str, step: float, asked: float, crossing: float, levels: Sequence[str] = PANELS
+) -> None:
     """Draw n^(n+m) and (n+m)^n, their quotient, and ln x / x with its maximum at e.
+
+    Each panel is for one level of school, as the explanations are: a pupil who computes gets no
+    proof to look at.
 
     Args:
         path: a .svg or .png file; missing folders are created.
         step: m, above 0 and at most 10.
         asked: the n of the question; it is marked where it fits.
         crossing: where both sides are equal.
+        levels: which of the three panels to draw.
     """
-    figure = _figure((13.2, 4.6))
-    left, middle, right = figure.subplots(1, 3)
-    _draw_sides(left, step)
-    _draw_quotient(middle, step, asked, crossing)
-    _draw_slope(right, step, asked)
+    shown = [level for level in PANELS if level in levels]
+    figure = _figure((4.4 * len(shown) + 0.6 * (len(shown) == 1), 4.6))
+    for level, axes in zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
+        if level == "primary":
+            _draw_sides(axes, step)
+        elif level == "middle":
+            _draw_quotient(axes, step, asked, crossing)
+        else:
+            _draw_slope(axes, step, asked)
     _save(figure, path)
 
 
@@ -78,7 +90,7 @@ def _draw_sides(axes: Axes, step: float) -> None:
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom / 2.5, top * 2)
     axes.set_xticks(list(numbers))
-    _label(axes, "Compute: the two sides", "n", "value (logarithmic scale)")
+    _label(axes, "Compute: the two sides", "n", "value (equal steps multiply it)")
     axes.legend(frameon=False, fontsize=11, loc="upper left")
 
 
@@ -147,12 +159,13 @@ def _draw_slope(axes: Axes, step: float, asked: float) -> None:
     _label(axes, "Prove: the larger ln x / x wins", "x", "ln x / x")
 
 
-def draw_bars(path: str, bars: Sequence[Bar]) -> None:
+def draw_bars(path: str, bars: Sequence[Bar], in_digits: bool = False) -> None:
     """Draw several numbers as bars: how many digits they have, the largest on top.
 
     Args:
         path: a .svg or .png file; missing folders are created.
         bars: the smallest number first.
+        in_digits: write how many digits a number has before the point, not its logarithm.
 
     Raises:
         ValueError: if a number is too large to have a bar.
@@ -174,6 +187,8 @@ def draw_bars(path: str, bars: Sequence[Bar]) -> None:
     axes.barh(list(places), widths, color=colours, alpha=0.85, height=0.6)
     for place, width in zip(places, widths, strict=True):
         shown = f"10^10^{width:.6g}" if doubled else f"10^{width:.6g}"
+        if in_digits and not doubled and 0 <= width < _MOST_DIGITS:
+            shown = f"{int(width) + 1:,} digit{'s' if int(width) else ''}"
         axes.annotate(
             shown, (width, place), xytext=(5 if width >= 0 else -5, 0),
             textcoords="offset points", va="center", ha="left" if width >= 0 else "right",
@@ -183,6 +198,7 @@ def draw_bars(path: str, bars: Sequence[Bar]) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.2)
     what = "logarithm of the number of digits" if doubled else "exponent of ten (digits)"
+    what = "number of digits" if in_digits and not doubled else what
     _label(axes, "Which is larger?", what, "")
     axes.grid(axis="y", visible=False)
     _save(figure, path)
