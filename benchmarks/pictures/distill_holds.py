@@ -11,7 +11,6 @@ An interrupted program goes on with the next cell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,7 +158,7 @@ def main() -> None:
     results = harness.Results(
         harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo
     )
-    names = _known(arguments.sets.split(","))
+    names = harness.names(arguments.sets, SETS, "set")
     minutes = [0.5] if arguments.quick else arguments.minutes
     match: dict[str, object] = {"threads": threads}
     if not arguments.table_only:
@@ -179,13 +178,6 @@ def main() -> None:
         f"holds: variety of {ALIKE:g} or more, and at most {FAR:g} times as far as the teacher."
     )
     harness.publish(results, "Distillation holds", [about, table(results, match)])
-
-
-def _known(names: Sequence[str]) -> list[str]:
-    unknown = [name for name in names if name not in SETS]
-    if unknown:
-        raise harness.UsageError(f"Unknown set {unknown[0]}: use {', '.join(SETS)}.")
-    return list(names)
 
 
 if __name__ == "__main__":

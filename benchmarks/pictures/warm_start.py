@@ -187,9 +187,7 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=1000, help="pictures to draw")
     parser.add_argument("--images", type=Path, default=harness.FIGURES, help="folder of the grids")
     arguments = parser.parse_args()
-    ways = [way.strip() for way in arguments.ways.split(",") if way.strip()]
-    if unknown := [way for way in ways if way not in WAYS]:
-        raise harness.UsageError(f"Unknown way {unknown[0]}: use {', '.join(WAYS)}.")
+    ways = harness.names(arguments.ways, WAYS, "way")
     chosen, quick = base_sets.tests(arguments.sets), arguments.quick
     seconds = [12.0] if quick else [60 * minutes for minutes in arguments.minutes]
     threads = harness.use_threads(arguments.threads)

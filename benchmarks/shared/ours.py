@@ -95,6 +95,7 @@ def train(
     threads: int,
     classes: bool = False,
     kinds: int | None = None,
+    start_from: str | None = None,
 ) -> harness.Values:
     """Train a teacher for a wall-clock time; noisewise derives everything else."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -105,16 +106,21 @@ def train(
         device="cpu",
         classes=classes,
         kinds=kinds,
+        start_from=start_from,
     )
     clock = Clock.start()
     run = noisewise.train(data, out=folder, config=config)
     noted = _stage(folder, "teacher", clock)
     teacher = run.teacher()
-    return noted | {
-        "parameters": parameters(teacher),
-        "sampler": dataclasses.asdict(teacher.sampler),
-        "net": dict(teacher.config.net),
-    }
+    return (
+        noted
+        | {
+            "parameters": parameters(teacher),
+            "sampler": dataclasses.asdict(teacher.sampler),
+            "net": dict(teacher.config.net),
+        }
+        | ({} if start_from is None else {"start": run.info.get("start", {})})
+    )
 
 
 def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Values:
@@ -137,7 +143,8 @@ class Chain:
     """A total of seconds, and the teacher's share of it; with 1 there is no generator.
 
     With classes, both models learn the labels and draw them as often as the data has them. Without
-    classes, they learn kinds that noisewise finds itself, unless their number is set to 0.
+    classes, they learn kinds that noisewise finds itself, unless their number is set to 0. With
+    `start_from`, the teacher starts from another teacher's weights.
     """
 
     data: Path
@@ -148,6 +155,7 @@ class Chain:
     threads: int
     classes: bool = False
     kinds: int | None = None
+    start_from: str | None = None
 
 
 def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> None:
@@ -168,7 +176,14 @@ def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> N
         found = results.run(
             train_cell,
             lambda: train(
-                chain.data, chain.folder, length, seed, threads, chain.classes, chain.kinds
+                chain.data,
+                chain.folder,
+                length,
+                seed,
+                threads,
+                chain.classes,
+                chain.kinds,
+                chain.start_from,
             ),
         )
     distill_cell = {**own, "stage": "distill"}

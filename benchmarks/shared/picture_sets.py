@@ -60,11 +60,7 @@ def chosen(text: str) -> list[PictureSet]:
     Raises:
         harness.UsageError: for an unknown name.
     """
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    unknown = [name for name in names if name not in SETS]
-    if unknown or not names:
-        raise harness.UsageError(f"Unknown set {', '.join(unknown)}: use {', '.join(SETS)}.")
-    return [SETS[name] for name in names]
+    return [SETS[name] for name in harness.names(text, SETS, "set")]
 
 
 def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
