@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.pictures import base_sets
-from benchmarks.pictures.sprite_drawings import sprites
+from benchmarks.shared.sprite_drawings import sprites
 from benchmarks.shared import harness, ours
+from benchmarks.shared.picture_sets import DRAWN
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.training.stages.choose_palette import colours_of, folder_palette
 
-DRAWN = 600
 _TONES = re.compile("1f3f[b-f]")  # skin tones: near twins of the yellow ones
 _MOST_REAL = 2000  # pictures that the judge reads
 

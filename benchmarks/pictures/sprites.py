@@ -65,10 +65,11 @@ class Work:
         """The base of this set, trained without it; the one of `warm_start`, if it is there."""
         if not self._base:
             which, quick = self.subject.which, self.asked.quick
-            seconds = 8.0 if quick else 60 * self.asked.base_minutes
+            seconds = 0.0 if quick else 60 * self.asked.base_minutes
             wanted = make_bases.Wanted(which.size, which.without, seconds, 0, self.threads, quick)
             place = harness.work_folder(self.asked, warm_start.NAME)
-            self._base.append(make_bases.make(wanted, self.asked.data, place / "bases", place))
+            bases = make_bases.folder_of(place, seconds / 60)
+            self._base.append(make_bases.make(wanted, self.asked.data, bases, place))
         return self._base[0]
 
     def measures(self) -> Measures:
@@ -151,7 +152,7 @@ def run_peer(work: Work, python: Path, minutes: float, seed: int) -> None:
         return float("inf") if found is None else found
 
     def measured_peer(lr: float) -> harness.Values:
-        report, pixels = call(lr, minutes, asked.num_images)
+        report, pixels = call(lr, minutes or short, asked.num_images)
         images = ours.to_images(pixels)
         name = f"{subject.name}_{minutes:g}min_peer_seed{seed}"
         grid = save_grids(work.grids, name, images, subject, flips=False)
@@ -256,7 +257,7 @@ def checked(arguments: argparse.Namespace) -> argparse.Namespace:
             f"--share is {arguments.share}: give the teacher's share of the time, between 0 and 1."
         )
     if arguments.quick:
-        arguments.minutes, arguments.seeds, arguments.steps = [0.5], [0], 3
+        arguments.minutes, arguments.seeds, arguments.steps = [0.0], [0], 3
         arguments.num_images, arguments.base_minutes = _QUICK, 0.0
     return arguments
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.shared.sprite_drawings import sprites
 from benchmarks.shared import harness, ours
 
 CREDITS = {
@@ -15,13 +16,15 @@ CREDITS = {
     "people": "Noto Emoji (c) Google, Apache-2.0",
     "emoji": "Noto Emoji (c) Google, Apache-2.0",
     "dungeon": "Dungeon Crawl Stone Soup tiles, CC0",
+    "drawn": "sprites drawn by the benchmark",
 }
+DRAWN = 600  # sprites
 FACES = ("People & Body", "Smileys & Emotion")
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A set: its file, the choice of its pictures, and a title."""
+    """A set: its file ("": a program draws it), the choice of its pictures, and a title."""
 
     name: str
     file: str
@@ -51,6 +54,7 @@ SETS = {
     ),
     "emoji": PictureSet("emoji", "noto_emoji_32.npz", "all emoji, 32 px", _all),
     "dungeon": PictureSet("dungeon", "dungeon_tiles_32.npz", "dungeon tiles, 32 px", _all),
+    "drawn": PictureSet("drawn", "", "drawn sprites with hard alpha, 32 px", _all),
 }
 
 
@@ -69,8 +73,10 @@ def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
     Raises:
         harness.UsageError: if the data are missing.
     """
-    source = harness.data_file(data, which.file)
     target = folder / f"{which.name}.npz"
+    if not which.file:
+        return ours.prepare(target, sprites(DRAWN))
+    source = harness.data_file(data, which.file)
     if target.is_file():
         return target
     with np.load(source) as loaded:
