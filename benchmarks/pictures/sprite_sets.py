@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.pictures import base_sets
-from benchmarks.shared.sprite_drawings import sprites
 from benchmarks.shared import harness, ours
 from benchmarks.shared.picture_sets import DRAWN
+from benchmarks.shared.sprite_drawings import sprites
 from noisewise.pictures.pictures import Pictures, load_pictures
 from noisewise.training.stages.choose_palette import colours_of, folder_palette
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.shared.sprite_drawings import sprites
 from benchmarks.shared import harness, ours
+from benchmarks.shared.sprite_drawings import sprites
 
 CREDITS = {
     "fashion": "Fashion-MNIST (c) 2017 Zalando SE, MIT",

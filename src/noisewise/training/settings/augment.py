@@ -28,13 +28,8 @@ def changes_of(text: str) -> tuple[Change, ...] | None:
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in CHANGES:
-            wrong = (
-                f"{text!r} has an empty place"
-                if len(names) > 1 and not name
-                else f"{name!r} is unknown"
-            )
-            alone = " alone" if name in WORDS else ""
-            raise ValueError(
-                f"augment {wrong}; use auto or none{alone}, or a list of {', '.join(CHANGES)}"
-            )
+            words = "auto or none alone" if name in WORDS else "auto, none"
+            empty = len(names) > 1 and not name
+            wrong = f"{text!r} has an empty place" if empty else f"{name!r} is unknown"
+            raise ValueError(f"augment {wrong}; use {words}, or a list of {', '.join(CHANGES)}")
     return tuple(cast("Change", name) for name in CHANGES if name in names)
