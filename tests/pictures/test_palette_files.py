@@ -143,7 +143,7 @@ def test_a_bad_palette_is_refused_in_one_sentence(tmp_path: Path, name: str) -> 
         "x" * 5000 + ".gpl",
         "#000000,,#ffffff",
         "#000000,#ffffff,",
-    ],  # fmt: skip
+    ],
 )
 def test_what_is_no_palette_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="palette"):
