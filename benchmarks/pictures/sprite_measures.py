@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.pictures.colour_sets import save_grid
+from benchmarks.pictures.colour_sets import Sides, save_grid
 from benchmarks.pictures.sprite_sets import Subject
 from benchmarks.shared import harness
 from noisewise.quality import copy_test, told_apart
@@ -56,16 +56,22 @@ class Measures:
         """Prepare the judge; the near-copy test when it is needed."""
         self.subject, self._base = subject, base
         self._judge = Judge(subject.real)
-        self._near: dict[bool, NearCopyReference] = {}
+        self._near: list[tuple[Sides, NearCopyReference]] = []
 
-    def of(self, drawn: Tensor, flips: bool = False, warm: bool = False) -> harness.Values:
-        """All numbers of drawn pictures; flips: mirrored training pictures count as copies too."""
+    def of(self, drawn: Tensor, sides: Sides, warm: bool = False) -> harness.Values:
+        """All numbers of drawn pictures.
+
+        Args:
+            drawn: float [n, c, h, w] in [-1, 1]; RGBA is straight.
+            sides: what the model was trained on, and what was held out.
+            warm: also look for copies of the base's pictures.
+        """
         subject = self.subject
         floors = self._judge.measure(drawn)
         told = told_apart(drawn[:_TOLD], subject.real[:_TOLD])
         even = (even_area(drawn), even_area(subject.real))
-        copies = copy_test(drawn, subject.training, subject.held_out, flips=flips)
-        near = self._near_copies(flips).test(rounded(drawn))
+        copies = copy_test(drawn, sides.training, sides.held_out, flips=sides.flips)
+        near = self._near_copies(sides).test(rounded(drawn))
         found: harness.Values = {
             "floors": floors.at_standard,
             "verdict": verdict(floors, told, even).word,
@@ -75,8 +81,8 @@ class Measures:
             "near_allowed": near.allowed,
         }
         if warm and self._base is not None:
-            flat = on_white(drawn), self._base, on_white(subject.held_out)
-            of_base = copy_test(*flat, flips=flips)
+            flat = on_white(drawn), self._base, on_white(sides.held_out)
+            of_base = copy_test(*flat, flips=sides.flips)
             found["base_copies"] = of_base.fraction
             found["base_copies_real"] = of_base.held_out_fraction
         return found | sprite_like(drawn, subject.palette)
@@ -92,11 +98,12 @@ class Measures:
             "told": told_apart(one[:_TOLD], other[:_TOLD]).accuracy,
         } | sprite_like(real, self.subject.palette)
 
-    def _near_copies(self, flips: bool) -> NearCopyReference:
-        if flips not in self._near:
-            sides = rounded(self.subject.training), rounded(self.subject.held_out)
-            self._near[flips] = NearCopyReference(*sides, flips=flips)
-        return self._near[flips]
+    def _near_copies(self, sides: Sides) -> NearCopyReference:
+        """Prepared once for the teacher and the generator of a run."""
+        if not self._near or self._near[0][0] is not sides:
+            parts = rounded(sides.training), rounded(sides.held_out)
+            self._near = [(sides, NearCopyReference(*parts, flips=sides.flips))]
+        return self._near[0][1]
 
 
 def on_white(images: Tensor) -> Tensor:
@@ -112,18 +119,19 @@ def on_white(images: Tensor) -> Tensor:
     return images[:, :3] * share + 1 - share
 
 
-def save_grids(folder: Path, name: str, drawn: Tensor, subject: Subject, flips: bool) -> str:
+def save_grids(folder: Path, name: str, drawn: Tensor, sides: Sides, real: Tensor) -> str:
     """Write the grid with nearest training pictures, one of the pictures alone, and a blind sheet.
 
     Returns:
         The name of the first one.
     """
     path = folder / f"{name}.png"
-    save_grid(path, drawn, subject.training, flips, scale=1 if drawn.shape[-1] > 32 else 2)
+    scale = 1 if drawn.shape[-1] > 32 else 2
+    save_grid(path, drawn, sides.training, sides.flips, scale)
     alone = Image.fromarray(sheet(drawn[:32]))
     size = (alone.width * _SCALE, alone.height * _SCALE)
     alone.resize(size, Image.Resampling.NEAREST).save(folder / f"{name}_alone.png")
-    blind_sheet(folder / "blind", name, drawn, subject.real)
+    blind_sheet(folder / "blind", name, drawn, real)
     return path.name
 
 

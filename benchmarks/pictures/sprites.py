@@ -26,7 +26,7 @@ import numpy as np
 from torch import Tensor
 
 from benchmarks.pictures import base_sets, make_bases, warm_start
-from benchmarks.pictures.colour_sets import percent, sampler_of, sides_of
+from benchmarks.pictures.colour_sets import Sides, percent, sampler_of, sides_of
 from benchmarks.pictures.peers_equal_time import PEERS, call_peer, peer_python
 from benchmarks.pictures.sprite_measures import Measures, save_grids
 from benchmarks.pictures.sprite_sets import SETS, Subject, chosen, load
@@ -113,19 +113,18 @@ def run_ours(work: Work, minutes: float, start: str, seed: int) -> None:
         start_from=from_base,
     )  # fmt: skip
     ours.run_chain(work.results, own, chain)
+    sides = sides_of(folder)
     for who, setting in wanted.items():
-        work.results.cell(setting, lambda w=who: measured(work, folder, w, name, start))
+        work.results.cell(setting, lambda w=who: measured(work, folder, sides, w, start))
 
 
-def measured(work: Work, folder: Path, who: str, name: str, start: str) -> harness.Values:
+def measured(work: Work, folder: Path, sides: Sides, who: str, start: str) -> harness.Values:
     """Draw with a run's teacher or generator, measure, and write the grids."""
     sample, calls = sampler_of(folder, who)
     made = ours.draw(sample, work.asked.num_images, 1)
-    flips = sides_of(folder).flips
-    grid = save_grids(
-        work.grids, f"{name}_{who.replace(' ', '_')}", made.images, work.subject, flips
-    )
-    found = work.measures().of(made.images, flips, warm=start == "base")
+    name = f"{folder.name}_{who.replace(' ', '_')}"
+    grid = save_grids(work.grids, name, made.images, sides, work.subject.real)
+    found = work.measures().of(made.images, sides, warm=start == "base")
     return found | {"calls": calls, "ms_per_image": made.ms_per_image, "grid": grid}
 
 
@@ -155,8 +154,9 @@ def run_peer(work: Work, python: Path, minutes: float, seed: int) -> None:
         report, pixels = call(lr, minutes or short, asked.num_images)
         images = ours.to_images(pixels)
         name = f"{subject.name}_{minutes:g}min_peer_seed{seed}"
-        grid = save_grids(work.grids, name, images, subject, flips=False)
-        return report | work.measures().of(images) | {"grid": grid}
+        sides = Sides(subject.training, subject.held_out, flips=False)
+        grid = save_grids(work.grids, name, images, sides, subject.real)
+        return report | work.measures().of(images, sides) | {"grid": grid}
 
     whole = {**own, "minutes": minutes, "seed": seed, "num_images": asked.num_images}
     found = work.results.find(whole)
