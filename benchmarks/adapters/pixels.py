@@ -260,10 +260,7 @@ def main() -> None:
         raise harness.UsageError("This benchmark needs PEFT: pip install noisewise[adapters].")
     results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)
     sets = tuple(arguments.sets.split(","))
-    ways = [way.strip() for way in arguments.ways.split(";")] if arguments.ways else list(WAYS)
-    unknown = [way for way in ways if way not in WAYS]
-    if unknown:
-        raise harness.UsageError(f"{unknown[0]!r} is unknown; --ways takes {'; '.join(WAYS)}.")
+    ways = harness.names(arguments.ways, WAYS, "way", ";") if arguments.ways else list(WAYS)
     minutes = 0.1 if arguments.quick else arguments.minutes
     kept = {"minutes": minutes, "pictures": arguments.pictures}
     if not arguments.table_only:

@@ -240,11 +240,9 @@ def main() -> None:
         steps = 30 if arguments.quick else 1500
         place = harness.work_folder(arguments, NAME)
         base = base_model(data, steps, place)
-        chosen = arguments.methods.split(",") if arguments.methods else list(METHODS)
-        unknown = [name for name in chosen if name not in METHODS]
-        if unknown:
-            known = ", ".join(METHODS)
-            raise harness.UsageError(f"{unknown[0]!r} is unknown; --methods takes {known}.")
+        chosen = list(METHODS)
+        if arguments.methods:
+            chosen = harness.names(arguments.methods, METHODS, "method")
         seeds = range(1 if arguments.quick else arguments.seeds)
 
         def compute(method: str, lr: float, seed: int) -> Callable[[], harness.Values]:

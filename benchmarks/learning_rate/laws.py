@@ -47,6 +47,7 @@ LR = {  # for training the checkpoints
 # Micro-batches and probes: enough for errors of slope and curvature near 5 %.
 MEASURED = {"mlp": (1600, 320), "transformer": (132, 32)}
 PARTS = "one,edge,cost,many"
+NETS = "mlp,transformer"
 MANY_BATCHES = (16, 64, 256, 1024)
 CHECKPOINTS = (100, 400, 1600)
 
@@ -55,7 +56,7 @@ def main() -> None:
     """Run the missing cells and print the tables."""
     parser = harness.parser(__doc__ or "")
     parser.add_argument("--parts", default=PARTS, help="which of " + PARTS)
-    parser.add_argument("--nets", default="mlp,transformer", help="which of mlp,transformer")
+    parser.add_argument("--nets", default=NETS, help="which of " + NETS)
     parser.add_argument(
         "--checkpoints",
         type=harness.numbers(int),
@@ -87,9 +88,10 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace, results: harness.Results) -> None:
     """Breadth first, so a stopped run has results for every net and optimiser."""
-    quick, parts = arguments.quick, arguments.parts.split(",")
+    quick, parts = arguments.quick, harness.names(arguments.parts, PARTS.split(","), "part")
     points = [20] if quick else arguments.checkpoints
-    nets = {net: _data(arguments, net, quick) for net in arguments.nets.split(",")}
+    chosen = harness.names(arguments.nets, NETS.split(","), "net")
+    nets = {net: _data(arguments, net, quick) for net in chosen}
     places = [
         {"net": net, "kind": kind, "checkpoint": steps}
         for steps in points for net in nets for kind in KINDS

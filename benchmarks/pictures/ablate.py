@@ -201,10 +201,8 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, default=None, help="run to distil; none: train one")
     arguments = parser.parse_args()
     stage = arguments.stage
-    names = [n.strip() for n in arguments.variants.split(",") if n.strip()]
-    unknown = [name for name in names if name not in VARIANTS[stage]]
-    if unknown:
-        raise harness.UsageError(f"Unknown variant {unknown[0]}: use {', '.join(VARIANTS[stage])}.")
+    given, known = arguments.variants, VARIANTS[stage]
+    names = harness.names(given, known, "variant") if given else []
     threads = harness.use_threads(arguments.threads)
     judges = judge.bench_from(arguments)
     folder = harness.work_folder(arguments, NAME)

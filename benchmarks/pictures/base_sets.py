@@ -117,11 +117,7 @@ def tests(text: str) -> dict[str, TestSet]:
     Raises:
         harness.UsageError: for an unknown name.
     """
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    unknown = [name for name in names if name not in TESTS]
-    if unknown or not names:
-        raise harness.UsageError(f"Unknown set {', '.join(unknown)}: use {', '.join(TESTS)}.")
-    return {name: TESTS[name] for name in names}
+    return {name: TESTS[name] for name in harness.names(text, TESTS, "set")}
 
 
 def stored(data: str | None, source: str, size: int) -> Stored:

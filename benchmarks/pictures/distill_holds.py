@@ -11,7 +11,6 @@ An interrupted program goes on with the next cell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,7 +158,7 @@ def main() -> None:
     results = harness.Results(
         harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo
     )
-    names = _known(arguments.sets.split(","))
+    names = harness.names(arguments.sets, SETS, "set")
     names, seeds = (names[:1], [0]) if arguments.quick else (names, arguments.seeds)
     minutes = [0.2] if arguments.quick else arguments.minutes
     match: dict[str, object] = {"threads": threads}
@@ -181,13 +180,6 @@ def main() -> None:
         "Each cell's folder has teacher.png and generator.png, 64 pictures each."
     )
     harness.publish(results, "Distillation holds", [about, table(results, match)])
-
-
-def _known(names: Sequence[str]) -> list[str]:
-    unknown = [name for name in names if name not in SETS]
-    if unknown:
-        raise harness.UsageError(f"Unknown set {unknown[0]}: use {', '.join(SETS)}.")
-    return list(names)
 
 
 if __name__ == "__main__":

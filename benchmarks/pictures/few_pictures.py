@@ -239,18 +239,6 @@ def winners(results: harness.Results, match: Mapping[str, object], count: int) -
     return [PLAIN, *[name for name in names if name != PLAIN][:count]]
 
 
-def chosen(text: str, known: Mapping[str, object], separator: str) -> list[str]:
-    """Names from an option; none: all.
-
-    Raises:
-        harness.UsageError: for an unknown name.
-    """
-    names = [part.strip() for part in text.split(separator) if part.strip()] or list(known)
-    if unknown := [name for name in names if name not in known]:
-        raise harness.UsageError(f"Unknown name {unknown[0]}: use {'; '.join(known)}.")
-    return names
-
-
 @dataclass(frozen=True)
 class Job:
     """What all sets share."""
@@ -302,7 +290,9 @@ def main() -> None:
     parser.add_argument("--long", type=float, default=LONG, help="seconds of their training")
     parser.add_argument("--num-images", type=int, default=512, help="pictures to draw")
     arguments = parser.parse_args()
-    sets, cells = chosen(arguments.sets, SETS, ","), chosen(arguments.cells, CELLS, ";")
+    sets, cells = harness.names(arguments.sets, SETS, "set"), list(CELLS)
+    if arguments.cells:
+        cells = harness.names(arguments.cells, CELLS, "cell", ";")
     if arguments.quick:
         sets, arguments.counts, arguments.winners = sets[:1], [150], 1
         cells = cells if arguments.cells else [PLAIN, "shifts", "crops as a class"]

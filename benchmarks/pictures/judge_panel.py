@@ -69,8 +69,8 @@ def asked_of(arguments: argparse.Namespace) -> panel_cells.Asked:
     if aside:
         possible = [s for s in possible if not s.opacity]
     names = [s.name for s in possible]
-    chosen = _chosen(arguments.sets, names, "set") if arguments.sets else names
-    parts = _chosen(arguments.parts, list(panel_cells.PARTS), "part")
+    chosen = harness.names(arguments.sets, names, "set") if arguments.sets else names
+    parts = harness.names(arguments.parts, list(panel_cells.PARTS), "part")
     return panel_cells.Asked(
         data=arguments.data,
         runs=arguments.runs or work / "runs",
@@ -83,13 +83,6 @@ def asked_of(arguments: argparse.Namespace) -> panel_cells.Asked:
         num_splits=4 if arguments.quick else arguments.splits,
         quick=arguments.quick,
     )
-
-
-def _chosen(text: str, possible: list[str], what: str) -> list[str]:
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    if unknown := sorted(set(names) - set(possible)):
-        raise harness.UsageError(f"Unknown {what} {', '.join(unknown)}: use {', '.join(possible)}.")
-    return names
 
 
 def measure(

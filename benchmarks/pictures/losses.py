@@ -141,10 +141,8 @@ def main() -> None:
     with np.load(harness.data_file(arguments.data, file)) as stored:
         images = stored["images"][: 64 if arguments.quick else None]
     size = images.shape[1]
-    names = [n.strip() for n in arguments.variants.split(";") if n.strip()]
-    unknown = [name for name in names if name not in variants(size)]
-    if unknown:
-        raise harness.UsageError(f"Unknown variant {unknown[0]}: use {'; '.join(variants(size))}.")
+    given, known = arguments.variants, variants(size)
+    names = harness.names(given, known, "variant", ";") if given else []
     results = harness.Results(
         harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo
     )

@@ -18,7 +18,7 @@ import torch
 
 import noisewise
 from benchmarks.pictures import base_sets
-from benchmarks.shared import harness
+from benchmarks.shared import harness, ours
 from noisewise.training.bases import MOST_BYTES, SOURCES
 from noisewise.training.files.atomic import save_tensors, write_json, write_sealed
 from noisewise.training.models.models import Teacher
@@ -39,7 +39,7 @@ class Wanted:
     Attributes:
         size: side of its pictures.
         left_out: name of the set that it must not see; "": none.
-        seconds: of training.
+        seconds: of training; 0: a few pictures, to try the program.
         seed: of training.
         threads: of torch.
         quick: only try the program.
@@ -59,6 +59,11 @@ class Wanted:
         return f"icons_{self.size}{without}"
 
 
+def folder_of(work: Path, minutes: float) -> Path:
+    """Where the bases of this length of training are: a shorter one is not taken for a longer."""
+    return work / "bases" / f"{minutes:g}min"
+
+
 def make(wanted: Wanted, data: str | None, out: Path, work: Path) -> Path:
     """Train a base and write its folder; a finished one is kept.
 
@@ -66,6 +71,7 @@ def make(wanted: Wanted, data: str | None, out: Path, work: Path) -> Path:
         harness.UsageError: if the data are missing, or the base is too large to ship.
     """
     folder = out / wanted.name
+    length = f"{wanted.seconds:g}s"
     if (folder / "config.json").is_file():
         harness.note(f"[kept] {folder}")
         return folder
@@ -74,14 +80,14 @@ def make(wanted: Wanted, data: str | None, out: Path, work: Path) -> Path:
     if wanted.quick:
         images = images[:: max(1, len(images) // _QUICK_PICTURES)]
     pictures = base_sets.save(work / "data", wanted.name, images)
-    run = _trained(wanted, pictures, work / "runs" / f"{wanted.name}-seed{wanted.seed}")
+    run = _trained(wanted, pictures, work / "runs" / f"{wanted.name}-{length}-seed{wanted.seed}")
     save_base(run.teacher(), folder, sources, len(images), wanted.left_out)
     return folder
 
 
 def _trained(wanted: Wanted, pictures: Path, folder: Path) -> noisewise.Run:
     config = TrainConfig(
-        budget=f"{wanted.seconds:g}s",
+        budget=ours.budget(wanted.seconds),
         seed=wanted.seed,
         threads=wanted.threads,
         device="cpu",
@@ -156,12 +162,13 @@ def main() -> None:
         base_sets.tests(arguments.leave_out)
     threads = harness.use_threads(arguments.threads)
     work = harness.work_folder(arguments, NAME)
-    seconds = 8.0 if arguments.quick else 60 * arguments.minutes
+    seconds = 0.0 if arguments.quick else 60 * arguments.minutes
+    out = arguments.out or folder_of(work, seconds / 60)
     for size in arguments.sizes:
         wanted = Wanted(
             size, arguments.leave_out, seconds, arguments.seed, threads, arguments.quick
         )
-        print(make(wanted, arguments.data, arguments.out or work / "bases", work))
+        print(make(wanted, arguments.data, out, work))
 
 
 if __name__ == "__main__":

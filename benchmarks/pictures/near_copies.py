@@ -87,7 +87,7 @@ def main() -> None:
         harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo
     )
     runs = dict(run.split("=", 1) for run in arguments.run)
-    for name in arguments.sets.split(","):
+    for name in harness.names(arguments.sets, SETS, "set"):
         training, held_out = pictures(harness.data_file(arguments.data, SETS[name]))
         if arguments.quick:
             training, held_out = training[:200], held_out[:40]

@@ -192,10 +192,7 @@ def main() -> None:
     parser.add_argument("--ways", default="", help="comma-separated names; none: all")
     parser.add_argument("--plain", action="store_true", help="also the judges of garments")
     arguments = parser.parse_args()
-    names = [n.strip() for n in arguments.ways.split(",") if n.strip()]
-    unknown = [name for name in names if name not in (*WAYS, *RIVALS)]
-    if unknown:
-        raise harness.UsageError(f"Unknown way {unknown[0]}: use {', '.join((*WAYS, *RIVALS))}.")
+    names = harness.names(arguments.ways, (*WAYS, *RIVALS), "way") if arguments.ways else []
     threads = harness.use_threads(arguments.threads)
     folder = harness.work_folder(arguments, NAME)
     if arguments.teacher is None and not arguments.quick:

@@ -8,6 +8,7 @@ row for each way, and real pictures above: the number and the eye should agree.
 
     python -m benchmarks.pictures.palette_ways --data FOLDER --sets dungeon --minutes 30
     python -m benchmarks.pictures.palette_ways --data FOLDER --run dungeon=runs/mine
+    python -m benchmarks.pictures.palette_ways --sets drawn --minutes 30
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def open_subject(folder: Path, quick: bool, num_images: int) -> Subject:
     teacher = ours.teacher_of(folder)
     pictures = noisewise.Run.open(folder).pictures()
     images = np.asarray(pictures.images)
-    real = pictures.tensor(list(range(len(pictures))))[: 200 if quick else None]
+    real = pictures.shown(list(range(len(pictures))))[: 200 if quick else None]
     plain = with_palette(teacher, NO_PALETTE)
     palette = choose_tolerance(plain.sample(64, seed=1), palette_of_set(images))
     seeds = (0,) if quick else (0, 1, 2)
@@ -176,7 +177,7 @@ def run_set(
         results.cell({**own, "way": name}, lambda way=way: measure(subject, way))
     place = results.path.with_name(f"palette_ways_{which.name}.png")
     grid(subject, ways, place)
-    names = ", ".join(["real", *ways])
+    names = ", ".join(("real", *ways))
     harness.note(f"{place}: rows from above: {names}")
 
 
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--run", action="append", default=[], help="SET=FOLDER of a trained run")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.minutes, arguments.num_images = 0.4, 64
+        arguments.minutes, arguments.num_images = 0.0, 64
     threads = harness.use_threads(arguments.threads)
     sets, runs = picture_sets.chosen(arguments.sets), given_runs(arguments.run)
     conditions = harness.environment(threads)

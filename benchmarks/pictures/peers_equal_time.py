@@ -270,9 +270,7 @@ def main() -> None:
         "--peer-python", default=None, help=f"the peers' Python (or set {PYTHON_VARIABLE})"
     )
     arguments = parser.parse_args()
-    layouts = [part.strip() for part in arguments.layouts.split(",") if part.strip()]
-    if not set(layouts) <= {"readme", "small"}:
-        raise harness.UsageError("--layouts takes readme, small or readme,small.")
+    layouts = harness.names(arguments.layouts, ("readme", "small"), "layout")
     threads = harness.use_threads(arguments.threads)
     python = Path() if arguments.table_only else peer_python(arguments)
     bench = judge.bench_from(arguments)

@@ -132,10 +132,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=USUAL, help="pictures that the recipe sees")
     parser.add_argument("--num-images", type=int, default=500, help="pictures to draw")
     arguments = parser.parse_args()
-    names = [n.strip() for n in arguments.variants.split(",") if n.strip()]
-    unknown = [name for name in names if name not in VARIANTS]
-    if unknown:
-        raise harness.UsageError(f"Unknown variant {unknown[0]}: use {', '.join(VARIANTS)}.")
+    names = harness.names(arguments.variants, VARIANTS, "variant") if arguments.variants else []
     quick = arguments.quick
     usual = 1280 if quick else arguments.images
     num_images = 64 if quick else arguments.num_images

@@ -62,7 +62,7 @@ def train(job: Job, way: str, seconds: float, seed: int) -> harness.Values:
     folder = job.work / f"{job.name}-{way}-{seconds:g}s-seed{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     config = TrainConfig(
-        budget=f"{seconds:g}s",
+        budget=ours.budget(seconds),
         seed=seed,
         threads=job.threads,
         device="cpu",
@@ -164,9 +164,10 @@ def prepared(arguments: argparse.Namespace, name: str, threads: int) -> Job:
     if quick:
         images = images[:: max(1, len(images) // _QUICK)]
     data = base_sets.save(work / "data", name, images)
-    seconds = 8.0 if quick else 60 * arguments.base_minutes
+    seconds = 0.0 if quick else 60 * arguments.base_minutes
     wanted = make_bases.Wanted(which.size, name, seconds, 0, threads, quick)
-    base = make_bases.make(wanted, arguments.data, work / "bases", work)
+    place = make_bases.folder_of(work, seconds / 60)
+    base = make_bases.make(wanted, arguments.data, place, work)
     seen, _ = base_sets.base_pictures(arguments.data, which.size, which)
     if quick:
         seen = seen[:: max(1, len(seen) // _QUICK)]
@@ -187,11 +188,9 @@ def main() -> None:
     parser.add_argument("--num-images", type=int, default=1000, help="pictures to draw")
     parser.add_argument("--images", type=Path, default=harness.FIGURES, help="folder of the grids")
     arguments = parser.parse_args()
-    ways = [way.strip() for way in arguments.ways.split(",") if way.strip()]
-    if unknown := [way for way in ways if way not in WAYS]:
-        raise harness.UsageError(f"Unknown way {unknown[0]}: use {', '.join(WAYS)}.")
+    ways = harness.names(arguments.ways, WAYS, "way")
     chosen, quick = base_sets.tests(arguments.sets), arguments.quick
-    seconds = [12.0] if quick else [60 * minutes for minutes in arguments.minutes]
+    seconds = [0.0] if quick else [60 * minutes for minutes in arguments.minutes]
     threads = harness.use_threads(arguments.threads)
     results = harness.Results(
         harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo

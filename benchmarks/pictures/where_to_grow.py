@@ -145,9 +145,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="budget of each training")
     arguments = parser.parse_args()
     threads = harness.use_threads(arguments.threads)
-    names = [n.strip() for n in arguments.cells.split(";") if n.strip()] or list(CELLS)
-    if unknown := [name for name in names if name not in CELLS]:
-        raise harness.UsageError(f"Unknown cell {unknown[0]}: use {'; '.join(CELLS)}.")
+    given = arguments.cells
+    names = harness.names(given, CELLS, "cell", ";") if given else list(CELLS)
     results = harness.Results(
         harness.results_file(arguments, NAME), harness.environment(threads), arguments.redo
     )

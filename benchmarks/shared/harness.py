@@ -344,12 +344,38 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def numbers(kind: Callable[[str], float | int]) -> Callable[[str], list[float | int]]:
-    """An argument type: several numbers, separated by commas."""
+    """An argument type: several numbers, separated by commas; an empty place is refused."""
 
     def read(text: str) -> list[float | int]:
-        return [kind(part) for part in text.split(",") if part.strip()]
+        return [kind(part) for part in text.split(",")]
 
+    read.__name__ = "list of numbers"  # argparse names it
     return read
+
+
+def names(text: str, known: Iterable[str], what: str, separator: str = ",") -> list[str]:
+    """The names of a list that was typed, each once.
+
+    Args:
+        text: names with separators between them.
+        known: all names.
+        what: what they name, in a word.
+        separator: between two names.
+
+    Raises:
+        UsageError: for an unknown name, or an empty place.
+
+    Example:
+        >>> names("b, a", ["a", "b"], "set")
+        ['b', 'a']
+    """
+    usable = list(known)
+    found = list(dict.fromkeys(part.strip() for part in text.split(separator)))
+    for name in found:
+        if name not in usable:
+            told = f"Unknown {what} {name}" if name else f"The list {text!r} has an empty place"
+            raise UsageError(f"{told}: use {f'{separator} '.join(usable)}.")
+    return found
 
 
 def results_file(arguments: argparse.Namespace, name: str) -> Path:

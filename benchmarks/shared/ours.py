@@ -26,6 +26,7 @@ from noisewise.training.models.models import Generator, Teacher
 from noisewise.training.settings.config import DistillConfig, TrainConfig
 
 LONG_STEPS, LONG_STOP = 18, 0.002  # EDM's own sampler, 35 calls
+TRIAL = "128images"  # the budget that tries a program
 MOST_REAL = 2000  # pictures that the judge reads
 
 
@@ -87,6 +88,16 @@ def _stage(folder: Path, name: str, clock: Clock) -> harness.Values:
     }
 
 
+def budget(seconds: float) -> str:
+    """A budget of time; 0 seconds: a few pictures, which a busy machine can train on too.
+
+    Example:
+        >>> budget(90), budget(0)
+        ('90s', '128images')
+    """
+    return f"{seconds:g}s" if seconds else TRIAL
+
+
 def train(
     data: Path,
     folder: Path,
@@ -95,26 +106,32 @@ def train(
     threads: int,
     classes: bool = False,
     kinds: int | None = None,
+    start_from: str | None = None,
 ) -> harness.Values:
     """Train a teacher for a wall-clock time; noisewise derives everything else."""
     shutil.rmtree(folder, ignore_errors=True)
     config = TrainConfig(
-        budget=f"{seconds:g}s",
+        budget=budget(seconds),
         seed=seed,
         threads=threads,
         device="cpu",
         classes=classes,
         kinds=kinds,
+        start_from=start_from,
     )
     clock = Clock.start()
     run = noisewise.train(data, out=folder, config=config)
     noted = _stage(folder, "teacher", clock)
     teacher = run.teacher()
-    return noted | {
-        "parameters": parameters(teacher),
-        "sampler": dataclasses.asdict(teacher.sampler),
-        "net": dict(teacher.config.net),
-    }
+    return (
+        noted
+        | {
+            "parameters": parameters(teacher),
+            "sampler": dataclasses.asdict(teacher.sampler),
+            "net": dict(teacher.config.net),
+        }
+        | ({} if start_from is None else {"start": run.info.get("start", {})})
+    )
 
 
 def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Values:
@@ -122,7 +139,7 @@ def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Va
     shutil.rmtree(folder / "generator", ignore_errors=True)
     for old in (folder / "checkpoints").glob("generator*"):
         old.unlink()
-    config = DistillConfig(budget=f"{seconds:g}s", seed=seed, threads=threads, device="cpu")
+    config = DistillConfig(budget=budget(seconds), seed=seed, threads=threads, device="cpu")
     clock = Clock.start()
     generator = noisewise.distill(folder, config=config)
     return _stage(folder, "generator", clock) | {
@@ -136,8 +153,11 @@ def distill(folder: Path, seconds: float, seed: int, threads: int) -> harness.Va
 class Chain:
     """A total of seconds, and the teacher's share of it; with 1 there is no generator.
 
+    0 seconds only try the program: each stage sees a few pictures, however busy the machine is.
+
     With classes, both models learn the labels and draw them as often as the data has them. Without
-    classes, they learn kinds that noisewise finds itself, unless their number is set to 0.
+    classes, they learn kinds that noisewise finds itself, unless their number is set to 0. With
+    `start_from`, the teacher starts from another teacher's weights.
     """
 
     data: Path
@@ -148,6 +168,7 @@ class Chain:
     threads: int
     classes: bool = False
     kinds: int | None = None
+    start_from: str | None = None
 
 
 def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> None:
@@ -168,7 +189,14 @@ def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> N
         found = results.run(
             train_cell,
             lambda: train(
-                chain.data, chain.folder, length, seed, threads, chain.classes, chain.kinds
+                chain.data,
+                chain.folder,
+                length,
+                seed,
+                threads,
+                chain.classes,
+                chain.kinds,
+                chain.start_from,
             ),
         )
     distill_cell = {**own, "stage": "distill"}
@@ -176,7 +204,8 @@ def run_chain(results: harness.Results, own: harness.Setting, chain: Chain) -> N
     if chain.share < 1 and not done:
         for stage in ("one call", "two calls"):
             results.forget({**own, "stage": stage})
-        rest = max(1.0, chain.seconds - (found.number("wall_seconds") or 0.0))
+        rest = chain.seconds - (found.number("wall_seconds") or 0.0)
+        rest = max(1.0, rest) if chain.seconds else 0.0
         results.run(distill_cell, lambda: distill(chain.folder, rest, seed, threads))
 
 

@@ -9,19 +9,22 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.shared import harness, ours
+from benchmarks.shared.sprite_drawings import sprites
 
 CREDITS = {
     "fashion": "Fashion-MNIST (c) 2017 Zalando SE, MIT",
     "people": "Noto Emoji (c) Google, Apache-2.0",
     "emoji": "Noto Emoji (c) Google, Apache-2.0",
     "dungeon": "Dungeon Crawl Stone Soup tiles, CC0",
+    "drawn": "sprites drawn by the benchmark",
 }
+DRAWN = 600  # sprites
 FACES = ("People & Body", "Smileys & Emotion")
 
 
 @dataclass(frozen=True)
 class PictureSet:
-    """A set: its file, the choice of its pictures, and a title."""
+    """A set: its file ("": a program draws it), the choice of its pictures, and a title."""
 
     name: str
     file: str
@@ -51,6 +54,7 @@ SETS = {
     ),
     "emoji": PictureSet("emoji", "noto_emoji_32.npz", "all emoji, 32 px", _all),
     "dungeon": PictureSet("dungeon", "dungeon_tiles_32.npz", "dungeon tiles, 32 px", _all),
+    "drawn": PictureSet("drawn", "", "drawn sprites with hard alpha, 32 px", _all),
 }
 
 
@@ -60,11 +64,7 @@ def chosen(text: str) -> list[PictureSet]:
     Raises:
         harness.UsageError: for an unknown name.
     """
-    names = [part.strip() for part in text.split(",") if part.strip()]
-    unknown = [name for name in names if name not in SETS]
-    if unknown or not names:
-        raise harness.UsageError(f"Unknown set {', '.join(unknown)}: use {', '.join(SETS)}.")
-    return [SETS[name] for name in names]
+    return [SETS[name] for name in harness.names(text, SETS, "set")]
 
 
 def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
@@ -73,8 +73,10 @@ def prepare(which: PictureSet, data: str | None, folder: Path) -> Path:
     Raises:
         harness.UsageError: if the data are missing.
     """
-    source = harness.data_file(data, which.file)
     target = folder / f"{which.name}.npz"
+    if not which.file:
+        return ours.prepare(target, sprites(DRAWN))
+    source = harness.data_file(data, which.file)
     if target.is_file():
         return target
     with np.load(source) as loaded:

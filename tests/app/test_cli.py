@@ -23,8 +23,8 @@ FLAGS = {
     "inspect": "folder size crop background crops out palette_out json",
     "train": "folder out budget size classes start_from augment flips crop background crops "
     "palette net batch lr seed device dry_run config save_config log_to json",
-    "adapt": "run folder out budget rank start size flips crop background crops palette batch "
-    "lr seed device dry_run config save_config log_to json",
+    "adapt": "run folder out budget rank start size augment flips crop background crops palette "
+    "batch lr seed device dry_run config save_config log_to json",
     "distill": "run teacher data budget calls student rank guidance data_weight lam weight through "
     "batch lr seed device dry_run config save_config log_to json",
     "sample": "run num_images seed label larger teacher calls sampler guidance steps palette "

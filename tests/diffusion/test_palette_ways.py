@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from noisewise.diffusion.palette_ways import drawn_again, softened
+from noisewise.quality.premultiplied import premultiplied
 
 SIGMA_DATA = 0.5
 INKS = torch.tensor([[-1.0, -1.0, -1.0], [0.2, -0.4, 0.9], [1.0, 1.0, 1.0]])
@@ -50,10 +51,29 @@ def test_alpha_and_grey() -> None:
     x, sigma = pictures(4), torch.full((4,), 0.1)
     found = softened(same, INKS, SIGMA_DATA)(x, sigma, None)
     assert torch.equal(found[:, 3], x[:, 3])
-    assert torch.equal(found[:, :3], softened(same, INKS, SIGMA_DATA)(x[:, :3], sigma, None))
+    x[:, 3] = 1  # opaque
+    found = softened(same, INKS, SIGMA_DATA)(x, sigma, None)
+    expected = softened(same, INKS, SIGMA_DATA)(x[:, :3], sigma, None)
+    assert torch.allclose(found[:, :3], expected, atol=1e-6)
     grey = softened(same, torch.tensor([[-1.0], [1.0]]), SIGMA_DATA)(x[:, :1], sigma, None)
     assert grey.shape == (4, 1, 6, 5)
     assert grey.abs().min() > 0.3
+
+
+def test_premultiplied_pixels_lean_towards_colours_times_their_opacity() -> None:
+    """The posterior mean over a c, where a is a pixel's own opacity, computed as it is written."""
+    x, level, soft = premultiplied(pictures(4)), 0.3, 0.8
+    found = softened(same, INKS, SIGMA_DATA, soft)(x, torch.full((4,), level), None)
+    known = SIGMA_DATA**2 / (level**2 + SIGMA_DATA**2)
+    width = soft * level * math.sqrt(known)
+    for pixel, got in zip(x[..., 2, 3].double(), found[..., 2, 3].double(), strict=True):
+        inks = (INKS.double() + 1) * (pixel[3] + 1) / 2 - 1
+        weight = torch.exp(-(pixel[:3] - inks).square().sum(1) / (2 * width**2))
+        mean = (weight[:, None] * inks).sum(0) / weight.sum()
+        assert torch.allclose(got[:3], (1 - known) * pixel[:3] + known * mean, atol=1e-5)
+    clear = torch.full((4, 4, 6, 5), -1.0)
+    assert torch.allclose(softened(same, INKS, SIGMA_DATA)(clear, torch.ones(4), None), clear,
+                          atol=0.01)  # fmt: skip
 
 
 def test_an_exact_denoiser_of_two_colours_keeps_a_picture_that_is_drawn_again() -> None:

@@ -209,7 +209,7 @@ def test_invisible_pictures_are_refused_with_exit_code_2(
     clear = [sprite(i) * np.array([1, 1, 1, 0], np.uint8) for i in range(20)]
     folder = write(tmp_path / "x", clear)
     assert main(["inspect", str(folder)]) == 2
-    assert "20 invisible, with alpha 0 everywhere" in capsys.readouterr().err
+    assert "20 invisible: alpha is 0 everywhere, or nearly" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------ the description of a model

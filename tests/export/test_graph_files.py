@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from export_models import CLASSES, FLATS, PALETTE, PYRAMID, UNET, models
 from noisewise.diffusion import heun
 from noisewise.export import write
-from noisewise.export.graph import DiffersError, Graph, example
+from noisewise.export.graph import DiffersError, Graph, described, example, module_of
+from noisewise.pictures.palette_files import palette_of
 from noisewise.quality.flats import FlatValue, snapped, snapped_in_graph
+from noisewise.quality.snap_colours import snapped_to
 from noisewise.training.models.any_teacher import as_teacher
 from noisewise.training.models.models import Generator, Teacher
 
@@ -68,6 +71,20 @@ def test_a_generator_in_onnx_draws_what_torch_draws(net: str, tmp_path: Path) ->
             assert apart.max() < 1e-5
     assert [one.name for one in session.get_inputs()] == list(given)
     assert session.get_inputs()[0].shape[0] == "n"
+
+
+def test_the_metadata_let_people_choose_few_colours_afterwards() -> None:
+    few = replace(PALETTE, most=3, tolerance=0.02)
+    _, generator = models({**PYRAMID, "size": 16}, "bands", palette=few)
+    told = described(generator)["palette"]
+    assert isinstance(told, dict)
+    colours = torch.tensor(palette_of(told["colours"]), dtype=torch.uint8)
+    with torch.no_grad():
+        drawn = module_of(generator)(**example(generator, 4))
+    found = snapped_to(drawn, colours, told["tolerance"], told["most"])
+    assert torch.equal(found, generator.sample(4))
+    assert not torch.equal(found, drawn)
+    assert "palette" not in described(models(UNET)[1])
 
 
 @pytest.mark.slow

@@ -308,14 +308,21 @@ def test_pictures_without_anything_visible_are_left_out_or_refused(tmp_path: Pat
     invisible = [np.full((16, 16, 4), (i, 0, 0, 0), np.uint8) for i in range(4)]
     some = load_pictures(write(tmp_path / "x", [*map(sprite, range(20)), *invisible]))
     assert (len(some), len(some.skipped)) == (20, 4)
-    assert some.skipped[0].reason == "invisible, with alpha 0 everywhere"
-    with pytest.raises(
-        ValueError, match=r"no usable picture \(skipped: 20 invisible, with alpha 0"
-    ):
+    assert some.skipped[0].reason == "invisible: alpha is 0 everywhere, or nearly"
+    with pytest.raises(ValueError, match=r"no usable picture \(skipped: 20 invisible: alpha is 0"):
         load_pictures(write(tmp_path / "y", invisible * 5))
     np.save(tmp_path / "y.npy", np.stack(invisible * 5))
-    with pytest.raises(ValueError, match="invisible, with alpha 0"):
+    with pytest.raises(ValueError, match="invisible: alpha is 0"):
         load_pictures(tmp_path / "y.npy")
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_mask_of_0_and_1_is_no_opacity(tmp_path: Path, most: int) -> None:
+    made = np.stack([sprite(i) for i in range(20)])
+    mask = (made[..., 3] > 0).astype(np.uint8) * most
+    np.savez(tmp_path / "x.npz", images=made[..., :3], alpha=mask)
+    with pytest.raises(ValueError, match="from 0 to 255, or save a mask as bool"):
+        load_pictures(tmp_path / "x.npz")
 
 
 def test_a_mask_of_another_size(tmp_path: Path) -> None:

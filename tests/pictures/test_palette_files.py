@@ -133,7 +133,17 @@ def test_a_bad_palette_is_refused_in_one_sentence(tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize(
     "given",
-    ["missing.gpl", ".", "#12", "#gggggg #000000", "#000000", "a\0b.gpl", "x" * 5000 + ".gpl"],
+    [
+        "missing.gpl",
+        ".",
+        "#12",
+        "#gggggg #000000",
+        "#000000",
+        "a\0b.gpl",
+        "x" * 5000 + ".gpl",
+        "#000000,,#ffffff",
+        "#000000,#ffffff,",
+    ],
 )
 def test_what_is_no_palette_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="palette"):

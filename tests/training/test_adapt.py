@@ -221,3 +221,45 @@ def test_a_teacher_with_classes_needs_the_same_ones(tmp_path: Path) -> None:
     found = adapt(run, alike, tmp_path / "y", config=CONFIG, build=build)
     assert found.teacher(build).classes == ("left", "right")
     assert found.teacher(build).sample(2, label="right").shape == (2, 1, 8, 8)
+
+
+# ------------------------------------------------------------------ changed pictures
+@pytest.fixture(scope="module")
+def real_net(tmp_path_factory: pytest.TempPathFactory) -> noisewise.Run:
+    """A net of noisewise, which can be told of changes."""
+    place = tmp_path_factory.mktemp("real")
+    pictures = folder_of(blobs(48), place / "pictures")
+    config = TrainConfig(
+        budget="64images", batch=16, widths=(8, 8), kinds=0, threads=1, recipe=RECIPE
+    )
+    return noisewise.train(pictures, place / "run", config=config)
+
+
+@pytest.mark.parametrize("start", ["lora", "full"])
+def test_an_adaptation_changes_pictures_if_it_is_asked_to(
+    start: str, real_net: noisewise.Run, other: Path, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, start=start, budget="96images", batch=16)  # pyrefly: ignore
+    changed = replace(config, augment="turns,shifts")
+    count = iter(range(99))
+    out = tmp_path / "changed"
+    adapt(real_net, other, out, config=changed, stop=lambda: next(count) >= 2)
+    run = adapt(real_net, other, out, config=changed)
+    noted = run.info["derived"]["augment"]
+    assert noted["value"]["changes"] == ["turns", "shifts"]
+    assert noted["reason"].startswith("set by hand")
+    plain = adapt(real_net, other, tmp_path / "plain", config=config)
+    assert plain.info["derived"]["augment"]["value"] == {}
+    pair = run.teacher().state_dict(), plain.teacher().state_dict()
+    assert pair[0].keys() == pair[1].keys(), "what tells the net of changes is in no model"
+    assert any(not torch.equal(pair[0][name], pair[1][name]) for name in pair[0])
+
+
+def test_changes_that_cannot_be_are_refused(
+    old: noisewise.Run, other: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="is not told of changes; leave augment out"):
+        adapt(old, other, tmp_path / "new", config=replace(CONFIG, augment="turns"), build=build)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="has an empty place"):
+        replace(CONFIG, augment="turns,")

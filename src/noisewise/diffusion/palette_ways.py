@@ -15,6 +15,7 @@ from torch import Tensor
 from noisewise.diffusion.denoiser import Denoiser
 
 _AT_ONCE = 4_000_000  # distances
+_LEAST = 0.5 / 255  # opacity: a pixel below it is not seen
 AGAIN = (0.2, 0.1)  # noise levels of `drawn_again`, in units of sigma_data
 SOFT = 0.35  # spread of a denoiser's error over that of the best one that knows a pixel alone
 
@@ -32,8 +33,8 @@ def softened(
 
     Args:
         denoiser: ``D(x, sigma, condition) -> x0``.
-        colours: float [k, c] in [-1, 1], with as many channels as the pictures; of RGBA pictures
-            [k, 3], and alpha is left alone.
+        colours: float [k, c] in [-1, 1], with as many channels as the pictures; of premultiplied
+            RGBA [k, 3]: a pixel leans towards colours times its own opacity, which stays.
         sigma_data: standard deviation of the pictures.
         soft: a factor on s; a net that sees the whole picture is surer than one that sees a pixel.
 
@@ -47,15 +48,16 @@ def softened(
 
     def call(x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
         x0 = denoiser(x, sigma, condition)
-        inks = colours.shape[1]
         known = sigma_data**2 / (sigma**2 + sigma_data**2)
-        spread = soft * sigma * known.sqrt()
-        pixels = x0[:, :inks].permute(0, 2, 3, 1)
-        width = spread.view(-1, 1, 1, 1).expand(*pixels.shape[:3], 1).reshape(-1)
-        mean = _posterior_mean(pixels.reshape(-1, inks), width, colours.to(x0))
-        mean = mean.view(pixels.shape).permute(0, 3, 1, 2)
-        leant = torch.lerp(x0[:, :inks], mean, known.view(-1, 1, 1, 1).to(x0))
-        return leant if inks == x0.shape[1] else torch.cat([leant, x0[:, inks:]], 1)
+        spread = (soft * sigma * known.sqrt()).view(-1, 1, 1, 1)
+        share = known.view(-1, 1, 1, 1).to(x0)
+        if x0.shape[1] == colours.shape[1]:
+            return torch.lerp(x0, _means(x0, spread, colours), share)
+        # |p - a c| = a |p / a - c|: straight colours, and a spread that opacity divides.
+        opacity = ((x0[:, 3:] + 1) / 2).clamp(_LEAST, 1)
+        straight = (x0[:, :3] + 1) / opacity - 1
+        means = (_means(straight, spread / opacity, colours) + 1) * opacity - 1
+        return torch.cat([torch.lerp(x0[:, :3], means, share), x0[:, 3:]], 1)
 
     return call
 
@@ -85,6 +87,14 @@ def drawn_again(
         sigma = pictures.new_full((len(pictures),), level * sigma_data)
         pictures = denoiser(pictures + sigma[0] * normal(), sigma, condition).clamp(-1, 1)
     return pictures
+
+
+def _means(images: Tensor, spread: Tensor, colours: Tensor) -> Tensor:
+    """`_posterior_mean` of pictures [n, c, h, w]; the spread is [n, 1, h, w] or [n, 1, 1, 1]."""
+    pixels = images.permute(0, 2, 3, 1)
+    width = spread.permute(0, 2, 3, 1).expand(*pixels.shape[:3], 1).reshape(-1)
+    mean = _posterior_mean(pixels.reshape(-1, pixels.shape[3]), width, colours.to(images))
+    return mean.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def _posterior_mean(pixels: Tensor, spread: Tensor, colours: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from noisewise.diffusion import in_calls
+from noisewise.pictures.palette_files import written_out
 from noisewise.quality.flats import FlatValue, snapped_in_graph
 from noisewise.quality.premultiplied import premultiplied, straight
 from noisewise.quality.snap_colours import snapped_to_in_graph
@@ -235,6 +236,7 @@ def described(model: Generator | Teacher) -> dict[str, object]:
         "label_histogram": list(config.label_histogram),
         "range": [-1, 1],
         **about_alpha(model),
+        **_palette_of(model),
         "sigma_data": config.sigma_data,
         "sigma_init": config.sigma_init,
         "calls": len(config.call_sigmas) or 1,
@@ -249,6 +251,15 @@ def about_alpha(model: Generator | Teacher) -> dict[str, str]:
         return {}
     colour = "straight" if isinstance(model, Generator) else "premultiplied"
     return {"channel_order": "RGBA", "alpha": alpha, "colour": colour}
+
+
+def _palette_of(model: Generator | Teacher) -> dict[str, object]:
+    """The palette, and what `snapped_to` needs to choose few of its colours; empty without one."""
+    palette = model.config.palette
+    if not palette:
+        return {}
+    kept = {"colours": written_out(palette.colours), "most": palette.most}
+    return {"palette": {**kept, "tolerance": palette.tolerance}}
 
 
 def about_finish(model: Generator | Teacher) -> tuple[str, ...]:
@@ -268,7 +279,8 @@ def about_palette(model: Generator | Teacher) -> tuple[str, ...]:
         return ()
     return (
         "pictures of the exported graph are on the palette, but each may have more of its colours "
-        "than those of the model",
+        "than those of the model: noisewise.quality.snap_colours.snapped_to chooses few of them, "
+        "with the palette of the metadata",
     )
 
 

@@ -177,7 +177,13 @@ def _opacity(path: Path, member: Member, of: ArrayFile) -> ArrayFile:
             f"3 channels, or leave {_ALPHA!r} out."
         )
     low, factor, _ = _range(path, member)
-    return ArrayFile(path, member, False, low, factor, None, (), (), ())
+    found = ArrayFile(path, member, False, low, factor, None, (), (), ())
+    if member.dtype == np.uint8 and not any((one > 1).any() for one in found.pictures()):
+        raise ValueError(
+            f"{_shown(path)}: no value of the array {_ALPHA!r} is above 1 of 255, so nothing could "
+            "be seen: give opacity from 0 to 255, or save a mask as bool."
+        )
+    return found
 
 
 def _members(path: Path) -> dict[str, Member]:

@@ -45,6 +45,11 @@ def palette_of(given: str) -> Colours:
         ((0, 0, 0), (255, 128, 0))
     """
     if given.lstrip().startswith(_INK):
+        if not all(part.strip() for part in given.split(",")):
+            raise ValueError(
+                f"the palette {printable(given)!r} has an empty place; write colours such as "
+                "'#000000, #ffffff'"
+            )
         return _checked(_of_hex(given.replace(",", " ").split(), "the palette"), "the palette")
     return read_palette(Path(given).expanduser())
 

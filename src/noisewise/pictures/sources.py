@@ -53,7 +53,7 @@ REASONS = {
     PASSWORD: "password-protected",
     UNSUPPORTED: "in an unsupported format",
     NOT_FINITE: "with NaN or infinite values",
-    INVISIBLE: "invisible, with alpha 0 everywhere",
+    INVISIBLE: "invisible: alpha is 0 everywhere, or nearly",
     OWN: "made by noisewise",
 }
 """The reason of each code, for people; a count stands before it ("3 too small")."""

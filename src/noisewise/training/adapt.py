@@ -44,11 +44,13 @@ from noisewise.training.stages.adapted_teacher import (
     start_gradients,
 )
 from noisewise.training.stages.choose_palette import plan_palette
+from noisewise.training.stages.few_pictures import plan_few
 from noisewise.training.stages.kinds import sorted_into_kinds, sorted_like
 from noisewise.training.stages.loop import Loop
 from noisewise.training.stages.plan import TeacherPlan, why_crops
 from noisewise.training.stages.stage import Pace, Stage
 from noisewise.training.stages.teacher import teacher_pace
+from noisewise.training.stages.told import can_be_told
 from noisewise.training.starts.base import Base, base_of
 from noisewise.training.starts.candidates import Candidate
 from noisewise.training.starts.decide import ENTRY, noted_as, started
@@ -206,6 +208,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
     flips, why_flips = pictures.suggest_flip()
     if config.flips != "auto":
         flips, why_flips = config.flips == "on", "set by hand"
+    augment, why_augment = _changes(teacher, pictures, config, flips)
     palette = plan_palette(config, pictures, described.palette)
     lr = config.lr or _LR[config.start]
     batch = config.batch or config.recipe.batch
@@ -233,6 +236,7 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
         flips=flips,
         crops=config.crops,
         palette=palette,
+        augment=augment,
         reasons={
             "size": kept,
             "channels": kept,
@@ -248,9 +252,26 @@ def plan_adaptation(teacher: Teacher, pictures: Pictures, config: AdaptConfig) -
             "lr": by_hand if config.lr else why_lr,
             "flips": why_flips,
             "palette": palette.reason,
+            "augment": why_augment,
             **why_crops(pictures),
         },
     )
+
+
+def _changes(
+    teacher: Teacher, pictures: Pictures, config: AdaptConfig, flips: bool
+) -> tuple[dict[str, Any], str]:
+    """The changes that a person asks for, as an `Augmentation` in a dict, and the reason.
+
+    Raises:
+        ValueError: if the pictures cannot have them, or the net cannot be told.
+    """
+    if config.augment == "auto":
+        return {}, "none: a teacher that is adapted in its own form sees pictures as they are"
+    if config.augment != "none" and not can_be_told(teacher.denoiser):
+        raise ValueError("the net of this teacher is not told of changes; leave augment out")
+    few = plan_few(config.training(False), pictures, None, flips)
+    return few.augment, few.reasons["augment"]
 
 
 class AdaptTask(Task[AdaptConfig]):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from export_models import PYRAMID, UNET, models
+from noisewise.pictures.alpha import Alpha
 from noisewise.pictures.palette_files import Colours
 from noisewise.quality.snap_colours import colours_a_picture, on_palette
 from noisewise.training.models.model_config import Flats, ModelConfig, SamplerSettings
@@ -39,6 +40,18 @@ def test_every_pixel_of_a_teacher_is_on_the_palette(way: PaletteWay) -> None:
     more = 2 if way == "again" else 0
     assert teacher.network_calls() == plain.network_calls() + more
     assert not torch.equal(plain.sample(5), pictures)
+
+
+@pytest.mark.parametrize("alpha", ["binary", "soft"])
+@pytest.mark.parametrize("way", ["end", "again", "inside"])
+def test_every_visible_pixel_of_rgba_is_on_the_palette(way: PaletteWay, alpha: Alpha) -> None:
+    net = {"name": "unet", "channels": 4, "size": 8, "widths": [8, 8], "blocks": [1, 1]}
+    low = SamplerSettings(num_steps=6, sigma_min=0.05)
+    palette = replace(FEW, way=way)
+    pictures = models(net, palette=palette, alpha=alpha, sampler=low)[0].sample(4)
+    assert on_palette(pictures, FEW.tensor) == 1.0
+    assert colours_a_picture(pictures).max() <= 3
+    assert (alpha == "binary") == bool((pictures[:, 3].abs() == 1).all())
 
 
 def test_the_ways_differ() -> None:

@@ -40,6 +40,9 @@ def test_a_folder_with_a_palette_gives_it() -> None:
     assert found.way == "end"
     other = TrainConfig(recipe=TeacherRecipe(palette_way="inside"))
     assert plan_palette(other, as_set(sprites(60))).way == "inside"
+    opaque = np.full((60, *sprites(60).shape[1:3], 1), 255, np.uint8)
+    rgba = np.concatenate([sprites(60), opaque], 3)
+    assert plan_palette(other, as_set(rgba)).way == "inside"
 
 
 def test_pictures_with_palettes_of_their_own_get_one_that_is_near_to_all() -> None:

@@ -86,6 +86,10 @@ def test_what_is_set_by_hand_is_made_and_no_more() -> None:
     [
         ({"augment": "wobble"}, "'wobble' is unknown; use auto, none, or a list of flips"),
         ({"augment": ""}, "unknown"),
+        ({"augment": "flips,,"}, "'flips,,' has an empty place; use auto"),
+        ({"augment": ",hue"}, "',hue' has an empty place"),
+        ({"augment": "flips, ,hue"}, "has an empty place"),
+        ({"augment": "none,flips"}, "'none' is unknown; use auto or none alone"),
         ({"augment": "auto,hue"}, "'auto' is unknown"),
         ({"augment": "hue", "shard": True}, "do not work together"),
     ],

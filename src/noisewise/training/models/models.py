@@ -176,7 +176,8 @@ class Teacher(Model):
             denoiser = windowed(denoiser, window, grid, self._at_once(math.prod(window)))
         leaning = palette.during(denoiser, spread, self.channels)
         states = settings.chosen(sampler).states(leaning, noise, sigmas, condition, normal)
-        drawn = palette.after(sample(states).clamp(-1, 1), denoiser, spread, normal, condition)
+        pictures, shown = sample(states).clamp(-1, 1), self.config.as_shown
+        drawn = palette.after(pictures, denoiser, spread, normal, condition, shown)
         return self.config.finished(drawn)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from noisewise.diffusion import Denoiser
 from noisewise.diffusion.palette_ways import AGAIN, SOFT, drawn_again, softened
 from noisewise.pictures.palette_files import Colours, check_channels, palette_of, written_out
+from noisewise.quality.premultiplied import premultiplied
 from noisewise.quality.snap_colours import snapped_to
 from noisewise.training.settings.recipes import PaletteWay
 
@@ -30,7 +31,8 @@ class Palette:
         tolerance: how far a picture's colours may move to become fewer, in Oklab; 0: they stay.
         way: "end": the nearest colours, once a picture is finished. "again": then a little noise,
             two calls, and the nearest colours again. "inside": each call of the teacher leans
-            towards the palette, and the end is as before. One call of a generator knows "end".
+            towards the palette, and the end is as before. RGBA leans and is drawn again
+            premultiplied. One call of a generator knows "end".
         soft: how wide the lean is, see `softened`.
         by_hand: whether a person gave the colours.
         reason: where they come from.
@@ -141,11 +143,18 @@ class Palette:
         sigma_data: float,
         normal: Callable[[], Tensor],
         condition: Tensor | None = None,
+        as_shown: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Return what a sampler drew; with the way "again" snapped and drawn again."""
+        """Return what a sampler drew; with the way "again" snapped and drawn again.
+
+        RGBA is premultiplied, before and after; `as_shown` makes it straight, with opacity of 0 or
+        1 where the model has no other. None: the pictures are opaque.
+        """
         if not self or self.way != "again":
             return pictures
-        return drawn_again(denoiser, self.applied(pictures), sigma_data, normal, condition)
+        shown = pictures if as_shown is None else as_shown(pictures)
+        snapped = premultiplied(self.applied(shown))
+        return drawn_again(denoiser, snapped, sigma_data, normal, condition)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; all colours are one text."""

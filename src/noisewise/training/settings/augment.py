@@ -17,7 +17,7 @@ def changes_of(text: str) -> tuple[Change, ...] | None:
     """The changes that a setting names, in their order; None: to be derived ("auto").
 
     Raises:
-        ValueError: if a name is unknown, or the list is empty.
+        ValueError: if a name is unknown, or a place of the list is empty.
 
     Example:
         >>> changes_of("hue, shifts"), changes_of("none"), changes_of("auto")
@@ -25,11 +25,11 @@ def changes_of(text: str) -> tuple[Change, ...] | None:
     """
     if text in WORDS:
         return () if text == "none" else None
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in CHANGES]
-    if unknown or not names:
-        given = unknown[0] if unknown else text
-        raise ValueError(
-            f"augment {given!r} is unknown; use auto, none, or a list of {', '.join(CHANGES)}"
-        )
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in CHANGES:
+            words = "auto or none alone" if name in WORDS else "auto, none"
+            empty = len(names) > 1 and not name
+            wrong = f"{text!r} has an empty place" if empty else f"{name!r} is unknown"
+            raise ValueError(f"augment {wrong}; use {words}, or a list of {', '.join(CHANGES)}")
     return tuple(cast("Change", name) for name in CHANGES if name in names)

@@ -221,6 +221,9 @@ class AdaptConfig(TeacherSettings):
     """With --start full: another size of the pictures, as for train. Default: the teacher's."""
     channels: Annotated[int | None, RARE] = None
     """With start full: other channels of the pictures, as for train. Default: the teacher's."""
+    augment: Annotated[str, Shown("LIST")] = "auto"
+    """Change some pictures, told to the net, as for train. auto: only where --start full changes
+    size, channels or classes, and each is seen often. none: do not."""
     samples: Annotated[int, RARE] = 512
     """Pictures behind the gradient that lora-ga starts from."""
     recipe: TeacherRecipe = field(
@@ -232,7 +235,7 @@ class AdaptConfig(TeacherSettings):
         """The same as a configuration of teacher training."""
         shared = {f.name: getattr(self, f.name) for f in fields(TeacherSettings)}
         recipe = replace(self.recipe, optimizer="adamw")
-        form = {"size": self.size, "channels": self.channels}
+        form = {"size": self.size, "channels": self.channels, "augment": self.augment}
         config = TrainConfig(**shared, **form, classes=classes, recipe=recipe)
         return config if batch is None else replace(config, batch=batch)
 
@@ -240,6 +243,7 @@ class AdaptConfig(TeacherSettings):
         """Refuse what cannot be adapted before any picture is read."""
         super().__post_init__()
         _check_choice("start", self.start, get_args(AdapterStart))
+        changes_of(self.augment)
         if self.start != "full" and not (self.size is None and self.channels is None):
             raise ValueError(
                 "an adapter works only at the size and channels of its teacher; use --start full, "

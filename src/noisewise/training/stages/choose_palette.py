@@ -16,7 +16,6 @@ from noisewise.pictures.cache import in_blocks, release_pages
 from noisewise.pictures.palette_files import Colours
 from noisewise.quality.colours import ColourCounts, count_colours, used_colours
 from noisewise.quality.palettes import all_colours, colour_error, counted_colours, few_colours
-from noisewise.quality.premultiplied import CHANNELS
 from noisewise.quality.snap_colours import colours_a_picture
 from noisewise.training.models.palette import NO_PALETTE, TOLERANCE, Palette
 
@@ -45,15 +44,13 @@ def plan_palette(
     Raises:
         ValueError: if coloured colours were given for grey pictures.
     """
-    # The other ways put a model's own colours on the palette; those of RGBA are premultiplied.
-    way = "end" if pictures.channels == CHANNELS else config.recipe.palette_way
     if config.palette == "auto" and before.by_hand:
         return replace(before, reason="as in the teacher, where it was set by hand")
     if config.palette == "none":
         return Palette(reason="set by hand")
     images = pictures.images
     found = colours_of(images)
-    few = Palette(way=way)
+    few = Palette(way=config.recipe.palette_way)
     if found.has_palette:
         most, typical = min(max(found.high, 2), _MOST_A_PICTURE), max(found.median, 1)
         few = replace(few, most=most, typical=typical, tolerance=TOLERANCE)

@@ -258,7 +258,8 @@ class SamplerSearch:
             leaning = palette.during(denoiser, self._sigma_data, noise.shape[1])
             x0 = sample(key.sampler.states(leaning, noise, levels.to(noise.device), labels))
             again = partial(torch.roll, noise, 1, dims=3)  # other noise, the same for all samplers
-            x0 = palette.after(x0.clamp(-1, 1), denoiser, self._sigma_data, again, labels)
+            given = (denoiser, self._sigma_data, again, labels, self._as_shown)
+            x0 = palette.after(x0.clamp(-1, 1), *given)
             parts.append(palette.applied(self._as_shown(x0.float().clamp(-1, 1)).cpu()))
         return torch.cat(parts)
 

@@ -135,8 +135,8 @@ def check_time(config: TrainConfig, size: Size, batch: int, speed: float | None)
         raise ValueError(
             f"a budget of {config.budget} is too short for pictures of {written(size)} pixels on "
             f"this machine: one step of {batch} and one small evaluation take about "
-            f"{needed:.2g} s; use --budget {math.ceil(needed)}s, a smaller --batch or a smaller "
-            "--size"
+            f"{float(f'{needed:.2g}'):,g} s; use --budget {math.ceil(needed)}s, a smaller --batch "
+            "or a smaller --size"
         )
 
 
