@@ -285,7 +285,8 @@ def test_an_operator_takes_the_dtype_of_its_products(dtype: type) -> None:
 
 
 def test_an_operator_of_scipy_without_an_adjoint_is_refused_with_a_sentence() -> None:
-    op = scipy.sparse.linalg.LinearOperator(A.shape, matvec=lambda x: A @ x)
+    made: Any = scipy.sparse.linalg.LinearOperator
+    op = made(A.shape, matvec=lambda x: A @ x)
     with pytest.raises(ValueError, match="give it rmatvec"):
         lowrank.svd(op, 3)
 

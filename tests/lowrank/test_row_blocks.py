@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -29,7 +31,12 @@ def test_factors_and_errors_are_those_of_the_matrix_in_memory(
     if dtype.itemsize >= 8:
         a = a * size
     a = (a * 1000).round().to(dtype) if dtype == torch.int32 else a.to(dtype)
-    for kind in ({"rank": 6}, {"tol": 0.1}, {"rank": 5, "failure_probability": 0}):
+    wishes: list[dict[str, Any]] = [
+        {"rank": 6},
+        {"tol": 0.1},
+        {"rank": 5, "failure_probability": 0},
+    ]
+    for kind in wishes:
         whole, read = lowrank.svd(a, **kind), lowrank.svd(in_blocks(a), **kind)
         assert whole.rank == read.rank
         torch.testing.assert_close(read.S, whole.S, rtol=1e-3, atol=0)

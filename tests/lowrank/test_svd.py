@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.sparse.linalg
@@ -284,7 +286,8 @@ def test_sparse_matrices_and_products_may_have_any_size(size: float, dtype: torc
     plain = with_values(90, 60, values("1/i", 60))
     a = (plain * size).to(dtype)
     for given in (a.to_sparse(), a.to_sparse().mT, lowrank.svd(a, 60)):
-        for wish in ({"rank": 5}, {"tol": 0.3}):
+        wishes: list[dict[str, Any]] = [{"rank": 5}, {"tol": 0.3}]
+        for wish in wishes:
             r = lowrank.svd(given, **wish)
             best = torch.linalg.svdvals(plain)[: r.rank]
             torch.testing.assert_close(r.S.double() / size, best, rtol=1e-3, atol=0)
