@@ -38,7 +38,7 @@ FLAGS = {
     "lr warmup": "found most power examples json",
     "lr curves": "out epsilons signal json",
     "lr watch": "measurement every once json",
-    "lowrank": "file tol rank method accurate failure_probability only write plot seed json",
+    "lowrank": "file tol rank method accurate failure_probability memory only write plot seed json",
     "powers": "expressions explain level plot json",
     "theory": "out json",
     "completion": "shell",
@@ -56,7 +56,7 @@ def command(name: str) -> Command:
 # ---------------------------------------------------------------------- the table and the help
 def test_every_command_is_in_the_table_and_every_file_is_a_command() -> None:
     """A command is one file or two; the second one is named here."""
-    second = {"matrix_files", "lowrank_rows", "factor_files"}
+    second = {"mapped_arrays", "matrix_files", "lowrank_rows", "factor_files"}
     assert sorted({*table.NAMES, *second, "table", "__init__"}) == FOLDERS
     assert list(COMMANDS) == list(FLAGS)
 
@@ -167,7 +167,7 @@ def test_help_needs_no_torch_and_no_half_second() -> None:
         ("frobnicate", "there is no command 'frobnicate'; commands are inspect, train"),
         ("trian x", "perhaps you meant train"),
         ("--sample", "there is no command '--sample'; perhaps you meant sample"),
-        ("lr find", "there is no command 'find'; commands are advise, curves, watch"),
+        ("lr find", "there is no command 'find'; commands are advise, branch, warmup, curves, watch"),
         ("lr advice m.json", "perhaps you meant advise"),
         # an unknown flag, with the near one
         ("train x --out y --siz 8", "there is no flag --siz; perhaps you meant --size"),
