@@ -135,7 +135,7 @@ def test_watch_once(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["lr", "curves", "--out", "x.svg", "--epsilons", "-1"], "0 or more"),
         (["lr", "watch", "none.json", "--once"], "cannot be read"),
         (["lr", "watch", "SAVED", "--every", "0"], "use 0.1 to 86400 seconds"),
-        (["lr", "find"], "advise, curves, watch"),
+        (["lr", "find"], "advise, branch, warmup, curves, watch"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(

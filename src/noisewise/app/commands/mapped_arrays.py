@@ -1,10 +1,12 @@
 """Matrices in `.npy` files that are larger than memory, and the memory that reading them takes.
 
-Each block is mapped into memory, multiplied, and let go, so that the file is never in memory whole.
+Each block is read, multiplied, and let go, so that the file is never in memory whole.
 """
 
 from __future__ import annotations
 
+import ctypes
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from noisewise.lowrank.range_finder import FIRST_BLOCK, LARGEST_BLOCK
 from noisewise.lowrank.row_blocks import BLOCK_BYTES, row_blocks
 
 GIB = 2**30
+_MMAP_THRESHOLD = -3  # of malloc.h
 DEFAULT_MEMORY = 1.0  # GiB, if none is given
 _COPIES = 4  # a matrix in memory, and what the search by tolerance makes of it
 _FACTORS = 4  # bases and products of m and n rows that are in memory at the same time
@@ -26,7 +29,7 @@ _TEMPORARY = 6  # the same for a new block of directions
 _PROBES = 20
 _OVERSAMPLE = 10
 _ROUND_UP = 1.005  # so that three digits of what is needed suffice
-_BLOCKS = 5  # two that are mapped, and what is made of them
+_BLOCKS = 5  # two that are read, and what is made of them
 _SEARCH = 4  # more of them by tolerance, as measured
 _KRYLOV = 3  # columns of a Krylov space for each unit of rank
 
@@ -75,11 +78,18 @@ class MappedArray:
         """
         m, n = self.shape[::-1] if self.is_transposed else self.shape
         done = 0
+        # One for all blocks: pages of a map, or blocks that come and go, may stay in memory.
+        buffer = bytearray()
 
         def rows(start: int, stop: int) -> np.ndarray:
-            place = self.offset + start * n * self.stored.itemsize
-            size = (stop - start, n)
-            return np.memmap(self.file, self.stored, "c", place, size)
+            nonlocal buffer
+            length = (stop - start) * n * self.stored.itemsize
+            if len(buffer) < length:
+                buffer = bytearray(length)
+            with self.file.open("rb", 0) as file:
+                file.seek(self.offset + start * n * self.stored.itemsize)
+                _fill(file, memoryview(buffer)[:length])
+            return np.frombuffer(buffer, self.stored, (stop - start) * n).reshape(-1, n)
 
         def count(number: int) -> None:
             nonlocal done
@@ -109,6 +119,28 @@ class MappedArray:
         return low
 
 
+def _return_large_pieces() -> None:
+    """Let glibc give large pieces of memory back at once; it keeps them between small ones else.
+
+    Without, memory may grow by each block, up to the size of the file (measured).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # another C library
+        return
+    mallopt(_MMAP_THRESHOLD, GIB >> 10)
+
+
+def _fill(file: io.FileIO, buffer: memoryview) -> None:
+    """Read until the buffer is full: one call may read less, and at most 2 GiB."""
+    at = 0
+    while at < len(buffer):
+        found = file.readinto(buffer[at:])
+        if not found:
+            raise ValueError(f"{file.name} was cut short while it was read")
+        at += found
+
+
 def mapped(file: Path, memory: float | None) -> MappedArray | None:
     """Return the matrix of a `.npy` file if it is too large to be read whole, else None.
 
@@ -128,7 +160,10 @@ def mapped(file: Path, memory: float | None) -> MappedArray | None:
     rows, columns = whole.shape
     is_transposed = not whole.flags.c_contiguous
     found = MappedArray(file, whole.dtype, (rows, columns), whole.offset, is_transposed)
-    return None if _COPIES * whole.size * found.itemsize <= allowed else found
+    if _COPIES * whole.size * found.itemsize <= allowed:
+        return None
+    _return_large_pieces()
+    return found
 
 
 def rank_within(
