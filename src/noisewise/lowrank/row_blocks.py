@@ -134,8 +134,8 @@ def row_blocks(
     Example:
         >>> a = torch.ones(1000, 3)
         >>> r = row_blocks(a.shape, lambda start, stop: a[start:stop], block_bytes=1200)
-        >>> r.matmat(torch.ones(3, 1)).shape, float(r.frobenius()) == 3000**0.5
-        (torch.Size([1000, 1]), True)
+        >>> r.matmat(torch.ones(3, 1)).shape, round(float(r.frobenius()), 3)
+        (torch.Size([1000, 1]), 54.772)
     """
     m, n = shape
     first, notes = computable(_tensor(read(0, 1)))

@@ -77,7 +77,7 @@ def branch_run(
         >>> try:
         ...     branch_run("no/such/run")
         ... except ValueError as error:
-        ...     print(str(error)[:26])
+        ...     print(str(error)[:25])
         no/such/run is not a run;
     """
     run = Run(path)
