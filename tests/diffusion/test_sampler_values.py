@@ -13,6 +13,7 @@ from noisewise.diffusion import (
     DDIM,
     DDPM,
     DPMPP_2M,
+    DPMPP_2M_SDE,
     HEUN,
     SAMPLERS,
     Sampler,
@@ -20,6 +21,7 @@ from noisewise.diffusion import (
     ddim,
     ddpm,
     dpmpp_2m,
+    dpmpp_2m_sde,
     heun,
     karras_sigmas,
     sample,
@@ -80,6 +82,7 @@ def test_a_value_walks_as_its_function_does() -> None:
         (DDIM, ddim(data, NOISE, SIGMAS)),
         (DPMPP_2M, dpmpp_2m(data, NOISE, SIGMAS)),
         (DDPM, ddpm(data, NOISE, SIGMAS, generator=_seeded())),
+        (DPMPP_2M_SDE, dpmpp_2m_sde(data, NOISE, SIGMAS, generator=_seeded())),
         (churned_heun(10.0), heun(data, NOISE, SIGMAS, churn=10.0, generator=_seeded())),
     ):
         assert torch.equal(

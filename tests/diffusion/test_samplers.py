@@ -10,7 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from noisewise.diffusion import State, ddim, ddpm, dpmpp_2m, heun, karras_sigmas, sample
+from noisewise.diffusion import (
+    State,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    heun,
+    karras_sigmas,
+    sample,
+)
 from oracle import GaussianMixture, gaussian, mixture
 
 SIGMA_MIN, SIGMA_MAX = 0.05, 8.0
@@ -38,6 +47,7 @@ def _seeded(sampler: Callable[..., Iterator[State]]) -> Callable[..., Iterator[S
 
 
 ALL = {"heun": heun, "ddim": ddim, "ddpm": _seeded(ddpm), "dpmpp_2m": dpmpp_2m}
+ALL["dpmpp_2m_sde"] = _seeded(dpmpp_2m_sde)
 ALL["churn"] = _seeded(lambda *a, **k: heun(*a, churn=10.0, **k))
 
 
@@ -223,6 +233,31 @@ def test_dpmpp_2m_is_that_of_diffusers(steps: int) -> None:
     torch.testing.assert_close(sample(dpmpp_2m(data, noise, sigmas)), x, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:__array__")
+@pytest.mark.parametrize("steps", [2, 3, 9, 20])
+def test_dpmpp_2m_sde_is_that_of_diffusers(steps: int) -> None:
+    """With the same noise; the form of their scheduler is variance-preserving."""
+    diffusers = pytest.importorskip("diffusers")
+    data, noise, sigmas = mixture(), _noise(10), _sigmas(steps)
+    theirs = diffusers.DPMSolverMultistepScheduler(
+        algorithm_type="sde-dpmsolver++",
+        solver_order=2,
+        prediction_type="sample",
+        final_sigmas_type="zero",
+    )
+    theirs.set_timesteps(steps)
+    theirs.sigmas = torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
+    theirs.timesteps = torch.arange(steps)
+    generator = torch.Generator().manual_seed(1)
+    x = noise * sigmas[0] / (1 + sigmas[0] ** 2).sqrt()
+    for t, sigma in zip(theirs.timesteps, sigmas.tolist(), strict=True):
+        x0 = data(x * math.sqrt(1 + sigma**2), _level(sigma, 10))
+        fresh = torch.randn(noise.shape, generator=generator, dtype=noise.dtype)
+        x = theirs.step(x0, t, x, variance_noise=fresh).prev_sample
+    own = ALL["dpmpp_2m_sde"](data, noise, sigmas)
+    torch.testing.assert_close(sample(own), x, rtol=1e-6, atol=1e-6)
+
+
 # --- stochastic samplers ----------------------------------------------------------------------
 
 
@@ -275,10 +310,10 @@ def test_ddpm_recursion_is_stationary_in_the_limit_and_of_first_order() -> None:
     assert errors[-1] < 1e-2 * truth
 
 
-@pytest.mark.parametrize("name", ["ddpm", "churn", "heun", "dpmpp_2m"])
+@pytest.mark.parametrize("name", ["ddpm", "churn", "heun", "dpmpp_2m", "dpmpp_2m_sde"])
 def test_samplers_reach_the_moments_of_a_mixture(name: str) -> None:
     data, n, level = mixture(), 8_000, 0.03
-    steps = {"ddpm": 120, "churn": 40, "heun": 30, "dpmpp_2m": 40}[name]
+    steps = {"ddpm": 120, "churn": 40, "heun": 30, "dpmpp_2m": 40, "dpmpp_2m_sde": 60}[name]
     pictures = sample(ALL[name](data, _start(data, n, SIGMA_MAX), _sigmas(steps, level)))
     mean, covariance = data.moments()
     torch.testing.assert_close(pictures.mean(0), mean, rtol=0, atol=0.03)
@@ -287,6 +322,22 @@ def test_samplers_reach_the_moments_of_a_mixture(name: str) -> None:
     truth = torch.cdist(data.sample(100_000, torch.Generator().manual_seed(2)), data.means)
     truth = truth.argmin(1).bincount(minlength=3) / 100_000
     torch.testing.assert_close(shares, truth, rtol=0, atol=0.025)
+
+
+def test_noise_repairs_errors_of_the_denoiser_that_a_walk_without_it_keeps() -> None:
+    """A denoiser that is wrong above sigma 1 alone: below, the fresh noise forgets it."""
+    point = torch.full((1, 2), 0.4).double()
+    data = GaussianMixture(point, torch.full((1,), 0.01).double())
+    n, sigmas = 20_000, _sigmas(60, 0.02)
+
+    def wrong(x: Tensor, sigma: Tensor, condition: Tensor | None = None) -> Tensor:
+        return data(x, sigma) + 0.5 * (sigma > 1).to(x).view(-1, 1)
+
+    plain, repaired = (
+        sample(ALL[name](wrong, _start(data, n, SIGMA_MAX), sigmas)).mean(0) - point
+        for name in ("dpmpp_2m", "dpmpp_2m_sde")
+    )
+    assert repaired.norm() < 0.3 * plain.norm()
 
 
 def test_churn_repairs_a_wrong_start() -> None:

@@ -83,7 +83,7 @@ from noisewise.diffusion.other_libraries import (
 from noisewise.diffusion.samplers import SAMPLERS, Sampler, State, sample, sampler_named
 from noisewise.diffusion.samplers.ddim import DDIM, ddim
 from noisewise.diffusion.samplers.ddpm import DDPM, ddpm
-from noisewise.diffusion.samplers.dpmpp import DPMPP_2M, dpmpp_2m
+from noisewise.diffusion.samplers.dpmpp import DPMPP_2M, DPMPP_2M_SDE, dpmpp_2m, dpmpp_2m_sde
 from noisewise.diffusion.samplers.heun import HEUN, churned_heun, heun
 from noisewise.diffusion.windows import check_larger, windowed
 
@@ -91,6 +91,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "DPMPP_2M",
+    "DPMPP_2M_SDE",
     "HEUN",
     "SAMPLERS",
     "AnyDraw",
@@ -129,6 +130,7 @@ __all__ = [
     "ddpm",
     "denoising_loss",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
     "draw_from_dict",
     "draw_to_dict",
     "eps_error",

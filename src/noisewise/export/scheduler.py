@@ -43,7 +43,7 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
     """Walks down Karras' noise levels with one of our samplers; a generator has its own levels.
 
     Args:
-        sampler: "heun", "ddim", "ddpm" or "dpmpp_2m".
+        sampler: "heun", "ddim", "ddpm", "dpmpp_2m" or "dpmpp_2m_sde".
         sigma_max: first noise level; of a generator sigma_init.
         sigma_min: last noise level.
         num_steps: number of noise levels that were measured as best.
@@ -139,7 +139,8 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
             model_output: x0 at `sample`.
             timestep: the noise level of the call; the calls must follow `timesteps`.
             sample: x, what the model was given.
-            generator: source of the noise that "ddpm", or a generator of several calls, adds.
+            generator: source of the noise that "ddpm", "dpmpp_2m_sde", or a generator of several
+                calls, adds.
             return_dict: False gives a tuple.
 
         Raises:
@@ -180,12 +181,20 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
 
     def _dpmpp_2m(self, x0: Tensor, x: Tensor, _: torch.Generator | None) -> Tensor:
         sigma, lower = self._pair(self._call - 1)
-        step, ahead = math.log(sigma / lower), x0
+        return torch.lerp(self._ahead(x0, math.log(sigma / lower)), x, lower / sigma)
+
+    def _dpmpp_2m_sde(self, x0: Tensor, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        sigma, lower = self._pair(self._call - 1)
+        return self._ddpm(self._ahead(x0, math.log(sigma / lower)), x, generator)
+
+    def _ahead(self, x0: Tensor, step: float) -> Tensor:
+        """x0 as a line through the last two levels has it."""
+        ahead = x0
         if self._before is not None:
             before, width = self._before
             ahead = torch.lerp(before, x0, 1 + step / (2 * width))
         self._before = x0, step
-        return torch.lerp(ahead, x, lower / sigma)
+        return ahead
 
     def _heun(self, x0: Tensor, x: Tensor, _: torch.Generator | None) -> Tensor:
         """Odd calls are at a level and give Euler's point; even ones correct it."""

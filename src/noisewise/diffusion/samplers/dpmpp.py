@@ -1,4 +1,4 @@
-"""DPM-Solver++(2M) (Lu et al. 2022): of second order, deterministic, one call a noise level."""
+"""DPM-Solver++(2M) (Lu et al. 2022): one call a noise level, without noise or with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from noisewise.diffusion.denoiser import Denoiser
-from noisewise.diffusion.samplers.sampler import Denoise, Normal, Sampler, State
+from noisewise.diffusion.samplers.sampler import Denoise, Normal, Sampler, State, normal_from
 
 
 def _walk(
@@ -21,15 +21,32 @@ def _walk(
         x0 = denoise(x, sigma)
         yield sigma, x, x0
         step = math.log(sigma / lower)
-        ahead = x0
-        if before is not None:
-            ahead = torch.lerp(before[0], x0, 1 + step / (2 * before[1]))
-        x = torch.lerp(ahead, x, lower / sigma)
+        x = torch.lerp(_ahead(x0, step, before), x, lower / sigma)
         before = x0, step
     yield levels[-1], x, denoise(x, levels[-1])
 
 
+def _walk_with_noise(
+    denoise: Denoise, x: Tensor, levels: list[float], normal: Normal
+) -> Iterator[tuple[float, Tensor, Tensor]]:
+    before: tuple[Tensor, float] | None = None
+    for sigma, lower in pairwise(levels):
+        x0 = denoise(x, sigma)
+        yield sigma, x, x0
+        step, ratio = math.log(sigma / lower), (lower / sigma) ** 2
+        mean = torch.lerp(_ahead(x0, step, before), x, ratio)
+        x = mean.add_(normal(), alpha=lower * math.sqrt(1 - ratio))
+        before = x0, step
+    yield levels[-1], x, denoise(x, levels[-1])
+
+
+def _ahead(x0: Tensor, step: float, before: tuple[Tensor, float] | None) -> Tensor:
+    """x0 at half of the next step, as a line through the last two levels has it."""
+    return x0 if before is None else torch.lerp(before[0], x0, 1 + step / (2 * before[1]))
+
+
 DPMPP_2M = Sampler("dpmpp_2m", _walk)
+DPMPP_2M_SDE = Sampler("dpmpp_2m_sde", _walk_with_noise, stochastic=True)
 
 
 def dpmpp_2m(
@@ -61,3 +78,43 @@ def dpmpp_2m(
         [4.0, 2.5, 1.46875]
     """
     return DPMPP_2M.states(denoiser, noise, sigmas, condition)
+
+
+def dpmpp_2m_sde(
+    denoiser: Denoiser,
+    noise: Tensor,
+    sigmas: Tensor,
+    condition: Tensor | None = None,
+    *,
+    generator: torch.Generator,
+) -> Iterator[State]:
+    """DPM-Solver++(2M) with noise: DDPM's step towards an x0 that is extrapolated from two levels.
+
+    ``x' = x0* + (sigma' / sigma)^2 (x - x0*) + sigma' sqrt(1 - (sigma' / sigma)^2) n`` with fresh
+    noise n, and x0* as in `dpmpp_2m`. Fresh noise takes the place of errors made at higher levels,
+    which a walk without noise keeps. The denoiser is called num_steps times.
+
+    Args:
+        denoiser: D(x, sigma, condition), already in eval mode.
+        noise: standard normal, float [n, ...].
+        sigmas: falling noise levels [num_steps].
+        condition: class of each picture, int64 [n], or None.
+        generator: source of the noise of each step.
+
+    Returns:
+        An iterator of States; nothing is computed before its first step.
+
+    Raises:
+        ValueError: if sigmas do not fall.
+
+    Source: Lu et al. 2022, "DPM-Solver++", SDE-DPM-Solver++(2M), divided by alpha.
+
+    Example:
+        >>> from noisewise.diffusion import sample
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> states = dpmpp_2m_sde(lambda x, sigma, c: 0 * x, torch.ones(1, 1),
+        ...                       torch.tensor([2.0, 1.0]), generator=generator)
+        >>> sample(states)
+        tensor([[0.]])
+    """
+    return DPMPP_2M_SDE.states(denoiser, noise, sigmas, condition, normal_from(noise, generator))

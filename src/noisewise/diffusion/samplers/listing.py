@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from noisewise.diffusion.samplers.ddim import DDIM
 from noisewise.diffusion.samplers.ddpm import DDPM
-from noisewise.diffusion.samplers.dpmpp import DPMPP_2M
+from noisewise.diffusion.samplers.dpmpp import DPMPP_2M, DPMPP_2M_SDE
 from noisewise.diffusion.samplers.heun import HEUN
 from noisewise.diffusion.samplers.sampler import Sampler
 
@@ -13,6 +13,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     DDIM,
     DDPM,
     DPMPP_2M,
+    DPMPP_2M_SDE,
 )
 
 

@@ -324,7 +324,7 @@ class DrawingSettings:
     calls: int | None = None
     """Network calls for each picture. Generator: 1, 2, or as trained. Teacher: any; heun: odd."""
     sampler: str | None = None
-    """Sampler of the teacher: heun, ddim, ddpm or dpmpp_2m. Default: the model's own."""
+    """The teacher's: heun, ddim, ddpm, dpmpp_2m or dpmpp_2m_sde. Default: the model's own."""
     guidance: float | None = None
     """Push the teacher's pictures towards their class: 1 is none, 1.5 some; costs more calls.
     Default: as measured."""
