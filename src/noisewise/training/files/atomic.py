@@ -22,7 +22,7 @@ from torch import Tensor
 
 from noisewise.plain_files import MOST_TENSORS, NotPlainError, open_plain, read_plain
 from noisewise.plain_text import json_text
-from noisewise.training.out_of_memory import OutOfMemory, is_out_of_memory
+from noisewise.training.out_of_memory import is_out_of_memory
 from noisewise.whole_files import replacing, write_text
 
 _STATE, _DIGEST, _FORMAT = "state", "digest", "format"
@@ -189,7 +189,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:  # with a damaged header, torch and safetensors raise many types
         code = _system_code(error)
         if is_out_of_memory(error) or code == errno.ENOMEM:
-            raise OutOfMemory(f"there is too little memory to read {path}; free some") from error
+            raise MemoryError(f"there is too little memory to read {path}; free some") from error
         if code is not None and code != errno.EINVAL:  # EINVAL: an empty file
             raise OSError(code, os.strerror(code), str(path)) from error
         raise _damaged(path, _first_line(error)) from error
