@@ -169,13 +169,12 @@ class Bench:
 def main() -> None:
     """Run the missing cells and print the tables."""
     parser = harness.parser(__doc__ or "")
-    parser.add_argument("--nets", type=lambda text: text.split(","), default=list(NETS))
+    parser.add_argument("--nets", default=",".join(NETS))
     parser.add_argument("--seeds", type=harness.numbers(int), default=[0, 1, 2, 3, 4])
     parser.add_argument("--examples", type=int, default=16384, help="of each training")
     parser.add_argument("--core", type=int, default=None, help="keep to it; none: the last one")
     arguments = parser.parse_args()
-    if unknown := sorted(set(arguments.nets) - set(NETS)):
-        raise harness.UsageError(f"--nets has {unknown[0]}; use {','.join(NETS)}.")
+    arguments.nets = harness.names(arguments.nets, NETS, "net")
     conditions = harness.environment(1)
     harness.note(f"core {harness.keep_to_one_core(arguments.core)}, one thread")
     results = harness.Results(harness.results_file(arguments, NAME), conditions, arguments.redo)

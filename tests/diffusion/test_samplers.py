@@ -213,49 +213,30 @@ def test_the_first_step_of_dpmpp_2m_is_ddim_s_and_later_ones_are_not() -> None:
 
 @pytest.mark.filterwarnings("ignore:__array__")  # inside diffusers, with a new numpy
 @pytest.mark.parametrize("steps", [2, 3, 9, 20])
-def test_dpmpp_2m_is_that_of_diffusers(steps: int) -> None:
-    """Its scheduler works in the variance-preserving form and ends with a step to sigma 0."""
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [("dpmpp_2m", "dpmsolver++"), ("dpmpp_2m_sde", "sde-dpmsolver++"), ("ddpm", "sde-dpmsolver++")],
+)
+def test_steps_are_those_of_diffusers(name: str, theirs: str, steps: int) -> None:
+    """With the same noise. Its scheduler is variance-preserving and ends with a step to sigma 0."""
     diffusers = pytest.importorskip("diffusers")
     data, noise, sigmas = mixture(), _noise(10), _sigmas(steps)
-    theirs = diffusers.DPMSolverMultistepScheduler(
-        algorithm_type="dpmsolver++",
-        solver_order=2,
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        algorithm_type=theirs,
+        solver_order=1 if name == "ddpm" else 2,
         prediction_type="sample",
         final_sigmas_type="zero",
     )
-    theirs.set_timesteps(steps)
-    theirs.sigmas = torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
-    theirs.timesteps = torch.arange(steps)
+    scheduler.set_timesteps(steps)
+    scheduler.sigmas = torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
+    scheduler.timesteps = torch.arange(steps)
+    generator = torch.Generator().manual_seed(1)  # the seed of `_seeded`
     x = noise * sigmas[0] / (1 + sigmas[0] ** 2).sqrt()
-    for t, sigma in zip(theirs.timesteps, sigmas.tolist(), strict=True):
-        x0 = data(x * math.sqrt(1 + sigma**2), _level(sigma, 10))
-        x = theirs.step(x0, t, x).prev_sample
-    torch.testing.assert_close(sample(dpmpp_2m(data, noise, sigmas)), x, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:__array__")
-@pytest.mark.parametrize("steps", [2, 3, 9, 20])
-def test_dpmpp_2m_sde_is_that_of_diffusers(steps: int) -> None:
-    """With the same noise; the form of their scheduler is variance-preserving."""
-    diffusers = pytest.importorskip("diffusers")
-    data, noise, sigmas = mixture(), _noise(10), _sigmas(steps)
-    theirs = diffusers.DPMSolverMultistepScheduler(
-        algorithm_type="sde-dpmsolver++",
-        solver_order=2,
-        prediction_type="sample",
-        final_sigmas_type="zero",
-    )
-    theirs.set_timesteps(steps)
-    theirs.sigmas = torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
-    theirs.timesteps = torch.arange(steps)
-    generator = torch.Generator().manual_seed(1)
-    x = noise * sigmas[0] / (1 + sigmas[0] ** 2).sqrt()
-    for t, sigma in zip(theirs.timesteps, sigmas.tolist(), strict=True):
+    for t, sigma in zip(scheduler.timesteps, sigmas.tolist(), strict=True):
         x0 = data(x * math.sqrt(1 + sigma**2), _level(sigma, 10))
         fresh = torch.randn(noise.shape, generator=generator, dtype=noise.dtype)
-        x = theirs.step(x0, t, x, variance_noise=fresh).prev_sample
-    own = ALL["dpmpp_2m_sde"](data, noise, sigmas)
-    torch.testing.assert_close(sample(own), x, rtol=1e-6, atol=1e-6)
+        x = scheduler.step(x0, t, x, variance_noise=fresh).prev_sample
+    torch.testing.assert_close(sample(ALL[name](data, noise, sigmas)), x, rtol=1e-6, atol=1e-6)
 
 
 # --- stochastic samplers ----------------------------------------------------------------------

@@ -20,6 +20,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from noisewise.diffusion import karras_sigmas, sampler_named
+from noisewise.diffusion.samplers.ddpm import ancestral_step
+from noisewise.diffusion.samplers.dpmpp import ahead_of
 from noisewise.pictures.alpha import Alpha
 from noisewise.training.models.model_config import Flats, finished
 from noisewise.training.models.palette import Palette
@@ -109,7 +111,8 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         self.timesteps = torch.tensor(called, device=device)
         self.num_inference_steps = count
         self._call = 0
-        self._before: tuple[Tensor, float] | tuple[Tensor, Tensor] | None = None
+        self._before: tuple[Tensor, float] | None = None
+        self._corrected: tuple[Tensor, Tensor] | None = None
 
     def _levels_of(self, count: int) -> list[float]:
         if not self._calls:
@@ -174,35 +177,30 @@ class NoisewiseScheduler(SchedulerMixin, ConfigMixin):
         return torch.lerp(x0, x, lower / sigma)
 
     def _ddpm(self, x0: Tensor, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        sigma, lower = self._pair(self._call - 1)
-        ratio = (lower / sigma) ** 2
         noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        return torch.lerp(x0, x, ratio).add_(noise, alpha=lower * math.sqrt(1 - ratio))
+        return ancestral_step(x0, x, *self._pair(self._call - 1), noise)
 
     def _dpmpp_2m(self, x0: Tensor, x: Tensor, _: torch.Generator | None) -> Tensor:
         sigma, lower = self._pair(self._call - 1)
-        return torch.lerp(self._ahead(x0, math.log(sigma / lower)), x, lower / sigma)
+        return torch.lerp(self._ahead(x0), x, lower / sigma)
 
     def _dpmpp_2m_sde(self, x0: Tensor, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        sigma, lower = self._pair(self._call - 1)
-        return self._ddpm(self._ahead(x0, math.log(sigma / lower)), x, generator)
+        return self._ddpm(self._ahead(x0), x, generator)
 
-    def _ahead(self, x0: Tensor, step: float) -> Tensor:
-        """x0 as a line through the last two levels has it."""
-        ahead = x0
-        if self._before is not None:
-            before, width = self._before
-            ahead = torch.lerp(before, x0, 1 + step / (2 * width))
+    def _ahead(self, x0: Tensor) -> Tensor:
+        sigma, lower = self._pair(self._call - 1)
+        step = math.log(sigma / lower)
+        found = ahead_of(x0, step, self._before)
         self._before = x0, step
-        return ahead
+        return found
 
     def _heun(self, x0: Tensor, x: Tensor, _: torch.Generator | None) -> Tensor:
         """Odd calls are at a level and give Euler's point; even ones correct it."""
         sigma, lower = self._pair((self._call - 1) // 2)
         if self._call % 2:
             slope = (x - x0) / sigma
-            self._before = x, slope
+            self._corrected = x, slope
             return x.add(slope, alpha=lower - sigma)
-        assert self._before is not None
-        start, slope = self._before
+        assert self._corrected is not None
+        start, slope = self._corrected
         return start.add(slope + (x - x0) / lower, alpha=(lower - sigma) / 2)

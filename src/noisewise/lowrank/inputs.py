@@ -263,6 +263,7 @@ def _of_linear_operator(given: _Multiplies) -> Operator:
     def by_adjoint(y: object) -> object:
         try:
             return given.rmatmat(y)
+        # scipy raises one where rmatvec is missing, the other where it is None.
         except (NotImplementedError, TypeError) as error:
             raise ValueError(
                 f"The {type(given).__name__} cannot multiply by its adjoint ({error}): give it "

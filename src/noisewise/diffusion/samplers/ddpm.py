@@ -19,10 +19,14 @@ def _walk(
     for sigma, lower in pairwise(levels):
         x0 = denoise(x, sigma)
         yield sigma, x, x0
-        ratio = (lower / sigma) ** 2
-        mean = torch.lerp(x0, x, ratio)
-        x = mean.add_(normal(), alpha=lower * math.sqrt(1 - ratio))
+        x = ancestral_step(x0, x, sigma, lower, normal())
     yield levels[-1], x, denoise(x, levels[-1])
+
+
+def ancestral_step(x0: Tensor, x: Tensor, sigma: float, lower: float, noise: Tensor) -> Tensor:
+    """Draw x' at the lower level from the posterior ``q(x' | x, x0)``, see `ddpm`."""
+    ratio = (lower / sigma) ** 2
+    return torch.lerp(x0, x, ratio).add_(noise, alpha=lower * math.sqrt(1 - ratio))
 
 
 DDPM = Sampler("ddpm", _walk, stochastic=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from noisewise.diffusion.denoiser import Denoiser
+from noisewise.diffusion.samplers.ddpm import ancestral_step
 from noisewise.diffusion.samplers.sampler import Denoise, Normal, Sampler, State, normal_from
 
 
@@ -21,7 +22,7 @@ def _walk(
         x0 = denoise(x, sigma)
         yield sigma, x, x0
         step = math.log(sigma / lower)
-        x = torch.lerp(_ahead(x0, step, before), x, lower / sigma)
+        x = torch.lerp(ahead_of(x0, step, before), x, lower / sigma)
         before = x0, step
     yield levels[-1], x, denoise(x, levels[-1])
 
@@ -33,14 +34,13 @@ def _walk_with_noise(
     for sigma, lower in pairwise(levels):
         x0 = denoise(x, sigma)
         yield sigma, x, x0
-        step, ratio = math.log(sigma / lower), (lower / sigma) ** 2
-        mean = torch.lerp(_ahead(x0, step, before), x, ratio)
-        x = mean.add_(normal(), alpha=lower * math.sqrt(1 - ratio))
+        step = math.log(sigma / lower)
+        x = ancestral_step(ahead_of(x0, step, before), x, sigma, lower, normal())
         before = x0, step
     yield levels[-1], x, denoise(x, levels[-1])
 
 
-def _ahead(x0: Tensor, step: float, before: tuple[Tensor, float] | None) -> Tensor:
+def ahead_of(x0: Tensor, step: float, before: tuple[Tensor, float] | None) -> Tensor:
     """x0 at half of the next step, as a line through the last two levels has it."""
     return x0 if before is None else torch.lerp(before[0], x0, 1 + step / (2 * before[1]))
 
