@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,8 +153,14 @@ def test_a_file_that_is_something_else_is_refused(text: str, tmp_path: Path) -> 
     path.write_text(text)
     with pytest.raises(ValueError, match="cannot be read"):
         Branching.load(path)
-    with pytest.raises(ValueError, match="cannot be read"):
-        Branching.load(tmp_path / "none.json")
+
+
+def test_what_is_no_file_of_branches_is_told_in_plain_words(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    for name, reason in (("none", "it does not exist"), ("pipe", "it is not a file of at most")):
+        with pytest.raises(ValueError, match=f"{name}.json cannot be read: {reason}") as caught:
+            Branching.load(tmp_path / f"{name}.json")
+        assert "Errno" not in str(caught.value)
 
 
 # ------------------------------------------------------------------------ the batch that grows

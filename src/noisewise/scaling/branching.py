@@ -33,6 +33,7 @@ TrainBranch = Callable[[int, float, int], float]
 
 _AGREE = 2.0  # two noisy numbers agree if their intervals meet within this factor
 _VERSION = 1
+_MOST_BYTES = 2**24  # of a file of branches
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Branching:
                 **numbers,
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"it is not what branches found ({error!r})") from error
+            raise ValueError("it is not what branches found") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON; an existing file stays whole until the new one is complete."""
@@ -168,13 +169,19 @@ class Branching:
             ValueError: if the file is missing or is something else.
         """
         try:
-            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            file = Path(path)
+            if not file.exists():
+                raise ValueError("it does not exist")
+            if not (file.is_file() and file.stat().st_size <= _MOST_BYTES):  # a pipe never ends
+                raise ValueError(f"it is not a file of at most {_MOST_BYTES:,} bytes")
+            stored = json.loads(file.read_text(encoding="utf-8"))
             if not isinstance(stored, dict):
                 raise ValueError("it is not what branches found")
             return cls.from_dict(stored)
         except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(
-                f"{path} cannot be read: {error}; write it with noisewise lr branch --out"
+                f"{path} cannot be read: {reason}; write it with noisewise lr branch --out"
             ) from error
 
     def _batches(self) -> list[int]:
