@@ -124,7 +124,8 @@ class StudentJudge:
         self.preview = pictures[:_SHEET]
         varied = self._variety(pictures)
         self.most_varied = varied.value
-        floors = float(f"{found.at_standard:.3g}")  # all digits are written out: 1,140, not 1.14e+03
+        # Three digits, but all written out: 1,140 and not 1.14e+03.
+        floors = float(f"{found.at_standard:.3g}")
         event = (
             f"before training: {self._called} of the teacher {self._is} {floors:,g} "
             f"floors from its sampler, on {self.num_images} pictures"
